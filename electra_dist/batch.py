@@ -1,0 +1,82 @@
+"""What flows from the data pipeline to the model: whole steps of packed, masked rows, as numpy arrays.
+
+Neutral ground between `data` (which makes these) and `train` (which moves them to a device). Every array of a
+run has the same shape at every step, so that the step compiles once (DESIGN D4).
+
+Letters: R rows of a micro-batch, L row length, P masked slots a row, K documents a row at most.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+UInt64 = npt.NDArray[np.uint64]
+
+#: `MicroBatch.documents` of a padding position.
+PADDING_DOCUMENT = -1
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """R packed rows with their masks; static shapes.
+
+    tokens            (R, L)  original ids; [PAD] after the last document of a row
+    inputs            (R, L)  what the generator reads: `tokens` with 85% of the masked positions set to [MASK]
+    positions         (R, L)  position inside the document, restarting at 0 with each; 0 on padding
+    documents         (R, L)  number of the document inside its row, from 0; `PADDING_DOCUMENT` on padding
+    cu_seqlens        (R * (K + 1) + 1,)  cumulative document lengths over the R * L flattened tokens; the padding
+                              at the end of a row counts as one more document; unused entries repeat R * L
+    masked_positions  (R, P)  masked positions inside the row, ascending; 0 in unused slots
+    masked_targets    (R, P)  original ids at the masked positions; 0 in unused slots
+    masked_weights    (R, P)  1.0 in used slots, 0.0 in unused ones
+    masked_keys       (R, P)  64-bit sampling key of each masked position (DESIGN D2b)
+    """
+
+    tokens: Int32
+    inputs: Int32
+    positions: Int32
+    documents: Int32
+    cu_seqlens: Int32
+    masked_positions: Int32
+    masked_targets: Int32
+    masked_weights: Float32
+    masked_keys: UInt64
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step of one rank: its micro-batches, in order, and this rank's counts.
+
+    The counts are the rank's own; the trainer sums them over the ranks before the first backward, because every
+    loss is a mean over the *global* count of the step.
+
+    index         number of the step, from 0
+    epoch         epochs consumed when this step ends (all streams together), fractional
+    masked_count  used masked slots in these micro-batches
+    real_count    real (non-padding) tokens, [CLS] and [SEP] included
+    """
+
+    index: int
+    epoch: float
+    micro_batches: tuple[MicroBatch, ...]
+    masked_count: int
+    real_count: int
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of the special tokens; fixed by `data_tools.tokenizer` and checked when a tokenizer is loaded."""
+
+    pad: int = 0
+    unk: int = 1
+    cls: int = 2
+    sep: int = 3
+    mask: int = 4
+
+
+SPECIAL_TOKENS = SpecialTokens()

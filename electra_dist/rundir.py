@@ -1,0 +1,106 @@
+"""What a run directory holds, and where: one place for every name in it.
+
+    runs/NAME/
+        config.yaml      resolved configuration       run.json   ids, versions, dataset fingerprint
+        metrics.jsonl    one JSON object per logged step
+        checkpoints/step-00001000/{generator,discriminator}/ trainer.json manifest.json COMPLETE
+        tokenizer/       copy of the tokenizer that the shards were encoded with
+        jobs/            generated sbatch scripts      logs/      one per rank and job
+        wandb/           offline files
+
+Knows no torch: `launch`, `status` and `logs` read it on a login node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from electra_dist.errors import UserError
+
+_CHECKPOINT = re.compile(r"^step-(\d{8})$")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def facts(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def jobs(self) -> Path:
+        return self.path / "jobs"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:08d}"
+
+    def complete_checkpoints(self) -> list[int]:
+        """Steps of the checkpoints that carry COMPLETE, ascending; their content is verified when they are loaded."""
+        if not self.checkpoints.is_dir():
+            return []
+        matches = ((_CHECKPOINT.match(entry.name), entry) for entry in self.checkpoints.iterdir())
+        return sorted(int(match[1]) for match, entry in matches if match and (entry / "COMPLETE").is_file())
+
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
+        """The logged steps in order; a last line that a crash cut short is left out."""
+        if not self.metrics.is_file():
+            return
+        with self.metrics.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    @classmethod
+    def existing(cls, path: Path | str) -> RunDir:
+        """The run directory at `path`; raises `UserError` when there is none."""
+        run = cls(Path(path))
+        if not run.config.is_file():
+            raise UserError(
+                f"{path}: not a run directory (no config.yaml in it); give the folder that `electra-dist train` made,"
+                " run.dir/run.name"
+            )
+        return run
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that `path` holds the old content or the new, never a part: temporary name, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_atomically` of indented JSON."""
+    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
