@@ -272,7 +272,9 @@ _Yaml.yaml_implicit_resolvers = {
 _Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
 _Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"),
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
+    ),
     list("-+0123456789."),
 )
 
@@ -368,9 +370,7 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
         if detail["type"] == "extra_forbidden":
             valid = _valid_keys(detail["loc"][:-1])
             where = ".".join(str(part) for part in detail["loc"][:-1]) or "the top level"
-            lines.append(
-                f"unknown key {key}{nearest(str(detail['loc'][-1]), valid)}; {where} has: {', '.join(valid)}"
-            )
+            lines.append(f"unknown key {key}{nearest(str(detail['loc'][-1]), valid)}; {where} has: {', '.join(valid)}")
         elif detail["type"] == "missing":
             lines.append(f"key {key} is missing")
         else:
