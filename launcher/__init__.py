@@ -1,0 +1,1 @@
+"""Starts runs, on this machine or through Slurm, and tells what they do. Never imports torch."""

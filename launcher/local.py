@@ -1,0 +1,296 @@
+"""Several ranks on one machine: starts the processes, watches them, ends them together.
+
+In: a command and a number of processes. Out: one exit code, `rank-N.log` for each rank. The ranks find each other
+through the same variables that torchrun sets (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, ...). Every rank writes
+straight into its own log, so that nothing is lost when the launcher dies; rank 0's log is copied to the terminal as
+it grows. Unlike torchrun, signals reach the ranks: training can save and exit with 75. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+from electra_dist.errors import EXIT_OK, EXIT_UNFINISHED, UserError
+
+_POLL_SECONDS = 0.05
+_TAIL_LINES = 30
+_TAIL_BYTES = 32_768
+_PR_SET_PDEATHSIG = 1
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds that the launcher waits for ranks which should be ending by themselves."""
+
+    after_crash: float = 10.0
+    """From the first crashed rank to SIGTERM for the others, which may be failing for the same reason."""
+    after_unfinished: float = 120.0
+    """From the first rank that exited with 75 to SIGTERM for the others, which may be closing their W&B run."""
+    after_terminate: float = 5.0
+    """From SIGTERM to SIGKILL."""
+
+
+@dataclass
+class _Rank:
+    """One process. It is not reaped before its process group is swept, so that its number stays its own."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    log_start: int
+    exit_code: int | None = None
+    ended_by_launcher: bool = False
+
+    def poll(self) -> bool:
+        """Whether it has ended; keeps the zombie."""
+        if self.exit_code is None:
+            state = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if state is not None:
+                killed = state.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
+                self.exit_code = 128 + state.si_status if killed else state.si_status
+        return self.exit_code is not None
+
+    def send(self, number: int) -> None:
+        """Signal the rank itself, not its helpers (loader workers, the W&B service)."""
+        if not self.poll():
+            os.kill(self.process.pid, number)
+
+    def sweep(self) -> None:
+        """Kill what is left of the rank's process group and reap the rank."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@dataclass
+class _Launch:
+    """The state of one launch: ranks, the signals that wait to be forwarded, who failed first."""
+
+    patience: Patience
+    ranks: list[_Rank] = field(default_factory=list)
+    pending: list[int] = field(default_factory=list)
+    forwarded: set[int] = field(default_factory=set)
+    first_failed: _Rank | None = None
+    terminate_at: float | None = None
+    kill_at: float | None = None
+
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.pending.append(number)
+
+    def forward_pending(self) -> None:
+        """Pass each kind of signal on once; a second Ctrl-C kills."""
+        while self.pending:
+            number = self.pending.pop(0)
+            if number == signal.SIGHUP:  # the terminal is gone: for the ranks this is the end, not a reload
+                number = signal.SIGTERM
+            if number not in self.forwarded:
+                self.forwarded.add(number)
+                _say(f"{signal.Signals(number).name} passed on to {len(self.ranks)} ranks")
+                for rank in self.ranks:
+                    rank.send(number)
+            elif number == signal.SIGINT:
+                _say("second Ctrl-C: killing all ranks")
+                self.kill_at = time.monotonic()
+
+    def watch(self) -> bool:
+        """Note who has ended, end the rest when their time is up; false when all ranks have ended."""
+        now = time.monotonic()
+        for rank in self.ranks:
+            known = rank.exit_code is not None
+            if rank.poll() and not known and rank.exit_code != EXIT_OK and not rank.ended_by_launcher:
+                self._note_failure(rank, now)
+        running = [rank for rank in self.ranks if rank.exit_code is None]
+        if self.kill_at is not None and now >= self.kill_at:
+            self._end(running, signal.SIGKILL)
+        elif self.terminate_at is not None and now >= self.terminate_at and self.kill_at is None:
+            if running:
+                _say(f"ending {_names(running)}, still running")
+            self._end(running, signal.SIGTERM)
+            self.kill_at = now + self.patience.after_terminate
+        return bool(running)
+
+    def _note_failure(self, rank: _Rank, now: float) -> None:
+        crashed = rank.exit_code != EXIT_UNFINISHED
+        wait = self.patience.after_crash if crashed else self.patience.after_unfinished
+        until = now + wait
+        self.terminate_at = until if self.terminate_at is None else min(self.terminate_at, until)
+        first = self.first_failed
+        if first is None or (crashed and first.exit_code == EXIT_UNFINISHED):
+            self.first_failed = rank
+
+    @staticmethod
+    def _end(running: Sequence[_Rank], number: int) -> None:
+        for rank in running:
+            rank.ended_by_launcher = True
+            rank.send(number)
+
+    def exit_code(self) -> int:
+        """0 when all ranks finished, the first crash otherwise, 75 when nobody crashed but somebody is not finished."""
+        if self.first_failed is not None and self.first_failed.exit_code is not None:
+            return self.first_failed.exit_code
+        ended = (rank.exit_code for rank in self.ranks if rank.exit_code)
+        return next(ended, EXIT_OK)
+
+
+def launch_local(
+    command: Sequence[str],
+    processes: int,
+    logs: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    patience: Patience | None = None,
+) -> int:
+    """Run `processes` copies of `command` as ranks of one world and return the exit code of the launch.
+
+    Each rank appends to `logs`/rank-N.log; rank 0 is shown on standard output as well. SIGINT, SIGTERM and SIGUSR1
+    are passed on to every rank once, a second Ctrl-C kills. When a rank fails, the others get `patience` to end by
+    themselves. No rank survives the launcher, even when it is killed. Call from the main thread.
+
+    command      program and arguments, the same for every rank
+    environment  variables on top of the launcher's own; rank variables win over both
+    returns      0; 75 when the ranks saved and are not finished; else the first failed rank's code (128 + signal)
+    raises       UserError when `processes` is not positive or the command does not exist
+    """
+    if processes < 1:
+        raise UserError(f"--processes {processes}: expected at least 1")
+    logs.mkdir(parents=True, exist_ok=True)
+    launch = _Launch(patience or Patience())
+    common = {"PYTHONUNBUFFERED": "1", **os.environ, **(environment or {}), **_world_variables(processes)}
+    if not (environment or {}).get("OMP_NUM_THREADS") and not os.environ.get("OMP_NUM_THREADS"):
+        common["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
+    with _handlers(launch):
+        try:
+            for number in range(processes):
+                launch.ranks.append(_start(command, number, common, logs))
+            with launch.ranks[0].log.open("rb") as shown:
+                shown.seek(launch.ranks[0].log_start)
+                _until_ended(launch, shown)
+        finally:
+            for rank in launch.ranks:
+                rank.sweep()
+    _explain(launch)
+    return launch.exit_code()
+
+
+def _until_ended(launch: _Launch, shown: BinaryIO) -> None:
+    running = True
+    while running:
+        launch.forward_pending()
+        running = launch.watch()
+        _copy(shown)
+        if running:
+            time.sleep(_POLL_SECONDS)
+
+
+def _world_variables(processes: int) -> dict[str, str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    size = str(processes)
+    return {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def _start(command: Sequence[str], number: int, common: Mapping[str, str], logs: Path) -> _Rank:
+    log = logs / f"rank-{number}.log"
+    world = common["WORLD_SIZE"]
+    header = (
+        f"==== {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} rank {number} of {world}: {shlex.join(command)}\n"
+    )
+    variables = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
+    with log.open("ab") as output:
+        output.write(header.encode())
+        output.flush()
+        start = output.tell()
+        try:
+            process = subprocess.Popen(
+                list(command),
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # the terminal's Ctrl-C reaches the launcher only, which passes it on once
+                preexec_fn=_die_with(os.getpid()),
+            )
+        except OSError as error:
+            raise UserError(f"cannot start {command[0]!r}: {error.strerror}") from error
+    return _Rank(number, process, log, start)
+
+
+class _die_with:  # noqa: N801 -- reads as a function at its only use
+    """Called in the child before the command: asks Linux to kill it when the launcher ends, however it ends."""
+
+    def __init__(self, parent: int) -> None:
+        self.parent = parent
+        self.prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
+
+    def __call__(self) -> None:
+        if self.prctl is not None:
+            self.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != self.parent:  # it died before the request
+            os._exit(1)
+
+
+@contextlib.contextmanager
+def _handlers(launch: _Launch) -> Iterator[None]:
+    """Collect the forwarded signals while the ranks run; SIGHUP stays ignored under nohup."""
+    chosen = [n for n in _FORWARDED if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, launch.on_signal) for number in chosen}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _copy(shown: BinaryIO) -> None:
+    """What rank 0 has written since the last call, to the terminal; the log has it all should the terminal be gone."""
+    while chunk := shown.read(65_536):
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.flush()
+
+
+def _explain(launch: _Launch) -> None:
+    """One line about the rank that failed first, and the end of its log where the terminal has not shown it."""
+    rank = launch.first_failed
+    if rank is None or rank.exit_code is None or rank.exit_code == EXIT_UNFINISHED:
+        return
+    code = rank.exit_code
+    killed = code > 128 and code - 128 in {int(number) for number in signal.Signals}
+    how = f"was killed by {signal.Signals(code - 128).name}" if killed else f"failed with exit code {code}"
+    _say(f"rank {rank.number} of {len(launch.ranks)} {how}; its log: {rank.log}")
+    if rank.number:
+        for line in tail(rank.log, _TAIL_LINES, rank.log_start):
+            _say(line, prefix=f"rank {rank.number} | ")
+
+
+def tail(path: Path, lines: int, start: int = 0) -> list[str]:
+    """The last `lines` lines of a log, of its last 32 KiB and not before byte `start`."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(start, size - _TAIL_BYTES))
+        return file.read().decode("utf-8", errors="replace").splitlines()[-lines:]
+
+
+def _names(ranks: Sequence[_Rank]) -> str:
+    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(str(rank.number) for rank in ranks)
+
+
+def _say(text: str, prefix: str = "launcher: ") -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(f"{prefix}{text}", file=sys.stderr, flush=True)
