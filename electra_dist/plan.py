@@ -1,0 +1,85 @@
+"""What a configuration costs, from its sizes alone: parameters and floating-point operations.
+
+Pure arithmetic, no torch: a login node can ask. Only work that a step needs is counted: true document lengths in
+attention, no padding, and the generator's vocabulary projection at the masked positions only.
+
+Letters: H hidden, F feed-forward, E embedding, V vocabulary, P positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from electra_dist.config import NETWORKS, Config, NetworkConfig
+
+#: A backward pass costs two forward passes: gradients of the inputs and of the weights.
+FORWARD_AND_BACKWARD = 3
+
+
+def _encoder_weights(sizes: NetworkConfig, embedding_size: int) -> int:
+    """Weights of the matrix products that every token passes: projection, attention, feed-forward."""
+    hidden = sizes.hidden_size
+    projection = embedding_size * hidden if embedding_size != hidden else 0
+    return projection + sizes.layers * (4 * hidden * hidden + 2 * hidden * sizes.ffn_size)
+
+
+def encoder_parameters(sizes: NetworkConfig, embedding_size: int) -> int:
+    """Parameters of one encoder without embeddings: weights, biases and LayerNorms."""
+    hidden = sizes.hidden_size
+    per_layer = 4 * hidden + sizes.ffn_size + hidden + 4 * hidden  # biases, then two LayerNorms
+    projection_bias = hidden if embedding_size != hidden else 0
+    return _encoder_weights(sizes, embedding_size) + sizes.layers * per_layer + projection_bias
+
+
+def embedding_parameters(config: Config, vocab_size: int) -> int:
+    """Word, position and token-type tables and their LayerNorm."""
+    return (vocab_size + config.model.max_positions + 2 + 2) * config.model.embedding_size
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Trained parameters. `generator` holds the shared embeddings (DESIGN D1)."""
+
+    generator: int
+    discriminator: int
+    embeddings: int
+
+    @property
+    def total(self) -> int:
+        return self.generator + self.discriminator
+
+
+def parameters(config: Config, vocab_size: int) -> ParameterCount:
+    """Trained parameters of both networks for a vocabulary of `vocab_size`."""
+    model, size = config.model, config.model.embedding_size
+    tables = embedding_parameters(config, vocab_size)
+    g_hidden, d_hidden = model.generator.hidden_size, model.discriminator.hidden_size
+    g_head = g_hidden * size + size + 2 * size + vocab_size
+    d_head = d_hidden * d_hidden + d_hidden + d_hidden + 1
+    d_tables = 0 if model.embedding_sharing == "shared" else tables
+    return ParameterCount(
+        generator=tables + encoder_parameters(model.generator, size) + g_head,
+        discriminator=d_tables + encoder_parameters(model.discriminator, size) + d_head,
+        embeddings=tables,
+    )
+
+
+def step_flops(config: Config, vocab_size: int, real_tokens: int, squared_lengths: int, masked: int) -> float:
+    """Floating-point operations of forward and backward over some rows.
+
+    real_tokens      non-padding tokens
+    squared_lengths  sum over the documents of length squared (the scores that attention needs)
+    masked           predicted positions
+
+    A product of (m, k) and (k, n) counts 2 m k n. Recomputation is not counted: it is no progress.
+    """
+    size = config.model.embedding_size
+    total = 0.0
+    for network in NETWORKS:
+        sizes = config.network(network)
+        total += 2.0 * _encoder_weights(sizes, size) * real_tokens
+        total += 4.0 * sizes.layers * sizes.hidden_size * squared_lengths  # scores and weighted values
+    g_hidden, d_hidden = config.model.generator.hidden_size, config.model.discriminator.hidden_size
+    total += 2.0 * (g_hidden * size + size * vocab_size) * masked
+    total += 2.0 * (d_hidden * d_hidden + d_hidden) * real_tokens
+    return FORWARD_AND_BACKWARD * total
