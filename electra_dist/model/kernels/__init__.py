@@ -1,0 +1,28 @@
+"""Our Triton kernels: attention over packed documents, and the fused generator head.
+
+Importing this package imports neither Triton nor the kernels; `available` says whether they can run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+
+
+def available(device: torch.device | None = None) -> str | None:
+    """Why the Triton kernels cannot run on `device` (default: CUDA where there is one), or None where they can.
+
+    On the CPU they run only in Triton's interpreter (TRITON_INTERPRET=1 before Triton is imported), which is for
+    tests; fp32 only, because its bf16 is wrong.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type != "cuda":
+        return f"Triton kernels need a CUDA device, this one is {device.type!r}"
+    return None

@@ -1,0 +1,220 @@
+"""The generator's output layer on the masked positions: loss, accuracy and sampled token, in one of three ways.
+
+All three compute the same thing, and draw the same tokens for the same keys (`sampling.py`, DESIGN D2b):
+
+    torch    plain PyTorch, holds the whole (M, V) matrix; the reference
+    chunked  passes over the vocabulary in chunks and recomputes them in backward; never holds (M, V). CPU and CUDA
+    triton   the same in one fused kernel (`kernels/generator_head.py`); CUDA
+
+The product runs in the precision of its inputs; loss, softmax and sampling in fp32. All shapes are static and nothing
+synchronises with the host. The backward by recomputation from the log-sum-exp follows FlashAttention-2's idea
+(arXiv 2307.08691, section 3.1), applied to the cross-entropy.
+
+Letters: M masked positions, E embedding size, V vocabulary, C entries of a chunk of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from electra_dist.errors import ConfigError, nearest
+from electra_dist.model import kernels, sampling
+
+Backend = Literal["torch", "chunked", "triton"]
+BACKENDS: tuple[Backend, ...] = ("torch", "chunked", "triton")
+
+#: Logits that the chunked backend holds at a time: 1 MiB of fp32 stays in a CPU's cache, a GPU wants larger products.
+_CHUNK_LOGITS_CPU = 2**18
+_CHUNK_LOGITS_CUDA = 2**24
+_SMALLEST_CHUNK = 256
+
+
+class HeadOutput(NamedTuple):
+    """What the head says of each masked position.
+
+    nll_m      (M,) fp32   cross-entropy with the target; the only output with a gradient
+    correct_m  (M,) bool   the target is the most probable entry
+    samples_m  (M,) int64  a token drawn from softmax(logits / temperature)
+    """
+
+    nll_m: Tensor
+    correct_m: Tensor
+    samples_m: Tensor
+
+
+def masked_lm_head(
+    hidden_mh: Tensor,
+    weight_vh: Tensor,
+    bias_v: Tensor,
+    targets_m: Tensor,
+    keys_m: Tensor,
+    temperature: float = 1.0,
+    backend: str = "auto",
+) -> HeadOutput:
+    """Loss, accuracy and sampled token of every masked position.
+
+    Args:
+        hidden_mh: (M, E) output of the prediction head's transform.
+        weight_vh: (V, E) the word embeddings, same type as `hidden_mh`.
+        bias_v: (V,) output bias.
+        targets_m: (M,) original ids, int64 or int32.
+        keys_m: (M,) int64 sampling keys.
+        temperature: of the sampling only, above 0; the loss is at temperature 1.
+        backend: "auto", "torch", "chunked" or "triton".
+
+    Raises:
+        ConfigError: the backend does not exist, or this machine cannot run it.
+        ValueError: the temperature is not above 0.
+    """
+    sampling.check_temperature(temperature)
+    chosen = choose_backend(backend, hidden_mh.device)
+    targets_m = targets_m.long()
+    if chosen == "torch":
+        return _plain_head(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature)
+    if chosen == "triton":
+        from electra_dist.model.kernels.generator_head import fused_head
+
+        return HeadOutput(*fused_head(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature))
+    return HeadOutput(*_ChunkedHead.apply(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature))
+
+
+def choose_backend(requested: str, device: torch.device) -> Backend:
+    """The backend that will run. "auto": triton on CUDA where it is installed, else chunked.
+
+    Raises:
+        ConfigError: `requested` is unknown, or cannot run on `device`.
+    """
+    if requested in ("torch", "chunked"):
+        return cast(Backend, requested)
+    if requested not in ("auto", "triton"):
+        allowed = ("auto", *BACKENDS)
+        raise ConfigError(
+            f"generator head backend {requested!r} does not exist; allowed: {', '.join(allowed)}"
+            + nearest(requested, allowed)
+        )
+    reason = kernels.available(device)
+    if requested == "triton" and reason is not None:
+        raise ConfigError(f"generator head backend 'triton' cannot run here: {reason}; use 'auto' or 'chunked'")
+    if requested == "triton" or (reason is None and device.type == "cuda"):
+        return "triton"
+    return "chunked"
+
+
+def _plain_head(
+    hidden_mh: Tensor, weight_vh: Tensor, bias_v: Tensor, targets_m: Tensor, keys_m: Tensor, temperature: float
+) -> HeadOutput:
+    logits_mv = F.linear(hidden_mh, weight_vh).float() + bias_v.float()
+    nll_m = F.cross_entropy(logits_mv, targets_m, reduction="none")
+    with torch.no_grad():
+        correct_m = logits_mv.argmax(dim=1) == targets_m
+        return HeadOutput(nll_m, correct_m, sampling.sample_tokens(logits_mv, keys_m, temperature))
+
+
+class _ChunkedHead(torch.autograd.Function):
+    """The head over chunks of the vocabulary; backward recomputes each chunk's softmax from the log-sum-exp."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_mh: Tensor,
+        weight_vh: Tensor,
+        bias_v: Tensor,
+        targets_m: Tensor,
+        keys_m: Tensor,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rows = hidden_mh.shape[0]
+        running = _Running.start(rows, hidden_mh.device)
+        for start, stop in _chunks(rows, weight_vh.shape[0], hidden_mh.device):
+            logits_mc = _logits(hidden_mh, weight_vh[start:stop], bias_v[start:stop])
+            running = running.with_chunk(logits_mc, targets_m, keys_m, temperature, start)
+        ctx.save_for_backward(hidden_mh, weight_vh, bias_v, targets_m, running.lse_m)
+        correct_m = running.argmax_m == targets_m
+        samples_m = running.candidate.token_m
+        ctx.mark_non_differentiable(correct_m, samples_m)
+        return running.lse_m - running.target_m, correct_m, samples_m
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        hidden_mh, weight_vh, bias_v, targets_m, lse_m = ctx.saved_tensors
+        grad_nll_m = grads[0].float()
+        grad_hidden_mh = torch.zeros_like(hidden_mh, dtype=torch.float32)
+        grad_weight_vh = torch.empty_like(weight_vh)
+        grad_bias_v = torch.empty_like(bias_v)
+        for start, stop in _chunks(hidden_mh.shape[0], weight_vh.shape[0], hidden_mh.device):
+            weight_ch = weight_vh[start:stop]
+            softmax_mc = _logits(hidden_mh, weight_ch, bias_v[start:stop]).sub_(lse_m[:, None]).exp_()
+            inside_m, index_m = _locate(targets_m, start, stop)
+            softmax_mc.scatter_add_(1, index_m[:, None], -inside_m.float()[:, None])
+            grad_logits_mc = softmax_mc.mul_(grad_nll_m[:, None])
+            grad_bias_v[start:stop] = grad_logits_mc.sum(dim=0)
+            narrow_mc = grad_logits_mc.to(hidden_mh.dtype)
+            grad_hidden_mh += narrow_mc @ weight_ch
+            grad_weight_vh[start:stop] = narrow_mc.t() @ hidden_mh
+        return grad_hidden_mh.to(hidden_mh.dtype), grad_weight_vh, grad_bias_v, None, None, None
+
+
+class _Running(NamedTuple):
+    """What is known after the chunks seen so far, for each masked position."""
+
+    max_m: Tensor
+    argmax_m: Tensor
+    lse_m: Tensor
+    target_m: Tensor
+    candidate: sampling.Candidate
+
+    @staticmethod
+    def start(rows: int, device: torch.device) -> _Running:
+        lowest = torch.full((rows,), float("-inf"), device=device)
+        zero = torch.zeros(rows, dtype=torch.int64, device=device)
+        return _Running(lowest, zero, lowest, torch.zeros(rows, device=device), sampling.Candidate(lowest, zero))
+
+    def with_chunk(
+        self, logits_mc: Tensor, targets_m: Tensor, keys_m: Tensor, temperature: float, start: int
+    ) -> _Running:
+        """The state after the chunk `logits_mc` (M, C) fp32, which begins at entry `start` and is overwritten."""
+        entries = logits_mc.shape[1]
+        inside_m, index_m = _locate(targets_m, start, start + entries)
+        chosen_m = logits_mc.gather(1, index_m[:, None]).squeeze(1)
+        max_m, argmax_m = logits_mc.max(dim=1)
+        candidate = None
+        if temperature != 1.0:
+            candidate = sampling.sample_chunk(logits_mc, keys_m, temperature, start)
+        tiles = sampling.tile_softmax(logits_mc)
+        if candidate is None:
+            candidate = sampling.draw(tiles, keys_m, start, entries)
+        return _Running(
+            torch.maximum(self.max_m, max_m),
+            torch.where(max_m > self.max_m, argmax_m + start, self.argmax_m),
+            torch.logaddexp(self.lse_m, tiles.lse_mn.logsumexp(dim=1)),
+            torch.where(inside_m, chosen_m, self.target_m),
+            sampling.better(self.candidate, candidate),
+        )
+
+
+def _logits(hidden_mh: Tensor, weight_ch: Tensor, bias_c: Tensor) -> Tensor:
+    """(M, C) fp32 logits: the product in the type of its inputs, accumulated and (on CUDA) returned in fp32."""
+    if hidden_mh.is_cuda and hidden_mh.dtype != torch.float32:
+        logits_mc = torch.mm(hidden_mh, weight_ch.t(), out_dtype=torch.float32)
+    else:
+        logits_mc = (hidden_mh @ weight_ch.t()).float()
+    return logits_mc.add_(bias_c)
+
+
+def _locate(targets_m: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Which targets lie in `[start, stop)`, and a valid index inside the chunk for every one of them."""
+    inside_m = (targets_m >= start) & (targets_m < stop)
+    return inside_m, (targets_m - start).clamp(0, stop - start - 1)
+
+
+def _chunks(rows: int, vocabulary: int, device: torch.device) -> Iterator[tuple[int, int]]:
+    """Spans of the vocabulary, whole tiles each (but the last), of about a fixed number of logits."""
+    budget = _CHUNK_LOGITS_CUDA if device.type == "cuda" else _CHUNK_LOGITS_CPU
+    entries = max(budget // max(rows, 1), _SMALLEST_CHUNK) // sampling.TILE * sampling.TILE
+    for start in range(0, vocabulary, entries):
+        yield start, min(start + entries, vocabulary)
