@@ -53,7 +53,8 @@ def distributions() -> dict[str, torch.Tensor]:
 def test_samples_follow_the_softmax(name: str, temperature: float) -> None:
     logits = distributions()[name]
     samples = sampling.sample_tokens(logits.expand(DRAWS, -1), keys(DRAWS), temperature)
-    assert samples.min() >= 0 and samples.max() < logits.numel()
+    assert samples.min() >= 0
+    assert samples.max() < logits.numel()
     assert chi_square_z(samples, torch.softmax(logits.double() / temperature, 0)) < 4
 
 
@@ -126,7 +127,8 @@ def test_noise_is_uncorrelated_across_keys_and_tiles() -> None:
 def test_uniform_number_is_independent_of_the_gumbel_race() -> None:
     uniform = sampling.uniform_noise(torch.arange(20_000)).double()
     gumbel = sampling.gumbel_noise(torch.arange(20_000), 0, 1).squeeze(1).double()
-    assert uniform.min() >= 0 and uniform.max() < 1
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
     assert abs(uniform.mean().item() - 0.5) < 0.01
     assert abs(torch.corrcoef(torch.stack([uniform, gumbel]))[0, 1].item()) < 0.03
 
@@ -136,7 +138,9 @@ def test_sample_depends_on_its_own_key_and_logits_only() -> None:
     whole = sampling.sample_tokens(logits, some)
     order = torch.randperm(64)
     assert torch.equal(sampling.sample_tokens(logits[order], some[order]), whole[order])
-    assert torch.equal(torch.cat([sampling.sample_tokens(logits[i : i + 1], some[i : i + 1]) for i in range(64)]), whole)
+    assert torch.equal(
+        torch.cat([sampling.sample_tokens(logits[i : i + 1], some[i : i + 1]) for i in range(64)]), whole
+    )
     assert not torch.equal(sampling.sample_tokens(logits, keys(64, seed=9)), whole)
 
 
