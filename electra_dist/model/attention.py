@@ -1,0 +1,141 @@
+"""Bidirectional attention inside packed documents: one interface, three backends, chosen once (DESIGN D5).
+
+    sdpa    PyTorch's scaled_dot_product_attention with a block mask: any device, any dtype; the reference
+    varlen  PyTorch's variable-length flash attention: CUDA, half precision, no dropout
+    triton  this project's flash kernel (electra_dist.model.kernels.flash_attention): no dropout
+
+Letters: B rows, L row length, T = B x L tokens, A heads, D head size, N documents of a micro-batch at most.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from electra_dist.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+HALF_DTYPES = (torch.bfloat16, torch.float16)
+VARLEN_MAX_HEAD_SIZE = 256
+TRITON_HEAD_SIZES = (32, 64, 128)
+
+
+class Layout(NamedTuple):
+    """Where the documents of a micro-batch lie; built once a forward, read by every layer.
+
+    documents   (B, L)       number of each token's document in its row, -1 on padding (a document of its own)
+    cu_seqlens  (N + 1,)     int32 cumulative document lengths over the T flattened tokens
+    mask        (B, 1, L, L) True where two tokens are of the same document; None for backends that need none
+    """
+
+    documents: Tensor
+    cu_seqlens: Tensor
+    mask: Tensor | None
+
+
+def build_layout(documents_bl: Tensor, cu_seqlens: Tensor, backend: str) -> Layout:
+    """The layout that `backend` needs. Padding attends to padding, so that no row of the softmax is empty."""
+    mask = (documents_bl[:, None, :, None] == documents_bl[:, None, None, :]) if backend == "sdpa" else None
+    return Layout(documents_bl, cu_seqlens, mask)
+
+
+#: (q, k, v: (B, L, A, D), layout, dropout probability) -> (B, L, A, D)
+Attention = Callable[[Tensor, Tensor, Tensor, Layout, float], Tensor]
+
+
+def _sdpa(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, dropout: float) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q_blad, k_blad, v_blad))  # (B, A, L, D)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, dropout_p=dropout)
+    return out.transpose(1, 2)
+
+
+def _varlen(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, dropout: float) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    length = q_blad.shape[1]  # static, and no document is longer
+    q, k, v = (x.flatten(0, 1) for x in (q_blad, k_blad, v_blad))  # (T, A, D)
+    out = varlen_attn(q, k, v, layout.cu_seqlens, layout.cu_seqlens, length, length)
+    assert isinstance(out, Tensor)  # a pair only when the log-sum-exp is asked for
+    return out.view_as(q_blad)
+
+
+def _triton(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, dropout: float) -> Tensor:
+    from electra_dist.model.kernels.flash_attention import flash_attention
+
+    q, k, v = (x.flatten(0, 1) for x in (q_blad, k_blad, v_blad))  # (T, A, D)
+    out: Tensor = flash_attention(q, k, v, layout.cu_seqlens, q_blad.shape[1])
+    return out.view(q_blad.shape)
+
+
+BACKENDS: dict[str, Attention] = {"sdpa": _sdpa, "varlen": _varlen, "triton": _triton}
+
+
+def _why_not_varlen(device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
+    if device.type != "cuda":
+        return f"it needs a CUDA device, this run is on {device.type}"
+    if dtype not in HALF_DTYPES:
+        return f"it needs precision.mode bf16 or fp16, found {dtype}"
+    if head_size % 8 or head_size > VARLEN_MAX_HEAD_SIZE:
+        return f"it needs a head size that is a multiple of 8 up to {VARLEN_MAX_HEAD_SIZE}, found {head_size}"
+    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
+        return f"torch {torch.__version__} has no torch.nn.attention.varlen (2.10 and later do)"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return f"it needs compute capability 8.0 or later, found {torch.cuda.get_device_capability(device)}"
+    return None
+
+
+def _why_not_triton(device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if importlib.util.find_spec("electra_dist.model.kernels.flash_attention") is None:
+        return "this version has no Triton attention kernel"
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not interpreted:
+        return f"it needs a CUDA device, this run is on {device.type}"
+    if interpreted and dtype != torch.float32:
+        return f"Triton's interpreter computes correctly in fp32 only, found {dtype}"
+    if head_size not in TRITON_HEAD_SIZES:
+        return f"it has head sizes {', '.join(map(str, TRITON_HEAD_SIZES))}, found {head_size}"
+    return None
+
+
+def why_not(name: str, device: torch.device, dtype: torch.dtype, head_size: int, dropout: float) -> str | None:
+    """Why this machine cannot run backend `name` for such heads; None when it can."""
+    if name == "sdpa":
+        return None
+    if dropout > 0:
+        return f"it has no dropout, and model.attention_dropout = {dropout}"
+    return {"varlen": _why_not_varlen, "triton": _why_not_triton}[name](device, dtype, head_size)
+
+
+def choose_backend(
+    name: str, device: torch.device | str, dtype: torch.dtype, head_size: int, dropout: float = 0.0
+) -> str:
+    """The backend to use for `model.attention = name`; the caller logs it.
+
+    `auto` is varlen on CUDA in half precision and sdpa elsewhere; where varlen would be right but cannot run, the
+    reason is logged as a warning. A backend named outright that cannot run raises `UserError` with what can.
+    """
+    target = torch.device(device)
+    if name == "auto":
+        reason = why_not("varlen", target, dtype, head_size, dropout)
+        if reason is None:
+            return "varlen"
+        if target.type == "cuda" and dtype in HALF_DTYPES:
+            logger.warning("attention: sdpa with a block mask, slower than varlen: %s", reason)
+        return "sdpa"
+    if name not in BACKENDS:
+        raise UserError(f"model.attention = {name!r}: expected one of auto, {', '.join(BACKENDS)}")
+    reason = why_not(name, target, dtype, head_size, dropout)
+    if reason is not None:
+        fits = [other for other in BACKENDS if why_not(other, target, dtype, head_size, dropout) is None]
+        raise UserError(f"model.attention = {name}: {reason}; available here: auto, {', '.join(fits)}")
+    return name

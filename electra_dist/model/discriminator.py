@@ -1,0 +1,102 @@
+"""The discriminator: says of every token whether the generator replaced it.
+
+Comes in: the corrupted rows, their labels, and what the generator shares (`Generator.exchange`). Goes out: the loss
+summed over all real tokens, [CLS] and [SEP] included, and the logits.
+
+Letters: B rows, L row length, E embedding, H hidden.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from electra_dist.batch import PADDING_DOCUMENT
+from electra_dist.config import ModelConfig
+from electra_dist.model.embeddings import Embeddings
+from electra_dist.model.encoder import Encoder
+from electra_dist.model.inputs import ModelBatch
+from electra_dist.model.parameters import initialise, initialise_glorot
+
+
+class DiscriminatorOutput(NamedTuple):
+    """What one micro-batch gives.
+
+    loss_sum  ()      fp32, sum over the real tokens of the binary cross-entropy (nats)
+    logits    (B, L)  fp32, without gradient; above 0 means "replaced"
+    """
+
+    loss_sum: Tensor
+    logits: Tensor
+
+
+class DiscriminatorHead(nn.Module):
+    """Linear, GELU, linear to one logit."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.prediction = nn.Linear(hidden_size, 1)
+
+    def forward(self, hidden_blh: Tensor) -> Tensor:
+        """(B, L, H) -> (B, L)."""
+        out: Tensor = self.prediction(F.gelu(self.dense(hidden_blh))).squeeze(-1)
+        return out
+
+
+class Discriminator(nn.Module):
+    """Encoder and replaced-token head; parameters are unset until `initialise`.
+
+    `embeddings` are its own ones (sharing `none`); `deltas` are what it adds to the generator's (`disentangled`).
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, attention_backend: str) -> None:
+        super().__init__()
+        self.config = config
+        sharing = config.embedding_sharing
+        self.embeddings = Embeddings(config, vocab_size) if sharing == "none" else None
+        self.deltas = Embeddings(config, vocab_size) if sharing == "disentangled" else None
+        self.encoder = Encoder(config, "discriminator", attention_backend)
+        self.head = DiscriminatorHead(config.discriminator.hidden_size)
+
+    @torch.no_grad()
+    def initialise(self, rng: torch.Generator) -> None:
+        """Set every parameter to its first value (see `parameters.py`); deltas start at zero."""
+        initialise(self, self.config.initializer_range, rng)
+        initialise_glorot(self.head.prediction, rng)
+        if self.encoder.project is not None:
+            initialise_glorot(self.encoder.project, rng)
+        if self.deltas is not None:
+            for table in (self.deltas.word, self.deltas.position, self.deltas.token_type):
+                table.weight.zero_()
+
+    def embed(self, shared_ble: Tensor | None, tokens_bl: Tensor, positions_bl: Tensor) -> Tensor:
+        """Embedding activations after LayerNorm, (B, L, E), in this network's dtype."""
+        if self.embeddings is not None:
+            out: Tensor = self.embeddings(tokens_bl, positions_bl)
+            return out
+        if shared_ble is None:
+            raise ValueError(f"embedding_sharing = {self.config.embedding_sharing} needs the generator's embeddings")
+        shared = shared_ble.to(self.head.dense.weight.dtype)
+        if self.deltas is None:
+            return shared
+        normed: Tensor = self.deltas.norm(shared + self.deltas.sum(tokens_bl, positions_bl))
+        return normed
+
+    def encode(self, shared_ble: Tensor | None, tokens_bl: Tensor, batch: ModelBatch) -> Tensor:
+        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`."""
+        embeddings = self.embed(shared_ble, tokens_bl, batch.positions)
+        out: Tensor = self.encoder(embeddings, batch.documents, batch.cu_seqlens)
+        return out
+
+    def forward(
+        self, shared: Tensor | None, batch: ModelBatch, corrupted: Tensor, replaced: Tensor
+    ) -> DiscriminatorOutput:
+        """One micro-batch: `shared` (B, L, E) or None, `corrupted` (B, L) int64, `replaced` (B, L) fp32."""
+        logits_bl = self.head(self.encode(shared, corrupted, batch)).float()
+        losses_bl = F.binary_cross_entropy_with_logits(logits_bl, replaced, reduction="none")
+        real_bl = batch.documents != PADDING_DOCUMENT
+        return DiscriminatorOutput(loss_sum=(losses_bl * real_bl).sum(), logits=logits_bl.detach())

@@ -1,0 +1,151 @@
+"""The generator: fills the masked positions, and owns the embeddings that the discriminator reads.
+
+Comes in: a `ModelBatch`. Goes out: the masked-language-model loss, the rows with each masked token replaced by a
+sample, the labels of the discriminator, and the embedding activations of the replaced rows (DESIGN D1).
+
+The head runs on the masked slots only. Everything that reads the word embedding matrix happens inside `forward`
+(DeepSpeed gathers it there, as an external parameter of this module).
+
+Letters: B rows, L row length, P masked slots a row, M = B x P, E embedding, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from electra_dist.config import ModelConfig
+from electra_dist.model.embeddings import Embeddings
+from electra_dist.model.encoder import Encoder
+from electra_dist.model.head import masked_lm_head
+from electra_dist.model.inputs import ModelBatch
+from electra_dist.model.parameters import initialise, initialise_glorot
+
+
+class GeneratorOutput(NamedTuple):
+    """What one micro-batch gives.
+
+    loss_sum   ()         fp32, sum over the used masked slots of the negative log-likelihood (nats)
+    correct    ()         fp32, used slots whose most likely token is the original one
+    corrupted  (B, L)     int64, the original rows with every used slot replaced by its sample
+    replaced   (B, L)     fp32, 1 where `corrupted` differs from the original: the discriminator's labels
+    shared     (B, L, E)  what the discriminator builds on: see `Generator.exchange`; None for sharing `none`
+    """
+
+    loss_sum: Tensor
+    correct: Tensor
+    corrupted: Tensor
+    replaced: Tensor
+    shared: Tensor | None
+
+
+class GeneratorHead(nn.Module):
+    """Linear to the embedding size, GELU, LayerNorm; the word embeddings come after it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.generator.hidden_size, config.embedding_size)
+        self.norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_epsilon)
+
+    def forward(self, hidden_mh: Tensor) -> Tensor:
+        """(..., H) -> (..., E)."""
+        out: Tensor = self.norm(F.gelu(self.dense(hidden_mh)))
+        return out
+
+
+def corrupt(batch: ModelBatch, samples_bp: Tensor) -> tuple[Tensor, Tensor]:
+    """The original rows with each used slot set to its sample (B, L) int64, and where they differ (B, L) fp32.
+
+    A sample that equals the original counts as original. Unused slots write into a column that is cut off again.
+    """
+    rows, length = batch.tokens.shape
+    used = batch.masked_weights > 0
+    columns = torch.where(used, batch.masked_positions, length)
+    wider = torch.cat([batch.tokens, batch.tokens.new_zeros(rows, 1)], dim=1)
+    corrupted = wider.scatter(1, columns, samples_bp)[:, :length].contiguous()
+    return corrupted, (corrupted != batch.tokens).float()
+
+
+class Generator(nn.Module):
+    """Embeddings, encoder and masked-language-model head; parameters are unset until `initialise`."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int, attention_backend: str) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config, vocab_size)
+        self.encoder = Encoder(config, "generator", attention_backend)
+        self.head = GeneratorHead(config)
+        self.output_bias = nn.Parameter(torch.zeros(vocab_size))
+
+    @torch.no_grad()
+    def initialise(self, rng: torch.Generator) -> None:
+        """Set every parameter to its first value (see `parameters.py`)."""
+        initialise(self, self.config.initializer_range, rng)
+        if self.encoder.project is not None:
+            initialise_glorot(self.encoder.project, rng)
+        self.output_bias.zero_()
+
+    @torch.no_grad()
+    def init_output_bias(self, log_frequencies: Tensor | npt.NDArray[np.floating]) -> None:
+        """Start the output bias at the log frequency of each token, (V,), so that step 0 knows the unigrams.
+
+        Raises ValueError for another length or for values that are not finite (smooth the counts first).
+        """
+        values = torch.as_tensor(log_frequencies, dtype=torch.float32)
+        if values.shape != self.output_bias.shape or not bool(torch.isfinite(values).all()):
+            raise ValueError(f"expected {tuple(self.output_bias.shape)} finite log frequencies, got {values.shape}")
+        self.output_bias.copy_(values)
+
+    def encode(self, tokens_bl: Tensor, batch: ModelBatch) -> Tensor:
+        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`."""
+        embeddings = self.embeddings(tokens_bl, batch.positions)
+        out: Tensor = self.encoder(embeddings, batch.documents, batch.cu_seqlens)
+        return out
+
+    def logits(self, batch: ModelBatch) -> Tensor:
+        """Vocabulary logits (B, L, V) at every position of `batch.inputs`; training never needs them."""
+        hidden = self.head(self.encode(batch.inputs, batch))
+        return F.linear(hidden, self.embeddings.word.weight, self.output_bias)
+
+    def exchange(self, tokens_bl: Tensor, positions_bl: Tensor) -> Tensor | None:
+        """What the discriminator builds on, by `model.embedding_sharing`.
+
+        shared: activations after LayerNorm, with gradient. disentangled: the sum before LayerNorm, without gradient.
+        none: nothing.
+        """
+        if self.config.embedding_sharing == "shared":
+            out: Tensor = self.embeddings(tokens_bl, positions_bl)
+            return out
+        if self.config.embedding_sharing == "disentangled":
+            with torch.no_grad():
+                return self.embeddings.sum(tokens_bl, positions_bl)
+        return None
+
+    def forward(self, batch: ModelBatch, forced_samples: Tensor | None = None) -> GeneratorOutput:
+        """One micro-batch; `forced_samples` (B, P) int64 takes the place of the samples (for tests)."""
+        hidden_blh = self.encode(batch.inputs, batch)
+        at = batch.masked_positions.unsqueeze(-1).expand(-1, -1, hidden_blh.shape[-1])
+        hidden_me = self.head(hidden_blh.gather(1, at).flatten(0, 1))
+        head = masked_lm_head(
+            hidden_me,
+            self.embeddings.word.weight,
+            self.output_bias,
+            batch.masked_targets.flatten(),
+            batch.masked_keys.flatten(),
+            self.config.temperature,
+        )
+        weights_m = batch.masked_weights.flatten()
+        samples = head.samples_m.view_as(batch.masked_positions)
+        corrupted, replaced = corrupt(batch, samples if forced_samples is None else forced_samples)
+        return GeneratorOutput(
+            loss_sum=(head.nll_m * weights_m).sum(),
+            correct=(head.correct_m * weights_m).sum().detach(),
+            corrupted=corrupted,
+            replaced=replaced,
+            shared=self.exchange(corrupted, batch.positions),
+        )

@@ -1,0 +1,56 @@
+"""Making both networks from a configuration, the same bits on every rank and device."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+import torch
+
+from electra_dist.config import Config, Network, PrecisionMode
+from electra_dist.model.attention import choose_backend
+from electra_dist.model.discriminator import Discriminator
+from electra_dist.model.generator import Generator
+
+logger = logging.getLogger(__name__)
+
+DTYPES: dict[PrecisionMode, torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+
+
+def network_rng(seed: int, network: Network) -> torch.Generator:
+    """The random stream that `network` starts from: its own, so that neither depends on the other."""
+    digest = hashlib.blake2b(f"{seed}/{network}".encode(), digest_size=8).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def _backend(config: Config, network: Network, device: torch.device) -> str:
+    sizes = config.network(network)
+    dtype = DTYPES[config.precision_mode(network)]
+    head_size = sizes.hidden_size // sizes.heads
+    backend = choose_backend(config.model.attention, device, dtype, head_size, config.model.attention_dropout)
+    logger.info("attention of the %s: %s (head size %d, %s, %s)", network, backend, head_size, dtype, device.type)
+    return backend
+
+
+def build_networks(
+    config: Config, vocab_size: int, device: torch.device | str, seed: int
+) -> tuple[Generator, Discriminator]:
+    """Both networks in fp32 on `device`, initialised from `seed`; torch's global random state is not touched.
+
+    The output bias of the generator is zero (`Generator.init_output_bias` for `model.generator_bias = unigram`).
+    Raises `UserError` when `model.attention` names a backend that this machine cannot run.
+    """
+    target = torch.device(device)
+    with torch.device("meta"):
+        generator = Generator(config.model, vocab_size, _backend(config, "generator", target))
+        discriminator = Discriminator(config.model, vocab_size, _backend(config, "discriminator", target))
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        network.to_empty(device="cpu")
+        network.initialise(network_rng(seed, "generator" if name == "generator" else "discriminator"))
+        network.encoder.activation_checkpointing = config.train.activation_checkpointing
+        network.to(target)
+    return generator, discriminator

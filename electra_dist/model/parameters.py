@@ -1,0 +1,39 @@
+"""How parameters start, and which ones are decayed.
+
+Start (google-research/electra): weights and tables from a normal of `initializer_range` cut at two standard deviations,
+biases 0, LayerNorm 1 and 0. Two matrices start from Glorot's uniform, because the original leaves them at
+TensorFlow's default: the embedding projection and the discriminator's last layer (`model/modeling.py`,
+`run_pretraining.py`). Randomness comes from the generator passed in, on the CPU: the same bits on any device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def initialise(network: nn.Module, std: float, rng: torch.Generator) -> None:
+    """Give every Linear, Embedding and LayerNorm inside `network` its first values; parameters must be on the CPU."""
+    for module in network.modules():
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std, generator=rng)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+
+def initialise_glorot(linear: nn.Linear, rng: torch.Generator) -> None:
+    """Glorot and Bengio 2010, uniform: the default of TensorFlow's dense layers."""
+    nn.init.xavier_uniform_(linear.weight, generator=rng)
+    nn.init.zeros_(linear.bias)
+
+
+def no_decay(name: str, parameter: nn.Parameter | None = None) -> bool:
+    """Whether the parameter of this name is exempt from weight decay: biases and LayerNorm are, embeddings are not.
+
+    By name, because under ZeRO-3 a parameter does not show its shape.
+    """
+    owner, _, leaf = name.rpartition(".")
+    return leaf.endswith("bias") or owner.rpartition(".")[2].endswith("norm")
