@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from electra_dist.errors import UserError
+from electra_dist.model import kernels
 
 logger = logging.getLogger(__name__)
 
 HALF_DTYPES = (torch.bfloat16, torch.float16)
 VARLEN_MAX_HEAD_SIZE = 256
-TRITON_HEAD_SIZES = (32, 64, 128)
 
 
 class Layout(NamedTuple):
@@ -33,18 +32,27 @@ class Layout(NamedTuple):
 
     documents   (B, L)       number of each token's document in its row, -1 on padding (a document of its own)
     cu_seqlens  (N + 1,)     int32 cumulative document lengths over the T flattened tokens
-    mask        (B, 1, L, L) True where two tokens are of the same document; None for backends that need none
+    mask        (B, 1, L, L) sdpa: True where two tokens are of the same document; otherwise None
+    bounds      2 x (T,)     triton: first token that each token attends to, and the one after the last; otherwise None
     """
 
     documents: Tensor
     cu_seqlens: Tensor
-    mask: Tensor | None
+    mask: Tensor | None = None
+    bounds: tuple[Tensor, Tensor] | None = None
 
 
 def build_layout(documents_bl: Tensor, cu_seqlens: Tensor, backend: str) -> Layout:
     """The layout that `backend` needs. Padding attends to padding, so that no row of the softmax is empty."""
-    mask = (documents_bl[:, None, :, None] == documents_bl[:, None, None, :]) if backend == "sdpa" else None
-    return Layout(documents_bl, cu_seqlens, mask)
+    if backend == "sdpa":
+        same = documents_bl[:, None, :, None] == documents_bl[:, None, None, :]
+        return Layout(documents_bl, cu_seqlens, mask=same)
+    if backend == "triton":
+        from electra_dist.model.kernels.flash_attention import document_bounds
+
+        bounds = document_bounds(cu_seqlens, documents_bl.numel())
+        return Layout(documents_bl, cu_seqlens, bounds=(bounds.low_t, bounds.high_t))
+    return Layout(documents_bl, cu_seqlens)
 
 
 #: (q, k, v: (B, L, A, D), layout, dropout probability) -> (B, L, A, D)
@@ -68,10 +76,11 @@ def _varlen(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, drop
 
 
 def _triton(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, dropout: float) -> Tensor:
-    from electra_dist.model.kernels.flash_attention import flash_attention
+    from electra_dist.model.kernels.flash_attention import Bounds, flash_attention
 
+    assert layout.bounds is not None
     q, k, v = (x.flatten(0, 1) for x in (q_blad, k_blad, v_blad))  # (T, A, D)
-    out: Tensor = flash_attention(q, k, v, layout.cu_seqlens, q_blad.shape[1])
+    out = flash_attention(q, k, v, layout.cu_seqlens, q_blad.shape[1], bounds=Bounds(*layout.bounds))
     return out.view(q_blad.shape)
 
 
@@ -93,18 +102,12 @@ def _why_not_varlen(device: torch.device, dtype: torch.dtype, head_size: int) ->
 
 
 def _why_not_triton(device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if importlib.util.find_spec("electra_dist.model.kernels.flash_attention") is None:
-        return "this version has no Triton attention kernel"
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if device.type != "cuda" and not interpreted:
-        return f"it needs a CUDA device, this run is on {device.type}"
-    if interpreted and dtype != torch.float32:
-        return f"Triton's interpreter computes correctly in fp32 only, found {dtype}"
-    if head_size not in TRITON_HEAD_SIZES:
-        return f"it has head sizes {', '.join(map(str, TRITON_HEAD_SIZES))}, found {head_size}"
-    return None
+    reason = kernels.available(device, dtype)
+    if reason is not None:
+        return reason
+    from electra_dist.model.kernels import flash_attention
+
+    return flash_attention.why_not(device, dtype, head_size)
 
 
 def why_not(name: str, device: torch.device, dtype: torch.dtype, head_size: int, dropout: float) -> str | None:

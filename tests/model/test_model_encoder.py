@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from electra_dist.errors import UserError
-from electra_dist.model import attention
 from electra_dist.model.attention import BACKENDS, Layout, build_layout, choose_backend
 from electra_dist.model.encoder import Encoder
 from electra_dist.model.inputs import rows_of_documents, to_device
@@ -60,49 +59,46 @@ def test_sdpa_equals_attention_one_document_at_a_time_with_gradients(packed: Any
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def flash_by_cu_seqlens(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """What a variable-length kernel computes from (T, A, D) and cumulative lengths alone."""
-    numbers = torch.zeros(1, q.shape[0], dtype=torch.int64)
+def numbers_of_documents(cu_seqlens: Tensor) -> Tensor:
+    """The number of each flattened token's document, from the cumulative lengths alone: (1, T)."""
     bounds = cu_seqlens.tolist()
     assert bounds[0] == 0
-    assert bounds[-1] == q.shape[0]
+    numbers = torch.zeros(1, bounds[-1], dtype=torch.int64)
     for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
         numbers[0, start:stop] = number
-    return attention_by_document(q[None], k[None], v[None], numbers)[0].to(q.dtype)
+    return numbers
 
 
 @pytest.mark.parametrize("backend", ["varlen", "triton"])
-def test_kernel_backends_hand_over_flattened_tokens_and_cumulative_lengths(
+def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
     packed: Any, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernels themselves need a GPU; a stand-in with their signature computes what they promise."""
-    calls = []
+    """The kernels need a GPU; stand-ins with their signatures compute here what they promise."""
 
     def varlen_attn(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int) -> Tensor:
         assert cu_q is cu_k
-        assert max_q == max_k
-        calls.append(max_q)
-        return flash_by_cu_seqlens(q, k, v, cu_q)
+        assert max_q == max_k == 32
+        return attention_by_document(q[None], k[None], v[None], numbers_of_documents(cu_q))[0].to(q.dtype)
 
-    def flash_attention(
-        q: Tensor, k: Tensor, v: Tensor, cu: Tensor, max_length: int, window: int | None = None
-    ) -> Tensor:
-        assert window is None
-        calls.append(max_length)
-        return flash_by_cu_seqlens(q, k, v, cu)
+    def flash_attention(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, max_length: int, bounds: Any) -> Tensor:
+        numbers = numbers_of_documents(cu)[0]
+        assert max_length == 32
+        assert torch.equal(bounds.low_t, cu[numbers])
+        assert torch.equal(bounds.high_t, cu[numbers + 1])
+        return attention_by_document(q[None], k[None], v[None], numbers[None])[0].to(q.dtype)
 
-    stand_in = types.ModuleType("stand_in")
-    stand_in.__dict__.update(varlen_attn=varlen_attn, flash_attention=flash_attention)
-    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", stand_in)
-    monkeypatch.setitem(sys.modules, "electra_dist.model.kernels.flash_attention", stand_in)
+    if backend == "varlen":
+        stand_in = types.ModuleType("varlen")
+        stand_in.__dict__["varlen_attn"] = varlen_attn
+        monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", stand_in)
+    else:
+        module = pytest.importorskip("electra_dist.model.kernels.flash_attention")
+        monkeypatch.setattr(module, "flash_attention", flash_attention)
     layout = build_layout(packed.documents, packed.cu_seqlens, backend)
-    assert layout.mask is None
-    assert layout.cu_seqlens.dtype == torch.int32
     qkv = random_qkv(packed)
     out = BACKENDS[backend](*qkv, layout, 0.0)
     expected = BACKENDS["sdpa"](*qkv, build_layout(packed.documents, packed.cu_seqlens, "sdpa"), 0.0)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
-    assert calls == [32]
 
 
 @pytest.mark.gpu
@@ -239,7 +235,8 @@ def test_a_layer_compiles_as_one_graph_once(make_config: Any, perturb: Any, pack
     assert len(graphs) == first
 
 
-def test_the_layout_of_varlen_holds_no_quadratic_mask(packed: Any) -> None:
-    layout = build_layout(packed.documents, packed.cu_seqlens, "varlen")
-    assert layout == Layout(packed.documents, packed.cu_seqlens, None)
-    assert attention.build_layout(packed.documents, packed.cu_seqlens, "sdpa").mask.shape == (3, 1, 32, 32)
+def test_only_sdpa_holds_a_quadratic_mask(packed: Any) -> None:
+    layouts = {name: build_layout(packed.documents, packed.cu_seqlens, name) for name in ("varlen", "sdpa")}
+    assert layouts["varlen"] == Layout(packed.documents, packed.cu_seqlens)
+    assert layouts["sdpa"].mask is not None
+    assert layouts["sdpa"].mask.shape == (3, 1, 32, 32)
