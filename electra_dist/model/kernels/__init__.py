@@ -11,7 +11,7 @@ import os
 import torch
 
 
-def available(device: torch.device | None = None) -> str | None:
+def available(device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> str | None:
     """Why the Triton kernels cannot run on `device` (default: CUDA where there is one), or None where they can.
 
     On the CPU they run only in Triton's interpreter (TRITON_INTERPRET=1 before Triton is imported), which is for
@@ -20,7 +20,9 @@ def available(device: torch.device | None = None) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
-        return None
+        return (
+            None if dtype == torch.float32 else f"Triton's interpreter computes correctly in fp32 only, found {dtype}"
+        )
     if device is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type != "cuda":

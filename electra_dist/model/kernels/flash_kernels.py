@@ -1,0 +1,253 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Triton code of the attention over packed documents; `flash_attention.py` launches it and explains the method.
+
+Every token t attends to the keys of one interval [low_t, high_t) of the flattened tokens: its document, cut to the
+local window. Both bounds never decrease with t, and the relation is symmetric (t attends to s exactly where s attends
+to t), so one pair of arrays drives all three kernels. A block of queries meets its keys in three stretches:
+
+    low of the first query .. inner start    masked
+    inner start .. inner stop                every query of the block attends to every key: no mask
+    inner stop .. high of the last query     masked
+
+Pointers are to (T, A, D) tensors with a unit last stride, and to (A, T) fp32 arrays for log-sum-exp and delta. Scores
+are kept in units of log2, so that exp2 serves: `scale_log2` = softmax scale * log2(e).
+
+Names: block_m queries, block_n keys of a block, head_dim D, block_d the next power of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import triton
+import triton.language as tl
+
+jit: Callable[[Callable[..., Any]], Any] = triton.jit
+
+
+@jit
+def _load_rows(base, rows, stride, limit, masked: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr):
+    """(rows, block_d) of a tensor whose rows lie `stride` apart; zero outside."""
+    columns = tl.arange(0, block_d)
+    pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    if head_dim < block_d:
+        values = tl.load(pointers, mask=(rows < limit)[:, None] & (columns < head_dim)[None, :], other=0.0)
+    elif masked:
+        values = tl.load(pointers, mask=(rows < limit)[:, None], other=0.0)
+    else:
+        values = tl.load(pointers)
+    return values
+
+
+@jit
+def _store_rows(base, rows, stride, limit, values, head_dim: tl.constexpr, block_d: tl.constexpr):
+    """Store (rows, block_d) in the element type of `base`."""
+    columns = tl.arange(0, block_d)
+    pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    mask = (rows < limit)[:, None] & (columns < head_dim)[None, :]
+    tl.store(pointers, values.to(base.dtype.element_ty), mask=mask)
+
+
+@jit
+def _stretches(low_ptr, high_ptr, first, tokens, block: tl.constexpr, step: tl.constexpr):
+    """Scalars (start, inner start, inner stop, stop) of the tokens that the block at `first` meets."""
+    last = tl.minimum(first + block, tokens) - 1
+    start = tl.load(low_ptr + first)
+    stop = tl.load(high_ptr + last)
+    inner_low = tl.load(low_ptr + last)  # from here on, every token of the block sees the key ..
+    inner_high = tl.load(high_ptr + first)  # .. up to here
+    inner_start = start + tl.cdiv(inner_low - start, step) * step
+    inner_stop = inner_start + tl.maximum(inner_high - inner_start, 0) // step * step
+    inner_start = tl.minimum(inner_start, stop)
+    return start, inner_start, tl.maximum(inner_start, tl.minimum(inner_stop, stop)), stop
+
+
+@jit
+def _forward_stretch(
+    acc, sum_m, max_m, q, k_base, v_base, stride_k, stride_v, start, stop, low_m, high_m, scale_log2,
+    masked: tl.constexpr, block_n: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr,
+    precision: tl.constexpr,
+):  # fmt: skip
+    """Online softmax over the keys [start, stop)."""
+    for first in range(start, stop, block_n):
+        keys = first + tl.arange(0, block_n)
+        k = _load_rows(k_base, keys, stride_k, stop, masked, head_dim, block_d)
+        scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale_log2
+        if masked:
+            seen = (keys[None, :] >= low_m[:, None]) & (keys[None, :] < high_m[:, None])
+            scores = tl.where(seen, scores, float("-inf"))
+        new_max = tl.maximum(max_m, tl.max(scores, axis=1))
+        # masked: a row may have seen no key yet
+        shift = tl.where(new_max == float("-inf"), 0.0, new_max) if masked else new_max
+        weights = tl.exp2(scores - shift[:, None])
+        correction = tl.exp2(max_m - shift)
+        sum_m = sum_m * correction + tl.sum(weights, axis=1)
+        v = _load_rows(v_base, keys, stride_v, stop, masked, head_dim, block_d)
+        acc = tl.dot(weights.to(v.dtype), v, acc * correction[:, None], input_precision=precision)
+        max_m = new_max
+    return acc, sum_m, max_m
+
+
+@jit
+def forward_kernel(
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, low_ptr, high_ptr, tokens, scale_log2,
+    stride_qt, stride_qa, stride_kt, stride_ka, stride_vt, stride_va, stride_ot, stride_oa,
+    head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
+    precision: tl.constexpr,
+):  # fmt: skip
+    """One block of queries of one head: output and log-sum-exp (in log2)."""
+    first, head = tl.program_id(0) * block_m, tl.program_id(1)
+    queries = first + tl.arange(0, block_m)
+    low_m = tl.load(low_ptr + queries, mask=queries < tokens, other=0)
+    high_m = tl.load(high_ptr + queries, mask=queries < tokens, other=0)
+    start, inner_start, inner_stop, stop = _stretches(low_ptr, high_ptr, first, tokens, block_m, block_n)
+    q = _load_rows(q_ptr + head * stride_qa, queries, stride_qt, tokens, True, head_dim, block_d)
+    k_base, v_base = k_ptr + head * stride_ka, v_ptr + head * stride_va
+    acc = tl.zeros((block_m, block_d), tl.float32)
+    sum_m = tl.zeros((block_m,), tl.float32)
+    max_m = tl.full((block_m,), float("-inf"), tl.float32)
+    acc, sum_m, max_m = _forward_stretch(
+        acc, sum_m, max_m, q, k_base, v_base, stride_kt, stride_vt, start, inner_start, low_m, high_m, scale_log2,
+        True, block_n, head_dim, block_d, precision,
+    )  # fmt: skip
+    acc, sum_m, max_m = _forward_stretch(
+        acc, sum_m, max_m, q, k_base, v_base, stride_kt, stride_vt, inner_start, inner_stop, low_m, high_m, scale_log2,
+        False, block_n, head_dim, block_d, precision,
+    )  # fmt: skip
+    acc, sum_m, max_m = _forward_stretch(
+        acc, sum_m, max_m, q, k_base, v_base, stride_kt, stride_vt, inner_stop, stop, low_m, high_m, scale_log2,
+        True, block_n, head_dim, block_d, precision,
+    )  # fmt: skip
+    empty = sum_m == 0.0  # a token outside every document attends to nothing: output 0
+    sum_m = tl.where(empty, 1.0, sum_m)
+    _store_rows(out_ptr + head * stride_oa, queries, stride_ot, tokens, acc / sum_m[:, None], head_dim, block_d)
+    lse_m = tl.where(empty, 0.0, max_m + tl.log2(sum_m))
+    tl.store(lse_ptr + head.to(tl.int64) * tokens + queries, lse_m, mask=queries < tokens)
+
+
+@jit
+def _query_grad_stretch(
+    grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_k, stride_v, start, stop, low_m, high_m, scale_log2,
+    masked: tl.constexpr, block_n: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr,
+    precision: tl.constexpr,
+):  # fmt: skip
+    """Add the part of the keys [start, stop) to the gradient of a block of queries."""
+    for first in range(start, stop, block_n):
+        keys = first + tl.arange(0, block_n)
+        k = _load_rows(k_base, keys, stride_k, stop, masked, head_dim, block_d)
+        v = _load_rows(v_base, keys, stride_v, stop, masked, head_dim, block_d)
+        scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale_log2
+        weights = tl.exp2(scores - lse_m[:, None])
+        if masked:
+            seen = (keys[None, :] >= low_m[:, None]) & (keys[None, :] < high_m[:, None])
+            weights = tl.where(seen, weights, 0.0)
+        grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=precision)
+        grad_scores = weights * (grad_weights - delta_m[:, None])
+        grad_q = tl.dot(grad_scores.to(k.dtype), k, grad_q, input_precision=precision)
+    return grad_q
+
+
+@jit
+def query_grad_kernel(
+    q_ptr, k_ptr, v_ptr, out_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_q_ptr, low_ptr, high_ptr,
+    tokens, scale, scale_log2, stride_qt, stride_qa, stride_kt, stride_ka, stride_vt, stride_va, stride_ot, stride_oa,
+    stride_gt, stride_ga, head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr,
+    block_n: tl.constexpr, precision: tl.constexpr,
+):  # fmt: skip
+    """One block of queries of one head: their gradient, and delta = rowsum(out * grad_out) for the other kernel.
+
+    `grad_q` has the strides of `out` (both are contiguous).
+    """
+    first, head = tl.program_id(0) * block_m, tl.program_id(1)
+    queries = first + tl.arange(0, block_m)
+    inside = queries < tokens
+    low_m = tl.load(low_ptr + queries, mask=inside, other=0)
+    high_m = tl.load(high_ptr + queries, mask=inside, other=0)
+    start, inner_start, inner_stop, stop = _stretches(low_ptr, high_ptr, first, tokens, block_m, block_n)
+    q = _load_rows(q_ptr + head * stride_qa, queries, stride_qt, tokens, True, head_dim, block_d)
+    out = _load_rows(out_ptr + head * stride_oa, queries, stride_ot, tokens, True, head_dim, block_d)
+    grad_out = _load_rows(grad_out_ptr + head * stride_ga, queries, stride_gt, tokens, True, head_dim, block_d)
+    delta_m = tl.sum(out.to(tl.float32) * grad_out.to(tl.float32), axis=1)
+    row = head.to(tl.int64) * tokens
+    tl.store(delta_ptr + row + queries, delta_m, mask=inside)
+    lse_m = tl.load(lse_ptr + row + queries, mask=inside, other=0.0)
+    k_base, v_base = k_ptr + head * stride_ka, v_ptr + head * stride_va
+    grad_q = tl.zeros((block_m, block_d), tl.float32)
+    grad_q = _query_grad_stretch(
+        grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_kt, stride_vt, start, inner_start, low_m, high_m,
+        scale_log2, True, block_n, head_dim, block_d, precision,
+    )  # fmt: skip
+    grad_q = _query_grad_stretch(
+        grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_kt, stride_vt, inner_start, inner_stop, low_m,
+        high_m, scale_log2, False, block_n, head_dim, block_d, precision,
+    )  # fmt: skip
+    grad_q = _query_grad_stretch(
+        grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_kt, stride_vt, inner_stop, stop, low_m, high_m,
+        scale_log2, True, block_n, head_dim, block_d, precision,
+    )  # fmt: skip
+    _store_rows(grad_q_ptr + head * stride_oa, queries, stride_ot, tokens, grad_q * scale, head_dim, block_d)
+
+
+@jit
+def _key_grad_stretch(
+    grad_k, grad_v, k, v, q_base, grad_out_base, lse_base, delta_base, stride_q, stride_g, start, stop, low_n, high_n,
+    scale_log2, masked: tl.constexpr, block_m: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr,
+    precision: tl.constexpr,
+):  # fmt: skip
+    """Add the part of the queries [start, stop) to the gradients of a block of keys and values."""
+    for first in range(start, stop, block_m):
+        queries = first + tl.arange(0, block_m)
+        q = _load_rows(q_base, queries, stride_q, stop, masked, head_dim, block_d)
+        grad_out = _load_rows(grad_out_base, queries, stride_g, stop, masked, head_dim, block_d)
+        if masked:
+            lse_m = tl.load(lse_base + queries, mask=queries < stop, other=0.0)
+            delta_m = tl.load(delta_base + queries, mask=queries < stop, other=0.0)
+        else:
+            lse_m = tl.load(lse_base + queries)
+            delta_m = tl.load(delta_base + queries)
+        scores = tl.dot(k, tl.trans(q), input_precision=precision) * scale_log2  # (block_n, block_m)
+        weights = tl.exp2(scores - lse_m[None, :])
+        if masked:
+            seen = (queries[None, :] >= low_n[:, None]) & (queries[None, :] < high_n[:, None])
+            weights = tl.where(seen, weights, 0.0)
+        grad_v = tl.dot(weights.to(grad_out.dtype), grad_out, grad_v, input_precision=precision)
+        grad_weights = tl.dot(v, tl.trans(grad_out), input_precision=precision)
+        grad_scores = weights * (grad_weights - delta_m[None, :])
+        grad_k = tl.dot(grad_scores.to(q.dtype), q, grad_k, input_precision=precision)
+    return grad_k, grad_v
+
+
+@jit
+def key_grad_kernel(
+    q_ptr, k_ptr, v_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_k_ptr, grad_v_ptr, low_ptr, high_ptr,
+    tokens, scale, scale_log2, stride_qt, stride_qa, stride_kt, stride_ka, stride_vt, stride_va, stride_gt, stride_ga,
+    stride_ot, stride_oa, head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr,
+    block_n: tl.constexpr, precision: tl.constexpr,
+):  # fmt: skip
+    """One block of keys of one head: the gradients of keys and values (both with the strides `stride_o*`)."""
+    first, head = tl.program_id(0) * block_n, tl.program_id(1)
+    keys = first + tl.arange(0, block_n)
+    low_n = tl.load(low_ptr + keys, mask=keys < tokens, other=0)
+    high_n = tl.load(high_ptr + keys, mask=keys < tokens, other=0)
+    start, inner_start, inner_stop, stop = _stretches(low_ptr, high_ptr, first, tokens, block_n, block_m)
+    k = _load_rows(k_ptr + head * stride_ka, keys, stride_kt, tokens, True, head_dim, block_d)
+    v = _load_rows(v_ptr + head * stride_va, keys, stride_vt, tokens, True, head_dim, block_d)
+    q_base, grad_out_base = q_ptr + head * stride_qa, grad_out_ptr + head * stride_ga
+    row = head.to(tl.int64) * tokens
+    grad_k = tl.zeros((block_n, block_d), tl.float32)
+    grad_v = tl.zeros((block_n, block_d), tl.float32)
+    grad_k, grad_v = _key_grad_stretch(
+        grad_k, grad_v, k, v, q_base, grad_out_base, lse_ptr + row, delta_ptr + row, stride_qt, stride_gt,
+        start, inner_start, low_n, high_n, scale_log2, True, block_m, head_dim, block_d, precision,
+    )  # fmt: skip
+    grad_k, grad_v = _key_grad_stretch(
+        grad_k, grad_v, k, v, q_base, grad_out_base, lse_ptr + row, delta_ptr + row, stride_qt, stride_gt,
+        inner_start, inner_stop, low_n, high_n, scale_log2, False, block_m, head_dim, block_d, precision,
+    )  # fmt: skip
+    grad_k, grad_v = _key_grad_stretch(
+        grad_k, grad_v, k, v, q_base, grad_out_base, lse_ptr + row, delta_ptr + row, stride_qt, stride_gt,
+        inner_stop, stop, low_n, high_n, scale_log2, True, block_m, head_dim, block_d, precision,
+    )  # fmt: skip
+    _store_rows(grad_k_ptr + head * stride_oa, keys, stride_ot, tokens, grad_k * scale, head_dim, block_d)
+    _store_rows(grad_v_ptr + head * stride_oa, keys, stride_ot, tokens, grad_v, head_dim, block_d)
