@@ -1,0 +1,97 @@
+"""Clipping the gradients of both engines together, before either steps: all that reaches into DeepSpeed for it.
+
+Comes in: two engines after the last backward of a step. The gradients are changed in place. One norm over both
+networks, as in the original ELECTRA (`clip_mode: joint`), or one for each (`separate`). A gradient that is not finite
+in either network makes both skip the step, by DeepSpeed's own overflow check, so that both loss scales fall and
+the networks stay in step.
+
+Where the reduced gradients lie (deepspeed 0.19): stage 0, `p.grad`, whole on every rank; stage 1 in bf16
+(`BF16_Optimizer`), `fp32_groups_gradients`, whole on every rank; stages 1 and 2 otherwise and stage 3,
+`averaged_gradients`, this rank's share.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from electra_dist.train.distributed import World, all_reduce_sum
+from electra_dist.train.engines import Engine, Engines
+
+
+class Gradients(NamedTuple):
+    """The gradients of one engine that this rank may change.
+
+    tensors   fp32, times the engine's loss scale
+    whole     every rank holds all of them, instead of its share
+    """
+
+    tensors: list[Tensor]
+    whole: bool
+
+
+class ClipResult(NamedTuple):
+    """Norms before clipping, without loss scale (fp32 scalars), and whether the step will be skipped (bool scalar)."""
+
+    generator_norm: Tensor
+    discriminator_norm: Tensor
+    skipped: Tensor
+
+
+def local_gradients(engine: Engine) -> Gradients:
+    """The reduced gradients that lie on this rank; valid between the last backward of a step and `engine.step`."""
+    optimizer = engine.optimizer
+    if engine.zero_optimization_stage() == 0:
+        return Gradients([p.grad for p in engine.module.parameters() if p.grad is not None], whole=True)
+    if hasattr(optimizer, "fp32_groups_gradients"):
+        return Gradients([g for group in optimizer.fp32_groups_gradients for g in group], whole=True)
+    groups = [optimizer.averaged_gradients[i] for i in sorted(optimizer.averaged_gradients)]
+    return Gradients([g for group in groups for g in group], whole=False)
+
+
+def loss_scale(engine: Engine) -> float:
+    """What `engine.backward` multiplied the loss with."""
+    return float(engine.optimizer.loss_scale) if engine.fp16_enabled() else 1.0
+
+
+def clip(engines: Engines, clip_norm: float, mode: Literal["joint", "separate"]) -> ClipResult:
+    """Scale the gradients of both engines down to `clip_norm` (0: leave them), or mark the step as one to skip.
+
+    Without a host synchronisation, except at stage 0.
+    """
+    gradients = [local_gradients(engine) for _, engine in engines]
+    squares = all_reduce_sum(torch.stack([_square(g, engines.world) for g in gradients]))
+    scales = torch.tensor([loss_scale(engine) for _, engine in engines], device=squares.device)
+    norms = squares.sqrt() / scales
+    finite = torch.isfinite(squares).all()
+    if clip_norm > 0:
+        limited = norms.square().sum().sqrt().expand(2) if mode == "joint" else norms
+        factors = torch.where(finite, (clip_norm / (limited + 1e-6)).clamp(max=1.0), 1.0)
+        for gradient, factor in zip(gradients, factors, strict=True):
+            torch._foreach_mul_(gradient.tensors, factor)
+    for (_, engine), gradient in zip(engines, gradients, strict=True):
+        _skip_unless(finite, engine, gradient, engines.world)
+    return ClipResult(norms[0], norms[1], ~finite)
+
+
+def _square(gradients: Gradients, world: World) -> Tensor:
+    """This rank's part of the squared norm, fp32: rank 0 speaks for gradients that every rank holds."""
+    if not gradients.tensors or (gradients.whole and not world.is_main):
+        return torch.zeros((), device=world.device)
+    return torch.nn.utils.get_total_norm(gradients.tensors).float().square()
+
+
+def _skip_unless(finite: Tensor, engine: Engine, gradients: Gradients, world: World) -> None:
+    """Let DeepSpeed find a NaN unless `finite`; a plain optimizer (stage 0) skips what has no gradient.
+
+    The NaN goes where a next backward writes anew: into the first element, which on rank 0 is never padding.
+    """
+    if engine.zero_optimization_stage() == 0:
+        if not bool(finite):
+            for parameter in engine.module.parameters():
+                parameter.grad = None
+    elif gradients.tensors and (gradients.whole or world.is_main):
+        first = gradients.tensors[0].view(-1)[:1]
+        first.copy_(torch.where(finite, first, torch.nan))

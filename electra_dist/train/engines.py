@@ -1,0 +1,195 @@
+"""The two DeepSpeed engines, one for each network (DESIGN D1), and everything that DeepSpeed is told.
+
+Comes in: the configuration and both networks, whole, with the same parameters on every rank. Goes out: `Engines`.
+Every DeepSpeed default that matters is set here explicitly. Neither engine clips: `clipping.py` does that for both
+together.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from electra_dist.config import NETWORKS, Config, Network, check_world
+from electra_dist.errors import ConfigError
+from electra_dist.model.discriminator import Discriminator
+from electra_dist.model.encoder import Layer
+from electra_dist.model.generator import Generator
+from electra_dist.model.networks import DTYPES
+from electra_dist.model.parameters import no_decay
+from electra_dist.train.distributed import World
+
+#: Elements of DeepSpeed's buffers for reduction: fp32, allocated whole at the start, for each engine.
+_BUCKET_ELEMENTS = 50_000_000
+
+
+class Engine(Protocol):
+    """What this package uses of a `deepspeed.DeepSpeedEngine`."""
+
+    module: nn.Module
+    optimizer: Any
+
+    def __call__(self, *inputs: Any) -> Any: ...
+    def backward(self, loss: Tensor) -> Tensor: ...
+    def step(self) -> None: ...
+    def train(self) -> None: ...
+    def eval(self) -> None: ...
+    def zero_optimization_stage(self) -> int: ...
+    def fp16_enabled(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Both engines of a run.
+
+    accumulation    micro-batches of one step on each rank
+    compute_dtype   of the discriminator, which does most of the arithmetic
+    """
+
+    generator: Engine
+    discriminator: Engine
+    world: World
+    accumulation: int
+    compute_dtype: torch.dtype
+
+    def __iter__(self) -> Iterator[tuple[Network, Engine]]:
+        """(name, engine) of both, the generator first."""
+        for network in NETWORKS:
+            yield network, getattr(self, network)
+
+    def set_lr(self, lrs: dict[Network, float]) -> None:
+        """Learning rate of the next step, by network."""
+        for network, engine in self:
+            for group in engine.optimizer.param_groups:
+                group["lr"] = lrs[network]
+
+
+def check_engines(config: Config) -> None:
+    """Raise `ConfigError` for a combination that DeepSpeed, or this machine, cannot run."""
+    from deepspeed.accelerator import get_accelerator
+
+    accelerator = get_accelerator()
+    supported = {"fp32": True, "bf16": accelerator.is_bf16_supported(), "fp16": accelerator.is_fp16_supported()}
+    for network in NETWORKS:
+        stage, mode = config.zero_stage(network), config.precision_mode(network)
+        if not supported[mode]:
+            possible = ", ".join(name for name, works in supported.items() if works)
+            raise ConfigError(
+                f"precision.mode = {mode} for the {network}: this {accelerator.device_name()} device does not support"
+                f" it; possible here: {possible}"
+            )
+        if stage == 0 and mode != "fp32":
+            raise ConfigError(
+                f"zero.stage = 0 with precision.mode = {mode} for the {network}: DeepSpeed has no fp32 gradient"
+                " accumulation at stage 0; set zero.stage=1 (same result, less memory) or precision.mode=fp32"
+            )
+
+
+def build_engines(config: Config, generator: Generator, discriminator: Discriminator, world: World) -> Engines:
+    """Wrap both networks; the process group must be open (`distributed.initialise`).
+
+    The networks are whole and equal on every rank, and belong to the engines afterwards. Raises `ConfigError` for
+    what cannot run (`check_engines`, `config.check_world`).
+    """
+    check_engines(config)
+    check_world(config, world.world_size)
+    accumulation = config.train.global_rows // world.world_size // config.train.micro_rows
+    built = {
+        network: _build(config, network, module, world, accumulation)
+        for network, module in zip(NETWORKS, (generator, discriminator), strict=True)
+    }
+    return Engines(
+        generator=built["generator"],
+        discriminator=built["discriminator"],
+        world=world,
+        accumulation=accumulation,
+        compute_dtype=DTYPES[config.precision_mode("discriminator")],
+    )
+
+
+def _build(config: Config, network: Network, module: nn.Module, world: World, accumulation: int) -> Engine:
+    import deepspeed
+    from deepspeed.utils import set_z3_leaf_modules
+
+    module.to(world.device)
+    _compile_layers(config, module, world)
+    if config.zero_stage(network) == 3:
+        # A layer's parameters are gathered around its call, so that its forward compiles as one graph.
+        set_z3_leaf_modules(module, [Layer])
+        if isinstance(module, Generator):
+            # The head multiplies with the table outside of the table's own forward.
+            deepspeed.zero.register_external_parameter(module, module.embeddings.word.weight)
+    engine, *_ = deepspeed.initialize(
+        model=module,
+        optimizer=_optimizer(config, network, module, world),
+        config=deepspeed_config(config, network, module, accumulation),
+        dist_init_required=False,
+    )
+    built: Engine = engine
+    return built
+
+
+def _compile_layers(config: Config, module: nn.Module, world: World) -> None:
+    wanted = config.train.compile
+    if wanted is None:
+        wanted = world.device.type == "cuda"
+    if wanted:
+        for layer in module.modules():
+            if isinstance(layer, Layer):
+                layer.forward = torch.compile(layer.forward, fullgraph=True)  # type: ignore[method-assign]
+
+
+def _optimizer(config: Config, network: Network, module: nn.Module, world: World) -> torch.optim.AdamW:
+    """AdamW of PyTorch (fused on CUDA: nothing to compile), biases and LayerNorm without decay."""
+    optim = config.optimizer(network)
+    decayed = [p for name, p in module.named_parameters() if not no_decay(name, p)]
+    exempt = [p for name, p in module.named_parameters() if no_decay(name, p)]
+    groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=optim.lr,
+        betas=(optim.beta1, optim.beta2),
+        eps=optim.epsilon,
+        fused=world.device.type == "cuda",
+    )
+
+
+def deepspeed_config(config: Config, network: Network, module: nn.Module, accumulation: int) -> dict[str, Any]:
+    """DeepSpeed's configuration for one network."""
+    elements = sum(p.numel() for p in module.parameters())
+    largest = max(p.numel() for p in module.parameters())
+    bucket = min(elements, max(_BUCKET_ELEMENTS, largest))
+    bucket += bucket % 2  # DeepSpeed aligns gathers to 4 bytes
+    mode, precision = config.precision_mode(network), config.precision
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": config.train.micro_rows,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": 0.0,  # the default of 1.0 would clip this network by itself
+        "steps_per_print": None,
+        "zero_optimization": {
+            "stage": config.zero_stage(network),
+            "stage3_param_persistence_threshold": config.zero.persistence_threshold,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": bucket,
+            "contiguous_gradients": True,
+        },
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": mode == "bf16", "check_grad_overflow": True},
+        "fp16": {
+            "enabled": mode == "fp16",
+            "loss_scale": 0,  # dynamic
+            "initial_scale_power": precision.initial_scale_power,
+            "loss_scale_window": precision.scale_window,
+            "hysteresis": 1,  # every overflow halves the scale, in both engines
+            "min_loss_scale": 1,
+        },
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
+    }
+    return copy.deepcopy(settings)
