@@ -62,6 +62,11 @@ class Discriminator(nn.Module):
         self.encoder = Encoder(config, "discriminator", attention_backend)
         self.head = DiscriminatorHead(config.discriminator.hidden_size)
 
+    @property
+    def attention_backend(self) -> str:
+        """The attention backend in use."""
+        return self.encoder.backend
+
     @torch.no_grad()
     def initialise(self, rng: torch.Generator) -> None:
         """Set every parameter to its first value (see `parameters.py`); deltas start at zero."""

@@ -82,6 +82,11 @@ class Generator(nn.Module):
         self.head = GeneratorHead(config)
         self.output_bias = nn.Parameter(torch.zeros(vocab_size))
 
+    @property
+    def attention_backend(self) -> str:
+        """The attention backend in use."""
+        return self.encoder.backend
+
     @torch.no_grad()
     def initialise(self, rng: torch.Generator) -> None:
         """Set every parameter to its first value (see `parameters.py`)."""

@@ -1,0 +1,218 @@
+"""Exporting one network of a run as a Hugging Face model: consolidated, checked, whole or absent.
+
+Comes in: a run directory, the checkpoint's step. Goes out: a folder that `transformers` loads offline.
+
+    OUT/
+        model.safetensors  config.json   the fp32 master weights under Hugging Face's names
+        tokenizer.json ...               the tokenizer that encoded the run's shards
+        README.md                        model card with the run's facts
+        electra_dist.json                which run, step and network this is, and what the check compared
+
+Everything is written to a temporary folder beside OUT, loaded there with `transformers`, compared with our own networks
+(`export_check.py`), and only then renamed. Reads the checkpoint without DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from electra_dist import config as configuration
+from electra_dist.config import Config, Network
+from electra_dist.errors import CheckpointError, UserError
+from electra_dist.export_check import Compared, check_export, check_texts
+from electra_dist.model.discriminator import Discriminator
+from electra_dist.model.generator import Generator
+from electra_dist.model.huggingface import (
+    State,
+    discriminator_to_huggingface,
+    generator_to_huggingface,
+    hf_config,
+)
+from electra_dist.model_card import model_card
+from electra_dist.rundir import RunDir, write_json
+from electra_dist.train.checkpoint_format import read_network
+
+#: The file that marks a folder as an export of ours.
+MARKER = "electra_dist.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported, and what the check compared."""
+
+    out: Path
+    run: str
+    network: Network
+    step: int
+    parameters: int
+    check: Compared
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "out": str(self.out)}
+
+    def summary(self) -> str:
+        """Three lines for the terminal."""
+        return (
+            f"{self.out}: {self.network} of {self.run} at step {self.step}, {self.parameters:,} parameters in fp32\n"
+            f"checked: {self.check.sentence()}\n"
+            f"load it with transformers.{self.check.auto_class}.from_pretrained({str(self.out)!r})"
+        )
+
+
+def export_run(run: RunDir, out: Path, network: Network, step: int | None = None) -> ExportReport:
+    """Export `network` of `run` at `step` (default: the newest whole checkpoint) to the folder `out`.
+
+    `out` must be absent, empty, or an earlier export of the same network of the same run, which is then replaced.
+    Raises `UserError` when transformers is missing, `out` holds something else, or the exported model does not compute
+    the same as ours; `CheckpointError` when the checkpoint is missing or damaged. Nothing is left behind then.
+    """
+    _require_transformers()
+    config = configuration.load(run.config)
+    facts: dict[str, Any] = json.loads(run.facts.read_text(encoding="utf-8"))
+    identity = {"run": config.run.name, "run_id": facts.get("wandb_id"), "network": network}
+    check_out(out, identity)
+    chosen = choose_step(run, step)
+    generator, discriminator = load_networks(run, config, chosen)
+    state = _huggingface_state(generator, discriminator, network, config)
+    with _staged(out) as folder:
+        _write_model(folder, state, hf_config(config.model, _vocabulary(generator), network))
+        _copy_tokenizer(run, folder)
+        texts = check_texts(config)
+        compared = check_export(folder, network, generator, discriminator, texts)
+        parameters = sum(tensor.numel() for tensor in state.values())
+        report = ExportReport(out, config.run.name, network, chosen, parameters, compared)
+        card = model_card(run, config, facts, network, chosen, parameters, compared)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_json(folder / MARKER, identity | {"step": chosen, "check": asdict(compared)})
+    return report
+
+
+def _require_transformers() -> None:
+    if importlib.util.find_spec("transformers") is None:
+        raise UserError(
+            "transformers is not installed, and an export is checked by loading it there;"
+            " install the extra: pip install 'electra-dist[hf]'"
+        )
+
+
+def check_out(out: Path, identity: Mapping[str, Any]) -> None:
+    """Raise `UserError` when `out` holds anything but an earlier export with this identity."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"--out {out}: is a file; give a folder")
+    entries = sorted(entry.name for entry in out.iterdir())
+    if not entries:
+        return
+    try:
+        found = json.loads((out / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(
+            f"--out {out}: holds something that is no export ({', '.join(entries[:5])}); nothing was changed,"
+            " give a new or empty folder"
+        )
+    if any(found.get(key) != value for key, value in identity.items()):
+        raise UserError(
+            f"--out {out}: holds the {found.get('network')} of run {found.get('run')!r} ({found.get('run_id')}), not"
+            f" the {identity['network']} of {identity['run']!r} ({identity['run_id']}); nothing was changed, give"
+            " another folder"
+        )
+
+
+def choose_step(run: RunDir, step: int | None) -> int:
+    """The step to export; raises `CheckpointError` naming the ones that exist."""
+    steps = run.complete_checkpoints()
+    if not steps:
+        raise CheckpointError(
+            f"{run.checkpoints}: no complete checkpoint; train until one is saved (checkpoint.every, or Ctrl-C)"
+        )
+    if step is None:
+        return steps[-1]
+    if step not in steps:
+        raise CheckpointError(f"--step {step}: {run.path} has checkpoints of steps {', '.join(map(str, steps))}")
+    return step
+
+
+def load_networks(run: RunDir, config: Config, step: int) -> tuple[Generator, Discriminator]:
+    """Both networks of a checkpoint, fp32, on the CPU, in evaluation mode; verified, no DeepSpeed.
+
+    Raises `CheckpointError` when the files are damaged or do not hold the parameters of `config`.
+    """
+    folder = run.checkpoint(step)
+    states: dict[Network, State] = {network: read_network(folder, network) for network in configuration.NETWORKS}
+    words = states["generator"].get("embeddings.word.weight")
+    if words is None:
+        raise CheckpointError(
+            f"{folder}: the generator has no embeddings.word.weight; not a checkpoint of this software"
+        )
+    with torch.device("meta"):
+        networks = (
+            Generator(config.model, words.shape[0], "sdpa"),
+            Discriminator(config.model, words.shape[0], "sdpa"),
+        )
+    for network, module in zip(configuration.NETWORKS, networks, strict=True):
+        try:
+            module.load_state_dict(states[network], assign=True)
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder}: does not hold the {network} of config.yaml: {error}") from error
+        module.float().eval()
+    return networks
+
+
+def _vocabulary(generator: Generator) -> int:
+    return int(generator.output_bias.shape[0])
+
+
+def _huggingface_state(generator: Generator, discriminator: Discriminator, network: Network, config: Config) -> State:
+    ours = generator.state_dict()
+    if network == "generator":
+        return generator_to_huggingface(ours)
+    return discriminator_to_huggingface(discriminator.state_dict(), ours, config.model.embedding_sharing)
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its place when the block ends well and vanishes when it does not."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    old = out.parent / f".{out.name}.{os.getpid()}.old"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+        if out.exists():
+            out.rename(old)
+        folder.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_model(folder: Path, state: Mapping[str, Tensor], config: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    write_json(folder / "config.json", config)
+
+
+def _copy_tokenizer(run: RunDir, folder: Path) -> None:
+    if not (run.tokenizer / "tokenizer.json").is_file():
+        raise UserError(f"{run.tokenizer}: no tokenizer.json; copy the tokenizer folder of the run's shards there")
+    for file in sorted(run.tokenizer.iterdir()):
+        if file.is_file() and not file.name.startswith("."):
+            shutil.copyfile(file, folder / file.name)
