@@ -1,0 +1,1 @@
+"""Raw text to tokenizer to shards; knows no torch."""

@@ -1,0 +1,326 @@
+"""Text to shards: encode in parallel, shuffle all documents, write WebDataset shards and their manifest.
+
+1. encode   Workers read parts of the input, normalise and encode every document, and spill the ids to disk, sorted
+            by a 128-bit key: the hash of the text under the seed. (Split: by another hash of the text.)
+2. plan     Shards are equal ranges of the key. Sorting by a hash *is* the shuffle, over the whole corpus; exact
+            duplicates have equal keys and meet in one shard.
+3. write    Workers gather one range from all spills, sort it, drop duplicates, cut it into blocks, write the shard.
+4. publish  The manifest comes last, then one rename: the output is whole or absent.
+
+Memory is bounded by one part of the input and one shard a worker. The bytes do not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from data_tools.clean import digest, normalise
+from data_tools.progress import Progress, silent
+from data_tools.sources import PART_BYTES, Part, find_inputs, read_documents, split_parts
+from data_tools.spill import KeyRange, Spill, SpillWriter
+from data_tools.tokenizer import ShardTokenizer, copy_tokenizer, load_tokenizer
+from data_tools.write import WriteTask, WrittenShard, file_facts, write_shard
+from electra_dist.data.manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    SPLITS,
+    TOKENIZER_FOLDER,
+    TRAIN,
+    VALIDATION,
+    VERSION,
+    Manifest,
+    ManifestFile,
+    SplitFacts,
+    SplitName,
+    dataset_fingerprint,
+    manifest_json,
+)
+from electra_dist.data.shards import shard_name
+from electra_dist.errors import DataError
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+BATCH_DOCUMENTS = 256
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How shards are made.
+
+    validation      fraction of the documents held out (by a hash of the text, the same under every seed)
+    min_characters  shorter documents are left out
+    deduplicate     drop exact duplicates (after normalisation)
+    block_tokens    tokens of a block at most; longer documents are cut
+    shard_blocks    blocks of a shard, about
+    """
+
+    validation: float = 0.0
+    seed: int = 1234
+    workers: int = 1
+    min_characters: int = 1
+    deduplicate: bool = True
+    block_tokens: int = 65536
+    shard_blocks: int = 512
+    part_bytes: int = PART_BYTES
+
+
+@dataclass(frozen=True)
+class BuildStats:
+    """What `build_shards` made and left out; `documents` counts what was read, the manifest what was kept."""
+
+    manifest: Manifest
+    documents: int
+    too_short: int
+    without_tokens: int
+    duplicates: int
+
+    def to_dict(self) -> dict[str, Any]:
+        content: dict[str, Any] = {"path": str(self.manifest.path), "fingerprint": self.manifest.fingerprint}
+        for name in ("documents", "too_short", "without_tokens", "duplicates"):
+            content[name] = getattr(self, name)
+        for split in SPLITS:
+            facts = asdict(self.manifest.split(split))
+            content[split] = {**facts, "shards": len(facts["shards"])}
+        return content
+
+
+def build_shards(
+    inputs: Sequence[Path],
+    tokenizer_dir: Path,
+    out: Path,
+    options: BuildOptions | None = None,
+    progress: Progress = silent,
+) -> BuildStats:
+    """Encode `inputs` with the tokenizer in `tokenizer_dir` and write shards to the new folder `out`.
+
+    Raises `DataError` for unreadable input, input without documents, or an output folder that holds something.
+    """
+    options = options or BuildOptions()
+    _check_options(options)
+    _check_out(out)
+    parts = split_parts(find_inputs(inputs), options.part_bytes)
+    tokenizer = load_tokenizer(tokenizer_dir)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary_folder(out) as work:
+        spilled = work / "spilled"
+        spilled.mkdir()
+        encode = [_EncodeTask(part, number, tokenizer_dir, spilled, options) for number, part in enumerate(parts)]
+        encoded = _run(_encode, encode, options.workers, "encode", progress)
+        splits = {name: [spill for result in encoded for spill in result.spills[name]] for name in SPLITS}
+        _check_documents(splits, encoded, options)
+        tasks = _plan(splits, work, tokenizer.vocab_size, options)
+        written = _run(write_shard, tasks, options.workers, "write shards", progress)
+        shutil.rmtree(spilled)
+        _write_manifest(work, tokenizer, written, options)
+        work.rename(out)
+    return BuildStats(
+        manifest=Manifest.load(out),
+        documents=sum(result.documents for result in encoded),
+        too_short=sum(result.too_short for result in encoded),
+        without_tokens=sum(result.without_tokens for result in encoded),
+        duplicates=sum(shard.duplicates for shard in written),
+    )
+
+
+def _check_options(options: BuildOptions) -> None:
+    if not 0 <= options.validation < 1:
+        raise DataError(f"--validation {options.validation}: expected a fraction, 0 or more and below 1, such as 0.01")
+    if options.workers < 1:
+        raise DataError(f"--workers {options.workers}: expected at least 1")
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; give a folder for the shards")
+    if out.is_dir() and any(out.iterdir()):
+        kind = "shards" if (out / MANIFEST_FILE).exists() else "something else"
+        raise DataError(f"{out}: holds {kind} already; give a new folder, or remove this one first")
+
+
+@contextmanager
+def _temporary_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that is removed unless it was renamed."""
+    work = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+# --- encode ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _EncodeTask:
+    part: Part
+    number: int
+    tokenizer_dir: Path
+    folder: Path
+    options: BuildOptions
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    spills: dict[SplitName, list[Spill]]
+    documents: int
+    too_short: int
+    without_tokens: int
+
+
+def _encode(task: _EncodeTask) -> _Encoded:
+    """Encode the documents of one part and spill them by split."""
+    tokenizer = load_tokenizer(task.tokenizer_dir)
+    options = task.options
+    dtype = np.dtype(f"<u{_token_bytes(tokenizer.vocab_size)}")
+    writers = {name: SpillWriter(task.folder, f"{name}-{task.number:06d}", dtype) for name in SPLITS}
+    documents = too_short = without_tokens = 0
+    for texts in _batches(read_documents(task.part)):
+        kept = [text for text in map(normalise, texts) if len(text) >= max(1, options.min_characters)]
+        for text, ids in zip(kept, tokenizer.encode_batch(kept), strict=True):
+            if not len(ids):
+                without_tokens += 1
+                continue
+            name = digest(text)
+            split = VALIDATION if _fraction(name) < options.validation else TRAIN
+            position = b"" if options.deduplicate else b"%d/%d" % (task.number, documents)
+            writers[split].add(_order_key(name, options.seed, position), ids)
+            documents += 1
+        too_short += len(texts) - len(kept)
+    total = documents + too_short + without_tokens
+    return _Encoded({name: writer.close() for name, writer in writers.items()}, total, too_short, without_tokens)
+
+
+def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for document in documents:
+        batch.append(document)
+        if len(batch) == BATCH_DOCUMENTS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _fraction(name: bytes) -> float:
+    """The document's place in [0, 1) that decides its split."""
+    return int.from_bytes(hashlib.blake2b(name, digest_size=6, person=b"split").digest(), "little") / 2**48
+
+
+def _order_key(name: bytes, seed: int, position: bytes) -> bytes:
+    """The document's place in the shuffle: 16 bytes."""
+    key = seed.to_bytes(16, "little", signed=True)
+    return hashlib.blake2b(name + position, digest_size=16, key=key, person=b"order").digest()
+
+
+def _check_documents(splits: dict[SplitName, list[Spill]], encoded: list[_Encoded], options: BuildOptions) -> None:
+    counts = {name: sum(spill.documents for spill in spills) for name, spills in splits.items()}
+    read = sum(result.documents for result in encoded)
+    if not sum(counts.values()):
+        raise DataError(
+            f"no documents: {read} were read, all empty or shorter than {options.min_characters} characters;"
+            ' .txt needs text, .jsonl needs text under "text"'
+        )
+    wanted = [TRAIN, VALIDATION] if options.validation > 0 else [TRAIN]
+    for name in wanted:
+        if not counts[name]:
+            raise DataError(
+                f"--validation {options.validation}: none of the {read} documents fall into the split {name};"
+                " give more documents or another fraction"
+            )
+
+
+# --- plan, run, publish ----------------------------------------------------------------------------------------------
+
+
+def _plan(
+    splits: dict[SplitName, list[Spill]], folder: Path, vocab_size: int, options: BuildOptions
+) -> list[WriteTask]:
+    """One task a shard: equal ranges of the key, as many as the tokens of the split ask for."""
+    tasks = []
+    for name, spills in splits.items():
+        tokens = sum(spill.tokens for spill in spills)
+        shards = -(-tokens // (options.block_tokens * options.shard_blocks))
+        tasks += [
+            WriteTask(
+                folder=folder,
+                name=shard_name(name, number),
+                split=name,
+                spills=tuple(spills),
+                keys=KeyRange(number, shards),
+                token_bytes=_token_bytes(vocab_size),
+                vocab_size=vocab_size,
+                block_tokens=options.block_tokens,
+                drop_equal_keys=options.deduplicate,
+            )
+            for number in range(shards)
+        ]
+    return tasks
+
+
+def _token_bytes(vocab_size: int) -> Literal[2, 4]:
+    return 2 if vocab_size <= 2**16 else 4
+
+
+def _start_worker() -> None:
+    """One core a worker; and no torch, which webdataset would import where it is installed: 2 s and 250 MB each."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+
+
+def _run(
+    function: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int, stage: str, progress: Progress
+) -> list[_Result]:
+    """Results of all tasks, in order, from `workers` processes; the first error ends the others."""
+    results = []
+    context = get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_start_worker) as pool:
+        try:
+            for result in pool.map(function, tasks):
+                results.append(result)
+                progress(stage, len(results), len(tasks))
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{stage}: a worker process died; if the machine was out of memory, use fewer --workers than {workers}"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return results
+
+
+def _write_manifest(
+    folder: Path, tokenizer: ShardTokenizer, written: Sequence[WrittenShard], options: BuildOptions
+) -> None:
+    """Copy the tokenizer, then write `manifest.json`, last."""
+    copy_tokenizer(tokenizer.path, folder / TOKENIZER_FOLDER)
+    copied = sorted(path.name for path in (folder / TOKENIZER_FOLDER).iterdir())
+    of = {name: SplitFacts.of(tuple(w.facts for w in written if w.split == name and w.facts)) for name in SPLITS}
+    counts = sum((w.token_counts for w in written if w.split == TRAIN), np.zeros(tokenizer.vocab_size, np.int64))
+    facts = ManifestFile(
+        format=FORMAT,
+        version=VERSION,
+        fingerprint=dataset_fingerprint(tokenizer.fingerprint, list(of.values())),
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        token_bytes=_token_bytes(tokenizer.vocab_size),
+        block_tokens=options.block_tokens,
+        seed=options.seed,
+        train=of[TRAIN],
+        validation=of[VALIDATION],
+        tokenizer_files=tuple(file_facts(folder, f"{TOKENIZER_FOLDER}/{name}") for name in copied),
+        token_counts=tuple(counts.tolist()),
+    )
+    (folder / MANIFEST_FILE).write_text(manifest_json(facts), encoding="utf-8")

@@ -1,0 +1,46 @@
+"""How long work reports how far it is: one small callback, and a bar on stderr for those who watch.
+
+The library never prints: it calls a `Progress` with the name of the stage, the units done and the total. The
+command line passes `bar()`; everyone else may leave the default, which says nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called from one thread with the work done so far in `stage`; `total` is in the same unit."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """The default `Progress`: says nothing."""
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[Progress]:
+    """A `Progress` that draws one rich progress bar a stage on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=Console(stderr=True)) as display:
+        tasks = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = display.add_task(stage, total=total)
+            display.update(tasks[stage], completed=done, total=total)
+
+        yield report

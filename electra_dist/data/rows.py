@@ -1,0 +1,91 @@
+"""Rows with keys: one block packed, its rows in a drawn order, masked into micro-batches on demand.
+
+Comes in: a block of a split, by number. Goes out: `KeyedRows`, and `MicroBatch`es made of them. What a row holds, and
+how it is masked, depends on (configuration, data, seed, split, epoch, block, row) only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from electra_dist.batch import MicroBatch, UInt64
+from electra_dist.config import Config
+from electra_dist.data.manifest import TRAIN, VALIDATION, Manifest, SplitName
+from electra_dist.data.masking import absorb, hash_words, mask_rows
+from electra_dist.data.packing import PackedRows, concatenate, cumulative_lengths, documents_and_positions, pack_block
+from electra_dist.data.shards import BlockReader
+from electra_dist.errors import ConfigError
+
+_ROW_ORDER, _ROW_KEY = 0x6F72646572, 0x6B6579  # purposes of the keys drawn here
+_SPLIT_NUMBER: dict[SplitName, int] = {TRAIN: 0, VALIDATION: 1}
+
+
+def documents_per_row(config: Config) -> int:
+    """K, the documents a row holds at most."""
+    if config.data.max_documents_per_row is None:
+        raise ConfigError("data.max_documents_per_row is not resolved; load the configuration with `config.load`")
+    return config.data.max_documents_per_row
+
+
+@dataclass(frozen=True)
+class KeyedRows:
+    """Packed rows, each with the key (B,) that its masks are drawn from."""
+
+    rows: PackedRows
+    keys: UInt64
+
+    def take(self, rows: slice) -> KeyedRows:
+        return KeyedRows(self.rows.take(rows), self.keys[rows])
+
+
+class RowSource:
+    """Blocks of one split as packed rows in their drawn order, with their keys."""
+
+    def __init__(self, config: Config, manifest: Manifest, split: SplitName) -> None:
+        self._reader = BlockReader(manifest, split)
+        self._row_length, self._documents = config.data.row_length, documents_per_row(config)
+        self._domain = (config.train.seed, _SPLIT_NUMBER[split])
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def rows(self, epoch: int, block: int) -> KeyedRows:
+        """All rows of one block as `epoch` sees them."""
+        packed = pack_block(self._reader.read(block), self._row_length, self._documents)
+        number = np.arange(len(packed), dtype=np.uint64)
+        order, key = (
+            absorb(np.full(len(packed), hash_words(purpose, *self._domain, epoch, block), np.uint64), number)
+            for purpose in (_ROW_ORDER, _ROW_KEY)
+        )
+        return KeyedRows(packed.take(np.argsort(order, kind="stable")), key)
+
+
+def micro_batch(rows: KeyedRows, config: Config) -> MicroBatch:
+    """`rows` as the model reads them, masked."""
+    tokens = rows.rows.tokens.astype(np.int32)
+    documents, positions = documents_and_positions(rows.rows)
+    masks = mask_rows(tokens, rows.keys, config.data.mask_fraction, config.data.mask_token_fraction)
+    return MicroBatch(
+        tokens=tokens,
+        inputs=masks.inputs,
+        positions=positions,
+        documents=documents,
+        cu_seqlens=cumulative_lengths(rows.rows),
+        masked_positions=masks.positions,
+        masked_targets=masks.targets,
+        masked_weights=masks.weights,
+        masked_keys=masks.keys,
+    )
+
+
+def join(parts: list[KeyedRows]) -> KeyedRows:
+    """The rows of all parts, one after the other."""
+    return KeyedRows(concatenate([part.rows for part in parts]), np.concatenate([part.keys for part in parts]))
+
+
+def micro_batches(rows: KeyedRows, config: Config) -> list[MicroBatch]:
+    """`rows` in order, `train.micro_rows` at a time."""
+    size = config.train.micro_rows
+    return [micro_batch(rows.take(slice(first, first + size)), config) for first in range(0, len(rows.keys), size)]

@@ -1,0 +1,120 @@
+"""Which block comes when: epoch permutations dealt to canonical streams, and the position in them.
+
+An epoch is a permutation of all N blocks, computed from (seed, epoch) and never stored. The epochs follow one another
+without a seam: number g of the endless sequence is block `permutation(epoch = g // N)(g % N)`. It is dealt to S
+streams in turn: block g = j * S + s is the j-th block of stream s. A step takes the same number of rows from each
+stream; rank r of W serves the streams s with s % W == r. The state is one (j, row) a stream: seeking reads at most one
+block (DESIGN D2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from electra_dist.data.masking import hash_words
+from electra_dist.errors import DataError
+
+_FEISTEL_ROUNDS = 6
+_PERMUTE = 0x7065726D  # the purpose of the keys drawn here
+
+
+class Permutation:
+    """A pseudo-random permutation of 0 .. n - 1 in O(1) memory: a Feistel cipher on the smallest domain of 4^b
+    numbers that holds n, applied until the result is below n (cycle walking; Black and Rogaway 2002)."""
+
+    def __init__(self, n: int, *key: int) -> None:
+        self._n = n
+        self._half = max(1, -(-(n - 1).bit_length() // 2))
+        self._round_keys = [hash_words(_PERMUTE, *key, number) for number in range(_FEISTEL_ROUNDS)]
+
+    def __call__(self, index: int) -> int:
+        if not 0 <= index < self._n:
+            raise IndexError(f"{index} of {self._n}")
+        index = self._encrypt(index)
+        while index >= self._n:
+            index = self._encrypt(index)
+        return index
+
+    def _encrypt(self, index: int) -> int:
+        mask = (1 << self._half) - 1
+        left, right = index >> self._half, index & mask
+        for key in self._round_keys:
+            left, right = right, left ^ (hash_words(key, right) & mask)
+        return (left << self._half) | right
+
+
+class StreamPosition(NamedTuple):
+    """`row` rows of the `j`-th block of a stream are consumed."""
+
+    j: int
+    row: int
+
+
+class BlockPlace(NamedTuple):
+    """Where block number g of the endless sequence is: its epoch, and its number among the split's blocks."""
+
+    epoch: int
+    block: int
+
+
+class BlockOrder:
+    """The endless sequence of blocks, dealt to `streams` streams."""
+
+    def __init__(self, blocks: int, streams: int, seed: int) -> None:
+        self.blocks, self.streams = blocks, streams
+        self._seed = seed
+        self._permutations: dict[int, Permutation] = {}
+
+    def place(self, stream: int, j: int) -> BlockPlace:
+        """The j-th block of a stream."""
+        epoch, index = divmod(j * self.streams + stream, self.blocks)
+        if epoch not in self._permutations:
+            if len(self._permutations) > 8:
+                self._permutations.clear()
+            self._permutations[epoch] = Permutation(self.blocks, self._seed, epoch)
+        return BlockPlace(epoch, self._permutations[epoch](index))
+
+
+def streams_of_rank(streams: int, rank: int, world_size: int) -> range:
+    """The streams that rank `rank` of `world_size` serves, ascending."""
+    return range(rank, streams, world_size)
+
+
+@dataclass(frozen=True)
+class LoaderState:
+    """Where the data stands after the last consumed step.
+
+    step     steps consumed
+    layout   names what positions mean (dataset, seed, streams, row length, documents a row); they hold for it only
+    streams  position of each stream: those of one rank, or of all ranks after `merge`
+    """
+
+    step: int
+    layout: str
+    streams: dict[int, StreamPosition]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        streams = {str(stream): list(position) for stream, position in sorted(self.streams.items())}
+        return {"step": self.step, "layout": self.layout, "streams": streams}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> LoaderState:
+        """The inverse of `to_dict`; raises `DataError` when something is missing."""
+        try:
+            streams = {int(stream): StreamPosition(int(j), int(row)) for stream, (j, row) in content["streams"].items()}
+            return cls(int(content["step"]), str(content["layout"]), streams)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"state of the data loader: damaged ({error!r}); resume from another checkpoint") from error
+
+    @classmethod
+    def merge(cls, states: list[LoaderState]) -> LoaderState:
+        """The states of all ranks in one; raises `DataError` when they are not of one step of one run."""
+        if len({(state.step, state.layout) for state in states}) != 1:
+            found = sorted({state.step for state in states})
+            raise DataError(f"states of the data loader: not of one step of one run (steps {found})")
+        streams = {stream: position for state in states for stream, position in state.streams.items()}
+        if len(streams) != sum(len(state.streams) for state in states):
+            raise DataError("states of the data loader: two ranks served the same stream")
+        return cls(states[0].step, states[0].layout, streams)

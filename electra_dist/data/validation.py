@@ -1,0 +1,51 @@
+"""Validation: always the same rows of the held-out split, with the same masks, dealt evenly to the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from electra_dist.batch import SPECIAL_TOKENS, MicroBatch
+from electra_dist.config import Config
+from electra_dist.data.manifest import VALIDATION, Manifest
+from electra_dist.data.packing import PackedRows
+from electra_dist.data.rows import KeyedRows, RowSource, join, micro_batches
+
+
+def has_validation(manifest: Manifest) -> bool:
+    """Whether any documents are held out."""
+    return manifest.facts.validation.blocks > 0
+
+
+def validation_micro_batches(config: Config, manifest: Manifest, rank: int, world_size: int) -> Iterator[MicroBatch]:
+    """The first `validation.rows` rows of the validation split, always with the same masks.
+
+    Row i belongs to rank i % W. Every rank gets the same number of micro-batches; rows that run out are empty: [PAD]
+    everywhere, weights 0. Nothing at all when the split is empty (`has_validation`).
+    """
+    parts, found = [], 0
+    source = RowSource(config, manifest, VALIDATION)
+    for block in range(len(source)):
+        if found >= config.validation.rows:
+            break
+        parts.append(source.rows(0, block))
+        found += len(parts[-1].keys)
+    if not parts:
+        return
+    rows = join(parts).take(slice(0, config.validation.rows))
+    size = config.train.micro_rows
+    per_rank = -(-len(rows.keys) // (world_size * size)) * size
+    own = rows.take(slice(rank, None, world_size))
+    yield from micro_batches(join([own, _empty_rows(own, per_rank - len(own.keys))]), config)
+
+
+def _empty_rows(like: KeyedRows, count: int) -> KeyedRows:
+    """`count` rows of nothing but padding."""
+    length, documents = like.rows.tokens.shape[1], like.rows.ends.shape[1]
+    rows = PackedRows(
+        np.full((count, length), SPECIAL_TOKENS.pad, like.rows.tokens.dtype),
+        np.zeros((count, documents), np.int32),
+        np.zeros(count, np.int32),
+    )
+    return KeyedRows(rows, np.zeros(count, np.uint64))
