@@ -23,7 +23,7 @@ from electra_dist.errors import CheckpointError
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint_format as files
 from electra_dist.train.checkpoint_format import CheckpointManifest, FileEntry, NetworkEntry, Slice
-from electra_dist.train.distributed import World, broadcast_object, gather_objects, together
+from electra_dist.train.distributed import World, broadcast_object, gather_objects, on_every_rank, together
 from electra_dist.train.engines import Engine, Engines
 from electra_dist.train.fragments import (
     local_fragments,
@@ -187,9 +187,11 @@ def find_latest(run: RunDir, world: World) -> int | None:
             return int(step)
         damaged.append(f"the checkpoint of step {step} is not whole ({_some(problems)})")
     if damaged:
-        raise CheckpointError(
-            f"{run.checkpoints}: no whole checkpoint: {'; '.join(damaged)}. Restore the files, or move the folder away"
-            " to train from the start"
+        raise on_every_rank(
+            CheckpointError(
+                f"{run.checkpoints}: no whole checkpoint: {'; '.join(damaged)}. Restore the files, or move the folder"
+                " away to train from the start"
+            )
         )
     return None
 
@@ -213,7 +215,7 @@ def load_checkpoint(
     """
     problems = [] if verified else verify(run, step, world)
     if problems:
-        raise CheckpointError(f"{run.checkpoint(step)}: not whole: {_some(problems)}")
+        raise on_every_rank(CheckpointError(f"{run.checkpoint(step)}: not whole: {_some(problems)}"))
     state: dict[str, Any] = {}
     with together(world):
         manifest = files.read_manifest(run.checkpoint(step))

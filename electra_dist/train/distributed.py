@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,6 +27,7 @@ from electra_dist.errors import ConfigError, UserError
 
 _CPU = torch.device("cpu")
 DeviceSetting = Literal["auto", "cuda", "cpu"]
+UserErrorType = TypeVar("UserErrorType", bound=UserError)
 Launcher = Literal["torchrun", "slurm", "alone"]
 #: Set by the launcher where the name of the first node does not resolve.
 MASTER_ADDRESS_VARIABLE = "ELECTRA_DIST_MASTER_ADDR"
@@ -84,8 +85,8 @@ def _from_torchrun(env: Mapping[str, str]) -> World:
     missing = [name for name in _TORCHRUN_VARIABLES if not env.get(name)]
     if missing:
         raise ConfigError(
-            f"environment: {', '.join(missing)} missing while others of torchrun's variables are set; torchrun sets all of"
-            f"  {', '.join(_TORCHRUN_VARIABLES)}: start with torchrun or srun, or unset them to run alone"
+            f"environment: {', '.join(missing)} missing while other variables of torchrun are set; torchrun sets"
+            f" all of {', '.join(_TORCHRUN_VARIABLES)}: start with torchrun or srun, or unset them to run alone"
         )
     return World(
         rank=_integer(env, "RANK"),
@@ -171,8 +172,7 @@ def initialise(world: World, timeout: timedelta = timedelta(minutes=30)) -> None
     """Open the process group (nccl on CUDA, gloo on CPU) and hand it to DeepSpeed."""
     device = world.device
     os.environ["DS_ACCELERATOR"] = device.type
-    # DeepSpeed takes its device index from LOCAL_RANK, whoever started the processes.
-    os.environ.update(RANK=str(world.rank), WORLD_SIZE=str(world.world_size), LOCAL_RANK=str(device.index or 0))
+    os.environ["LOCAL_RANK"] = str(device.index or 0)  # DeepSpeed's device index, whoever started the processes
     _quieten()
     backend = "gloo" if device.type == "cpu" else "nccl"
     if device.type == "cuda":
@@ -285,7 +285,13 @@ def raise_together(error: Exception | None, world: World) -> None:
     messages = list(dict.fromkeys(message for _, _, message, _ in found))
     kind = getattr(errors, found[0][1], UserError)
     more = f" (and {len(messages) - 4} more)" if len(messages) > 4 else ""
-    raise kind("; ".join(messages[:4]) + more) from error
+    raise on_every_rank(kind("; ".join(messages[:4]) + more)) from error
+
+
+def on_every_rank(error: UserErrorType) -> UserErrorType:
+    """Mark an error that all ranks raise, so that rank 0 alone prints it."""
+    error.everywhere = True
+    return error
 
 
 @contextmanager

@@ -70,19 +70,9 @@ class Engines:
 
 
 def check_engines(config: Config) -> None:
-    """Raise `ConfigError` for a combination that DeepSpeed, or this machine, cannot run."""
-    from deepspeed.accelerator import get_accelerator
-
-    accelerator = get_accelerator()
-    supported = {"fp32": True, "bf16": accelerator.is_bf16_supported(), "fp16": accelerator.is_fp16_supported()}
+    """Raise `ConfigError` for a combination of stage and precision that DeepSpeed cannot run."""
     for network in NETWORKS:
         stage, mode = config.zero_stage(network), config.precision_mode(network)
-        if not supported[mode]:
-            possible = ", ".join(name for name, works in supported.items() if works)
-            raise ConfigError(
-                f"precision.mode = {mode} for the {network}: this {accelerator.device_name()} device does not support"
-                f" it; possible here: {possible}"
-            )
         if stage == 0 and mode != "fp32":
             raise ConfigError(
                 f"zero.stage = 0 with precision.mode = {mode} for the {network}: DeepSpeed has no fp32 gradient"
@@ -90,13 +80,29 @@ def check_engines(config: Config) -> None:
             )
 
 
+def _check_precision(config: Config) -> None:
+    from deepspeed.accelerator import get_accelerator
+
+    accelerator = get_accelerator()
+    supported = {"fp32": True, "bf16": accelerator.is_bf16_supported(), "fp16": accelerator.is_fp16_supported()}
+    for network in NETWORKS:
+        mode = config.precision_mode(network)
+        if not supported[mode]:
+            possible = ", ".join(name for name, works in supported.items() if works)
+            raise ConfigError(
+                f"precision.mode = {mode} for the {network}: this {accelerator.device_name()} device does not support"
+                f" it; possible here: {possible}"
+            )
+
+
 def build_engines(config: Config, generator: Generator, discriminator: Discriminator, world: World) -> Engines:
     """Wrap both networks; the process group must be open (`distributed.initialise`).
 
     The networks are whole and equal on every rank, and belong to the engines afterwards. Raises `ConfigError` for
-    what cannot run (`check_engines`, `config.check_world`).
+    what cannot run here (`check_engines`, `config.check_world`, a precision that the device does not have).
     """
     check_engines(config)
+    _check_precision(config)
     check_world(config, world.world_size)
     accumulation = config.train.global_rows // world.world_size // config.train.micro_rows
     built = {
