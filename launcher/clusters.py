@@ -85,6 +85,8 @@ class Cluster(Section):
     time_limit: TimeLimit = "24:00:00"
     signal_ahead_seconds: Annotated[int, Field(ge=30, le=65535)] = 300
     """Seconds before the time limit at which the ranks are told to save; a checkpoint must fit into it."""
+    straggler_seconds: PositiveInt = 60
+    """Seconds from the first rank that has ended to the end of the others (closing a W&B run takes some)."""
     requeue: bool = True
     """Whether jobs may put themselves back into the queue; where a site forbids it, use launch slurm --chain."""
     exclude_suspects: bool = True

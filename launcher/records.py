@@ -1,0 +1,94 @@
+"""What a launch leaves in the run directory, so that `status`, `logs` and `stop` find its jobs again.
+
+jobs/NNN.sbatch  the script                     jobs/NNN.yaml    the configuration that it trains
+jobs/NNN.json    job ids, cluster, time         jobs/NNN.events  what the script noted: start, requeue, ...
+jobs/NNN.counts  crashes since the newest checkpoint
+jobs/NNN.stop    asked to end                   jobs/NNN.over    ended for good
+code/NNN/        the code as it was             logs/job-ID.log, logs/job-ID-rank-R.log
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from electra_dist.rundir import RunDir, write_json
+
+_PACKAGES = ("electra_dist", "launcher", "data_tools")
+_NUMBER = re.compile(r"^(\d{3,})\.")
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One launch of a run. `job_ids` are several for a chain; `NNN` of the files is `number`."""
+
+    number: str
+    job_ids: tuple[str, ...]
+    cluster: str
+    nodes: tuple[int, int]
+    ranks_per_node: int
+    time_limit: str
+    submitted: str
+
+    def save(self, run: RunDir) -> None:
+        write_json(run.jobs / f"{self.number}.json", asdict(self))
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line that a job script noted."""
+
+    time: str
+    job_id: str
+    restart: int
+    kind: str
+    detail: str
+
+
+def next_number(run_dirs: Iterable[Path]) -> str:
+    """The first number of a launch that is free in all these run directories."""
+    taken = [0]
+    for run_dir in run_dirs:
+        jobs = run_dir / "jobs"
+        if jobs.is_dir():
+            taken += [int(match[1]) for entry in jobs.iterdir() if (match := _NUMBER.match(entry.name))]
+    return f"{max(taken) + 1:03d}"
+
+
+def records(run: RunDir) -> list[JobRecord]:
+    """Every launch of a run, oldest first."""
+    found = []
+    for file in sorted(run.jobs.glob("[0-9]*.json")) if run.jobs.is_dir() else []:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content |= {"job_ids": tuple(content["job_ids"]), "nodes": tuple(content["nodes"])}
+        found.append(JobRecord(**content))
+    return found
+
+
+def events(run: RunDir, number: str) -> list[Event]:
+    """What the jobs of one launch noted, oldest first; a line that is being written is left out."""
+    file = run.jobs / f"{number}.events"
+    if not file.is_file():
+        return []
+    found = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        parts = line.split("\t", 4)
+        if len(parts) == 5 and parts[2].isdigit():
+            found.append(Event(parts[0], parts[1], int(parts[2]), parts[3], parts[4]))
+    return found
+
+
+def snapshot_code(target: Path) -> None:
+    """Copy the packages of this program to `target`, without caches; a requeued job runs the code it was sent with."""
+    root = Path(__file__).resolve().parents[1]
+    for package in _PACKAGES:
+        shutil.copytree(
+            root / package,
+            target / package,
+            ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"),
+            dirs_exist_ok=True,
+        )

@@ -1,0 +1,249 @@
+"""`status`, `logs` and `stop`: what a run does, from the queue where there is one and from its run directory.
+
+Everything here works on a login node without torch, and for a run that was never submitted.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from electra_dist import config as configuration
+from electra_dist.errors import ConfigError, UserError
+from electra_dist.rundir import RunDir
+from launcher import queue
+from launcher.queue import QueuedJob
+from launcher.records import Event, JobRecord, events, records
+
+State = Literal["waiting", "running", "ending", "finished", "stopped", "cancelled", "failed", "unfinished", "idle"]
+_JOB_ID = re.compile(r"^\d+(_\d+)?$")
+_POLL_SECONDS = 0.5
+_BY_EVENT: dict[str, State] = {
+    "finished": "finished",
+    "stopped": "stopped",
+    "cancelled": "cancelled",
+    "failed": "failed",
+    "unfinished": "unfinished",
+    "skipped": "finished",
+}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What a run does now.
+
+    state            finished, stopped (by `stop`), cancelled (by scancel), failed, unfinished (may be submitted
+                     again), idle (no job of it is known), or what its job in the queue does
+    why              why it waits, or why it ended
+    restarts         starts after the first one, of the newest launch
+    seconds_left     of training, at the speed of the last logged steps; None when it is not known
+    time_left        of the job's time slot, as Slurm writes it
+    """
+
+    run: str
+    state: State
+    why: str | None = None
+    job_id: str | None = None
+    nodes: str | None = None
+    time_left: str | None = None
+    starts_at: str | None = None
+    restarts: int = 0
+    step: int | None = None
+    steps: int | None = None
+    generator_loss: float | None = None
+    discriminator_loss: float | None = None
+    real_tokens_per_s: float | None = None
+    seconds_left: float | None = None
+    last_checkpoint: int | None = None
+    log: str | None = None
+
+
+@dataclass(frozen=True)
+class StopResult:
+    """What `stop` did: jobs told to save and end, and waiting jobs taken out of the queue."""
+
+    run: str
+    told: tuple[str, ...]
+    cancelled: tuple[str, ...]
+
+
+def find_run(target: str) -> RunDir:
+    """The run directory that `target` names: a path, or the id of a job; raises `UserError`."""
+    if _JOB_ID.match(target) and not Path(target).exists():
+        folder = queue.run_dir_of(target) if queue.has_slurm() else None
+        if folder is None:
+            raise UserError(f"job {target}: not known to Slurm here any more; give the run directory instead")
+        return _of_array_task(folder, target)
+    run = RunDir(Path(target))
+    if not run.config.is_file() and not records(run):
+        return RunDir.existing(run.path)  # which says what a run directory is
+    return run
+
+
+def _of_array_task(folder: Path, job_id: str) -> RunDir:
+    """`folder` itself, or the run of a sweep in it that this task of the array trains."""
+    if records(RunDir(folder)):
+        return RunDir(folder)
+    tasks = [RunDir(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()]
+    for run in tasks:
+        if any(job_id in record.job_ids for record in records(run)):
+            return run
+    names = ", ".join(str(run.path) for run in tasks if records(run))
+    raise UserError(f"job {job_id}: is a sweep; give one of its runs: {names}")
+
+
+def status(run: RunDir) -> RunStatus:
+    """What a run does now; raises `UserError` when Slurm is there and does not answer."""
+    launches = records(run)
+    facts = _progress(run)
+    if not launches:
+        done = facts["step"] is not None and facts["steps"] is not None and facts["step"] >= facts["steps"]
+        return RunStatus(str(run.path), "finished" if done else "idle", log=_newest_log(run), **facts)
+    launch = launches[-1]
+    noted = events(run, launch.number)
+    jobs = queue.queued(launch.job_ids) if queue.has_slurm() else []
+    current = _current(jobs)
+    state, why = _live(current) if current else _ended(run, launch, noted)
+    job_id = current.job_id if current else (noted[-1].job_id if noted else launch.job_ids[-1])
+    if state in ("finished", "stopped", "cancelled", "failed", "idle"):
+        facts["seconds_left"] = None
+    return RunStatus(
+        run=str(run.path),
+        state=state,
+        why=why,
+        job_id=job_id,
+        nodes=current.nodes if current else None,
+        time_left=current.time_left if current else None,
+        starts_at=current.starts_at if current and state == "waiting" else None,
+        restarts=max(0, sum(event.kind == "start" for event in noted) - 1),
+        log=_newest_log(run),
+        **facts,
+    )
+
+
+def _current(jobs: list[QueuedJob]) -> QueuedJob | None:
+    """The job that matters: one that runs, else the first of a chain that waits."""
+    active = [job for job in jobs if job.is_active]
+    order = {"RUNNING": 0, "COMPLETING": 1}
+    return min(active, key=lambda job: order.get(job.state, 2), default=None)
+
+
+def _live(job: QueuedJob) -> tuple[State, str | None]:
+    if job.state == "RUNNING":
+        return "running", None
+    if job.state == "COMPLETING":
+        return "ending", None
+    return "waiting", job.reason if job.state == "PENDING" else f"{job.state}: {job.reason}"
+
+
+def _ended(run: RunDir, launch: JobRecord, noted: list[Event]) -> tuple[State, str | None]:
+    """No job of the launch is in the queue: what its script noted last, else what accounting says."""
+    last = noted[-1] if noted else None
+    if last and last.kind in _BY_EVENT:
+        return _BY_EVENT[last.kind], last.detail
+    if not queue.has_slurm():
+        return "idle", "no Slurm on this machine to ask" + (f"; last noted: {last.kind}, {last.detail}" if last else "")
+    ended = queue.accounted(launch.job_ids[-1])
+    if ended and ended.startswith("CANCELLED"):
+        return "cancelled", ended
+    since = f"; last noted: {last.kind}, {last.detail}" if last else ""
+    return "unfinished", (ended or "its job has left the queue") + since
+
+
+def _progress(run: RunDir) -> dict[str, Any]:
+    """Step, losses, speed and newest checkpoint, from the run directory."""
+    steps = _steps(run)
+    logged = [row for row in run.read_metrics() if "loss/generator" in row]
+    last = logged[-1] if logged else {}
+    checkpoints = run.complete_checkpoints()
+    step = last.get("step", checkpoints[-1] if checkpoints else None)
+    pace = last.get("speed/step_seconds")
+    return {
+        "step": step,
+        "steps": steps,
+        "generator_loss": last.get("loss/generator"),
+        "discriminator_loss": last.get("loss/discriminator"),
+        "real_tokens_per_s": last.get("speed/real_tokens_per_s"),
+        "seconds_left": (steps - step) * pace if pace and steps is not None and step is not None else None,
+        "last_checkpoint": checkpoints[-1] if checkpoints else None,
+    }
+
+
+def _steps(run: RunDir) -> int | None:
+    launched = sorted(run.jobs.glob("[0-9]*.yaml")) if run.jobs.is_dir() else []
+    for path in [*reversed(launched), run.config]:
+        if path.is_file():
+            try:
+                return configuration.load(path).train.steps
+            except ConfigError:  # written by another version: the rest of the status is worth having
+                return None
+    return None
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+
+def log_file(run: RunDir, rank: int | None = 0) -> Path:
+    """The newest log of a rank, or of the batch script when `rank` is None; raises `UserError` when there is none."""
+    pattern = re.compile(r"job-[0-9_]+\.log" if rank is None else rf"(job-[0-9_]+-)?rank-{rank}\.log")
+    folders = [run.logs, run.path.parent / "logs"] if rank is None else [run.logs]
+    for folder in folders:  # the script of a sweep logs beside its runs
+        found = [path for path in folder.glob("*.log") if pattern.fullmatch(path.name)] if folder.is_dir() else []
+        if found:
+            return max(found, key=lambda path: path.stat().st_mtime)
+    what = "no log of the job script" if rank is None else f"no log of rank {rank}"
+    there = sorted(path.name for path in run.logs.glob("*.log")) if run.logs.is_dir() else []
+    hint = f"there are: {', '.join(there[:8])}" if there else "has the run started? see `electra-dist status`"
+    raise UserError(f"{run.logs}: {what}; {hint}")
+
+
+def _newest_log(run: RunDir) -> str | None:
+    try:
+        return str(log_file(run))
+    except UserError:
+        return None
+
+
+def read_log(path: Path, lines: int | None = None, follow: bool = False) -> Iterator[str]:
+    """The text of a log, its last `lines` or all of it; with `follow`, what is appended, without an end."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        text = file.read()
+        if lines is not None:
+            text = "".join(text.splitlines(keepends=True)[-lines:]) if lines else ""
+        yield text
+        while follow:
+            if text := file.read():
+                yield text
+            else:
+                time.sleep(_POLL_SECONDS)
+
+
+# --- stop ------------------------------------------------------------------------------------------------------------
+
+
+def stop(run: RunDir) -> StopResult:
+    """Have the jobs of a run save and end for good, and take the waiting ones out of the queue.
+
+    Returns at once; the ranks end at their next step. Raises `UserError` when no job of the run is in the queue.
+    """
+    active = []
+    for launch in records(run):
+        jobs = [job for job in queue.queued(launch.job_ids) if job.is_active]
+        if jobs:
+            (run.jobs / f"{launch.number}.stop").touch()  # before the signal: the script looks when the ranks end
+            active += jobs
+    if not active:
+        raise UserError(
+            f"{run.path}: no job of this run is in the queue; `electra-dist status {run.path}` says how it ended, and a"
+            " run of `launch local` or `train` ends by Ctrl-C in its terminal"
+        )
+    waiting = tuple(job.job_id for job in active if job.state not in ("RUNNING", "COMPLETING"))
+    running = tuple(job.job_id for job in active if job.state == "RUNNING")
+    queue.cancel(waiting)
+    for job_id in running:
+        queue.signal_tasks(job_id, "USR1")
+    return StopResult(str(run.path), running, waiting)
