@@ -80,7 +80,7 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
     """
     _require_transformers()
     config = configuration.load(run.config)
-    facts: dict[str, Any] = json.loads(run.facts.read_text(encoding="utf-8"))
+    facts = _read_facts(run)
     identity = {"run": config.run.name, "run_id": facts.get("wandb_id"), "network": network}
     check_out(out, identity)
     chosen = choose_step(run, step)
@@ -88,7 +88,7 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
     state = _huggingface_state(generator, discriminator, network, config)
     with _staged(out) as folder:
         _write_model(folder, state, hf_config(config.model, _vocabulary(generator), network))
-        _copy_tokenizer(run, folder)
+        _copy_tokenizer(run, folder, config.model.max_positions)
         texts = check_texts(config)
         compared = check_export(folder, network, generator, discriminator, texts)
         parameters = sum(tensor.numel() for tensor in state.values())
@@ -97,6 +97,14 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_json(folder / MARKER, identity | {"step": chosen, "check": asdict(compared)})
     return report
+
+
+def _read_facts(run: RunDir) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(run.facts.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run.facts}: cannot be read as the facts of a run: {error}") from error
+    return facts
 
 
 def _require_transformers() -> None:
@@ -210,9 +218,14 @@ def _write_model(folder: Path, state: Mapping[str, Tensor], config: dict[str, An
     write_json(folder / "config.json", config)
 
 
-def _copy_tokenizer(run: RunDir, folder: Path) -> None:
-    if not (run.tokenizer / "tokenizer.json").is_file():
-        raise UserError(f"{run.tokenizer}: no tokenizer.json; copy the tokenizer folder of the run's shards there")
+def _copy_tokenizer(run: RunDir, folder: Path, max_positions: int) -> None:
+    """The run's tokenizer, told how many positions the model has (so that truncation and warnings work)."""
+    settings = run.tokenizer / "tokenizer_config.json"
+    for file in (run.tokenizer / "tokenizer.json", settings):
+        if not file.is_file():
+            raise UserError(f"{file}: missing; copy the folder `tokenizer` of the run's shards to {run.tokenizer}")
     for file in sorted(run.tokenizer.iterdir()):
         if file.is_file() and not file.name.startswith("."):
             shutil.copyfile(file, folder / file.name)
+    content = json.loads(settings.read_text(encoding="utf-8"))
+    write_json(folder / settings.name, content | {"model_max_length": max_positions})
