@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) torch numpy
 	$(PIP) --no-build-isolation deepspeed
 	$(PIP) --no-build-isolation --editable '.[train,hf,dev]'
-	$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) triton  # CPU builds of torch come without it
+	$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) triton==3.9.0  # CPU builds of torch come without it
 	@touch $@
 
 quickstart: install

@@ -243,7 +243,7 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
 
     def network(self, network: Network) -> NetworkConfig:
-        return getattr(self.model, network)
+        return self.model.generator if network == "generator" else self.model.discriminator
 
     def zero_stage(self, network: Network) -> int:
         override = getattr(self.zero, network).stage
@@ -282,10 +282,10 @@ _Yaml.add_implicit_resolver(
 def _mapping_without_repeats(loader: _Yaml, node: yaml.MappingNode) -> dict[Any, Any]:
     mapping: dict[Any, Any] = {}
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if key in mapping:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
-        mapping[key] = loader.construct_object(value_node, deep=True)  # type: ignore[no-untyped-call]
+        mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
 
 
@@ -356,11 +356,13 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _valid_keys(location: Sequence[str | int]) -> list[str]:
-    section: Any = Config
+    section: type[BaseModel] = Config
     for part in location:
-        field = section.model_fields.get(part) if isinstance(section, type) else None
-        section = field.annotation if field else None
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+        field = section.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        section = field.annotation
+    return list(section.model_fields)
 
 
 def _explain(error: pydantic.ValidationError, source: str) -> str:

@@ -18,9 +18,14 @@ EXIT_UNFINISHED = 75
 class UserError(Exception):
     """A mistake in what the user gave: configuration, data, paths, sizes."""
 
+    everywhere = False
+    """Every rank raises this same error, so that rank 0 alone needs to print it."""
+
 
 class ConfigError(UserError):
     """A configuration key that does not exist, has a wrong value or contradicts another one."""
+
+    everywhere = True  # all ranks read the same file
 
 
 class DataError(UserError):

@@ -1,0 +1,1 @@
+"""The training library: engines, step, loop, checkpoints, tracking. `run.train` is the way in."""

@@ -15,10 +15,7 @@ def lr_factor(step: int, steps: int, optim: OptimConfig) -> float:
     """
     if step < optim.warmup_steps:
         return (step + 1) / (optim.warmup_steps + 1)
-    if optim.schedule == "wsd":
-        start = steps - (optim.decay_steps or 1)
-    else:
-        start = optim.warmup_steps
+    start = steps - (optim.decay_steps or 1) if optim.schedule == "wsd" else optim.warmup_steps
     done = min(1.0, max(0.0, (step - start) / max(1, steps - start)))
     left = (1 + math.cos(math.pi * done)) / 2 if optim.schedule == "cosine" else 1 - done
     return optim.final_lr_fraction + (1 - optim.final_lr_fraction) * left

@@ -6,6 +6,7 @@ config.yaml, run.json, a copy of the tokenizer, and the W&B run id that every re
 
 from __future__ import annotations
 
+import json
 import platform
 import secrets
 import shutil
@@ -75,11 +76,9 @@ def open_run(config: Config, dataset_fingerprint: str, tokenizer: Path, world_si
     Raises `ConfigError` when the directory holds a run of another configuration or data, `UserError` when it holds
     something that is no run.
     """
-    import json
-
     run = RunDir(config.run.path)
     if run.config.is_file() and run.facts.is_file():
-        facts = json.loads(run.facts.read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads(run.facts.read_text(encoding="utf-8"))
         _check_same_run(run, config, facts, dataset_fingerprint)
     else:
         _refuse_foreign(run)

@@ -50,7 +50,8 @@ def cut_back(path: Path, step: int) -> int:
     """
     if not path.is_file():
         return 0
-    kept, tail = [], []
+    kept: list[str] = []
+    tail: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         (kept if line.endswith("\n") and json.loads(line)["step"] <= step else tail).append(line)
     if tail:

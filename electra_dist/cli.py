@@ -1,0 +1,62 @@
+"""The command line: finds the subcommand, runs it, turns errors into one line and an exit status.
+
+Exit status: 0 done, 2 a mistake of the user (one line says which), 75 interrupted and saved, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from electra_dist.commands import config, data, export, launch, report, train
+from electra_dist.errors import EXIT_USER_ERROR, UserError
+
+_EXIT_INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="electra-dist",
+        description="Pre-train ELECTRA encoders with DeepSpeed ZeRO-3, from raw text to exported weights.",
+        epilog="in the order of the work: data, train (or launch), report, export.  COMMAND --help has examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"electra-dist {metadata.version('electra-dist')}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (data, config, train, launch, report, export):
+        command.add(subparsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+    except UserError as error:
+        if parsed.debug:
+            raise
+        _print_error(error)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        return _EXIT_INTERRUPTED
+    except BrokenPipeError:  # `electra-dist ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def _print_error(error: UserError) -> None:
+    """An error that every rank raises is printed by rank 0 alone; any other names its rank."""
+    rank = int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+    if rank == 0:
+        print(f"error: {error}", file=sys.stderr)
+    elif not error.everywhere:
+        print(f"rank {rank}: error: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""What the parsers of all subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+Run = Callable[[argparse.Namespace], int]
+Subparsers = Any  # argparse keeps the type of add_subparsers() private
+
+
+def add_command(subparsers: Subparsers, name: str, run: Run, summary: str, examples: str) -> argparse.ArgumentParser:
+    """A subcommand with a summary and examples in its `--help`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=summary[0].lower() + summary[1:],
+        description=summary + ".",
+        epilog="examples:\n" + textwrap.indent(textwrap.dedent(examples).strip("\n"), "  "),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_group(subparsers: Subparsers, name: str, summary: str) -> Subparsers:
+    """A subcommand that only holds subcommands."""
+    parser = subparsers.add_parser(
+        name, help=summary[0].lower() + summary[1:], description=summary + ".", formatter_class=argparse.HelpFormatter
+    )
+    return parser.add_subparsers(title="subcommands", metavar="COMMAND", required=True)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """CONFIG and its overrides."""
+    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
+    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys set in place of those in the file")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`: for programs that read the output."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def print_json(content: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))

@@ -1,0 +1,90 @@
+"""The lines that a person watches: one a logged step, with rate and time left. Plain text, good in a log file too."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from electra_dist.train.tracking import Metrics
+
+
+def say(text: str) -> None:
+    """One line on standard output, at once."""
+    print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """One line on standard error, at once."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def human_count(number: float) -> str:
+    """`12345` as `12.3k`."""
+    for unit in ("", "k", "M", "G", "T"):
+        if abs(number) < 1000:
+            return f"{number:.0f}{unit}" if not unit else f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}P"
+
+
+def human_seconds(seconds: float) -> str:
+    """`3725` as `1h02m`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02d}h"
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s"
+
+
+def _score(value: float, digits: int) -> str:
+    """A score, or dashes of the same width where it is undefined (no token was predicted, say)."""
+    return "-" * (digits + 2) if value != value else f"{value:.{digits}f}"
+
+
+class Stopwatch:
+    """Seconds of training, without those spent in validation and saving."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap or `skip`; starts the next lap."""
+        now = time.perf_counter()
+        seconds, self._start = now - self._start, now
+        return seconds
+
+    def pause(self) -> float:
+        """Seconds of the lap so far; give them to `resume` to leave out what happens in between."""
+        return time.perf_counter() - self._start
+
+    def resume(self, seconds: float) -> None:
+        """Go on with a lap that already lasted `seconds`."""
+        self._start = time.perf_counter() - seconds
+
+
+def training_line(metrics: Metrics, steps: int) -> str:
+    """`step 400/4000 10.0%  G 6.81 acc .12  D .214 P .61 R .12 AUC .612  lr 4.9e-04  10.2k tok/s  5m12s left`."""
+    step = int(metrics["step"])
+    left = (steps - step) * metrics["speed/step_seconds"]
+    return (
+        f"step {step:>{len(str(steps))}}/{steps} {step / steps:6.1%}"
+        f"  G {metrics['loss/generator']:.3f} acc {metrics['generator/accuracy']:.3f}"
+        f"  D {metrics['loss/discriminator']:.4f} P {_score(metrics['discriminator/precision'], 2)}"
+        f" R {_score(metrics['discriminator/recall'], 2)} AUC {_score(metrics['discriminator/auc'], 3)}"
+        f"  lr {metrics['optim/lr']:.1e}  {human_count(metrics['speed/real_tokens_per_s'])} tok/s"
+        f"  MFU {metrics['speed/mfu']:.0%}  {human_seconds(left)} left"
+    )
+
+
+def validation_line(metrics: Metrics, steps: int) -> str:
+    """The held-out losses, marked so that they stand out between training lines."""
+    step = int(metrics["step"])
+    return (
+        f"step {step:>{len(str(steps))}}/{steps}  held out"
+        f"  G {metrics['validation/loss/generator']:.3f} acc {metrics['validation/generator/accuracy']:.3f}"
+        f"  D {metrics['validation/loss/discriminator']:.4f} P {_score(metrics['validation/discriminator/precision'], 2)}"
+        f" R {_score(metrics['validation/discriminator/recall'], 2)} AUC {_score(metrics['validation/discriminator/auc'], 3)}"
+    )

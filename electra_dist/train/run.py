@@ -1,0 +1,134 @@
+"""The `train` command: from a configuration to a finished or interrupted run, on one rank or on many.
+
+Every rank calls `train` with the same configuration. What a user got wrong is found before the networks are built,
+and raised on all ranks together, so that none waits for another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from electra_dist import plan
+from electra_dist.config import Config, check_world
+from electra_dist.data.manifest import Manifest, check_vocabulary
+from electra_dist.model.networks import build_networks
+from electra_dist.rundir import RunDir
+from electra_dist.train import checkpoint
+from electra_dist.train.distributed import (
+    World,
+    broadcast_object,
+    choose_device,
+    detect,
+    initialise,
+    shutdown,
+    together,
+)
+from electra_dist.train.engines import Engines, build_engines, check_engines
+from electra_dist.train.progress import human_count, say
+from electra_dist.train.start import open_run
+from electra_dist.train.tracking import Tracker, cut_back
+from electra_dist.train.trainer import Outcome, Trainer
+
+
+def train(config: Config, environment: dict[str, str]) -> Outcome:
+    """Train, or go on with, the run at `config.run.path`; raises `UserError` on every rank for a mistake on any."""
+    world = detect(environment)
+    check_world(config, world.world_size)
+    check_engines(config)
+    device = choose_device(config.train.device, world.local_rank, torch.cuda.device_count())
+    world = replace(world, device=device)
+    initialise(world)
+    try:
+        return _train(config, world)
+    finally:
+        shutdown()
+
+
+def _train(config: Config, world: World) -> Outcome:
+    run = RunDir(config.run.path)
+    manifest, facts = None, None
+    with together(world):
+        manifest = _checked_data(config, world)
+        if world.is_main:
+            facts = open_run(config, manifest.fingerprint, manifest.tokenizer_path, world.world_size)
+    assert manifest is not None
+    facts = broadcast_object(facts, world)
+    step = checkpoint.find_latest(run, world)
+    if step is not None and step >= config.train.steps:
+        if world.is_main:
+            say(f"{run.path}: already finished at step {step}; set train.steps or run.name for more")
+        return Outcome.FINISHED
+    engines = _engines(config, manifest, world)
+    tracker = _tracker(config, facts, run, manifest, step or 0, world)
+    failed = True
+    try:
+        trainer = Trainer(config, manifest, engines, world, tracker)
+        if step is not None:
+            trainer.resume(step)
+        outcome = trainer.fit()
+        failed = False
+    finally:
+        if tracker:
+            tracker.close(failed=failed)
+    if tracker:
+        _say_how_to_go_on(config, run, trainer.done, outcome, tracker.how_to_sync)
+    return outcome
+
+
+def _checked_data(config: Config, world: World) -> Manifest:
+    """The manifest; rank 0 checks the files as `data.verify` says."""
+    manifest = Manifest.load(Path(config.data.shards))
+    check_vocabulary(config, manifest)
+    if world.is_main:
+        manifest.check_files(config.data.verify)
+    return manifest
+
+
+def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
+    generator, discriminator = build_networks(config, manifest.vocab_size, world.device, config.train.seed)
+    if config.model.generator_bias == "unigram":
+        generator.init_output_bias(_log_frequencies(manifest))
+    if world.is_main:
+        count = plan.parameters(config, manifest.vocab_size)
+        say(
+            f"{config.run.path}: {human_count(count.total)} parameters (generator {human_count(count.generator)} with"
+            f" the embeddings, discriminator {human_count(count.discriminator)}), {world.world_size} ranks on"
+            f" {world.device.type}, ZeRO stage {config.zero_stage('generator')}/{config.zero_stage('discriminator')},"
+            f" {config.precision_mode('discriminator')}, attention {generator.attention_backend}"
+        )
+    return build_engines(config, generator, discriminator, world)
+
+
+def _log_frequencies(manifest: Manifest) -> torch.Tensor:
+    """Log of each token's share of the training text; a token that never occurs counts as seen half a time."""
+    counts = np.maximum(manifest.token_counts.astype(np.float64), 0.5)
+    return torch.from_numpy(np.log(counts / counts.sum())).float()
+
+
+def _tracker(
+    config: Config, facts: dict[str, Any], run: RunDir, manifest: Manifest, step: int, world: World
+) -> Tracker | None:
+    """Rank 0's tracker, the metrics cut back to the step that is resumed."""
+    tracker = None
+    with together(world):
+        if world.is_main:
+            moved = cut_back(run.metrics, step)
+            if moved:
+                say(f"{run.metrics}: {moved} rows after step {step} moved to a file beside it")
+            settings = config.model_dump(mode="json") | {"dataset": manifest.fingerprint}
+            tracker = Tracker(run, config.tracking, str(facts["wandb_id"]), settings)
+    return tracker
+
+
+def _say_how_to_go_on(config: Config, run: RunDir, done: int, outcome: Outcome, sync: str | None) -> None:
+    if outcome is Outcome.INTERRUPTED:
+        say(f"interrupted and saved at step {done}/{config.train.steps}; run the same command again to go on")
+    else:
+        say(f"finished at step {done}; export the weights with: electra-dist export {run.path} --out DIR")
+    if sync:
+        say(f"upload the offline W&B run with: {sync}")

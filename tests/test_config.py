@@ -1,0 +1,140 @@
+"""The configuration: presets against the published sizes, overrides, and an error for each way to get it wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from electra_dist import config as configuration
+from electra_dist import plan
+from electra_dist.errors import ConfigError
+
+MINIMAL: dict[str, Any] = {
+    "data": {"shards": "shards"},
+    "train": {"steps": 20000, "global_rows": 128, "micro_rows": 32},
+}
+
+
+def build(*overrides: str) -> configuration.Config:
+    return configuration.build(configuration.apply_overrides(MINIMAL, overrides))
+
+
+@pytest.mark.parametrize(
+    ("preset", "trained", "backbone"),
+    [("small", 14.2e6, 13.55e6), ("base", 119.4e6, 108.9e6), ("large", 354.7e6, 334.1e6)],
+)
+def test_presets_have_the_published_parameter_counts(preset: str, trained: float, backbone: float) -> None:
+    config = build(f"model.preset={preset}")
+    count = plan.parameters(config, 30522)
+    assert count.total == pytest.approx(trained, rel=1e-3)
+    sizes, hidden = config.model.discriminator, config.model.discriminator.hidden_size
+    head = hidden * hidden + 2 * hidden + 1
+    assert sizes.layers in (12, 24)
+    assert count.discriminator + count.embeddings - head == pytest.approx(backbone, rel=6e-3)
+
+
+def test_xl_has_about_1_3_billion_parameters() -> None:
+    assert plan.parameters(build("model.preset=xl"), 30522).total == pytest.approx(1.3e9, rel=0.05)
+
+
+def test_a_key_beside_the_preset_wins() -> None:
+    config = build("model.preset=base", "model.generator.layers=6", "data.mask_fraction=0.2")
+    assert (config.model.generator.layers, config.model.generator.hidden_size) == (6, 256)
+    assert config.data.mask_fraction == 0.2
+    assert build("model.preset=large").data.mask_fraction == 0.25
+
+
+def test_resolved_file_gives_the_same_configuration_again(tmp_path: Path) -> None:
+    config = build("optim.lr=5e-4", "zero.generator.stage=1", "tracking.tags=[a, b]", "optim.schedule=wsd")
+    path = tmp_path / "config.yaml"
+    path.write_text(configuration.resolved_yaml(config), encoding="utf-8")
+    assert configuration.load(path) == config
+
+
+def test_networks_override_the_common_keys() -> None:
+    config = build(
+        "zero.stage=2", "zero.generator.stage=0", "optim.discriminator.lr=1e-4", "precision.generator.mode=fp32"
+    )
+    assert (config.zero_stage("generator"), config.zero_stage("discriminator")) == (0, 2)
+    assert config.optimizer("discriminator").lr == 1e-4
+    assert config.optimizer("generator").lr == config.optim.lr
+    assert (config.precision_mode("generator"), config.precision_mode("discriminator")) == ("fp32", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.lrr=1", ["unknown key optim.lrr", "'lr'", "warmup_steps"]),
+        ("optimizer.lr=1", ["unknown key optimizer", "'optim'"]),
+        ("model.preset=bas", ["model.preset", "'bas'", "'base'"]),
+        ("tracking.wandb=off", ["tracking.wandb", "'off'", "'offline'"]),
+        ("train.steps=many", ["train.steps", "'many'", "integer"]),
+        ("train.steps=0", ["train.steps", "0", "greater than 0"]),
+        ("train.micro_rows=48", ["train.global_rows = 128", "micro_rows = 48", "64"]),
+        ("data.streams=48", ["data.streams = 48", "64"]),
+        ("data.row_length=1024", ["data.row_length = 1024", "model.max_positions = 512"]),
+        ("model.generator.heads=3", ["model.generator.hidden_size = 64", "heads = 3"]),
+        ("optim.warmup_steps=20001", ["optim.warmup_steps = 20001", "20000"]),
+        ("zero.stage=4", ["zero.stage", "4", "3"]),
+        ("run.name=../elsewhere", ["run.name", "../elsewhere"]),
+        ("run.name=$(reboot)", ["run.name"]),
+        ("optim.lr=.nan", ["optim.lr", ".nan", "number"]),
+        ("optim", ["'optim'", "key.sub=value"]),
+        ("optim.lr.x=1", ["optim.lr"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_value_and_what_is_allowed(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(override)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_missing_keys_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"data\.shards is missing"):
+        configuration.build({"data": {}, "train": MINIMAL["train"]})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"data: [", "not valid YAML"),
+        (b"- a\n- b\n", "expected a mapping"),
+        (b"train: {steps: 1}\ntrain: {steps: 2}\n", "'train' appears twice"),
+        (b"\xff\xfe", "UTF-8"),
+        (b"run: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+    ],
+)
+def test_a_broken_file_is_one_clear_error(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=words):
+        configuration.load(path)
+
+
+def test_numbers_in_scientific_notation_are_numbers_and_words_are_no_booleans() -> None:
+    parsed = configuration.parse_yaml("{a: 5e-4, b: 1e3, c: 1.5E+2, d: on, e: true, f: 12, g: 0.5}", "test")
+    assert parsed == {"a": 5e-4, "b": 1e3, "c": 150.0, "d": "on", "e": True, "f": 12, "g": 0.5}
+
+
+@pytest.mark.parametrize(("world_size", "fits"), [(1, True), (4, True), (3, False), (8, False)])
+def test_world_sizes_that_fit_are_listed(world_size: int, fits: bool) -> None:
+    config = build("data.streams=64")  # 128 rows, micro-batches of 32
+    if fits:
+        configuration.check_world(config, world_size)
+        return
+    with pytest.raises(ConfigError, match=r"possible world sizes: \[1, 2, 4\]"):
+        configuration.check_world(config, world_size)
+
+
+def test_shipped_files_resolve_and_follow_the_schema(repo_root: Path) -> None:
+    schema = configuration.json_schema()
+    for path in sorted((repo_root / "configs").glob("*.yaml")):
+        config = configuration.load(path)
+        jsonschema.validate(configuration.read_yaml(path), schema)
+        jsonschema.validate(configuration.parse_yaml(configuration.resolved_yaml(config), "resolved"), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**MINIMAL, "optim": {"lrr": 1}}, schema)

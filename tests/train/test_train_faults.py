@@ -1,0 +1,26 @@
+"""Signals only ask; a second Ctrl-C insists; the handlers of before come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from electra_dist.train.faults import Interruption
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_a_request(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Interruption() as interruption:
+        assert interruption.requested is None
+        os.kill(os.getpid(), number)
+        assert interruption.requested == number
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_ctrl_c_insists() -> None:
+    with pytest.raises(KeyboardInterrupt), Interruption():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
