@@ -28,7 +28,6 @@ _BY_EVENT: dict[str, State] = {
     "cancelled": "cancelled",
     "failed": "failed",
     "unfinished": "unfinished",
-    "skipped": "finished",
 }
 
 
@@ -142,7 +141,7 @@ def _live(job: QueuedJob) -> tuple[State, str | None]:
 
 def _ended(run: RunDir, launch: JobRecord, noted: list[Event]) -> tuple[State, str | None]:
     """No job of the launch is in the queue: what its script noted last, else what accounting says."""
-    last = noted[-1] if noted else None
+    last = next((event for event in reversed(noted) if event.kind != "skipped"), None)
     if last and last.kind in _BY_EVENT:
         return _BY_EVENT[last.kind], last.detail
     if not queue.has_slurm():

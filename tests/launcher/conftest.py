@@ -1,0 +1,119 @@
+"""A real Slurm for the tests of this package, and configurations that it can run with a stand-in for training."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from launcher.job_script import TRAIN
+from launcher.slurm import Request, Submission, prepare, submit
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+STANDIN = (str(Path(__file__).with_name("standin.py")),)
+
+
+def _testbed_module() -> Any:
+    spec = importlib.util.spec_from_file_location("slurm_testbed", REPO_ROOT / "slurm" / "testbed" / "testbed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A running one-machine Slurm; ELECTRA_DIST_NEED_SLURM=1 makes its absence a failure instead of a skip."""
+    module = _testbed_module()
+    problem = None
+    if missing := module.missing_programs():
+        problem = f"no {', '.join(missing)} here: apt-get install slurm-wlm munge"
+    elif os.geteuid() != 0:
+        problem = "the Slurm testbed needs root"
+    if problem:
+        (pytest.fail if os.environ.get("ELECTRA_DIST_NEED_SLURM") else pytest.skip)(problem)
+    folder = tmp_path_factory.mktemp("slurm")
+    for parent in (folder, *folder.parents):  # munge wants a path that everybody can walk
+        if parent != Path("/") and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    bed = module.start(folder / "bed")
+    before = os.environ.get("SLURM_CONF")
+    os.environ.update(bed.environment)
+    yield bed
+    bed.stop()
+    os.environ.pop("SLURM_CONF")
+    if before is not None:
+        os.environ["SLURM_CONF"] = before
+
+
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Writes a cluster profile, the testbed's with changes, and returns its path."""
+    base = yaml.safe_load((REPO_ROOT / "slurm" / "clusters" / "testbed.yaml").read_text())
+    folder = tmp_path_factory.mktemp("clusters")
+
+    def write(**changes: Any) -> str:
+        path = folder / f"profile-{len(list(folder.iterdir()))}.yaml"
+        content = base | {"gpu_request": "none", "straggler_seconds": 2, "python": sys.executable} | changes
+        path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+        return str(path)
+
+    return write
+
+
+class Desk:
+    """Where a user sits: a folder with a configuration and shards, and the commands to launch from it."""
+
+    def __init__(self, folder: Path, cluster: str) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self.config = folder / "config.yaml"
+        (folder / "shards").mkdir(parents=True)
+        (folder / "shards" / "manifest.json").write_text("{}")
+        content = {
+            "run": {"dir": str(folder / "runs"), "name": "job"},
+            "data": {"shards": str(folder / "shards"), "row_length": 32, "streams": 4},
+            "model": {"preset": "tiny"},
+            "train": {"steps": 20, "global_rows": 4, "micro_rows": 1},
+            "optim": {"warmup_steps": 0},
+            "checkpoint": {"every": 5},
+        }
+        self.config.write_text(yaml.safe_dump(content))
+
+    def request(self, **changes: Any) -> Request:
+        return Request(**({"cluster": self.cluster, "nodes": "2", "program": STANDIN} | changes))
+
+    def launch(self, name: str, *overrides: str, plan: dict[str, Any] | None = None, **changes: Any) -> Submission:
+        """Prepare and submit the run `name`; `plan` tells the stand-in what to do wrong."""
+        launch = prepare(self.config, [f"run.name={name}", *overrides], self.request(**changes))
+        for run_dir in launch.job.run_dirs:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            (run_dir / "plan.json").write_text(json.dumps(plan or {}))
+        return submit(launch)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, clusters: Callable[..., str]) -> Desk:
+    return Desk(tmp_path_factory.mktemp("desk"), clusters())
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, what: Callable[[], Any] = lambda: "") -> Any:
+    """What `condition` returns once it is true; fails with `what()` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not in {seconds} s: {what()}"
+        time.sleep(0.2)
+    return result
+
+
+__all__ = ["STANDIN", "TRAIN", "Desk", "wait_until"]
