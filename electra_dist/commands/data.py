@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-from electra_dist.commands.parsers import Subparsers, add_command, add_group, add_json, print_json
-from electra_dist.errors import EXIT_USER_ERROR
+from electra_dist.commands.parsers import Subparsers, add_command, add_group, add_json, console, print_json
+from electra_dist.errors import EXIT_OK, EXIT_USER_ERROR
 
 
 def add(subparsers: Subparsers) -> None:
@@ -182,15 +183,58 @@ def _build(arguments: argparse.Namespace) -> int:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from data_tools.inspect import inspect_shards
+    from data_tools.progress import bar
 
-    report = inspect_shards(arguments.shards, arguments.row_lengths, arguments.samples)
-    _print_facts(arguments, report.to_dict())
+    with bar() as progress:
+        report = inspect_shards(arguments.shards, arguments.row_lengths, arguments.samples, progress)
+    if arguments.json:
+        print_json(report.to_dict())
+        return 0
+    from rich.table import Table
+
+    splits = Table(
+        "split",
+        title=f"{report.path}: vocabulary {report.vocab_size:,}, {report.used_ids:,} of it used,"
+        f" unigram entropy {report.unigram_entropy:.3f} nats",
+    )
+    for heading in ("shards", "blocks", "documents", "tokens", "MB", "tokens/document", "median", "95%"):
+        splits.add_column(heading, justify="right")
+    for name, split in report.splits.items():
+        counts = (split.shards, split.blocks, split.documents, split.tokens)
+        lengths = (split.length_quantiles.get("0.5", 0), split.length_quantiles.get("0.95", 0))
+        splits.add_row(
+            name,
+            *(f"{count:,}" for count in counts),
+            f"{split.bytes / 1e6:.1f}",
+            f"{split.tokens_per_document:.0f}",
+            *(f"{length:,}" for length in lengths),
+        )
+    packing = Table("row length", title="packing of the split train")
+    for heading in ("rows", "padding", "documents/row"):
+        packing.add_column(heading, justify="right")
+    for rows in report.packing:
+        packing.add_row(str(rows.row_length), f"{rows.rows:,}", f"{rows.padding:.2%}", f"{rows.documents_per_row:.1f}")
+    out = console()
+    out.print(splits, packing)
+    for sample in report.samples:
+        out.print("sample: " + " ".join(sample.split())[:300], markup=False, highlight=False)
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from data_tools.verify import verify_shards
+    from data_tools.inspect import verify_shards
+    from data_tools.progress import bar
 
-    report = verify_shards(arguments.shards)
-    _print_facts(arguments, report.to_dict())
-    return 0 if report.ok else EXIT_USER_ERROR
+    with bar() as progress:
+        report = verify_shards(arguments.shards, progress=progress)
+    if arguments.json:
+        print_json(report.to_dict())
+    elif report.ok:
+        counts = (
+            f"{report.files} files, {report.blocks:,} blocks, {report.documents:,} documents, {report.tokens:,} tokens"
+        )
+        print(f"{report.path}: whole ({counts})")
+    else:
+        for problem in report.problems:
+            print(f"error: {problem}", file=sys.stderr)
+    return EXIT_OK if report.ok else EXIT_USER_ERROR

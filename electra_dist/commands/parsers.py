@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Run = Callable[[argparse.Namespace], int]
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
@@ -43,6 +47,13 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`: for programs that read the output."""
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal; wide enough for every table when the output is a file or a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def print_json(content: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from electra_dist.commands.parsers import Subparsers, add_command, add_json, print_json
+from electra_dist.commands.parsers import Subparsers, add_command, add_json, console, print_json
 
 
 def add(subparsers: Subparsers) -> None:
@@ -37,7 +37,6 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict() | {"plot": str(arguments.plot) if arguments.plot else None})
         return 0
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=None, show_lines=False)
@@ -46,7 +45,7 @@ def _report(arguments: argparse.Namespace) -> int:
     table.add_column("after", justify="right")
     for row in report.rows():
         table.add_row(*row)
-    Console().print(table)
+    console().print(table)
     if arguments.plot:
         print(f"curves: {arguments.plot}")
     return 0
