@@ -138,10 +138,10 @@ def _query_grad_stretch(
         k = _load_rows(k_base, keys, stride_k, stop, masked, head_dim, block_d)
         v = _load_rows(v_base, keys, stride_v, stop, masked, head_dim, block_d)
         scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale_log2
-        weights = tl.exp2(scores - lse_m[:, None])
         if masked:
             seen = (keys[None, :] >= low_m[:, None]) & (keys[None, :] < high_m[:, None])
-            weights = tl.where(seen, weights, 0.0)
+            scores = tl.where(seen, scores, float("-inf"))
+        weights = tl.exp2(scores - lse_m[:, None])
         grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=precision)
         grad_scores = weights * (grad_weights - delta_m[:, None])
         grad_q = tl.dot(grad_scores.to(k.dtype), k, grad_q, input_precision=precision)
@@ -207,10 +207,10 @@ def _key_grad_stretch(
             lse_m = tl.load(lse_base + queries)
             delta_m = tl.load(delta_base + queries)
         scores = tl.dot(k, tl.trans(q), input_precision=precision) * scale_log2  # (block_n, block_m)
-        weights = tl.exp2(scores - lse_m[None, :])
         if masked:
             seen = (queries[None, :] >= low_n[:, None]) & (queries[None, :] < high_n[:, None])
-            weights = tl.where(seen, weights, 0.0)
+            scores = tl.where(seen, scores, float("-inf"))
+        weights = tl.exp2(scores - lse_m[None, :])
         grad_v = tl.dot(weights.to(grad_out.dtype), grad_out, grad_v, input_precision=precision)
         grad_weights = tl.dot(v, tl.trans(grad_out), input_precision=precision)
         grad_scores = weights * (grad_weights - delta_m[None, :])

@@ -223,7 +223,7 @@ def grad_logits_kernel(
         _load_columns(hidden_rows, 0, size, block_e), hidden_rows, weight_ptr, bias_ptr, entries, entries_end, stride_w,
         size, block_m, block_v, block_e, precision,
     )  # fmt: skip
-    lse = tl.load(lse_ptr + rows, mask=inside, other=0.0)
+    lse = tl.load(lse_ptr + rows, mask=inside, other=float("inf"))
     grad_nll = tl.load(grad_nll_ptr + rows, mask=inside, other=0.0)
     targets = tl.load(targets_ptr + rows, mask=inside, other=-1)
     softmax = tl.exp2((logits - lse[:, None]) * LOG2_E)
