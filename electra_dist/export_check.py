@@ -143,6 +143,7 @@ def _load(folder: Path, network: Network) -> tuple[Any, str]:
     import transformers
 
     auto_class = "AutoModelForMaskedLM" if network == "generator" else "AutoModelForPreTraining"
+    transformers.utils.logging.disable_progress_bar()
     model, report = getattr(transformers, auto_class).from_pretrained(
         folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
     )

@@ -54,7 +54,7 @@ The {network} of an ELECTRA pre-training run: it {job}. {parameters:,} parameter
 {"For fine-tuning take the discriminator." if network == "generator" else "This is the network to fine-tune."}
 
 ```python
-{_USE[network].format(path=config.run.name)}```
+{_USE[network].format(path="path/to/this/folder")}```
 
 ## Architecture
 
@@ -126,4 +126,4 @@ def _metrics(run: RunDir, step: int) -> dict[str, str]:
         for name, value in record.items():
             if isinstance(value, int | float) and not name.startswith(("speed/", "optim/")) and name != "step":
                 values[name] = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
-    return values
+    return dict(sorted(values.items()))
