@@ -28,3 +28,21 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of real English (the topics of `pydoc`), vocabulary 512, 20% held out."""
+    import json
+    from pydoc_data.topics import topics
+
+    from data_tools.build import BuildOptions, build_shards
+    from data_tools.tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("data")
+    source = folder / "topics.jsonl"
+    source.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in sorted(topics.items())))
+    train_tokenizer([source], 512, folder / "tokenizer")
+    options = BuildOptions(validation=0.2, block_tokens=8192)
+    build_shards([source], folder / "tokenizer", folder / "shards", options)
+    return folder / "shards"

@@ -81,6 +81,7 @@ class Trainer:
                     self._loader_state = loader.state
                     self._after_step()
         finally:
+            gc.unfreeze()
             gc.enable()
         return Outcome.FINISHED
 
