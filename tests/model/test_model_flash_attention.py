@@ -16,12 +16,13 @@ import pytest
 import torch
 
 CHECKS = Path(__file__).parent / "kernels" / "checks_flash_attention.py"
+COMPILATION = CHECKS.with_name("checks_compile.py")
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 
-def run_checks(**environment: str) -> None:
-    command = [sys.executable, "-m", "pytest", str(CHECKS), "-p", "no:cacheprovider"]
+def run_checks(checks: Path = CHECKS, **environment: str) -> None:
+    command = [sys.executable, "-m", "pytest", str(checks), "-p", "no:cacheprovider"]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
@@ -35,3 +36,8 @@ def test_attention_kernels_are_right_in_the_interpreter() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_attention_kernels_are_right_on_the_gpu() -> None:
     run_checks(TRITON_INTERPRET="0")
+
+
+@pytest.mark.full
+def test_all_kernels_compile_for_the_gpus_they_are_meant_for() -> None:
+    run_checks(COMPILATION, TRITON_INTERPRET="0")

@@ -10,6 +10,9 @@ import os
 
 import torch
 
+#: Compute capabilities with at least 160 KiB of shared memory a block; the others have about 100.
+LARGE_SHARED_MEMORY = ((8, 0), (9, 0), (10, 0), (10, 3))
+
 
 def available(device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> str | None:
     """Why the Triton kernels cannot run on `device` (default: CUDA where there is one), or None where they can.

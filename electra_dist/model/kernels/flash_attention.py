@@ -25,7 +25,7 @@ import torch
 import triton
 from torch import Tensor
 
-from electra_dist.model.kernels import available, flash_kernels
+from electra_dist.model.kernels import LARGE_SHARED_MEMORY, available, flash_kernels
 
 SMALLEST_HEAD, LARGEST_HEAD = 16, 128
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -216,22 +216,35 @@ def _backward(ctx: Any, grad_out: Tensor | None, _: Tensor | None) -> tuple[Tens
 torch.library.register_autograd(_forward_op, _backward, setup_context=_save_for_backward)
 
 
+def config_for(kernel: str, size: int, dtype: torch.dtype, capability: tuple[int, int] | None) -> Config:
+    """The configuration of "forward", "query_grad" or "key_grad" on a CUDA device of `capability` (None: no CUDA)."""
+    if dtype == torch.float32:
+        return FP32_CONFIG
+    config = CONFIGS[kernel, _padded(size)]
+    if capability in (None, *LARGE_SHARED_MEMORY):
+        return config
+    return config._replace(stages=min(config.stages, 2), block_n=min(config.block_n, 64))
+
+
 def _launch(kernel: str, q: Tensor) -> tuple[Config, dict[str, Any]]:
     """The configuration of a kernel for `q`, and the keyword arguments of its launch."""
-    size = q.shape[2]
-    block_d = max(triton.next_power_of_2(size), 16)
-    config = FP32_CONFIG if q.dtype == torch.float32 else CONFIGS[kernel, block_d]
-    if q.is_cuda and torch.cuda.get_device_capability(q.device) not in ((8, 0), (9, 0), (10, 0)):
-        config = config._replace(stages=min(config.stages, 2), block_n=min(config.block_n, 64))  # under 100 KiB shared
+    capability = torch.cuda.get_device_capability(q.device) if q.is_cuda else None
+    config = config_for(kernel, q.shape[2], q.dtype, capability)
     return config, {
-        "head_dim": size,
-        "block_d": block_d,
+        "head_dim": q.shape[2],
+        "block_d": _padded(q.shape[2]),
         "block_m": config.block_m,
         "block_n": config.block_n,
-        "precision": "ieee",
+        "precision": "ieee",  # fp32 inputs are multiplied exactly, not in TF32
         "num_warps": config.warps,
         "num_stages": config.stages,
+        "enable_fp_fusion": True,
     }
+
+
+def _padded(size: int) -> int:
+    """The power of two that a head of `size` is padded to inside the kernels."""
+    return max(int(triton.next_power_of_2(size)), 16)
 
 
 def _unit_stride(x: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ import triton
 from torch import Tensor
 
 from electra_dist.model import sampling
-from electra_dist.model.kernels import available, head_kernels
+from electra_dist.model.kernels import LARGE_SHARED_MEMORY, available, head_kernels
 
 
 class Config(NamedTuple):
@@ -37,9 +37,14 @@ class Config(NamedTuple):
     stages: int
 
 
-#: For half precision; replace to try another. Embeddings up to 128 stay in registers over the whole pass.
-FORWARD_CONFIG, FORWARD_CONFIG_SMALL = Config(128, 64, 8, 4), Config(64, 128, 4, 2)
-BACKWARD_CONFIG, BACKWARD_CONFIG_SMALL = Config(128, 64, 8, 4), Config(128, 128, 8, 2)
+#: For half precision; replace an entry to try another. Small embeddings stay in registers over the whole pass.
+SMALL_EMBEDDING = 128
+CONFIGS: dict[tuple[str, str], Config] = {
+    ("forward", "small"): Config(64, 128, 4, 2),
+    ("forward", "large"): Config(128, 64, 8, 4),
+    ("backward", "small"): Config(128, 128, 8, 2),
+    ("backward", "large"): Config(128, 64, 8, 4),
+}
 #: fp32 multiplies without tensor cores (exactly): small blocks.
 FP32_CONFIG = Config(32, 32, 8, 2)
 #: Elements of the buffer for the gradient of a chunk of logits.
@@ -95,7 +100,7 @@ def _forward_op(
     if rows == 0:
         return nll, correct.bool(), samples, lse
     hidden, weight = _unit_stride(hidden), _unit_stride(weight)
-    config, launch = _launch(hidden, FORWARD_CONFIG, FORWARD_CONFIG_SMALL)
+    config, launch = _launch("forward", hidden)
     blocks, tiles = triton.cdiv(rows, config.block_m), triton.cdiv(vocabulary, sampling.TILE)
     tiles_per_split = triton.cdiv(tiles, _splits(blocks, tiles, hidden.device))
     splits = triton.cdiv(tiles, tiles_per_split)
@@ -108,7 +113,7 @@ def _forward_op(
     )  # fmt: skip
     head_kernels.finish_kernel[(triton.cdiv(rows, _FINISH_POSITIONS),)](
         *best, best_tile, tile_logits, keys, nll, lse, correct, samples, rows, vocabulary, splits, 1.0 / temperature,
-        block_m=_FINISH_POSITIONS, block_s=triton.next_power_of_2(splits),
+        block_m=_FINISH_POSITIONS, block_s=triton.next_power_of_2(splits), enable_fp_fusion=True,
     )  # fmt: skip
     return nll, correct.bool(), samples, lse
 
@@ -132,7 +137,7 @@ def _backward_op(
     if rows == 0:
         return torch.zeros_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)
     hidden, weight, grad_nll = _unit_stride(hidden), _unit_stride(weight), grad_nll.float().contiguous()
-    config, launch = _launch(hidden, BACKWARD_CONFIG, BACKWARD_CONFIG_SMALL)
+    config, launch = _launch("backward", hidden)
     blocks, entries = triton.cdiv(rows, config.block_m), _chunk_entries(rows, vocabulary)
     buffer = torch.empty((rows, entries), dtype=hidden.dtype, device=hidden.device)
     bias_parts = torch.empty((blocks, vocabulary), dtype=torch.float32, device=hidden.device)
@@ -173,22 +178,29 @@ def _backward(ctx: Any, grad_nll: Tensor | None, *_: Any) -> tuple[Tensor | None
 torch.library.register_autograd(_forward_op, _backward, setup_context=_save_for_backward)
 
 
-def _launch(hidden: Tensor, large: Config, small: Config) -> tuple[Config, dict[str, Any]]:
-    """The configuration for `hidden`, and the keyword arguments of the launch."""
-    size = hidden.shape[1]
-    config = small if size <= small.block_e else large
-    if hidden.dtype == torch.float32:
+def config_for(kernel: str, size: int, dtype: torch.dtype, capability: tuple[int, int] | None) -> Config:
+    """The configuration of "forward" or "backward" on a CUDA device of `capability` (None: no CUDA)."""
+    if dtype == torch.float32:
         config = FP32_CONFIG
-    elif hidden.is_cuda and torch.cuda.get_device_capability(hidden.device) not in ((8, 0), (9, 0), (10, 0)):
-        config = config._replace(stages=2)  # under 100 KiB of shared memory
-    block_e = min(config.block_e, max(triton.next_power_of_2(size), 16))
+    else:
+        config = CONFIGS[kernel, "small" if size <= SMALL_EMBEDDING else "large"]
+        if capability not in (None, *LARGE_SHARED_MEMORY):
+            config = config._replace(stages=min(config.stages, 2), block_e=min(config.block_e, 64))
+    return config._replace(block_e=min(config.block_e, max(int(triton.next_power_of_2(size)), 16)))
+
+
+def _launch(kernel: str, hidden: Tensor) -> tuple[Config, dict[str, Any]]:
+    """The configuration of a kernel for `hidden`, and the keyword arguments of its launch."""
+    capability = torch.cuda.get_device_capability(hidden.device) if hidden.is_cuda else None
+    config = config_for(kernel, hidden.shape[1], hidden.dtype, capability)
     return config, {
-        "size": size,
+        "size": hidden.shape[1],
         "block_m": config.block_m,
-        "block_e": block_e,
-        "precision": "ieee",
+        "block_e": config.block_e,
+        "precision": "ieee",  # fp32 inputs are multiplied exactly, not in TF32
         "num_warps": config.warps,
         "num_stages": config.stages,
+        "enable_fp_fusion": True,
     }
 
 

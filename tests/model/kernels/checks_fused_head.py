@@ -51,6 +51,13 @@ def reference(given: dict[str, Tensor], weights_m: Tensor) -> tuple[Tensor, Tens
     return nll.detach(), logits.argmax(1), torch.autograd.grad((nll * weights_m).sum(), leaves)
 
 
+def use_large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's time goes by the number of blocks, not by their size."""
+    if INTERPRETED:
+        monkeypatch.setattr(gh, "FP32_CONFIG", gh.FP32_CONFIG._replace(block_m=512))
+        monkeypatch.setattr(gh, "_FINISH_POSITIONS", 512)
+
+
 def relative_error(got: Tensor, expected: Tensor) -> float:
     assert torch.isfinite(got).all()
     return ((got.double() - expected).norm() / expected.norm().clamp(min=1e-30)).item()
@@ -85,7 +92,10 @@ def test_loss_accuracy_and_gradients_equal_float64(
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_draws_the_tokens_of_the_plain_head(temperature: float, dtype: torch.dtype) -> None:
+def test_draws_the_tokens_of_the_plain_head(
+    temperature: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_large_blocks(monkeypatch)
     given = inputs(1500, 16, 500, dtype)
     wide = {name: x.float() if x.is_floating_point() else x for name, x in given.items()}  # products in fp32
     fused = masked_lm_head(**given, temperature=temperature, backend="triton")
@@ -98,9 +108,7 @@ def test_draws_the_tokens_of_the_plain_head(temperature: float, dtype: torch.dty
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_samples_follow_the_softmax(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    if INTERPRETED:  # its time goes by blocks, not by their size
-        monkeypatch.setattr(gh, "FP32_CONFIG", gh.FP32_CONFIG._replace(block_m=1024))
-        monkeypatch.setattr(gh, "_FINISH_POSITIONS", 1024)
+    use_large_blocks(monkeypatch)
     count, vocabulary = 8000, 200
     given = inputs(1, 16, vocabulary)
     many = {**given, "hidden_mh": given["hidden_mh"].detach().expand(count, -1).contiguous()}
