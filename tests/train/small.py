@@ -1,4 +1,4 @@
-"""Tiny configurations, steps and a plain PyTorch trainer for the tests of the engines."""
+"""Tiny configurations, steps and engines for the tests of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch import Tensor
 from electra_dist import config as configuration
 from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch, Step
 from electra_dist.config import Config
+from electra_dist.model.networks import build_networks
+from electra_dist.train.engines import Engines, build_engines
 
+SEED = 7
 VOCABULARY = 200
 LENGTH = 16
 MASKED = 3
@@ -92,3 +95,23 @@ def make_step(config: Config, index: int, rank: int, world_size: int) -> tuple[S
     masked = sum(int(batch.masked_weights.sum()) for batch in batches)
     real = sum(int((batch.documents != PADDING_DOCUMENT).sum()) for batch in batches)
     return Step(index, 0.0, batches, masked, real), [samples for _, samples in made]
+
+
+def make_engines(config: Config, world: Any) -> Engines:
+    from deepspeed.accelerator import get_accelerator
+
+    get_accelerator().is_fp16_supported = lambda: True  # PyTorch computes in it on any CPU; DeepSpeed asks for more
+    return build_engines(config, *build_networks(config, VOCABULARY, "cpu", SEED), world)
+
+
+def full_parameters(engines: Engines) -> dict[str, torch.Tensor]:
+    """fp32 parameters of both networks, by DeepSpeed's own means."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    return {
+        f"{network}/{name}": (
+            p.detach() if engine.zero_optimization_stage() == 0 else safe_get_full_fp32_param(p)
+        ).clone()
+        for network, engine in engines
+        for name, p in engine.module.named_parameters()
+    }
