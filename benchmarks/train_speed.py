@@ -5,8 +5,8 @@
 Ours is the whole path of `electra-dist train` on one process: shards, packing, masks, the two engines, AdamW. The peer
 is what a user of `transformers` would write: ElectraForMaskedLM and ElectraForPreTraining with shared embeddings, texts
 concatenated and cut into full rows as the library's own examples do, Gumbel sampling at the masked positions, one
-AdamW, joint clipping. Both have the same sizes, vocabulary, rows a step, row length, dropout, precision and threads. Rounds of
-both alternate, because machines are noisy; the figure is the median of the ratios of neighbouring rounds.
+AdamW, joint clipping. Both have the same sizes, vocabulary, rows a step, row length, dropout, precision, and threads.
+Rounds of both alternate, because machines are noisy; the figure is the median of the ratios of neighbouring rounds.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from electra_dist.commands import config, data, export, launch, report, train
 from electra_dist.errors import EXIT_USER_ERROR, UserError
 
 _EXIT_INTERRUPTED = 130
+#: Packages that the core does without -> the extra that brings them.
+_EXTRAS = {"torch": "train", "deepspeed": "train", "wandb": "train", "matplotlib": "train", "transformers": "hf"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.debug:
             raise
         _print_error(error)
+        return EXIT_USER_ERROR
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if parsed.debug or extra is None:
+            raise
+        _print_error(UserError(f"this command needs {error.name}: pip install 'electra-dist[{extra}]'"))
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
