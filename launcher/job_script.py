@@ -97,8 +97,11 @@ def directives(job: Job) -> Iterator[str]:
         if value:
             yield _directive(option, value)
     yield _directive("--nodes", str(fewest) if fewest == most else f"{fewest}-{most}")
-    yield _directive("--ntasks-per-node", 1 if job.torchrun else cluster.tasks)
-    yield _directive("--cpus-per-task", cluster.cores_per_task * (cluster.tasks if job.torchrun else 1))
+    if job.torchrun or fewest < most:  # with --ntasks-per-node Slurm would only ever give the fewest nodes of a range
+        yield _directive("--cpus-per-task", cluster.cores_per_task * cluster.tasks)
+    else:
+        yield _directive("--ntasks-per-node", cluster.tasks)
+        yield _directive("--cpus-per-task", cluster.cores_per_task)
     if cluster.gpus_per_node and cluster.gpu_request != "none":
         gpus = f"{cluster.gpu_type}:{cluster.gpus_per_node}" if cluster.gpu_type else f"{cluster.gpus_per_node}"
         yield (

@@ -65,7 +65,7 @@ KillOnBadExit=0
 # seconds
 SlurmdTimeout=10
 SlurmctldTimeout=10
-KillWait=10
+KillWait=5
 MinJobAge=600
 InactiveLimit=0
 OverTimeLimit=0

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher.job_script import TRAIN
 from launcher.slurm import Request, Submission, prepare, submit
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +44,7 @@ def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     for parent in (folder, *folder.parents):  # munge wants a path that everybody can walk
         if parent != Path("/") and not parent.stat().st_mode & 0o001:
             parent.chmod(parent.stat().st_mode | 0o011)
-    bed = module.start(folder / "bed")
+    bed = module.start(folder / "bed", nodes=4, cpus=8)
     before = os.environ.get("SLURM_CONF")
     os.environ.update(bed.environment)
     yield bed
@@ -82,9 +80,9 @@ class Desk:
         (folder / "shards" / "manifest.json").write_text("{}")
         content = {
             "run": {"dir": str(folder / "runs"), "name": "job"},
-            "data": {"shards": str(folder / "shards"), "row_length": 32, "streams": 4},
+            "data": {"shards": str(folder / "shards"), "row_length": 32, "streams": 12},
             "model": {"preset": "tiny"},
-            "train": {"steps": 20, "global_rows": 4, "micro_rows": 1},
+            "train": {"steps": 20, "global_rows": 12, "micro_rows": 1},
             "optim": {"warmup_steps": 0},
             "checkpoint": {"every": 5},
         }
@@ -105,15 +103,3 @@ class Desk:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, clusters: Callable[..., str]) -> Desk:
     return Desk(tmp_path_factory.mktemp("desk"), clusters())
-
-
-def wait_until(condition: Callable[[], Any], seconds: float, what: Callable[[], Any] = lambda: "") -> Any:
-    """What `condition` returns once it is true; fails with `what()` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"not in {seconds} s: {what()}"
-        time.sleep(0.2)
-    return result
-
-
-__all__ = ["STANDIN", "TRAIN", "Desk", "wait_until"]

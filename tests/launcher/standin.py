@@ -2,8 +2,13 @@
 
     python standin.py CONFIG
 
-Rank 0 makes the steps, the other ranks wait for it. What goes wrong is read from `RUN/plan.json`: `step_seconds`,
-`crash_at` (a step at which rank 1, or 0 when alone, exits with 1, once or, with `always`, at every start).
+Rank 0 makes the steps, the other ranks wait for it. What happens to it is read from `RUN/plan.json`:
+
+    step_seconds  of each step
+    crash_at      at this step the last rank exits with 1 and the others hang, as in a collective; at the first start
+                  only, or at every start with `always`
+    leave_at      at this step all ranks save and exit with 75, at the first start only
+    exit          exit with this code at once
 """
 
 from __future__ import annotations
@@ -13,7 +18,6 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 from electra_dist import config as configuration
 from electra_dist.errors import EXIT_UNFINISHED
@@ -26,39 +30,52 @@ def main() -> int:
         signal.signal(number, lambda got, _frame: asked.append(got))
     config = configuration.load(sys.argv[1])
     run = RunDir(config.run.path)
-    rank, world = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
-    plan_file = run.path / "plan.json"
-    plan = json.loads(plan_file.read_text()) if plan_file.is_file() else {}
+    rank, world = (int(os.environ[name]) for name in ("SLURM_PROCID", "SLURM_NTASKS"))
+    if "RANK" in os.environ:  # torchrun
+        rank, world = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
+    plan = json.loads((run.path / "plan.json").read_text())
     done = max(run.complete_checkpoints(), default=0)
     print(f"rank {rank} of {world} on {os.environ['SLURMD_NODENAME']} from step {done}", flush=True)
     (run.path / f"pid-{rank}").write_text(str(os.getpid()))
-    crasher = 1 if world > 1 else 0
+    if "exit" in plan:
+        return int(plan["exit"])
     while done < config.train.steps:
         time.sleep(plan.get("step_seconds", 0.05))
-        if asked:
+        if asked or (done >= plan.get("leave_at", 10**9) and first_time(run, f"left-{rank}")):
             if rank == 0:
                 save(run, done)
             print(f"signal {asked}, step {done}", flush=True)
             return EXIT_UNFINISHED
+        if done >= plan.get("crash_at", 10**9) and (first_time(run, f"crashed-{rank}") or plan.get("always")):
+            crash(rank, world)
         done = done + 1 if rank == 0 else last_step(run)
         if rank == 0:
-            with run.metrics.open("a") as file:
-                row = {"step": done, "loss/generator": 5 - done / 100, "loss/discriminator": 0.3, "world": world}
-                file.write(json.dumps(row | {"speed/step_seconds": 0.05}) + "\n")
+            log(run, done, world)
             if done % config.checkpoint.every == 0 or done == config.train.steps:
                 save(run, done)
-        if rank == crasher and done >= plan.get("crash_at", 10**9) and crash(run, plan):
-            print("a planted crash", flush=True)
-            return 1
     return 0
 
 
-def crash(run: RunDir, plan: dict[str, object]) -> bool:
-    mark = run.path / "crashed"
-    if mark.exists() and not plan.get("always"):
-        return False
+def crash(rank: int, world: int) -> None:
+    """The last rank ends; the others hang and do not hear a signal, as in a collective."""
+    if rank == world - 1:
+        print("a planted crash", flush=True)
+        sys.exit(1)
+    while True:
+        time.sleep(1)
+
+
+def first_time(run: RunDir, what: str) -> bool:
+    mark = run.path / what
+    fresh = not mark.exists()
     mark.touch()
-    return True
+    return fresh
+
+
+def log(run: RunDir, step: int, world: int) -> None:
+    row = {"step": step, "loss/generator": 5 - step / 100, "loss/discriminator": 0.3, "world": world}
+    with run.metrics.open("a") as file:
+        file.write(json.dumps(row | {"speed/step_seconds": 0.05, "speed/real_tokens_per_s": 100.0}) + "\n")
 
 
 def last_step(run: RunDir) -> int:

@@ -1,0 +1,295 @@
+"""Jobs on a real Slurm, with a stand-in for training: they end, come back, and stop when they should.
+
+The jobs of this module are submitted together, so that their waiting times overlap.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from electra_dist.errors import ConfigError, UserError
+from electra_dist.rundir import RunDir
+from launcher import queue
+from launcher.records import Event, events, records
+from launcher.slurm import Submission, prepare
+from launcher.status import RunStatus, find_run, log_file, read_log, status, stop
+
+ENDED = ("finished", "stopped", "cancelled", "failed", "unfinished")
+SLOW = {"step_seconds": 0.25}
+
+
+class Running:
+    """A submitted run and what became of it."""
+
+    def __init__(self, submission: Submission, index: int = 0) -> None:
+        self.submission = submission
+        self.run = RunDir(submission.runs[index])
+        self.job_id = records(self.run)[-1].job_ids[0]
+
+    @property
+    def status(self) -> RunStatus:
+        return status(self.run)
+
+    @property
+    def events(self) -> list[Event]:
+        return events(self.run, "001")
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    @property
+    def steps(self) -> list[int]:
+        return [row["step"] for row in self.run.read_metrics()]
+
+    def trouble(self) -> str:
+        logs = [path.read_text() for path in sorted(self.run.logs.glob("*.log"))]
+        return "\n".join([str(self.status), *map(str, self.events), *logs])
+
+    def until(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (result := condition()):
+            assert time.monotonic() < deadline, self.trouble()
+            time.sleep(0.2)
+        return result
+
+    def ended(self, seconds: float = 120) -> RunStatus:
+        self.until(lambda: self.status.state in ENDED, seconds)
+        return self.status
+
+    def reaches(self, step: int) -> None:
+        self.until(lambda: (self.status.step or 0) >= step)
+
+
+@pytest.fixture(scope="module")
+def jobs(testbed: Any, desk: Any, clusters: Callable[..., str]) -> dict[str, Running]:
+    timed = clusters(time_limit="2", signal_ahead_seconds=60)
+    quiet = {"exclude": "n3,n4"}  # the others are preempted and killed while these run
+    started = {
+        "limit": desk.launch("limit", "train.steps=150", plan={"step_seconds": 0.5}, cluster=timed, **quiet),
+        "plain": desk.launch("plain"),
+        "outside": desk.launch("outside", "train.steps=40", plan=SLOW),
+        "killed": desk.launch("killed", "train.steps=60", plan=SLOW),
+        "loop": desk.launch("loop", plan={"crash_at": 7, "always": True}, **quiet),
+        "wrong": desk.launch("wrong", plan={"exit": 2}, nodes="1"),
+        "scancel": desk.launch("scancel", "train.steps=400", plan=SLOW),
+        "stop": desk.launch("stop", "train.steps=400", plan=SLOW),
+        "chain": desk.launch("chain", plan={"leave_at": 8}, nodes="1", chain=3),
+        "sweep": desk.launch("sweep", nodes="1", sweep=("optim.lr=1e-3,5e-4",)),
+    }
+    running = {name: Running(submission) for name, submission in started.items()}
+    _disturb(testbed, running)
+    return running
+
+
+def _disturb(testbed: Any, jobs: dict[str, Running]) -> None:
+    """What happens to some of the jobs while all of them run."""
+    jobs["outside"].reaches(10)
+    testbed.run("scontrol", "requeue", jobs["outside"].job_id)
+    jobs["killed"].reaches(10)
+    os.kill(int((jobs["killed"].run.path / "pid-1").read_text()), signal.SIGKILL)
+
+
+def test_a_job_trains_to_the_end_with_one_rank_a_task_and_a_log_for_each(jobs: dict[str, Running]) -> None:
+    job = jobs["plain"]
+    assert job.ended().state == "finished"
+    assert job.kinds == ["start", "finished"]
+    assert job.steps == list(range(1, 21))
+    for rank in range(2):
+        assert f"rank {rank} of 2 on n" in log_file(job.run, rank).read_text()
+    assert "2 ranks on" in log_file(job.run, None).read_text()
+    assert "".join(read_log(log_file(job.run, 1), lines=1)).startswith("rank 1 of 2")
+
+
+def test_a_requeue_from_outside_goes_on_where_the_ranks_saved_and_is_not_repeated(jobs: dict[str, Running]) -> None:
+    job = jobs["outside"]
+    assert job.ended().state == "finished"
+    assert job.kinds == ["start", "signal", "requeued", "start", "finished"]
+    assert job.steps == list(range(1, 41))
+    assert job.status.restarts == 1
+
+
+def test_a_running_job_tells_its_step_and_the_time_that_is_left(jobs: dict[str, Running]) -> None:
+    job = jobs["stop"]
+    job.reaches(8)
+    now = job.status
+    assert now.state == "running"
+    assert now.steps == 400
+    assert now.last_checkpoint is not None
+    assert now.time_left
+    assert now.nodes
+    assert now.seconds_left == pytest.approx((400 - now.step) * 0.05)
+    assert (now.generator_loss, now.real_tokens_per_s) == (pytest.approx(5 - now.step / 100), 100.0)
+    assert find_run(job.job_id).path == job.run.path
+    with pytest.raises(UserError, match="running already"):
+        prepare(job.run.jobs / "001.yaml", [], _request(job))
+
+
+def _request(job: Running) -> Any:
+    from launcher.slurm import Request
+
+    return Request(cluster=records(job.run)[-1].cluster)
+
+
+def test_stop_saves_and_does_not_requeue(jobs: dict[str, Running]) -> None:
+    job = jobs["stop"]
+    job.reaches(8)
+    assert stop(job.run).told == (job.job_id,)
+    assert job.ended().state == "stopped"
+    assert job.kinds == ["start", "stopped"]
+    assert job.run.complete_checkpoints()[-1] == job.steps[-1]
+    with pytest.raises(UserError, match="no job of this run is in the queue"):
+        stop(job.run)
+
+
+def test_scancel_saves_and_stops_for_good(testbed: Any, jobs: dict[str, Running]) -> None:
+    job = jobs["scancel"]
+    job.reaches(8)
+    testbed.run("scancel", job.job_id)
+    assert job.ended().state == "cancelled"
+    assert job.run.complete_checkpoints()[-1] == job.steps[-1]
+    assert not [entry for entry in queue.queued([job.job_id]) if entry.is_active]
+
+
+def test_a_mistake_of_the_user_ends_the_run_at_once(jobs: dict[str, Running]) -> None:
+    job = jobs["wrong"]
+    assert job.ended().state == "failed"
+    assert job.kinds == ["start", "failed"]
+    assert "mistake in configuration or data" in (job.status.why or "")
+
+
+def test_a_chain_goes_on_until_the_run_is_finished(jobs: dict[str, Running]) -> None:
+    job = jobs["chain"]
+    assert job.ended().state == "finished"
+    assert job.kinds == ["start", "unfinished", "start", "finished"]
+    assert job.steps == list(range(1, 21))
+    first, second, third = job.submission.job_ids
+    assert [event.job_id for event in job.events] == [first, first, second, second]
+    job.until(lambda: not [entry for entry in queue.queued([third]) if entry.is_active])
+
+
+def test_a_sweep_is_one_array_of_runs(jobs: dict[str, Running]) -> None:
+    submission = jobs["sweep"].submission
+    assert [path.name for path in submission.runs] == ["lr-1e-3", "lr-5e-4"]
+    runs = [Running(submission, index) for index in range(2)]
+    assert [run.ended().state for run in runs] == ["finished", "finished"]
+    assert [run.job_id for run in runs] == [f"{submission.job_ids[0]}_{index}" for index in range(2)]
+    assert [len(run.steps) for run in runs] == [20, 20]
+
+
+def test_a_killed_rank_is_a_crash_and_its_node_is_left_out(jobs: dict[str, Running]) -> None:
+    job = jobs["killed"]
+    assert job.ended().state == "finished"
+    kinds = job.kinds
+    assert kinds[0] == "start"
+    assert kinds[-2:] == ["start", "finished"]
+    assert [kind for kind in kinds if kind == "requeue"] == ["requeue"]
+    suspect = next(event.detail for event in job.events if event.kind == "exclude")
+    first, second = (event.detail for event in job.events if event.kind == "start")
+    assert suspect in first
+    assert suspect not in second
+    assert sorted(set(job.steps)) == list(range(1, 61))
+
+
+def test_a_waiting_job_says_why_and_can_be_taken_back(testbed: Any, desk: Any) -> None:
+    job = Running(desk.launch("waiting", cluster=desk.cluster, after=_held(testbed)))
+    assert (job.status.state, job.status.why) == ("waiting", "Dependency")
+    assert stop(job.run).cancelled == (job.job_id,)
+    job.until(lambda: job.status.state not in ("waiting", "ending"))
+    assert job.status.state in ("cancelled", "unfinished")
+    testbed.run("scancel", "--user=root", "--name=held")
+
+
+def _held(testbed: Any) -> str:
+    return str(testbed.run("sbatch", "--parsable", "--hold", "--job-name=held", "--output=/dev/null", "--wrap=true"))
+
+
+def test_a_preempted_job_comes_back_by_itself(testbed: Any, desk: Any) -> None:
+    job = Running(desk.launch("preempted", "train.steps=40", plan=SLOW, exclude="n1,n2"))
+    job.reaches(5)
+    nodes = job.status.nodes
+    testbed.run("sbatch", "-p", "urgent", f"-w{nodes}", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 1")
+    assert job.ended().state == "finished"
+    assert job.kinds == ["start", "signal", "requeued", "start", "finished"]
+    assert job.steps == list(range(1, 41))
+
+
+def test_a_dead_node_costs_a_restart_with_fewer_ranks(testbed: Any, desk: Any) -> None:
+    job = Running(desk.launch("node", "train.steps=200", plan={"step_seconds": 0.2}, nodes="2-3", exclude="n1"))
+    job.reaches(10)
+    assert [row["world"] for row in job.run.read_metrics()][-1] == 3
+    testbed.kill_node("n4")
+    try:
+        assert job.ended(180).state == "finished"
+        assert [row["world"] for row in job.run.read_metrics()][-1] == 2
+        assert sorted(set(job.steps)) == list(range(1, 201))
+        assert "n4" not in [event for event in job.events if event.kind == "start"][-1].detail
+    finally:
+        testbed.start_node("n4")
+
+
+def test_a_crash_loop_stops_with_the_reason(jobs: dict[str, Running]) -> None:
+    job = jobs["loop"]
+    assert job.ended(180).state == "failed"
+    assert job.kinds.count("start") == 3
+    assert "too few nodes are left" in next(event.detail for event in job.events if event.kind == "keep")
+    assert "3 crashes without a new checkpoint, the last with exit code 1" in (job.status.why or "")
+
+
+def test_the_time_limit_saves_requeues_and_goes_on(jobs: dict[str, Running]) -> None:
+    job = jobs["limit"]
+    assert job.ended(240).state == "finished"
+    assert job.kinds == ["start", "signal", "requeue", "start", "finished"]
+    assert job.steps == list(range(1, 151))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"partition": "gpuu"}, "partition gpuu: this cluster has none of this name.*it has: main, urgent"),
+        ({"gpus_per_node": 4, "gpu_request": "gres"}, "gpus_per_node = 4: the nodes of partition main have 2"),
+        ({"cores_per_task": 64}, "cores_per_task = 64 x 1 tasks a node: .* have 8 cores"),
+        ({"time_limit": "3:00:00"}, "time limit 3:00:00: partition main allows 1:00:00"),
+        ({"time_limit": "1"}, "time limit 1: the ranks are told to save 30 s ahead"),
+        ({"time_limit": "1", "account": "x y"}, "key account = 'x y'"),
+        ({"shared_paths": ["/nowhere"]}, "the compute nodes do not see it"),
+        ({"python": None, "venv": "/nowhere/.venv"}, "venv of the cluster profile: /nowhere/.venv/bin/python is not"),
+    ],
+)
+def test_what_slurm_could_never_run_is_refused_before_submission(
+    testbed: Any, desk: Any, clusters: Callable[..., str], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        desk.launch("refused", cluster=clusters(**changes), nodes="1")
+    assert not (desk.folder / "runs" / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nodes": "5"}, r"--nodes 5 with 1 ranks a node: world size 5: .*possible world sizes: \[1, 2, 3, 4, 6, 12\]"),
+        ({"nodes": "6"}, "--nodes 6: partition main has 4 nodes"),
+        ({"nodes": "2-1"}, "--nodes 2-1: expected a number, or a range"),
+        ({"after": "1; rm"}, "--after '1; rm': expected the id of a job"),
+        ({"cluster": "testbde"}, "no such profile .did you mean 'testbed'"),
+    ],
+)
+def test_impossible_requests_are_refused_with_what_to_do(
+    testbed: Any, desk: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError if "partition" not in message else UserError, match=message):
+        desk.launch("refused", **changes)
+
+
+def test_a_refusal_by_slurm_leaves_nothing_to_trip_over(testbed: Any, desk: Any, clusters: Callable[..., str]) -> None:
+    with pytest.raises(UserError, match="sbatch: "):
+        desk.launch("refused-late", cluster=clusters(sbatch_options=["--licenses=none:1"]))
+    jobs = Path(desk.folder / "runs" / "refused-late" / "jobs")
+    assert not list(jobs.glob("0*"))
