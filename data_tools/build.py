@@ -12,6 +12,7 @@ Memory is bounded by one part of the input and one shard a worker. The bytes do 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -29,7 +30,7 @@ import numpy as np
 
 from data_tools.clean import digest, normalise
 from data_tools.progress import Progress, silent
-from data_tools.sources import PART_BYTES, Part, find_inputs, read_documents, split_parts
+from data_tools.sources import Part, find_inputs, read_documents, split_parts
 from data_tools.spill import KeyRange, Spill, SpillWriter
 from data_tools.tokenizer import ShardTokenizer, copy_tokenizer, load_tokenizer
 from data_tools.write import WriteTask, WrittenShard, file_facts, write_shard
@@ -65,6 +66,7 @@ class BuildOptions:
     deduplicate     drop exact duplicates (after normalisation)
     block_tokens    tokens of a block at most; longer documents are cut
     shard_blocks    blocks of a shard, about
+    part_bytes      text that a worker takes at a time; by default what suits the input
     """
 
     validation: float = 0.0
@@ -74,7 +76,7 @@ class BuildOptions:
     deduplicate: bool = True
     block_tokens: int = 65536
     shard_blocks: int = 512
-    part_bytes: int = PART_BYTES
+    part_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class _Encoded:
 
 def _encode(task: _EncodeTask) -> _Encoded:
     """Encode the documents of one part and spill them by split."""
-    tokenizer = load_tokenizer(task.tokenizer_dir)
+    tokenizer = _worker_tokenizer(task.tokenizer_dir)
     options = task.options
     dtype = np.dtype(f"<u{_token_bytes(tokenizer.vocab_size)}")
     writers = {name: SpillWriter(task.folder, f"{name}-{task.number:06d}", dtype) for name in SPLITS}
@@ -202,6 +204,11 @@ def _encode(task: _EncodeTask) -> _Encoded:
         too_short += len(texts) - len(kept)
     total = documents + too_short + without_tokens
     return _Encoded({name: writer.close() for name, writer in writers.items()}, total, too_short, without_tokens)
+
+
+@functools.cache
+def _worker_tokenizer(path: Path) -> ShardTokenizer:
+    return load_tokenizer(path)
 
 
 def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
@@ -294,7 +301,8 @@ def _run(
                 progress(stage, len(results), len(tasks))
         except BrokenProcessPool as error:
             raise DataError(
-                f"{stage}: a worker process died; if the machine was out of memory, use fewer --workers than {workers}"
+                f"{stage}: a worker process died; if memory ran out, use fewer --workers than {workers};"
+                " a script that calls this needs `if __name__ == '__main__':`"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

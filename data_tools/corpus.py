@@ -125,7 +125,7 @@ def _documents(files: list[tuple[str, Path]], workers: int, progress: Progress) 
                 progress("docstrings", done, len(chunks))
                 yield from found
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _source_files() -> list[tuple[str, Path]]:

@@ -1,9 +1,10 @@
 """Readers of every input format: files and folders in, documents out, one at a time.
 
 `.txt` holds documents apart by blank lines; `.jsonl` and `.jsonl.gz` one JSON object a line with the document
-under "text". A folder stands for all such files in it, at any depth, sorted by path. Large plain files are cut into
-`Part`s at document boundaries, so that several processes can read one file; which documents there are, and
-their order, does not depend on the cut. Everything is UTF-8; what is not gets a `DataError` naming file and byte.
+under "text". A folder stands for all such files in it, at any depth, sorted by path. Large files are cut into `Part`s,
+so that several processes can read one file: plain ones by bytes at document boundaries, compressed ones by taking turns
+at the lines. Together the parts have every document once. Everything is UTF-8; what is not gets a `DataError` naming
+file and byte.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from typing import IO, Any
 from electra_dist.errors import DataError
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz")
-#: Bytes of a `Part` of a plain file.
-PART_BYTES = 32 * 2**20
+#: Bounds of the size of a `Part`: below, starting is most of the work; above, so is memory.
+MIN_PART_BYTES, MAX_PART_BYTES = 2**20, 64 * 2**20
+#: Parts of one compressed file at most: each unpacks all of it.
+MAX_TURNS = 8
+_UNPACKED = 3  # bytes of text from one compressed byte, about
 _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class Part:
-    """The documents of `path` that start in bytes [start, end); a compressed file is one part.
+    """Some documents of `path`: those that start in bytes [start, end), and of these lines each `turns`-th from `turn`.
 
     `end` is None for "to the end of the file".
     """
@@ -34,12 +38,14 @@ class Part:
     path: Path
     start: int = 0
     end: int | None = None
+    turn: int = 0
+    turns: int = 1
 
     @property
     def text_bytes(self) -> int:
-        """About how many bytes of text lie in it (a compressed file is taken to unpack to three times its size)."""
+        """About how many bytes of text lie in it."""
         if _is_gzip(self.path):
-            return 3 * self.path.stat().st_size
+            return _UNPACKED * self.path.stat().st_size // self.turns
         return (self.path.stat().st_size if self.end is None else self.end) - self.start
 
 
@@ -78,16 +84,19 @@ def find_inputs(inputs: Sequence[Path]) -> list[Path]:
     return list(files)
 
 
-def split_parts(files: Sequence[Path], part_bytes: int = PART_BYTES) -> list[Part]:
-    """Cut plain files larger than `part_bytes` into parts; the parts of a file follow each other."""
+def split_parts(files: Sequence[Path], part_bytes: int | None = None) -> list[Part]:
+    """Cut files into parts of about `part_bytes` bytes of text; by default as many as keep dozens of workers busy."""
+    if part_bytes is None:
+        total = sum(Part(path).text_bytes for path in files)
+        part_bytes = max(MIN_PART_BYTES, min(MAX_PART_BYTES, total // 64))
     parts: list[Part] = []
     for path in files:
-        size = path.stat().st_size
-        if _is_gzip(path) or size <= part_bytes:
-            parts.append(Part(path))
-            continue
-        starts = [*range(0, size, part_bytes)]
-        parts.extend(Part(path, start, min(start + part_bytes, size)) for start in starts)
+        if _is_gzip(path):
+            turns = max(1, min(MAX_TURNS, -(-Part(path).text_bytes // part_bytes)))
+            parts.extend(Part(path, turn=turn, turns=turns) for turn in range(turns))
+        else:
+            size = path.stat().st_size
+            parts.extend(Part(path, start, min(start + part_bytes, size)) for start in range(0, size, part_bytes))
     return parts
 
 
@@ -130,11 +139,9 @@ def _decode(part: Part, offset: int, line: bytes) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        at = offset + error.start
-        with _open(part.path) as file:
-            number = file.read(offset).count(b"\n") + 1
+        where = f"{part.path}, line {_line_number(part.path, offset)}, byte {offset + error.start}"
         raise DataError(
-            f"{part.path}, line {number}, byte {at}: not UTF-8 (byte 0x{line[error.start]:02x});"
+            f"{where}: not UTF-8 (byte 0x{line[error.start]:02x});"
             " convert the file, for example with `iconv -f latin1 -t utf-8`"
         ) from error
 
@@ -146,7 +153,7 @@ def _read_txt(part: Part, file: IO[bytes]) -> Iterator[str]:
     skipping = part.start > 0 and not _after_blank_line(part, file)
     for offset, line in _lines(part, file):
         text = _decode(part, offset, line).rstrip("\r\n")
-        if not text.strip():
+        if not line.strip():
             if document:
                 yield "\n".join(document)
             document, skipping = [], False
@@ -177,9 +184,11 @@ def _after_blank_line(part: Part, file: IO[bytes]) -> bool:
 
 
 def _read_jsonl(part: Part, file: IO[bytes]) -> Iterator[str]:
-    for offset, line in _lines(part, file):
+    for number, (offset, line) in enumerate(_lines(part, file)):
         if part.end is not None and offset >= part.end:
             return
+        if number % part.turns != part.turn:
+            continue
         text = _decode(part, offset, line)
         if text.strip():
             yield _text_of(part, offset, text)
@@ -200,6 +209,15 @@ def _text_of(part: Part, offset: int, line: str) -> str:
 
 
 def _bad_line(part: Part, offset: int, problem: str) -> DataError:
-    with _open(part.path) as file:
-        number = file.read(offset).count(b"\n") + 1
-    return DataError(f"{part.path}, line {number}: {problem}")
+    return DataError(f"{part.path}, line {_line_number(part.path, offset)}: {problem}")
+
+
+def _line_number(path: Path, offset: int) -> int:
+    """Number, from 1, of the line that starts at `offset`."""
+    with _open(path) as file:
+        number = 1
+        while offset > 0:
+            chunk = file.read(min(offset, 2**20))
+            number += chunk.count(b"\n")
+            offset = offset - len(chunk) if chunk else 0
+        return number

@@ -105,7 +105,7 @@ def gather(
             continue
         start, length = int(found["start"][0]), int(found["length"].sum())
         ids.append(np.fromfile(spill.ids_path, dtype=dtype, count=length, offset=start * dtype.itemsize))
-        found["start"] += np.uint64(base) - np.uint64(start)  # wraps around to the right place
+        found["start"] = found["start"] - np.uint64(start) + np.uint64(base)
         base += length
         records.append(found)
     if not records:

@@ -78,7 +78,8 @@ def _write_tar(task: WriteTask, path: Path, documents: list[_Ids], counts: npt.N
     from webdataset.writer import TarWriter
 
     offsets, tokens, lengths = [], [], []
-    with path.open("wb") as file, TarWriter(file, encoder=False, user="", group="", mode=0o644, mtime=0.0) as writer:
+    # A whole mtime: a fractional one costs a PAX header of 1,024 bytes a file.
+    with path.open("wb") as file, TarWriter(file, encoder=False, user="", group="", mode=0o644, mtime=0) as writer:
         for number, block in enumerate(blocks(documents, task.block_tokens)):
             flat = np.concatenate(block)
             offsets.append(int(writer.tarstream.offset))

@@ -13,6 +13,7 @@ Letters: B rows, L row length, P masked slots a row.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -74,11 +75,19 @@ def masked_slots(mask_fraction: float, row_length: int) -> int:
     return math.ceil(Fraction(str(mask_fraction)) * row_length)
 
 
-def masked_counts(maskable: npt.NDArray[np.int64], mask_fraction: float, slots: int) -> npt.NDArray[np.int64]:
+def masked_counts(
+    maskable: npt.NDArray[np.int64], mask_fraction: float, row_length: int, slots: int
+) -> npt.NDArray[np.int64]:
     """How many tokens are masked in rows with `maskable` maskable ones: rounded half up, at least 1 of any."""
-    exact = np.floor(maskable * mask_fraction + 0.5).astype(np.int64)
-    counts: npt.NDArray[np.int64] = np.minimum(np.maximum(exact, np.minimum(maskable, 1)), slots)
-    return counts
+    counts: npt.NDArray[np.int64] = _counts_table(mask_fraction, row_length + 1)[maskable]
+    return np.minimum(counts, slots)
+
+
+@functools.lru_cache(maxsize=8)
+def _counts_table(mask_fraction: float, size: int) -> npt.NDArray[np.int64]:
+    """How many of 0, 1, ..., `size` - 1 maskable tokens are masked, in exact arithmetic."""
+    exact = Fraction(str(mask_fraction))
+    return np.array([max(math.floor(exact * n + Fraction(1, 2)), min(n, 1)) for n in range(size)], dtype=np.int64)
 
 
 def mask_rows(tokens: Int32, row_keys: UInt64, mask_fraction: float, mask_token_fraction: float) -> Masks:
@@ -86,7 +95,7 @@ def mask_rows(tokens: Int32, row_keys: UInt64, mask_fraction: float, mask_token_
     length = tokens.shape[1]
     slots = masked_slots(mask_fraction, length)
     maskable = (tokens > SPECIAL_TOKENS.mask) | (tokens == SPECIAL_TOKENS.unk)
-    counts = masked_counts(maskable.sum(axis=1), mask_fraction, slots)
+    counts = masked_counts(maskable.sum(axis=1), mask_fraction, length, slots)
     used = np.arange(slots) < counts[:, None]
     positions = _select(maskable, row_keys, slots)
     positions = np.sort(np.where(used, positions, length), axis=1)  # ascending, unused slots last

@@ -11,6 +11,7 @@ Letters: N tokens of a block, D documents of a block.
 from __future__ import annotations
 
 import bisect
+import functools
 import io
 import itertools
 import json
@@ -28,6 +29,8 @@ from electra_dist.errors import DataError
 
 TOKENS = "tokens.npy"
 LENGTHS = "lengths.npy"
+#: Indexes that a reader keeps; each is some 50 KB in memory.
+_INDEXES = 256
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class BlockReader:
         self._manifest = manifest
         self._shards = manifest.split(split).shards
         self._ends = list(itertools.accumulate(shard.blocks for shard in self._shards))
-        self._indexes: dict[int, ShardIndex] = {}
+        self._index = functools.lru_cache(maxsize=_INDEXES)(self._load_index)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -94,10 +97,8 @@ class BlockReader:
             raise _damaged(path, inside, problem)
         return found
 
-    def _index(self, shard: int) -> ShardIndex:
-        if shard not in self._indexes:
-            self._indexes[shard] = read_index(self._manifest.path, self._shards[shard])
-        return self._indexes[shard]
+    def _load_index(self, shard: int) -> ShardIndex:
+        return read_index(self._manifest.path, self._shards[shard])
 
     def _problem(self, block: Block, index: ShardIndex, inside: int) -> str | None:
         """What contradicts the index or the vocabulary, or None."""
