@@ -22,6 +22,7 @@ from launcher.slurm import Submission, prepare
 from launcher.status import RunStatus, find_run, log_file, read_log, status, stop
 
 ENDED = ("finished", "stopped", "cancelled", "failed", "unfinished")
+NASTY = 'it\'s; touch PWNED & $(touch PWNED) `touch PWNED` "%j %% ${HOME}" * #x'
 SLOW = {"step_seconds": 0.25}
 
 
@@ -84,6 +85,8 @@ def jobs(testbed: Any, desk: Any, clusters: Callable[..., str]) -> dict[str, Run
         "chain": desk.launch("chain", plan={"leave_at": 8}, nodes="1", chain=3),
         "sweep": desk.launch("sweep", nodes="1", sweep=("optim.lr=1e-3,5e-4",)),
     }
+    nasty = desk.folder / NASTY
+    started["nasty"] = type(desk)(nasty, desk.cluster).launch("nasty")
     running = {name: Running(submission) for name, submission in started.items()}
     _disturb(testbed, running)
     return running
@@ -106,6 +109,19 @@ def test_a_job_trains_to_the_end_with_one_rank_a_task_and_a_log_for_each(jobs: d
         assert f"rank {rank} of 2 on n" in log_file(job.run, rank).read_text()
     assert "2 ranks on" in log_file(job.run, None).read_text()
     assert "".join(read_log(log_file(job.run, 1), lines=1)).startswith("rank 1 of 2")
+
+
+def test_a_folder_with_a_nasty_name_is_only_a_name(jobs: dict[str, Running], desk: Any) -> None:
+    job = jobs["nasty"]
+    assert job.ended().state == "finished"
+    assert job.run.path == desk.folder / NASTY / "runs" / "nasty"
+    assert sorted(path.name for path in job.run.logs.iterdir()) == [
+        f"job-{job.job_id}-rank-0.log",
+        f"job-{job.job_id}-rank-1.log",
+        f"job-{job.job_id}.log",
+    ]
+    assert not list(desk.folder.glob("**/PWNED"))
+    assert not Path("PWNED").exists()
 
 
 def test_a_requeue_from_outside_goes_on_where_the_ranks_saved_and_is_not_repeated(jobs: dict[str, Running]) -> None:
