@@ -1,0 +1,188 @@
+"""The house keeps its plan: who may import whom, and a core that neither needs nor loads torch.
+
+The rules are those of docs/extend.md, "Who may import whom"; imports inside functions count as much as those at the top of a file.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("electra_dist", "data_tools", "launcher")
+
+#: The floors, from the top down. A unit is a module or a package with all that lies in it. A unit imports its own
+#: floor and the floors below.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("electra_dist.quickstart",),
+    ("electra_dist.cli", "electra_dist.commands"),
+    ("electra_dist.export", "electra_dist.export_check", "electra_dist.model_card", "electra_dist.report"),
+    ("electra_dist.train",),
+    ("data_tools", "launcher"),
+    ("electra_dist.data", "electra_dist.plan", "electra_dist.rundir"),
+    ("electra_dist.model",),
+    ("electra_dist.config", "electra_dist.presets", "electra_dist.batch", "electra_dist.errors"),
+)
+#: Imports that the floors would allow: the command line alone knows the tools, and `data` and `model` do not know
+#: each other.
+FORBIDDEN = (
+    ("electra_dist.export", "data_tools"),
+    ("electra_dist.export", "launcher"),
+    ("electra_dist.export_check", "data_tools"),
+    ("electra_dist.report", "data_tools"),
+    ("electra_dist.report", "launcher"),
+    ("electra_dist.train", "data_tools"),
+    ("electra_dist.train", "launcher"),
+    ("data_tools", "launcher"),
+    ("launcher", "data_tools"),
+    ("electra_dist.data", "electra_dist.model"),
+)
+#: Never imported by the core, not even inside a function.
+TORCH_FREE = (
+    "data_tools",
+    "launcher",
+    "electra_dist.config",
+    "electra_dist.presets",
+    "electra_dist.errors",
+    "electra_dist.batch",
+    "electra_dist.data",
+    "electra_dist.plan",
+    "electra_dist.rundir",
+)
+#: What the extras `train` and `hf` install, and what only comes with it.
+EXTRAS = ("torch", "deepspeed", "transformers", "wandb", "matplotlib", "triton")
+#: Slow to import; a command that only looks at a run or a queue has no use for them.
+HEAVY = (*EXTRAS, "numpy", "webdataset", "tokenizers", "sentencepiece", "safetensors")
+
+
+def source_files() -> dict[str, Path]:
+    """Module name -> file, of all three packages."""
+    modules = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return modules
+
+
+MODULES = source_files()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, anywhere in it; `from a import b` gives `a.b` where that is a module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write the full name"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else str(node.module)
+
+
+def within(module: str, unit: str) -> bool:
+    return module == unit or module.startswith(unit + ".")
+
+
+def unit_of(module: str) -> str:
+    found = [unit for floor in FLOORS for unit in floor if within(module, unit)]
+    assert found, f"{module} has no place in the house: add it to FLOORS here and to docs/extend.md"
+    return found[0]
+
+
+def own_imports(module: str) -> set[str]:
+    """The modules of this project that `module` imports, without the empty package `electra_dist` itself."""
+    return {name for name in imports(MODULES[module]) if name.split(".")[0] in PACKAGES and name != "electra_dist"}
+
+
+RESIDENTS = [module for module in MODULES if module != "electra_dist"]
+EDGES = sorted({(module, target) for module in RESIDENTS for target in own_imports(module)})
+
+
+def test_every_module_imports_its_own_floor_and_those_below_only() -> None:
+    level = {unit: number for number, floor in enumerate(FLOORS) for unit in floor}
+    wrong = [edge for edge in EDGES if level[unit_of(edge[0])] > level[unit_of(edge[1])]]
+    assert not wrong
+
+
+def test_neighbours_that_must_not_know_each_other_do_not() -> None:
+    wrong = [(m, t) for m, t in EDGES for above, below in FORBIDDEN if within(m, above) and within(t, below)]
+    assert not wrong
+
+
+def test_nothing_but_the_command_line_imports_the_launcher_or_the_data_tools() -> None:
+    top = ("electra_dist.cli", "electra_dist.commands", "electra_dist.quickstart")
+    for tool in ("launcher", "data_tools"):
+        users = {m for m, t in EDGES if within(t, tool) and not within(m, tool)}
+        assert all(any(within(user, allowed) for allowed in top) for user in users), users
+
+
+def test_there_are_no_circles() -> None:
+    graph = {module: {t for m, t in EDGES if m == module and t != module} for module in RESIDENTS}
+    while leaves := {module for module, targets in graph.items() if not targets}:
+        graph = {module: targets - leaves for module, targets in graph.items() if module not in leaves}
+    assert not graph, f"in a circle, or above one: {sorted(graph)}"
+
+
+def test_the_core_names_torch_nowhere() -> None:
+    core = [module for module in RESIDENTS if any(within(module, unit) for unit in TORCH_FREE)]
+    wrong = [(m, t) for m in core for t in imports(MODULES[m]) if t.split(".")[0] in EXTRAS]
+    assert not wrong
+
+
+def run_python(code: str) -> str:
+    """Standard output of `code` in a fresh interpreter, in the repository root."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+BLOCK = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {EXTRAS!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}} (a machine without the extras)", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def test_the_core_and_its_commands_work_where_the_extras_are_not_installed() -> None:
+    core = [module for module in RESIDENTS if any(within(module, unit) for unit in TORCH_FREE)]
+    code = f"""{BLOCK}
+import importlib
+for name in {core!r}:
+    importlib.import_module(name)
+from electra_dist.cli import main
+assert main(["config", "show", "configs/quickstart.yaml"]) == 0
+"""
+    assert "quickstart" in run_python(code)
+
+
+@pytest.mark.parametrize("imported", ["launcher", "electra_dist.cli"])
+def test_what_a_login_node_starts_loads_nothing_heavy(imported: str) -> None:
+    """The reason why `electra-dist launch` starts at once; wall time would be a test of how busy the machine is."""
+    names = [m for m in RESIDENTS if within(m, imported)] if imported == "launcher" else [imported]
+    code = f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\nprint(*sys.modules)"
+    loaded = {name.split(".")[0] for name in run_python(code).split()}
+    assert not loaded & set(HEAVY)
+
+
+def test_help_of_every_command_loads_nothing_heavy() -> None:
+    code = """
+import contextlib, io, sys
+from electra_dist.cli import build_parser
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    build_parser().parse_args(["launch", "local", "--help"])
+print(*sys.modules)
+"""
+    loaded = {name.split(".")[0] for name in run_python(code).split()}
+    assert not loaded & {*HEAVY, "pydantic", "yaml", "rich"}
