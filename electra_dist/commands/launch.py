@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from electra_dist.commands.parsers import Subparsers, add_command, add_config, add_group
+from electra_dist.commands.parsers import Subparsers, add_command, add_config, add_group, add_json, print_json
 
 
 def add(subparsers: Subparsers) -> None:
@@ -25,6 +25,35 @@ def add(subparsers: Subparsers) -> None:
     )
     add_config(local)
     local.add_argument("--processes", type=int, required=True, metavar="N", help="ranks to start")
+    _add_slurm(group)
+
+
+def _add_slurm(group: Subparsers) -> None:
+    slurm = add_command(
+        group,
+        "slurm",
+        _slurm,
+        "Submit a run to Slurm: checks everything first, writes the job script, prints the next commands",
+        """
+        electra-dist launch slurm configs/base.yaml --cluster gpu-gres --nodes 4 --dry-run
+        electra-dist launch slurm configs/base.yaml --cluster mine --nodes 1-4 run.name=base-2
+        electra-dist launch slurm configs/base.yaml --cluster mine --nodes 2 --chain 5
+        electra-dist launch slurm configs/base.yaml --cluster mine --array optim.lr=2e-4,5e-4
+        """,
+    )
+    add_config(slurm)
+    slurm.add_argument("--cluster", required=True, metavar="NAME", help="cluster profile: a name or a path of one")
+    slurm.add_argument("--nodes", default="1", metavar="N|A-B", help="nodes, or a range (default: %(default)s)")
+    slurm.add_argument("--time", metavar="LIMIT", help="time limit, in place of the profile's")
+    slurm.add_argument("--chain", type=int, default=1, metavar="K", help="K jobs, each going on where the last stopped")
+    slurm.add_argument(
+        "--array", action="append", default=[], metavar="key.sub=A,B", help="one run a value; may be given again"
+    )
+    slurm.add_argument("--exclude", metavar="NODES", help="nodes to stay away from")
+    slurm.add_argument("--after", metavar="JOB", help="start when this job has ended")
+    slurm.add_argument("--torchrun", action="store_true", help="start the ranks by torchrun instead of one task each")
+    slurm.add_argument("--dry-run", action="store_true", help="print the job script, touch nothing")
+    add_json(slurm)
 
 
 def _local(arguments: argparse.Namespace) -> int:
@@ -38,3 +67,30 @@ def _local(arguments: argparse.Namespace) -> int:
     if arguments.debug:
         command.append("--debug")
     return launch_local(command, arguments.processes, RunDir(resolved.run.path).logs)
+
+
+def _slurm(arguments: argparse.Namespace) -> int:
+    from launcher.slurm import Request, prepare, submit
+
+    request = Request(
+        cluster=arguments.cluster,
+        nodes=arguments.nodes,
+        time_limit=arguments.time,
+        chain=arguments.chain,
+        sweep=tuple(arguments.array),
+        exclude=arguments.exclude,
+        after=arguments.after,
+        torchrun=arguments.torchrun,
+    )
+    launch = prepare(arguments.config, arguments.overrides, request, dry_run=arguments.dry_run)
+    if arguments.dry_run:
+        print(launch.script, end="")
+        return 0
+    submission = submit(launch)
+    if arguments.json:
+        runs = [str(path) for path in submission.runs]
+        print_json({"job_ids": submission.job_ids, "script": str(submission.script), "runs": runs})
+        return 0
+    print(f"submitted job {', '.join(submission.job_ids)}: {submission.script}")
+    print("\n".join(submission.next_commands))
+    return 0

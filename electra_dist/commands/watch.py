@@ -1,0 +1,124 @@
+"""`electra-dist status`, `logs` and `stop`: what a run does, from a login node and without torch."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from electra_dist.commands.parsers import Subparsers, add_command, add_json, print_json
+
+if TYPE_CHECKING:
+    from launcher.status import RunStatus
+
+
+def add(subparsers: Subparsers) -> None:
+    """Register the subcommands."""
+    status = add_command(
+        subparsers,
+        "status",
+        _status,
+        "Say what a run does: state, step, losses, speed, time left, last checkpoint, restarts, why it waits",
+        """
+        electra-dist status runs/base
+        electra-dist status 123456 --json
+        """,
+    )
+    _add_target(status)
+    add_json(status)
+    logs = add_command(
+        subparsers,
+        "logs",
+        _logs,
+        "Print the log of a rank, or of the job script",
+        """
+        electra-dist logs runs/base --follow
+        electra-dist logs runs/base --rank 3 --lines 50
+        electra-dist logs 123456 --script
+        """,
+    )
+    _add_target(logs)
+    logs.add_argument("--rank", type=int, default=0, metavar="R", help="default: %(default)s")
+    logs.add_argument("--script", action="store_true", help="the log of the job script instead of a rank's")
+    logs.add_argument("--lines", type=int, metavar="N", help="the last N lines (default: all)")
+    logs.add_argument("--follow", action="store_true", help="go on printing what is written")
+    add_json(logs)
+    stop = add_command(
+        subparsers,
+        "stop",
+        _stop,
+        "End a run for good: its jobs save at their next step and are not requeued",
+        """
+        electra-dist stop runs/base
+        """,
+    )
+    _add_target(stop)
+    add_json(stop)
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="RUN|JOB", help="run directory, or id of a Slurm job")
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from launcher.status import find_run, status
+
+    found = status(find_run(arguments.target))
+    if arguments.json:
+        print_json(asdict(found))
+    else:
+        for name, value in _lines(found):
+            print(f"{name + ':':<16}{value}")
+    return 0
+
+
+def _lines(found: RunStatus) -> list[tuple[str, str]]:
+    """What is known, in words; what is not is left out."""
+    state = found.state + (f" ({found.why})" if found.why else "")
+    lines = [("run", found.run), ("state", state)]
+    if found.job_id:
+        lines.append(("job", f"{found.job_id}{' on ' + found.nodes if found.nodes else ''}"))
+    if found.starts_at:
+        lines.append(("starts", found.starts_at))
+    if found.time_left:
+        lines.append(("time slot left", found.time_left))
+    if found.step is not None:
+        lines.append(("step", f"{found.step:,}{f' of {found.steps:,}' if found.steps else ''}"))
+    if found.generator_loss is not None and found.discriminator_loss is not None:
+        lines.append(("losses", f"generator {found.generator_loss:.3f}, discriminator {found.discriminator_loss:.4f}"))
+    if found.real_tokens_per_s is not None:
+        lines.append(("speed", f"{found.real_tokens_per_s:,.0f} real tokens/s"))
+    if found.seconds_left is not None:
+        lines.append(("training left", f"{found.seconds_left / 3600:.1f} hours"))
+    if found.last_checkpoint is not None:
+        lines.append(("checkpoint", f"step {found.last_checkpoint:,}"))
+    lines.append(("restarts", str(found.restarts)))
+    if found.log:
+        lines.append(("log", found.log))
+    return lines
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from launcher.status import find_run, log_file, read_log
+
+    path = log_file(find_run(arguments.target), None if arguments.script else arguments.rank)
+    if arguments.json:
+        print_json({"log": str(path), "text": "".join(read_log(path, arguments.lines))})
+        return 0
+    for text in read_log(path, arguments.lines, arguments.follow):
+        print(text, end="", flush=True)
+    return 0
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    from launcher.status import find_run, stop
+
+    result = stop(find_run(arguments.target))
+    if arguments.json:
+        print_json(asdict(result))
+        return 0
+    if result.told:
+        print(f"told to save and end: job {', '.join(result.told)}")
+    if result.cancelled:
+        print(f"taken out of the queue: job {', '.join(result.cancelled)}")
+    return 0
