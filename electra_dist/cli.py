@@ -24,8 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="electra-dist",
         description="Pre-train ELECTRA encoders with DeepSpeed ZeRO-3, from raw text to exported weights.",
-        epilog="in the order of the work: data, train (or launch, status, logs, stop), report, export. COMMAND --help has"
-        " examples.",
+        epilog="The order of the work: data, train (or launch, status, logs, stop), report, export."
+        " COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {metadata.version('electra-dist')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
