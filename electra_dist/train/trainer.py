@@ -129,7 +129,7 @@ class Trainer:
 
     def _logged(self) -> Metrics:
         """Means over the steps since the last logged one; closes the window."""
-        sums, timed = self.window.reduced(self.world), self.window.timed_steps
+        sums, timed, norms = self.window.reduced(self.world), self.window.timed_steps, self.window.norms
         self.window.clear()
         seconds = max(self._watch.lap(), 1e-9)
         self.real_tokens += int(sums.values["real_count"])
@@ -139,6 +139,7 @@ class Trainer:
             "step": self.done,
             **sums.losses(),
             "optim/lr": factor * self.config.optim.lr,
+            **norms,
             "optim/skipped_steps": int(sums.values["skipped"]),
             "speed/real_tokens_per_s": sums.values["real_count"] * speed,
             "speed/mfu": sums.flops(self.config, self.manifest.vocab_size) * speed / self._peak_flops,

@@ -43,6 +43,7 @@ class Window:
         self._scalars = torch.zeros(len(_SCALARS), dtype=torch.float64, device=device)
         self._skipped = torch.zeros(1, dtype=torch.float64, device=device)
         self._histogram = torch.zeros(2, BINS, dtype=torch.float64, device=device)
+        self._norms = torch.zeros(2, device=device)
 
     def add(self, totals: StepTotals, micro_batches: tuple[MicroBatch, ...]) -> None:
         """Add one step; nothing here waits for the device."""
@@ -51,11 +52,18 @@ class Window:
         self._scalars += torch.stack([getattr(totals, name).double() for name in _SCALARS])
         self._skipped += totals.skipped.double()
         self._histogram += totals.histogram
+        self._norms = torch.stack([totals.generator_norm, totals.discriminator_norm])
 
     @property
     def timed_steps(self) -> int:
         """Steps of this window that this process itself trained."""
         return self.steps - self._restored_steps
+
+    @property
+    def norms(self) -> Metrics:
+        """Gradient norms of the last step, before clipping."""
+        generator, discriminator = self._norms.tolist()
+        return {"optim/generator_grad_norm": generator, "optim/discriminator_grad_norm": discriminator}
 
     def reduced(self, world: World) -> Sums:
         """The sums over all ranks; every rank must call it."""
