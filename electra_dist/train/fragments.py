@@ -83,7 +83,11 @@ def _mapped(engine: Engine, name: str, p: Any, rank: int) -> Fragment | None:
     mapping = p._hp_mapping
     if mapping is None:
         return None
-    tensors = {kind: mapping.get_hp_fragment(None if kind == "weight" else kind) for kind in KINDS}
+    # The mapping's own links to the moments are empty for all parameter groups but the first (deepspeed 0.19.8).
+    flat = list(_stepped_tensors(engine))[mapping.param_group_index]
+    address, state = mapping.hp_fragment_address, _base_optimizer(engine).state[flat]
+    held = {"weight": flat.data} | {kind: state[kind] for kind in _MOMENTS}
+    tensors = {kind: tensor.narrow(0, address.start, address.numel) for kind, tensor in held.items()}
     return Fragment(name, tuple(p.shape), int(mapping.lp_fragment_address.start), tensors)
 
 
@@ -130,8 +134,6 @@ def _ensure_state(engine: Engine) -> None:
                 "exp_avg": torch.zeros_like(tensor, requires_grad=False),
                 "exp_avg_sq": torch.zeros_like(tensor, requires_grad=False),
             }
-    if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):
-        engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
 @torch.no_grad()
