@@ -1,0 +1,132 @@
+"""Real training as Slurm jobs: two nodes, ZeRO-3, interrupted like at a time limit, the same losses as without."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from electra_dist.rundir import RunDir
+from launcher.records import events
+from launcher.slurm import Request, Submission, prepare, submit
+from launcher.status import find_run, status, stop
+
+NETWORKS = {
+    "embedding_size": 32,
+    "generator": {"layers": 1, "hidden_size": 16, "heads": 1, "ffn_size": 32},
+    "discriminator": {"layers": 2, "hidden_size": 32, "heads": 2, "ffn_size": 64},
+    "max_positions": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def launch(
+    testbed: Any, tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path, clusters: Callable[..., str]
+) -> Callable[..., Submission]:
+    """Submits a training run of the tiny model on two nodes."""
+    folder = tmp_path_factory.mktemp("train")
+    content = {
+        "run": {"dir": str(folder / "runs"), "name": "r"},
+        "data": {"shards": str(tiny_shards), "row_length": 64, "streams": 4},
+        "model": NETWORKS,
+        "train": {"steps": 12, "global_rows": 4, "micro_rows": 1},
+        "optim": {"lr": 1e-3, "warmup_steps": 2},
+        "zero": {"stage": 3, "persistence_threshold": 0},
+        "precision": {"mode": "fp32"},
+        "checkpoint": {"every": 1000},
+        "validation": {"every": 0},
+        "tracking": {"every": 1, "wandb": "offline"},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+
+    def start(name: str, *overrides: str, **changes: Any) -> Submission:
+        given = {"cluster": clusters(straggler_seconds=30), "nodes": "2"} | changes
+        return submit(prepare(folder / "config.yaml", [f"run.name={name}", *overrides], Request(**given)))
+
+    return start
+
+
+def until(run: RunDir, condition: Callable[[], Any], seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        logs = "\n".join(path.read_text()[-3000:] for path in sorted(run.logs.glob("*.log")))
+        assert time.monotonic() < deadline, f"{status(run)}\n{logs}"
+        assert status(run).state in ("waiting", "running", "ending"), f"{status(run)}\n{logs}"
+        time.sleep(0.2)
+
+
+def last_step(run: RunDir) -> int:
+    return max((row["step"] for row in run.read_metrics()), default=0)
+
+
+def losses(run: RunDir) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in row.items() if key == "step" or key.startswith("loss/")}
+        for row in run.read_metrics()
+        if "loss/generator" in row
+    ]
+
+
+def end_of(run: RunDir) -> str:
+    try:
+        until(run, lambda: status(run).state == "finished")
+    except AssertionError:
+        if status(run).state != "finished":
+            raise
+    return status(run).state
+
+
+def test_an_interrupted_job_gives_the_losses_of_one_that_was_not(
+    testbed: Any, launch: Callable[..., Submission]
+) -> None:
+    steps = "train.steps=24"
+    interrupted, straight = launch("interrupted", steps), launch("straight", steps)
+    run, other = RunDir(interrupted.runs[0]), RunDir(straight.runs[0])
+    until(run, lambda: last_step(run) >= 3)
+    # what Slurm does ahead of the time limit
+    testbed.run("scancel", "--batch", "--signal=USR1", interrupted.job_ids[0])
+    assert end_of(run) == "finished"
+    assert end_of(other) == "finished"
+    assert [event.kind for event in events(run, "001")] == ["start", "signal", "requeue", "start", "finished"]
+    assert [row["step"] for row in losses(run)] == list(range(1, 25))
+    assert losses(run) == losses(other)
+    facts = json.loads(run.facts.read_text())
+    assert [start["world_size"] for start in facts["starts"]] == [2, 2]
+    offline = [path.name.rsplit("-", 1)[1] for path in (run.path / "wandb").glob("offline-run-*")]
+    assert set(offline) == {facts["wandb_id"]}
+
+
+def test_status_logs_and_stop_work_on_live_training(launch: Callable[..., Submission]) -> None:
+    submission = launch("live", "train.steps=100000")
+    run = find_run(submission.job_ids[0])
+    until(run, lambda: last_step(run) >= 3)
+    now = status(run)
+    assert (now.state, now.steps) == ("running", 100000)
+    assert now.real_tokens_per_s
+    assert now.seconds_left
+    stop(run)
+    deadline = time.monotonic() + 60
+    while status(run).state != "stopped":
+        assert time.monotonic() < deadline, status(run)
+        time.sleep(0.2)
+    assert run.complete_checkpoints() == [last_step(run)]
+
+
+@pytest.mark.full
+def test_torchrun_starts_the_ranks_and_hears_the_signal(launch: Callable[..., Submission], testbed: Any) -> None:
+    submission = launch("torchrun", "train.steps=100000", torchrun=True)
+    run = RunDir(submission.runs[0])
+    until(run, lambda: last_step(run) >= 3)
+    stop(run)
+    deadline = time.monotonic() + 90
+    while status(run).state != "stopped":
+        assert time.monotonic() < deadline, status(run)
+        time.sleep(0.2)
+    assert run.complete_checkpoints() == [last_step(run)]
+    assert sys.executable in (run.jobs / "001.sbatch").read_text()
