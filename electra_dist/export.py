@@ -40,7 +40,7 @@ from electra_dist.model.huggingface import (
     hf_config,
 )
 from electra_dist.model_card import model_card
-from electra_dist.rundir import RunDir, write_json
+from electra_dist.rundir import RunDir, open_to_readers, write_json
 from electra_dist.train.checkpoint_format import read_network
 
 #: The file that marks a folder as an export of ours.
@@ -215,6 +215,7 @@ def _write_model(folder: Path, state: Mapping[str, Tensor], config: dict[str, An
 
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    open_to_readers(folder / WEIGHTS)
     write_json(folder / "config.json", config)
 
 

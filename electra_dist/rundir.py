@@ -101,6 +101,14 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def open_to_readers(path: Path) -> None:
+    """Give `path` the permissions that any new file gets here; safetensors makes its files private to their owner."""
+    probe = path.with_name(f".{path.name}.{os.getpid()}.mode")
+    probe.touch()
+    path.chmod(probe.stat().st_mode)
+    probe.unlink()
+
+
 def write_json(path: Path, content: Any) -> None:
     """`write_atomically` of indented JSON."""
     write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from electra_dist.config import Network
 from electra_dist.errors import CheckpointError
+from electra_dist.rundir import open_to_readers
 
 VERSION = 1
 MANIFEST, COMPLETE, TRAINER = "manifest.json", "COMPLETE", "trainer.json"
@@ -99,6 +100,7 @@ def file_entry(path: Path) -> FileEntry:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
     """Write flat fp32 tensors to a safetensors file, flushed to the disk."""
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    open_to_readers(path)
     sync(path)
     return file_entry(path)
 
