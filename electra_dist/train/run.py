@@ -29,7 +29,7 @@ from electra_dist.train.distributed import (
     together,
 )
 from electra_dist.train.engines import Engines, build_engines, check_engines
-from electra_dist.train.progress import human_count, say
+from electra_dist.train.progress import human_count, say, warn
 from electra_dist.train.start import open_run
 from electra_dist.train.tracking import Tracker, cut_back
 from electra_dist.train.trainer import Outcome, Trainer
@@ -86,6 +86,12 @@ def _checked_data(config: Config, world: World) -> Manifest:
     check_vocabulary(config, manifest)
     if world.is_main:
         manifest.check_files(config.data.verify)
+        blocks, streams = manifest.facts.train.blocks, config.data.streams or 1
+        if streams > blocks:
+            warn(
+                f"data.streams = {streams} is more than the {blocks} blocks of {manifest.path}: some streams begin in a"
+                f" later epoch; a divisor of train.global_rows up to {blocks} keeps epochs apart"
+            )
     return manifest
 
 
