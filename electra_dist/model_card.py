@@ -23,7 +23,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("{path}")
 model = AutoModelForMaskedLM.from_pretrained("{path}")
 ids = tokenizer("The chef cooked the meal.", return_tensors="pt")
-ids["input_ids"][0, 3] = tokenizer.mask_token_id
+ids["input_ids"][0, 3] = tokenizer.mask_token_id  # a literal [MASK] in the text stays text
 best = model(**ids).logits[0, 3].argmax()
 """,
 }
