@@ -1,6 +1,6 @@
-"""What a configuration costs, from its sizes alone: parameters and floating-point operations.
+"""Parameters and floating-point operations of a configuration, from its sizes alone.
 
-Pure arithmetic, no torch: a login node can ask. Only work that a step needs is counted: true document lengths in
+Only work that a step needs is counted: true document lengths in
 attention, no padding, and the generator's vocabulary projection at the masked positions only.
 
 Letters: H hidden, F feed-forward, E embedding, V vocabulary, P positions.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from electra_dist.config import NETWORKS, Config, NetworkConfig
+from electra_dist.config import NETWORKS, Config, Network, NetworkConfig
 
 #: A backward pass costs two forward passes: gradients of the inputs and of the weights.
 FORWARD_AND_BACKWARD = 3
@@ -47,6 +47,10 @@ class ParameterCount:
     @property
     def total(self) -> int:
         return self.generator + self.discriminator
+
+    def of(self, network: Network) -> int:
+        """Parameters that the engine of `network` owns."""
+        return self.generator if network == "generator" else self.discriminator
 
 
 def parameters(config: Config, vocab_size: int) -> ParameterCount:

@@ -1,0 +1,40 @@
+"""What a configuration costs, before anything runs: parameters, operations, memory, time, network. Pure arithmetic.
+
+No torch: a login node can ask. `sizes` counts parameters and floating-point operations, `activations` what a
+micro-batch keeps for its backward, `memory` what lies in a rank's memory and when it is most, `estimate` puts them
+together for a number of nodes and a kind of GPU (`devices`).
+"""
+
+from electra_dist.plan.activations import Surroundings
+from electra_dist.plan.devices import DEVICES, Device, find_device
+from electra_dist.plan.estimate import NETWORK_GBIT, UTILISATION, Plan, StagePlan, network_bytes, plan_run
+from electra_dist.plan.memory import MemoryPlan, plan_memory
+from electra_dist.plan.sizes import (
+    FORWARD_AND_BACKWARD,
+    ParameterCount,
+    embedding_parameters,
+    encoder_parameters,
+    parameters,
+    step_flops,
+)
+
+__all__ = [
+    "DEVICES",
+    "FORWARD_AND_BACKWARD",
+    "NETWORK_GBIT",
+    "UTILISATION",
+    "Device",
+    "MemoryPlan",
+    "ParameterCount",
+    "Plan",
+    "StagePlan",
+    "Surroundings",
+    "embedding_parameters",
+    "encoder_parameters",
+    "find_device",
+    "network_bytes",
+    "parameters",
+    "plan_memory",
+    "plan_run",
+    "step_flops",
+]

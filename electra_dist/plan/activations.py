@@ -1,0 +1,191 @@
+"""What one micro-batch keeps between forward and backward: every tensor that autograd saves, by name.
+
+Comes in: sizes, and what the machine runs (`Surroundings`). Goes out: lists of (name, bytes) for the generator, the
+discriminator and what passes between them, and the temporaries of the backward of one layer. Counted for eager
+execution, operation by operation; a compiled layer keeps no more.
+
+Letters: B rows, L row length, T = B x L tokens, M masked slots, H hidden, F feed-forward, E embedding, A heads,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, NamedTuple
+
+from electra_dist.config import Config, Network, PrecisionMode
+
+BYTES: dict[PrecisionMode, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
+INT64, FP32, BOOL = 8, 4, 1
+#: Logits that the chunked head of the generator holds at a time on CPU, and the smallest chunk (`model.head`).
+HEAD_CHUNK_LOGITS, HEAD_SMALLEST_CHUNK = 2**20, 256
+
+
+class Saved(NamedTuple):
+    """One saved tensor, or several alike."""
+
+    name: str
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What decides which tensors an operation saves.
+
+    device     where the tensors lie
+    attention  the backend: sdpa, varlen or triton
+    """
+
+    device: Literal["cpu", "cuda"]
+    attention: Literal["sdpa", "varlen", "triton"]
+
+    @property
+    def mask_bytes(self) -> int | None:
+        """Bytes an element of a saved dropout mask; None: as wide as what is dropped (CPU)."""
+        return BOOL if self.device == "cuda" else None
+
+
+def total(saved: Iterable[Saved]) -> float:
+    """Bytes of all of them."""
+    return sum(tensor.bytes for tensor in saved)
+
+
+class MicroBatchSizes(NamedTuple):
+    """B, L, T and M of one micro-batch of a configuration."""
+
+    rows: int
+    length: int
+    tokens: int
+    masked: int
+
+
+def micro_batch_sizes(config: Config) -> MicroBatchSizes:
+    """Static shapes of one micro-batch (DESIGN D4)."""
+    rows, length = config.train.micro_rows, config.data.row_length
+    slots = math.ceil(Fraction(str(config.data.mask_fraction)) * length)
+    return MicroBatchSizes(rows, length, rows * length, rows * slots)
+
+
+def layer_saved(config: Config, network: Network, around: Surroundings) -> list[Saved]:
+    """What one encoder layer saves, without checkpointing; its input is its predecessor's output, counted there."""
+    size, model, sizes = micro_batch_sizes(config), config.model, config.network(network)
+    b = BYTES[config.precision_mode(network)]
+    hidden, ffn = size.tokens * sizes.hidden_size * b, size.tokens * sizes.ffn_size * b
+    statistics = 2 * size.tokens * (b if around.device == "cpu" else FP32)  # mean and reciprocal deviation
+    saved = attention_saved(config, network, around)
+    saved += [
+        Saved("attention output + residual, read by LayerNorm", hidden),
+        Saved("LayerNorm after attention", hidden + statistics),
+        Saved("feed-forward in, read by GELU", ffn),
+        Saved("GELU, read by feed-forward out", ffn),
+        Saved("feed-forward out + residual, read by LayerNorm", hidden),
+        Saved("LayerNorm after feed-forward", hidden + statistics),
+    ]
+    if model.dropout:
+        mask = hidden if around.mask_bytes is None else hidden / b * around.mask_bytes
+        saved += [Saved("dropout masks", 2 * mask)]
+    return saved
+
+
+def attention_saved(config: Config, network: Network, around: Surroundings) -> list[Saved]:
+    """What the attention of one layer saves, query, key and value included."""
+    size, sizes = micro_batch_sizes(config), config.network(network)
+    b = BYTES[config.precision_mode(network)]
+    hidden = size.tokens * sizes.hidden_size * b
+    if config.model.attention_dropout:
+        # PyTorch's composite implementation: scaled copies of query and key; with several heads, the batched product
+        # wants each of them, the values and the output contiguous, and the projection's own output is let go.
+        copies = 4 if sizes.heads > 1 else 6
+        scores = size.rows * sizes.heads * size.length**2 * b
+        mask = scores if around.mask_bytes is None else scores / b * around.mask_bytes
+        return [
+            Saved("query, key, value and attended values, contiguous", copies * hidden),
+            Saved("softmax", scores),
+            Saved("attention dropout mask", mask),
+            Saved("softmax after dropout", scores),
+        ]
+    saved = [
+        Saved("query, key and value", 3 * hidden),
+        Saved("attended values", hidden),
+        Saved("log-sum-exp", size.tokens * sizes.heads * FP32),
+    ]
+    if around.attention == "sdpa":
+        saved.append(Saved("additive block mask", size.rows * size.length**2 * b))
+    return saved
+
+
+def encoder_saved(config: Config, network: Network, around: Surroundings) -> list[Saved]:
+    """What the encoder of `network` saves: projection and layers."""
+    size, sizes = micro_batch_sizes(config), config.network(network)
+    b, embedding = BYTES[config.precision_mode(network)], config.model.embedding_size
+    saved = []
+    if config.model.dropout:
+        width = b if around.mask_bytes is None else around.mask_bytes
+        saved.append(Saved("embedding dropout and its mask", size.tokens * embedding * (b + width)))
+    if embedding != sizes.hidden_size:
+        saved.append(Saved("embedding projection", size.tokens * sizes.hidden_size * b))
+    if around.attention == "sdpa":
+        saved.append(Saved("block mask", size.rows * size.length**2 * BOOL))
+    layer = total(layer_saved(config, network, around))
+    if config.train.activation_checkpointing:
+        layer = size.tokens * sizes.hidden_size * b  # its output alone, the input of the next
+    saved.append(Saved(f"{sizes.layers} layers", sizes.layers * layer))
+    return saved
+
+
+def generator_saved(config: Config, around: Surroundings) -> list[Saved]:
+    """The generator: embeddings of the masked rows, encoder, head on the masked slots, embeddings that it shares."""
+    size, embedding = micro_batch_sizes(config), config.model.embedding_size
+    b, hidden = BYTES[config.precision_mode("generator")], config.model.generator.hidden_size
+    saved = [Saved("embedding sum and LayerNorm", 2 * size.tokens * embedding * b)]
+    saved += encoder_saved(config, "generator", around)
+    saved.append(Saved("masked positions: gather, dense, GELU, LayerNorm", size.masked * (hidden + 3 * embedding) * b))
+    if config.model.embedding_sharing == "shared":
+        saved.append(Saved("shared embeddings: sum and LayerNorm", 2 * size.tokens * embedding * b))
+    elif config.model.embedding_sharing == "disentangled":
+        saved.append(Saved("shared embedding sum", size.tokens * embedding * b))
+    saved.append(Saved("batch: ids, positions, labels", size.tokens * (4 * INT64 + 3 * FP32)))
+    return saved
+
+
+def discriminator_saved(config: Config, around: Surroundings) -> list[Saved]:
+    """The discriminator: encoder and head, and embeddings of its own where it has them."""
+    size, embedding = micro_batch_sizes(config), config.model.embedding_size
+    b, hidden = BYTES[config.precision_mode("discriminator")], config.model.discriminator.hidden_size
+    saved = encoder_saved(config, "discriminator", around)
+    if config.model.embedding_sharing != "shared":
+        saved.append(Saved("embedding sum and LayerNorm", 2 * size.tokens * embedding * b))
+    saved.append(Saved("head: dense and GELU", 2 * size.tokens * hidden * b))
+    return saved
+
+
+def backward_temporaries(config: Config, network: Network, around: Surroundings) -> float:
+    """Bytes by which the backward of the last layer rises above what was saved.
+
+    Entering it, the head's saved tensors are gone and the gradient of the layer's output is there; at its highest, in
+    the feed-forward's product, it holds the gradients of the residual (H) and of GELU (F) as well, and has let go of
+    the last LayerNorm's input and output. With checkpointing, the layer's own tensors are there once more.
+    """
+    size, sizes = micro_batch_sizes(config), config.network(network)
+    b = BYTES[config.precision_mode(network)]
+    hidden, ffn = size.tokens * sizes.hidden_size * b, size.tokens * sizes.ffn_size * b
+    head = 2 * hidden if network == "discriminator" else 0.0
+    dropped = hidden if config.model.dropout else 0.0  # its gradient instead of the saved mask
+    again = total(layer_saved(config, network, around)) if config.train.activation_checkpointing else 0.0
+    rise = again + ffn + hidden + dropped - 2 * hidden - (hidden if config.model.dropout else 0.0)
+    return max(rise - head, hidden)
+
+
+def head_temporaries(config: Config, vocab_size: int, around: Surroundings) -> float:
+    """Bytes that the generator's head needs besides what it saves: chunks of logits, the gradient of the table."""
+    size, embedding = micro_batch_sizes(config), config.model.embedding_size
+    b = BYTES[config.precision_mode("generator")]
+    table = vocab_size * (embedding + 1) * b
+    hidden = size.masked * embedding * (FP32 + b)
+    if around.device == "cuda":  # the fused kernel never holds logits
+        return table + hidden
+    entries = max(HEAD_CHUNK_LOGITS // max(size.masked, 1), HEAD_SMALLEST_CHUNK)
+    return table + hidden + 2 * min(entries, vocab_size) * size.masked * FP32

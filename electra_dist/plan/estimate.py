@@ -1,0 +1,257 @@
+"""A run on so many GPUs of a kind: memory, speed, time and network at every ZeRO stage.
+
+Comes in: a configuration, a vocabulary size, nodes and GPUs. Goes out: `Plan`. Speed is the device's rate times an
+*assumed* utilisation, plus the time on the network in full, as if nothing overlapped; memory is computed
+(`memory.py`). `electra-dist bench step` measures both on the machine itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from electra_dist.config import NETWORKS, Config, Network, check_world, divisors
+from electra_dist.errors import UserError
+from electra_dist.plan.activations import BYTES, FP32, micro_batch_sizes
+from electra_dist.plan.devices import Device, find_device
+from electra_dist.plan.memory import LIVE_PARAMETERS, MemoryPlan, plan_memory
+from electra_dist.plan.sizes import ParameterCount, parameters, step_flops
+
+#: Fraction of the data sheet's rate that a step reaches, unless told otherwise.
+UTILISATION = 0.3
+#: Gbit/s of each GPU to other nodes, unless told otherwise.
+NETWORK_GBIT = 200.0
+STAGES = (0, 1, 2, 3)
+#: Beyond tensors: CUDA context, libraries and communicators; blocks that the allocator cannot use.
+RESERVE_BYTES, FRAGMENTATION = 2e9, 0.05
+_SECONDS_A_DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One ZeRO stage, for both networks alike.
+
+    problem        why it cannot run, or None
+    needed_bytes   peak of the tensors, and the reserve
+    fits           None where the device's memory is not known
+    network_bytes  what a rank sends in a step
+    """
+
+    stage: int
+    configured: bool
+    problem: str | None
+    memory: MemoryPlan
+    needed_bytes: float
+    fits: bool | None
+    network_bytes: float
+    step_seconds: float
+    tokens_per_s: float
+    days: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"memory": self.memory.to_dict()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run costs.
+
+    flops_per_token     forward and backward, both networks; the generator's head at the masked positions only
+    document_length     that attention was counted for
+    step_tokens         positions of a step, all rows taken as full
+    configured          the run as its `zero` section has it; the networks' stages may differ
+    warnings            in the order of their weight
+    """
+
+    nodes: int
+    gpus_per_node: int
+    device: Device
+    memory_bytes: float | None
+    parameters: ParameterCount
+    flops_per_token: float
+    document_length: int
+    step_tokens: int
+    accumulation: int
+    utilisation: float
+    rate: float
+    network_gbit: float
+    checkpoint_bytes: int
+    checkpoints_bytes: int
+    configured: StagePlan
+    stages: tuple[StagePlan, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+    def to_dict(self) -> dict[str, Any]:
+        content = asdict(self) | {"world_size": self.world_size, "configured": self.configured.to_dict()}
+        content["parameters"]["total"] = self.parameters.total
+        return content | {"stages": [stage.to_dict() for stage in self.stages]}
+
+
+def plan_run(
+    config: Config,
+    vocab_size: int,
+    nodes: int,
+    gpus_per_node: int,
+    gpu: str,
+    *,
+    document_length: int | None = None,
+    utilisation: float = UTILISATION,
+    rate: float | None = None,
+    memory_bytes: float | None = None,
+    network_gbit: float = NETWORK_GBIT,
+) -> Plan:
+    """The plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu`.
+
+    document_length   tokens of a document as attention sees it; default: a document fills its row
+    utilisation       fraction of the rate that a step reaches
+    rate              FLOP/s of one device, in place of the data sheet's
+    memory_bytes      memory of one device, in place of the data sheet's
+    network_gbit      Gbit/s of each GPU to other nodes
+
+    Raises `UserError` for a number that cannot be, a kind of GPU that is not known, and a world size that cannot
+    train this configuration.
+    """
+    device = find_device(gpu)
+    _check_numbers(nodes=nodes, gpus_per_node=gpus_per_node, network_gbit=network_gbit, vocabulary=vocab_size)
+    if not 0 < utilisation <= 1:
+        raise UserError(f"utilisation = {utilisation}: expected a fraction above 0, up to 1")
+    world = nodes * gpus_per_node
+    check_world(config, world)
+    length = min(document_length or config.data.row_length, config.data.row_length)
+    size, memory = micro_batch_sizes(config), memory_bytes or device.memory_bytes
+    flops = step_flops(config, vocab_size, size.tokens, size.tokens * length, size.masked) / size.tokens
+    bandwidth = network_gbit / 8 * 1e9 if nodes > 1 else device.link_bytes
+    rate = rate or device.rate(config.precision_mode("discriminator"))
+    costs = _Costs(config, vocab_size, world, device, memory, flops / (rate * utilisation), bandwidth)
+    configured = costs.stage({name: config.zero_stage(name) for name in NETWORKS})
+    stages = tuple(costs.stage(dict.fromkeys(NETWORKS, stage)) for stage in STAGES)
+    count = parameters(config, vocab_size)
+    checkpoint = 3 * FP32 * count.total
+    return Plan(
+        nodes=nodes,
+        gpus_per_node=gpus_per_node,
+        device=device,
+        memory_bytes=memory,
+        parameters=count,
+        flops_per_token=flops,
+        document_length=length,
+        step_tokens=config.train.global_rows * config.data.row_length,
+        accumulation=config.train.global_rows // world // config.train.micro_rows,
+        utilisation=utilisation,
+        rate=rate,
+        network_gbit=network_gbit,
+        checkpoint_bytes=checkpoint,
+        checkpoints_bytes=checkpoint * config.checkpoint.keep,
+        configured=configured,
+        stages=stages,
+        warnings=tuple(_warnings(costs, configured, stages)),
+    )
+
+
+def _check_numbers(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if value <= 0:
+            raise UserError(f"{name.replace('_', ' ')} = {value}: expected a number above 0")
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """What every stage has in common."""
+
+    config: Config
+    vocab_size: int
+    world: int
+    device: Device
+    memory_bytes: float | None
+    token_seconds: float
+    bandwidth: float
+
+    @property
+    def kind(self) -> Literal["cpu", "cuda"]:
+        return "cpu" if self.device.name == "cpu" else "cuda"
+
+    def stage(self, stages: dict[Network, int]) -> StagePlan:
+        config = self.config
+        memory = plan_memory(config, self.vocab_size, self.world, self.kind, stages)
+        needed = memory.peak * (1 + FRAGMENTATION) + RESERVE_BYTES
+        sent = sum(network_bytes(config, name, self.vocab_size, stages[name], self.world) for name in NETWORKS)
+        tokens = config.train.global_rows * config.data.row_length
+        seconds = tokens / self.world * self.token_seconds + sent / self.bandwidth
+        wanted = {name: config.zero_stage(name) for name in NETWORKS}
+        return StagePlan(
+            stage=stages["discriminator"],
+            configured=stages == wanted,
+            problem=self.problem(stages),
+            memory=memory,
+            needed_bytes=needed,
+            fits=None if self.memory_bytes is None else needed <= self.memory_bytes,
+            network_bytes=sent,
+            step_seconds=seconds,
+            tokens_per_s=tokens / seconds,
+            days=config.train.steps * seconds / _SECONDS_A_DAY,
+        )
+
+    def problem(self, stages: dict[Network, int]) -> str | None:
+        """What `train.engines` refuses."""
+        for name in NETWORKS:
+            mode = self.config.precision_mode(name)
+            if stages[name] == 0 and mode != "fp32":
+                return f"stage 0 needs precision.mode=fp32, found {mode}"
+            if mode == "bf16" and not self.device.bf16:
+                return f"{self.device.name} has no bf16: set precision.mode=fp16"
+        return None
+
+
+def network_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> float:
+    """Bytes that a rank sends for one network in one optimizer step, with ring collectives.
+
+    Gradients travel in fp32 (`communication_data_type`): an all-reduce sends 2 (W-1)/W of their size, a reduce-scatter
+    half of it. DeepSpeed 0.19 all-reduces at stages 1 and 2 too (`use_multi_rank_bucket_allreduce`), at stage 2 in
+    every micro-batch. Weights are gathered once a step at stages 1 and 2; at stage 3 once a micro-batch, and again for
+    the backward of what is beyond stage3_max_live_parameters.
+    """
+    n, b = parameters(config, vocab_size).of(network), BYTES[config.precision_mode(network)]
+    ring = (world_size - 1) / world_size
+    accumulation = max(1, config.train.global_rows // world_size // config.train.micro_rows)
+    if stage == 0:
+        return ring * 2 * FP32 * n
+    if stage < 3:
+        return ring * n * (2 * FP32 * (accumulation if stage == 2 else 1) + b)
+    again = max(0, n - LIVE_PARAMETERS)
+    return ring * accumulation * (FP32 * n + b * (n + again))
+
+
+def _warnings(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:
+    found = []
+    if configured.problem:
+        found.append(f"cannot run as configured: {configured.problem}")
+    if configured.fits is False and costs.memory_bytes is not None:
+        found.append(
+            f"will not fit: {configured.needed_bytes / 1e9:.1f} GB needed (peak of tensors"
+            f" {configured.memory.peak / 1e9:.1f} GB, the rest reserve), {costs.device.name} has"
+            f" {costs.memory_bytes / 1e9:.0f} GB; " + _remedy(costs, stages)
+        )
+    return found
+
+
+def _remedy(costs: _Costs, stages: tuple[StagePlan, ...]) -> str:
+    """What to change so that it fits: a higher stage, checkpointing, fewer rows at once, in this order of price."""
+    for stage in stages:
+        if stage.fits and not stage.problem:
+            return f"zero.stage={stage.stage} fits"
+    config = costs.config
+    thrifty = config.model_copy(update={"train": config.train.model_copy(update={"activation_checkpointing": True})})
+    rows = config.train.global_rows // costs.world
+    tries = [("train.activation_checkpointing=true", thrifty)]
+    for micro in sorted((m for m in divisors(rows) if m < config.train.micro_rows), reverse=True):
+        smaller = config.train.model_copy(update={"micro_rows": micro})
+        tries.append((f"train.micro_rows={micro}", config.model_copy(update={"train": smaller})))
+    for change, changed in tries:
+        for number in (1, 2, 3):
+            if replace(costs, config=changed).stage(dict.fromkeys(NETWORKS, number)).fits:
+                return f"{change} with zero.stage={number} fits"
+    return "not even one row a micro-batch at stage 3 fits; take more or larger GPUs"

@@ -1,0 +1,186 @@
+"""Plans: sizes against the networks, memory against what DeepSpeed is told, network against ring formulas."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from electra_dist import config as configuration
+from electra_dist import plan
+from electra_dist.commands import plan as command
+from electra_dist.config import NETWORKS, Config
+from electra_dist.errors import ConfigError, UserError
+
+VOCABULARY = 16384
+
+
+def make(preset: str = "base", **keys: Any) -> Config:
+    tree: dict[str, Any] = {
+        "data": {"shards": "shards", "row_length": 512},
+        "model": {"preset": preset},
+        "train": {"steps": 1000, "global_rows": 256, "micro_rows": 16},
+        "optim": {"warmup_steps": 0},
+        "zero": {"stage": 1},
+    }
+    overrides = [f"{name.replace('__', '.')}={value}" for name, value in keys.items()]
+    return configuration.build(configuration.apply_overrides(tree, overrides), "test")
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small"])
+@pytest.mark.parametrize("sharing", ["shared", "disentangled", "none"])
+def test_parameters_are_those_of_the_networks(preset: str, sharing: str) -> None:
+    pytest.importorskip("torch")
+    from electra_dist.model.discriminator import Discriminator
+    from electra_dist.model.generator import Generator
+
+    config = make(preset, model__embedding_sharing=sharing)
+    count = plan.parameters(config, 1000)
+    generator, discriminator = Generator(config.model, 1000, "sdpa"), Discriminator(config.model, 1000, "sdpa")
+    assert count.generator == sum(p.numel() for p in generator.parameters())
+    assert count.discriminator == sum(p.numel() for p in discriminator.parameters())
+
+
+def test_flops_a_token_are_those_of_the_published_script() -> None:
+    # google-research/electra, flops_computation.py: 1.29e18 for small, 6.42e19 for base; it counts every embedding
+    # look-up, softmax, LayerNorm and activation too, hence the tolerance.
+    for preset, length, published in (("small", 128, 1.29e18), ("base", 512, 6.42e19)):
+        steps, rows = {"small": (10**6, 128), "base": (766_000, 256)}[preset]
+        config = make(preset, data__row_length=length, train__global_rows=rows)
+        flops = plan.plan_run(config, 30522, 1, 1, "h100").flops_per_token * steps * rows * length
+        assert flops == pytest.approx(published, rel=0.12), preset
+
+
+def test_shorter_documents_cost_less_attention_and_nothing_else() -> None:
+    config = make()
+    whole, halves = (plan.plan_run(config, VOCABULARY, 1, 1, "h100", document_length=n) for n in (512, 256))
+    layers_times_hidden = sum(config.network(name).layers * config.network(name).hidden_size for name in NETWORKS)
+    assert whole.flops_per_token - halves.flops_per_token == pytest.approx(3 * 4 * layers_times_hidden * 256)
+
+
+def test_the_bucket_is_the_one_that_deepspeed_is_given() -> None:
+    pytest.importorskip("torch")
+    from electra_dist.model.generator import Generator
+    from electra_dist.plan import memory
+    from electra_dist.train import engines
+
+    assert memory.BUCKET_ELEMENTS == engines._BUCKET_ELEMENTS
+    config = make("tiny")
+    told = engines.deepspeed_config(config, "generator", Generator(config.model, 1000, "sdpa"), 1)
+    buffers = memory.engine_bytes(config, "generator", 1000, 3, 1).buffers
+    assert buffers == pytest.approx(4 * told["zero_optimization"]["reduce_bucket_size"], abs=8)
+
+
+def test_each_stage_shares_out_what_zero_says() -> None:
+    config = make(precision__mode="fp32")
+    count = plan.parameters(config, VOCABULARY).total
+    stages = plan.plan_run(config, VOCABULARY, 1, 8, "h100").stages
+    assert [stage.memory.optimizer for stage in stages] == pytest.approx([8 * count] + [12 * count / 8] * 3)
+    assert stages[0].memory.weights == stages[1].memory.weights == stages[2].memory.weights == 4 * count
+    at_update = [stage.memory.phases["update"] for stage in stages[:3]]
+    assert at_update == sorted(at_update, reverse=True)
+
+
+def test_stage_3_shares_out_weights_beyond_what_deepspeed_keeps_gathered() -> None:
+    from electra_dist.plan.memory import LIVE_PARAMETERS, engine_bytes
+
+    config = make("xl")
+    count = plan.parameters(config, 30522).discriminator
+    assert count > LIVE_PARAMETERS
+    weights = engine_bytes(config, "discriminator", 30522, 3, 8).weights
+    assert weights == pytest.approx(2 * (count / 8 + LIVE_PARAMETERS))
+
+
+def test_network_volume_follows_the_ring_formulas() -> None:
+    config = make(precision__mode="fp32", train__micro_rows=16)  # 8 ranks, 2 micro-batches a step
+    n = plan.parameters(config, VOCABULARY).total
+    sent = [stage.network_bytes for stage in plan.plan_run(config, VOCABULARY, 1, 8, "h100").stages]
+    ring = 7 / 8
+    assert sent == pytest.approx([ring * n * 8, ring * n * (8 + 4), ring * n * (2 * 8 + 4), ring * n * 2 * (4 + 4)])
+    assert plan.plan_run(config, VOCABULARY, 1, 1, "h100").configured.network_bytes == 0
+
+
+def test_time_follows_from_rate_utilisation_and_network() -> None:
+    config = make()
+    run = plan.plan_run(config, VOCABULARY, 2, 8, "h100", utilisation=0.5, rate=100e12, network_gbit=80)
+    compute = run.step_tokens / 16 * run.flops_per_token / 50e12
+    assert run.configured.step_seconds == pytest.approx(compute + run.configured.network_bytes / 10e9)
+    assert run.configured.days == pytest.approx(1000 * run.configured.step_seconds / 86400)
+    assert run.checkpoint_bytes == 12 * run.parameters.total
+
+
+def test_a_run_that_does_not_fit_is_warned_about_with_what_would_fit() -> None:
+    run = plan.plan_run(make("large", train__micro_rows=64), 30522, 1, 4, "l4")
+    assert run.configured.fits is False
+    (warning,) = run.warnings
+    assert "will not fit" in warning
+    assert "train.activation_checkpointing=true with zero.stage=" in warning
+    assert not plan.plan_run(make("small"), 30522, 1, 4, "h100").warnings
+
+
+def test_what_the_engines_refuse_is_marked() -> None:
+    run = plan.plan_run(make(), VOCABULARY, 1, 1, "v100")
+    assert run.stages[0].problem == "stage 0 needs precision.mode=fp32, found bf16"
+    assert "precision.mode=fp16" in run.warnings[0]
+
+
+def test_checkpointing_keeps_a_fraction_of_the_activations() -> None:
+    plain, thrifty = (plan.plan_memory(make(train__activation_checkpointing=c), 30522).activations for c in (0, 1))
+    assert thrifty < plain / 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gpu": "h1000"}, "did you mean 'h100'"),
+        ({"nodes": 0}, "nodes = 0"),
+        ({"utilisation": 1.5}, "utilisation = 1.5"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plan.plan_run(make(), VOCABULARY, **({"nodes": 1, "gpus_per_node": 8, "gpu": "h100"} | change))
+
+
+def test_a_world_that_cannot_train_it_is_refused() -> None:
+    with pytest.raises(ConfigError, match="possible world sizes"):
+        plan.plan_run(make(), VOCABULARY, 3, 8, "h100")
+
+
+def run_command(*words: str) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    command.add(parser.add_subparsers())
+    arguments = parser.parse_args(["plan", *words])
+    return int(arguments.run(arguments))
+
+
+@pytest.fixture
+def config_file(tmp_path: Any) -> str:
+    path = tmp_path / "run.yaml"
+    path.write_text(configuration.resolved_yaml(make("large", train__micro_rows=32)))
+    return str(path)
+
+
+def test_the_command_prints_every_stage_and_the_assumptions(config_file: str, capsys: Any) -> None:
+    assert run_command(config_file, "--nodes", "2", "--gpus-per-node", "4", "--gpu", "a100-40gb") == 0
+    out = capsys.readouterr().out
+    assert "2 x 4 a100-40gb" in out
+    assert "1 *" in out
+    assert "assumed" in out
+    assert "vocabulary of 30,522 assumed" in out
+
+
+def test_json_has_every_figure(config_file: str, capsys: Any) -> None:
+    assert run_command(config_file, "--gpu", "h200", "--vocab-size", "32768", "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["world_size"] == 1
+    assert content["configured"]["fits"] is True
+    assert [stage["stage"] for stage in content["stages"]] == [0, 1, 2, 3]
+    kinds = ("weights", "gradients", "optimizer", "activations", "buffers")
+    for stage in content["stages"]:
+        memory = stage["memory"]
+        assert memory["peak"] == pytest.approx(sum(memory[kind] for kind in kinds))
+        assert memory["peak"] == max(memory["phases"].values())
