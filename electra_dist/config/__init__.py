@@ -1,0 +1,52 @@
+"""The typed run configuration: YAML and overrides in, frozen objects out (`schema`, `reading`, `checks`)."""
+
+from electra_dist.config.checks import check_world, divisors
+from electra_dist.config.reading import (
+    apply_overrides,
+    build,
+    json_schema,
+    load,
+    parse_yaml,
+    read_yaml,
+    resolved_yaml,
+)
+from electra_dist.config.schema import (
+    NETWORKS,
+    Config,
+    DataConfig,
+    ModelConfig,
+    Name,
+    Network,
+    NetworkConfig,
+    NonNegativeInt,
+    OptimConfig,
+    PositiveInt,
+    PrecisionMode,
+    Section,
+    TrackingConfig,
+)
+
+__all__ = [
+    "NETWORKS",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "Name",
+    "Network",
+    "NetworkConfig",
+    "NonNegativeInt",
+    "OptimConfig",
+    "PositiveInt",
+    "PrecisionMode",
+    "Section",
+    "TrackingConfig",
+    "apply_overrides",
+    "build",
+    "check_world",
+    "divisors",
+    "json_schema",
+    "load",
+    "parse_yaml",
+    "read_yaml",
+    "resolved_yaml",
+]

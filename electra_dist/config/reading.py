@@ -1,0 +1,179 @@
+"""From a YAML file and `key.sub=value` overrides to a checked `Config`, and back to YAML.
+
+The only place that reads YAML. A file is resolved in four steps: parse, apply the overrides, fill in the model
+preset, validate. Whatever is wrong raises `ConfigError` naming the key, the value, what is allowed and the nearest
+valid name (DESIGN D10). What `resolved_yaml` prints is complete: loading it again gives the same configuration.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml
+from pydantic import BaseModel
+
+from electra_dist.config.checks import contradictions, with_derived_defaults
+from electra_dist.config.schema import Config, ModelConfig
+from electra_dist.errors import ConfigError, nearest
+from electra_dist.presets import PRESETS
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML as people write it: `5e-4` is a number, only true and false are booleans, a key twice is an error."""
+
+
+_Yaml.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def _mapping_without_repeats(loader: _Yaml, node: yaml.MappingNode) -> dict[Any, Any]:
+    mapping: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in mapping:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
+
+
+_Yaml.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse YAML text; `source` names it in the error."""
+    try:
+        return yaml.load(text, Loader=_Yaml)  # noqa: S506 -- a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; raises `ConfigError` when it is missing, not UTF-8, or holds no mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such configuration file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    content = parse_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections (run, data, model, ...), found {content!r}")
+    return content
+
+
+def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for depth, part in enumerate(parents):
+        branch = tree.setdefault(part, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"override {dotted}: {'.'.join(parents[: depth + 1])} is not a section")
+        tree = branch
+    tree[last] = value
+
+
+def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `tree` with each `key.sub=value` set; values are read as YAML."""
+    copied: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(tree)))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", key):
+            raise ConfigError(f"override {override!r}: expected key.sub=value, for example optim.lr=5e-4")
+        _set(copied, key, parse_yaml(text, f"override {key}"))
+    return copied
+
+
+def _with_preset(tree: dict[str, Any]) -> dict[str, Any]:
+    """`tree` with the values of its model preset below the ones that it sets itself."""
+    model = tree.get("model") or {}
+    name = model.get("preset", ModelConfig.model_fields["preset"].default) if isinstance(model, dict) else None
+    if name not in PRESETS:
+        return tree  # the validation that follows names the key and the allowed values
+    return _merge(PRESETS[name], tree)
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and (isinstance(value, Mapping) or value is None):
+            merged[key] = _merge(below, value or {})
+        else:
+            merged[key] = value
+    return merged
+
+
+def _valid_keys(location: Sequence[str | int]) -> list[str]:
+    section: type[BaseModel] = Config
+    for part in location:
+        field = section.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        section = field.annotation
+    return list(section.model_fields)
+
+
+def _explain(error: pydantic.ValidationError, source: str) -> str:
+    lines = []
+    for detail in error.errors():
+        key = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            valid = _valid_keys(detail["loc"][:-1])
+            where = ".".join(str(part) for part in detail["loc"][:-1]) or "the top level"
+            lines.append(f"unknown key {key}{nearest(str(detail['loc'][-1]), valid)}; {where} has: {', '.join(valid)}")
+        elif detail["type"] == "missing":
+            lines.append(f"key {key} is missing")
+        else:
+            message = detail["msg"][0].lower() + detail["msg"][1:]
+            close = ""
+            if detail["type"] == "literal_error" and isinstance(detail["input"], str):
+                allowed = re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
+                close = nearest(detail["input"], allowed)
+            lines.append(f"key {key} = {detail['input']!r}: {message}{close}")
+    return f"{source}: " + "; ".join(lines)
+
+
+def build(tree: Mapping[str, Any], source: str = "configuration") -> Config:
+    """Fill in the preset and the derived defaults, validate, check the combinations; raises `ConfigError`."""
+    try:
+        config = Config.model_validate(_with_preset(dict(tree)))
+    except pydantic.ValidationError as error:
+        raise ConfigError(_explain(error, source)) from error
+    config = with_derived_defaults(config)
+    for problem in contradictions(config):
+        raise ConfigError(f"{source}: {problem}")
+    return config
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read, override, fill in and check a configuration file; raises `ConfigError`."""
+    tree = apply_overrides(read_yaml(Path(path)), overrides)
+    return build(tree, str(path) if not overrides else f"{path} with overrides")
+
+
+def resolved_yaml(config: Config) -> str:
+    """The complete configuration as YAML; `load` of it gives the same object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a configuration file, for editors: what a preset supplies is not required."""
+    schema = Config.model_json_schema()
+    schema["title"] = "electra-dist run configuration"
+    schema["required"] = [name for name in schema.get("required", []) if name != "model"]
+    schema["$defs"]["ModelConfig"].pop("required", None)
+    schema["$defs"]["NetworkConfig"].pop("required", None)
+    return schema

@@ -1,0 +1,249 @@
+"""The sections of a run configuration, typed: every key with its default, its limits and what it means.
+
+Frozen objects without behaviour beyond looking up what one network sees. `reading` makes them, `checks` says which
+combinations cannot be.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Network = Literal["generator", "discriminator"]
+NETWORKS: tuple[Network, ...] = get_args(Network)
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Stage = Annotated[int, Field(ge=0, le=3)]
+PrecisionMode = Literal["bf16", "fp16", "fp32"]
+#: A name that becomes a folder, a W&B run and a Slurm job.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class Section(BaseModel):
+    """A frozen group of keys; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class RunConfig(Section):
+    """Where the run lives: everything it writes lies in `dir/name`."""
+
+    dir: str = "runs"
+    """Folder that holds all runs."""
+    name: Name = "run"
+    """Name of this run and of its folder: letters, digits, '.', '_' and '-'."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.dir) / self.name
+
+
+class DataConfig(Section):
+    """The shards and how rows are made of them."""
+
+    shards: str
+    """Folder written by `electra-dist data build` (holds manifest.json)."""
+    row_length: Annotated[int, Field(ge=8, le=32768)] = 512
+    """Tokens a row, [CLS] and [SEP] included."""
+    streams: PositiveInt | None = None
+    """Canonical streams; divides train.global_rows; the world size must divide it. Default: the largest divisor of
+    train.global_rows up to 256."""
+    max_documents_per_row: PositiveInt | None = None
+    """Documents packed into one row at most. Default: row_length / 8, at least 4."""
+    mask_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Fraction of the non-special tokens of a row that the generator predicts."""
+    mask_token_fraction: Fraction = 0.85
+    """Fraction of the selected tokens shown as [MASK]; the others are shown unchanged."""
+    prefetch_steps: PositiveInt = 2
+    """Whole steps prepared ahead of the one that trains."""
+    verify: Literal["sizes", "checksums"] = "sizes"
+    """What is checked of every shard before training: file sizes, or SHA-256 as well."""
+
+
+class NetworkConfig(Section):
+    """The encoder of one network."""
+
+    layers: PositiveInt
+    hidden_size: PositiveInt
+    heads: PositiveInt
+    ffn_size: PositiveInt
+
+
+class ModelConfig(Section):
+    """Sizes and structure of both networks."""
+
+    preset: Literal["tiny", "small", "base", "large", "xl"] = "small"
+    """Named sizes; keys set beside it win."""
+    vocab_size: PositiveInt | None = None
+    """Default: the vocabulary of the shards; when set, it must equal it."""
+    embedding_size: PositiveInt
+    max_positions: PositiveInt = 512
+    embedding_sharing: Literal["shared", "disentangled", "none"] = "shared"
+    """shared: one embedding for both (ELECTRA). disentangled: the discriminator adds its own delta to the detached
+    embeddings of the generator (DeBERTaV3). none: each network has its own."""
+    generator: NetworkConfig
+    discriminator: NetworkConfig
+    dropout: Probability = 0.0
+    attention_dropout: Probability = 0.0
+    layer_norm_epsilon: PositiveFloat = 1e-12
+    initializer_range: PositiveFloat = 0.02
+    generator_bias: Literal["zeros", "unigram"] = "unigram"
+    """Start of the generator's output bias: zeros (ELECTRA), or the log frequency of each token in the shards."""
+    temperature: PositiveFloat = 1.0
+    """Temperature of the softmax that replaced tokens are sampled from."""
+    attention: Literal["auto", "sdpa", "varlen", "triton"] = "auto"
+    """Attention backend. auto: the fastest one that this machine runs; the choice is logged."""
+
+
+class TrainConfig(Section):
+    """The loop."""
+
+    steps: PositiveInt
+    """Optimizer steps of the whole run."""
+    global_rows: PositiveInt
+    """Rows of one optimizer step over all ranks and accumulation steps."""
+    micro_rows: PositiveInt
+    """Rows of one forward and backward on one rank."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1234
+    generator_weight: NonNegativeFloat = 1.0
+    discriminator_weight: NonNegativeFloat = 50.0
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """auto: cuda where there is one."""
+    compile: bool | None = None
+    """Compile each layer's forward. Default: on cuda only."""
+    activation_checkpointing: bool = False
+    """Recompute each layer in backward instead of keeping its activations."""
+
+
+class OptimOverrides(Section):
+    """Keys of `optim` that one network has for itself; unset ones follow `optim`."""
+
+    lr: PositiveFloat | None = None
+    weight_decay: NonNegativeFloat | None = None
+    beta1: Beta | None = None
+    beta2: Beta | None = None
+    epsilon: PositiveFloat | None = None
+
+
+class OptimConfig(Section):
+    """AdamW and the learning-rate schedule."""
+
+    lr: PositiveFloat = 5e-4
+    warmup_steps: NonNegativeInt = 10000
+    schedule: Literal["linear", "cosine", "wsd"] = "linear"
+    """After the warm-up: linear or cosine decay to the end, or warm-up, stable, linear decay."""
+    decay_steps: PositiveInt | None = None
+    """Steps of the final decay of schedule wsd. Default: 10% of train.steps."""
+    final_lr_fraction: Fraction = 0.0
+    """Learning rate at the end, as a fraction of the peak."""
+    weight_decay: NonNegativeFloat = 0.01
+    beta1: Beta = 0.9
+    beta2: Beta = 0.999
+    epsilon: PositiveFloat = 1e-6
+    clip_norm: NonNegativeFloat = 1.0
+    """Largest norm of the gradient; 0 turns clipping off."""
+    clip_mode: Literal["joint", "separate"] = "joint"
+    """One norm over both networks (ELECTRA), or one for each."""
+    generator: OptimOverrides = OptimOverrides()
+    discriminator: OptimOverrides = OptimOverrides()
+
+
+class ZeroOverrides(Section):
+    """Keys of `zero` that one network has for itself; unset ones follow `zero`."""
+
+    stage: Stage | None = None
+
+
+class ZeroConfig(Section):
+    """DeepSpeed ZeRO."""
+
+    stage: Stage = 3
+    persistence_threshold: NonNegativeInt = 100_000
+    """Stage 3: parameters of fewer elements stay whole on every rank."""
+    generator: ZeroOverrides = ZeroOverrides()
+    discriminator: ZeroOverrides = ZeroOverrides()
+
+
+class PrecisionOverrides(Section):
+    """Keys of `precision` that one network has for itself; unset ones follow `precision`."""
+
+    mode: PrecisionMode | None = None
+
+
+class PrecisionConfig(Section):
+    """Arithmetic of forward and backward; master weights and moments are always fp32."""
+
+    mode: PrecisionMode = "bf16"
+    initial_scale_power: Annotated[int, Field(ge=0, le=32)] = 16
+    """fp16: the first loss scale is 2 to this power."""
+    scale_window: PositiveInt = 1000
+    """fp16: steps without overflow after which the loss scale doubles."""
+    generator: PrecisionOverrides = PrecisionOverrides()
+    discriminator: PrecisionOverrides = PrecisionOverrides()
+
+
+class CheckpointConfig(Section):
+    """When the state is saved; an interruption and the end of the run always save."""
+
+    every: PositiveInt = 1000
+    """Steps between two checkpoints."""
+    keep: PositiveInt = 3
+    """Newest checkpoints kept; older ones are removed after a new one is whole."""
+
+
+class ValidationConfig(Section):
+    """Losses on the held-out split."""
+
+    every: NonNegativeInt = 1000
+    """Steps between two validations; 0 turns them off (the end of the run still has one)."""
+    rows: PositiveInt = 512
+    """Rows of one validation at most; always the same ones, with the same masks."""
+
+
+class TrackingConfig(Section):
+    """Metrics: metrics.jsonl always, W&B beside it."""
+
+    every: PositiveInt = 10
+    """Steps between two logged ones."""
+    wandb: Literal["online", "offline", "disabled"] = "offline"
+    project: str = "electra-dist"
+    entity: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Config(Section):
+    """One run, complete."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    optim: OptimConfig = OptimConfig()
+    zero: ZeroConfig = ZeroConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    validation: ValidationConfig = ValidationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    def network(self, network: Network) -> NetworkConfig:
+        return self.model.generator if network == "generator" else self.model.discriminator
+
+    def zero_stage(self, network: Network) -> int:
+        override = getattr(self.zero, network).stage
+        return self.zero.stage if override is None else override
+
+    def precision_mode(self, network: Network) -> PrecisionMode:
+        return getattr(self.precision, network).mode or self.precision.mode
+
+    def optimizer(self, network: Network) -> OptimConfig:
+        """`optim` as `network` sees it: its own keys in place of the common ones."""
+        own = getattr(self.optim, network).model_dump(exclude_none=True)
+        return self.optim.model_copy(update=own)
