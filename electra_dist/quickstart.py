@@ -41,6 +41,9 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("quick start interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
     print(f"quick start done in {(time.monotonic() - started) / 60:.1f} minutes")
     return 0
 
