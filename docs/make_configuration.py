@@ -1,0 +1,188 @@
+"""Writes docs/configuration.md from the typed configuration: every key, its default, what it may be, what it means.
+
+    python docs/make_configuration.py            write the page
+    python docs/make_configuration.py --check    exit 1 when the page is not what would be written
+
+The meanings are the docstrings in electra_dist/config/schema.py; nothing is written here twice. A test runs the check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from electra_dist import config as configuration
+from electra_dist.presets import PRESETS
+from electra_dist.train.start import FREE_KEYS, FREE_SECTIONS
+
+PAGE = Path(__file__).with_name("configuration.md")
+
+_HEAD = """\
+<!-- Written by docs/make_configuration.py from electra_dist/config/schema.py: change the docstrings there, then run it. -->
+
+# Configuration: every key
+
+A run is one YAML file. What it leaves out takes the defaults below; `key.sub=value` on the command line wins over the
+file. An unknown key, a wrong type or an impossible combination is refused before training starts, with the key, the
+value, what is allowed and the nearest valid name. `electra-dist config show FILE [overrides]` prints the file with
+everything filled in; what it prints is a configuration file too, and the run directory keeps it as `config.yaml`.
+
+Four keys must be set: `data.shards`, `train.steps`, `train.global_rows` and `train.micro_rows`. Ready recipes
+are in [configs/](../configs). `electra-dist config schema` prints a JSON Schema for editors.
+
+Keys marked *free* may change when a run is [resumed](resume.md); the others belong to the run. `run.dir` and `run.name`
+say which run is meant.
+"""
+
+
+class Key(NamedTuple):
+    """One row of a table."""
+
+    name: str
+    default: str
+    allowed: str
+    meaning: str
+    free: bool
+
+
+def _is_section(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+def keys(section: type[BaseModel], prefix: str) -> Iterator[Key]:
+    """All keys below `prefix`, in the order of the source."""
+    schema = section.model_json_schema()["properties"]
+    for name, field in section.model_fields.items():
+        full = f"{prefix}.{name}"
+        if _is_section(field):
+            assert isinstance(field.annotation, type)
+            yield from keys(field.annotation, full)
+            continue
+        default = _preset_or_required(full) if field.is_required() else _shown(field.default)
+        meaning = " ".join((field.description or "").split())
+        common = _common_key(full)
+        if common:
+            default, meaning = f"as `{common}`", meaning or f"`{common}` of the {full.split('.')[1]} alone."
+        yield Key(full, default, _allowed(field.annotation, schema[name]), meaning, _is_free(full))
+
+
+def _common_key(full: str) -> str | None:
+    """The key that one network's own key follows when it is not set: `optim.lr` for `optim.generator.lr`."""
+    first, *middle, last = full.split(".")
+    if not middle or middle[0] not in configuration.NETWORKS:
+        return None
+    section = configuration.Config.model_fields[first].annotation
+    assert isinstance(section, type)
+    assert issubclass(section, BaseModel)
+    return f"{first}.{last}" if last in section.model_fields else None
+
+
+def _preset_or_required(full: str) -> str:
+    section = full.split(".")[0]
+    return "*preset*" if section == "model" else "**required**"
+
+
+def _is_free(full: str) -> bool:
+    return full in FREE_KEYS or full.split(".")[0] in FREE_SECTIONS
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"`{json.dumps(value)}`" if not isinstance(value, str) else f"`{value}`"
+
+
+def _allowed(annotation: Any, schema: dict[str, Any]) -> str:
+    """`integer > 0`, or the words that are possible."""
+    branches = [branch for branch in schema.get("anyOf", [schema]) if branch.get("type") != "null"]
+    branch = branches[0]
+    if "enum" in branch:
+        return ", ".join(f"`{word}`" for word in branch["enum"])
+    kind = _name(annotation)
+    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    bounds = [f"{sign} {branch[key]}" for key, sign in signs.items() if key in branch]
+    return " ".join([kind, ", ".join(bounds)]).strip()
+
+
+def _name(annotation: Any) -> str:
+    names = {int: "integer", float: "number", bool: "`true`, `false`", str: "text"}
+    if annotation in names:
+        return names[annotation]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _name(next(part for part in get_args(annotation) if part is not type(None)))
+    if get_origin(annotation) is tuple:
+        return "list of texts"
+    return _name(get_args(annotation)[0])  # Annotated[...]
+
+
+def undocumented() -> list[str]:
+    """Keys whose docstring is missing in electra_dist/config/schema.py."""
+    return [key.name for name, section in _sections() for key in keys(section, name) if not key.meaning]
+
+
+def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in configuration.Config.model_fields.items():
+        assert isinstance(field.annotation, type)
+        yield name, field.annotation
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [_HEAD]
+    for name, section in _sections():
+        summary = (section.__doc__ or "").strip()
+        parts.append(f"## `{name}`\n\n{summary}\n\n" + _table(keys(section, name)))
+        if name == "model":
+            parts.append("### Presets\n\nWhat `model.preset` fills in; a key set beside it wins.\n\n" + _presets())
+    return "\n".join(parts)
+
+
+def _table(rows: Iterator[Key]) -> str:
+    lines = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
+    for key in rows:
+        free = " *free*" if key.free else ""
+        meaning = key.meaning.replace("|", "\\|")
+        lines.append(f"| `{key.name}`{free} | {key.default} | {key.allowed} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _presets() -> str:
+    def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    columns = {name: dict(flat(tree)) for name, tree in PRESETS.items()}
+    lines = ["| key | " + " | ".join(f"`{name}`" for name in columns) + " |", "|---|" + "---:|" * len(columns)]
+    for key in dict.fromkeys(key for column in columns.values() for key in column):
+        lines.append(f"| `{key}` | " + " | ".join(str(column.get(key, "")) for column in columns.values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write the page, or check it."""
+    parser = argparse.ArgumentParser(description="Write docs/configuration.md from the typed configuration.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page is out of date")
+    if not parser.parse_args().check:
+        PAGE.write_text(page(), encoding="utf-8")
+        for name in undocumented():
+            print(f"no description: {name} (add a docstring in electra_dist/config/schema.py)", file=sys.stderr)
+        return 0
+    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page():
+        return 0
+    print(f"{PAGE}: out of date; run: python docs/make_configuration.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
