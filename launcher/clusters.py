@@ -92,6 +92,8 @@ class Cluster(Section):
     exclude_suspects: bool = True
     """After a crash on one node alone, ask for other nodes."""
 
+    preflight: bool = True
+    """Measure the nodes at each start, and leave the bad ones out."""
     source: tuple[Line, ...] = ()
     """Files that the batch script sources first, for example /etc/profile.d/modules.sh."""
     modules: tuple[Line, ...] = ()

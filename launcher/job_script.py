@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from electra_dist.errors import ConfigError
@@ -18,6 +18,8 @@ from launcher.clusters import Cluster, one_line
 TEMPLATE = Path(__file__).parent / "job.sbatch"
 #: What every job runs; the configuration of the job follows.
 TRAIN = ("-m", "electra_dist.cli", "train")
+#: What checks the nodes before it; the configuration and --bad-nodes FILE follow.
+PREFLIGHT = ("-m", "electra_dist.preflight")
 #: Crashes in a row, without a new checkpoint, that end a run.
 MAX_CRASHES = 3
 #: Interrupted starts in a row, without a new checkpoint, that end a run.
@@ -37,6 +39,8 @@ class Job:
     node_counts  numbers of nodes in this range that can train the configuration, ascending
     python       interpreter on the nodes
     requeue      whether the script puts the job back into the queue
+    program      what a rank runs; the path of the configuration follows
+    preflight    what checks the nodes first; empty for no check
     """
 
     name: str
@@ -54,7 +58,7 @@ class Job:
     exclude: str | None = None
     mounts: tuple[str, ...] = ()
     program: tuple[str, ...] = TRAIN
-    extra: dict[str, str] = field(default_factory=dict)
+    preflight: tuple[str, ...] = PREFLIGHT
 
     @property
     def is_array(self) -> bool:
@@ -149,6 +153,7 @@ def _settings(job: Job) -> Iterator[str]:
     yield f"prefix={array(_prefix(job), 'container')}"
     yield f"python={quoted(job.python, 'python')}"
     yield f"program={array(job.program, 'program')}"
+    yield f"preflight={array(job.preflight, 'preflight')}"
     yield f"srun_options={array(_srun_options(job), 'srun_options')}"
     yield f"torchrun={'yes' if job.torchrun else 'no'}"
     yield f"tasks_per_node={cluster.tasks}"
@@ -185,7 +190,7 @@ def _environment(job: Job) -> dict[str, str]:
     }
     if cluster.proxy:
         variables |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), cluster.proxy)
-    return variables | cluster.environment | job.extra
+    return variables | cluster.environment
 
 
 def _srun_options(job: Job) -> list[str]:

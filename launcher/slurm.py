@@ -23,7 +23,7 @@ from electra_dist.errors import ConfigError, UserError
 from electra_dist.rundir import RunDir, write_atomically
 from launcher import queue
 from launcher.clusters import Cluster, load_cluster
-from launcher.job_script import TRAIN, Job, render
+from launcher.job_script import PREFLIGHT, TRAIN, Job, render
 from launcher.preconditions import check_cluster, check_free, check_paths, possible_node_counts
 from launcher.records import JobRecord, next_number, snapshot_code
 
@@ -45,6 +45,7 @@ class Request:
     after       job to wait for, however it ends
     torchrun    start the ranks by torchrun, one agent a node
     program     what a rank runs before the path of the configuration (tests put a stand-in here)
+    preflight   the same for what checks the nodes; the profile can turn it off
     """
 
     cluster: str
@@ -56,6 +57,7 @@ class Request:
     after: str | None = None
     torchrun: bool = False
     program: tuple[str, ...] = TRAIN
+    preflight: tuple[str, ...] = PREFLIGHT
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def prepare(config: Path | str, overrides: Sequence[str], request: Request, *, d
         exclude=request.exclude,
         mounts=mounts,
         program=request.program,
+        preflight=request.preflight if cluster.preflight else (),
     )
     return Launch(request, job, runs, home / "jobs" / f"{job.number}.sbatch", render(job))
 

@@ -89,7 +89,7 @@ class Desk:
         self.config.write_text(yaml.safe_dump(content))
 
     def request(self, **changes: Any) -> Request:
-        return Request(**({"cluster": self.cluster, "nodes": "2", "program": STANDIN} | changes))
+        return Request(**({"cluster": self.cluster, "nodes": "2", "program": STANDIN, "preflight": ()} | changes))
 
     def launch(self, name: str, *overrides: str, plan: dict[str, Any] | None = None, **changes: Any) -> Submission:
         """Prepare and submit the run `name`; `plan` tells the stand-in what to do wrong."""

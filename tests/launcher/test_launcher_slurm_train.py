@@ -46,7 +46,7 @@ def launch(
     (folder / "config.yaml").write_text(yaml.safe_dump(content))
 
     def start(name: str, *overrides: str, **changes: Any) -> Submission:
-        given = {"cluster": clusters(straggler_seconds=30), "nodes": "2"} | changes
+        given = {"cluster": clusters(straggler_seconds=30, preflight=False), "nodes": "2"} | changes
         return submit(prepare(folder / "config.yaml", [f"run.name={name}", *overrides], Request(**given)))
 
     return start

@@ -1,0 +1,100 @@
+"""The preflight finds the node that differs, and the job goes on without it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from electra_dist.preflight_verdict import Measurement, judge
+from electra_dist.rundir import RunDir
+from launcher.records import events
+from launcher.status import status
+
+SLOW_NODE = (str(Path(__file__).with_name("slow_node.py")),)
+GOOD = Measurement(
+    rank=0,
+    node="n1",
+    device="cuda:0",
+    matrix_tflops=600.0,
+    memory_gib=78.0,
+    host_to_device_gb_s=50.0,
+    within_gb_s=400.0,
+    between_gb_s=40.0,
+    write_mb_s=900.0,
+    read_mb_s=2000.0,
+    shards_mb_s=1500.0,
+    disk_free_gib=1000.0,
+    clock=1000.0,
+    ecc_errors=0,
+    clock_mhz=1980,
+    versions={"torch": "2.13.0", "code": "abc"},
+)
+
+
+def world(**changes: Any) -> list[Measurement]:
+    """Four nodes of two ranks; the second rank of n3 differs."""
+    ranks = [replace(GOOD, rank=rank, node=f"n{rank // 2 + 1}") for rank in range(8)]
+    ranks[5] = replace(ranks[5], **changes)
+    return ranks
+
+
+def test_equal_nodes_are_good() -> None:
+    verdict = judge(world(), 300.0)
+    assert verdict.ok
+    assert verdict.table().count(" ok") == 4
+    assert "all-reduce over all ranks: 300.00 GB/s" in verdict.table()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"matrix_tflops": 450.0}, "matmul TFLOP/s: 450, the median of 4 nodes is 600"),
+        ({"memory_gib": 40.0}, "free memory"),
+        ({"host_to_device_gb_s": 12.0}, "host->GPU GB/s: 12.00"),
+        ({"within_gb_s": 100.0}, "within GB/s"),
+        ({"between_gb_s": 4.0}, "between GB/s"),
+        ({"write_mb_s": 9.0}, "run write MB/s"),
+        ({"ecc_errors": 2}, "2 uncorrected ECC errors"),
+        ({"disk_free_gib": 0.2}, "free disk for the run directory: 0.20 GiB"),
+        ({"versions": {"torch": "2.12.0", "code": "abc"}}, "torch: 2.12.0, the others have 2.13.0"),
+        ({"versions": {"torch": "2.13.0"}}, "code: none, the others have abc"),
+        ({"errors": ["shards: this node sees none in /s"]}, "shards: this node sees none"),
+    ],
+)
+def test_one_bad_rank_makes_its_node_bad(changes: dict[str, Any], words: str) -> None:
+    verdict = judge(world(**changes))
+    assert verdict.bad_nodes == ["n3"]
+    assert f"n3: {words}" in verdict.table()
+
+
+def test_a_wrong_clock_is_found() -> None:
+    ranks = [replace(one, clock=1030.0) if one.node == "n3" else one for one in world()]
+    assert judge(ranks).bad_nodes == ["n3"]
+
+
+def test_noise_and_missing_rates_are_no_fault() -> None:
+    ranks = world(matrix_tflops=570.0, between_gb_s=None, clock=1001.0, clock_mhz=None)
+    assert judge(ranks).ok
+    assert judge([replace(GOOD, between_gb_s=None, within_gb_s=None)]).ok
+
+
+def test_a_planted_slow_node_is_found_and_left_out(testbed: Any, desk: Any) -> None:
+    (desk.folder / "shards" / "one.tar").write_bytes(b"x" * 1000)
+    submission = desk.launch("preflight", nodes="3", preflight=SLOW_NODE)
+    run = RunDir(submission.runs[0])
+    deadline = time.monotonic() + 240
+    while status(run).state not in ("finished", "failed"):
+        assert time.monotonic() < deadline, "\n".join(path.read_text() for path in run.logs.glob("*.log"))
+        time.sleep(0.3)
+    noted = events(run, "001")
+    said = "\n".join(path.read_text() for path in sorted(run.logs.glob("*.log")))
+    assert [event.kind for event in noted] == [
+        "preflight", "requeue", "exclude", "preflight", "preflight", "start", "finished"
+    ], said  # fmt: skip
+    assert noted[2].detail == "n2"
+    assert "3 ranks on n1,n3,n4" in noted[5].detail
+    assert "n2: matmul TFLOP/s" in said
