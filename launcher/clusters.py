@@ -35,7 +35,9 @@ Line = Annotated[str, AfterValidator(one_line)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:+@/&|=-]*$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Memory = Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$")]
-TimeLimit = Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]{1,3}:[0-5][0-9](:[0-5][0-9])?$|^[0-9]+$")]
+#: Minutes, M:SS, H:MM:SS or D-HH[:MM[:SS]], as Slurm reads them.
+TIME_LIMIT = r"^([0-9]+|[0-9]+:[0-5][0-9](:[0-5][0-9])?|[0-9]+-[0-9]{1,2}(:[0-5][0-9]){0,2})$"
+TimeLimit = Annotated[str, Field(pattern=TIME_LIMIT)]
 Option = Annotated[str, Field(pattern=r"^--[a-z][a-z0-9-]*(=.*)?$"), AfterValidator(one_line)]
 
 

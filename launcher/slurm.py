@@ -22,7 +22,7 @@ from electra_dist.config import Config
 from electra_dist.errors import ConfigError, UserError
 from electra_dist.rundir import RunDir, write_atomically
 from launcher import queue
-from launcher.clusters import Cluster, load_cluster
+from launcher.clusters import TIME_LIMIT, Cluster, load_cluster
 from launcher.job_script import PREFLIGHT, TRAIN, Job, render
 from launcher.preconditions import check_cluster, check_free, check_paths, possible_node_counts
 from launcher.records import JobRecord, next_number, snapshot_code
@@ -138,6 +138,8 @@ def _node_range(request: Request) -> tuple[int, int]:
         raise ConfigError(f"--exclude {request.exclude!r}: expected node names, for example n1,gpu[03-05]")
     if request.after and not _JOB_ID.match(request.after):
         raise ConfigError(f"--after {request.after!r}: expected the id of a job, for example 4711")
+    if request.time_limit and not re.fullmatch(TIME_LIMIT, request.time_limit):
+        raise ConfigError(f"--time {request.time_limit!r}: expected minutes, H:MM:SS or D-HH:MM:SS")
     return fewest, most
 
 

@@ -64,6 +64,9 @@ def test_without_slurm_only_the_script_can_be_had(tmp_path: Path, monkeypatch: p
     assert "#SBATCH --array=0-3\n" in launch.script
     assert [run.run.name for run in launch.runs][1] == "lr-1e-3_seed-2"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.yaml", "shards"]
+    for time_limit in ("1; true", "soon", "1:99", "10\n#SBATCH --x"):
+        with pytest.raises(ConfigError, match="expected minutes"):
+            prepare(path, [], Request(cluster="testbed", time_limit=time_limit), dry_run=True)
     for sweep in ("optim.lr", "run.name=a,b", "optim.lr=1,1", "optim.lrr=1,2"):
         with pytest.raises(ConfigError):
             prepare(path, [], Request(cluster="testbed", sweep=(sweep,)), dry_run=True)
