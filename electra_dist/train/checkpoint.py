@@ -78,7 +78,7 @@ def _writing(run: RunDir) -> Iterator[None]:
     except OSError as error:
         raise CheckpointError(
             f"{run.checkpoints}: the checkpoint cannot be written: {error}; the ones before it are untouched. Check the"
-            " free space, the quota and the permissions"
+            " free space, the quota and the permissions; run.dir must lie where all nodes see it"
         ) from error
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import os
 import re
 import warnings
@@ -198,8 +197,6 @@ def _quieten() -> None:
     """Silence what DeepSpeed and torch print about themselves on every rank and every step."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
     warnings.filterwarnings("ignore", category=UserWarning, module=r"deepspeed")
-    os.environ.setdefault("DS_LOG_LEVEL", "warning")
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 
 def shutdown() -> None:

@@ -27,6 +27,7 @@ CASES = {
     "stage 3, disentangled": ["model.embedding_sharing=disentangled"],
     "stage 3, none": ["model.embedding_sharing=none"],
     "stage 3, small parameters whole": ["zero.persistence_threshold=100000"],
+    "stage 3, layers recomputed": ["train.activation_checkpointing=true"],
     "stage 2, shared": ["zero.stage=2"],
     "stage 1, shared": ["zero.stage=1"],
     "stage 0, shared": ["zero.stage=0"],
