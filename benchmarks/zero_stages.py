@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -69,7 +69,7 @@ class Sent:
     """Bytes that this rank sends in collectives, by the volume of ring algorithms."""
 
     #: Collective -> (which argument is the whole, times (W - 1) / W of it).
-    WHOLE = {
+    WHOLE: ClassVar[dict[str, tuple[tuple[str, int], int]]] = {
         "all_reduce": (("tensor", 0), 2),
         "all_gather_into_tensor": (("output_tensor", 0), 1),
         "_all_gather_base": (("output_tensor", 0), 1),
@@ -158,7 +158,7 @@ def run_stage(arguments: argparse.Namespace, stage: int, folder: Path) -> dict[s
         for r in range(arguments.processes)
     ]
     try:
-        failed = any([process.wait(timeout=arguments.limit) for process in ranks])
+        failed = sum(process.wait(timeout=arguments.limit) != 0 for process in ranks)
     finally:
         for process in ranks:
             process.kill()

@@ -26,7 +26,7 @@ from electra_dist.train.start import FREE_KEYS, FREE_SECTIONS
 PAGE = Path(__file__).with_name("configuration.md")
 
 _HEAD = """\
-<!-- Written by docs/make_configuration.py from electra_dist/config/schema.py: change the docstrings there, then run it. -->
+<!-- Written by docs/make_configuration.py from electra_dist/config/schema.py: change the docstrings there, run it. -->
 
 # Configuration: every key
 

@@ -70,10 +70,7 @@ def training_line(metrics: Metrics, steps: int) -> str:
     step = int(metrics["step"])
     left = (steps - step) * metrics["speed/step_seconds"]
     return (
-        f"step {step:>{len(str(steps))}}/{steps} {step / steps:6.1%}"
-        f"  G {metrics['loss/generator']:.3f} acc {metrics['generator/accuracy']:.3f}"
-        f"  D {metrics['loss/discriminator']:.4f} P {_score(metrics['discriminator/precision'], 2)}"
-        f" R {_score(metrics['discriminator/recall'], 2)} AUC {_score(metrics['discriminator/auc'], 3)}"
+        f"step {step:>{len(str(steps))}}/{steps} {step / steps:6.1%}  {_losses(metrics, '')}"
         f"  lr {metrics['optim/lr']:.1e}  {human_count(metrics['speed/real_tokens_per_s'])} tok/s"
         f"  MFU {metrics['speed/mfu']:.0%}  {human_seconds(left)} left"
     )
@@ -81,10 +78,14 @@ def training_line(metrics: Metrics, steps: int) -> str:
 
 def validation_line(metrics: Metrics, steps: int) -> str:
     """The held-out losses, marked so that they stand out between training lines."""
-    step = int(metrics["step"])
+    return f"step {int(metrics['step']):>{len(str(steps))}}/{steps}  held out  {_losses(metrics, 'validation/')}"
+
+
+def _losses(metrics: Metrics, prefix: str) -> str:
+    """Losses and scores of both networks; `prefix` chooses training or held-out ones."""
+    generator, discriminator = f"{prefix}generator", f"{prefix}discriminator"
     return (
-        f"step {step:>{len(str(steps))}}/{steps}  held out"
-        f"  G {metrics['validation/loss/generator']:.3f} acc {metrics['validation/generator/accuracy']:.3f}"
-        f"  D {metrics['validation/loss/discriminator']:.4f} P {_score(metrics['validation/discriminator/precision'], 2)}"
-        f" R {_score(metrics['validation/discriminator/recall'], 2)} AUC {_score(metrics['validation/discriminator/auc'], 3)}"
+        f"G {metrics[f'{prefix}loss/generator']:.3f} acc {metrics[f'{generator}/accuracy']:.3f}"
+        f"  D {metrics[f'{prefix}loss/discriminator']:.4f} P {_score(metrics[f'{discriminator}/precision'], 2)}"
+        f" R {_score(metrics[f'{discriminator}/recall'], 2)} AUC {_score(metrics[f'{discriminator}/auc'], 3)}"
     )

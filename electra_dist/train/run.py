@@ -29,6 +29,7 @@ from electra_dist.train.distributed import (
     together,
 )
 from electra_dist.train.engines import Engines, build_engines, check_engines
+from electra_dist.train.faults import Interruption
 from electra_dist.train.progress import human_count, say, warn
 from electra_dist.train.start import open_run
 from electra_dist.train.tracking import Tracker, cut_back
@@ -42,14 +43,15 @@ def train(config: Config, environment: dict[str, str]) -> Outcome:
     check_engines(config)
     device = choose_device(config.train.device, world.local_rank, torch.cuda.device_count())
     world = replace(world, device=device)
-    initialise(world)
     try:
-        return _train(config, world)
+        with Interruption() as interruption:  # a signal that comes while loading is heard at the first step
+            initialise(world)
+            return _train(config, world, interruption)
     finally:
         shutdown()
 
 
-def _train(config: Config, world: World) -> Outcome:
+def _train(config: Config, world: World, interruption: Interruption) -> Outcome:
     run = RunDir(config.run.path)
     manifest, facts = None, None
     with together(world):
@@ -70,7 +72,7 @@ def _train(config: Config, world: World) -> Outcome:
         trainer = Trainer(config, manifest, engines, world, tracker)
         if step is not None:
             trainer.resume(step)
-        outcome = trainer.fit()
+        outcome = trainer.fit(interruption)
         failed = False
     finally:
         if tracker:
@@ -133,7 +135,8 @@ def _tracker(
 
 def _say_how_to_go_on(config: Config, run: RunDir, done: int, outcome: Outcome, sync: str | None) -> None:
     if outcome is Outcome.INTERRUPTED:
-        say(f"interrupted and saved at step {done}/{config.train.steps}; run the same command again to go on")
+        where = f"and saved at step {done}/{config.train.steps}" if done else "before the first step"
+        say(f"interrupted {where}; run the same command again to go on")
     else:
         say(f"finished at step {done}; export the weights with: electra-dist export {run.path} --out DIR")
     if sync:

@@ -61,8 +61,8 @@ class Trainer:
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
-    def fit(self) -> Outcome:
-        """Train to `train.steps` or to an interruption; the state is saved either way."""
+    def fit(self, interruption: Interruption) -> Outcome:
+        """Train to `train.steps` or until `interruption` is requested; the state is saved either way."""
         steps = self.config.train.steps
         if self.done == 0:
             self._write(self._validated())
@@ -70,7 +70,7 @@ class Trainer:
         gc.freeze()
         gc.disable()  # collected below, at the same step on all ranks, instead of whenever one of them likes
         try:
-            with Interruption() as interruption, self._open_loader() as loader:
+            with self._open_loader() as loader:
                 self._watch.lap()
                 while self.done < steps:
                     step = self._next_step(loader, interruption)

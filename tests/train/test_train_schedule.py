@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -18,8 +19,8 @@ def test_rises_to_the_peak_at_the_end_of_the_warmup_and_ends_at_the_final_fracti
     assert factors[10] == pytest.approx(1.0)
     assert max(factors) == pytest.approx(1.0)
     assert factors[100] == pytest.approx(0.1)
-    assert all(a < b for a, b in zip(factors[:10], factors[1:11], strict=True))
-    assert all(a >= b for a, b in zip(factors[10:-1], factors[11:], strict=True))
+    assert all(a < b for a, b in itertools.pairwise(factors[:11]))
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
 
 
 def test_midpoints_follow_the_formulas() -> None:
