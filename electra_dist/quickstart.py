@@ -24,7 +24,6 @@ from electra_dist.errors import EXIT_UNFINISHED, UserError
 from electra_dist.rundir import RunDir
 
 CONFIG = Path("configs/quickstart.yaml")
-PROCESSES = 2
 VOCAB_SIZE = 8192
 VALIDATION = 0.03
 _INTERRUPT_AT = 0.4  # of the steps
@@ -61,7 +60,7 @@ def _quickstart(overrides: list[str]) -> None:
         source = ("--input", str(corpus), "--tokenizer", str(tokenizer), "--out", str(shards))
         _run("data", "build", *source, "--workers", str(os.cpu_count() or 1), "--validation", str(VALIDATION))
     _run("data", "inspect", str(shards))
-    launch = ("launch", "local", str(CONFIG), "--processes", str(PROCESSES), *overrides)
+    launch = ("launch", "local", str(CONFIG), "--processes", str(_processes()), *overrides)
     if not run.complete_checkpoints():
         _run_and_interrupt(launch, run, int(config.train.steps * _INTERRUPT_AT))
     _run(*launch)
@@ -74,6 +73,12 @@ def _quickstart(overrides: list[str]) -> None:
     _check_learned(run)
     for network, path in exports.items():
         print(f"{network}: {path}")
+
+
+def _processes() -> int:
+    """Two ranks on CPU; on a machine with GPUs one each, at most two."""
+    counted = subprocess.check_output([sys.executable, "-c", "import torch; print(torch.cuda.device_count())"])
+    return min(2, int(counted)) or 2
 
 
 def _command(arguments: tuple[str, ...]) -> list[str]:

@@ -300,6 +300,14 @@ CHECKS: dict[str, Callable[[list[str], Path, str], None]] = {
 }
 
 
+@pytest.mark.parametrize("page", [*STORY, *OTHERS])
+def test_no_block_and_no_directive_of_the_page_is_overlooked(page: str) -> None:
+    text, found = (ROOT / page).read_text(encoding="utf-8"), blocks(page)
+    fences = re.findall(r"^\s*```", text, re.M)
+    assert len(fences) == 2 * len(found), f"{page}: a fence that is indented, not closed, or names no language"
+    assert text.count("<!-- test:") == len(re.findall(r"^<!-- test: [^\n]* -->\n```", text, re.M))
+
+
 def test_a_command_that_does_not_exist_is_found(tmp_path: Path) -> None:
     """The checks themselves can fail."""
     (tmp_path / "Makefile").write_text("test:\n")

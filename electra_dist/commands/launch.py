@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from electra_dist.commands.parsers import Subparsers, add_command, add_config, add_group, add_json, print_json
+from electra_dist.errors import UserError
 
 
 def add(subparsers: Subparsers) -> None:
@@ -39,10 +40,13 @@ def _add_slurm(group: Subparsers) -> None:
         electra-dist launch slurm configs/base.yaml --cluster mine --nodes 1-4 run.name=base-2
         electra-dist launch slurm configs/base.yaml --cluster mine --nodes 2 --chain 5
         electra-dist launch slurm configs/base.yaml --cluster mine --array optim.lr=2e-4,5e-4
+        electra-dist launch slurm --new-profile
         """,
     )
-    add_config(slurm)
-    slurm.add_argument("--cluster", required=True, metavar="NAME", help="cluster profile: a name or a path of one")
+    slurm.add_argument("config", metavar="CONFIG", nargs="?", help="configuration file (YAML)")
+    slurm.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys set in place of those in the file")
+    slurm.add_argument("--cluster", metavar="NAME", help="cluster profile: a name or a path of one")
+    slurm.add_argument("--new-profile", action="store_true", help="ask about this cluster and save a profile of it")
     slurm.add_argument("--nodes", default="1", metavar="N|A-B", help="nodes, or a range (default: %(default)s)")
     slurm.add_argument("--time", metavar="LIMIT", help="time limit, in place of the profile's")
     slurm.add_argument("--chain", type=int, default=1, metavar="K", help="K jobs, each going on where the last stopped")
@@ -52,6 +56,7 @@ def _add_slurm(group: Subparsers) -> None:
     slurm.add_argument("--exclude", metavar="NODES", help="nodes to stay away from")
     slurm.add_argument("--after", metavar="JOB", help="start when this job has ended")
     slurm.add_argument("--torchrun", action="store_true", help="start the ranks by torchrun instead of one task each")
+    slurm.add_argument("--no-preflight", action="store_true", help="do not measure the nodes first")
     slurm.add_argument("--dry-run", action="store_true", help="print the job script, touch nothing")
     add_json(slurm)
 
@@ -72,6 +77,10 @@ def _local(arguments: argparse.Namespace) -> int:
 def _slurm(arguments: argparse.Namespace) -> int:
     from launcher.slurm import Request, prepare, submit
 
+    if arguments.new_profile:
+        return _new_profile()
+    if not arguments.config or not arguments.cluster:
+        raise UserError("launch slurm needs CONFIG and --cluster NAME; --new-profile makes a profile of this cluster")
     request = Request(
         cluster=arguments.cluster,
         nodes=arguments.nodes,
@@ -81,6 +90,7 @@ def _slurm(arguments: argparse.Namespace) -> int:
         exclude=arguments.exclude,
         after=arguments.after,
         torchrun=arguments.torchrun,
+        preflight=() if arguments.no_preflight else Request.preflight,
     )
     launch = prepare(arguments.config, arguments.overrides, request, dry_run=arguments.dry_run)
     if arguments.dry_run:
@@ -93,4 +103,14 @@ def _slurm(arguments: argparse.Namespace) -> int:
         return 0
     print(f"submitted job {', '.join(submission.job_ids)}: {submission.script}")
     print("\n".join(submission.next_commands))
+    return 0
+
+
+def _new_profile() -> int:
+    from launcher.clusters import write_profile
+    from launcher.discover import ask_profile
+
+    name, cluster = ask_profile(lambda question, default: input(f"{question} [{default}]: ").strip() or default)
+    path = write_profile(name, cluster)
+    print(f"{path}: saved; look it over, then: electra-dist launch slurm CONFIG --cluster {name} --dry-run")
     return 0

@@ -25,7 +25,7 @@ def add(subparsers: Subparsers) -> None:
         _plan,
         "Say what a run will cost: parameters, memory, speed, days, network, for every ZeRO stage",
         """
-        electra-dist plan configs/base.yaml --nodes 4 --gpus-per-node 8 --gpu h100
+        electra-dist plan configs/base.yaml train.micro_rows=8 --nodes 4 --gpus-per-node 8 --gpu h100
         electra-dist plan configs/large.yaml train.micro_rows=16 --gpus-per-node 8 --gpu a100 --utilisation 0.4
         electra-dist plan configs/quickstart.yaml --gpus-per-node 2 --gpu cpu --json
 
