@@ -54,20 +54,30 @@ TINY = (
 )
 #: Programs of the system whose arguments a `parse` block does not check.
 SYSTEM = {
+    "apt-get",
     "cat",
     "cd",
     "cp",
     "export",
+    "git",
+    "grep",
     "less",
     "ls",
+    "mkdir",
     "module",
+    "rsync",
     "sacct",
     "sbatch",
     "scancel",
+    "scontrol",
+    "scp",
     "sinfo",
     "source",
     "squeue",
+    "ssh",
+    "sudo",
     "tail",
+    "watch",
 }
 
 
@@ -236,7 +246,7 @@ def _check_electra_dist(words: list[str], folder: Path, where: str) -> None:
         parsed = cli._parse(words)
     except SystemExit:
         pytest.fail(f"{where}: electra-dist {shlex.join(words)}: does not parse")
-    if hasattr(parsed, "config"):
+    if getattr(parsed, "config", None):
         resolved = configuration.load(folder / parsed.config, parsed.overrides)
         if hasattr(parsed, "processes"):
             configuration.check_world(resolved, parsed.processes)
