@@ -31,7 +31,7 @@ _INTERRUPT_AT = 0.4  # of the steps
 
 def main() -> int:
     """Run the quick start in the current folder; returns an exit status."""
-    parser = argparse.ArgumentParser(description="Raw text to exported ELECTRA weights; see docs/quickstart.md.")
+    parser = argparse.ArgumentParser(description="Raw text to exported ELECTRA weights; see README.md.")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="configuration keys to change")
     arguments = parser.parse_args()
     started = time.monotonic()

@@ -72,9 +72,13 @@ class NetworkConfig(Section):
     """The encoder of one network."""
 
     layers: PositiveInt
+    """Encoder layers."""
     hidden_size: PositiveInt
+    """Width of the encoder."""
     heads: PositiveInt
+    """Attention heads; must divide hidden_size."""
     ffn_size: PositiveInt
+    """Inner width of the feed-forward part."""
 
 
 class ModelConfig(Section):
@@ -85,16 +89,22 @@ class ModelConfig(Section):
     vocab_size: PositiveInt | None = None
     """Default: the vocabulary of the shards; when set, it must equal it."""
     embedding_size: PositiveInt
+    """Width of the embedding tables; projected where it differs from hidden_size."""
     max_positions: PositiveInt = 512
+    """Positions of the table: the longest row."""
     embedding_sharing: Literal["shared", "disentangled", "none"] = "shared"
     """shared: one embedding for both (ELECTRA). disentangled: the discriminator adds its own delta to the detached
     embeddings of the generator (DeBERTaV3). none: each network has its own."""
     generator: NetworkConfig
     discriminator: NetworkConfig
     dropout: Probability = 0.0
+    """Of embeddings and layer outputs (ELECTRA: 0.1)."""
     attention_dropout: Probability = 0.0
+    """Of attention weights; above 0 only the sdpa backend runs."""
     layer_norm_epsilon: PositiveFloat = 1e-12
+    """Added to the variance in LayerNorm."""
     initializer_range: PositiveFloat = 0.02
+    """Standard deviation of the truncated normal that weights start from."""
     generator_bias: Literal["zeros", "unigram"] = "unigram"
     """Start of the generator's output bias: zeros (ELECTRA), or the log frequency of each token in the shards."""
     temperature: PositiveFloat = 1.0
@@ -113,8 +123,11 @@ class TrainConfig(Section):
     micro_rows: PositiveInt
     """Rows of one forward and backward on one rank."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1234
+    """Of data order, masks, sampling and initial weights."""
     generator_weight: NonNegativeFloat = 1.0
+    """Weight of the generator's loss in the sum."""
     discriminator_weight: NonNegativeFloat = 50.0
+    """Weight of the discriminator's loss in the sum."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """auto: cuda where there is one."""
     compile: bool | None = None
@@ -137,7 +150,9 @@ class OptimConfig(Section):
     """AdamW and the learning-rate schedule."""
 
     lr: PositiveFloat = 5e-4
+    """Peak learning rate."""
     warmup_steps: NonNegativeInt = 10000
+    """Steps of the linear rise to the peak."""
     schedule: Literal["linear", "cosine", "wsd"] = "linear"
     """After the warm-up: linear or cosine decay to the end, or warm-up, stable, linear decay."""
     decay_steps: PositiveInt | None = None
@@ -145,9 +160,13 @@ class OptimConfig(Section):
     final_lr_fraction: Fraction = 0.0
     """Learning rate at the end, as a fraction of the peak."""
     weight_decay: NonNegativeFloat = 0.01
+    """Of everything but biases and LayerNorms."""
     beta1: Beta = 0.9
+    """Decay of Adam's first moment."""
     beta2: Beta = 0.999
+    """Decay of Adam's second moment."""
     epsilon: PositiveFloat = 1e-6
+    """Added to the denominator of Adam's step."""
     clip_norm: NonNegativeFloat = 1.0
     """Largest norm of the gradient; 0 turns clipping off."""
     clip_mode: Literal["joint", "separate"] = "joint"
@@ -166,6 +185,7 @@ class ZeroConfig(Section):
     """DeepSpeed ZeRO."""
 
     stage: Stage = 3
+    """0 shards nothing, 1 the optimizer state, 2 the gradients too, 3 the parameters too."""
     persistence_threshold: NonNegativeInt = 100_000
     """Stage 3: parameters of fewer elements stay whole on every rank."""
     generator: ZeroOverrides = ZeroOverrides()
@@ -182,6 +202,7 @@ class PrecisionConfig(Section):
     """Arithmetic of forward and backward; master weights and moments are always fp32."""
 
     mode: PrecisionMode = "bf16"
+    """bf16, fp16 (with loss scaling) or fp32; ZeRO stage 0 needs fp32."""
     initial_scale_power: Annotated[int, Field(ge=0, le=32)] = 16
     """fp16: the first loss scale is 2 to this power."""
     scale_window: PositiveInt = 1000
@@ -214,9 +235,13 @@ class TrackingConfig(Section):
     every: PositiveInt = 10
     """Steps between two logged ones."""
     wandb: Literal["online", "offline", "disabled"] = "offline"
+    """offline writes files that `wandb sync` uploads later."""
     project: str = "electra-dist"
+    """W&B project."""
     entity: str | None = None
+    """W&B user or team. Default: that of the login."""
     tags: tuple[str, ...] = ()
+    """Tags of the W&B run."""
 
 
 class Config(Section):

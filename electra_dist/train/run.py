@@ -63,7 +63,7 @@ def _train(config: Config, world: World, interruption: Interruption) -> Outcome:
     step = checkpoint.find_latest(run, world)
     if step is not None and step >= config.train.steps:
         if world.is_main:
-            say(f"{run.path}: already finished at step {step}; set train.steps or run.name for more")
+            say(f"{run.path}: already finished at step {step}; set run.name for another run")
         return Outcome.FINISHED
     engines = _engines(config, manifest, world)
     tracker = _tracker(config, facts, run, manifest, step or 0, world)

@@ -192,8 +192,8 @@ class Trainer:
         return LoaderState.merge([LoaderState.from_dict(part) for part in parts]).to_dict()
 
     def resume(self, step: int) -> None:
-        """Take up the run at the checkpoint of `step`."""
-        state = checkpoint.load_checkpoint(self.run, step, self.engines, self.world)
+        """Take up the run at the checkpoint of `step`, which `find_latest` has verified."""
+        state = checkpoint.load_checkpoint(self.run, step, self.engines, self.world, verified=True)
         self.done = int(state["step"])
         self.real_tokens = int(state["real_tokens"])
         self.window.restore(state["window"], self.world)
