@@ -22,7 +22,7 @@ from electra_dist.data.validation import validation_micro_batches
 from electra_dist.errors import UserError
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint
-from electra_dist.train.distributed import World, any_rank, gather_objects, raise_together
+from electra_dist.train.distributed import World, any_rank, broadcast_object, gather_objects, raise_together
 from electra_dist.train.engines import Engines
 from electra_dist.train.faults import Interruption
 from electra_dist.train.hardware import matrix_product_rate
@@ -171,7 +171,11 @@ class Trainer:
 
     def save(self) -> None:
         """A whole checkpoint of step `self.done`; does nothing when there is one already."""
-        if self._loader_state is None or self.done in self.run.complete_checkpoints():
+        if self._loader_state is None:
+            return
+        # Rank 0's listing decides for all: on a network file system the ranks may see different ones.
+        there = self.world.is_main and self.done in self.run.complete_checkpoints()
+        if broadcast_object(there, self.world):
             return
         state = {
             "step": self.done,
