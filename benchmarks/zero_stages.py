@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -65,26 +65,27 @@ def configure(arguments: argparse.Namespace, stage: int) -> Config:
 # --- one rank --------------------------------------------------------------------------------------------------------
 
 
+#: Collective -> (which argument is the whole, times (W - 1) / W of it).
+COLLECTIVES: dict[str, tuple[tuple[str, int], int]] = {
+    "all_reduce": (("tensor", 0), 2),
+    "all_gather_into_tensor": (("output_tensor", 0), 1),
+    "_all_gather_base": (("output_tensor", 0), 1),
+    "reduce_scatter_tensor": (("input", 1), 1),
+    "_reduce_scatter_base": (("input", 1), 1),
+    "all_gather": (("tensor_list", 0), 1),
+    "broadcast": (("tensor", 0), 1),
+    "reduce": (("tensor", 0), 1),
+}
+
+
 class Sent:
     """Bytes that this rank sends in collectives, by the volume of ring algorithms."""
-
-    #: Collective -> (which argument is the whole, times (W - 1) / W of it).
-    WHOLE: ClassVar[dict[str, tuple[tuple[str, int], int]]] = {
-        "all_reduce": (("tensor", 0), 2),
-        "all_gather_into_tensor": (("output_tensor", 0), 1),
-        "_all_gather_base": (("output_tensor", 0), 1),
-        "reduce_scatter_tensor": (("input", 1), 1),
-        "_reduce_scatter_base": (("input", 1), 1),
-        "all_gather": (("tensor_list", 0), 1),
-        "broadcast": (("tensor", 0), 1),
-        "reduce": (("tensor", 0), 1),
-    }
 
     def __init__(self, world_size: int) -> None:
         self.bytes = 0.0
         self._ring = (world_size - 1) / world_size
         self._depth = 0
-        for name, ((keyword, index), times) in self.WHOLE.items():
+        for name, ((keyword, index), times) in COLLECTIVES.items():
             if hasattr(dist, name):
                 setattr(dist, name, self._counted(getattr(dist, name), keyword, index, times))
 

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The figures that need a GPU, in under 9 minutes on one GPU machine with only the repository and its wheels:
+#   step      our step against transformers, and with each optimisation switched off        (gpu_step.py)
+#   kernels   our kernels against PyTorch's                                                 (kernels.py)
+#   zero      ZeRO stages 0 to 3                                                            (zero_stages.py)
+#
+#   benchmarks/gpu.sh [OUT]        tables to the terminal, and everything to OUT/*.txt and *.json (default: gpu-figures)
+#   PYTHON=/path/to/python         the Python that has torch, deepspeed and transformers (default: .venv, else python3)
+#   QUICK=1                        the smallest sizes, wherever this is: on a CPU too, to see that it runs
+#
+# Each part has its own time limit, and one that fails does not keep the others from running; the exit status says so.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-gpu-figures}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+if [ -z "${PYTHON:-}" ]; then
+  PYTHON=python3
+  [ -x .venv/bin/python ] && PYTHON=.venv/bin/python
+fi
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-$out/inductor}"
+failed=()
+
+part() { # NAME SECONDS COMMAND...
+  local name=$1 seconds=$2
+  shift 2
+  echo "== $name (at most $seconds s)"
+  if ! timeout --kill-after=10 "$seconds" "$@" --json "$out/$name.json" 2>"$out/$name.log" | tee "$out/$name.txt"; then
+    echo "$name failed or ran out of time; the end of $out/$name.log:"
+    tail -n 15 "$out/$name.log"
+    failed+=("$name")
+  fi
+}
+
+if [ -n "${QUICK:-}" ]; then
+  step=(--cases tiny:32:4 --variants "head: all logits in memory" "attention: triton" --steps 1 --seconds 120)
+  zero=(--preset tiny --vocab-size 1000 --row-length 32 --micro-rows 2 --steps 1)
+  kernels=(--quick)
+  limits=(400 400 400)
+else
+  "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' ||
+    { echo "PyTorch sees no GPU here; QUICK=1 runs the smallest sizes on a CPU" >&2; exit 2; }
+  "$PYTHON" -c 'import deepspeed, transformers' || exit 2
+  step=(--seconds 180)
+  zero=(--preset base --row-length 512 --micro-rows 32 --precision bf16)
+  kernels=()
+  limits=(260 120 150)
+fi
+part step "${limits[0]}" "$PYTHON" benchmarks/gpu_step.py "${step[@]}"
+part zero "${limits[1]}" "$PYTHON" benchmarks/zero_stages.py "${zero[@]}"
+if [ -f benchmarks/kernels.py ]; then
+  part kernels "${limits[2]}" "$PYTHON" benchmarks/kernels.py "${kernels[@]}"
+else
+  echo "== kernels: benchmarks/kernels.py is not there"
+fi
+echo "figures in $out"
+[ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

@@ -1,0 +1,94 @@
+"""The benchmarks: every path that a CPU can run, in the smallest sizes, where the figures mean nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+
+
+def run(repo_root: Path, *words: str, timeout: float = 300, **variables: str) -> str:
+    done = subprocess.run(
+        words,
+        cwd=repo_root,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable} | variables,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def test_our_step_is_measured_against_transformers_and_its_variants(repo_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "step.json"
+    variants = ("head: all logits in memory", "optimizer not fused", "attention: triton")
+    words = ("--cases", "tiny:16:2", "--device", "cpu", "--steps", "1", "--json", str(file), "--variants", *variants)
+    out = run(repo_root, sys.executable, "benchmarks/gpu_step.py", *words)
+    (figures,) = read(file)["cases"].values()
+    assert list(figures) == ["transformers", "electra-dist", *variants]
+    assert "CUDA" in figures.pop("attention: triton")["refused"]
+    assert all(found["real_tokens_per_s"] > 0 and 0 < found["mfu"] < 1 for found in figures.values())
+    assert "against transformers" in out
+
+
+@pytest.mark.full
+def test_zero_stages_are_measured_and_send_what_the_plan_says(repo_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "zero.json"
+    words = ("--preset", "tiny", "--vocab-size", "1000", "--row-length", "32", "--micro-rows", "2", "--steps", "1")
+    words += ("--accumulation", "2", "--processes", "2", "--device", "cpu")
+    run(repo_root, sys.executable, "benchmarks/zero_stages.py", *words, "--json", str(file))
+    stages = read(file)["stages"]
+    assert list(stages) == ["0", "1", "2", "3"]
+    for number in ("0", "1", "2"):  # stage 3 gathers less than planned: small parameters stay whole
+        assert stages[number]["sent_bytes"] == pytest.approx(stages[number]["predicted_sent_bytes"], rel=0.02)
+
+
+@pytest.mark.full
+def test_memory_is_measured_against_transformers(repo_root: Path, tmp_path: Path, shared_data: Path) -> None:
+    text, file = tmp_path / "text.txt", tmp_path / "memory.json"
+    text.write_text((shared_data / "wikitext2-valid.txt").read_text()[:400_000])
+    words = ("--text", str(text), "--preset", "tiny", "--vocab-size", "2000", "--rows", "8", "--json", str(file))
+    run(repo_root, sys.executable, "benchmarks/memory.py", *words)
+    figures = read(file)
+    assert figures["ratio"] < 1
+    assert figures["predicted_bytes"] == pytest.approx(figures["peak_bytes"]["electra-dist"], rel=0.15)
+
+
+@pytest.mark.full
+def test_the_gpu_script_runs_all_its_parts_in_the_smallest_sizes(repo_root: Path, tmp_path: Path) -> None:
+    out = run(repo_root, "bash", "benchmarks/gpu.sh", str(tmp_path / "figures"), timeout=550, QUICK="1")
+    assert "failed" not in out
+    for name in ("step", "zero"):
+        assert read(tmp_path / "figures" / f"{name}.json")
+
+
+def test_the_gpu_script_refuses_a_machine_without_a_gpu(repo_root: Path, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = subprocess.run(
+        ["bash", "benchmarks/gpu.sh", str(tmp_path)],
+        cwd=repo_root,
+        env=os.environ | {"PYTHON": sys.executable, "QUICK": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "sees no GPU" in done.stderr
