@@ -75,6 +75,8 @@ def _local(arguments: argparse.Namespace) -> int:
 
 
 def _slurm(arguments: argparse.Namespace) -> int:
+    from electra_dist.rundir import RunDir
+    from electra_dist.train.start import check_same_configuration
     from launcher.slurm import Request, prepare, submit
 
     if arguments.new_profile:
@@ -93,6 +95,8 @@ def _slurm(arguments: argparse.Namespace) -> int:
         preflight=() if arguments.no_preflight else Request.preflight,
     )
     launch = prepare(arguments.config, arguments.overrides, request, dry_run=arguments.dry_run)
+    for config in launch.runs:
+        check_same_configuration(RunDir(config.run.path), config)
     if arguments.dry_run:
         print(launch.script, end="")
         return 0

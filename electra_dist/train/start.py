@@ -49,13 +49,18 @@ def differences(old: Config, new: Config) -> list[str]:
     return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in bound if before.get(key) != after.get(key)]
 
 
-def _check_same_run(run: RunDir, config: Config, facts: dict[str, Any], dataset: str) -> None:
-    changed = differences(configuration.load(run.config), config)
+def check_same_configuration(run: RunDir, config: Config) -> None:
+    """Raise `ConfigError` when `run` exists and `config` changes what a resumed run may not change."""
+    changed = differences(configuration.load(run.config), config) if run.config.is_file() else []
     if changed:
         raise ConfigError(
             f"{run.path}: holds a run of another configuration ({'; '.join(changed)}). Set run.name to start another"
             " run, or take these changes back to go on with this one"
         )
+
+
+def _check_same_run(run: RunDir, config: Config, facts: dict[str, Any], dataset: str) -> None:
+    check_same_configuration(run, config)
     if facts.get("dataset_fingerprint") != dataset:
         raise ConfigError(
             f"data.shards = {config.data.shards}: not the data that {run.path} was trained on (fingerprint"
