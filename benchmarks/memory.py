@@ -47,19 +47,20 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", nargs="+", type=Path, required=True, help="input files, as for `data build`")
     parser.add_argument("--preset", default="small")
-    parser.add_argument("--vocab-size", type=int, default=16384)
+    parser.add_argument("--vocab-size", type=int, default=30522, help="default: ELECTRA's own")
     parser.add_argument("--row-length", type=int, default=128)
     parser.add_argument("--rows", type=int, default=64, help="rows of a step, all at once")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--dropout", type=float, default=0.1, help="of both loops; attention dropout included")
     parser.add_argument("--zero-stage", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="ours: compile each layer")
     parser.add_argument("--checkpointing", action="store_true", help="ours: recompute each layer in backward")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--no-peer", action="store_true", help="ours only")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    arguments.micro_rows = arguments.compile = None
+    arguments.micro_rows = None
     return arguments
 
 

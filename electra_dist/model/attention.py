@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from electra_dist.errors import UserError
 from electra_dist.model import kernels
+from electra_dist.model.dropout import drawn_mask, mask_scale, recomputed
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +60,29 @@ def build_layout(documents_bl: Tensor, cu_seqlens: Tensor, backend: str) -> Layo
 Attention = Callable[[Tensor, Tensor, Tensor, Layout, float], Tensor]
 
 
-def _sdpa(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, dropout: float) -> Tensor:
+def _sdpa(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, probability: float) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q_blad, k_blad, v_blad))  # (B, A, L, D)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, dropout_p=dropout)
+    if probability > 0.0 and q.device.type == "cpu":
+        out = _with_dropout(q, k, v, layout, probability)
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, dropout_p=probability)
     return out.transpose(1, 2)
 
 
-def _varlen(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, dropout: float) -> Tensor:
+def _with_dropout(q_bald: Tensor, k_bald: Tensor, v_bald: Tensor, layout: Layout, probability: float) -> Tensor:
+    """What PyTorch's attention with dropout does on a CPU (the formula, softmax in fp32), with cheaper masks."""
+    assert layout.mask is not None
+    scores_ball = (q_bald @ k_bald.transpose(-1, -2)).float() * q_bald.shape[-1] ** -0.5
+    weights_ball = torch.where(layout.mask, scores_ball, float("-inf")).softmax(dim=-1)
+    scale = mask_scale(probability)
+
+    def attended(weights_ball: Tensor, kept_ball: Tensor, v_bald: Tensor) -> Tensor:
+        return (weights_ball * kept_ball * scale).to(v_bald.dtype) @ v_bald
+
+    return recomputed(attended, weights_ball, drawn_mask(weights_ball, probability), v_bald.contiguous())
+
+
+def _varlen(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, probability: float) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     length = q_blad.shape[1]  # static, and no document is longer
@@ -75,7 +92,7 @@ def _varlen(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, drop
     return out.view_as(q_blad)
 
 
-def _triton(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, dropout: float) -> Tensor:
+def _triton(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, probability: float) -> Tensor:
     from electra_dist.model.kernels.flash_attention import Bounds, flash_attention
 
     assert layout.bounds is not None

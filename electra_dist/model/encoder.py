@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from electra_dist.config import ModelConfig, Network, NetworkConfig
 from electra_dist.model.attention import BACKENDS, Layout, build_layout
+from electra_dist.model.dropout import dropout, recomputed
 
 
 class Layer(nn.Module):
@@ -43,10 +44,15 @@ class Layer(nn.Module):
         q_blad, k_blad, v_blad = qkv.unbind(2)
         attention_dropout = self.attention_dropout if self.training else 0.0
         attended = self.attend(q_blad, k_blad, v_blad, layout, attention_dropout).reshape(b, length, hidden)
-        attended = F.dropout(self.attention_output(attended), self.dropout, self.training)
+        attended = dropout(self.attention_output(attended), self.dropout, self.training)
         middle = self.attention_norm(attended + hidden_blh)
-        fed = self.ffn_out(F.gelu(self.ffn_in(middle)))  # exact (erf) GELU
-        out: Tensor = self.ffn_norm(F.dropout(fed, self.dropout, self.training) + middle)
+        fed = recomputed(self._activate, self.ffn_in(middle))
+        out: Tensor = self.ffn_norm(dropout(fed, self.dropout, self.training) + middle)
+        return out
+
+    def _activate(self, inner_blf: Tensor) -> Tensor:
+        """The second half of the feed-forward: exact (erf) GELU, then (B, L, F) -> (B, L, H)."""
+        out: Tensor = self.ffn_out(F.gelu(inner_blf))
         return out
 
 
@@ -72,7 +78,7 @@ class Encoder(nn.Module):
     def forward(self, embeddings_ble: Tensor, documents_bl: Tensor, cu_seqlens: Tensor) -> Tensor:
         """Hidden states of the last layer, (B, L, H)."""
         layout = build_layout(documents_bl, cu_seqlens, self.backend)
-        hidden = F.dropout(embeddings_ble, self.dropout, self.training)
+        hidden = dropout(embeddings_ble, self.dropout, self.training)
         if self.project is not None:
             hidden = self.project(hidden)
         for layer in self.layers:

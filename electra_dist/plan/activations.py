@@ -43,9 +43,9 @@ class Surroundings:
     attention: Literal["sdpa", "varlen", "triton"]
 
     @property
-    def mask_bytes(self) -> int | None:
-        """Bytes an element of a saved dropout mask; None: as wide as what is dropped (CPU)."""
-        return BOOL if self.device == "cuda" else None
+    def recomputes(self) -> bool:
+        """Whether elementwise results in front of a product are computed again (`model.dropout.recomputed`)."""
+        return self.device == "cpu"
 
 
 def total(saved: Iterable[Saved]) -> float:
@@ -80,13 +80,12 @@ def layer_saved(config: Config, network: Network, around: Surroundings) -> list[
         Saved("attention output + residual, read by LayerNorm", hidden),
         Saved("LayerNorm after attention", hidden + statistics),
         Saved("feed-forward in, read by GELU", ffn),
-        Saved("GELU, read by feed-forward out", ffn),
+        Saved("GELU, read by feed-forward out", 0.0 if around.recomputes else ffn),
         Saved("feed-forward out + residual, read by LayerNorm", hidden),
         Saved("LayerNorm after feed-forward", hidden + statistics),
     ]
     if model.dropout:
-        mask = hidden if around.mask_bytes is None else hidden / b * around.mask_bytes
-        saved += [Saved("dropout masks", 2 * mask)]
+        saved += [Saved("dropout masks", 2 * hidden / b * BOOL)]
     return saved
 
 
@@ -96,16 +95,15 @@ def attention_saved(config: Config, network: Network, around: Surroundings) -> l
     b = BYTES[config.precision_mode(network)]
     hidden = size.tokens * sizes.hidden_size * b
     if config.model.attention_dropout:
-        # PyTorch's composite implementation: scaled copies of query and key; with several heads, the batched product
-        # wants each of them, the values and the output contiguous, and the projection's own output is let go.
-        copies = 4 if sizes.heads > 1 else 6
-        scores = size.rows * sizes.heads * size.length**2 * b
-        mask = scores if around.mask_bytes is None else scores / b * around.mask_bytes
+        # The batched product wants query, key and value contiguous, and the projection's own output is let go; with one
+        # head it reads query and key where they are. The softmax is fp32.
+        copies = 4 if sizes.heads > 1 else 5
+        weights = size.rows * sizes.heads * size.length**2
         return [
-            Saved("query, key, value and attended values, contiguous", copies * hidden),
-            Saved("softmax", scores),
-            Saved("attention dropout mask", mask),
-            Saved("softmax after dropout", scores),
+            Saved("query, key, value and attended values", copies * hidden),
+            Saved("softmax", weights * FP32),
+            Saved("attention dropout mask", weights * BOOL),
+            Saved("softmax after dropout", 0.0 if around.recomputes else weights * b),
         ]
     saved = [
         Saved("query, key and value", 3 * hidden),
@@ -123,8 +121,7 @@ def encoder_saved(config: Config, network: Network, around: Surroundings) -> lis
     b, embedding = BYTES[config.precision_mode(network)], config.model.embedding_size
     saved = []
     if config.model.dropout:
-        width = b if around.mask_bytes is None else around.mask_bytes
-        saved.append(Saved("embedding dropout and its mask", size.tokens * embedding * (b + width)))
+        saved.append(Saved("embedding dropout and its mask", size.tokens * embedding * (b + BOOL)))
     if embedding != sizes.hidden_size:
         saved.append(Saved("embedding projection", size.tokens * sizes.hidden_size * b))
     if around.attention == "sdpa":
@@ -166,16 +163,17 @@ def backward_temporaries(config: Config, network: Network, around: Surroundings)
     """Bytes by which the backward of the last layer rises above what was saved.
 
     Entering it, the head's saved tensors are gone and the gradient of the layer's output is there; at its highest, in
-    the feed-forward's product, it holds the gradients of the residual (H) and of GELU (F) as well, and has let go of
-    the last LayerNorm's input and output. With checkpointing, the layer's own tensors are there once more.
+    the feed-forward's product, it holds the gradients of the residual (H) and of GELU (F) as well (and GELU's output
+    where it is computed again), and has let go of the last LayerNorm's input and output. With checkpointing, the
+    layer's own tensors are there once more.
     """
     size, sizes = micro_batch_sizes(config), config.network(network)
     b = BYTES[config.precision_mode(network)]
     hidden, ffn = size.tokens * sizes.hidden_size * b, size.tokens * sizes.ffn_size * b
     head = 2 * hidden if network == "discriminator" else 0.0
-    dropped = hidden if config.model.dropout else 0.0  # its gradient instead of the saved mask
+    dropped = hidden - hidden / b * BOOL if config.model.dropout else 0.0  # its gradient instead of the saved mask
     again = total(layer_saved(config, network, around)) if config.train.activation_checkpointing else 0.0
-    rise = again + ffn + hidden + dropped - 2 * hidden - (hidden if config.model.dropout else 0.0)
+    rise = again + ffn * (2 if around.recomputes else 1) + hidden + dropped - 2 * hidden
     return max(rise - head, hidden)
 
 

@@ -171,6 +171,7 @@ def initialise(world: World, timeout: timedelta = timedelta(minutes=30)) -> None
     """Open the process group (nccl on CUDA, gloo on CPU) and hand it to DeepSpeed."""
     device = world.device
     os.environ["DS_ACCELERATOR"] = device.type
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: large CPU tensors on huge pages, fewer page faults
     os.environ["LOCAL_RANK"] = str(device.index or 0)  # DeepSpeed's device index, whoever started the processes
     _quieten()
     backend = "gloo" if device.type == "cpu" else "nccl"
