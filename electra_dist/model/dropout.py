@@ -2,8 +2,8 @@
 
 PyTorch draws one Bernoulli number an element on a CPU, which costs as much as a quarter of a small model's matrix
 products; compiled code draws them one by one as well. Here 64 random bits are four 16-bit numbers, about seven times as
-fast. The keep probability is therefore a multiple of 2**-16; the output is scaled by the very probability that was used,
-so its expectation is exact. On a GPU, PyTorch's own dropout is used, which the compiler fuses into its neighbours.
+fast. The keep probability is therefore a multiple of 2**-16; the output is scaled by the probability that was used, so
+its expectation is exact. On a GPU, PyTorch's own dropout is used, which the compiler fuses into its neighbours.
 
 A mask is a pure function of a seed, which is drawn from PyTorch's default generator: so compiled code may neither merge
 two calls nor draw anew where a layer is recomputed.
@@ -34,7 +34,8 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
 
 def drawn_mask(like: Tensor, probability: float) -> Tensor:
     """A new mask of the shape of `like` (CPU): bool, false with `probability`."""
-    return keep_mask(like, torch.randint(_SEEDS, ()), _kept_levels(probability))
+    mask: Tensor = keep_mask(like, torch.randint(_SEEDS, ()), _kept_levels(probability))
+    return mask
 
 
 def mask_scale(probability: float) -> float:
