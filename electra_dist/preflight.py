@@ -35,6 +35,7 @@ from electra_dist.train.hardware import matrix_product_rate
 EXIT_BAD_NODES = 3
 _TIMEOUT = timedelta(seconds=120)
 _DISK_BYTES = 32 << 20
+_TIMED_BYTES = 1 << 20
 _REPEATS = 3
 
 
@@ -243,22 +244,24 @@ def _disk_rates(config: Config, world: World) -> tuple[float | None, float | Non
     finally:
         file.unlink(missing_ok=True)
     try:
-        tars = Path(config.data.shards).rglob("*.tar")
-        shards = _read_rate(min(tars))
-    except ValueError:
+        tars = sorted(Path(config.data.shards).rglob("*.tar"))
+        shards = _read_rate(tars[0])
+    except IndexError:
         errors.append(f"shards: this node sees none in {config.data.shards}")
     except OSError as error:
         errors.append(f"shards: cannot read {config.data.shards}: {error.strerror}")
     return written, read, shards, errors
 
 
-def _read_rate(file: Path) -> float:
+def _read_rate(file: Path) -> float | None:
+    """MB/s of reading the first 32 MiB; None where there is too little to time, and opening the file is all."""
     with file.open("rb") as source:
         if hasattr(os, "posix_fadvise"):  # from the disk, not from this node's memory
             os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         start = time.perf_counter()
         size = len(source.read(_DISK_BYTES))
-    return size / max(time.perf_counter() - start, 1e-9) / 1e6
+    taken = max(time.perf_counter() - start, 1e-9)
+    return size / taken / 1e6 if size >= _TIMED_BYTES else None
 
 
 def _versions() -> dict[str, str]:

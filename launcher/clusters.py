@@ -75,6 +75,12 @@ class Cluster(Section):
     """How GPUs are asked for: --gres=gpu:N, --gpus-per-node=N, or not at all (whole nodes come with theirs)."""
     gpu_type: Word | None = None
     """As the site names it: gpu:TYPE:N."""
+    gpu: Word | None = None
+    """Kind of GPU for the plan before submission, as `electra-dist plan --gpu` takes it. Default: gpu_type."""
+    network_gbit: PositiveInt | None = None
+    """Gbit/s of each GPU to other nodes, for the plan. Default: 200."""
+    checkpoint_write_mb_s: PositiveInt = 200
+    """MB/s at which all ranks together write a checkpoint, for the plan; low on purpose, the preflight measures it."""
     cores_per_task: PositiveInt = 8
     memory_per_task: Memory | None = None
     """For example 100G; times the tasks it is the node's --mem. Default: the site's own."""

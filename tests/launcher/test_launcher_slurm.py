@@ -86,7 +86,7 @@ def jobs(testbed: Any, desk: Any, clusters: Callable[..., str]) -> dict[str, Run
         "sweep": desk.launch("sweep", nodes="1", sweep=("optim.lr=1e-3,5e-4",)),
     }
     nasty = desk.folder / NASTY
-    started["nasty"] = type(desk)(nasty, desk.cluster).launch("nasty")
+    started["nasty"] = type(desk)(nasty, desk.cluster, desk.folder / "shards").launch("nasty")
     running = {name: Running(submission) for name, submission in started.items()}
     _disturb(testbed, running)
     return running
