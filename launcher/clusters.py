@@ -129,6 +129,8 @@ class Cluster(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Cluster:
+        if own := [name for name in self.environment if name.islower() and not name.endswith("_proxy")]:
+            raise ValueError(f"environment.{own[0]}: variables in small letters are the job script's own")
         if self.gpus_per_node and self.tasks > self.gpus_per_node:
             raise ValueError(
                 f"tasks_per_node = {self.tasks} is more than gpus_per_node = {self.gpus_per_node}: one task drives"
@@ -136,6 +138,11 @@ class Cluster(Section):
             )
         if self.container and self.venv:
             raise ValueError("venv and container are both set: the tasks run in one of them")
+        if self.container and self.container.runtime == "pyxis" and self.node_local_variable:
+            raise ValueError(
+                "node_local_variable and container.runtime = pyxis: its folder is not known when the container is"
+                " asked for; set node_local"
+            )
         if self.gpu_type and self.gpu_request == "none":
             raise ValueError("gpu_type is set but gpu_request = none asks for no GPU")
         return self

@@ -145,7 +145,7 @@ def _time(
 ) -> str:
     text = f"training: {_days(days[0])}" + (f", {_count(number[0])}" if number and slots.limit else "")
     if is_range:
-        text += f" on {counts[0]} nodes; {_days(days[1])}" + (f", {_count(number[1])}" if number else "")
+        text += f" on {counts[0]} of the nodes; {_days(days[1])}" + (f", {_count(number[1])}" if number else "")
         text += f" on {counts[-1]}"
     return f"{text} (at {UTILISATION:.0%} of the GPU's rate; `electra-dist bench step` measures)"
 

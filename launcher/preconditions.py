@@ -16,7 +16,7 @@ from electra_dist.errors import ConfigError, UserError, nearest
 from electra_dist.heartbeat import life
 from electra_dist.rundir import RunDir
 from launcher import queue
-from launcher.clusters import Cluster, one_line
+from launcher.clusters import Cluster, Container, one_line
 from launcher.records import records
 
 if TYPE_CHECKING:
@@ -130,9 +130,10 @@ def check_paths(
         _check_visible(path, cluster)
     _check_program(cluster, python)
     if cluster.container:
-        for path in needed:
-            if ":" in str(path) or "," in str(path):
-                raise ConfigError(f"{path}: a path that a container mounts cannot hold ':' or ','")
+        _check_image(cluster.container, submit_dir)
+        for mounted in (*needed, cluster.node_local):
+            if ":" in str(mounted) or "," in str(mounted):
+                raise ConfigError(f"{mounted}: a path that a container mounts cannot hold ':' or ','")
     return tuple(str(path) for path in needed)
 
 
@@ -163,14 +164,20 @@ def _check_visible(path: Path, cluster: Cluster) -> None:
 
 
 def _check_program(cluster: Cluster, python: str) -> None:
-    container = cluster.container
-    if container is None:
-        found = os.access(python, os.X_OK) if "/" in python else bool(cluster.modules) or shutil.which(python)
-        if not found:
-            source = "venv" if cluster.venv and not cluster.python else "python"
-            raise ConfigError(
-                f"{source} of the cluster profile: {python} is not there or cannot be run; make the environment with"
-                " `make install`, or correct the profile"
-            )
-    elif container.runtime == "apptainer" and container.image.startswith("/") and not Path(container.image).exists():
-        raise ConfigError(f"container.image = {container.image}: no such file; build it, or correct the profile")
+    if cluster.container:  # it is inside
+        return
+    found = os.access(python, os.X_OK) if "/" in python else bool(cluster.modules) or shutil.which(python)
+    if not found:
+        source = "venv" if cluster.venv and not cluster.python else "python"
+        raise ConfigError(
+            f"{source} of the cluster profile: {python} is not there or cannot be run; make the environment with"
+            " `make install`, or correct the profile"
+        )
+
+
+def _check_image(container: Container, submit_dir: Path) -> None:
+    """An image that is a file must be there; what is fetched from a registry is taken as it is."""
+    image = container.image
+    is_file = "://" not in image if container.runtime == "apptainer" else image.startswith(("/", "./"))
+    if is_file and not (submit_dir / image).exists():
+        raise ConfigError(f"container.image = {image}: no such file; build it, or correct the profile")

@@ -120,7 +120,10 @@ def _new_profile() -> int:
     from launcher.clusters import write_profile
     from launcher.discover import ask_profile
 
-    name, cluster = ask_profile(lambda question, default: input(f"{question} [{default}]: ").strip() or default)
+    try:
+        name, cluster = ask_profile(lambda question, default: input(f"{question} [{default}]: ").strip() or default)
+    except EOFError as error:
+        raise UserError("--new-profile: the answers ended early, nothing was saved; run it in a terminal") from error
     path = write_profile(name, cluster)
     print(f"{path}: saved; look it over, then: electra-dist launch slurm CONFIG --cluster {name} --dry-run")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,4 +104,7 @@ def test_a_planted_slow_node_is_found_and_left_out(testbed: Any, desk: Any) -> N
     ], said  # fmt: skip
     assert noted[2].detail == "n2"
     assert "3 ranks on n1,n3,n4" in noted[5].detail
+    assert "bad nodes found by the preflight, exit code 3" in noted[1].detail
+    started, passed = (datetime.fromisoformat(event.time) for event in noted[3:5])
+    assert (passed - started).total_seconds() < 60
     assert "n2: matmul TFLOP/s" in said

@@ -5,8 +5,11 @@ The jobs of this module are submitted together, so that their waiting times over
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +151,39 @@ def test_a_running_job_tells_its_step_and_the_time_that_is_left(jobs: dict[str, 
         prepare(job.run.jobs / "001.yaml", [], _request(job))
 
 
+def without_extras(*words: str) -> str:
+    """What `electra-dist` prints on a login node, where torch cannot be imported."""
+    command = [sys.executable, str(Path(__file__).with_name("without_extras.py")), *words]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_login_node_without_torch_sees_the_live_job(jobs: dict[str, Running]) -> None:
+    job = jobs["stop"]
+    job.reaches(8)
+    for target in (job.job_id, str(job.run.path)):
+        seen = json.loads(without_extras("status", target, "--json"))
+        assert (seen["state"], seen["job_id"], seen["steps"]) == ("running", job.job_id, 400)
+        assert seen["step"] >= 8
+    shown = without_extras("status", job.job_id)
+    for word in ("state:", "running", "time slot left:", "losses:", "real tokens/s", "checkpoint:", "restarts:"):
+        assert word in shown
+    log = json.loads(without_extras("logs", str(job.run.path), "--rank", "1", "--lines", "1", "--json"))
+    assert log["text"].startswith("rank 1 of 2 on ")
+    assert "2 ranks on" in without_extras("logs", job.job_id, "--script")
+
+
+def test_a_log_can_be_followed(jobs: dict[str, Running]) -> None:
+    log = log_file(jobs["stop"].run, 0)
+    text = read_log(log, lines=1, follow=True)
+    assert next(text).startswith("rank 0 of 2 on ")
+    with log.open("a") as file:
+        file.write("appended\n")
+    assert next(text) == "appended\n"
+
+
 def _request(job: Running) -> Any:
     from launcher.slurm import Request
 
@@ -157,7 +193,7 @@ def _request(job: Running) -> Any:
 def test_stop_saves_and_does_not_requeue(jobs: dict[str, Running]) -> None:
     job = jobs["stop"]
     job.reaches(8)
-    assert stop(job.run).told == (job.job_id,)
+    assert json.loads(without_extras("stop", str(job.run.path), "--json"))["told"] == [job.job_id]
     assert job.ended().state == "stopped"
     assert job.kinds == ["start", "stopped"]
     assert job.run.complete_checkpoints()[-1] == job.steps[-1]
@@ -239,7 +275,9 @@ def test_a_preempted_job_comes_back_by_itself(testbed: Any, desk: Any) -> None:
 
 def test_a_dead_node_costs_a_restart_with_fewer_ranks(testbed: Any, desk: Any) -> None:
     job = Running(desk.launch("node", "train.steps=200", plan={"step_seconds": 0.2}, nodes="2-3", exclude="n1"))
+    alone = Running(desk.launch("alone", "train.steps=60", plan={"step_seconds": 0.2}, nodes="1", exclude="n[1-3]"))
     job.reaches(10)
+    alone.reaches(10)
     assert [row["world"] for row in job.run.read_metrics()][-1] == 3
     testbed.kill_node("n4")
     try:
@@ -247,8 +285,14 @@ def test_a_dead_node_costs_a_restart_with_fewer_ranks(testbed: Any, desk: Any) -
         assert [row["world"] for row in job.run.read_metrics()][-1] == 2
         assert sorted(set(job.steps)) == list(range(1, 201))
         assert "n4" not in [event for event in job.events if event.kind == "start"][-1].detail
+        # the other job lost the node of its batch script too, and may run nowhere else
+        assert (alone.status.state, alone.kinds) == ("waiting", ["start"])
+        assert alone.status.why
     finally:
         testbed.start_node("n4")
+    assert alone.ended().state == "finished"
+    assert alone.kinds == ["start", "start", "finished"]
+    assert sorted(set(alone.steps)) == list(range(1, 61))
 
 
 def test_a_crash_loop_stops_with_the_reason(jobs: dict[str, Running]) -> None:
@@ -256,7 +300,7 @@ def test_a_crash_loop_stops_with_the_reason(jobs: dict[str, Running]) -> None:
     assert job.ended(180).state == "failed"
     assert job.kinds.count("start") == 3
     assert "too few nodes are left" in next(event.detail for event in job.events if event.kind == "keep")
-    assert "3 crashes without a new checkpoint, the last with exit code 1" in (job.status.why or "")
+    assert "3 crashes without a new checkpoint, the last: crash, exit code 1" in (job.status.why or "")
 
 
 def test_the_time_limit_saves_requeues_and_goes_on(jobs: dict[str, Running]) -> None:
