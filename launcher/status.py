@@ -129,7 +129,7 @@ def status(run: RunDir) -> RunStatus:
     current = _current(jobs)
     if current is None and seen is not None and _is_newer(seen, launch, noted):
         return _without_job(run, facts, seen)
-    state, why = _live(current) if current else _ended(run, launch, noted)
+    state, why = _live(current, noted) if current else _ended(run, launch, noted)
     job_id = current.job_id if current else (noted[-1].job_id if noted else launch.job_ids[-1])
     if state in ("finished", "stopped", "cancelled", "failed", "idle"):
         facts["seconds_left"] = None
@@ -141,7 +141,7 @@ def status(run: RunDir) -> RunStatus:
         nodes=current.nodes if current else None,
         time_left=current.time_left if current else None,
         starts_at=current.starts_at if current and state == "waiting" else None,
-        restarts=max(0, sum(event.kind == "start" for event in noted) - 1),
+        restarts=max(sum(event.kind == "start" for event in noted) - 1, *(event.restart for event in noted), 0),
         log=_newest_log(run),
         **facts,
     )
@@ -186,9 +186,10 @@ def _current(jobs: list[QueuedJob]) -> QueuedJob | None:
     return min(active, key=lambda job: order.get(job.state, 2), default=None)
 
 
-def _live(job: QueuedJob) -> tuple[State, str | None]:
+def _live(job: QueuedJob, noted: list[Event]) -> tuple[State, str | None]:
     if job.state == "RUNNING":
-        return "running", None
+        last = noted[-1] if noted else None
+        return "running", f"{last.kind}: {last.detail}" if last and last.kind in ("preflight", "signal") else None
     if job.state == "COMPLETING":
         return "ending", None
     return "waiting", job.reason if job.state == "PENDING" else f"{job.state}: {job.reason}"

@@ -115,13 +115,19 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     if found.real_tokens_per_s is not None:
         lines.append(("speed", f"{found.real_tokens_per_s:,.0f} real tokens/s"))
     if found.seconds_left is not None:
-        lines.append(("training left", f"{found.seconds_left / 3600:.1f} hours"))
+        lines.append(("training left", _duration(found.seconds_left)))
     if found.last_checkpoint is not None:
         lines.append(("checkpoint", f"step {found.last_checkpoint:,}"))
     lines.append(("restarts", str(found.restarts)))
     if found.log:
         lines.append(("log", found.log))
     return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 2 * 86400:
+        return f"{seconds / 86400:.1f} days"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 2 * 3600 else f"{seconds / 60:.0f} minutes"
 
 
 def _logs(arguments: argparse.Namespace) -> int:

@@ -78,6 +78,7 @@ def jobs(testbed: Any, desk: Any, clusters: Callable[..., str]) -> dict[str, Run
     quiet = {"exclude": "n3,n4"}  # the others are preempted and killed while these run
     started = {
         "limit": desk.launch("limit", "train.steps=150", plan={"step_seconds": 0.5}, cluster=timed, **quiet),
+        "deaf": desk.launch("deaf", "train.steps=9999", plan={"deaf": True}, cluster=timed, nodes="1", **quiet),
         "plain": desk.launch("plain"),
         "outside": desk.launch("outside", "train.steps=40", plan=SLOW),
         "killed": desk.launch("killed", "train.steps=60", plan=SLOW),
@@ -265,12 +266,19 @@ def _held(testbed: Any) -> str:
 
 def test_a_preempted_job_comes_back_by_itself(testbed: Any, desk: Any) -> None:
     job = Running(desk.launch("preempted", "train.steps=40", plan=SLOW, exclude="n1,n2"))
+    once = {"nodes": "1", "exclude": "n[1-3]", "chain": 2}  # such jobs are not requeued: the next one goes on
+    chain = Running(desk.launch("preempted-chain", "train.steps=40", plan=SLOW, **once))
     job.reaches(5)
+    chain.reaches(5)
     nodes = job.status.nodes
     testbed.run("sbatch", "-p", "urgent", f"-w{nodes}", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 1")
     assert job.ended().state == "finished"
     assert job.kinds == ["start", "signal", "requeued", "start", "finished"]
     assert job.steps == list(range(1, 41))
+    assert chain.ended().state == "finished"
+    assert chain.kinds == ["start", "signal", "unfinished", "start", "finished"]
+    assert "preempted" in chain.events[2].detail
+    assert chain.steps == list(range(1, 41))
 
 
 def test_a_dead_node_costs_a_restart_with_fewer_ranks(testbed: Any, desk: Any) -> None:
@@ -301,6 +309,13 @@ def test_a_crash_loop_stops_with_the_reason(jobs: dict[str, Running]) -> None:
     assert job.kinds.count("start") == 3
     assert "too few nodes are left" in next(event.detail for event in job.events if event.kind == "keep")
     assert "3 crashes without a new checkpoint, the last: crash, exit code 1" in (job.status.why or "")
+
+
+def test_ranks_that_do_not_save_in_time_are_said_to_be_unfinished(jobs: dict[str, Running]) -> None:
+    job = jobs["deaf"]
+    assert job.ended(240).state == "unfinished"
+    assert job.kinds == ["start", "signal", "signal", "unfinished"]
+    assert "out of time before the ranks had saved, before that saved at step " in (job.status.why or "")
 
 
 def test_the_time_limit_saves_requeues_and_goes_on(jobs: dict[str, Running]) -> None:
