@@ -83,6 +83,8 @@ def forecast(
         number = _count_slots(days, cluster, slots)
         lines.append(_time(days, number, slots, counts, is_range))
         warnings += _chain_warning(number, slots)
+        if is_range and days[1] >= days[0]:
+            warnings.append(f"{counts[-1]} nodes are no faster than {counts[0]}: the network takes what they gain")
     lines.append(
         f"a checkpoint: {_size(few.checkpoint_bytes)}, {save:.0f} s at {cluster.checkpoint_write_mb_s} MB/s; the ranks"
         f" have {cluster.signal_ahead_seconds} s from the signal to the time limit"

@@ -129,7 +129,7 @@ def status(run: RunDir) -> RunStatus:
     current = _current(jobs)
     if current is None and seen is not None and _is_newer(seen, launch, noted):
         return _without_job(run, facts, seen)
-    state, why = _live(current, noted) if current else _ended(run, launch, noted)
+    state, why = _live(current, noted) if current else _ended(launch, noted, jobs)
     job_id = current.job_id if current else (noted[-1].job_id if noted else launch.job_ids[-1])
     if state in ("finished", "stopped", "cancelled", "failed", "idle"):
         facts["seconds_left"] = None
@@ -195,14 +195,14 @@ def _live(job: QueuedJob, noted: list[Event]) -> tuple[State, str | None]:
     return "waiting", job.reason if job.state == "PENDING" else f"{job.state}: {job.reason}"
 
 
-def _ended(run: RunDir, launch: JobRecord, noted: list[Event]) -> tuple[State, str | None]:
-    """No job of the launch is in the queue: what its script noted last, else what accounting says."""
+def _ended(launch: JobRecord, noted: list[Event], jobs: list[QueuedJob]) -> tuple[State, str | None]:
+    """No job of the launch is active: what its script noted last, else what the queue or accounting still know."""
     last = next((event for event in reversed(noted) if event.kind != "skipped"), None)
     if last and last.kind in _BY_EVENT:
         return _BY_EVENT[last.kind], last.detail
     if not queue.has_slurm():
         return "idle", "no Slurm on this machine to ask" + (f"; last noted: {last.kind}, {last.detail}" if last else "")
-    ended = queue.accounted(launch.job_ids[-1])
+    ended = jobs[-1].state if jobs else queue.accounted(launch.job_ids[-1])
     if ended and ended.startswith("CANCELLED"):
         return "cancelled", ended
     since = f"; last noted: {last.kind}, {last.detail}" if last else ""

@@ -9,7 +9,7 @@ Rank 0 makes the steps, the other ranks wait for it. What happens to it is read 
                   only, or at every start with `always`
     leave_at      at this step all ranks save and exit with 75, at the first start only
     exit          exit with this code at once
-    deaf          never mind the signals
+    deaf          never mind the signals, at the first start
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def main() -> int:
     (run.path / f"pid-{rank}").write_text(str(os.getpid()))
     if "exit" in plan:
         return int(plan["exit"])
+    deaf = "deaf" in plan and first_time(run, f"deaf-{rank}")
     while done < config.train.steps:
         time.sleep(plan.get("step_seconds", 0.05))
-        if (asked and "deaf" not in plan) or (done >= plan.get("leave_at", 10**9) and first_time(run, f"left-{rank}")):
+        if (asked and not deaf) or (done >= plan.get("leave_at", 10**9) and first_time(run, f"left-{rank}")):
             if rank == 0:
                 save(run, done)
             print(f"signal {asked}, step {done}", flush=True)

@@ -72,6 +72,12 @@ def test_days_become_time_slots_less_what_starting_and_saving_takes(ten_days: No
     assert of(limit=None).slots is None
 
 
+def test_nodes_that_gain_nothing_are_said() -> None:
+    slow = H100.model_copy(update={"network_gbit": 1})
+    assert "4 nodes are no faster than 1" in of(slow, counts=(1, 4)).warnings[0]
+    assert not of(H100.model_copy(update={"network_gbit": 3200}), counts=(1, 4)).warnings
+
+
 def test_a_run_that_goes_on_takes_what_is_left(ten_days: None) -> None:
     assert of(steps_done=75_000).days == (2.5, 2.5)
     assert of(steps_done=100_000).slots == (1, 1)
