@@ -121,8 +121,8 @@ def test_a_run_beyond_its_time_limit_gives_the_losses_of_one_without(
     assert [event.kind for event in noted][:3] == ["start", "signal", "requeue"]
     assert "time limit ahead" in noted[first - 1].detail
     assert noted[-1].kind == "finished"
-    saved = int(noted[-2].detail.rsplit(" ", 1)[1])  # newest checkpoint at the last start
-    assert 0 < saved < STEPS
+    restart = [event for event in noted if event.kind == "start"][1]
+    assert 0 < int(restart.detail.rsplit("saved at step ", 1)[1]) < STEPS
     assert [row["step"] for row in losses(run)] == list(range(1, STEPS + 1))
     assert losses(run) == losses(other)
     facts = json.loads(run.facts.read_text())
