@@ -119,17 +119,17 @@ def _is_run(path: Path) -> bool:
 
 
 def status(run: RunDir) -> RunStatus:
-    """What a run does now; raises `UserError` when Slurm is there and does not answer."""
+    """What a run does now; where Slurm does not answer, what the run directory says of it."""
     launches, facts, seen = records(run), _progress(run), life(run)
     if not launches:
         return _without_job(run, facts, seen)
     launch = launches[-1]
     noted = events(run, launch.number)
-    jobs = queue.queued(launch.job_ids) if queue.has_slurm() else []
+    jobs, silence = _ask(launch)
     current = _current(jobs)
-    if current is None and seen is not None and _is_newer(seen, launch, noted):
+    if current is None and seen is not None and _is_newer(seen, launch, noted, silence):
         return _without_job(run, facts, seen)
-    state, why = _live(current, noted) if current else _ended(launch, noted, jobs)
+    state, why = _live(current, noted) if current else _ended(launch, noted, jobs, silence)
     job_id = current.job_id if current else (noted[-1].job_id if noted else launch.job_ids[-1])
     if state in ("finished", "stopped", "cancelled", "failed", "idle"):
         facts["seconds_left"] = None
@@ -145,6 +145,16 @@ def status(run: RunDir) -> RunStatus:
         log=_newest_log(run),
         **facts,
     )
+
+
+def _ask(launch: JobRecord) -> tuple[list[QueuedJob], str | None]:
+    """The jobs of a launch that Slurm still knows, and why it does not answer, or None."""
+    if not queue.has_slurm():
+        return [], "no Slurm on this machine to ask"
+    try:
+        return queue.queued(launch.job_ids), None
+    except UserError as error:
+        return [], f"Slurm does not answer ({error})"
 
 
 def _without_job(run: RunDir, facts: dict[str, Any], seen: Life | None) -> RunStatus:
@@ -171,9 +181,9 @@ def _of_process(seen: Life) -> tuple[State, str | None]:
     return ("finished", None) if process.ending == "finished" else ("unfinished", f"interrupted and saved, {last}")
 
 
-def _is_newer(seen: Life, launch: JobRecord, noted: list[Event]) -> bool:
-    """Whether the process is not one of this launch's jobs, and has lived after all that they noted."""
-    if seen.process.job_id is not None and not (seen.running and not queue.has_slurm()):
+def _is_newer(seen: Life, launch: JobRecord, noted: list[Event], silence: str | None) -> bool:
+    """Whether the process tells more than the jobs do: it is none of them, or Slurm is silent; and it came last."""
+    if seen.process.job_id is not None and not (seen.running and silence):
         return False
     last = noted[-1].time if noted else launch.submitted
     return seen.running or seen.last_sign > datetime.fromisoformat(last).timestamp()
@@ -195,13 +205,15 @@ def _live(job: QueuedJob, noted: list[Event]) -> tuple[State, str | None]:
     return "waiting", job.reason if job.state == "PENDING" else f"{job.state}: {job.reason}"
 
 
-def _ended(launch: JobRecord, noted: list[Event], jobs: list[QueuedJob]) -> tuple[State, str | None]:
+def _ended(
+    launch: JobRecord, noted: list[Event], jobs: list[QueuedJob], silence: str | None
+) -> tuple[State, str | None]:
     """No job of the launch is active: what its script noted last, else what the queue or accounting still know."""
     last = next((event for event in reversed(noted) if event.kind != "skipped"), None)
     if last and last.kind in _BY_EVENT:
         return _BY_EVENT[last.kind], last.detail
-    if not queue.has_slurm():
-        return "idle", "no Slurm on this machine to ask" + (f"; last noted: {last.kind}, {last.detail}" if last else "")
+    if silence:
+        return "idle", silence + (f"; last noted: {last.kind}, {last.detail}" if last else "")
     ended = jobs[-1].state if jobs else queue.accounted(launch.job_ids[-1])
     if ended and ended.startswith("CANCELLED"):
         return "cancelled", ended
