@@ -24,6 +24,18 @@ from electra_dist import config as configuration
 from electra_dist.errors import EXIT_UNFINISHED
 from electra_dist.rundir import RunDir, write_atomically
 
+SHOWN = (
+    "TRITON_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TORCH_EXTENSIONS_DIR",
+    "TORCH_FR_DUMP_TEMP_FILE",
+    "OMP_NUM_THREADS",
+    "NCCL_SOCKET_IFNAME",
+    "https_proxy",
+    "PYTHONPATH",
+    "WORLD_SIZE",
+)
+
 
 def main() -> int:
     asked: list[int] = []
@@ -36,6 +48,7 @@ def main() -> int:
         rank, world = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
     plan = json.loads((run.path / "plan.json").read_text())
     done = max(run.complete_checkpoints(), default=0)
+    print(json.dumps({name: os.environ.get(name) for name in SHOWN}), flush=True)
     print(f"rank {rank} of {world} on {os.environ['SLURMD_NODENAME']} from step {done}", flush=True)
     (run.path / f"pid-{rank}").write_text(str(os.getpid()))
     if "exit" in plan:

@@ -26,6 +26,7 @@ from launcher.status import RunStatus, find_run, log_file, read_log, status, sto
 
 ENDED = ("finished", "stopped", "cancelled", "failed", "unfinished")
 NASTY = 'it\'s; touch PWNED & $(touch PWNED) `touch PWNED` "%j %% ${HOME}" * #x'
+SITE = {"environment": {"NCCL_SOCKET_IFNAME": "ib0"}, "proxy": "http://proxy:3128", "cores_per_task": 2}
 SLOW = {"step_seconds": 0.25}
 
 
@@ -79,7 +80,7 @@ def jobs(testbed: Any, desk: Any, clusters: Callable[..., str]) -> dict[str, Run
     started = {
         "limit": desk.launch("limit", "train.steps=150", plan={"step_seconds": 0.5}, cluster=timed, **quiet),
         "deaf": desk.launch("deaf", "train.steps=9999", plan={"deaf": True} | SLOW, cluster=timed, nodes="1", **quiet),
-        "plain": desk.launch("plain"),
+        "plain": desk.launch("plain", cluster=clusters(**SITE, node_local=str(desk.folder / "disk"))),
         "outside": desk.launch("outside", "train.steps=40", plan=SLOW),
         "killed": desk.launch("killed", "train.steps=60", plan=SLOW),
         "loop": desk.launch("loop", plan={"crash_at": 7, "always": True}, **quiet),
@@ -87,7 +88,7 @@ def jobs(testbed: Any, desk: Any, clusters: Callable[..., str]) -> dict[str, Run
         "scancel": desk.launch("scancel", "train.steps=400", plan=SLOW),
         "stop": desk.launch("stop", "train.steps=400", plan=SLOW),
         "chain": desk.launch("chain", plan={"leave_at": 8}, nodes="1", chain=3),
-        "sweep": desk.launch("sweep", nodes="1", sweep=("optim.lr=1e-3,5e-4",)),
+        "sweep": desk.launch("sweep", nodes="1", sweep=("optim.lr=1e-3,5e-4",), plan={"leave_at": 8}),
     }
     nasty = desk.folder / NASTY
     started["nasty"] = type(desk)(nasty, desk.cluster, desk.folder / "shards").launch("nasty")
@@ -113,6 +114,27 @@ def test_a_job_trains_to_the_end_with_one_rank_a_task_and_a_log_for_each(jobs: d
         assert f"rank {rank} of 2 on n" in log_file(job.run, rank).read_text()
     assert "2 ranks on" in log_file(job.run, None).read_text()
     assert "".join(read_log(log_file(job.run, 1), lines=1)).startswith("rank 1 of 2")
+
+
+def test_the_ranks_get_what_the_profile_says_and_the_code_of_the_submission(
+    jobs: dict[str, Running], desk: Any
+) -> None:
+    job = jobs["plain"]
+    job.ended()
+    for rank in range(2):
+        seen = json.loads("".join(read_log(log_file(job.run, rank))).splitlines()[0])
+        caches = desk.folder / "disk" / f"electra-dist-{os.getuid()}"
+        assert seen == {
+            "TRITON_CACHE_DIR": f"{caches}/triton",
+            "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor",
+            "TORCH_EXTENSIONS_DIR": f"{caches}/torch_extensions",
+            "TORCH_FR_DUMP_TEMP_FILE": f"{job.run.path}/logs/job-{job.job_id}-flight-",
+            "OMP_NUM_THREADS": "2",
+            "NCCL_SOCKET_IFNAME": "ib0",
+            "https_proxy": "http://proxy:3128",
+            "PYTHONPATH": f"{job.run.path}/code/001",
+            "WORLD_SIZE": None,
+        }
 
 
 def test_a_folder_with_a_nasty_name_is_only_a_name(jobs: dict[str, Running], desk: Any) -> None:
@@ -235,6 +257,9 @@ def test_a_sweep_is_one_array_of_runs(jobs: dict[str, Running]) -> None:
     assert [run.ended().state for run in runs] == ["finished", "finished"]
     assert [run.job_id for run in runs] == [f"{submission.job_ids[0]}_{index}" for index in range(2)]
     assert [len(run.steps) for run in runs] == [20, 20]
+    assert [run.kinds for run in runs] == [["start", "requeue", "start", "finished"]] * 2  # each by itself
+    for run, rate in zip(runs, ("0.001", "0.0005"), strict=True):
+        assert f"lr: {rate}" in (run.run.jobs / "001.yaml").read_text()
 
 
 def test_a_killed_rank_is_a_crash_and_its_node_is_left_out(jobs: dict[str, Running]) -> None:
