@@ -9,6 +9,7 @@ Rank 0 makes the steps, the other ranks wait for it. What happens to it is read 
                   only, or at every start with `always`
     leave_at      at this step all ranks save and exit with 75, at the first start only
     exit          exit with this code at once
+    exit_later    the same at every start but the first
     deaf          never mind the signals, at the first start
 """
 
@@ -53,6 +54,8 @@ def main() -> int:
     (run.path / f"pid-{rank}").write_text(str(os.getpid()))
     if "exit" in plan:
         return int(plan["exit"])
+    if "exit_later" in plan and not first_time(run, f"started-{rank}"):
+        return int(plan["exit_later"])
     deaf = "deaf" in plan and first_time(run, f"deaf-{rank}")
     while done < config.train.steps:
         time.sleep(plan.get("step_seconds", 0.05))

@@ -85,6 +85,8 @@ def jobs(testbed: Any, desk: Any, clusters: Callable[..., str]) -> dict[str, Run
         "killed": desk.launch("killed", "train.steps=60", plan=SLOW),
         "loop": desk.launch("loop", plan={"crash_at": 7, "always": True}, **quiet),
         "wrong": desk.launch("wrong", plan={"exit": 2}, nodes="1"),
+        "later": desk.launch("later", plan={"leave_at": 8, "exit_later": 2}, nodes="1"),
+        "module": desk.launch("module", nodes="1", cluster=clusters(modules=["no-such-module"])),
         "scancel": desk.launch("scancel", "train.steps=400", plan=SLOW),
         "stop": desk.launch("stop", "train.steps=400", plan=SLOW),
         "chain": desk.launch("chain", plan={"leave_at": 8}, nodes="1", chain=3),
@@ -238,6 +240,21 @@ def test_a_mistake_of_the_user_ends_the_run_at_once(jobs: dict[str, Running]) ->
     assert job.ended().state == "failed"
     assert job.kinds == ["start", "failed"]
     assert "mistake in configuration or data" in (job.status.why or "")
+
+
+def test_the_same_exit_code_of_a_run_that_has_trained_before_is_tried_again(jobs: dict[str, Running]) -> None:
+    job = jobs["later"]
+    assert job.ended(180).state == "failed"
+    assert job.kinds == ["start", "requeue"] * 3 + ["start", "failed"]
+    assert "3 crashes without a new checkpoint, the last: crash, exit code 2" in (job.status.why or "")
+    assert job.run.complete_checkpoints()[-1] == 8
+
+
+def test_a_module_that_is_not_there_ends_the_run_at_once(jobs: dict[str, Running]) -> None:
+    job = jobs["module"]
+    assert job.ended().state == "failed"
+    assert job.kinds == ["failed"]
+    assert job.status.why == "cannot load module no-such-module (cluster profile, modules)"
 
 
 def test_a_chain_goes_on_until_the_run_is_finished(jobs: dict[str, Running]) -> None:
