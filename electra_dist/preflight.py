@@ -29,12 +29,13 @@ from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from electra_dist.preflight_verdict import Measurement, Verdict, judge
-from electra_dist.train.distributed import World, barrier, detect, gather_objects
+from electra_dist.train.distributed import World, barrier, check_meeting_point, detect, gather_objects
 from electra_dist.train.hardware import matrix_product_rate
 
 EXIT_BAD_NODES = 3
 _TIMEOUT = timedelta(seconds=120)
 _DISK_BYTES = 32 << 20
+_TIMED_BYTES = 1 << 20
 _REPEATS = 3
 
 
@@ -59,6 +60,7 @@ def _open_group(world: World) -> None:
     backend = "gloo" if world.device.type == "cpu" else "nccl"
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
+    check_meeting_point(world)
     try:
         if world.world_size == 1:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
@@ -243,22 +245,24 @@ def _disk_rates(config: Config, world: World) -> tuple[float | None, float | Non
     finally:
         file.unlink(missing_ok=True)
     try:
-        tars = Path(config.data.shards).rglob("*.tar")
-        shards = _read_rate(min(tars))
-    except ValueError:
+        tars = sorted(Path(config.data.shards).rglob("*.tar"))
+        shards = _read_rate(tars[0])
+    except IndexError:
         errors.append(f"shards: this node sees none in {config.data.shards}")
     except OSError as error:
         errors.append(f"shards: cannot read {config.data.shards}: {error.strerror}")
     return written, read, shards, errors
 
 
-def _read_rate(file: Path) -> float:
+def _read_rate(file: Path) -> float | None:
+    """MB/s of reading the first 32 MiB; None where there is too little to time, and opening the file is all."""
     with file.open("rb") as source:
         if hasattr(os, "posix_fadvise"):  # from the disk, not from this node's memory
             os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         start = time.perf_counter()
         size = len(source.read(_DISK_BYTES))
-    return size / max(time.perf_counter() - start, 1e-9) / 1e6
+    taken = max(time.perf_counter() - start, 1e-9)
+    return size / taken / 1e6 if size >= _TIMED_BYTES else None
 
 
 def _versions() -> dict[str, str]:

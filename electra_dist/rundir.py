@@ -3,6 +3,7 @@
     runs/NAME/
         config.yaml      resolved configuration       run.json   ids, versions, dataset fingerprint
         metrics.jsonl    one JSON object per logged step
+        process.json     who trains it now, or how the last one ended
         checkpoints/step-00001000/{generator,discriminator}/ trainer.json manifest.json COMPLETE
         tokenizer/       copy of the tokenizer that the shards were encoded with
         jobs/            generated sbatch scripts      logs/      one per rank and job
@@ -39,6 +40,10 @@ class RunDir:
     @property
     def facts(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def process(self) -> Path:
+        return self.path / "process.json"
 
     @property
     def metrics(self) -> Path:

@@ -45,6 +45,7 @@ class Container(Section):
     """The image that the tasks run in; the batch script itself runs outside of it."""
 
     runtime: Literal["apptainer", "pyxis"]
+    """`apptainer exec` around every rank, or Pyxis options on srun."""
     image: Line
     """Path of an Apptainer image, or what Pyxis takes for --container-image."""
     mounts: tuple[Line, ...] = ()
@@ -57,11 +58,17 @@ class Cluster(Section):
     """One site, or one partition of it."""
 
     description: Line = ""
+    """For people."""
     partition: Word | None = None
+    """Default: the site's."""
     account: Word | None = None
+    """Who pays; `sacctmgr show assoc user=$USER` lists yours. Default: the site's."""
     qos: Word | None = None
+    """Quality of service. Default: the site's."""
     constraint: Word | None = None
+    """Features that the nodes must have, as the site names them."""
     reservation: Word | None = None
+    """Nodes that were set aside for you."""
     exclusive: bool = False
     """Whole nodes, nobody else's jobs on them."""
     sbatch_options: tuple[Option, ...] = ()
@@ -75,7 +82,14 @@ class Cluster(Section):
     """How GPUs are asked for: --gres=gpu:N, --gpus-per-node=N, or not at all (whole nodes come with theirs)."""
     gpu_type: Word | None = None
     """As the site names it: gpu:TYPE:N."""
+    gpu: Word | None = None
+    """Kind of GPU for the plan before submission, as `electra-dist plan --gpu` takes it. Default: gpu_type."""
+    network_gbit: PositiveInt | None = None
+    """Gbit/s of each GPU to other nodes, for the plan. Default: 200."""
+    checkpoint_write_mb_s: PositiveInt = 200
+    """MB/s at which all ranks together write a checkpoint, for the plan; low on purpose, the preflight measures it."""
     cores_per_task: PositiveInt = 8
+    """Cores of a rank; OMP_NUM_THREADS is set to them."""
     memory_per_task: Memory | None = None
     """For example 100G; times the tasks it is the node's --mem. Default: the site's own."""
     cpu_bind: Word | None = None
@@ -83,8 +97,10 @@ class Cluster(Section):
     gpu_bind: Word | None = None
     """srun --gpu-bind, for example closest. Default: every task sees the node's GPUs and takes its own by number."""
     srun_options: tuple[Option, ...] = ()
+    """More options of srun, each one `--option=value`."""
 
     time_limit: TimeLimit = "24:00:00"
+    """Of one job, as Slurm writes it: minutes, H:MM:SS or D-HH:MM:SS. A longer run goes on in the next time slot."""
     signal_ahead_seconds: Annotated[int, Field(ge=30, le=65535)] = 300
     """Seconds before the time limit at which the ranks are told to save; a checkpoint must fit into it."""
     straggler_seconds: PositiveInt = 60
@@ -99,11 +115,13 @@ class Cluster(Section):
     source: tuple[Line, ...] = ()
     """Files that the batch script sources first, for example /etc/profile.d/modules.sh."""
     modules: tuple[Line, ...] = ()
+    """Modules that the batch script loads, in this order."""
     venv: Line | None = None
     """Virtual environment, on a file system that the nodes see."""
     python: Line | None = None
     """Default: that of the venv, python3 in a container, else the one that runs `electra-dist launch`."""
     container: Container | None = None
+    """See below."""
     environment: dict[Variable, Line] = Field(default_factory=dict)
     """Variables of the tasks: NCCL and fabric settings above all."""
     proxy: Line | None = None
@@ -123,6 +141,8 @@ class Cluster(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Cluster:
+        if own := [name for name in self.environment if name.islower() and not name.endswith("_proxy")]:
+            raise ValueError(f"environment.{own[0]}: variables in small letters are the job script's own")
         if self.gpus_per_node and self.tasks > self.gpus_per_node:
             raise ValueError(
                 f"tasks_per_node = {self.tasks} is more than gpus_per_node = {self.gpus_per_node}: one task drives"
@@ -130,6 +150,11 @@ class Cluster(Section):
             )
         if self.container and self.venv:
             raise ValueError("venv and container are both set: the tasks run in one of them")
+        if self.container and self.container.runtime == "pyxis" and self.node_local_variable:
+            raise ValueError(
+                "node_local_variable and container.runtime = pyxis: its folder is not known when the container is"
+                " asked for; set node_local"
+            )
         if self.gpu_type and self.gpu_request == "none":
             raise ValueError("gpu_type is set but gpu_request = none asks for no GPU")
         return self

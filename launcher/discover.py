@@ -12,6 +12,7 @@ from typing import Any
 import pydantic
 
 from electra_dist.errors import ConfigError, UserError, nearest
+from electra_dist.plan import DEVICES, find_device
 from launcher.clusters import Cluster
 from launcher.queue import Partition, partitions
 
@@ -34,6 +35,7 @@ def ask_profile(ask: Ask) -> tuple[str, Cluster]:
         "partition": partition.name,
         "gpus_per_node": gpus,
         "gpu_type": (partition.gpu_type or None) if gpus else None,
+        "gpu": _kind(ask, partition) if gpus else None,
         "gpu_request": _gpu_request(ask) if gpus else "none",
         "cores_per_task": cores,
         "account": ask("Account (empty: your default one)", "") or None,
@@ -65,6 +67,13 @@ def _count(answer: str, what: str) -> int:
     if not answer.isdigit():
         raise ConfigError(f"{what}: expected a number, found {answer!r}")
     return int(answer)
+
+
+def _kind(ask: Ask, partition: Partition) -> str | None:
+    """The kind of GPU as `electra_dist.plan` calls it."""
+    named = (partition.gpu_type or "").lower()
+    answer = ask(f"Kind of GPU, for the plan ({', '.join(DEVICES)}; empty: none)", named if named in DEVICES else "")
+    return find_device(answer).name if answer else None
 
 
 def _gpu_request(ask: Ask) -> str:

@@ -20,6 +20,16 @@ TEMPLATE = Path(__file__).parent / "job.sbatch"
 TRAIN = ("-m", "electra_dist.cli", "train")
 #: What checks the nodes before it; the configuration and --bad-nodes FILE follow.
 PREFLIGHT = ("-m", "electra_dist.preflight")
+#: Variables that the template exports to the ranks, beside those of the settings.
+SCRIPT_VARIABLES = (
+    "ELECTRA_DIST_MASTER_ADDR",
+    "MASTER_PORT",
+    "PYTHONPATH",
+    "PYTHONSAFEPATH",
+    "TORCH_FR_BUFFER_SIZE",
+    "TORCH_FR_DUMP_TEMP_FILE",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT",
+)
 #: Crashes in a row, without a new checkpoint, that end a run.
 MAX_CRASHES = 3
 #: Interrupted starts in a row, without a new checkpoint, that end a run.
@@ -74,8 +84,9 @@ def quoted(text: str | Path | int, what: str) -> str:
 
 
 def array(values: Sequence[str], what: str) -> str:
-    """A bash array of `values`."""
-    return "(" + " ".join(quoted(value, what) for value in values) + ")"
+    """A bash array of `values`; what holds a comma is quoted for the eye, which takes it for a separator."""
+    words = [quoted(value, what) for value in values]
+    return "(" + " ".join(f"'{word}'" if "," in word and "'" not in word else word for word in words) + ")"
 
 
 def render(job: Job) -> str:
@@ -165,6 +176,7 @@ def _settings(job: Job) -> Iterator[str]:
     yield f"exclude_suspects={'yes' if cluster.exclude_suspects else 'no'}"
     yield f"max_crashes={MAX_CRASHES}"
     yield f"max_saves={MAX_SAVES}"
+    yield f"task_variables={array(task_variables(job), 'environment')}"
     for name, value in _environment(job).items():
         yield f"export {name}={quoted(value, f'environment.{name}')}"
 
@@ -188,18 +200,27 @@ def _environment(job: Job) -> dict[str, str]:
         "ELECTRA_DIST_NODE_LOCAL": cluster.node_local,
         "ELECTRA_DIST_NODE_LOCAL_VARIABLE": cluster.node_local_variable or "",
     }
+    if cluster.container:
+        variables["PYTHONNOUSERSITE"] = "1"  # what lies in ~/.local was built for another Python
     if cluster.proxy:
         variables |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), cluster.proxy)
     return variables | cluster.environment
 
 
+def task_variables(job: Job) -> tuple[str, ...]:
+    """Variables that this script sets for the ranks; in a container those of the image would win over them."""
+    return (*_environment(job), *SCRIPT_VARIABLES)
+
+
 def _srun_options(job: Job) -> list[str]:
-    cluster = job.cluster
+    cluster, container = job.cluster, job.cluster.container
     options = [f"--{name}={value}" for name, value in _bindings(cluster) if value]
-    if cluster.container and cluster.container.runtime == "pyxis":
-        mounts = [mount if ":" in mount else f"{mount}:{mount}" for mount in (*job.mounts, *cluster.container.mounts)]
-        options += [f"--container-image={cluster.container.image}", f"--container-mounts={','.join(mounts)}"]
-        options += [f"--container-workdir={job.submit_dir}", *cluster.container.options]
+    if container and container.runtime == "pyxis":  # caches go to the node's disk, seen under its own name
+        wanted = dict.fromkeys((*job.mounts, cluster.node_local, *container.mounts))
+        mounts = [mount if ":" in mount else f"{mount}:{mount}" for mount in wanted]
+        options += [f"--container-image={container.image}", f"--container-mounts={','.join(mounts)}"]
+        options += [f"--container-workdir={job.submit_dir}", f"--container-env={','.join(task_variables(job))}"]
+        options += container.options
     return [*options, *cluster.srun_options]
 
 

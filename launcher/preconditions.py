@@ -9,13 +9,18 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from electra_dist.config import Config, check_world
-from electra_dist.errors import ConfigError, DataError, UserError, nearest
+from electra_dist.errors import ConfigError, UserError, nearest
+from electra_dist.heartbeat import life
 from electra_dist.rundir import RunDir
 from launcher import queue
-from launcher.clusters import Cluster, one_line
+from launcher.clusters import Cluster, Container, one_line
 from launcher.records import records
+
+if TYPE_CHECKING:
+    from electra_dist.data.manifest import Manifest
 
 _SPARE_SECONDS = 60  # Slurm counts in minutes and may signal this much early
 
@@ -96,8 +101,14 @@ def _check_time(cluster: Cluster, time_limit: str) -> None:
 
 
 def check_free(run_dirs: Sequence[Path]) -> None:
-    """Raise `UserError` when a job of one of these runs is waiting or running."""
+    """Raise `UserError` when a job of one of these runs is waiting or running, or a process outside of Slurm."""
     for run_dir in run_dirs:
+        seen = life(RunDir(run_dir))
+        if seen and seen.running and seen.process.job_id is None:
+            raise UserError(
+                f"{run_dir}: process {seen.process.pid} on {seen.process.host} trains this run already; end it with"
+                f" `electra-dist stop {run_dir}` there, or set another run.name"
+            )
         job_ids = [job_id for record in records(RunDir(run_dir)) for job_id in record.job_ids]
         for job in queue.queued(job_ids):
             if job.is_active:
@@ -111,21 +122,29 @@ def check_free(run_dirs: Sequence[Path]) -> None:
 def check_paths(
     runs: Sequence[Config], run_dirs: Sequence[Path], cluster: Cluster, submit_dir: Path, python: str
 ) -> tuple[str, ...]:
-    """Check that what the nodes need is there and visible to them; returns the folders that a container must mount."""
+    """Check that what the nodes need is visible to them; returns the folders that a container must mount."""
     shards = sorted({(submit_dir / run.data.shards).absolute() for run in runs})
-    for folder in shards:
-        if not (folder / "manifest.json").is_file():
-            raise DataError(f"data.shards = {folder}: no manifest.json there; build it with `electra-dist data build`")
     needed = sorted({*(path.parent for path in run_dirs), *shards, submit_dir})
     for path in needed:
         _check_writable_as_line(path)
         _check_visible(path, cluster)
     _check_program(cluster, python)
     if cluster.container:
-        for path in needed:
-            if ":" in str(path) or "," in str(path):
-                raise ConfigError(f"{path}: a path that a container mounts cannot hold ':' or ','")
+        _check_image(cluster.container, submit_dir)
+        for mounted in (*needed, cluster.node_local):
+            if ":" in str(mounted) or "," in str(mounted):
+                raise ConfigError(f"{mounted}: a path that a container mounts cannot hold ':' or ','")
     return tuple(str(path) for path in needed)
+
+
+def check_shards(run: Config, submit_dir: Path) -> Manifest:
+    """The manifest of a run's shards, whose files are all there in their sizes; raises `DataError` or `ConfigError`."""
+    from electra_dist.data.manifest import Manifest, check_vocabulary  # numpy: not for those who only ask the queue
+
+    manifest = Manifest.load((submit_dir / run.data.shards).absolute())
+    check_vocabulary(run, manifest)
+    manifest.check_files("sizes")
+    return manifest
 
 
 def _check_writable_as_line(path: Path) -> None:
@@ -145,14 +164,20 @@ def _check_visible(path: Path, cluster: Cluster) -> None:
 
 
 def _check_program(cluster: Cluster, python: str) -> None:
-    container = cluster.container
-    if container is None:
-        found = os.access(python, os.X_OK) if "/" in python else bool(cluster.modules) or shutil.which(python)
-        if not found:
-            source = "venv" if cluster.venv and not cluster.python else "python"
-            raise ConfigError(
-                f"{source} of the cluster profile: {python} is not there or cannot be run; make the environment with"
-                " `make install`, or correct the profile"
-            )
-    elif container.runtime == "apptainer" and container.image.startswith("/") and not Path(container.image).exists():
-        raise ConfigError(f"container.image = {container.image}: no such file; build it, or correct the profile")
+    if cluster.container:  # it is inside
+        return
+    found = os.access(python, os.X_OK) if "/" in python else bool(cluster.modules) or shutil.which(python)
+    if not found:
+        source = "venv" if cluster.venv and not cluster.python else "python"
+        raise ConfigError(
+            f"{source} of the cluster profile: {python} is not there or cannot be run; make the environment with"
+            " `make install`, or correct the profile"
+        )
+
+
+def _check_image(container: Container, submit_dir: Path) -> None:
+    """An image that is a file must be there; what is fetched from a registry is taken as it is."""
+    image = container.image
+    is_file = "://" not in image if container.runtime == "apptainer" else image.startswith(("/", "./"))
+    if is_file and not (submit_dir / image).exists():
+        raise ConfigError(f"container.image = {image}: no such file; build it, or correct the profile")

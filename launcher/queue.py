@@ -71,6 +71,11 @@ def call(*command: str) -> str:
         raise UserError(f"{command[0]}: Slurm does not answer after {_SECONDS:.0f} s; try again later") from error
     if done.returncode:
         message = " ".join((done.stderr or done.stdout).split())
+        if "configuration source" in message:
+            raise UserError(
+                f"{command[0]}: Slurm is installed here but knows no cluster; log in to the cluster's login node, or"
+                " use `electra-dist launch local`"
+            )
         raise UserError(f"{command[0]}: {message or f'failed with exit code {done.returncode}'}")
     return done.stdout
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from electra_dist import config as configuration
 from electra_dist.config import Config
@@ -23,9 +24,20 @@ from electra_dist.errors import ConfigError, UserError
 from electra_dist.rundir import RunDir, write_atomically
 from launcher import queue
 from launcher.clusters import TIME_LIMIT, Cluster, load_cluster
+from launcher.forecast import Data, Forecast, Slots, forecast, refuse
 from launcher.job_script import PREFLIGHT, TRAIN, Job, render
-from launcher.preconditions import check_cluster, check_free, check_paths, possible_node_counts
+from launcher.preconditions import (
+    check_cluster,
+    check_free,
+    check_paths,
+    check_shards,
+    possible_node_counts,
+    seconds,
+)
 from launcher.records import JobRecord, next_number, snapshot_code
+
+if TYPE_CHECKING:
+    from electra_dist.data.manifest import Manifest
 
 _NODES = re.compile(r"^([1-9]\d*)(?:-([1-9]\d*))?$")
 _NODE_LIST = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.,\[\]-]*$")
@@ -44,6 +56,7 @@ class Request:
     exclude     node list
     after       job to wait for, however it ends
     torchrun    start the ranks by torchrun, one agent a node
+    ignore_plan  submit what the plan says cannot work
     program     what a rank runs before the path of the configuration (tests put a stand-in here)
     preflight   the same for what checks the nodes; the profile can turn it off
     """
@@ -56,17 +69,20 @@ class Request:
     exclude: str | None = None
     after: str | None = None
     torchrun: bool = False
+    ignore_plan: bool = False
     program: tuple[str, ...] = TRAIN
     preflight: tuple[str, ...] = PREFLIGHT
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A checked launch: the runs that it starts, the job and its script."""
+    """A checked launch: the runs that it starts, the fingerprints of their shards, their plans, the job, its script."""
 
     request: Request
     job: Job
     runs: tuple[Config, ...]
+    datasets: tuple[str, ...]
+    forecasts: tuple[Forecast, ...]
     script_path: Path
     script: str
 
@@ -101,6 +117,14 @@ def prepare(config: Path | str, overrides: Sequence[str], request: Request, *, d
     time_limit = request.time_limit or cluster.time_limit
     python = _python(cluster)
     mounts = check_paths(runs, run_dirs, cluster, submit_dir, python)
+    manifests = [check_shards(run, submit_dir) for run in runs]
+    slots = Slots(seconds(time_limit), request.chain, cluster.requeue)
+    forecasts = tuple(
+        forecast(run, _facts(manifest), cluster, counts, slots, _steps_done(run_dir))
+        for run, manifest, run_dir in zip(runs, manifests, run_dirs, strict=True)
+    )
+    if not request.ignore_plan:
+        refuse(forecasts)
     if queue.has_slurm() or not dry_run:
         check_cluster(cluster, nodes, time_limit)
         check_free(run_dirs)
@@ -122,7 +146,18 @@ def prepare(config: Path | str, overrides: Sequence[str], request: Request, *, d
         program=request.program,
         preflight=request.preflight if cluster.preflight else (),
     )
-    return Launch(request, job, runs, home / "jobs" / f"{job.number}.sbatch", render(job))
+    datasets = tuple(manifest.fingerprint for manifest in manifests)
+    script_path = home / "jobs" / f"{job.number}.sbatch"
+    return Launch(request, job, runs, datasets, forecasts, script_path, render(job))
+
+
+def _facts(manifest: Manifest) -> Data:
+    train = manifest.facts.train
+    return Data(manifest.vocab_size, train.tokens // train.documents + 2 if train.documents else None)
+
+
+def _steps_done(run_dir: Path) -> int:
+    return max(RunDir(run_dir).complete_checkpoints(), default=0)
 
 
 def _node_range(request: Request) -> tuple[int, int]:

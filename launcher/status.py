@@ -1,19 +1,24 @@
 """`status`, `logs` and `stop`: what a run does, from the queue where there is one and from its run directory.
 
-Everything here works on a login node without torch, and for a run that was never submitted.
+Everything here works on a login node without torch, and for a run that was never submitted: there, and where Slurm is
+out of reach, the pulse of the training process tells (`electra_dist.heartbeat`).
 """
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from electra_dist import config as configuration
 from electra_dist.errors import ConfigError, UserError
+from electra_dist.heartbeat import Life, life
 from electra_dist.rundir import RunDir
 from launcher import queue
 from launcher.queue import QueuedJob
@@ -35,8 +40,9 @@ _BY_EVENT: dict[str, State] = {
 class RunStatus:
     """What a run does now.
 
-    state            finished, stopped (by `stop`), cancelled (by scancel), failed, unfinished (may be submitted
-                     again), idle (no job of it is known), or what its job in the queue does
+    state            finished, stopped (by `stop`), cancelled (by scancel), failed, unfinished (may be started
+                     again), idle (nobody is known to train it), or what its job in the queue does; running without
+                     a job when a process outside of Slurm trains it
     why              why it waits, or why it ended
     restarts         starts after the first one, of the newest launch
     seconds_left     of training, at the speed of the last logged steps; None when it is not known
@@ -63,11 +69,12 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class StopResult:
-    """What `stop` did: jobs told to save and end, and waiting jobs taken out of the queue."""
+    """What `stop` did: jobs told to save and end, waiting jobs taken out of the queue, a process told (its number)."""
 
     run: str
-    told: tuple[str, ...]
-    cancelled: tuple[str, ...]
+    told: tuple[str, ...] = ()
+    cancelled: tuple[str, ...] = ()
+    process: int | None = None
 
 
 def find_run(target: str) -> RunDir:
@@ -95,18 +102,34 @@ def _of_array_task(folder: Path, job_id: str) -> RunDir:
     raise UserError(f"job {job_id}: is a sweep; give one of its runs: {names}")
 
 
+def all_runs(folder: Path) -> list[RunDir]:
+    """Every run in `folder`, and in the sweeps there, by name; raises `UserError` when there is none."""
+    entries = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    found = []
+    for entry in entries:
+        inside = sorted(path for path in entry.iterdir() if path.is_dir()) if not _is_run(entry) else []
+        found += [RunDir(path) for path in (entry, *inside) if _is_run(path)]
+    if not found:
+        raise UserError(f"{folder}: no run in it; give a run directory, or the id of a Slurm job")
+    return found
+
+
+def _is_run(path: Path) -> bool:
+    return RunDir(path).config.is_file() or bool(records(RunDir(path)))
+
+
 def status(run: RunDir) -> RunStatus:
-    """What a run does now; raises `UserError` when Slurm is there and does not answer."""
-    launches = records(run)
-    facts = _progress(run)
+    """What a run does now; where Slurm does not answer, what the run directory says of it."""
+    launches, facts, seen = records(run), _progress(run), life(run)
     if not launches:
-        done = facts["step"] is not None and facts["steps"] is not None and facts["step"] >= facts["steps"]
-        return RunStatus(str(run.path), "finished" if done else "idle", log=_newest_log(run), **facts)
+        return _without_job(run, facts, seen)
     launch = launches[-1]
     noted = events(run, launch.number)
-    jobs = queue.queued(launch.job_ids) if queue.has_slurm() else []
+    jobs, silence = _ask(launch)
     current = _current(jobs)
-    state, why = _live(current) if current else _ended(run, launch, noted)
+    if current is None and seen is not None and _is_newer(seen, launch, noted, silence):
+        return _without_job(run, facts, seen)
+    state, why = _live(current, noted) if current else _ended(launch, noted, jobs, silence)
     job_id = current.job_id if current else (noted[-1].job_id if noted else launch.job_ids[-1])
     if state in ("finished", "stopped", "cancelled", "failed", "idle"):
         facts["seconds_left"] = None
@@ -118,10 +141,52 @@ def status(run: RunDir) -> RunStatus:
         nodes=current.nodes if current else None,
         time_left=current.time_left if current else None,
         starts_at=current.starts_at if current and state == "waiting" else None,
-        restarts=max(0, sum(event.kind == "start" for event in noted) - 1),
+        restarts=max(sum(event.kind == "start" for event in noted) - 1, *(event.restart for event in noted), 0),
         log=_newest_log(run),
         **facts,
     )
+
+
+def _ask(launch: JobRecord) -> tuple[list[QueuedJob], str | None]:
+    """The jobs of a launch that Slurm still knows, and why it does not answer, or None."""
+    if not queue.has_slurm():
+        return [], "no Slurm on this machine to ask"
+    try:
+        return queue.queued(launch.job_ids), None
+    except UserError as error:
+        return [], f"Slurm does not answer ({error})"
+
+
+def _without_job(run: RunDir, facts: dict[str, Any], seen: Life | None) -> RunStatus:
+    """A run that nobody submitted, or that a process outside of the queue has trained since."""
+    done = facts["step"] is not None and facts["steps"] is not None and facts["step"] >= facts["steps"]
+    state, why = _of_process(seen) if seen else ("idle", None)
+    if done and state != "running":
+        state, why = "finished", None
+    if state in ("finished", "failed"):
+        facts["seconds_left"] = None
+    nodes = seen.process.host if seen and state == "running" else None
+    return RunStatus(str(run.path), state, why, nodes=nodes, log=_newest_log(run), **facts)
+
+
+def _of_process(seen: Life) -> tuple[State, str | None]:
+    process, last = seen.process, f"{datetime.fromtimestamp(seen.last_sign).astimezone():%Y-%m-%d %H:%M:%S %z}"
+    who = f"process {process.pid} on {process.host}"
+    if seen.running:
+        return "running", f"{who}, {process.ranks} ranks"
+    if process.ending is None:
+        return "failed", f"{who} is gone without a word (killed, out of memory?), last sign of life {last}"
+    if process.ending == "failed":
+        return "failed", f"{who}, {last}: {process.detail}"
+    return ("finished", None) if process.ending == "finished" else ("unfinished", f"interrupted and saved, {last}")
+
+
+def _is_newer(seen: Life, launch: JobRecord, noted: list[Event], silence: str | None) -> bool:
+    """Whether the process tells more than the jobs do: it is none of them, or Slurm is silent; and it came last."""
+    if seen.process.job_id is not None and not (seen.running and silence):
+        return False
+    last = noted[-1].time if noted else launch.submitted
+    return seen.running or seen.last_sign > datetime.fromisoformat(last).timestamp()
 
 
 def _current(jobs: list[QueuedJob]) -> QueuedJob | None:
@@ -131,22 +196,25 @@ def _current(jobs: list[QueuedJob]) -> QueuedJob | None:
     return min(active, key=lambda job: order.get(job.state, 2), default=None)
 
 
-def _live(job: QueuedJob) -> tuple[State, str | None]:
+def _live(job: QueuedJob, noted: list[Event]) -> tuple[State, str | None]:
     if job.state == "RUNNING":
-        return "running", None
+        last = noted[-1] if noted else None
+        return "running", f"{last.kind}: {last.detail}" if last and last.kind in ("preflight", "signal") else None
     if job.state == "COMPLETING":
         return "ending", None
     return "waiting", job.reason if job.state == "PENDING" else f"{job.state}: {job.reason}"
 
 
-def _ended(run: RunDir, launch: JobRecord, noted: list[Event]) -> tuple[State, str | None]:
-    """No job of the launch is in the queue: what its script noted last, else what accounting says."""
+def _ended(
+    launch: JobRecord, noted: list[Event], jobs: list[QueuedJob], silence: str | None
+) -> tuple[State, str | None]:
+    """No job of the launch is active: what its script noted last, else what the queue or accounting still know."""
     last = next((event for event in reversed(noted) if event.kind != "skipped"), None)
     if last and last.kind in _BY_EVENT:
         return _BY_EVENT[last.kind], last.detail
-    if not queue.has_slurm():
-        return "idle", "no Slurm on this machine to ask" + (f"; last noted: {last.kind}, {last.detail}" if last else "")
-    ended = queue.accounted(launch.job_ids[-1])
+    if silence:
+        return "idle", silence + (f"; last noted: {last.kind}, {last.detail}" if last else "")
+    ended = jobs[-1].state if jobs else queue.accounted(launch.job_ids[-1])
     if ended and ended.startswith("CANCELLED"):
         return "cancelled", ended
     since = f"; last noted: {last.kind}, {last.detail}" if last else ""
@@ -227,8 +295,13 @@ def read_log(path: Path, lines: int | None = None, follow: bool = False) -> Iter
 def stop(run: RunDir) -> StopResult:
     """Have the jobs of a run save and end for good, and take the waiting ones out of the queue.
 
-    Returns at once; the ranks end at their next step. Raises `UserError` when no job of the run is in the queue.
+    Returns at once; the ranks end at their next step. A run outside of Slurm is told where its first rank lives on
+    this machine. Raises `UserError` when nobody is there to be told.
     """
+    seen = life(run)
+    if seen and seen.is_here and (seen.process.job_id is None or not queue.has_slurm()):
+        os.kill(seen.process.pid, signal.SIGUSR1)  # the ranks agree at the next step, whoever of them was told
+        return StopResult(str(run.path), process=seen.process.pid)
     active = []
     for launch in records(run):
         jobs = [job for job in queue.queued(launch.job_ids) if job.is_active]
@@ -237,8 +310,8 @@ def stop(run: RunDir) -> StopResult:
             active += jobs
     if not active:
         raise UserError(
-            f"{run.path}: no job of this run is in the queue; `electra-dist status {run.path}` says how it ended, and a"
-            " run of `launch local` or `train` ends by Ctrl-C in its terminal"
+            f"{run.path}: no job of this run is in the queue and no process on this machine trains it; `electra-dist"
+            f" status {run.path}` says how it ended. A run of `launch local` or `train` is stopped on its own machine"
         )
     waiting = tuple(job.job_id for job in active if job.state not in ("RUNNING", "COMPLETING"))
     running = tuple(job.job_id for job in active if job.state == "RUNNING")

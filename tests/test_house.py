@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("electra_dist.train",),
     ("data_tools", "launcher"),
-    ("electra_dist.data", "electra_dist.plan", "electra_dist.rundir"),
+    ("electra_dist.data", "electra_dist.plan", "electra_dist.rundir", "electra_dist.heartbeat"),
     ("electra_dist.model",),
     ("electra_dist.config", "electra_dist.presets", "electra_dist.batch", "electra_dist.errors"),
 )
@@ -49,6 +49,7 @@ TORCH_FREE = (
     "electra_dist.data",
     "electra_dist.plan",
     "electra_dist.rundir",
+    "electra_dist.heartbeat",
 )
 #: What the extras `train` and `hf` install, and what only comes with it.
 EXTRAS = ("torch", "deepspeed", "transformers", "wandb", "matplotlib", "triton")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 
 from electra_dist.commands.parsers import Subparsers, add_command, add_config, add_group, add_json, print_json
 from electra_dist.errors import UserError
@@ -57,6 +58,7 @@ def _add_slurm(group: Subparsers) -> None:
     slurm.add_argument("--after", metavar="JOB", help="start when this job has ended")
     slurm.add_argument("--torchrun", action="store_true", help="start the ranks by torchrun instead of one task each")
     slurm.add_argument("--no-preflight", action="store_true", help="do not measure the nodes first")
+    slurm.add_argument("--ignore-plan", action="store_true", help="submit even what the plan says cannot work")
     slurm.add_argument("--dry-run", action="store_true", help="print the job script, touch nothing")
     add_json(slurm)
 
@@ -76,7 +78,7 @@ def _local(arguments: argparse.Namespace) -> int:
 
 def _slurm(arguments: argparse.Namespace) -> int:
     from electra_dist.rundir import RunDir
-    from electra_dist.train.start import check_same_configuration
+    from electra_dist.train.start import check_same_run
     from launcher.slurm import Request, prepare, submit
 
     if arguments.new_profile:
@@ -92,18 +94,22 @@ def _slurm(arguments: argparse.Namespace) -> int:
         exclude=arguments.exclude,
         after=arguments.after,
         torchrun=arguments.torchrun,
+        ignore_plan=arguments.ignore_plan,
         preflight=() if arguments.no_preflight else Request.preflight,
     )
     launch = prepare(arguments.config, arguments.overrides, request, dry_run=arguments.dry_run)
-    for config in launch.runs:
-        check_same_configuration(RunDir(config.run.path), config)
+    for config, dataset in zip(launch.runs, launch.datasets, strict=True):
+        check_same_run(RunDir(config.run.path), config, dataset)
+    for text in dict.fromkeys(forecast.text() for forecast in launch.forecasts):
+        print(text, file=sys.stderr)  # beside the script, which may be redirected into a file
     if arguments.dry_run:
         print(launch.script, end="")
         return 0
     submission = submit(launch)
     if arguments.json:
         runs = [str(path) for path in submission.runs]
-        print_json({"job_ids": submission.job_ids, "script": str(submission.script), "runs": runs})
+        plans = [asdict(forecast) for forecast in launch.forecasts]
+        print_json({"job_ids": submission.job_ids, "script": str(submission.script), "runs": runs, "plans": plans})
         return 0
     print(f"submitted job {', '.join(submission.job_ids)}: {submission.script}")
     print("\n".join(submission.next_commands))
@@ -114,7 +120,10 @@ def _new_profile() -> int:
     from launcher.clusters import write_profile
     from launcher.discover import ask_profile
 
-    name, cluster = ask_profile(lambda question, default: input(f"{question} [{default}]: ").strip() or default)
+    try:
+        name, cluster = ask_profile(lambda question, default: input(f"{question} [{default}]: ").strip() or default)
+    except EOFError as error:
+        raise UserError("--new-profile: the answers ended early, nothing was saved; run it in a terminal") from error
     path = write_profile(name, cluster)
     print(f"{path}: saved; look it over, then: electra-dist launch slurm CONFIG --cluster {name} --dry-run")
     return 0

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from electra_dist.commands.parsers import Subparsers, add_command, add_json, print_json
+from electra_dist.commands.parsers import Subparsers, add_command, add_json, console, print_json
 
 if TYPE_CHECKING:
     from launcher.status import RunStatus
+
+#: Where runs are, unless run.dir says otherwise.
+_RUNS = Path("runs")
 
 
 def add(subparsers: Subparsers) -> None:
@@ -20,11 +24,14 @@ def add(subparsers: Subparsers) -> None:
         _status,
         "Say what a run does: state, step, losses, speed, time left, last checkpoint, restarts, why it waits",
         """
+        electra-dist status
         electra-dist status runs/base
         electra-dist status 123456 --json
         """,
     )
-    _add_target(status)
+    status.add_argument(
+        "target", metavar="RUN|JOB", nargs="?", help="run directory, or id of a Slurm job (default: all in runs/)"
+    )
     add_json(status)
     logs = add_command(
         subparsers,
@@ -47,7 +54,7 @@ def add(subparsers: Subparsers) -> None:
         subparsers,
         "stop",
         _stop,
-        "End a run for good: its jobs save at their next step and are not requeued",
+        "End a run for good: it saves at its next step, and its jobs are not requeued",
         """
         electra-dist stop runs/base
         """,
@@ -61,14 +68,33 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from launcher.status import find_run, status
+    from launcher.status import all_runs, find_run, status
 
+    if arguments.target is None:
+        return _all([status(run) for run in all_runs(_RUNS)], arguments.json)
     found = status(find_run(arguments.target))
     if arguments.json:
         print_json(asdict(found))
     else:
         for name, value in _lines(found):
             print(f"{name + ':':<16}{value}")
+    return 0
+
+
+def _all(found: list[RunStatus], as_json: bool) -> int:
+    """One line a run."""
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return 0
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("run", "state", "job", "step", "checkpoint", "why", padding=(0, 0))
+    for one in found:
+        step = "" if one.step is None else f"{one.step:,}{f' of {one.steps:,}' if one.steps else ''}"
+        checkpoint = "" if one.last_checkpoint is None else f"{one.last_checkpoint:,}"
+        table.add_row(escape(one.run), one.state, one.job_id or "", step, checkpoint, escape(one.why or ""))
+    console().print(table)
     return 0
 
 
@@ -89,13 +115,19 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     if found.real_tokens_per_s is not None:
         lines.append(("speed", f"{found.real_tokens_per_s:,.0f} real tokens/s"))
     if found.seconds_left is not None:
-        lines.append(("training left", f"{found.seconds_left / 3600:.1f} hours"))
+        lines.append(("training left", _duration(found.seconds_left)))
     if found.last_checkpoint is not None:
         lines.append(("checkpoint", f"step {found.last_checkpoint:,}"))
     lines.append(("restarts", str(found.restarts)))
     if found.log:
         lines.append(("log", found.log))
     return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 2 * 86400:
+        return f"{seconds / 86400:.1f} days"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 2 * 3600 else f"{seconds / 60:.0f} minutes"
 
 
 def _logs(arguments: argparse.Namespace) -> int:
@@ -119,6 +151,8 @@ def _stop(arguments: argparse.Namespace) -> int:
         return 0
     if result.told:
         print(f"told to save and end: job {', '.join(result.told)}")
+    if result.process:
+        print(f"told to save and end: process {result.process}")
     if result.cancelled:
         print(f"taken out of the queue: job {', '.join(result.cancelled)}")
     return 0

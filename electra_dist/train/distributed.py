@@ -10,6 +10,8 @@ import importlib
 import json
 import os
 import re
+import socket
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +32,7 @@ UserErrorType = TypeVar("UserErrorType", bound=UserError)
 Launcher = Literal["torchrun", "slurm", "alone"]
 #: Set by the launcher where the name of the first node does not resolve.
 MASTER_ADDRESS_VARIABLE = "ELECTRA_DIST_MASTER_ADDR"
+_RESOLVE_TRIES = 3
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SLURM_VARIABLES = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_JOB_ID")
 
@@ -167,6 +170,24 @@ def choose_device(setting: DeviceSetting, local_rank: int, cuda_devices: int) ->
 # --- the process group -----------------------------------------------------------------------------------------------
 
 
+def check_meeting_point(world: World) -> None:
+    """Raise `UserError` when the name of the first node means nothing here; torch would try it for minutes."""
+    if world.master_address is None:
+        return
+    for attempt in range(_RESOLVE_TRIES):
+        try:
+            socket.getaddrinfo(world.master_address, world.master_port)
+            return
+        except socket.gaierror as error:
+            if attempt + 1 == _RESOLVE_TRIES:
+                raise UserError(
+                    f"the first node's name {world.master_address} does not resolve on {socket.gethostname()}"
+                    f" ({error.strerror}); export {MASTER_ADDRESS_VARIABLE}=<its address>, or submit with"
+                    " `electra-dist launch slurm`, which asks Slurm for it"
+                ) from error
+            time.sleep(1)  # a name server may have been too busy
+
+
 def initialise(world: World, timeout: timedelta = timedelta(minutes=30)) -> None:
     """Open the process group (nccl on CUDA, gloo on CPU) and hand it to DeepSpeed."""
     device = world.device
@@ -177,6 +198,7 @@ def initialise(world: World, timeout: timedelta = timedelta(minutes=30)) -> None
     backend = "gloo" if device.type == "cpu" else "nccl"
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    check_meeting_point(world)
     if world.world_size == 1:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
     else:

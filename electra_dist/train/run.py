@@ -16,6 +16,7 @@ import torch
 from electra_dist import plan
 from electra_dist.config import Config, check_world
 from electra_dist.data.manifest import Manifest, check_vocabulary
+from electra_dist.heartbeat import Heartbeat
 from electra_dist.model.networks import build_networks
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint
@@ -46,12 +47,12 @@ def train(config: Config, environment: dict[str, str]) -> Outcome:
     try:
         with Interruption() as interruption:  # a signal that comes while loading is heard at the first step
             initialise(world)
-            return _train(config, world, interruption)
+            return _train(config, world, interruption, environment.get("SLURM_JOB_ID"))
     finally:
         shutdown()
 
 
-def _train(config: Config, world: World, interruption: Interruption) -> Outcome:
+def _train(config: Config, world: World, interruption: Interruption, job_id: str | None) -> Outcome:
     run = RunDir(config.run.path)
     manifest, facts = None, None
     with together(world):
@@ -60,6 +61,18 @@ def _train(config: Config, world: World, interruption: Interruption) -> Outcome:
             facts = open_run(config, manifest.fingerprint, manifest.tokenizer_path, world.world_size)
     assert manifest is not None
     facts = broadcast_object(facts, world)
+    if not world.is_main:
+        return _fit(config, world, interruption, manifest, facts)
+    with Heartbeat(run, world.world_size, job_id) as heartbeat:
+        outcome = _fit(config, world, interruption, manifest, facts)
+        heartbeat.end("finished" if outcome is Outcome.FINISHED else "interrupted")
+    return outcome
+
+
+def _fit(
+    config: Config, world: World, interruption: Interruption, manifest: Manifest, facts: dict[str, Any]
+) -> Outcome:
+    run = RunDir(config.run.path)
     step = checkpoint.find_latest(run, world)
     if step is not None and step >= config.train.steps:
         if world.is_main:

@@ -49,19 +49,19 @@ def differences(old: Config, new: Config) -> list[str]:
     return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in bound if before.get(key) != after.get(key)]
 
 
-def check_same_configuration(run: RunDir, config: Config) -> None:
-    """Raise `ConfigError` when `run` exists and `config` changes what a resumed run may not change."""
+def check_same_run(run: RunDir, config: Config, dataset: str) -> None:
+    """Raise `ConfigError` when `run` exists and is another one: other bound keys, or data of another fingerprint.
+
+    Needs no torch, so that `launch` asks before it submits.
+    """
     changed = differences(configuration.load(run.config), config) if run.config.is_file() else []
     if changed:
         raise ConfigError(
             f"{run.path}: holds a run of another configuration ({'; '.join(changed)}). Set run.name to start another"
             " run, or take these changes back to go on with this one"
         )
-
-
-def _check_same_run(run: RunDir, config: Config, facts: dict[str, Any], dataset: str) -> None:
-    check_same_configuration(run, config)
-    if facts.get("dataset_fingerprint") != dataset:
+    facts = json.loads(run.facts.read_text(encoding="utf-8")) if run.facts.is_file() else None
+    if facts is not None and facts.get("dataset_fingerprint") != dataset:
         raise ConfigError(
             f"data.shards = {config.data.shards}: not the data that {run.path} was trained on (fingerprint"
             f" {dataset[:12]}, the run has {str(facts.get('dataset_fingerprint'))[:12]}). Point data.shards at the"
@@ -83,8 +83,8 @@ def open_run(config: Config, dataset_fingerprint: str, tokenizer: Path, world_si
     """
     run = RunDir(config.run.path)
     if run.config.is_file() and run.facts.is_file():
+        check_same_run(run, config, dataset_fingerprint)
         facts: dict[str, Any] = json.loads(run.facts.read_text(encoding="utf-8"))
-        _check_same_run(run, config, facts, dataset_fingerprint)
     else:
         _refuse_foreign(run)
         run.path.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,12 +73,11 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 class Desk:
     """Where a user sits: a folder with a configuration and shards, and the commands to launch from it."""
 
-    def __init__(self, folder: Path, cluster: str) -> None:
+    def __init__(self, folder: Path, cluster: str, shards: Path) -> None:
         self.folder = folder
         self.cluster = cluster
         self.config = folder / "config.yaml"
-        (folder / "shards").mkdir(parents=True)
-        (folder / "shards" / "manifest.json").write_text("{}")
+        shutil.copytree(shards, folder / "shards")
         content = {
             "run": {"dir": str(folder / "runs"), "name": "job"},
             "data": {"shards": str(folder / "shards"), "row_length": 32, "streams": 12},
@@ -101,5 +101,5 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, clusters: Callable[..., str]) -> Desk:
-    return Desk(tmp_path_factory.mktemp("desk"), clusters())
+def desk(tmp_path_factory: pytest.TempPathFactory, clusters: Callable[..., str], tiny_shards: Path) -> Desk:
+    return Desk(tmp_path_factory.mktemp("desk"), clusters(), tiny_shards)

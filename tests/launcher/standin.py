@@ -9,6 +9,8 @@ Rank 0 makes the steps, the other ranks wait for it. What happens to it is read 
                   only, or at every start with `always`
     leave_at      at this step all ranks save and exit with 75, at the first start only
     exit          exit with this code at once
+    exit_later    the same at every start but the first
+    deaf          never mind the signals, at the first start
 """
 
 from __future__ import annotations
@@ -23,6 +25,18 @@ from electra_dist import config as configuration
 from electra_dist.errors import EXIT_UNFINISHED
 from electra_dist.rundir import RunDir, write_atomically
 
+SHOWN = (
+    "TRITON_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TORCH_EXTENSIONS_DIR",
+    "TORCH_FR_DUMP_TEMP_FILE",
+    "OMP_NUM_THREADS",
+    "NCCL_SOCKET_IFNAME",
+    "https_proxy",
+    "PYTHONPATH",
+    "WORLD_SIZE",
+)
+
 
 def main() -> int:
     asked: list[int] = []
@@ -35,13 +49,17 @@ def main() -> int:
         rank, world = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
     plan = json.loads((run.path / "plan.json").read_text())
     done = max(run.complete_checkpoints(), default=0)
+    print(json.dumps({name: os.environ.get(name) for name in SHOWN}), flush=True)
     print(f"rank {rank} of {world} on {os.environ['SLURMD_NODENAME']} from step {done}", flush=True)
     (run.path / f"pid-{rank}").write_text(str(os.getpid()))
     if "exit" in plan:
         return int(plan["exit"])
+    if "exit_later" in plan and not first_time(run, f"started-{rank}"):
+        return int(plan["exit_later"])
+    deaf = "deaf" in plan and first_time(run, f"deaf-{rank}")
     while done < config.train.steps:
         time.sleep(plan.get("step_seconds", 0.05))
-        if asked or (done >= plan.get("leave_at", 10**9) and first_time(run, f"left-{rank}")):
+        if (asked and not deaf) or (done >= plan.get("leave_at", 10**9) and first_time(run, f"left-{rank}")):
             if rank == 0:
                 save(run, done)
             print(f"signal {asked}, step {done}", flush=True)

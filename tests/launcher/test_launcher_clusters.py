@@ -60,6 +60,7 @@ def test_a_written_profile_reads_back(own_profiles: Path) -> None:
         ("gpus_per_node: 8\nvenv: /v\ncontainer: {runtime: pyxis, image: i}", "venv and container are both set"),
         ("gpus_per_node: 2\ntasks_per_node: 4", "tasks_per_node = 4 is more than gpus_per_node = 2"),
         ("gpus_per_node: 1\nenvironment: {'a b': c}", "environment"),
+        ("gpus_per_node: 1\nenvironment: {run_dir: /x}", "environment.run_dir: variables in small letters"),
         ("gpus_per_node: 1\ntime_limit: soon", "key time_limit = 'soon'"),
         ("gpus_per_node: 1\nsrun_options: ['; rm']", "key srun_options.0"),
         ("[]", "expected a mapping"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 
 from electra_dist.errors import ConfigError
@@ -118,6 +122,43 @@ def test_no_string_becomes_code(tmp_path: Path, text: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+#: Fields of a profile that take any text in one line; all others take numbers, names or nothing of this kind.
+FREE = {
+    "description", "sbatch_options", "srun_options", "source", "modules", "venv", "python", "environment", "proxy",
+    "node_local", "shared_paths", "container.image", "container.mounts", "container.options",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", [*Cluster.model_fields, *(f"container.{name}" for name in Container.model_fields)])
+def test_every_field_of_a_profile_is_quoted_or_refuses(tmp_path: Path, field: str) -> None:
+    accepted = set()
+    for text in [*NASTY[1:], "a\ntouch PWNED", "a\n#SBATCH --wrap=x"]:
+        option = f"--comment={text}"
+        for value in (text, (text,), (option,), {text: "a"}, {"A": text}):
+            try:
+                cluster = profile(field, value)
+                script = render(job(cluster=cluster))
+            except (pydantic.ValidationError, ConfigError):
+                continue
+            accepted.add(text)
+            settings(script, tmp_path, "srun_options")  # which fails when bash says anything
+            lines = [line for line in script.splitlines() if line.startswith("#SBATCH")]
+            extra = len(cluster.sbatch_options)
+            assert len(lines) == len(directives(render(job(cluster=profile("description", "x"))))) + extra
+    assert not list(tmp_path.iterdir())
+    assert bool(accepted) == (field in FREE)
+    assert not [text for text in accepted if "\n" in text]
+
+
+def profile(field: str, value: Any) -> Cluster:
+    """A profile with one field, of it or of its container, set to `value`."""
+    section, _, name = field.rpartition(".")
+    if not section:
+        return Cluster(**{"gpus_per_node": 1, field: value})
+    base = {"runtime": "apptainer", "image": "/one.sif"}
+    return Cluster(gpus_per_node=1, container=Container.model_validate(base | {name: value}))
+
+
 @pytest.mark.parametrize("text", [text for text in NASTY if "%" not in text])  # scontrol shows %% wrongly
 def test_slurm_reads_nasty_log_names_as_they_are(testbed: Any, tmp_path: Path, text: str) -> None:
     home = tmp_path / text
@@ -161,7 +202,8 @@ def test_names_of_the_site_are_plain_words(partition: str) -> None:
 @pytest.mark.parametrize("changes", [{}, {"torchrun": True}, {"run_dirs": (Path("/a"), Path("/b c"))}])
 def test_the_script_of_every_example_passes_shellcheck(tmp_path: Path, name: str, changes: dict[str, Any]) -> None:
     if shutil.which("shellcheck") is None:
-        pytest.skip("no shellcheck here: apt-get install shellcheck")
+        needed = os.environ.get("ELECTRA_DIST_NEED_SLURM")
+        (pytest.fail if needed else pytest.skip)("no shellcheck here: apt-get install shellcheck")
     script = tmp_path / "job.sbatch"
     script.write_text(render(job(cluster=load_cluster(name), **changes)))
     done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, check=False)
@@ -171,15 +213,72 @@ def test_the_script_of_every_example_passes_shellcheck(tmp_path: Path, name: str
 def test_containers_get_their_mounts_on_srun_or_inside_the_task(tmp_path: Path) -> None:
     pyxis = Container(runtime="pyxis", image="site#image:1", mounts=("/data:/data:ro",))
     script = render(job(cluster=Cluster(gpus_per_node=4, container=pyxis), mounts=("/runs",)))
-    assert "--container" not in "".join(directives(script))
-    assert settings(script, tmp_path, "srun_options")[:2] == [
+    assert "--container" not in "".join(directives(script))  # the batch script needs scontrol, which images lack
+    options = settings(script, tmp_path, "srun_options")
+    assert options[:3] == [
         "--container-image=site#image:1",
-        "--container-mounts=/runs:/runs,/data:/data:ro",
+        "--container-mounts=/runs:/runs,/tmp:/tmp,/data:/data:ro",
+        "--container-workdir=/here",
     ]
+    # of a variable that the image sets too, Pyxis keeps the image's value unless it is named here
+    assert set(options[3].removeprefix("--container-env=").split(",")) >= exported(script)
     apptainer = Container(runtime="apptainer", image="/images/one.sif")
     script = render(job(cluster=Cluster(gpus_per_node=4, container=apptainer), mounts=("/runs",)))
     prefix = settings(script, tmp_path, "prefix")
     assert prefix == ["apptainer", "exec", "--nv", "--pwd=/here", "--bind=/runs", "/images/one.sif"]
+    with pytest.raises(ValueError, match="set node_local"):
+        Cluster(gpus_per_node=4, container=pyxis, node_local_variable="SLURM_TMPDIR")
+
+
+def exported(script: str) -> set[str]:
+    """The variables that a script gives to the ranks, read from its text."""
+    lines = [line.split("#")[0] for line in script.splitlines() if line.strip().startswith("export ")]
+    names = {word.split("=")[0] for line in lines for word in shlex.split(line, posix=False)[1:]}
+    own = {"VIRTUAL_ENV", "PATH", "APPTAINER_BIND", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"}
+    return {name for name in names if re.fullmatch("[A-Z][A-Za-z_]*", name)} - own - {"TORCH_EXTENSIONS_DIR"}
+
+
+@pytest.fixture
+def apptainer(tmp_path: Path) -> Path:
+    """A stand-in on the PATH that shows its arguments and what a container would be told."""
+    program = tmp_path / "bin" / "apptainer"
+    program.parent.mkdir()
+    program.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\nenv | grep -E "^APPTAINER(ENV_|_BIND)"\n')
+    program.chmod(0o755)
+    return program
+
+
+def test_a_task_in_apptainer_hands_over_its_variables_and_its_caches(tmp_path: Path, apptainer: Path) -> None:
+    cluster = Cluster(
+        gpus_per_node=4,
+        container=Container(runtime="apptainer", image="/images/one.sif"),
+        environment={"NCCL_DEBUG": "two words"},
+        node_local=str(tmp_path / "disk"),
+    )
+    script = render(job(cluster=cluster, mounts=("/runs",)))
+    head, shared = script.split("# --- the same for every job")
+    task = shared[shared.index("\ntask() {") : shared.index("\nchoose_nodes()")]
+    names = "ELECTRA_DIST_MASTER_ADDR MASTER_PORT PYTHONPATH PYTHONSAFEPATH TORCH_FR_BUFFER_SIZE"
+    rest = "TORCH_FR_DUMP_TEMP_FILE TORCH_NCCL_DUMP_ON_TIMEOUT"
+    sets = "\n".join(f"export {name}=of-the-script" for name in f"{names} {rest}".split())
+    text = f'{head}\n{task}\n{sets}\ntask "${{prefix[@]}}" python3 -m x'
+    done = subprocess.run(
+        ["bash", "-c", text],
+        env={"PATH": f"{apptainer.parent}:/usr/bin:/bin", "APPTAINER_BIND": "/site"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert lines[:7] == ["exec", "--nv", "--pwd=/here", "--bind=/runs", "/images/one.sif", "python3", "-m"]
+    caches = next((tmp_path / "disk").iterdir())
+    assert caches.stat().st_mode & 0o777 == 0o700
+    assert f"APPTAINER_BIND=/site,{caches}" in lines
+    assert {"APPTAINERENV_NCCL_DEBUG=two words", "APPTAINERENV_PYTHONNOUSERSITE=1"} <= set(lines)
+    assert "APPTAINERENV_PYTHONPATH=of-the-script" in lines
+    assert f"APPTAINERENV_TRITON_CACHE_DIR={caches}/triton" in lines
+    handed = {line.split("=")[0].removeprefix("APPTAINERENV_") for line in lines if line.startswith("APPTAINERENV_")}
+    assert handed >= exported(script)
 
 
 def test_a_backslash_in_the_path_of_the_logs_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from electra_dist import config as configuration
 from electra_dist.errors import ConfigError, DataError, UserError
 from launcher import queue
 from launcher.clusters import Cluster, Container
-from launcher.preconditions import check_paths, possible_node_counts
+from launcher.preconditions import check_paths, check_shards, possible_node_counts
 from launcher.slurm import Request, prepare
+
+CONTAINER = Container(runtime="pyxis", image="registry.example.org#image:1")
 
 
 def config(**train: int) -> configuration.Config:
@@ -29,32 +32,44 @@ def test_only_node_counts_that_divide_the_streams_are_used() -> None:
 
 def test_paths_must_be_there_and_visible(tmp_path: Path) -> None:
     runs, python = [config()], "/bin/sh"
+    (tmp_path / "shards").mkdir()
     run_dirs = [tmp_path / "runs" / "run"]
 
     def check(cluster: Cluster, executable: str = python) -> tuple[str, ...]:
         return check_paths(runs, run_dirs, cluster, tmp_path, executable)
 
-    with pytest.raises(DataError, match="no manifest"):
-        check(Cluster(gpus_per_node=1))
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "manifest.json").touch()
     assert check(Cluster(gpus_per_node=1)) == tuple(str(tmp_path / name) for name in ("", "runs", "shards"))
     assert check(Cluster(gpus_per_node=1, shared_paths=("/", "/x")))
     for cluster, message in (
         (Cluster(gpus_per_node=1, shared_paths=("/elsewhere",)), "the compute nodes do not see it"),
         (Cluster(gpus_per_node=1, container=Container(runtime="apptainer", image="/no/image.sif")), "no such file"),
+        (Cluster(gpus_per_node=1, container=Container(runtime="apptainer", image="image.sif")), "no such file"),
+        (Cluster(gpus_per_node=1, container=Container(runtime="pyxis", image="/no/image.sqsh")), "no such file"),
+        (Cluster(gpus_per_node=1, container=CONTAINER, node_local="/a:b"), "cannot hold ':'"),
     ):
         with pytest.raises(ConfigError, match=message):
             check(cluster)
+    assert check(Cluster(gpus_per_node=1, container=CONTAINER), "/not/out/here")
     with pytest.raises(ConfigError, match="python of the cluster profile: /no/python"):
         check(Cluster(gpus_per_node=1), "/no/python")
 
 
-def test_without_slurm_only_the_script_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_must_be_there_and_whole(tmp_path: Path, tiny_shards: Path) -> None:
+    with pytest.raises(DataError, match="no manifest"):
+        check_shards(config(), tmp_path)
+    shutil.copytree(tiny_shards, tmp_path / "shards")
+    assert check_shards(config(), tmp_path).vocab_size == 512
+    (tmp_path / "shards" / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match=r"tokenizer\.json: missing"):
+        check_shards(config(), tmp_path)
+
+
+def test_without_slurm_only_the_script_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_shards: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "manifest.json").touch()
+    shutil.copytree(tiny_shards, tmp_path / "shards")
     path = tmp_path / "config.yaml"
     path.write_text(configuration.resolved_yaml(config()))
     with pytest.raises(UserError, match="no Slurm on this machine"):

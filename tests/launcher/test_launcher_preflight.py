@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,14 @@ def test_noise_and_missing_rates_are_no_fault() -> None:
     assert judge([replace(GOOD, between_gb_s=None, within_gb_s=None)]).ok
 
 
+def test_what_a_disk_gives_is_enough_at_some_point() -> None:
+    """The others have the shards in memory, this node reads them at a good speed from the disk."""
+    others = [replace(one, shards_mb_s=9000.0, read_mb_s=9000.0) for one in world()]
+    assert judge([replace(others[5], shards_mb_s=60.0, read_mb_s=250.0), *others[:5], *others[6:]]).ok
+    assert not judge([replace(others[5], shards_mb_s=40.0), *others[:5], *others[6:]]).ok
+
+
 def test_a_planted_slow_node_is_found_and_left_out(testbed: Any, desk: Any) -> None:
-    (desk.folder / "shards" / "one.tar").write_bytes(b"x" * 1000)
     submission = desk.launch("preflight", nodes="3", preflight=SLOW_NODE)
     run = RunDir(submission.runs[0])
     deadline = time.monotonic() + 240
@@ -97,4 +104,7 @@ def test_a_planted_slow_node_is_found_and_left_out(testbed: Any, desk: Any) -> N
     ], said  # fmt: skip
     assert noted[2].detail == "n2"
     assert "3 ranks on n1,n3,n4" in noted[5].detail
+    assert "bad nodes found by the preflight, exit code 3" in noted[1].detail
+    started, passed = (datetime.fromisoformat(event.time) for event in noted[3:5])
+    assert (passed - started).total_seconds() < 60
     assert "n2: matmul TFLOP/s" in said

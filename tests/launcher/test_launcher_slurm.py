@@ -5,8 +5,11 @@ The jobs of this module are submitted together, so that their waiting times over
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +26,7 @@ from launcher.status import RunStatus, find_run, log_file, read_log, status, sto
 
 ENDED = ("finished", "stopped", "cancelled", "failed", "unfinished")
 NASTY = 'it\'s; touch PWNED & $(touch PWNED) `touch PWNED` "%j %% ${HOME}" * #x'
+SITE = {"environment": {"NCCL_SOCKET_IFNAME": "ib0"}, "proxy": "http://proxy:3128", "cores_per_task": 2}
 SLOW = {"step_seconds": 0.25}
 
 
@@ -75,18 +79,21 @@ def jobs(testbed: Any, desk: Any, clusters: Callable[..., str]) -> dict[str, Run
     quiet = {"exclude": "n3,n4"}  # the others are preempted and killed while these run
     started = {
         "limit": desk.launch("limit", "train.steps=150", plan={"step_seconds": 0.5}, cluster=timed, **quiet),
-        "plain": desk.launch("plain"),
+        "deaf": desk.launch("deaf", "train.steps=9999", plan={"deaf": True} | SLOW, cluster=timed, nodes="1", **quiet),
+        "plain": desk.launch("plain", cluster=clusters(**SITE, node_local=str(desk.folder / "disk"))),
         "outside": desk.launch("outside", "train.steps=40", plan=SLOW),
         "killed": desk.launch("killed", "train.steps=60", plan=SLOW),
         "loop": desk.launch("loop", plan={"crash_at": 7, "always": True}, **quiet),
         "wrong": desk.launch("wrong", plan={"exit": 2}, nodes="1"),
+        "later": desk.launch("later", plan={"leave_at": 8, "exit_later": 2}, nodes="1"),
+        "module": desk.launch("module", nodes="1", cluster=clusters(modules=["no-such-module"])),
         "scancel": desk.launch("scancel", "train.steps=400", plan=SLOW),
         "stop": desk.launch("stop", "train.steps=400", plan=SLOW),
         "chain": desk.launch("chain", plan={"leave_at": 8}, nodes="1", chain=3),
-        "sweep": desk.launch("sweep", nodes="1", sweep=("optim.lr=1e-3,5e-4",)),
+        "sweep": desk.launch("sweep", nodes="1", sweep=("optim.lr=1e-3,5e-4",), plan={"leave_at": 8}),
     }
     nasty = desk.folder / NASTY
-    started["nasty"] = type(desk)(nasty, desk.cluster).launch("nasty")
+    started["nasty"] = type(desk)(nasty, desk.cluster, desk.folder / "shards").launch("nasty")
     running = {name: Running(submission) for name, submission in started.items()}
     _disturb(testbed, running)
     return running
@@ -109,6 +116,27 @@ def test_a_job_trains_to_the_end_with_one_rank_a_task_and_a_log_for_each(jobs: d
         assert f"rank {rank} of 2 on n" in log_file(job.run, rank).read_text()
     assert "2 ranks on" in log_file(job.run, None).read_text()
     assert "".join(read_log(log_file(job.run, 1), lines=1)).startswith("rank 1 of 2")
+
+
+def test_the_ranks_get_what_the_profile_says_and_the_code_of_the_submission(
+    jobs: dict[str, Running], desk: Any
+) -> None:
+    job = jobs["plain"]
+    job.ended()
+    for rank in range(2):
+        seen = json.loads("".join(read_log(log_file(job.run, rank))).splitlines()[0])
+        caches = desk.folder / "disk" / f"electra-dist-{os.getuid()}"
+        assert seen == {
+            "TRITON_CACHE_DIR": f"{caches}/triton",
+            "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor",
+            "TORCH_EXTENSIONS_DIR": f"{caches}/torch_extensions",
+            "TORCH_FR_DUMP_TEMP_FILE": f"{job.run.path}/logs/job-{job.job_id}-flight-",
+            "OMP_NUM_THREADS": "2",
+            "NCCL_SOCKET_IFNAME": "ib0",
+            "https_proxy": "http://proxy:3128",
+            "PYTHONPATH": f"{job.run.path}/code/001",
+            "WORLD_SIZE": None,
+        }
 
 
 def test_a_folder_with_a_nasty_name_is_only_a_name(jobs: dict[str, Running], desk: Any) -> None:
@@ -148,6 +176,39 @@ def test_a_running_job_tells_its_step_and_the_time_that_is_left(jobs: dict[str, 
         prepare(job.run.jobs / "001.yaml", [], _request(job))
 
 
+def without_extras(*words: str) -> str:
+    """What `electra-dist` prints on a login node, where torch cannot be imported."""
+    command = [sys.executable, str(Path(__file__).with_name("without_extras.py")), *words]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_login_node_without_torch_sees_the_live_job(jobs: dict[str, Running]) -> None:
+    job = jobs["stop"]
+    job.reaches(8)
+    for target in (job.job_id, str(job.run.path)):
+        seen = json.loads(without_extras("status", target, "--json"))
+        assert (seen["state"], seen["job_id"], seen["steps"]) == ("running", job.job_id, 400)
+        assert seen["step"] >= 8
+    shown = without_extras("status", job.job_id)
+    for word in ("state:", "running", "time slot left:", "losses:", "real tokens/s", "checkpoint:", "restarts:"):
+        assert word in shown
+    log = json.loads(without_extras("logs", str(job.run.path), "--rank", "1", "--lines", "1", "--json"))
+    assert log["text"].startswith("rank 1 of 2 on ")
+    assert "2 ranks on" in without_extras("logs", job.job_id, "--script")
+
+
+def test_a_log_can_be_followed(jobs: dict[str, Running]) -> None:
+    log = log_file(jobs["stop"].run, 0)
+    text = read_log(log, lines=1, follow=True)
+    assert next(text).startswith("rank 0 of 2 on ")
+    with log.open("a") as file:
+        file.write("appended\n")
+    assert next(text) == "appended\n"
+
+
 def _request(job: Running) -> Any:
     from launcher.slurm import Request
 
@@ -157,7 +218,7 @@ def _request(job: Running) -> Any:
 def test_stop_saves_and_does_not_requeue(jobs: dict[str, Running]) -> None:
     job = jobs["stop"]
     job.reaches(8)
-    assert stop(job.run).told == (job.job_id,)
+    assert json.loads(without_extras("stop", str(job.run.path), "--json"))["told"] == [job.job_id]
     assert job.ended().state == "stopped"
     assert job.kinds == ["start", "stopped"]
     assert job.run.complete_checkpoints()[-1] == job.steps[-1]
@@ -181,6 +242,21 @@ def test_a_mistake_of_the_user_ends_the_run_at_once(jobs: dict[str, Running]) ->
     assert "mistake in configuration or data" in (job.status.why or "")
 
 
+def test_the_same_exit_code_of_a_run_that_has_trained_before_is_tried_again(jobs: dict[str, Running]) -> None:
+    job = jobs["later"]
+    assert job.ended(180).state == "failed"
+    assert job.kinds == ["start", "requeue"] * 3 + ["start", "failed"]
+    assert "3 crashes without a new checkpoint, the last: crash, exit code 2" in (job.status.why or "")
+    assert job.run.complete_checkpoints()[-1] == 8
+
+
+def test_a_module_that_is_not_there_ends_the_run_at_once(jobs: dict[str, Running]) -> None:
+    job = jobs["module"]
+    assert job.ended().state == "failed"
+    assert job.kinds == ["failed"]
+    assert job.status.why == "cannot load module no-such-module (cluster profile, modules)"
+
+
 def test_a_chain_goes_on_until_the_run_is_finished(jobs: dict[str, Running]) -> None:
     job = jobs["chain"]
     assert job.ended().state == "finished"
@@ -198,6 +274,9 @@ def test_a_sweep_is_one_array_of_runs(jobs: dict[str, Running]) -> None:
     assert [run.ended().state for run in runs] == ["finished", "finished"]
     assert [run.job_id for run in runs] == [f"{submission.job_ids[0]}_{index}" for index in range(2)]
     assert [len(run.steps) for run in runs] == [20, 20]
+    assert [run.kinds for run in runs] == [["start", "requeue", "start", "finished"]] * 2  # each by itself
+    for run, rate in zip(runs, ("0.001", "0.0005"), strict=True):
+        assert f"lr: {rate}" in (run.run.jobs / "001.yaml").read_text()
 
 
 def test_a_killed_rank_is_a_crash_and_its_node_is_left_out(jobs: dict[str, Running]) -> None:
@@ -229,17 +308,26 @@ def _held(testbed: Any) -> str:
 
 def test_a_preempted_job_comes_back_by_itself(testbed: Any, desk: Any) -> None:
     job = Running(desk.launch("preempted", "train.steps=40", plan=SLOW, exclude="n1,n2"))
+    once = {"nodes": "1", "exclude": "n[1-3]", "chain": 2}  # such jobs are not requeued: the next one goes on
+    chain = Running(desk.launch("preempted-chain", "train.steps=40", plan=SLOW, **once))
     job.reaches(5)
+    chain.reaches(5)
     nodes = job.status.nodes
     testbed.run("sbatch", "-p", "urgent", f"-w{nodes}", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 1")
     assert job.ended().state == "finished"
     assert job.kinds == ["start", "signal", "requeued", "start", "finished"]
     assert job.steps == list(range(1, 41))
+    assert chain.ended().state == "finished"
+    assert chain.kinds == ["start", "signal", "unfinished", "start", "finished"]
+    assert "preempted" in chain.events[2].detail
+    assert chain.steps == list(range(1, 41))
 
 
 def test_a_dead_node_costs_a_restart_with_fewer_ranks(testbed: Any, desk: Any) -> None:
     job = Running(desk.launch("node", "train.steps=200", plan={"step_seconds": 0.2}, nodes="2-3", exclude="n1"))
+    alone = Running(desk.launch("alone", "train.steps=60", plan={"step_seconds": 0.2}, nodes="1", exclude="n[1-3]"))
     job.reaches(10)
+    alone.reaches(10)
     assert [row["world"] for row in job.run.read_metrics()][-1] == 3
     testbed.kill_node("n4")
     try:
@@ -247,8 +335,14 @@ def test_a_dead_node_costs_a_restart_with_fewer_ranks(testbed: Any, desk: Any) -
         assert [row["world"] for row in job.run.read_metrics()][-1] == 2
         assert sorted(set(job.steps)) == list(range(1, 201))
         assert "n4" not in [event for event in job.events if event.kind == "start"][-1].detail
+        # the other job lost the node of its batch script too, and may run nowhere else
+        assert (alone.status.state, alone.kinds) == ("waiting", ["start"])
+        assert alone.status.why
     finally:
         testbed.start_node("n4")
+    assert alone.ended().state == "finished"
+    assert alone.kinds == ["start", "start", "finished"]
+    assert sorted(set(alone.steps)) == list(range(1, 61))
 
 
 def test_a_crash_loop_stops_with_the_reason(jobs: dict[str, Running]) -> None:
@@ -256,7 +350,16 @@ def test_a_crash_loop_stops_with_the_reason(jobs: dict[str, Running]) -> None:
     assert job.ended(180).state == "failed"
     assert job.kinds.count("start") == 3
     assert "too few nodes are left" in next(event.detail for event in job.events if event.kind == "keep")
-    assert "3 crashes without a new checkpoint, the last with exit code 1" in (job.status.why or "")
+    assert "3 crashes without a new checkpoint, the last: crash, exit code 1" in (job.status.why or "")
+
+
+def test_ranks_that_do_not_save_in_time_cost_what_they_did_since_the_last_checkpoint(jobs: dict[str, Running]) -> None:
+    job = jobs["deaf"]
+    job.until(lambda: job.kinds.count("start") == 2, 240)
+    stop(job.run)
+    assert job.ended().state == "stopped"
+    assert job.kinds == ["start", "signal", "late", "requeue", "start", "stopped"]
+    assert "not saved in time, exit code 124, 1 of 3 at most without a new checkpoint" in job.events[3].detail
 
 
 def test_the_time_limit_saves_requeues_and_goes_on(jobs: dict[str, Running]) -> None:

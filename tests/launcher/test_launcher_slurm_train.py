@@ -1,4 +1,4 @@
-"""Real training as Slurm jobs: two nodes, ZeRO-3, interrupted like at a time limit, the same losses as without."""
+"""Real training as Slurm jobs: two nodes, ZeRO-3, a real time limit, the same losses as without one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from launcher.records import events
 from launcher.slurm import Request, Submission, prepare, submit
 from launcher.status import find_run, status, stop
 
+SLOW_TRAIN = (str(Path(__file__).with_name("slow_train.py")),)
+STEPS = 60
 NETWORKS = {
     "embedding_size": 32,
     "generator": {"layers": 1, "hidden_size": 16, "heads": 1, "ffn_size": 32},
@@ -45,11 +47,19 @@ def launch(
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(content))
 
-    def start(name: str, *overrides: str, **changes: Any) -> Submission:
-        given = {"cluster": clusters(straggler_seconds=30, preflight=False), "nodes": "2"} | changes
-        return submit(prepare(folder / "config.yaml", [f"run.name={name}", *overrides], Request(**given)))
+    def start(name: str, *overrides: str, profile: dict[str, Any] | None = None, **changes: Any) -> Submission:
+        cluster = clusters(**({"straggler_seconds": 30, "preflight": False} | (profile or {})))
+        request = Request(**({"cluster": cluster, "nodes": "2"} | changes))
+        return submit(prepare(folder / "config.yaml", [f"run.name={name}", *overrides], request))
 
     return start
+
+
+@pytest.fixture(scope="module")
+def limited(launch: Callable[..., Submission]) -> Submission:
+    """A run that is longer than its time slot; submitted before the others, so that they overlap."""
+    two_minutes = {"time_limit": "2", "signal_ahead_seconds": 60}
+    return launch("limited", f"train.steps={STEPS}", profile=two_minutes, program=SLOW_TRAIN)
 
 
 def until(run: RunDir, condition: Callable[[], Any], seconds: float = 240) -> None:
@@ -82,27 +92,7 @@ def end_of(run: RunDir) -> str:
     return status(run).state
 
 
-def test_an_interrupted_job_gives_the_losses_of_one_that_was_not(
-    testbed: Any, launch: Callable[..., Submission]
-) -> None:
-    steps = "train.steps=24"
-    interrupted, straight = launch("interrupted", steps), launch("straight", steps)
-    run, other = RunDir(interrupted.runs[0]), RunDir(straight.runs[0])
-    until(run, lambda: last_step(run) >= 3)
-    # what Slurm does ahead of the time limit
-    testbed.run("scancel", "--batch", "--signal=USR1", interrupted.job_ids[0])
-    assert end_of(run) == "finished"
-    assert end_of(other) == "finished"
-    assert [event.kind for event in events(run, "001")] == ["start", "signal", "requeue", "start", "finished"]
-    assert [row["step"] for row in losses(run)] == list(range(1, 25))
-    assert losses(run) == losses(other)
-    facts = json.loads(run.facts.read_text())
-    assert [start["world_size"] for start in facts["starts"]] == [2, 2]
-    offline = [path.name.rsplit("-", 1)[1] for path in (run.path / "wandb").glob("offline-run-*")]
-    assert set(offline) == {facts["wandb_id"]}
-
-
-def test_status_logs_and_stop_work_on_live_training(launch: Callable[..., Submission]) -> None:
+def test_status_logs_and_stop_work_on_live_training(limited: Submission, launch: Callable[..., Submission]) -> None:
     submission = launch("live", "train.steps=100000")
     run = find_run(submission.job_ids[0])
     until(run, lambda: last_step(run) >= 3)
@@ -116,6 +106,30 @@ def test_status_logs_and_stop_work_on_live_training(launch: Callable[..., Submis
         assert time.monotonic() < deadline, status(run)
         time.sleep(0.2)
     assert run.complete_checkpoints() == [last_step(run)]
+
+
+def test_a_run_beyond_its_time_limit_gives_the_losses_of_one_without(
+    limited: Submission, launch: Callable[..., Submission]
+) -> None:
+    """Time limit, signal, checkpoint, requeue, resume, end: one curve, one W&B run, the same losses to the last bit."""
+    straight = launch("straight", f"train.steps={STEPS}")
+    run, other = RunDir(limited.runs[0]), RunDir(straight.runs[0])
+    assert end_of(other) == "finished"
+    assert end_of(run) == "finished"
+    noted = events(run, "001")
+    first = [event.kind for event in noted].index("requeue")
+    assert [event.kind for event in noted][:3] == ["start", "signal", "requeue"]
+    assert "time limit ahead" in noted[first - 1].detail
+    assert noted[-1].kind == "finished"
+    restart = [event for event in noted if event.kind == "start"][1]
+    assert 0 < int(restart.detail.rsplit("saved at step ", 1)[1]) < STEPS
+    assert [row["step"] for row in losses(run)] == list(range(1, STEPS + 1))
+    assert losses(run) == losses(other)
+    facts = json.loads(run.facts.read_text())
+    assert {start["world_size"] for start in facts["starts"]} == {2}
+    assert len(facts["starts"]) == 1 + sum(event.kind == "requeue" for event in noted)
+    offline = [path.name.rsplit("-", 1)[1] for path in (run.path / "wandb").glob("offline-run-*")]
+    assert set(offline) == {facts["wandb_id"]}
 
 
 @pytest.mark.full

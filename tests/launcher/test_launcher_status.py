@@ -74,6 +74,20 @@ def test_the_last_word_of_the_job_script_is_the_state(
     assert found.restarts == sum(line.startswith("start") for line in lines) - 1
 
 
+def test_a_silent_slurm_hides_nothing_of_the_run_directory(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: str) -> str:
+        raise UserError("squeue: Unable to contact slurm controller")
+
+    monkeypatch.setattr(queue, "has_slurm", lambda: True)
+    monkeypatch.setattr(queue, "call", fail)
+    recorded(run, "start\tx")
+    found = status(run)
+    assert (found.state, found.step, found.last_checkpoint) == ("idle", 25, 10)
+    assert found.why == "Slurm does not answer (squeue: Unable to contact slurm controller); last noted: start, x"
+    recorded(run, "finished\tstep 100")
+    assert status(run).state == "finished"
+
+
 def test_damaged_event_lines_are_left_out(run: RunDir) -> None:
     recorded(run, "start\tx")
     with (run.jobs / "001.events").open("a") as file:

@@ -16,6 +16,7 @@ from electra_dist.train.distributed import (
     all_reduce_sum,
     any_rank,
     broadcast_object,
+    check_meeting_point,
     choose_device,
     detect,
     first_host,
@@ -65,6 +66,18 @@ def test_all_tasks_of_a_slurm_step_meet_at_the_same_port_and_steps_at_others() -
 
 def test_the_launcher_may_name_the_address_of_the_first_node() -> None:
     assert detect(SLURM | {"ELECTRA_DIST_MASTER_ADDR": "10.0.0.1"}).master_address == "10.0.0.1"
+
+
+def test_a_first_node_whose_name_does_not_resolve_is_refused_within_seconds() -> None:
+    before = time.monotonic()
+    world = World(rank=1, world_size=2, master_address="no-such-node.invalid", master_port=29500)
+    with pytest.raises(
+        UserError, match=r"no-such-node\.invalid does not resolve on .*; export ELECTRA_DIST_MASTER_ADDR"
+    ):
+        check_meeting_point(world)
+    assert time.monotonic() - before < 60
+    check_meeting_point(World(rank=1, world_size=2, master_address="127.0.0.1", master_port=29500))
+    check_meeting_point(World())
 
 
 def test_one_slurm_node_needs_no_name() -> None:

@@ -1,0 +1,26 @@
+"""`electra-dist train CONFIG` with a pause after every step of the first start: tiny, and longer than a time limit.
+
+python slow_train.py CONFIG
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from electra_dist import cli
+from electra_dist.train.trainer import Trainer
+
+SECONDS = 1.0
+after_step = Trainer._after_step
+
+
+def pause(trainer: Trainer) -> None:
+    after_step(trainer)
+    if not trainer.run.complete_checkpoints():
+        time.sleep(SECONDS)
+
+
+if __name__ == "__main__":
+    Trainer._after_step = pause  # type: ignore[method-assign]
+    sys.exit(cli.main(["train", sys.argv[1]]))
