@@ -64,10 +64,11 @@ def test_the_bucket_is_the_one_that_deepspeed_is_given() -> None:
     from electra_dist.model.generator import Generator
     from electra_dist.plan import memory
     from electra_dist.train import engines
+    from electra_dist.train.distributed import World
 
     assert memory.BUCKET_ELEMENTS == engines._BUCKET_ELEMENTS
     config = make("tiny")
-    told = engines.deepspeed_config(config, "generator", Generator(config.model, 1000, "sdpa"), 1)
+    told = engines.deepspeed_config(config, "generator", Generator(config.model, 1000, "sdpa"), 1, World())
     buffers = memory.engine_bytes(config, "generator", 1000, 3, 1).buffers
     assert buffers == pytest.approx(4 * told["zero_optimization"]["reduce_bucket_size"], abs=8)
 
