@@ -89,8 +89,9 @@ def test_stage_3_shares_out_weights_beyond_what_deepspeed_keeps_gathered() -> No
     config = make("xl")
     count = plan.parameters(config, 30522).discriminator
     assert count > LIVE_PARAMETERS
-    weights = engine_bytes(config, "discriminator", 30522, 3, 8).weights
-    assert weights == pytest.approx(2 * (count / 8 + LIVE_PARAMETERS))
+    engine = engine_bytes(config, "discriminator", 30522, 3, 8)
+    assert engine.weights == pytest.approx(2 * count / 8)
+    assert engine.gathered == 2 * LIVE_PARAMETERS
 
 
 def test_network_volume_follows_the_ring_formulas() -> None:
