@@ -109,15 +109,25 @@ def engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, 
         engine = _stage_1_and_2(config, n, b, stage, world_size, bucket_elements(config, network, vocab_size))
         if not zero.offload_optimizer:
             return engine._replace(optimizer=OPTIMIZER_BYTES * share, update=flat + adam)
-        return _offloaded(config, vocab_size, engine, n, b, world_size)._replace(update=adam)
+        largest, again = largest_parameter(config, network, vocab_size), _accumulation(config, world_size) > 1
+        return _offloaded(engine, n, b, world_size, largest, again)._replace(update=adam)
     engine = _stage_3(config, network, vocab_size, world_size)
     return engine._replace(update=adam + (0.0 if zero.offload_optimizer else flat))
 
 
 def bucket_elements(config: Config, network: Network, vocab_size: int) -> int:
     """Elements of one reduction bucket, as `train.engines` sets it."""
-    largest = vocab_size * config.model.embedding_size
-    return min(parameters(config, vocab_size).of(network), max(BUCKET_ELEMENTS, largest))
+    wanted = max(BUCKET_ELEMENTS, largest_parameter(config, network, vocab_size))
+    return min(parameters(config, vocab_size).of(network), wanted)
+
+
+def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
+    """Elements of the largest parameter: the word table where the network has one, or a matrix."""
+    sizes, embedding = config.network(network), config.model.embedding_size
+    has_table = network == "generator" or config.model.embedding_sharing != "shared"
+    return max(
+        vocab_size * embedding * has_table, sizes.hidden_size * max(sizes.ffn_size, sizes.hidden_size, embedding)
+    )
 
 
 def _stage_1_and_2(config: Config, n: int, b: int, stage: int, world_size: int, bucket: int) -> EngineBytes:
@@ -138,15 +148,14 @@ def _stage_1_and_2(config: Config, n: int, b: int, stage: int, world_size: int, 
     )
 
 
-def _offloaded(config: Config, vocab_size: int, engine: EngineBytes, n: int, b: int, world_size: int) -> EngineBytes:
+def _offloaded(engine: EngineBytes, n: int, b: int, world_size: int, largest: int, again: bool) -> EngineBytes:
     """Stages 1 and 2 with the optimizer in CPU memory.
 
     Host: master weights, moments and the gradient that AdamW steps with, fp32; the weights on their way back; one
     parameter on its way; in fp32 the gradients that accumulate. GPU: one parameter on its way.
     """
-    share, one = n / world_size, b * vocab_size * config.model.embedding_size
-    on_the_way = min(one, b * n)
-    accumulated = FP32 * share if b == FP32 and _accumulation(config, world_size) > 1 else 0.0
+    share, on_the_way = n / world_size, b * largest
+    accumulated = FP32 * share if b == FP32 and again else 0.0
     whole = engine.gradients > FP32 * share  # stage 1 accumulates on the GPU
     gradients = engine.gradients if whole or b != FP32 else 0.0
     return engine._replace(
