@@ -6,7 +6,7 @@
 
 All cases run one after the other in the same processes. `peak` is the live tensor memory of rank 0 above what was there
 before the case: GPU memory on CUDA; on a CPU all of it, what is offloaded included. `sent` is what a rank sends in a
-step: every collective is counted with the volume of its ring algorithm. Both stand beside what `electra-dist plan` says.
+step: every collective counts with the volume of its ring algorithm. Both stand beside what `electra-dist plan` says.
 `--nodes` takes the ranks as lying on so many nodes, for hpZ (groups of the ranks of a node); no network is in between.
 A case that cannot run here is listed with the reason.
 """
