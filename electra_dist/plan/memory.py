@@ -106,10 +106,11 @@ def engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, 
             update=adam,
         )
     if stage < 3:
-        engine = _stage_1_and_2(config, n, b, stage, world_size, bucket_elements(config, network, vocab_size))
+        again, bucket = _accumulation(config, world_size) > 1, bucket_elements(config, network, vocab_size)
+        engine = _stage_1_and_2(n, b, stage, world_size, bucket, again)
         if not zero.offload_optimizer:
             return engine._replace(optimizer=OPTIMIZER_BYTES * share, update=flat + adam)
-        largest, again = largest_parameter(config, network, vocab_size), _accumulation(config, world_size) > 1
+        largest = largest_parameter(config, network, vocab_size)
         return _offloaded(engine, n, b, world_size, largest, again)._replace(update=adam)
     engine = _stage_3(config, network, vocab_size, world_size)
     return engine._replace(update=adam + (0.0 if zero.offload_optimizer else flat))
@@ -130,18 +131,19 @@ def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
     )
 
 
-def _stage_1_and_2(config: Config, n: int, b: int, stage: int, world_size: int, bucket: int) -> EngineBytes:
+def _stage_1_and_2(n: int, b: int, stage: int, world_size: int, bucket: int, again: bool) -> EngineBytes:
     """Weights, gradients and reduction; the optimizer is added by the caller.
 
     A bucket in the network's precision is filled by the backward; where ranks reduce it, it is flattened once more, and
-    once more in fp32. At stage 1 the gradients of the last micro-batch move into it.
+    once more in fp32. At stage 1 the gradients of the last micro-batch move into it; a rank's share of them is there
+    while they are reduced where micro-batches add up (`again`) or another precision does.
     """
     many = world_size > 1
     gradients = FP32 * (n if stage == 1 else n / world_size)
     return EngineBytes(
         weights=b * n,
         gradients=gradients,
-        reduced_gradients=0.0 if stage == 1 else gradients,
+        reduced_gradients=gradients if stage == 2 and (again or b != FP32) else 0.0,
         bucket=b * bucket,
         keeps_bucket=stage == 1,
         reduction=many * bucket * (b + (FP32 if b != FP32 else 0)),
