@@ -209,3 +209,28 @@ def test_deepspeed_is_told_every_default_that_matters() -> None:
     assert other["zero_optimization"]["stage"] == 2
     assert not other["fp16"]["enabled"]
     assert not other["bf16"]["enabled"]
+
+
+def test_deepspeed_is_told_what_to_offload_and_to_pin() -> None:
+    on_cuda = World(world_size=4, device=torch.device("cuda"))
+    config = make_config("zero.discriminator.offload_optimizer=true", "zero.discriminator.offload_parameters=true")
+    networks = build_networks(config, VOCABULARY, "cpu", SEED)
+    told = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, on_cuda)["zero_optimization"]
+    assert told["offload_optimizer"] == told["offload_param"] == {"device": "cpu", "pin_memory": True}
+    assert told["stage3_max_live_parameters"] == told["stage3_max_reuse_distance"] == told["reduce_bucket_size"]
+    assert not {"offload_optimizer", "offload_param"} & set(
+        engines_module.deepspeed_config(config, "generator", networks[0], 1, on_cuda)["zero_optimization"]
+    )
+    on_cpu = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, World())["zero_optimization"]
+    assert not on_cpu["offload_optimizer"]["pin_memory"]
+
+
+def test_deepspeed_is_told_the_groups_of_ranks_at_stage_3_only() -> None:
+    config = make_config("zero.hpz_partition_size=2", "zero.generator.stage=2")
+    networks = build_networks(config, VOCABULARY, "cpu", SEED)
+    for world_size, size in ((4, 2), (2, None)):
+        world = World(world_size=world_size)
+        told = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, world)["zero_optimization"]
+        assert told.get("zero_hpz_partition_size") == size
+    told = engines_module.deepspeed_config(config, "generator", networks[0], 1, World(world_size=4))
+    assert "zero_hpz_partition_size" not in told["zero_optimization"]
