@@ -7,6 +7,7 @@
 All cases run one after the other in the same processes. `peak` is the live tensor memory of rank 0 above what was there
 before the case: GPU memory on CUDA; on a CPU all of it, what is offloaded included. `sent` is what a rank sends in a
 step: every collective counts with the volume of its ring algorithm. Both stand beside what `electra-dist plan` says.
+`host` is what a rank keeps in CPU memory where there is a GPU, as planned.
 `--nodes` takes the ranks as lying on so many nodes, for hpZ (groups of the ranks of a node); no network is in between.
 A case that cannot run here is listed with the reason.
 """
@@ -217,7 +218,7 @@ def predicted(arguments: argparse.Namespace, case: str) -> dict[str, float]:
     memory = plan.plan_memory(config, arguments.vocab_size, world, kind)
     return {
         "predicted_peak_bytes": memory.peak,
-        "predicted_host_bytes": memory.host,
+        "predicted_host_bytes": plan.plan_memory(config, arguments.vocab_size, world, "cuda").host,
         "predicted_sent_bytes": sum(volume.total for volume in volumes),
         "predicted_group_bytes": sum(volume.groups for volume in volumes),
     }
