@@ -1,16 +1,21 @@
-"""Time, memory and network of a step at ZeRO stages 0, 1, 2 and 3 on this machine.
+"""Time, memory and network of a step at every ZeRO stage, with offload and hierarchical partitioning, on this machine.
 
     python benchmarks/zero_stages.py --preset small --processes 2 --json zero.json        CPU, gloo
+    python benchmarks/zero_stages.py --preset small --processes 4 --nodes 2 --accumulation 2 --cases 3 "3, hpZ"
     python benchmarks/zero_stages.py --preset base --row-length 512 --precision bf16      every GPU of the machine
 
-Each stage runs in fresh processes. `peak` is the live tensor memory of rank 0 above the baseline after imports, `sent`
-what a rank sends in a step: every collective is counted with the volume of its ring algorithm, and compared with what
-`electra-dist plan` says. A stage that cannot run in this precision is listed with the reason.
+All cases run one after the other in the same processes. `peak` is the live tensor memory of rank 0 above what was there
+before the case: GPU memory on CUDA; on a CPU all of it, what is offloaded included. `sent` is what a rank sends in a
+step: every collective counts with the volume of its ring algorithm. Both stand beside what `electra-dist plan` says.
+`host` is what a rank keeps in CPU memory where there is a GPU, as planned.
+`--nodes` takes the ranks as lying on so many nodes, for hpZ (groups of the ranks of a node); no network is in between.
+A case that cannot run here is listed with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import socket
@@ -20,8 +25,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -33,17 +39,28 @@ from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import UserError
 from electra_dist.model.networks import build_networks
 from electra_dist.train.bench import device_name
-from electra_dist.train.distributed import detect, initialise, shutdown
+from electra_dist.train.distributed import World, detect, initialise, shutdown
 from electra_dist.train.engines import build_engines
 from electra_dist.train.step import train_step
 from electra_dist.train.synthetic import synthetic_steps
 from electra_dist.train.tensor_memory import TensorMemory
 
-STAGES = (0, 1, 2, 3)
+OFFLOAD = {"offload_optimizer": True}
+#: What is measured -> keys of `zero`; hpZ gets the ranks of a node.
+CASES: dict[str, dict[str, Any]] = {
+    **{str(stage): {"stage": stage} for stage in range(4)},
+    **{f"{stage}, optimizer offloaded": {"stage": stage} | OFFLOAD for stage in (1, 2, 3)},
+    "3, parameters offloaded too": {"stage": 3, "offload_parameters": True} | OFFLOAD,
+    "3, hpZ": {"stage": 3},
+}
+HPZ = "3, hpZ"
 WARM_UP_STEPS = 2
 
 
-def configure(arguments: argparse.Namespace, stage: int) -> Config:
+def configure(arguments: argparse.Namespace, case: str) -> Config:
+    zero = dict(CASES[case])
+    if case == HPZ:
+        zero["hpz_partition_size"] = arguments.processes // arguments.nodes
     rows = arguments.micro_rows * arguments.accumulation * arguments.processes
     tree = {
         "data": {"shards": "none", "row_length": arguments.row_length, "streams": arguments.processes},
@@ -56,7 +73,7 @@ def configure(arguments: argparse.Namespace, stage: int) -> Config:
             "compile": False,
         },
         "optim": {"lr": 1e-4, "warmup_steps": 0},
-        "zero": {"stage": stage},
+        "zero": zero,
         "precision": {"mode": arguments.precision},
     }
     return configuration.build(tree, "benchmark")
@@ -79,22 +96,25 @@ COLLECTIVES: dict[str, tuple[tuple[str, int], int]] = {
 
 
 class Sent:
-    """Bytes that this rank sends in collectives, by the volume of ring algorithms."""
+    """Bytes that this rank sends in collectives, by the volume of ring algorithms: in all, and within hpZ's groups."""
 
     def __init__(self, world_size: int) -> None:
-        self.bytes = 0.0
-        self._ring = (world_size - 1) / world_size
+        self.bytes = self.group_bytes = 0.0
+        self._world_size = world_size
         self._depth = 0
         for name, ((keyword, index), times) in COLLECTIVES.items():
             if hasattr(dist, name):
                 setattr(dist, name, self._counted(getattr(dist, name), keyword, index, times))
+
+    def clear(self) -> None:
+        self.bytes = self.group_bytes = 0.0
 
     def _counted(self, function: Callable[..., Any], keyword: str, index: int, times: int) -> Callable[..., Any]:
         def counted(*values: Any, **keywords: Any) -> Any:
             whole = keywords[keyword] if keyword in keywords else values[index]
             tensors = [whole] if isinstance(whole, Tensor) else whole
             if self._depth == 0:  # one collective may call another
-                self.bytes += times * self._ring * sum(t.numel() * t.element_size() for t in tensors)
+                self._add(times * sum(t.numel() * t.element_size() for t in tensors), keywords.get("group"))
             self._depth += 1
             try:
                 return function(*values, **keywords)
@@ -103,16 +123,35 @@ class Sent:
 
         return counted
 
+    def _add(self, size: float, group: Any) -> None:
+        ranks = dist.get_world_size(group)
+        self.bytes += size * (ranks - 1) / ranks
+        if ranks < self._world_size:
+            self.group_bytes += size * (ranks - 1) / ranks
+
 
 def rank(arguments: argparse.Namespace) -> None:
-    """One rank of one stage: rank 0 writes its figures to `--worker`."""
+    """One rank of all cases: rank 0 writes the figures to `--worker`, after every case."""
     torch.set_num_threads(arguments.threads)
-    config = configure(arguments, arguments.stages[0])
-    world = detect(os.environ, config.train.device, torch.cuda.device_count())
-    sent = Sent(world.world_size)
-    figures: dict[str, Any] = {}
+    world = detect(os.environ, arguments.device, torch.cuda.device_count())
+    per_node = arguments.processes // arguments.nodes
+    sent, found = Sent(world.world_size), dict[str, Any]()
     initialise(world)
     try:
+        for case in arguments.cases:
+            figures = measure(arguments, case, replace(world, local_rank=world.rank % per_node), sent)
+            found[case] = figures | {"device": device_name(world.device)}
+            if world.is_main:
+                Path(arguments.worker).write_text(json.dumps(found))
+    finally:
+        shutdown()
+
+
+def measure(arguments: argparse.Namespace, case: str, world: World, sent: Sent) -> dict[str, Any]:
+    """Train some steps of one case; seconds, bytes, or why it is refused."""
+    gc.collect()
+    try:
+        config = configure(arguments, case)
         vocab_size, alone = arguments.vocab_size, config.train.global_rows // world.world_size
         share = config.model_copy(update={"train": config.train.model_copy(update={"global_rows": alone})})
         data = synthetic_steps(share, vocab_size)
@@ -120,63 +159,68 @@ def rank(arguments: argparse.Namespace) -> None:
             engines = build_engines(config, *build_networks(config, vocab_size, world.device, 1), world)
             for _ in range(WARM_UP_STEPS):
                 train_step(engines, next(data), config, 1.0)
-        seconds = []
-        sent.bytes = 0.0
-        for _ in range(arguments.steps):
-            step, start = next(data), time.perf_counter()
-            train_step(engines, step, config, 1.0)
-            if world.device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        figures = {
-            "step_seconds": statistics.median(seconds),
-            "peak_bytes": memory.peak_bytes,
-            "sent_bytes": sent.bytes / arguments.steps,
-        }
     except UserError as error:
-        figures = {"refused": str(error)}
-    finally:
-        shutdown()
-    if world.is_main:
-        Path(arguments.worker).write_text(json.dumps(figures | {"device": device_name(world.device)}))
+        return {"refused": str(error)}
+    seconds = []
+    sent.clear()
+    for _ in range(arguments.steps):
+        step, start = next(data), time.perf_counter()
+        train_step(engines, step, config, 1.0)
+        if world.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return {
+        "step_seconds": statistics.median(seconds),
+        "peak_bytes": memory.peak_bytes,
+        "sent_bytes": sent.bytes / arguments.steps,
+        "group_bytes": sent.group_bytes / arguments.steps,
+    }
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
-def run_stage(arguments: argparse.Namespace, stage: int, folder: Path) -> dict[str, Any]:
-    """Start the ranks of one stage and read what rank 0 wrote."""
-    file = folder / f"{stage}.json"
+def run_cases(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Start the ranks and read what rank 0 wrote; what was measured before a failure is kept."""
+    file = folder / "figures.json"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = {k: v for k, v in vars(arguments).items() if k not in ("stages", "worker", "json")}
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("cases", "worker", "json")}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    command = [sys.executable, __file__, *words, "--stages", str(stage), "--worker", str(file)]
+    command = [sys.executable, __file__, *words, "--worker", str(file), "--cases", *arguments.cases]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(arguments.processes)}
     ranks = [
         subprocess.Popen(command, env=os.environ | place | {"RANK": str(r), "LOCAL_RANK": str(r)})
         for r in range(arguments.processes)
     ]
+    deadline = time.monotonic() + arguments.limit
     try:
-        failed = sum(process.wait(timeout=arguments.limit) != 0 for process in ranks)
+        for process in ranks:
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        print(f"stopped after {arguments.limit:g} s; --limit gives more", file=sys.stderr)
     finally:
         for process in ranks:
             process.kill()
-    if failed or not file.exists():
-        raise SystemExit(f"stage {stage}: a rank failed; its message is above")
-    found: dict[str, Any] = json.loads(file.read_text())
-    return found | predicted(arguments, stage)
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return {case: found[case] | predicted(arguments, case) for case in found}
 
 
-def predicted(arguments: argparse.Namespace, stage: int) -> dict[str, float]:
-    """What `electra-dist plan` says of the same."""
-    config, world = configure(arguments, stage), arguments.processes
-    kind = "cuda" if arguments.device == "cuda" else "cpu"
-    sent = sum(plan.network_bytes(config, name, arguments.vocab_size, stage, world) for name in NETWORKS)
+def predicted(arguments: argparse.Namespace, case: str) -> dict[str, float]:
+    """What `electra-dist plan` says of the same; nothing where the configuration is refused."""
+    try:
+        config, world = configure(arguments, case), arguments.processes
+    except UserError:
+        return {}
+    kind: Literal["cpu", "cuda"] = "cuda" if arguments.device == "cuda" else "cpu"
+    volumes = [plan.sent_bytes(config, name, arguments.vocab_size, config.zero_stage(name), world) for name in NETWORKS]
+    memory = plan.plan_memory(config, arguments.vocab_size, world, kind)
     return {
-        "predicted_peak_bytes": plan.plan_memory(config, arguments.vocab_size, world, kind).peak,
-        "predicted_sent_bytes": sent,
+        "predicted_peak_bytes": memory.peak,
+        "predicted_host_bytes": plan.plan_memory(config, arguments.vocab_size, world, "cuda").host,
+        "predicted_sent_bytes": sum(volume.total for volume in volumes),
+        "predicted_group_bytes": sum(volume.groups for volume in volumes),
     }
 
 
@@ -188,18 +232,26 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--micro-rows", type=int, default=8, help="rows of a micro-batch on each rank")
     parser.add_argument("--accumulation", type=int, default=1, help="micro-batches of a step on each rank")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
-    parser.add_argument("--stages", type=int, nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--cases", nargs="+", choices=CASES, help="default: all; hpZ from two nodes of two ranks on")
     parser.add_argument("--processes", type=int, help="default: the machine's GPUs, or 2")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes that the ranks are taken to lie on")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--limit", type=float, default=300, help="seconds that a stage may take")
+    parser.add_argument("--limit", type=float, default=600, help="seconds that all of it may take")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.device == "auto":
         arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
     arguments.processes = arguments.processes or (torch.cuda.device_count() if arguments.device == "cuda" else 2)
+    per_node, rest = divmod(arguments.processes, arguments.nodes)
+    if rest:
+        parser.error(f"--processes {arguments.processes} is not divisible by --nodes {arguments.nodes}")
+    possible = [case for case in CASES if case != HPZ or (arguments.nodes > 1 and per_node > 1)]
+    arguments.cases = arguments.cases or possible
+    if HPZ in arguments.cases and HPZ not in possible:
+        parser.error(f"--cases '{HPZ}' needs at least --nodes 2 with two processes each")
     return arguments
 
 
@@ -208,25 +260,43 @@ def main() -> None:
     if arguments.worker:
         return rank(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        found = {stage: run_stage(arguments, stage, Path(folder)) for stage in arguments.stages}
+        found = run_cases(arguments, Path(folder))
+    missing = [case for case in arguments.cases if case not in found]
+    if not found:
+        raise SystemExit("nothing was measured; the message of a rank is above")
     device = next(iter(found.values()))["device"]
+    show(arguments, device, found)
+    if arguments.json:
+        settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "worker")}
+        content = {"machine": device, "torch": torch.__version__, "settings": settings, "cases": found}
+        arguments.json.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    if missing:
+        raise SystemExit(f"not measured: {'; '.join(missing)}")
+    return None
+
+
+def show(arguments: argparse.Namespace, device: str, found: dict[str, Any]) -> None:
+    """The table."""
     print(
         f"{device} x {arguments.processes}, {arguments.preset}, {arguments.micro_rows} x {arguments.row_length} a rank,"
         f" accumulation {arguments.accumulation}, {arguments.precision}"
     )
-    print(f"{'ZeRO':<6}{'step':>10}{'peak':>12}{'(planned)':>12}{'sent/step':>12}{'(planned)':>12}")
-    for stage, figures in found.items():
+    columns = {
+        "peak": "peak_bytes",
+        "(planned)": "predicted_peak_bytes",
+        "host (pl.)": "predicted_host_bytes",
+        "sent/step": "sent_bytes",
+        "(planned) ": "predicted_sent_bytes",
+    }
+    if HPZ in found:
+        columns |= {"in groups": "group_bytes", "(planned)  ": "predicted_group_bytes"}
+    print(f"{'ZeRO':<29}{'step':>8}" + "".join(f"{name.strip():>12}" for name in columns))
+    for case, figures in found.items():
         if "refused" in figures:
-            print(f"{stage:<6}{figures['refused']}")
+            print(f"{case:<29}{figures['refused']}")
             continue
-        names = ("peak_bytes", "predicted_peak_bytes", "sent_bytes", "predicted_sent_bytes")
-        sizes = "".join(f"{figures[name] / 1e6:>9,.1f} MB" for name in names)
-        print(f"{stage:<6}{figures['step_seconds']:>8.3f} s{sizes}")
-    if arguments.json:
-        settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "worker")}
-        content = {"machine": device, "torch": torch.__version__, "settings": settings, "stages": found}
-        arguments.json.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-    return None
+        sizes = "".join(f"{figures[name] / 1e6:>9,.1f} MB" for name in columns.values())
+        print(f"{case:<29}{figures['step_seconds']:>6.3f} s{sizes}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def possible_node_counts(config: Config, cluster: Cluster, nodes: tuple[int, int
     possible, refused = [], {}
     for count in range(nodes[0], nodes[1] + 1):
         try:
-            check_world(config, count * cluster.tasks)
+            check_world(config, count * cluster.tasks, cluster.tasks)
             possible.append(count)
         except ConfigError as error:
             refused[count] = error

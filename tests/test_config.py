@@ -138,3 +138,68 @@ def test_shipped_files_resolve_and_follow_the_schema(repo_root: Path) -> None:
         jsonschema.validate(configuration.parse_yaml(configuration.resolved_yaml(config), "resolved"), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**MINIMAL, "optim": {"lrr": 1}}, schema)
+
+
+# --- what is offloaded and partitioned twice -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["zero.stage=0", "zero.offload_optimizer=true"],
+            r"zero\.offload_optimizer = true with zero\.stage = 0 for the generator.*zero\.generator\.stage=1",
+        ),
+        (
+            ["zero.discriminator.stage=0", "zero.discriminator.offload_optimizer=true"],
+            r"zero\.discriminator\.offload_optimizer = true with zero\.discriminator\.stage = 0 for the discriminator",
+        ),
+        (
+            ["zero.stage=2", "zero.offload_optimizer=true", "zero.offload_parameters=true"],
+            r"zero\.offload_parameters = true with zero\.stage = 2.*zero\.generator\.stage=3",
+        ),
+        (["zero.offload_parameters=true"], r"zero\.offload_optimizer = false.*zero\.generator\.offload_optimizer=true"),
+        (
+            ["zero.offload_optimizer=true", "zero.offload_parameters=true", "zero.hpz_partition_size=4"],
+            r"zero\.hpz_partition_size = 4 with zero\.offload_parameters = true.*keep one of them",
+        ),
+        (["zero.stage=2", "zero.hpz_partition_size=4"], r"zero\.hpz_partition_size = 4 with no network at stage 3"),
+        (["zero.hpz_partition_size=1"], r"key zero\.hpz_partition_size = 1"),
+        (["zero.offload_optimiser=true"], r"did you mean 'offload_optimizer'"),
+    ],
+)
+def test_what_deepspeed_cannot_offload_is_refused_with_the_alternatives(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(*overrides)
+
+
+def test_each_network_offloads_its_own() -> None:
+    config = build("zero.stage=3", "zero.offload_optimizer=true", "zero.generator.offload_optimizer=false")
+    assert not config.sharding("generator").offload_optimizer
+    assert config.sharding("discriminator").offload_optimizer
+
+
+@pytest.mark.parametrize(
+    ("world_size", "per_node", "message"),
+    [
+        (32, 8, None),
+        (32, 4, None),  # a group of two whole nodes
+        (8, 8, None),  # one group: plain stage 3
+        (4, 4, None),
+        (64, 6, r"with 6 ranks a node a group would lie partly on another node; possible: \[2\]"),
+    ],
+)
+def test_groups_of_ranks_must_lie_on_whole_nodes(world_size: int, per_node: int, message: str | None) -> None:
+    config = build("zero.hpz_partition_size=8", "train.micro_rows=1")
+    assert config.hpz_partition_size("generator", world_size) == (8 if world_size > 8 else None)
+    if message is None:
+        configuration.check_world(config, world_size, per_node)
+        return
+    with pytest.raises(ConfigError, match=message):
+        configuration.check_world(config, world_size, per_node)
+
+
+def test_groups_of_ranks_must_divide_the_world() -> None:
+    config = build("zero.hpz_partition_size=3", "train.micro_rows=1")
+    with pytest.raises(ConfigError, match=r"zero\.hpz_partition_size = 3.*world size 16; possible: \[2, 4, 8\]"):
+        configuration.check_world(config, 16)

@@ -64,10 +64,11 @@ def test_the_bucket_is_the_one_that_deepspeed_is_given() -> None:
     from electra_dist.model.generator import Generator
     from electra_dist.plan import memory
     from electra_dist.train import engines
+    from electra_dist.train.distributed import World
 
     assert memory.BUCKET_ELEMENTS == engines._BUCKET_ELEMENTS
     config = make("tiny")
-    told = engines.deepspeed_config(config, "generator", Generator(config.model, 1000, "sdpa"), 1)
+    told = engines.deepspeed_config(config, "generator", Generator(config.model, 1000, "sdpa"), 1, World())
     buffers = memory.engine_bytes(config, "generator", 1000, 3, 1).buffers
     assert buffers == pytest.approx(4 * told["zero_optimization"]["reduce_bucket_size"], abs=8)
 
@@ -88,8 +89,9 @@ def test_stage_3_shares_out_weights_beyond_what_deepspeed_keeps_gathered() -> No
     config = make("xl")
     count = plan.parameters(config, 30522).discriminator
     assert count > LIVE_PARAMETERS
-    weights = engine_bytes(config, "discriminator", 30522, 3, 8).weights
-    assert weights == pytest.approx(2 * (count / 8 + LIVE_PARAMETERS))
+    engine = engine_bytes(config, "discriminator", 30522, 3, 8)
+    assert engine.weights == pytest.approx(2 * count / 8)
+    assert engine.gathered == 2 * LIVE_PARAMETERS
 
 
 def test_network_volume_follows_the_ring_formulas() -> None:
@@ -105,7 +107,9 @@ def test_time_follows_from_rate_utilisation_and_network() -> None:
     config = make()
     run = plan.plan_run(config, VOCABULARY, 2, 8, "h100", utilisation=0.5, rate=100e12, network_gbit=80)
     compute = run.step_tokens / 16 * run.flops_per_token / 50e12
-    assert run.configured.step_seconds == pytest.approx(compute + run.configured.network_bytes / 10e9)
+    sent = run.configured.network_bytes
+    assert run.configured.between_bytes == sent / 8  # one of the eight links of a ring on each node leaves it
+    assert run.configured.step_seconds == pytest.approx(compute + sent * 7 / 8 / 450e9 + sent / 8 / 10e9)
     assert run.configured.days == pytest.approx(1000 * run.configured.step_seconds / 86400)
     assert run.checkpoint_bytes == 12 * run.parameters.total
 
@@ -184,3 +188,94 @@ def test_json_has_every_figure(config_file: str, capsys: Any) -> None:
         memory = stage["memory"]
         assert memory["peak"] == pytest.approx(sum(memory[kind] for kind in kinds))
         assert memory["peak"] == max(memory["phases"].values())
+
+
+# --- offload and hierarchical partitioning ---------------------------------------------------------------------------
+
+
+def test_offload_moves_the_optimizer_to_the_host_and_nothing_else() -> None:
+    count = plan.parameters(make(), VOCABULARY).total
+    for stage in (1, 2, 3):
+        here, there = (
+            plan.plan_run(make(zero__stage=stage, zero__offload_optimizer=o), VOCABULARY, 1, 8, "h100").configured
+            for o in ("false", "true")
+        )
+        assert here.host_bytes == 0
+        assert there.memory.optimizer == 0
+        # Master weights, moments and the gradient that AdamW reads. Stage 3 keeps the accumulating ones there as well;
+        # below it, the weights on their way back in bf16 and, on each rank, the largest parameter on its way.
+        more = 4 * count if stage == 3 else 2 * count + 8 * 2 * (VOCABULARY * 768 + 768 * 3072)
+        assert there.host_bytes == pytest.approx(16 * count + more)
+        assert there.memory.peak < here.memory.peak
+        assert there.network_bytes == here.network_bytes
+
+
+def test_offloaded_parameters_leave_a_bucket_of_weights_on_the_gpu() -> None:
+    from electra_dist.plan.memory import BUCKET_ELEMENTS, engine_bytes
+
+    keys = {"zero__stage": 3, "zero__offload_optimizer": "true"}
+    weights = [
+        engine_bytes(make("xl", zero__offload_parameters=p, **keys), "discriminator", 30522, 3, 8)
+        for p in ("false", "true")
+    ]
+    assert weights[1].weights == 0
+    assert weights[1].gathered == 2 * BUCKET_ELEMENTS
+    assert weights[1].host - weights[0].host == pytest.approx(weights[0].weights)
+
+
+def test_hierarchical_partitioning_gathers_over_all_ranks_once_a_step() -> None:
+    # 16 ranks on two nodes, two micro-batches: fp32 gradients twice, weights once over all, once within a node.
+    keys = {"zero__stage": 3, "precision__mode": "fp32", "train__micro_rows": 8}
+    plain, hpz = (
+        plan.plan_run(make(**keys, **more), VOCABULARY, 2, 8, "h100").configured
+        for more in ({}, {"zero__hpz_partition_size": 8})
+    )
+    n = plan.parameters(make(), VOCABULARY).total
+    assert plain.network_bytes == pytest.approx(15 / 16 * n * 2 * (4 + 4))
+    assert hpz.network_bytes == pytest.approx(15 / 16 * n * (2 * 4 + 4) + 7 / 8 * n * 4)
+    assert plain.between_bytes == pytest.approx(plain.network_bytes / 8)
+    assert hpz.between_bytes == pytest.approx(15 / 16 * n * 12 / 8)
+    assert hpz.step_seconds < plain.step_seconds
+    assert hpz.memory.weights - plain.memory.weights == pytest.approx(4 * n / 8)
+
+
+def test_what_a_node_cannot_hold_does_not_fit() -> None:
+    config = make("xl", zero__stage=3, zero__offload_optimizer="true", train__micro_rows=1)
+    enough, little, unknown = (
+        plan.plan_run(config, 30522, 1, 1, "h100", host_memory_bytes=m) for m in (100e9, 10e9, None)
+    )
+    assert [run.configured.fits for run in (enough, little, unknown)] == [True, False, None]
+    assert "10 GB" in little.warnings[0]
+    assert "CPU memory" in little.warnings[0]
+
+
+def test_offload_is_the_last_remedy() -> None:
+    keys = {"precision__mode": "fp16", "train__micro_rows": 1}
+    (warning,) = plan.plan_run(make("xl", **keys), 30522, 1, 1, "l4").warnings
+    assert "zero.offload_optimizer=true with zero.stage=" in warning
+    run = plan.plan_run(make("small", zero__offload_optimizer="true", **keys), 30522, 1, 1, "l4")
+    assert run.stages[0].problem == "stage 0 needs precision.mode=fp32, found fp16"
+    run = plan.plan_run(make("small", precision__mode="fp32", zero__offload_optimizer="true"), 30522, 1, 1, "l4")
+    assert run.stages[0].problem == "stage 0 needs zero.offload_optimizer=false"
+
+
+def test_groups_that_leave_a_node_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"zero\.hpz_partition_size = 16: with 6 ranks a node"):
+        plan.plan_run(
+            make(zero__stage=3, zero__hpz_partition_size=16, train__global_rows=384, train__micro_rows=1),
+            VOCABULARY,
+            8,
+            6,
+            "h100",
+        )
+
+
+def test_the_command_shows_host_memory_and_what_crosses_nodes(config_file: str, capsys: Any) -> None:
+    words = ("zero.offload_optimizer=true", "--nodes", "2", "--gpus-per-node", "4", "--gpu", "h100")
+    assert run_command(config_file, *words, "--host-memory", "500", "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["configured"]["host_bytes"] > content["configured"]["between_bytes"] > 0
+    assert run_command(config_file, *words) == 0
+    out = capsys.readouterr().out
+    assert "host/node" in out
+    assert "to nodes" in out

@@ -27,6 +27,8 @@ def add(subparsers: Subparsers) -> None:
         """
         electra-dist plan configs/base.yaml train.micro_rows=8 --nodes 4 --gpus-per-node 8 --gpu h100
         electra-dist plan configs/large.yaml train.micro_rows=16 --gpus-per-node 8 --gpu a100 --utilisation 0.4
+        electra-dist plan configs/xl.yaml zero.hpz_partition_size=8 --nodes 4 --gpus-per-node 8 --gpu h100
+        electra-dist plan configs/xl.yaml zero.offload_optimizer=true --gpu a100-40gb --host-memory 200
         electra-dist plan configs/quickstart.yaml --gpus-per-node 2 --gpu cpu --json
 
         speeds follow from an assumed utilisation; `electra-dist bench step` measures them
@@ -42,6 +44,7 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--utilisation", type=float, metavar="F", help="fraction of the rate reached (default: 0.3)")
     parser.add_argument("--network", type=float, metavar="GBIT", help="Gbit/s a GPU between nodes (default: 200)")
+    parser.add_argument("--host-memory", type=float, metavar="GB", help="CPU memory of a node, for what is offloaded")
     parser.add_argument("--vocab-size", type=int, metavar="N", help="default: that of the shards")
     parser.add_argument("--document-length", type=int, metavar="N", help="default: the mean of the shards")
     add_json(parser)
@@ -68,6 +71,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         rate=arguments.rate * 1e12 if arguments.rate else None,
         memory_bytes=memory,
         network_gbit=NETWORK_GBIT if arguments.network is None else arguments.network,
+        host_memory_bytes=arguments.host_memory * 1e9 if arguments.host_memory else None,
     )
     if arguments.json:
         print_json(plan.to_dict() | {"notes": notes})
@@ -112,20 +116,22 @@ def _print(plan: Plan, notes: list[str]) -> None:
     for name, value in lines.items():
         print(f"{name + ':':<16}{value}")
     stages = plan.stages if any(stage.configured for stage in plan.stages) else (*plan.stages, plan.configured)
-    console().print(_table(stages))
+    console().print(_table(stages, plan.nodes))
     for note in notes:
         print(f"note: {note}")
     for warning in plan.warnings:
         print(f"warning: {warning}")
 
 
-def _table(stages: tuple[StagePlan, ...]) -> object:
+def _table(stages: tuple[StagePlan, ...], nodes: int) -> object:
     from rich.table import Table
 
     table = Table("ZeRO", title="memory of one GPU at the peak; * as configured, - cannot run", padding=(0, 0))
     for heading in ("weights", "gradients", "optimizer", "activations", "buffers", "peak", "reserved", "fits"):
         table.add_column(heading, justify="right")
-    for heading in ("sent/step", "tokens/s", "time"):
+    offloads = any(stage.host_bytes for stage in stages)
+    more = (["host/node"] if offloads else []) + ["sent/step"] + (["to nodes"] if nodes > 1 else [])
+    for heading in (*more, "tokens/s", "time"):
         table.add_column(heading, justify="right")
     for stage in stages:
         memory = stage.memory
@@ -134,7 +140,9 @@ def _table(stages: tuple[StagePlan, ...]) -> object:
             f"{stage.stage}{' *' if stage.configured else ''}{' -' if stage.problem else ''}",
             *(_bytes(part) for part in (*parts, stage.needed_bytes)),
             {True: "yes", False: "NO", None: "?"}[stage.fits],
+            *([_bytes(stage.host_bytes)] if offloads else []),
             _bytes(stage.network_bytes),
+            *([_bytes(stage.between_bytes)] if nodes > 1 else []),
             f"{stage.tokens_per_s / 1e3:,.1f}k",
             f"{stage.days:,.1f} d" if stage.days >= 1 else f"{stage.days * 24:.1f} h",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from electra_dist.config.schema import NETWORKS, Config
+from electra_dist.config.schema import NETWORKS, Config, Network
 from electra_dist.errors import ConfigError
 
 
@@ -57,11 +57,78 @@ def contradictions(config: Config) -> list[str]:
     room = train.steps - (optim.decay_steps or 0 if optim.schedule == "wsd" else 0)
     if optim.warmup_steps > room:
         found.append(f"optim.warmup_steps = {optim.warmup_steps} is more than {end} = {room}")
+    return found + _sharding_contradictions(config)
+
+
+def _sharding_contradictions(config: Config) -> list[str]:
+    """What DeepSpeed cannot offload or partition twice."""
+    found = []
+    for network in NETWORKS:
+        zero = config.sharding(network)
+        optimizer, parameters = (_zero_key(config, network, f"offload_{kind}") for kind in ("optimizer", "parameters"))
+        stage = f"{_zero_key(config, network, 'stage')} = {zero.stage}"
+        if zero.offload_optimizer and zero.stage == 0:
+            found.append(
+                f"{optimizer} = true with {stage} for the {network}: DeepSpeed offloads only the optimizer state that"
+                f" it shares out, and stage 0 shares out none; set zero.{network}.stage=1 (2, 3), or"
+                f" zero.{network}.offload_optimizer=false"
+            )
+        if zero.offload_parameters and zero.stage < 3:
+            found.append(
+                f"{parameters} = true with {stage} for the {network}: below stage 3 the weights are whole on every GPU;"
+                f" set zero.{network}.stage=3, or zero.{network}.offload_parameters=false"
+                " (offload_optimizer alone works at stages 1 and 2)"
+            )
+        elif zero.offload_parameters and not zero.offload_optimizer:
+            found.append(
+                f"{parameters} = true with {optimizer} = false for the {network}: the optimizer state is 12 bytes a"
+                f" parameter and goes first, the weights are 2 or 4; set zero.{network}.offload_optimizer=true as well"
+            )
+        if zero.offload_parameters and zero.stage == 3 and zero.hpz_partition_size:
+            found.append(
+                f"zero.hpz_partition_size = {zero.hpz_partition_size} with {parameters} = true for the {network}: the"
+                " second copy of the weights would lie in CPU memory, allocated anew in every step; keep one of them"
+            )
+    if config.zero.hpz_partition_size and all(config.zero_stage(network) != 3 for network in NETWORKS):
+        found.append(
+            f"zero.hpz_partition_size = {config.zero.hpz_partition_size} with no network at stage 3: only stage 3"
+            " partitions weights; set zero.stage=3, or zero.hpz_partition_size=null"
+        )
     return found
 
 
-def check_world(config: Config, world_size: int) -> None:
-    """Raise `ConfigError` when `world_size` ranks cannot train this configuration; the message lists those that can."""
+def _zero_key(config: Config, network: Network, name: str) -> str:
+    """The key that `network` takes `name` from: its own where it is set."""
+    own = getattr(getattr(config.zero, network), name)
+    return f"zero.{name}" if own is None else f"zero.{network}.{name}"
+
+
+def check_world(config: Config, world_size: int, ranks_per_node: int | None = None) -> None:
+    """Raise `ConfigError` when `world_size` ranks cannot train this configuration; the message lists those that can.
+
+    `ranks_per_node`, where it is known, is what the groups of `zero.hpz_partition_size` must fit.
+    """
+    _check_rows(config, world_size)
+    if any(config.hpz_partition_size(network, world_size) for network in NETWORKS):
+        _check_hpz(config.zero.hpz_partition_size or 0, world_size, ranks_per_node)
+
+
+def _check_hpz(size: int, world_size: int, ranks_per_node: int | None) -> None:
+    fits = [d for d in divisors(world_size) if 1 < d < world_size]
+    if world_size % size:
+        raise ConfigError(
+            f"zero.hpz_partition_size = {size}: it does not divide the world size {world_size}; possible: "
+            + (f"{fits}, normally the ranks of a node" if fits else "none, set zero.hpz_partition_size=null")
+        )
+    if ranks_per_node and ranks_per_node % size and size % ranks_per_node:
+        fits = [d for d in fits if not (ranks_per_node % d and d % ranks_per_node)]
+        raise ConfigError(
+            f"zero.hpz_partition_size = {size}: with {ranks_per_node} ranks a node a group would lie partly on another"
+            f" node; possible: " + (f"{fits}" if fits else "none, set zero.hpz_partition_size=null")
+        )
+
+
+def _check_rows(config: Config, world_size: int) -> None:
     streams, rows, micro = config.data.streams or 1, config.train.global_rows, config.train.micro_rows
     fits = [w for w in divisors(streams) if (rows // w) % micro == 0]
     if world_size in fits:

@@ -179,6 +179,8 @@ class ZeroOverrides(Section):
     """Keys of `zero` that one network has for itself; unset ones follow `zero`."""
 
     stage: Stage | None = None
+    offload_optimizer: bool | None = None
+    offload_parameters: bool | None = None
 
 
 class ZeroConfig(Section):
@@ -188,6 +190,15 @@ class ZeroConfig(Section):
     """0 shards nothing, 1 the optimizer state, 2 the gradients too, 3 the parameters too."""
     persistence_threshold: NonNegativeInt = 100_000
     """Stage 3: parameters of fewer elements stay whole on every rank."""
+    offload_optimizer: bool = False
+    """Stages 1 to 3: keep master weights and moments in CPU memory, and update them there."""
+    offload_parameters: bool = False
+    """Stage 3, with offload_optimizer: keep each rank's share of the weights in CPU memory too; a layer's weights are
+    on the GPU while it runs."""
+    hpz_partition_size: Annotated[int, Field(ge=2)] | None = None
+    """Stage 3 on many nodes (ZeRO++ hpZ): every so many consecutive ranks, normally those of a node, share out a second
+    copy of the weights, so that only the first gathering of a step crosses nodes. Divides the world size; a world of no
+    more ranks is one group, plain stage 3."""
     generator: ZeroOverrides = ZeroOverrides()
     discriminator: ZeroOverrides = ZeroOverrides()
 
@@ -264,6 +275,16 @@ class Config(Section):
     def zero_stage(self, network: Network) -> int:
         override = getattr(self.zero, network).stage
         return self.zero.stage if override is None else override
+
+    def sharding(self, network: Network) -> ZeroConfig:
+        """`zero` as `network` sees it: its own keys in place of the common ones."""
+        own = getattr(self.zero, network).model_dump(exclude_none=True)
+        return self.zero.model_copy(update=own)
+
+    def hpz_partition_size(self, network: Network, world_size: int) -> int | None:
+        """Ranks of one group of hierarchical partitioning; None where nothing is partitioned twice."""
+        size = self.zero.hpz_partition_size
+        return size if size and size < world_size and self.zero_stage(network) == 3 else None
 
     def precision_mode(self, network: Network) -> PrecisionMode:
         return getattr(self.precision, network).mode or self.precision.mode

@@ -7,7 +7,16 @@ together for a number of nodes and a kind of GPU (`devices`).
 
 from electra_dist.plan.activations import Surroundings
 from electra_dist.plan.devices import DEVICES, Device, find_device
-from electra_dist.plan.estimate import NETWORK_GBIT, UTILISATION, Plan, StagePlan, network_bytes, plan_run
+from electra_dist.plan.estimate import (
+    NETWORK_GBIT,
+    UTILISATION,
+    Plan,
+    SentBytes,
+    StagePlan,
+    network_bytes,
+    plan_run,
+    sent_bytes,
+)
 from electra_dist.plan.memory import MemoryPlan, plan_memory
 from electra_dist.plan.sizes import (
     FORWARD_AND_BACKWARD,
@@ -27,6 +36,7 @@ __all__ = [
     "MemoryPlan",
     "ParameterCount",
     "Plan",
+    "SentBytes",
     "StagePlan",
     "Surroundings",
     "embedding_parameters",
@@ -36,5 +46,6 @@ __all__ = [
     "parameters",
     "plan_memory",
     "plan_run",
+    "sent_bytes",
     "step_flops",
 ]

@@ -8,13 +8,13 @@ Comes in: a configuration, a vocabulary size, nodes and GPUs. Goes out: `Plan`. 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from electra_dist.config import NETWORKS, Config, Network, check_world, divisors
 from electra_dist.errors import UserError
 from electra_dist.plan.activations import BYTES, FP32, micro_batch_sizes
 from electra_dist.plan.devices import Device, find_device
-from electra_dist.plan.memory import LIVE_PARAMETERS, MemoryPlan, plan_memory
+from electra_dist.plan.memory import LIVE_PARAMETERS, MemoryPlan, bucket_elements, plan_memory
 from electra_dist.plan.sizes import ParameterCount, parameters, step_flops
 
 #: Fraction of the data sheet's rate that a step reaches, unless told otherwise.
@@ -31,10 +31,12 @@ _SECONDS_A_DAY = 86400.0
 class StagePlan:
     """One ZeRO stage, for both networks alike.
 
-    problem        why it cannot run, or None
-    needed_bytes   peak of the tensors, and the reserve
-    fits           None where the device's memory is not known
-    network_bytes  what a rank sends in a step
+    problem         why it cannot run, or None
+    needed_bytes    peak of the tensors, and the reserve
+    host_bytes      CPU memory of a node for what its ranks offload
+    fits            GPU and CPU; None where a memory that matters is not known
+    network_bytes   what a rank sends in a step, to its own node and to others
+    between_bytes   of it, to other nodes
     """
 
     stage: int
@@ -42,8 +44,10 @@ class StagePlan:
     problem: str | None
     memory: MemoryPlan
     needed_bytes: float
+    host_bytes: float
     fits: bool | None
     network_bytes: float
+    between_bytes: float
     step_seconds: float
     tokens_per_s: float
     days: float
@@ -103,6 +107,7 @@ def plan_run(
     rate: float | None = None,
     memory_bytes: float | None = None,
     network_gbit: float = NETWORK_GBIT,
+    host_memory_bytes: float | None = None,
 ) -> Plan:
     """The plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu`.
 
@@ -111,6 +116,7 @@ def plan_run(
     rate              FLOP/s of one device, in place of the data sheet's
     memory_bytes      memory of one device, in place of the data sheet's
     network_gbit      Gbit/s of each GPU to other nodes
+    host_memory_bytes CPU memory of one node; what is offloaded must fit
 
     Raises `UserError` for a number that cannot be, a kind of GPU that is not known, and a world size that cannot
     train this configuration.
@@ -120,13 +126,22 @@ def plan_run(
     if not 0 < utilisation <= 1:
         raise UserError(f"utilisation = {utilisation}: expected a fraction above 0, up to 1")
     world = nodes * gpus_per_node
-    check_world(config, world)
+    check_world(config, world, gpus_per_node)
     length = min(document_length or config.data.row_length, config.data.row_length)
     size, memory = micro_batch_sizes(config), memory_bytes or device.memory_bytes
     flops = step_flops(config, vocab_size, size.tokens, size.tokens * length, size.masked) / size.tokens
-    bandwidth = network_gbit / 8 * 1e9 if nodes > 1 else device.link_bytes
     rate = rate or device.rate(config.precision_mode("discriminator"))
-    costs = _Costs(config, vocab_size, world, device, memory, flops / (rate * utilisation), bandwidth)
+    costs = _Costs(
+        config=config,
+        vocab_size=vocab_size,
+        world=world,
+        gpus_per_node=gpus_per_node,
+        device=device,
+        memory_bytes=memory,
+        host_memory_bytes=host_memory_bytes,
+        token_seconds=flops / (rate * utilisation),
+        node_bandwidth=network_gbit / 8 * 1e9,
+    )
     configured = costs.stage({name: config.zero_stage(name) for name in NETWORKS})
     stages = tuple(costs.stage(dict.fromkeys(NETWORKS, stage)) for stage in STAGES)
     count = parameters(config, vocab_size)
@@ -165,10 +180,12 @@ class _Costs:
     config: Config
     vocab_size: int
     world: int
+    gpus_per_node: int
     device: Device
     memory_bytes: float | None
+    host_memory_bytes: float | None
     token_seconds: float
-    bandwidth: float
+    node_bandwidth: float
 
     @property
     def kind(self) -> Literal["cpu", "cuda"]:
@@ -178,9 +195,13 @@ class _Costs:
         config = self.config
         memory = plan_memory(config, self.vocab_size, self.world, self.kind, stages)
         needed = memory.peak * (1 + FRAGMENTATION) + RESERVE_BYTES
-        sent = sum(network_bytes(config, name, self.vocab_size, stages[name], self.world) for name in NETWORKS)
+        volumes = [sent_bytes(config, name, self.vocab_size, stages[name], self.world) for name in NETWORKS]
+        sent = sum(volume.total for volume in volumes)
+        between = sum(self.between_nodes(volume) for volume in volumes)
+        host = memory.host * self.gpus_per_node
         tokens = config.train.global_rows * config.data.row_length
-        seconds = tokens / self.world * self.token_seconds + sent / self.bandwidth
+        seconds = tokens / self.world * self.token_seconds
+        seconds += (sent - between) / self.device.link_bytes + between / self.node_bandwidth
         wanted = {name: config.zero_stage(name) for name in NETWORKS}
         return StagePlan(
             stage=stages["discriminator"],
@@ -188,58 +209,111 @@ class _Costs:
             problem=self.problem(stages),
             memory=memory,
             needed_bytes=needed,
-            fits=None if self.memory_bytes is None else needed <= self.memory_bytes,
+            host_bytes=host,
+            fits=self.fits(needed, host),
             network_bytes=sent,
+            between_bytes=between,
             step_seconds=seconds,
             tokens_per_s=tokens / seconds,
             days=config.train.steps * seconds / _SECONDS_A_DAY,
         )
 
+    def fits(self, needed: float, host: float) -> bool | None:
+        """Whether a GPU holds `needed` bytes and a node's CPU memory `host` bytes."""
+        pairs = [(needed, self.memory_bytes)] + ([(host, self.host_memory_bytes)] if host else [])
+        if any(room is not None and size > room for size, room in pairs):
+            return False
+        return None if any(room is None for _, room in pairs) else True
+
+    def between_nodes(self, volume: SentBytes) -> float:
+        """What of it a rank sends to other nodes on average: in a ring over several nodes one link of each node.
+
+        NCCL runs several rings, so that every GPU's own link to the network takes its part.
+        """
+        group = self.config.zero.hpz_partition_size or 1
+        crossing = volume.all_ranks if self.world > self.gpus_per_node else 0.0
+        return (crossing + (volume.groups if group > self.gpus_per_node else 0.0)) / self.gpus_per_node
+
     def problem(self, stages: dict[Network, int]) -> str | None:
-        """What `train.engines` refuses."""
+        """What `config` and `train.engines` refuse."""
         for name in NETWORKS:
-            mode = self.config.precision_mode(name)
+            mode, zero = self.config.precision_mode(name), self.config.sharding(name)
             if stages[name] == 0 and mode != "fp32":
                 return f"stage 0 needs precision.mode=fp32, found {mode}"
+            if stages[name] == 0 and zero.offload_optimizer:
+                return "stage 0 needs zero.offload_optimizer=false"
+            if stages[name] < 3 and zero.offload_parameters:
+                return f"stage {stages[name]} needs zero.offload_parameters=false"
             if mode == "bf16" and not self.device.bf16:
                 return f"{self.device.name} has no bf16: set precision.mode=fp16"
         return None
 
 
-def network_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> float:
-    """Bytes that a rank sends for one network in one optimizer step, with ring collectives.
+class SentBytes(NamedTuple):
+    """What a rank sends for one network in one optimizer step, with ring collectives.
 
-    Gradients travel in fp32 (`communication_data_type`): an all-reduce sends 2 (W-1)/W of their size, a reduce-scatter
-    half of it. DeepSpeed 0.19 all-reduces at stages 1 and 2 too (`use_multi_rank_bucket_allreduce`), at stage 2 in
-    every micro-batch. Weights are gathered once a step at stages 1 and 2; at stage 3 once a micro-batch, and again for
-    the backward of what is beyond stage3_max_live_parameters.
+    all_ranks   in collectives over all ranks
+    groups      in collectives within a group of hierarchical partitioning
+    """
+
+    all_ranks: float
+    groups: float
+
+    @property
+    def total(self) -> float:
+        return self.all_ranks + self.groups
+
+
+def sent_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> SentBytes:
+    """Gradients travel in fp32 (`communication_data_type`), weights in the network's precision.
+
+    An all-reduce sends 2 (W-1)/W of a tensor's size, a reduce-scatter or a gathering half of it. DeepSpeed 0.19
+    all-reduces at stages 1 and 2 too (`use_multi_rank_bucket_allreduce`), at stage 2 in every micro-batch. Weights are
+    gathered once a step at stages 1 and 2; at stage 3 once a micro-batch, and again for the backward of what is beyond
+    stage3_max_live_parameters (all but a bucket with `zero.offload_parameters`). With hierarchical partitioning only
+    the first gathering of a step is over all ranks (arXiv 2306.10209, section 3.2): its weights then lie within each
+    group, (P-1)/P of their size a gathering.
     """
     n, b = parameters(config, vocab_size).of(network), BYTES[config.precision_mode(network)]
-    ring = (world_size - 1) / world_size
+    ring, zero = (world_size - 1) / world_size, config.sharding(network)
     accumulation = max(1, config.train.global_rows // world_size // config.train.micro_rows)
     if stage == 0:
-        return ring * 2 * FP32 * n
+        return SentBytes(ring * 2 * FP32 * n, 0.0)
     if stage < 3:
-        return ring * n * (2 * FP32 * (accumulation if stage == 2 else 1) + b)
-    again = max(0, n - LIVE_PARAMETERS)
-    return ring * accumulation * (FP32 * n + b * (n + again))
+        return SentBytes(ring * n * (2 * FP32 * (accumulation if stage == 2 else 1) + b), 0.0)
+    live = bucket_elements(config, network, vocab_size) if zero.offload_parameters else LIVE_PARAMETERS
+    gathered = b * accumulation * (n + max(0, n - live))
+    group = zero.hpz_partition_size
+    if not group or group >= world_size:
+        return SentBytes(ring * (accumulation * FP32 * n + gathered), 0.0)
+    return SentBytes(ring * (accumulation * FP32 + b) * n, (group - 1) / group * (gathered - b * n))
+
+
+def network_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> float:
+    """Bytes that a rank sends for one network in one optimizer step (`sent_bytes`)."""
+    return sent_bytes(config, network, vocab_size, stage, world_size).total
 
 
 def _warnings(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:
     found = []
     if configured.problem:
         found.append(f"cannot run as configured: {configured.problem}")
-    if configured.fits is False and costs.memory_bytes is not None:
+    if costs.memory_bytes is not None and configured.needed_bytes > costs.memory_bytes:
         found.append(
             f"will not fit: {configured.needed_bytes / 1e9:.1f} GB needed (peak of tensors"
             f" {configured.memory.peak / 1e9:.1f} GB, the rest reserve), {costs.device.name} has"
             f" {costs.memory_bytes / 1e9:.0f} GB; " + _remedy(costs, stages)
         )
+    if costs.host_memory_bytes is not None and configured.host_bytes > costs.host_memory_bytes:
+        found.append(
+            f"will not fit: {configured.host_bytes / 1e9:.1f} GB of CPU memory a node needed for what is offloaded,"
+            f" there are {costs.host_memory_bytes / 1e9:.0f} GB; offload less, or take more nodes"
+        )
     return found
 
 
 def _remedy(costs: _Costs, stages: tuple[StagePlan, ...]) -> str:
-    """What to change so that it fits: a higher stage, checkpointing, fewer rows at once, in this order of price."""
+    """What to change so that it fits: a higher stage, checkpointing, fewer rows at once, offload: in order of price."""
     for stage in stages:
         if stage.fits and not stage.problem:
             return f"zero.stage={stage.stage} fits"
@@ -250,8 +324,20 @@ def _remedy(costs: _Costs, stages: tuple[StagePlan, ...]) -> str:
     for micro in sorted((m for m in divisors(rows) if m < config.train.micro_rows), reverse=True):
         smaller = config.train.model_copy(update={"micro_rows": micro})
         tries.append((f"train.micro_rows={micro}", config.model_copy(update={"train": smaller})))
+    tries += _offload_tries([("", config), tries[0], tries[-1]])
     for change, changed in tries:
         for number in (1, 2, 3):
-            if replace(costs, config=changed).stage(dict.fromkeys(NETWORKS, number)).fits:
-                return f"{change} with zero.stage={number} fits"
-    return "not even one row a micro-batch at stage 3 fits; take more or larger GPUs"
+            found = replace(costs, config=changed).stage(dict.fromkeys(NETWORKS, number))
+            if found.needed_bytes <= (costs.memory_bytes or 0.0) and found.fits is not False:
+                host = f", with {found.host_bytes / 1e9:.0f} GB of CPU memory a node" if found.host_bytes else ""
+                return f"{change} with zero.stage={number} fits{host}"
+    return "not even one row a micro-batch at stage 3 with the optimizer offloaded fits; take more or larger GPUs"
+
+
+def _offload_tries(tries: list[tuple[str, Config]]) -> list[tuple[str, Config]]:
+    """The same changes with the optimizer in CPU memory."""
+    offloaded = []
+    for change, config in tries:
+        zero = config.zero.model_copy(update={"offload_optimizer": True})
+        offloaded.append((f"{change} zero.offload_optimizer=true".strip(), config.model_copy(update={"zero": zero})))
+    return offloaded

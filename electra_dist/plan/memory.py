@@ -1,9 +1,10 @@
 """What lies in one rank's memory, by kind, and when it is most: the peak of live tensor memory of a training step.
 
-Comes in: a configuration and its surroundings. Goes out: `MemoryPlan`. A step has four moments that can be the highest
+Comes in: a configuration and its surroundings. Goes out: `MemoryPlan`. A step has six moments that can be the highest
 (`PHASES`); each is the sum of what both engines hold all the time, of gradients so far, of DeepSpeed's buffers at that
 moment, and of what autograd has saved. What DeepSpeed 0.19 allocates was read in its sources and checked by measurement
-(benchmarks/memory.py); what `train.engines` tells it is repeated here because this package knows no torch.
+(benchmarks/memory.py, zero_stages.py); what `train.engines` tells it is repeated here because this package knows no
+torch.
 
 Letters: N parameters of one network, W ranks, b bytes of an element in the network's precision.
 """
@@ -11,7 +12,7 @@ Letters: N parameters of one network, W ranks, b bytes of an element in the netw
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from electra_dist.config import NETWORKS, Config, Network
 from electra_dist.plan.activations import (
@@ -34,55 +35,174 @@ LIVE_PARAMETERS = 1_000_000_000
 #: Master weight and two moments.
 OPTIMIZER_BYTES = 3 * FP32
 
-Phase = Literal["start", "discriminator", "generator", "update"]
-#: start          both networks whole and in fp32, before the engines share them out
-#: discriminator  its backward begins: the activations of both networks are there
-#: generator      its backward begins: its activations and the discriminator's gradients are there
-#: update         the optimizers run: all gradients are there
-PHASES: tuple[Phase, ...] = ("start", "discriminator", "generator", "update")
+Phase = Literal["start", "discriminator", "discriminator reduced", "generator", "generator reduced", "update"]
+#: start                  both networks whole and in fp32, before the engines share them out
+#: discriminator          its backward begins: the activations of both networks are there
+#: discriminator reduced  its backward ends: its gradients and the copies that are reduced, the generator's activations
+#: generator, .. reduced  the same of the generator; the discriminator's gradients are there
+#: update                 the optimizers run: all gradients are there
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 class EngineBytes(NamedTuple):
     """What one engine holds on one rank.
 
-    weights, optimizer  all the time, gathered weights and fp32 master weights included
-    kept_gradients      all the time
-    gradients           from the backward to the update, `kept_gradients` not included
-    buffers             all the time
-    reduction           while its own gradients are reduced
-    update              while its own optimizer runs
+    weights           all the time, fp32 master weights not included
+    gathered          weights that stage 3 has gathered, from the forward to the end of the network's backward
+    second            share of the second copy of hierarchical partitioning, from a step's first backward to its end
+    optimizer         master weights and moments, all the time
+    kept_gradients    all the time
+    gradients         from the backward to the update, `kept_gradients` not included
+    reduced_gradients those of them that lie beside the bucket while they are reduced
+    buffers           all the time
+    bucket            DeepSpeed's reduction bucket, where it is made in the backward
+    keeps_bucket      it is kept from one micro-batch to the next
+    fetch             what a gathering arrives in, before it is cut into parameters
+    reduction         copies of the bucket while it is reduced
+    update            while its own optimizer runs
+    host              in CPU memory; not part of the others
     """
 
-    weights: float
-    optimizer: float
-    kept_gradients: float
-    gradients: float
-    buffers: float
-    reduction: float
-    update: float
+    weights: float = 0.0
+    gathered: float = 0.0
+    second: float = 0.0
+    optimizer: float = 0.0
+    kept_gradients: float = 0.0
+    gradients: float = 0.0
+    reduced_gradients: float = 0.0
+    buffers: float = 0.0
+    bucket: float = 0.0
+    keeps_bucket: bool = False
+    fetch: float = 0.0
+    reduction: float = 0.0
+    update: float = 0.0
+    host: float = 0.0
 
 
 def engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> EngineBytes:
     """Memory of one engine at ZeRO `stage`, apart from activations (arXiv 1910.02054, section 5, and its sources)."""
     mode, many = config.precision_mode(network), world_size > 1
     n, b = parameters(config, vocab_size).of(network), BYTES[mode]
-    share = n / world_size
-    bucket = min(n, max(BUCKET_ELEMENTS, vocab_size * config.model.embedding_size))
+    share, zero = n / world_size, config.sharding(network)
     on_cpu = config.train.device == "cpu"
     flat, adam = FP32 * share, 2 * FP32 * share * on_cpu  # the flattened gradient; AdamW's temporaries where not fused
     if stage == 0:
-        return EngineBytes(FP32 * n, 2 * FP32 * n, 0.0, FP32 * n, 0.0, FP32 * n * many, 0.0)
-    if stage == 1 and mode == "bf16":  # BF16_Optimizer: whole fp32 gradients, kept
-        return EngineBytes(b * n, OPTIMIZER_BYTES * share, FP32 * n, 0.0, 0.0, FP32 * n * many, adam)
+        return EngineBytes(
+            weights=FP32 * n,
+            optimizer=2 * FP32 * n,
+            gradients=FP32 * n,
+            reduced_gradients=FP32 * n,
+            reduction=FP32 * n * many,
+        )
+    if stage == 1 and mode == "bf16" and not zero.offload_optimizer:
+        # BF16_Optimizer: whole fp32 gradients, kept, beside those of the backward until the step is done.
+        return EngineBytes(
+            weights=b * n,
+            optimizer=OPTIMIZER_BYTES * share,
+            kept_gradients=FP32 * n,
+            gradients=b * n,
+            reduced_gradients=b * n,
+            reduction=FP32 * n * many,
+            update=adam,
+        )
     if stage < 3:
-        reduction = b * bucket + (FP32 * bucket if many and b != FP32 else 0.0)
-        gradients = FP32 * (n if stage == 1 else share)
-        return EngineBytes(b * n, OPTIMIZER_BYTES * share, 0.0, gradients, 0.0, reduction, flat + adam)
-    gathered = b * min(n, LIVE_PARAMETERS) if many else 0.0
-    reduction = FP32 * bucket if many else 0.0
-    return EngineBytes(
-        b * share + gathered, OPTIMIZER_BYTES * share, FP32 * share, 0.0, FP32 * bucket, reduction, flat + adam
+        again, bucket = _accumulation(config, world_size) > 1, bucket_elements(config, network, vocab_size)
+        engine = _stage_1_and_2(n, b, stage, world_size, bucket, again)
+        if not zero.offload_optimizer:
+            return engine._replace(optimizer=OPTIMIZER_BYTES * share, update=flat + adam)
+        largest = largest_parameter(config, network, vocab_size)
+        return _offloaded(engine, n, b, world_size, largest, again)._replace(update=adam)
+    engine = _stage_3(config, network, vocab_size, world_size)
+    return engine._replace(update=adam + (0.0 if zero.offload_optimizer else flat))
+
+
+def bucket_elements(config: Config, network: Network, vocab_size: int) -> int:
+    """Elements of one reduction bucket, as `train.engines` sets it."""
+    wanted = max(BUCKET_ELEMENTS, largest_parameter(config, network, vocab_size))
+    return min(parameters(config, vocab_size).of(network), wanted)
+
+
+def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
+    """Elements of the largest parameter: the word table where the network has one, or a matrix."""
+    sizes, embedding = config.network(network), config.model.embedding_size
+    has_table = network == "generator" or config.model.embedding_sharing != "shared"
+    return max(
+        vocab_size * embedding * has_table, sizes.hidden_size * max(sizes.ffn_size, sizes.hidden_size, embedding)
     )
+
+
+def _stage_1_and_2(n: int, b: int, stage: int, world_size: int, bucket: int, again: bool) -> EngineBytes:
+    """Weights, gradients and reduction; the optimizer is added by the caller.
+
+    A bucket in the network's precision is filled by the backward; where ranks reduce it, it is flattened once more, and
+    once more in fp32. At stage 1 the gradients of the last micro-batch move into it; a rank's share of them is there
+    while they are reduced where micro-batches add up (`again`) or another precision does.
+    """
+    many = world_size > 1
+    gradients = FP32 * (n if stage == 1 else n / world_size)
+    return EngineBytes(
+        weights=b * n,
+        gradients=gradients,
+        reduced_gradients=gradients if stage == 2 and (again or b != FP32) else 0.0,
+        bucket=b * bucket,
+        keeps_bucket=stage == 1,
+        reduction=many * bucket * (b + (FP32 if b != FP32 else 0)),
+    )
+
+
+def _offloaded(engine: EngineBytes, n: int, b: int, world_size: int, largest: int, again: bool) -> EngineBytes:
+    """Stages 1 and 2 with the optimizer in CPU memory.
+
+    Host: master weights, moments and the gradient that AdamW steps with, fp32; the weights on their way back; one
+    parameter on its way; in fp32 the gradients that accumulate. GPU: one parameter on its way.
+    """
+    share, on_the_way = n / world_size, b * largest
+    accumulated = FP32 * share if b == FP32 and again else 0.0
+    whole = engine.gradients > FP32 * share  # stage 1 accumulates on the GPU
+    gradients = engine.gradients if whole or b != FP32 else 0.0
+    return engine._replace(
+        gradients=gradients,
+        reduced_gradients=engine.reduced_gradients if gradients else 0.0,
+        buffers=on_the_way,
+        host=(OPTIMIZER_BYTES + FP32 + b) * share + on_the_way + accumulated,
+    )
+
+
+def _stage_3(config: Config, network: Network, vocab_size: int, world_size: int) -> EngineBytes:
+    """Everything shared out; a bucket in fp32 all the time, and a flat copy while it is reduced.
+
+    Gathered weights stay until their backward is done, up to `LIVE_PARAMETERS`; with `zero.offload_parameters` a
+    bucket of them. Host, with the optimizer there: fp32 gradients as they accumulate and once more as AdamW reads them.
+    """
+    n, b, many = parameters(config, vocab_size).of(network), BYTES[config.precision_mode(network)], world_size > 1
+    share, zero, bucket = n / world_size, config.sharding(network), bucket_elements(config, network, vocab_size)
+    groups = zero.hpz_partition_size
+    # gloo copies what a reduce-scatter reads
+    copies = 2 if config.train.device == "cpu" else 1
+    live = bucket if zero.offload_parameters else LIVE_PARAMETERS
+    engine = EngineBytes(
+        weights=b * share,
+        gathered=b * min(n, live) if many or zero.offload_parameters else 0.0,
+        second=b * n / groups if groups and groups < world_size else 0.0,
+        optimizer=OPTIMIZER_BYTES * share,
+        kept_gradients=FP32 * share,
+        buffers=FP32 * bucket,
+        fetch=b * bucket * many,
+        reduction=FP32 * bucket * copies * many,
+    )
+    if not zero.offload_optimizer:
+        return engine
+    weights = engine.weights if zero.offload_parameters else 0.0
+    return engine._replace(
+        weights=engine.weights - weights,
+        optimizer=0.0,
+        kept_gradients=0.0,
+        host=engine.optimizer + 2 * FP32 * share + weights,
+    )
+
+
+def _accumulation(config: Config, world_size: int) -> int:
+    return max(1, config.train.global_rows // world_size // config.train.micro_rows)
 
 
 @dataclass(frozen=True)
@@ -90,7 +210,8 @@ class MemoryPlan:
     """Peak of one rank's live tensor memory in bytes, by kind at that moment, and the height of every phase.
 
     activations   saved tensors and the temporaries of the backward
-    buffers       DeepSpeed's, for reduction and update
+    buffers       DeepSpeed's, for gathering, reduction and update
+    host          what GPU ranks keep in CPU memory (`zero.offload_...`), each; on a CPU it is part of the others
     """
 
     phase: Phase
@@ -99,6 +220,7 @@ class MemoryPlan:
     optimizer: float
     activations: float
     buffers: float
+    host: float
     phases: dict[Phase, float]
 
     @property
@@ -139,9 +261,13 @@ def plan_memory(
     around = surroundings(config, device)
     stages = stages or {network: config.zero_stage(network) for network in NETWORKS}
     g, d = (engine_bytes(config, name, vocab_size, stages[name], world_size) for name in NETWORKS)
+    host = g.host + d.host
+    if device == "cpu":  # the same memory
+        g, d, host = g._replace(optimizer=g.optimizer + g.host), d._replace(optimizer=d.optimizer + d.host), 0.0
     moments = _moments(config, vocab_size, world_size, around, g, d)
     phase = max(PHASES, key=lambda name: sum(moments[name]))
-    return MemoryPlan(phase, *moments[phase], phases={name: sum(moment) for name, moment in moments.items()})
+    phases = {name: sum(moment) for name, moment in moments.items()}
+    return MemoryPlan(phase, *moments[phase], host=host, phases=phases)
 
 
 def _moments(
@@ -149,9 +275,9 @@ def _moments(
 ) -> dict[Phase, _Moment]:
     weights, optimizer = g.weights + d.weights, g.optimizer + d.optimizer
     kept, buffers = g.kept_gradients + d.kept_gradients, g.buffers + d.buffers
-    accumulated = 0.0
-    if config.train.global_rows // world_size // config.train.micro_rows > 1:
-        accumulated = g.gradients + d.gradients
+    # From the second micro-batch on, gradients of both networks are there, and whole second copies.
+    again = _accumulation(config, world_size) > 1
+    g_before, d_before = again * g.gradients, again * d.gradients
     saved_g, saved_d = total(generator_saved(config, around)), total(discriminator_saved(config, around))
     size = micro_batch_sizes(config)
     exchanged = size.tokens * config.model.embedding_size * (2 * FP32 + BYTES[config.precision_mode("generator")])
@@ -160,13 +286,44 @@ def _moments(
     )
     rise_d = backward_temporaries(config, "discriminator", around)
     whole = FP32 * parameters(config, vocab_size).total
+    g_bucket = again * g.keeps_bucket * g.bucket
+    # A network larger than its bucket reduces during its backward.
+    g_early, d_early = (
+        engine.reduction * (parameters(config, vocab_size).of(name) > bucket_elements(config, name, vocab_size))
+        for name, engine in zip(NETWORKS, (g, d), strict=True)
+    )
+    second = g.second + d.second
     return {
         "start": _Moment(whole + weights, kept, optimizer / 3, 0.0, buffers),
         "discriminator": _Moment(
-            weights, kept + accumulated, optimizer, saved_g + saved_d + rise_d, buffers + d.reduction
+            weights + g.gathered + d.gathered + again * second,
+            kept + g_before + d_before,
+            optimizer,
+            saved_g + saved_d + rise_d,
+            buffers + d.bucket + g_bucket + max(d.fetch, d_early),
+        ),
+        "discriminator reduced": _Moment(
+            weights + g.gathered + again * g.second + d.second,
+            kept + g_before + d.reduced_gradients,
+            optimizer,
+            saved_g + exchanged,
+            buffers + d.bucket + g_bucket + d.reduction,
         ),
         "generator": _Moment(
-            weights, kept + max(accumulated, d.gradients), optimizer, saved_g + rise_g, buffers + g.reduction
+            weights + g.gathered + again * g.second + d.second,
+            kept + g_before + d.gradients,
+            optimizer,
+            saved_g + rise_g,
+            buffers + g.bucket + max(g.fetch, g_early),
         ),
-        "update": _Moment(weights, kept + g.gradients + d.gradients, optimizer, 0.0, buffers + max(g.update, d.update)),
+        "generator reduced": _Moment(
+            weights + second,
+            kept + d.gradients + g.reduced_gradients,
+            optimizer,
+            0.0,
+            buffers + g.bucket + g.reduction,
+        ),
+        "update": _Moment(
+            weights + second, kept + g.gradients + d.gradients, optimizer, 0.0, buffers + max(g.update, d.update)
+        ),
     }

@@ -7,7 +7,8 @@ the networks stay in step.
 
 Where the reduced gradients lie (deepspeed 0.19): stage 0, `p.grad`, whole on every rank; stage 1 in bf16
 (`BF16_Optimizer`), `fp32_groups_gradients`, whole on every rank; stages 1 and 2 otherwise and stage 3,
-`averaged_gradients`, this rank's share.
+`averaged_gradients`, this rank's share; with `zero.offload_optimizer`, `.grad` of the tensors that AdamW steps, this
+rank's share in CPU memory.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from electra_dist.train.distributed import World, all_reduce_sum
 from electra_dist.train.engines import Engine, Engines
+from electra_dist.train.fragments import stepped_tensors
 
 
 class Gradients(NamedTuple):
@@ -26,10 +28,12 @@ class Gradients(NamedTuple):
 
     tensors   fp32, times the engine's loss scale
     whole     every rank holds all of them, instead of its share
+    offloaded they lie in CPU memory
     """
 
     tensors: list[Tensor]
     whole: bool
+    offloaded: bool = False
 
 
 class ClipResult(NamedTuple):
@@ -45,10 +49,17 @@ def local_gradients(engine: Engine) -> Gradients:
     optimizer = engine.optimizer
     if engine.zero_optimization_stage() == 0:
         return Gradients([p.grad for p in engine.module.parameters() if p.grad is not None], whole=True)
+    if offloads_optimizer(engine):
+        return Gradients([t.grad for t in stepped_tensors(engine) if t.grad is not None], whole=False, offloaded=True)
     if hasattr(optimizer, "fp32_groups_gradients"):
         return Gradients([g for group in optimizer.fp32_groups_gradients for g in group], whole=True)
     groups = [optimizer.averaged_gradients[i] for i in sorted(optimizer.averaged_gradients)]
     return Gradients([g for group in groups for g in group], whole=False)
+
+
+def offloads_optimizer(engine: Engine) -> bool:
+    """Whether DeepSpeed keeps the optimizer of this engine in CPU memory."""
+    return any(getattr(engine.optimizer, name, False) for name in ("offload_optimizer", "cpu_offload"))
 
 
 def loss_scale(engine: Engine) -> float:
@@ -59,9 +70,11 @@ def loss_scale(engine: Engine) -> float:
 def clip(engines: Engines, clip_norm: float, mode: Literal["joint", "separate"]) -> ClipResult:
     """Scale the gradients of both engines down to `clip_norm` (0: leave them), or mark the step as one to skip.
 
-    Without a host synchronisation, except at stage 0.
+    Without a host synchronisation, except at stage 0 and where gradients were offloaded: the CPU works on these.
     """
     gradients = [local_gradients(engine) for _, engine in engines]
+    if engines.world.device.type == "cuda" and any(gradient.offloaded for gradient in gradients):
+        torch.cuda.synchronize(engines.world.device)  # DeepSpeed copies them to the CPU on streams of its own
     squares = all_reduce_sum(torch.stack([_square(g, engines.world) for g in gradients]))
     scales = torch.tensor([loss_scale(engine) for _, engine in engines], device=squares.device)
     norms = squares.sqrt() / scales
@@ -70,7 +83,8 @@ def clip(engines: Engines, clip_norm: float, mode: Literal["joint", "separate"])
         limited = norms.square().sum().sqrt().expand(2) if mode == "joint" else norms
         factors = torch.where(finite, (clip_norm / (limited + 1e-6)).clamp(max=1.0), 1.0)
         for gradient, factor in zip(gradients, factors, strict=True):
-            torch._foreach_mul_(gradient.tensors, factor)
+            if gradient.tensors:
+                torch._foreach_mul_(gradient.tensors, factor.to(gradient.tensors[0].device))
     for (_, engine), gradient in zip(engines, gradients, strict=True):
         _skip_unless(finite, engine, gradient, engines.world)
     return ClipResult(norms[0], norms[1], ~finite)
@@ -80,7 +94,7 @@ def _square(gradients: Gradients, world: World) -> Tensor:
     """This rank's part of the squared norm, fp32: rank 0 speaks for gradients that every rank holds."""
     if not gradients.tensors or (gradients.whole and not world.is_main):
         return torch.zeros((), device=world.device)
-    return torch.nn.utils.get_total_norm(gradients.tensors).float().square()
+    return torch.nn.utils.get_total_norm(gradients.tensors).float().square().to(world.device)
 
 
 def _skip_unless(finite: Tensor, engine: Engine, gradients: Gradients, world: World) -> None:
@@ -92,6 +106,14 @@ def _skip_unless(finite: Tensor, engine: Engine, gradients: Gradients, world: Wo
         if not bool(finite):
             for parameter in engine.module.parameters():
                 parameter.grad = None
+    elif gradients.offloaded:
+        # DeepSpeed has its norms already, taken on the way to the CPU, and looks for a NaN only in these.
+        norms = engine.optimizer.norm_for_param_grads
+        for key in list(norms)[:1] if world.is_main else ():
+            norms[key] = torch.where(finite, norms[key], torch.nan)
+        if engine.zero_optimization_stage() < 3:
+            # Copied to the CPU by now. After a skipped step DeepSpeed 0.19.8 would add the next gradients to these.
+            engine.optimizer.averaged_gradients.clear()
     elif gradients.tensors and (gradients.whole or world.is_main):
         first = gradients.tensors[0].view(-1)[:1]
         first.copy_(torch.where(finite, first, torch.nan))

@@ -22,7 +22,7 @@ from electra_dist.model.encoder import Layer
 from electra_dist.model.generator import Generator
 from electra_dist.model.networks import DTYPES
 from electra_dist.model.parameters import no_decay
-from electra_dist.train.distributed import World
+from electra_dist.train.distributed import World, gather_objects, on_every_rank
 
 #: Elements of DeepSpeed's buffers for reduction: fp32, allocated whole at the start, for each engine.
 _BUCKET_ELEMENTS = 50_000_000
@@ -105,6 +105,8 @@ def build_engines(config: Config, generator: Generator, discriminator: Discrimin
     _check_precision(config)
     check_world(config, world.world_size)
     accumulation = config.train.global_rows // world.world_size // config.train.micro_rows
+    _check_nodes(config, world)
+    _forget_hpz_groups()
     built = {
         network: _build(config, network, module, world, accumulation)
         for network, module in zip(NETWORKS, (generator, discriminator), strict=True)
@@ -116,6 +118,31 @@ def build_engines(config: Config, generator: Generator, discriminator: Discrimin
         accumulation=accumulation,
         compute_dtype=DTYPES[config.precision_mode("discriminator")],
     )
+
+
+def _check_nodes(config: Config, world: World) -> None:
+    """Collective where the weights are partitioned twice: no group of ranks may lie partly on another node."""
+    if not any(config.hpz_partition_size(network, world.world_size) for network in NETWORKS):
+        return
+    local_ranks = gather_objects(world.local_rank, world)
+    per_node = max(local_ranks) + 1
+    try:
+        if any(local != rank % per_node for rank, local in enumerate(local_ranks)):
+            raise ConfigError(
+                f"zero.hpz_partition_size = {config.zero.hpz_partition_size}: its groups are of consecutive ranks,"
+                f" which must lie on one node, but the local rank of each rank is {local_ranks}; start as many ranks"
+                " on every node, one node after the other, or set zero.hpz_partition_size=null"
+            )
+        check_world(config, world.world_size, per_node)
+    except ConfigError as error:
+        raise on_every_rank(error) from None
+
+
+def _forget_hpz_groups() -> None:
+    """DeepSpeed keeps the groups of hierarchical partitioning in one global, which a next engine would take over."""
+    from deepspeed.utils import groups
+
+    groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
 
 
 def _build(config: Config, network: Network, module: nn.Module, world: World, accumulation: int) -> Engine:
@@ -133,7 +160,7 @@ def _build(config: Config, network: Network, module: nn.Module, world: World, ac
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=_optimizer(config, network, module, world),
-        config=deepspeed_config(config, network, module, accumulation),
+        config=deepspeed_config(config, network, module, accumulation, world),
         dist_init_required=False,
     )
     built: Engine = engine
@@ -165,7 +192,9 @@ def _optimizer(config: Config, network: Network, module: nn.Module, world: World
     )
 
 
-def deepspeed_config(config: Config, network: Network, module: nn.Module, accumulation: int) -> dict[str, Any]:
+def deepspeed_config(
+    config: Config, network: Network, module: nn.Module, accumulation: int, world: World
+) -> dict[str, Any]:
     """DeepSpeed's configuration for one network."""
     elements = sum(p.numel() for p in module.parameters())
     largest = max(p.numel() for p in module.parameters())
@@ -184,8 +213,9 @@ def deepspeed_config(config: Config, network: Network, module: nn.Module, accumu
             "allgather_bucket_size": bucket,
             "stage3_prefetch_bucket_size": bucket,
             "contiguous_gradients": True,
-        },
-        "zero_force_ds_cpu_optimizer": False,
+        }
+        | _placement(config, network, bucket, world),
+        "zero_force_ds_cpu_optimizer": False,  # PyTorch's AdamW steps offloaded tensors too, fused, nothing to compile
         "bf16": {"enabled": mode == "bf16", "check_grad_overflow": True},
         "fp16": {
             "enabled": mode == "fp16",
@@ -199,3 +229,19 @@ def deepspeed_config(config: Config, network: Network, module: nn.Module, accumu
         "communication_data_type": "fp32",
     }
     return copy.deepcopy(settings)
+
+
+def _placement(config: Config, network: Network, bucket: int, world: World) -> dict[str, Any]:
+    """What DeepSpeed keeps in CPU memory, and the groups that partition the weights a second time."""
+    zero, settings = config.sharding(network), dict[str, Any]()
+    to_cpu = {"device": "cpu", "pin_memory": world.device.type == "cuda"}
+    if zero.offload_optimizer:
+        settings["offload_optimizer"] = to_cpu
+    if zero.offload_parameters:
+        settings["offload_param"] = to_cpu
+        # The defaults keep a billion gathered parameters on the GPU until the step ends: nothing would be saved.
+        settings |= {"stage3_max_live_parameters": bucket, "stage3_max_reuse_distance": bucket}
+    hpz = config.hpz_partition_size(network, world.world_size)
+    if hpz:
+        settings["zero_hpz_partition_size"] = hpz
+    return settings

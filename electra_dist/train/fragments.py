@@ -7,7 +7,8 @@ and any world size (DESIGN D6).
 
 Where they lie (deepspeed 0.19): stage 0, the parameters and the optimizer's own state, whole on every rank; stages 1
 and 2, `p._hp_mapping`, None where this rank holds nothing of p; stage 3, rank r holds elements [r * k, r * k + k), k
-being the size of the parameter's partition, padded at the end.
+being the size of the parameter's partition, padded at the end. With `zero.offload_optimizer` the same tensors lie in
+CPU memory; hierarchical partitioning changes nothing of it.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def _mapped(engine: Engine, name: str, p: Any, rank: int) -> Fragment | None:
     if mapping is None:
         return None
     # The mapping's own links to the moments are empty for all parameter groups but the first (deepspeed 0.19.8).
-    flat = list(_stepped_tensors(engine))[mapping.param_group_index]
+    flat = list(stepped_tensors(engine))[mapping.param_group_index]
     address, state = mapping.hp_fragment_address, _base_optimizer(engine).state[flat]
     held = {"weight": flat.data} | {kind: state[kind] for kind in _MOMENTS}
     tensors = {kind: tensor.narrow(0, address.start, address.numel) for kind, tensor in held.items()}
@@ -97,11 +98,13 @@ def _partition(engine: Engine, name: str, p: Any, rank: int) -> Fragment | None:
     length = min(size, p.ds_numel - start)
     if length <= 0:
         return None
-    held = {
-        kind: engine.optimizer.get_local_fp32_param(p, None if kind == "weight" else kind).narrow(0, 0, length)
-        for kind in KINDS
-    }
-    return Fragment(name, tuple(p.ds_shape), start, held)
+    # DeepSpeed's own accessors copy to the GPU what was offloaded; these are views wherever the tensor lies.
+    group, offset, _ = engine.optimizer.grad_position[engine.optimizer.get_param_id(p)]
+    flat = engine.optimizer.fp32_partitioned_groups_flat[group]
+    state = _base_optimizer(engine).state[flat]
+    held = {"weight": flat.data} | {kind: state[kind] for kind in _MOMENTS}
+    parts = {kind: tensor.narrow(0, offset, length) for kind, tensor in held.items()}
+    return Fragment(name, tuple(p.ds_shape), start, parts)
 
 
 # --- the optimizer below ---------------------------------------------------------------------------------------------
@@ -114,7 +117,7 @@ def _base_optimizer(engine: Engine) -> torch.optim.Optimizer:
     return base
 
 
-def _stepped_tensors(engine: Engine) -> Iterator[Tensor]:
+def stepped_tensors(engine: Engine) -> Iterator[Tensor]:
     """The tensors that AdamW holds state for: flat ones but at stage 0."""
     optimizer = engine.optimizer
     for attribute in ("fp32_partitioned_groups_flat", "fp32_groups_flat_partition", "single_partition_of_fp32_groups"):
@@ -126,7 +129,7 @@ def _stepped_tensors(engine: Engine) -> Iterator[Tensor]:
 
 def _ensure_state(engine: Engine) -> None:
     base = _base_optimizer(engine)
-    for tensor in _stepped_tensors(engine):
+    for tensor in stepped_tensors(engine):
         if not base.state.get(tensor):
             fused = base.defaults.get("fused")
             base.state[tensor] = {
@@ -142,6 +145,7 @@ def refresh_weights(engine: Engine) -> None:
     optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
     if stage == 3:
         optimizer._partition_all_parameters()
+        optimizer.invalidate_secondary_tensor()  # the second copies of hierarchical partitioning are of the old weights
         for group in range(len(optimizer.fp16_groups)):
             optimizer._reassign_or_swap_out_partitioned_parameters(group)
         if optimizer.persistent_parameters:
@@ -155,7 +159,7 @@ def refresh_weights(engine: Engine) -> None:
 
 def read_scalars(engine: Engine) -> dict[str, Any]:
     """Steps that the optimizer has made (skipped ones do not count) and, with fp16, the state of the loss scale."""
-    first = next(_stepped_tensors(engine))
+    first = next(stepped_tensors(engine))
     scaler = engine.optimizer.loss_scaler if engine.fp16_enabled() else None
     return {
         "optimizer_steps": int(_base_optimizer(engine).state[first]["step"]),
@@ -166,7 +170,7 @@ def read_scalars(engine: Engine) -> dict[str, Any]:
 def write_scalars(engine: Engine, scalars: dict[str, Any]) -> None:
     """Set what `read_scalars` gave; a loss scale is taken over when this engine has one too."""
     base = _base_optimizer(engine)
-    for tensor in _stepped_tensors(engine):
+    for tensor in stepped_tensors(engine):
         base.state[tensor]["step"].fill_(scalars["optimizer_steps"])
     if engine.fp16_enabled() and scalars["loss_scale"]:
         for key in _SCALER_KEYS:

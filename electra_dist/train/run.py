@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from electra_dist import plan
-from electra_dist.config import Config, check_world
+from electra_dist.config import NETWORKS, Config, Network, check_world
 from electra_dist.data.manifest import Manifest, check_vocabulary
 from electra_dist.heartbeat import Heartbeat
 from electra_dist.model.networks import build_networks
@@ -116,13 +116,24 @@ def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
         generator.init_output_bias(_log_frequencies(manifest))
     if world.is_main:
         count = plan.parameters(config, manifest.vocab_size)
+        sharding = " and ".join(dict.fromkeys(_sharding(config, network, world) for network in NETWORKS))
         say(
             f"{config.run.path}: {human_count(count.total)} parameters (generator {human_count(count.generator)} with"
             f" the embeddings, discriminator {human_count(count.discriminator)}), {world.world_size} ranks on"
-            f" {world.device.type}, ZeRO stage {config.zero_stage('generator')}/{config.zero_stage('discriminator')},"
+            f" {world.device.type}, ZeRO {sharding},"
             f" {config.precision_mode('discriminator')}, attention {generator.attention_backend}"
         )
     return build_engines(config, generator, discriminator, world)
+
+
+def _sharding(config: Config, network: Network, world: World) -> str:
+    """`stage 3, optimizer in CPU memory`"""
+    zero, hpz = config.sharding(network), config.hpz_partition_size(network, world.world_size)
+    kept = ["optimizer"] * zero.offload_optimizer + ["parameters"] * zero.offload_parameters
+    words = [f"stage {zero.stage}"]
+    words += [f"{' and '.join(kept)} in CPU memory"] if kept else []
+    words += [f"second partition over {hpz} ranks"] if hpz else []
+    return ", ".join(words)
 
 
 def _log_frequencies(manifest: Manifest) -> torch.Tensor:

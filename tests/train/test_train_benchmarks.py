@@ -52,10 +52,27 @@ def test_zero_stages_are_measured_and_send_what_the_plan_says(repo_root: Path, t
     words = ("--preset", "tiny", "--vocab-size", "1000", "--row-length", "32", "--micro-rows", "2", "--steps", "1")
     words += ("--accumulation", "2", "--processes", "2", "--device", "cpu")
     run(repo_root, sys.executable, "benchmarks/zero_stages.py", *words, "--json", str(file))
-    stages = read(file)["stages"]
-    assert list(stages) == ["0", "1", "2", "3"]
-    for number in ("0", "1", "2"):  # stage 3 gathers less than planned: small parameters stay whole
-        assert stages[number]["sent_bytes"] == pytest.approx(stages[number]["predicted_sent_bytes"], rel=0.02)
+    cases = read(file)["cases"]
+    offloaded = [f"{stage}, optimizer offloaded" for stage in (1, 2, 3)]
+    assert list(cases) == ["0", "1", "2", "3", *offloaded, "3, parameters offloaded too"]
+    for case in ("0", "1", "2", *offloaded[:2]):  # stage 3 gathers less than planned: small parameters stay whole
+        assert cases[case]["sent_bytes"] == pytest.approx(cases[case]["predicted_sent_bytes"], rel=0.02)
+    for figures in cases.values():  # gloo may or may not have let go of what it sent last
+        assert figures["peak_bytes"] == pytest.approx(figures["predicted_peak_bytes"], rel=0.2)
+
+
+@pytest.mark.full
+def test_hierarchical_partitioning_sends_what_the_plan_says(repo_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "hpz.json"
+    words = ("--preset", "small", "--vocab-size", "1000", "--row-length", "16", "--micro-rows", "1", "--steps", "1")
+    words += ("--accumulation", "2", "--processes", "4", "--nodes", "2", "--device", "cpu", "--cases", "3", "3, hpZ")
+    run(repo_root, sys.executable, "benchmarks/zero_stages.py", *words, "--json", str(file))
+    plain, hpz = read(file)["cases"].values()
+    assert plain["group_bytes"] == 0
+    # Less than planned: small parameters stay whole (test_train_hpz counts exactly, without any).
+    for name in ("group_bytes", "sent_bytes"):
+        assert 0.6 * hpz[f"predicted_{name}"] < hpz[name] <= hpz[f"predicted_{name}"]
+    assert hpz["sent_bytes"] - hpz["group_bytes"] < plain["sent_bytes"]
 
 
 @pytest.mark.full

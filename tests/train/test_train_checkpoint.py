@@ -130,12 +130,28 @@ CHANGES = {
     "stage 1 to 3": (["zero.stage=1"], ["zero.stage=3"], 1e-5),
     "bf16 stage 1 to 3": (["zero.stage=1", "precision.mode=bf16"], ["precision.mode=bf16"], 2e-2),
     "fp16 stage 3 to 2": (["precision.mode=fp16"], ["zero.stage=2", "precision.mode=fp16"], 5e-3),
+    "stage 3 to all offloaded": ([], ["zero.offload_optimizer=true", "zero.offload_parameters=true"], 1e-5),
+    "fp16 stage 2 offloaded to stage 3": (
+        ["zero.stage=2", "precision.mode=fp16", "zero.offload_optimizer=true"],
+        ["precision.mode=fp16"],
+        5e-3,
+    ),
 }
 CHANGES_FULL = {
     "stage 0 to 2": (["zero.stage=0"], ["zero.stage=2"], 1e-5),
     "stage 2 to 0": (["zero.stage=2"], ["zero.stage=0"], 1e-5),
     "bf16 stage 3 to 1": (["precision.mode=bf16"], ["zero.stage=1", "precision.mode=bf16"], 2e-2),
     "bf16 to fp32": (["precision.mode=bf16"], [], 5e-2),
+    "all offloaded to stage 0": (
+        ["zero.offload_optimizer=true", "zero.offload_parameters=true"],
+        ["zero.stage=0"],
+        1e-5,
+    ),
+    "bf16 stage 1 to offloaded": (
+        ["zero.stage=1", "precision.mode=bf16"],
+        ["zero.stage=1", "precision.mode=bf16", "zero.offload_optimizer=true"],
+        2e-2,
+    ),
     "disentangled": (["model.embedding_sharing=disentangled"], ["model.embedding_sharing=disentangled"], 0.0),
     "step 0": ([], [], 0.0),
 }

@@ -75,6 +75,13 @@ CLIP_CASES = {
         (3, "joint", 1000.0),  # far above the norm: nothing is scaled up
     ]
 }
+OFFLOAD = "zero.offload_optimizer=true"
+CLIP_CASES |= {
+    f"stage {stage} offloaded, {norm}": [f"zero.stage={stage}", OFFLOAD, f"optim.clip_norm={norm}"]
+    for stage, norm in [(1, 1.0), (2, 1.0), (3, 1.0), (3, 0.0)]
+}
+CLIP_CASES["one network offloaded"] = ["zero.discriminator.offload_optimizer=true"]
+CLIP_CASES["parameters offloaded, separate"] = [OFFLOAD, "zero.offload_parameters=true", "optim.clip_mode=separate"]
 
 
 def test_gradients_before_and_after_clipping_equal_the_full_joint_gradient() -> None:
@@ -88,6 +95,7 @@ def test_loss_scale_is_taken_out_of_the_norm() -> None:
         f"{mode} {stage}": [f"precision.mode={mode}", f"zero.stage={stage}", "precision.initial_scale_power=8"]
         for mode, stage in [("fp16", 1), ("fp16", 3), ("bf16", 1)]
     }
+    cases |= {f"{name}, offloaded": [*overrides, OFFLOAD] for name, overrides in cases.items()}
     for generator, discriminator in [("fp16", "fp32"), ("fp32", "fp16"), ("bf16", "fp16")]:
         modes = [f"precision.generator.mode={generator}", f"precision.discriminator.mode={discriminator}"]
         cases[f"{generator} and {discriminator}"] = [*modes, "precision.initial_scale_power=8"]
@@ -102,8 +110,8 @@ def test_loss_scale_is_taken_out_of_the_norm() -> None:
 def skip_and_go_on(world: Any, cases: list[list[Any]]) -> list[list[str]]:
     """Make one network's gradient overflow, then train on; what is wrong, by case."""
     problems = []
-    for stage, mode, network in cases:
-        overrides = [f"zero.stage={stage}", f"precision.mode={mode}", "precision.initial_scale_power=8"]
+    for stage, mode, network, *more in cases:
+        overrides = [f"zero.stage={stage}", f"precision.mode={mode}", "precision.initial_scale_power=8", *more]
         # Without sharing, the other network never sees the overflow by itself.
         config = make_config(*overrides, "model.embedding_sharing=none")
         bad = make_config(*overrides, "model.embedding_sharing=none", f"train.{network}_weight=3e38")
@@ -155,13 +163,18 @@ SKIP_CASES = [
     [0, "fp32", "discriminator"],
     [1, "bf16", "discriminator"],
     [2, "fp16", "generator"],
+    [3, "fp16", "discriminator", OFFLOAD],
+    [3, "bf16", "generator", OFFLOAD, "zero.offload_parameters=true"],
+    [2, "fp32", "generator", OFFLOAD],
+    [1, "fp16", "discriminator", OFFLOAD],
 ]
 SKIP_CASES_FULL = [
-    [stage, mode, network]
+    [stage, mode, network, *more]
     for stage in (0, 1, 2, 3)
     for mode in ("fp16", "bf16", "fp32")
     for network in NETWORK_PAIR
-    if (stage or mode == "fp32") and [stage, mode, network] not in SKIP_CASES
+    for more in ([], [OFFLOAD])
+    if (stage or (mode == "fp32" and not more)) and [stage, mode, network, *more] not in SKIP_CASES
 ]
 
 

@@ -15,6 +15,7 @@ from electra_dist.config import Config
 from electra_dist.errors import ConfigError
 from electra_dist.model.networks import build_networks
 from electra_dist.train import engines as engines_module
+from electra_dist.train.distributed import World
 from electra_dist.train.engines import check_engines
 from electra_dist.train.step import evaluate_step, train_step
 
@@ -31,6 +32,15 @@ CASES = {
     "stage 2, shared": ["zero.stage=2"],
     "stage 1, shared": ["zero.stage=1"],
     "stage 0, shared": ["zero.stage=0"],
+    "stage 1, optimizer offloaded": ["zero.stage=1", "zero.offload_optimizer=true"],
+    "stage 2, optimizer offloaded": ["zero.stage=2", "zero.offload_optimizer=true"],
+    "stage 3, optimizer and parameters offloaded": ["zero.offload_optimizer=true", "zero.offload_parameters=true"],
+    "stages 2 and 3, each offloads its own": [
+        "zero.generator.stage=2",
+        "zero.discriminator.offload_optimizer=true",
+        "zero.discriminator.offload_parameters=true",
+        "zero.persistence_threshold=100",
+    ],
     "stages 1 and 3, own settings": [
         "zero.generator.stage=1",
         "optim.discriminator.lr=2e-3",
@@ -62,6 +72,22 @@ LOW_PRECISION = {
         ("fp16", 2, "shared"),
         ("fp16", 1, "shared"),
     ]
+}
+_OFFLOADED = {
+    "bf16, stage 1": ["zero.stage=1"],
+    "bf16, stage 2": ["zero.stage=2"],
+    "bf16, stage 3": ["zero.offload_parameters=true"],
+    "fp16, stage 1": ["zero.stage=1"],
+    "fp16, stage 3": ["zero.offload_parameters=true"],
+}
+LOW_PRECISION |= {
+    f"{name}, offloaded": [
+        *overrides,
+        "zero.offload_optimizer=true",
+        f"precision.mode={name[:4]}",
+        "precision.initial_scale_power=8",
+    ]
+    for name, overrides in _OFFLOADED.items()
 }
 
 
@@ -172,14 +198,39 @@ def test_stage_0_in_low_precision_is_refused_and_the_alternative_named() -> None
 def test_deepspeed_is_told_every_default_that_matters() -> None:
     config = make_config("precision.discriminator.mode=fp16", "zero.generator.stage=2")
     networks = build_networks(config, VOCABULARY, "cpu", SEED)
-    told = engines_module.deepspeed_config(config, "discriminator", networks[1], accumulation=4)
+    told = engines_module.deepspeed_config(config, "discriminator", networks[1], 4, World())
     assert told["gradient_clipping"] == 0.0
     assert told["data_types"]["grad_accum_dtype"] == "fp32"
     assert told["zero_optimization"]["stage3_param_persistence_threshold"] == 0
     assert told["fp16"]["enabled"]
     assert told["fp16"]["hysteresis"] == 1
     assert told["gradient_accumulation_steps"] == 4
-    other = engines_module.deepspeed_config(config, "generator", networks[0], accumulation=4)
+    other = engines_module.deepspeed_config(config, "generator", networks[0], 4, World())
     assert other["zero_optimization"]["stage"] == 2
     assert not other["fp16"]["enabled"]
     assert not other["bf16"]["enabled"]
+
+
+def test_deepspeed_is_told_what_to_offload_and_to_pin() -> None:
+    on_cuda = World(world_size=4, device=torch.device("cuda"))
+    config = make_config("zero.discriminator.offload_optimizer=true", "zero.discriminator.offload_parameters=true")
+    networks = build_networks(config, VOCABULARY, "cpu", SEED)
+    told = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, on_cuda)["zero_optimization"]
+    assert told["offload_optimizer"] == told["offload_param"] == {"device": "cpu", "pin_memory": True}
+    assert told["stage3_max_live_parameters"] == told["stage3_max_reuse_distance"] == told["reduce_bucket_size"]
+    assert not {"offload_optimizer", "offload_param"} & set(
+        engines_module.deepspeed_config(config, "generator", networks[0], 1, on_cuda)["zero_optimization"]
+    )
+    on_cpu = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, World())["zero_optimization"]
+    assert not on_cpu["offload_optimizer"]["pin_memory"]
+
+
+def test_deepspeed_is_told_the_groups_of_ranks_at_stage_3_only() -> None:
+    config = make_config("zero.hpz_partition_size=2", "zero.generator.stage=2")
+    networks = build_networks(config, VOCABULARY, "cpu", SEED)
+    for world_size, size in ((4, 2), (2, None)):
+        world = World(world_size=world_size)
+        told = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, world)["zero_optimization"]
+        assert told.get("zero_hpz_partition_size") == size
+    told = engines_module.deepspeed_config(config, "generator", networks[0], 1, World(world_size=4))
+    assert "zero_hpz_partition_size" not in told["zero_optimization"]
