@@ -22,6 +22,7 @@ from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import UserError
 from electra_dist.model import head
 from electra_dist.model.networks import build_networks
+from electra_dist.train.compilation import compiles
 from electra_dist.train.distributed import World
 from electra_dist.train.engines import Engines, build_engines
 from electra_dist.train.hardware import matrix_product_rate
@@ -101,7 +102,7 @@ def measure_steps(
         device=device_name(world.device),
         torch=torch.__version__,
         precision="/".join(dict.fromkeys(config.precision_mode(network) for network in NETWORKS)),
-        compiled=world.device.type == "cuda" if config.train.compile is None else config.train.compile,
+        compiled=compiles(config, world.device),
         attention={name: str(getattr(engine.module, "attention_backend", "")) for name, engine in engines},
         head=head.choose_backend("auto", world.device),
         steps=steps,
