@@ -111,6 +111,8 @@ class ModelConfig(Section):
     """Temperature of the softmax that replaced tokens are sampled from."""
     attention: Literal["auto", "sdpa", "varlen", "triton"] = "auto"
     """Attention backend. auto: the fastest one that this machine runs; the choice is logged."""
+    generator_head: Literal["auto", "chunked", "triton"] = "auto"
+    """Backend of the generator's output layer. auto: triton (one fused kernel) on cuda, chunked elsewhere."""
 
 
 class TrainConfig(Section):

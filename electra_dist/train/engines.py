@@ -40,6 +40,7 @@ class Engine(Protocol):
     def step(self) -> None: ...
     def train(self) -> None: ...
     def eval(self) -> None: ...
+    def destroy(self) -> None: ...
     def zero_optimization_stage(self) -> int: ...
     def fp16_enabled(self) -> bool: ...
 
@@ -62,6 +63,11 @@ class Engines:
         """(name, engine) of both, the generator first."""
         for network in NETWORKS:
             yield network, getattr(self, network)
+
+    def destroy(self) -> None:
+        """Remove DeepSpeed's hooks, which keep engines and their memory alive for ever; they train no more."""
+        for _, engine in self:
+            engine.destroy()
 
     def set_lr(self, lrs: dict[Network, float]) -> None:
         """Learning rate of the next step, by network."""

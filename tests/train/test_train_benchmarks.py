@@ -36,7 +36,8 @@ def read(path: Path) -> dict[str, Any]:
 def test_our_step_is_measured_against_transformers_and_its_variants(repo_root: Path, tmp_path: Path) -> None:
     file = tmp_path / "step.json"
     variants = ("head: all logits in memory", "optimizer not fused", "attention: triton")
-    words = ("--cases", "tiny:16:2", "--device", "cpu", "--steps", "1", "--json", str(file), "--variants", *variants)
+    words = ("--cases", "tiny:16:2", "--device", "cpu", "--steps", "1", "--json", str(file))
+    words += ("--peers", "transformers", "--variants", *variants)
     out = run(repo_root, sys.executable, "benchmarks/gpu_step.py", *words)
     (figures,) = read(file)["cases"].values()
     assert list(figures) == ["transformers", "electra-dist", *variants]
@@ -73,8 +74,40 @@ def test_memory_is_measured_against_transformers(repo_root: Path, tmp_path: Path
 def test_the_gpu_script_runs_all_its_parts_in_the_smallest_sizes(repo_root: Path, tmp_path: Path) -> None:
     out = run(repo_root, "bash", "benchmarks/gpu.sh", str(tmp_path / "figures"), timeout=550, QUICK="1")
     assert "failed" not in out
-    for name in ("step", "zero"):
+    for name in ("step", "zero", "kernels"):
         assert read(tmp_path / "figures" / f"{name}.json")
+
+
+def test_kernels_are_measured_and_what_cannot_run_says_why(repo_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "kernels.json"
+    out = run(repo_root, sys.executable, "benchmarks/kernels.py", "--quick", "--device", "cpu", "--json", str(file))
+    results = read(file)["results"]
+    for cases in results.values():
+        for figures in cases.values():
+            assert "CUDA" in figures["ours (triton)"]["refused"]
+            assert "cannot run here: Triton kernels need a CUDA device" in out
+    for figures in results["attention"].values():
+        assert "refused" in figures["varlen_attn"]
+        assert "no backward on a CPU" in figures["FlexAttention, compiled"]["refused"]
+        assert figures["SDPA, block mask"]["error"] < 1e-6
+    for figures in results["head"].values():
+        chunked, plain = figures["ours (chunked)"], figures["linear, loss, multinomial"]
+        assert max(chunked["error"], plain["error"]) < 1e-6
+    assert chunked["peak_bytes"] < plain["peak_bytes"]  # of the largest vocabulary
+
+
+def test_a_failed_measurement_is_listed_and_ends_no_other(repo_root: Path) -> None:
+    script = (
+        "import sys, torch; sys.path.insert(0, 'benchmarks'); import kernels, attention_cases as cases\n"
+        "def broken(inputs): raise ValueError('first line' + chr(10) + 'second line')\n"
+        "cases.ATTENTION['varlen_attn'] = broken\n"
+        "results, sizes, cpu = {}, kernels.QUICK._replace(vocabularies=()), torch.device('cpu')\n"
+        "kernels.measure_all(kernels.jobs(sizes, cpu, 1e9), results, 60, cpu, lambda: None)\n"
+        "kernels.print_tables(results)\n"
+    )
+    out = run(repo_root, sys.executable, "-c", script, PYTHONPATH=str(repo_root))
+    assert out.count("failed: ValueError: first line\n") == 3
+    assert out.count("SDPA, block mask") == 3
 
 
 def test_the_gpu_script_refuses_a_machine_without_a_gpu(repo_root: Path, tmp_path: Path) -> None:
