@@ -16,6 +16,8 @@ from small import VOCABULARY, make_config, make_engines, make_micro_batch, make_
 
 from electra_dist import config as configuration
 from electra_dist.errors import UserError
+from electra_dist.model import head
+from electra_dist.model.encoder import Layer
 from electra_dist.model.networks import build_networks
 from electra_dist.train.compilation import check_compilation
 from electra_dist.train.distributed import World
@@ -86,6 +88,23 @@ def test_a_rank_that_cannot_compile_stops_all_of_them_before_the_first_step() ->
         " compiler. Mend that, or train without compilation, slower: train.compile=false"
     )
     assert everywhere == "True"
+
+
+def test_a_kernel_that_does_not_run_names_the_key_that_does_without() -> None:
+    """Here the kernels do not run at all, so that asking for them behind the choice of backends is a failure."""
+    config = make_config()
+    generator, discriminator = build_networks(config, VOCABULARY, "cpu", 1)
+    with (
+        mock.patch.object(head, "choose_backend", return_value="triton"),
+        pytest.raises(UserError, match=r"fused kernel .* does not run .*model\.generator_head=chunked"),
+    ):
+        check_compilation(config, generator, discriminator, World())
+    discriminator.encoder.backend = "triton"
+    with (
+        mock.patch.object(Layer, "forward", side_effect=RuntimeError("out of shared memory")),
+        pytest.raises(UserError, match=r"model\.attention = triton: .* the discriminator.*: out of shared memory\."),
+    ):
+        check_compilation(config, generator, discriminator, World())
 
 
 def test_without_a_compiler_the_command_ends_with_one_line(tmp_path: Path) -> None:
