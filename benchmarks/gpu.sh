@@ -44,10 +44,10 @@ else
   "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' ||
     { echo "PyTorch sees no GPU here; QUICK=1 runs the smallest sizes on a CPU" >&2; exit 2; }
   "$PYTHON" -c 'import deepspeed, transformers' || exit 2
-  step=(--seconds 190)
+  step=(--seconds 185)
   zero=(--preset base --row-length 512 --micro-rows 32 --precision bf16)
-  kernels=(--seconds 120)
-  limits=(260 110 155) # and 5 more each, where TERM is not enough: under 9 minutes
+  kernels=(--seconds 115)
+  limits=(245 105 145) # and 5 more each where TERM is not enough: 510 s at most, and the two imports above
 fi
 part step "${limits[0]}" "$PYTHON" benchmarks/gpu_step.py "${step[@]}"
 part zero "${limits[1]}" "$PYTHON" benchmarks/zero_stages.py "${zero[@]}"

@@ -184,16 +184,17 @@ def measured(case: Case, name: str, world: World, steps: int) -> Figures:
     """One measurement, printed as it comes; one that cannot run, fails or runs out of memory says why."""
     kind = peer if name in PEERS else ours
     found = attempt(functools.partial(kind, case, name, world, steps), world.device)
-    print(f"{case}: {name}: {line(found, None)}", file=sys.stderr, flush=True)
+    print(f"{case}: {name}: {line(found)}", file=sys.stderr, flush=True)
     return found
 
 
-def line(figures: dict[str, Any], against: float | None) -> str:
+def line(figures: Figures, *against: float | None) -> str:
+    """One row of the table: tokens/s, utilisation, peak, and the rate over each of the rates `against`."""
     if "refused" in figures:
         return str(figures["refused"])
-    text = f"{figures['real_tokens_per_s']:>12,.0f} tokens/s{figures['mfu']:>8.1%}"
-    text += f"{figures['peak_memory_bytes'] / 1e9:>8.2f} GB"
-    return text if against is None else f"{text}{figures['real_tokens_per_s'] / against:>8.2f} x"
+    rate = figures["real_tokens_per_s"]
+    text = f"{rate:>12,.0f}{figures['mfu']:>13.1%}{figures['peak_memory_bytes'] / 1e9:>10.2f} GB"
+    return text + "".join(f"{rate / base:>17.2f} x" if base else f"{'':>19}" for base in against)
 
 
 def parse() -> argparse.Namespace:
@@ -239,10 +240,10 @@ def measure_all(
 
 def print_table(results: dict[str, dict[str, Figures]]) -> None:
     for case, figures in results.items():
-        base = figures.get(PEER, {}).get("real_tokens_per_s")
-        print(f"{case}{'':<20}tokens/s, utilisation, peak, against {PEER}")
+        bases = [figures.get(name, {}).get("real_tokens_per_s") for name in (PEER, WHOLE)]
+        print(f"{case:<32}{'tokens/s':>12}{'utilisation':>13}{'peak':>13}{'of ' + PEER:>19}{'of ' + WHOLE:>19}")
         for name, found in figures.items():
-            print(f"    {name:<28}{line(found, base)}")
+            print(f"    {name:<28}{line(found, *bases)}")
 
 
 def main() -> None:
