@@ -97,18 +97,33 @@ def test_kernels_are_measured_and_what_cannot_run_says_why(repo_root: Path, tmp_
     assert chunked["peak_bytes"] < plain["peak_bytes"]  # of the largest vocabulary
 
 
-def test_a_failed_measurement_is_listed_and_ends_no_other(repo_root: Path) -> None:
-    script = (
-        "import sys, torch; sys.path.insert(0, 'benchmarks'); import kernels, attention_cases as cases\n"
-        "def broken(inputs): raise ValueError('first line' + chr(10) + 'second line')\n"
-        "cases.ATTENTION['varlen_attn'] = broken\n"
-        "results, sizes, cpu = {}, kernels.QUICK._replace(vocabularies=()), torch.device('cpu')\n"
-        "kernels.measure_all(kernels.jobs(sizes, cpu, 1e9), results, 60, cpu, lambda: None)\n"
-        "kernels.print_tables(results)\n"
-    )
-    out = run(repo_root, sys.executable, "-c", script, PYTHONPATH=str(repo_root))
-    assert out.count("failed: ValueError: first line\n") == 3
-    assert out.count("SDPA, block mask") == 3
+def test_a_failed_measurement_is_listed_and_ends_no_other(
+    repo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.syspath_prepend(repo_root / "benchmarks")
+    import kernels
+
+    def broken() -> dict[str, Any]:
+        raise ValueError("first line\nsecond line")
+
+    def full() -> dict[str, Any]:
+        raise torch.OutOfMemoryError
+
+    names = ("forward_seconds", "forward_backward_seconds", "peak_bytes", "flops_per_s", "utilisation", "error")
+    measures = {"broken": broken, "full": full, "good": lambda: dict.fromkeys(names, 1.0)}
+    jobs = [kernels.Job("head", "vocabulary 7", name, measure) for name, measure in measures.items()]
+    results: dict[str, Any] = {}
+    kernels.measure_all(jobs, results, 60, torch.device("cpu"), lambda: None)
+    found = results["head"]["vocabulary 7"]
+    assert found["broken"] == {"refused": "failed: ValueError: first line"}
+    assert found["full"] == {"refused": "out of memory"}
+    assert found["good"]["error"] == 1.0
+    kernels.print_tables(results)
+    assert "failed: ValueError: first line\n" in capsys.readouterr().out
+    kernels.measure_all(jobs, results, -1, torch.device("cpu"), lambda: None)
+    assert results["head"]["vocabulary 7"]["good"] == {"refused": "left out: time was over"}
 
 
 def test_the_gpu_script_refuses_a_machine_without_a_gpu(repo_root: Path, tmp_path: Path) -> None:
