@@ -6,6 +6,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# Type-checked for each of them, run on the one at hand.
+PYTHONS := 3.11 3.12 3.13
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 export OMP_NUM_THREADS ?= 1
 
@@ -36,7 +38,7 @@ test-all: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	for version in $(PYTHONS); do $(BIN)/mypy --python-version $$version || exit 1; done
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -10,7 +10,7 @@
 #
 # Each part has its own time limit, and one that fails does not keep the others from running; the exit status says so.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 out=${1:-gpu-figures}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -26,33 +26,31 @@ part() { # NAME SECONDS COMMAND...
   local name=$1 seconds=$2
   shift 2
   echo "== $name (at most $seconds s)"
-  if ! timeout --kill-after=10 "$seconds" "$@" --json "$out/$name.json" 2>"$out/$name.log" | tee "$out/$name.txt"; then
+  local began=$SECONDS
+  if ! timeout --kill-after=5 "$seconds" "$@" --json "$out/$name.json" 2>"$out/$name.log" | tee "$out/$name.txt"; then
     echo "$name failed or ran out of time; the end of $out/$name.log:"
     tail -n 15 "$out/$name.log"
     failed+=("$name")
   fi
+  echo "   ($name: $((SECONDS - began)) s)"
 }
 
 if [ -n "${QUICK:-}" ]; then
-  step=(--cases tiny:32:4 --variants "head: all logits in memory" "attention: triton" --steps 1 --seconds 120)
+  step=(--cases tiny:32:4 --peers transformers --variants "head: all logits in memory" "attention: triton" --steps 1)
   zero=(--preset tiny --vocab-size 1000 --row-length 32 --micro-rows 2 --steps 1)
   kernels=(--quick)
-  limits=(400 400 400)
+  limits=(400 400 200)
 else
   "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' ||
     { echo "PyTorch sees no GPU here; QUICK=1 runs the smallest sizes on a CPU" >&2; exit 2; }
   "$PYTHON" -c 'import deepspeed, transformers' || exit 2
-  step=(--seconds 180)
+  step=(--seconds 185)
   zero=(--preset base --row-length 512 --micro-rows 32 --precision bf16)
-  kernels=()
-  limits=(260 120 150)
+  kernels=(--seconds 115)
+  limits=(245 105 145) # and 5 more each where TERM is not enough: 510 s at most, and the two imports above
 fi
 part step "${limits[0]}" "$PYTHON" benchmarks/gpu_step.py "${step[@]}"
 part zero "${limits[1]}" "$PYTHON" benchmarks/zero_stages.py "${zero[@]}"
-if [ -f benchmarks/kernels.py ]; then
-  part kernels "${limits[2]}" "$PYTHON" benchmarks/kernels.py "${kernels[@]}"
-else
-  echo "== kernels: benchmarks/kernels.py is not there"
-fi
+part kernels "${limits[2]}" "$PYTHON" benchmarks/kernels.py "${kernels[@]}"
 echo "figures in $out"
 [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

@@ -4,19 +4,18 @@
     python benchmarks/gpu_step.py --cases tiny:32:4 --device cpu       the same code, in a minute on a CPU
 
 Each case is PRESET:ROW_LENGTH:ROWS, all rows at once, bf16 on a GPU and fp32 on a CPU, no dropout, ZeRO stage 1. Rows
-are random tokens in whole documents, the same shapes for both; the peer is the loop of `train_speed.py` with the
-attention that `transformers` chooses by itself (SDPA, whose flash kernel takes rows without padding). The utilisation
-of all of them counts the same operations, those that the step needs (`electra_dist.plan.step_flops`), over the
-matrix-product rate measured in the same run. Peers and whole steps come first, then the variants of each case, until
-`--seconds` are over; what was left out is listed.
+are random tokens in whole documents, the same shapes for both. The peer is the loop of `train_speed.py`, its models as
+they are and compiled, under bf16 autocast, with the fastest attention that `transformers` has without another package:
+SDPA, and no mask, because full rows have no padding, so that SDPA takes its flash kernel (`peer_attention` of the
+figures says what was chosen). The utilisation of all of them counts the same operations, those that the step needs
+(`electra_dist.plan.step_flops`), over the matrix-product rate measured in the same run. Peers and whole steps come
+first, then the variants of each case, until `--seconds` are over; what cannot run, fails or was left out is listed.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import gc
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,12 +28,13 @@ from unittest import mock
 import numpy as np
 import torch
 import train_speed
+from attempts import Figures, Stopped, attempt, stop_on_sigterm, write_json
+from torch import nn
 
 from electra_dist import config as configuration
 from electra_dist import plan
 from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.config import Config
-from electra_dist.errors import UserError
 from electra_dist.model import generator, head
 from electra_dist.train.bench import device_name, measure_steps
 from electra_dist.train.distributed import World, detect, initialise, shutdown
@@ -43,7 +43,8 @@ from electra_dist.train.synthetic import synthetic_steps
 from electra_dist.train.tensor_memory import TensorMemory
 
 VOCABULARY = 30522
-PEER, WHOLE = "transformers", "electra-dist"
+PEER, COMPILED_PEER, WHOLE = "transformers", "transformers, compiled", "electra-dist"
+PEERS = (PEER, COMPILED_PEER)
 
 
 class Case(NamedTuple):
@@ -70,9 +71,13 @@ class Variant(NamedTuple):
 
 
 @contextmanager
-def head_backend(name: str) -> Iterator[None]:
-    """The generator's output layer by another backend."""
-    with mock.patch.object(generator, "masked_lm_head", functools.partial(head.masked_lm_head, backend=name)):
+def all_logits() -> Iterator[None]:
+    """The generator's output layer by the plain reference, which no configuration offers."""
+
+    def plain(*values: Any) -> head.HeadOutput:
+        return head.masked_lm_head(*values[:-1], backend="torch")
+
+    with mock.patch.object(generator, "masked_lm_head", plain):
         yield
 
 
@@ -94,12 +99,12 @@ VARIANTS: dict[str, Variant] = {
     "without compilation": Variant(("train.compile=false",)),
     "attention: sdpa": Variant(("model.attention=sdpa",)),
     "attention: triton": Variant(("model.attention=triton",)),
-    "head: all logits in memory": Variant(change=functools.partial(head_backend, "torch")),
-    "head: chunked": Variant(change=functools.partial(head_backend, "chunked")),
+    "head: all logits in memory": Variant(change=all_logits),
+    "head: chunked": Variant(("model.generator_head=chunked",)),
     "optimizer not fused": Variant(change=unfused_optimizer),
     "fp32": Variant(("precision.mode=fp32",)),
-    "ZeRO stage 3": Variant(("zero.stage=3",)),
     "layers checkpointed": Variant(("train.activation_checkpointing=true",)),
+    "ZeRO stage 3": Variant(("zero.stage=3",)),  # last: DeepSpeed does not give all of its memory back
 }
 
 
@@ -115,31 +120,46 @@ def configure(case: Case, device: str, overrides: tuple[str, ...] = ()) -> Confi
     return configuration.build(configuration.apply_overrides(tree, overrides), "benchmark")
 
 
-def ours(case: Case, name: str, world: World, steps: int) -> dict[str, Any]:
-    """Our step in one variant; a variant that cannot run here says why."""
+def ours(case: Case, name: str, world: World, steps: int) -> Figures:
+    """Our step in one variant."""
     variant = VARIANTS[name]
-    try:
-        config = configure(case, world.device.type, variant.overrides)
-        with variant.change():
-            figures = measure_steps(config, VOCABULARY, synthetic_steps(config, VOCABULARY), world, steps)
-    except UserError as error:
-        return {"refused": str(error)}
+    config = configure(case, world.device.type, variant.overrides)
+    with variant.change():
+        figures = measure_steps(config, VOCABULARY, synthetic_steps(config, VOCABULARY), world, steps)
     found = figures.to_dict()
     kept = ("real_tokens_per_s", "mfu", "step_seconds", "peak_memory_bytes", "predicted_bytes", "attention", "compiled")
     return {key: found[key] for key in kept}
 
 
-def peer(case: Case, name: str, world: World, steps: int) -> dict[str, Any]:
+class Compiled:
+    """`train_speed.joint_loss` with the models compiled: each once, found again by identity."""
+
+    def __init__(self) -> None:
+        self.models: dict[int, Any] = {}
+        self.loss = train_speed.joint_loss
+
+    def __call__(self, *values: Any, **keywords: Any) -> Any:
+        return self.loss(*(self._compiled(value) for value in values), **keywords)
+
+    def _compiled(self, value: Any) -> Any:
+        if not isinstance(value, nn.Module):
+            return value
+        return self.models.setdefault(id(value), torch.compile(value))
+
+
+def peer(case: Case, name: str, world: World, steps: int) -> Figures:
     """The plain `transformers` loop of `train_speed.py` on random full rows."""
     config = configure(case, world.device.type)
     rng = np.random.default_rng(0)
     rows = rng.integers(SPECIAL_TOKENS.mask + 1, VOCABULARY, (4 * case.rows, case.length))
     manifest: Any = SimpleNamespace(vocab_size=VOCABULARY)
-    with mock.patch.object(train_speed, "full_rows", return_value=rows), TensorMemory(world.device) as memory:
-        step = train_speed.plain_transformers(config, [], manifest, world.device)
-        for _ in range(2):
-            step()
-    rate = train_speed.timed(step, steps, world.device)
+    compiled = mock.patch.object(train_speed, "joint_loss", Compiled()) if name == COMPILED_PEER else nullcontext()
+    with compiled, mock.patch.object(train_speed, "full_rows", return_value=rows):
+        with TensorMemory(world.device) as memory:
+            step = train_speed.plain_transformers(config, [], manifest, world.device)
+            for _ in range(2):
+                step()
+        rate = train_speed.timed(step, steps, world.device)
     flops = plan.plan_run(config, VOCABULARY, 1, 1, "h100").flops_per_token
     machine = matrix_product_rate(world.device, torch.bfloat16 if world.device.type == "cuda" else torch.float32)
     return {
@@ -147,29 +167,34 @@ def peer(case: Case, name: str, world: World, steps: int) -> dict[str, Any]:
         "mfu": rate * flops / machine,
         "step_seconds": case.rows * case.length / rate,
         "peak_memory_bytes": memory.peak_bytes,
+        "peer_attention": peer_attention(),
+        "compiled": name == COMPILED_PEER,
     }
 
 
-def measured(case: Case, name: str, world: World, steps: int) -> dict[str, Any]:
-    """One measurement, printed as it comes; running out of memory is a result too."""
-    gc.collect()
-    if world.device.type == "cuda":
-        torch.cuda.empty_cache()
-    torch._dynamo.reset()
-    try:
-        found = (peer if name == PEER else ours)(case, name, world, steps)
-    except torch.OutOfMemoryError:
-        found = {"refused": "out of memory"}
-    print(f"{case}: {name}: {line(found, None)}", file=sys.stderr, flush=True)
+def peer_attention() -> str:
+    """The attention that `transformers` chooses for these models."""
+    from transformers import ElectraConfig, ElectraForPreTraining
+
+    small = ElectraConfig(vocab_size=8, hidden_size=8, num_attention_heads=1, num_hidden_layers=1, intermediate_size=8)
+    return str(ElectraForPreTraining(small).config._attn_implementation)
+
+
+def measured(case: Case, name: str, world: World, steps: int) -> Figures:
+    """One measurement, printed as it comes; one that cannot run, fails or runs out of memory says why."""
+    kind = peer if name in PEERS else ours
+    found = attempt(functools.partial(kind, case, name, world, steps), world.device)
+    print(f"{case}: {name}: {line(found)}", file=sys.stderr, flush=True)
     return found
 
 
-def line(figures: dict[str, Any], against: float | None) -> str:
+def line(figures: Figures, *against: float | None) -> str:
+    """One row of the table: tokens/s, utilisation, peak, and the rate over each of the rates `against`."""
     if "refused" in figures:
         return str(figures["refused"])
-    text = f"{figures['real_tokens_per_s']:>12,.0f} tokens/s{figures['mfu']:>8.1%}"
-    text += f"{figures['peak_memory_bytes'] / 1e9:>8.2f} GB"
-    return text if against is None else f"{text}{figures['real_tokens_per_s'] / against:>8.2f} x"
+    rate = figures["real_tokens_per_s"]
+    text = f"{rate:>12,.0f}{figures['mfu']:>13.1%}{figures['peak_memory_bytes'] / 1e9:>10.2f} GB"
+    return text + "".join(f"{rate / base:>17.2f} x" if base else f"{'':>19}" for base in against)
 
 
 def parse() -> argparse.Namespace:
@@ -178,6 +203,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--cases", nargs="+", default=default, metavar="PRESET:LENGTH:ROWS", help="default: %(default)s"
     )
+    parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS, help="default: both")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS)[1:], help="default: all of them")
     parser.add_argument("--steps", type=int, default=10, help="timed steps")
     parser.add_argument("--seconds", type=float, default=300, help="start nothing after so long")
@@ -191,40 +217,55 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def measure_all(arguments: argparse.Namespace, cases: list[Case], world: World) -> dict[str, dict[str, Any]]:
-    """Everything, in the order of its weight, until the time is over."""
+def measure_all(
+    arguments: argparse.Namespace,
+    cases: list[Case],
+    world: World,
+    results: dict[str, dict[str, Figures]],
+    save: Callable[[], None],
+) -> None:
+    """Fill `results`, in the order of its weight, until the time is over; `save` after each."""
     end = time.monotonic() + arguments.seconds
-    wanted = [(case, name) for case in cases for name in (PEER, WHOLE)]
-    wanted += [(case, name) for case in cases for name in arguments.variants]
-    results: dict[str, dict[str, Any]] = {str(case): {} for case in cases}
+    first = [name for name in (PEER, WHOLE, COMPILED_PEER) if name in (*arguments.peers, WHOLE)]
+    wanted = [(case, name) for name in first for case in cases]
+    wanted += [(case, name) for name in arguments.variants for case in cases]
     for case, name in wanted:
-        late = time.monotonic() > end
-        results[str(case)][name] = (
-            {"refused": "left out: time was over"} if late else measured(case, name, world, arguments.steps)
-        )
-    return results
+        results.setdefault(str(case), {})[name] = {"refused": "left out: time was over"}
+    for case, name in wanted:
+        if time.monotonic() > end:
+            break
+        results[str(case)][name] = measured(case, name, world, arguments.steps)
+        save()
+
+
+def print_table(results: dict[str, dict[str, Figures]]) -> None:
+    for case, figures in results.items():
+        bases = [figures.get(name, {}).get("real_tokens_per_s") for name in (PEER, WHOLE)]
+        print(f"{case:<32}{'tokens/s':>12}{'utilisation':>13}{'peak':>13}{'of ' + PEER:>19}{'of ' + WHOLE:>19}")
+        for name, found in figures.items():
+            print(f"    {name:<28}{line(found, *bases)}")
 
 
 def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
+    stop_on_sigterm()
     world = detect({}, arguments.device, torch.cuda.device_count())
     initialise(world)
-    results = measure_all(arguments, [Case.parse(text) for text in arguments.cases], world)
     dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
     rate, machine = matrix_product_rate(world.device, dtype), device_name(world.device)
+    settings = {k: v for k, v in vars(arguments).items() if k != "json"}
+    about = {"machine": machine, "torch": torch.__version__, "matrix_product_rate": rate, "settings": settings}
+    results: dict[str, dict[str, Figures]] = {}
+    save = functools.partial(write_json, arguments.json, about | {"cases": results})
+    try:
+        measure_all(arguments, [Case.parse(text) for text in arguments.cases], world, results, save)
+    except Stopped:
+        print("stopped before the end", file=sys.stderr)
+    save()
     shutdown()
     print(f"{machine}, torch {torch.__version__}, matrix products {rate / 1e12:,.4g} TFLOP/s ({dtype})")
-    for case, figures in results.items():
-        base = figures[PEER].get("real_tokens_per_s")
-        print(f"{case}{'':<20}tokens/s, utilisation, peak, against {PEER}")
-        for name, found in figures.items():
-            print(f"    {name:<28}{line(found, base)}")
-    if arguments.json:
-        settings = {k: v for k, v in vars(arguments).items() if k != "json"}
-        content = {"machine": machine, "torch": torch.__version__, "matrix_product_rate": rate, "settings": settings}
-        text = json.dumps(content | {"cases": results}, indent=2, default=str)
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+    print_table(results)
 
 
 if __name__ == "__main__":

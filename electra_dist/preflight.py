@@ -29,7 +29,7 @@ from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from electra_dist.preflight_verdict import Measurement, Verdict, judge
-from electra_dist.train.distributed import World, barrier, check_meeting_point, detect, gather_objects
+from electra_dist.train.distributed import World, backends, barrier, check_meeting_point, detect, gather_objects
 from electra_dist.train.hardware import matrix_product_rate
 
 EXIT_BAD_NODES = 3
@@ -57,7 +57,7 @@ def preflight(config: Config, environment: dict[str, str]) -> tuple[World, Verdi
 
 
 def _open_group(world: World) -> None:
-    backend = "gloo" if world.device.type == "cpu" else "nccl"
+    backend = backends(world)
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     check_meeting_point(world)

@@ -137,7 +137,8 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
         elif detail["type"] == "missing":
             lines.append(f"key {key} is missing")
         else:
-            message = detail["msg"][0].lower() + detail["msg"][1:]
+            message = detail["msg"].removeprefix("Value error, ")  # ours
+            message = message[0].lower() + message[1:]
             close = ""
             if detail["type"] == "literal_error" and isinstance(detail["input"], str):
                 allowed = re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Network = Literal["generator", "discriminator"]
 NETWORKS: tuple[Network, ...] = get_args(Network)
@@ -111,6 +111,8 @@ class ModelConfig(Section):
     """Temperature of the softmax that replaced tokens are sampled from."""
     attention: Literal["auto", "sdpa", "varlen", "triton"] = "auto"
     """Attention backend. auto: the fastest one that this machine runs; the choice is logged."""
+    generator_head: Literal["auto", "chunked", "triton"] = "auto"
+    """Backend of the generator's output layer. auto: triton (one fused kernel) on cuda, chunked elsewhere."""
 
 
 class TrainConfig(Section):
@@ -203,16 +205,25 @@ class ZeroConfig(Section):
     discriminator: ZeroOverrides = ZeroOverrides()
 
 
+def _without_fp8(mode: object) -> object:
+    if mode == "fp8":
+        raise ValueError(
+            "fp8 is not offered: no library has been shown to train these networks to the same losses and faster than"
+            " bf16 (docs/performance.md, section fp8); use bf16 (or fp16, fp32)"
+        )
+    return mode
+
+
 class PrecisionOverrides(Section):
     """Keys of `precision` that one network has for itself; unset ones follow `precision`."""
 
-    mode: PrecisionMode | None = None
+    mode: Annotated[PrecisionMode | None, BeforeValidator(_without_fp8)] = None
 
 
 class PrecisionConfig(Section):
     """Arithmetic of forward and backward; master weights and moments are always fp32."""
 
-    mode: PrecisionMode = "bf16"
+    mode: Annotated[PrecisionMode, BeforeValidator(_without_fp8)] = "bf16"
     """bf16, fp16 (with loss scaling) or fp32; ZeRO stage 0 needs fp32."""
     initial_scale_power: Annotated[int, Field(ge=0, le=32)] = 16
     """fp16: the first loss scale is 2 to this power."""

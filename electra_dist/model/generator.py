@@ -143,6 +143,7 @@ class Generator(nn.Module):
             batch.masked_targets.flatten(),
             batch.masked_keys.flatten(),
             self.config.temperature,
+            self.config.generator_head,
         )
         weights_m = batch.masked_weights.flatten()
         samples = head.samples_m.view_as(batch.masked_positions)

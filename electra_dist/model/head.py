@@ -15,7 +15,9 @@ Letters: M masked positions, E embedding size, V vocabulary, C entries of a chun
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -24,6 +26,8 @@ from torch import Tensor
 
 from electra_dist.errors import ConfigError, nearest
 from electra_dist.model import kernels, sampling
+
+logger = logging.getLogger(__name__)
 
 Backend = Literal["torch", "chunked", "triton"]
 BACKENDS: tuple[Backend, ...] = ("torch", "chunked", "triton")
@@ -73,7 +77,7 @@ def masked_lm_head(
         ValueError: the temperature is not above 0.
     """
     sampling.check_temperature(temperature)
-    chosen = choose_backend(backend, hidden_mh.device)
+    chosen = choose_backend(backend, hidden_mh.device, hidden_mh.dtype)
     targets_m = targets_m.long()
     if chosen == "torch":
         return _plain_head(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature)
@@ -84,8 +88,8 @@ def masked_lm_head(
     return HeadOutput(*_ChunkedHead.apply(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature))
 
 
-def choose_backend(requested: str, device: torch.device) -> Backend:
-    """The backend that will run. "auto": triton on CUDA where it is installed, else chunked.
+def choose_backend(requested: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Backend:
+    """The backend that will run. "auto": triton on CUDA where it is installed, else chunked (on CUDA with a warning).
 
     Raises:
         ConfigError: `requested` is unknown, or cannot run on `device`.
@@ -95,15 +99,21 @@ def choose_backend(requested: str, device: torch.device) -> Backend:
     if requested not in ("auto", "triton"):
         allowed = ("auto", *BACKENDS)
         raise ConfigError(
-            f"generator head backend {requested!r} does not exist; allowed: {', '.join(allowed)}"
-            + nearest(requested, allowed)
+            f"model.generator_head = {requested!r}: expected one of {', '.join(allowed)}" + nearest(requested, allowed)
         )
-    reason = kernels.available(device)
+    reason = kernels.available(device, dtype)
+    if requested == "auto" and reason is not None and device.type == "cuda":
+        _warn_once(reason)
     if requested == "triton" and reason is not None:
-        raise ConfigError(f"generator head backend 'triton' cannot run here: {reason}; use 'auto' or 'chunked'")
+        raise ConfigError(f"model.generator_head = triton: {reason}; available here: auto, chunked")
     if requested == "triton" or (reason is None and device.type == "cuda"):
         return "triton"
     return "chunked"
+
+
+@lru_cache
+def _warn_once(reason: str) -> None:
+    logger.warning("generator head: chunked, slower than the fused kernel: %s", reason)
 
 
 def _plain_head(

@@ -48,11 +48,18 @@ _INDICES = frozenset({"tokens", "inputs", "positions", "masked_positions", "mask
 def _to_tensor(name: str, array: npt.NDArray[Any], device: torch.device) -> Tensor:
     if name == "masked_keys":
         array = array.view(np.int64)
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    tensor = copy_ahead(torch.from_numpy(np.ascontiguousarray(array)), device)
+    return tensor.long() if name in _INDICES else tensor
+
+
+def copy_ahead(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor`, which lies on the host, on `device`; on CUDA through pinned memory, so that nothing waits for it.
+
+    `torch.tensor(..., device="cuda")` would wait until the device has done all its work.
+    """
     if device.type == "cuda":
         tensor = tensor.pin_memory()
-    tensor = tensor.to(device, non_blocking=True)
-    return tensor.long() if name in _INDICES else tensor
+    return tensor.to(device, non_blocking=True)
 
 
 def to_device(batch: MicroBatch, device: torch.device | str) -> ModelBatch:

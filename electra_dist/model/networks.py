@@ -8,6 +8,7 @@ import logging
 import torch
 
 from electra_dist.config import Config, Network, PrecisionMode
+from electra_dist.model import head
 from electra_dist.model.attention import choose_backend
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
@@ -42,9 +43,11 @@ def build_networks(
     """Both networks in fp32 on `device`, initialised from `seed`; torch's global random state is not touched.
 
     The output bias of the generator is zero (`Generator.init_output_bias` for `model.generator_bias = unigram`).
-    Raises `UserError` when `model.attention` names a backend that this machine cannot run.
+    Raises `UserError` when `model.attention` or `model.generator_head` names a backend that this machine cannot run.
     """
     target = torch.device(device)
+    head_backend = head.choose_backend(config.model.generator_head, target, DTYPES[config.precision_mode("generator")])
+    logger.info("output layer of the generator: %s", head_backend)
     with torch.device("meta"):
         generator = Generator(config.model, vocab_size, _backend(config, "generator", target))
         discriminator = Discriminator(config.model, vocab_size, _backend(config, "discriminator", target))

@@ -20,8 +20,8 @@ from electra_dist.config import Config, Network, PrecisionMode
 
 BYTES: dict[PrecisionMode, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 INT64, FP32, BOOL = 8, 4, 1
-#: Logits that the chunked head of the generator holds at a time on CPU, and the smallest chunk (`model.head`).
-HEAD_CHUNK_LOGITS, HEAD_SMALLEST_CHUNK = 2**20, 256
+#: Logits that the chunked head of the generator holds at a time, and the smallest chunk (`model.head`).
+HEAD_CHUNK_LOGITS, HEAD_CHUNK_LOGITS_CUDA, HEAD_SMALLEST_CHUNK = 2**20, 2**24, 256
 
 
 class Saved(NamedTuple):
@@ -183,7 +183,9 @@ def head_temporaries(config: Config, vocab_size: int, around: Surroundings) -> f
     b = BYTES[config.precision_mode("generator")]
     table = vocab_size * (embedding + 1) * b
     hidden = size.masked * embedding * (FP32 + b)
-    if around.device == "cuda":  # the fused kernel never holds logits
+    on_cuda = around.device == "cuda"
+    if on_cuda and config.model.generator_head != "chunked":  # the fused kernel never holds logits
         return table + hidden
-    entries = max(HEAD_CHUNK_LOGITS // max(size.masked, 1), HEAD_SMALLEST_CHUNK)
+    logits = HEAD_CHUNK_LOGITS_CUDA if on_cuda else HEAD_CHUNK_LOGITS
+    entries = max(logits // max(size.masked, 1), HEAD_SMALLEST_CHUNK)
     return table + hidden + 2 * min(entries, vocab_size) * size.masked * FP32

@@ -84,8 +84,7 @@ def engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, 
     mode, many = config.precision_mode(network), world_size > 1
     n, b = parameters(config, vocab_size).of(network), BYTES[mode]
     share, zero = n / world_size, config.sharding(network)
-    on_cpu = config.train.device == "cpu"
-    flat, adam = FP32 * share, 2 * FP32 * share * on_cpu  # the flattened gradient; AdamW's temporaries where not fused
+    flat = FP32 * share  # the flattened gradient; AdamW is fused and has no temporaries
     if stage == 0:
         return EngineBytes(
             weights=FP32 * n,
@@ -103,17 +102,16 @@ def engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, 
             gradients=b * n,
             reduced_gradients=b * n,
             reduction=FP32 * n * many,
-            update=adam,
         )
     if stage < 3:
         again, bucket = _accumulation(config, world_size) > 1, bucket_elements(config, network, vocab_size)
         engine = _stage_1_and_2(n, b, stage, world_size, bucket, again)
         if not zero.offload_optimizer:
-            return engine._replace(optimizer=OPTIMIZER_BYTES * share, update=flat + adam)
+            return engine._replace(optimizer=OPTIMIZER_BYTES * share, update=flat)
         largest = largest_parameter(config, network, vocab_size)
-        return _offloaded(engine, n, b, world_size, largest, again)._replace(update=adam)
+        return _offloaded(engine, n, b, world_size, largest, again)
     engine = _stage_3(config, network, vocab_size, world_size)
-    return engine._replace(update=adam + (0.0 if zero.offload_optimizer else flat))
+    return engine if zero.offload_optimizer else engine._replace(update=flat)
 
 
 def bucket_elements(config: Config, network: Network, vocab_size: int) -> int:

@@ -6,6 +6,7 @@ Comes in: a configuration and steps (from shards or synthetic). Goes out: `StepF
 
 from __future__ import annotations
 
+import gc
 import platform
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import UserError
 from electra_dist.model import head
 from electra_dist.model.networks import build_networks
+from electra_dist.train.compilation import compiles
 from electra_dist.train.distributed import World
 from electra_dist.train.engines import Engines, build_engines
 from electra_dist.train.hardware import matrix_product_rate
@@ -87,8 +89,26 @@ def measure_steps(
         raise UserError(f"--steps {steps}: expected at least 1")
     with TensorMemory(world.device) as memory:
         engines = _engines(config, vocab_size, world)
+        gc.collect()  # as the trainer does before its first step
         for _ in range(_RECORDED_STEPS):
             train_step(engines, next(data), config, 1.0)
+    try:
+        return _measure(engines, memory, config, vocab_size, data, steps, profile_dir)
+    finally:
+        engines.destroy()
+
+
+def _measure(
+    engines: Engines,
+    memory: TensorMemory,
+    config: Config,
+    vocab_size: int,
+    data: Iterator[Step],
+    steps: int,
+    profile_dir: Path | None,
+) -> StepFigures:
+    """The rest of the warm-up, the timed steps, the profile."""
+    device = engines.world.device
     for _ in range(WARM_UP_STEPS - _RECORDED_STEPS):
         train_step(engines, next(data), config, 1.0)
     timed, seconds = _timed(engines, config, data, steps)
@@ -96,14 +116,14 @@ def measure_steps(
     if profile_dir:
         trace, operations = _profile(engines, config, data, profile_dir)
     tokens, flops = sum(step.real_count for step in timed), _flops(config, vocab_size, timed)
-    rate = matrix_product_rate(world.device, engines.compute_dtype)
+    rate = matrix_product_rate(device, engines.compute_dtype)
     return StepFigures(
-        device=device_name(world.device),
+        device=device_name(device),
         torch=torch.__version__,
         precision="/".join(dict.fromkeys(config.precision_mode(network) for network in NETWORKS)),
-        compiled=world.device.type == "cuda" if config.train.compile is None else config.train.compile,
+        compiled=compiles(config, device),
         attention={name: str(getattr(engine.module, "attention_backend", "")) for name, engine in engines},
-        head=head.choose_backend("auto", world.device),
+        head=head.choose_backend(config.model.generator_head, device),
         steps=steps,
         step_seconds=sum(seconds) / steps,
         step_seconds_range=(min(seconds), max(seconds)),
@@ -112,7 +132,7 @@ def measure_steps(
         matrix_product_rate=rate,
         flops_per_token=flops / tokens,
         peak_memory_bytes=memory.peak_bytes,
-        predicted_bytes=plan.plan_memory(config, vocab_size, 1, "cuda" if world.device.type == "cuda" else "cpu").peak,
+        predicted_bytes=plan.plan_memory(config, vocab_size, 1, "cuda" if device.type == "cuda" else "cpu").peak,
         memory_at_peak=tuple(memory.largest()),
         trace=trace,
         operations=operations,

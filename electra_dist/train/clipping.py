@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from electra_dist.model.inputs import copy_ahead
 from electra_dist.train.distributed import World, all_reduce_sum
 from electra_dist.train.engines import Engine, Engines
 from electra_dist.train.fragments import stepped_tensors
@@ -76,7 +77,7 @@ def clip(engines: Engines, clip_norm: float, mode: Literal["joint", "separate"])
     if engines.world.device.type == "cuda" and any(gradient.offloaded for gradient in gradients):
         torch.cuda.synchronize(engines.world.device)  # DeepSpeed copies them to the CPU on streams of its own
     squares = all_reduce_sum(torch.stack([_square(g, engines.world) for g in gradients]))
-    scales = torch.tensor([loss_scale(engine) for _, engine in engines], device=squares.device)
+    scales = copy_ahead(torch.tensor([loss_scale(engine) for _, engine in engines]), squares.device)
     norms = squares.sqrt() / scales
     finite = torch.isfinite(squares).all()
     if clip_norm > 0:

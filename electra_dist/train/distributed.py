@@ -189,7 +189,11 @@ def check_meeting_point(world: World) -> None:
 
 
 def initialise(world: World, timeout: timedelta = timedelta(minutes=30)) -> None:
-    """Open the process group (nccl on CUDA, gloo on CPU) and hand it to DeepSpeed."""
+    """Open the process group and hand it to DeepSpeed: nccl between GPUs, gloo between CPUs.
+
+    Several ranks on GPUs have both: what the ranks agree on (stop? save? an error?) travels between their hosts, so
+    that no rank waits for its GPU to agree. Raises `UserError` where the ranks do not reach each other.
+    """
     device = world.device
     os.environ["DS_ACCELERATOR"] = device.type
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: large CPU tensors on huge pages, fewer page faults
@@ -202,8 +206,7 @@ def initialise(world: World, timeout: timedelta = timedelta(minutes=30)) -> None
     if world.world_size == 1:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
     else:
-        os.environ.update(MASTER_ADDR=str(world.master_address), MASTER_PORT=str(world.master_port))
-        dist.init_process_group(backend, rank=world.rank, world_size=world.world_size, timeout=timeout)
+        _meet(world, timeout)
     import deepspeed
 
     # DeepSpeed would compile a shared-memory collective on CPU (minutes, a compiler, a lock that a killed run leaves
@@ -214,6 +217,26 @@ def initialise(world: World, timeout: timedelta = timedelta(minutes=30)) -> None
     bf16_module: Any = importlib.import_module("deepspeed.runtime.bf16_optimizer")
     bf16_module.see_memory_usage = lambda *_, **__: None
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
+
+
+def backends(world: World) -> str:
+    """What `init_process_group` is told: gloo between CPUs, nccl between GPUs, and gloo between their hosts."""
+    if world.device.type == "cpu":
+        return "gloo"
+    return "nccl" if world.world_size == 1 else "cpu:gloo,cuda:nccl"
+
+
+def _meet(world: World, timeout: timedelta) -> None:
+    place = f"{world.master_address}:{world.master_port}"
+    os.environ.update(MASTER_ADDR=str(world.master_address), MASTER_PORT=str(world.master_port))
+    try:
+        dist.init_process_group(backends(world), rank=world.rank, world_size=world.world_size, timeout=timeout)
+    except RuntimeError as error:  # torch.distributed's errors are of this class
+        cause = str(error).partition("\n")[0]
+        raise UserError(
+            f"the {world.world_size} ranks did not meet at {place}: {cause}. On several nodes set GLOO_SOCKET_IFNAME"
+            " (and NCCL_SOCKET_IFNAME) to the network interface between them"
+        ) from error
 
 
 def _quieten() -> None:
@@ -229,21 +252,23 @@ def shutdown() -> None:
 
 
 # --- collectives -----------------------------------------------------------------------------------------------------
+#
+# All but `all_reduce_sum` are between hosts: their tensors lie on the CPU, whatever the device of the ranks.
 
 
 def gather_objects(content: Any, world: World) -> list[Any]:
     """`content` of every rank, in rank order, on every rank; travels as JSON."""
     if world.world_size == 1:
         return [content]
-    raw = torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8).to(world.device)
-    lengths = [torch.zeros(1, dtype=torch.int64, device=raw.device) for _ in range(world.world_size)]
-    dist.all_gather(lengths, torch.tensor([raw.numel()], device=raw.device))
+    raw = torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world.world_size)]
+    dist.all_gather(lengths, torch.tensor([raw.numel()]))
     longest = int(max(int(length) for length in lengths))
-    padded = torch.zeros(longest, dtype=torch.uint8, device=raw.device)
+    padded = torch.zeros(longest, dtype=torch.uint8)
     padded[: raw.numel()] = raw
     parts = [torch.empty_like(padded) for _ in range(world.world_size)]
     dist.all_gather(parts, padded)
-    return [json.loads(bytes(part[: int(length)].cpu().numpy())) for part, length in zip(parts, lengths, strict=True)]
+    return [json.loads(bytes(part[: int(length)].numpy())) for part, length in zip(parts, lengths, strict=True)]
 
 
 def broadcast_object(content: Any, world: World) -> Any:
@@ -251,11 +276,11 @@ def broadcast_object(content: Any, world: World) -> Any:
     if world.world_size == 1:
         return content
     raw = torch.frombuffer(bytearray(json.dumps(content if world.is_main else None).encode()), dtype=torch.uint8)
-    length = torch.tensor([raw.numel()], device=world.device)
+    length = torch.tensor([raw.numel()])
     dist.broadcast(length, 0)
-    buffer = raw.to(world.device) if world.is_main else torch.empty(int(length), dtype=torch.uint8, device=world.device)
+    buffer = raw if world.is_main else torch.empty(int(length), dtype=torch.uint8)
     dist.broadcast(buffer, 0)
-    return json.loads(bytes(buffer.cpu().numpy()))
+    return json.loads(bytes(buffer.numpy()))
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
@@ -266,16 +291,16 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def all_reduce_max(value: int, world: World) -> int:
-    """The largest `value` of all ranks; a host synchronisation."""
+    """The largest `value` of all ranks; waits for the other hosts, not for the device."""
     if world.world_size == 1:
         return value
-    largest = torch.tensor([value], device=world.device)
+    largest = torch.tensor([value])
     dist.all_reduce(largest, op=dist.ReduceOp.MAX)
     return int(largest.item())
 
 
 def any_rank(flag: bool, world: World) -> bool:
-    """True on every rank when it is true on any; a host synchronisation."""
+    """True on every rank when it is true on any; waits for the other hosts, not for the device."""
     return bool(all_reduce_max(int(flag), world))
 
 

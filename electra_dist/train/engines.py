@@ -22,6 +22,7 @@ from electra_dist.model.encoder import Layer
 from electra_dist.model.generator import Generator
 from electra_dist.model.networks import DTYPES
 from electra_dist.model.parameters import no_decay
+from electra_dist.train.compilation import check_compilation, compile_layers, compiles
 from electra_dist.train.distributed import World, gather_objects, on_every_rank
 
 #: Elements of DeepSpeed's buffers for reduction: fp32, allocated whole at the start, for each engine.
@@ -39,6 +40,7 @@ class Engine(Protocol):
     def step(self) -> None: ...
     def train(self) -> None: ...
     def eval(self) -> None: ...
+    def destroy(self) -> None: ...
     def zero_optimization_stage(self) -> int: ...
     def fp16_enabled(self) -> bool: ...
 
@@ -61,6 +63,11 @@ class Engines:
         """(name, engine) of both, the generator first."""
         for network in NETWORKS:
             yield network, getattr(self, network)
+
+    def destroy(self) -> None:
+        """Remove DeepSpeed's hooks, which keep engines and their memory alive for ever; they train no more."""
+        for _, engine in self:
+            engine.destroy()
 
     def set_lr(self, lrs: dict[Network, float]) -> None:
         """Learning rate of the next step, by network."""
@@ -99,11 +106,13 @@ def build_engines(config: Config, generator: Generator, discriminator: Discrimin
     """Wrap both networks; the process group must be open (`distributed.initialise`).
 
     The networks are whole and equal on every rank, and belong to the engines afterwards. Raises `ConfigError` for
-    what cannot run here (`check_engines`, `config.check_world`, a precision that the device does not have).
+    what cannot run here (`check_engines`, `config.check_world`, a precision that the device does not have), `UserError`
+    where the layers do not compile.
     """
     check_engines(config)
     _check_precision(config)
     check_world(config, world.world_size)
+    check_compilation(config, generator, discriminator, world)
     accumulation = config.train.global_rows // world.world_size // config.train.micro_rows
     _check_nodes(config, world)
     _forget_hpz_groups()
@@ -150,7 +159,8 @@ def _build(config: Config, network: Network, module: nn.Module, world: World, ac
     from deepspeed.utils import set_z3_leaf_modules
 
     module.to(world.device)
-    _compile_layers(config, module, world)
+    if compiles(config, world.device):
+        compile_layers(module)
     if config.zero_stage(network) == 3:
         # A layer's parameters are gathered around its call, so that its forward compiles as one graph.
         set_z3_leaf_modules(module, [Layer])
@@ -165,16 +175,6 @@ def _build(config: Config, network: Network, module: nn.Module, world: World, ac
     )
     built: Engine = engine
     return built
-
-
-def _compile_layers(config: Config, module: nn.Module, world: World) -> None:
-    wanted = config.train.compile
-    if wanted is None:
-        wanted = world.device.type == "cuda"
-    if wanted:
-        for layer in module.modules():
-            if isinstance(layer, Layer):
-                layer.forward = torch.compile(layer.forward, fullgraph=True)  # type: ignore[method-assign]
 
 
 def _optimizer(config: Config, network: Network, module: nn.Module, world: World) -> torch.optim.AdamW:

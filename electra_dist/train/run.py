@@ -17,9 +17,11 @@ from electra_dist import plan
 from electra_dist.config import NETWORKS, Config, Network, check_world
 from electra_dist.data.manifest import Manifest, check_vocabulary
 from electra_dist.heartbeat import Heartbeat
+from electra_dist.model import head
 from electra_dist.model.networks import build_networks
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint
+from electra_dist.train.compilation import compiles
 from electra_dist.train.distributed import (
     World,
     broadcast_object,
@@ -121,7 +123,9 @@ def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
             f"{config.run.path}: {human_count(count.total)} parameters (generator {human_count(count.generator)} with"
             f" the embeddings, discriminator {human_count(count.discriminator)}), {world.world_size} ranks on"
             f" {world.device.type}, ZeRO {sharding},"
-            f" {config.precision_mode('discriminator')}, attention {generator.attention_backend}"
+            f" {config.precision_mode('discriminator')}, attention {generator.attention_backend}, generator head"
+            f" {head.choose_backend(config.model.generator_head, world.device)},"
+            f" {'compiled' if compiles(config, world.device) else 'not compiled'}"
         )
     return build_engines(config, generator, discriminator, world)
 

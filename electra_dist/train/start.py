@@ -28,6 +28,7 @@ FREE_KEYS = (
     "data.prefetch_steps",
     "data.verify",
     "model.attention",
+    "model.generator_head",
     "train.micro_rows",
     "train.device",
     "train.compile",

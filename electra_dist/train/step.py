@@ -20,7 +20,7 @@ from electra_dist.batch import PADDING_DOCUMENT, MicroBatch, Step
 from electra_dist.config import NETWORKS, Config
 from electra_dist.model.discriminator import DiscriminatorOutput
 from electra_dist.model.generator import GeneratorOutput
-from electra_dist.model.inputs import ModelBatch, to_device
+from electra_dist.model.inputs import ModelBatch, copy_ahead, to_device
 from electra_dist.train.clipping import clip, loss_scale
 from electra_dist.train.distributed import all_reduce_sum
 from electra_dist.train.engines import Engines
@@ -94,12 +94,12 @@ def _loss_weights(engines: Engines, step: Step, config: Config) -> Tensor:
 
     DeepSpeed averages gradients over ranks and micro-batches; multiplying by both numbers turns that into a sum.
     """
-    counts = torch.tensor([step.masked_count, step.real_count], dtype=torch.float64, device=engines.world.device)
+    world, train = engines.world, config.train
+    counts = torch.tensor([step.masked_count, step.real_count], dtype=torch.float64)
+    wanted = torch.tensor([train.generator_weight, train.discriminator_weight], dtype=torch.float64)
+    counts, wanted = copy_ahead(counts, world.device), copy_ahead(wanted, world.device)
     all_reduce_sum(counts)
-    wanted = torch.tensor(
-        [config.train.generator_weight, config.train.discriminator_weight], dtype=torch.float64, device=counts.device
-    )
-    return (wanted * engines.world.world_size * engines.accumulation / counts.clamp(min=1)).float()
+    return (wanted * world.world_size * engines.accumulation / counts.clamp(min=1)).float()
 
 
 def _forward_backward(

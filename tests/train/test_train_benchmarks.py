@@ -36,14 +36,16 @@ def read(path: Path) -> dict[str, Any]:
 def test_our_step_is_measured_against_transformers_and_its_variants(repo_root: Path, tmp_path: Path) -> None:
     file = tmp_path / "step.json"
     variants = ("head: all logits in memory", "optimizer not fused", "attention: triton")
-    words = ("--cases", "tiny:16:2", "--device", "cpu", "--steps", "1", "--json", str(file), "--variants", *variants)
+    words = ("--cases", "tiny:16:2", "--device", "cpu", "--steps", "1", "--json", str(file))
+    words += ("--peers", "transformers", "--variants", *variants)
     out = run(repo_root, sys.executable, "benchmarks/gpu_step.py", *words)
     (figures,) = read(file)["cases"].values()
     assert list(figures) == ["transformers", "electra-dist", *variants]
     assert "CUDA" in figures.pop("attention: triton")["refused"]
     # No upper bound: the rate that utilisation is measured against is itself noisy on a busy machine.
     assert all(found["real_tokens_per_s"] > 0 and found["mfu"] > 0 for found in figures.values())
-    assert "against transformers" in out
+    assert "of transformers" in out
+    assert out.count("1.00 x") >= 2  # the peer and the whole step, each of itself
 
 
 @pytest.mark.full
@@ -90,8 +92,55 @@ def test_memory_is_measured_against_transformers(repo_root: Path, tmp_path: Path
 def test_the_gpu_script_runs_all_its_parts_in_the_smallest_sizes(repo_root: Path, tmp_path: Path) -> None:
     out = run(repo_root, "bash", "benchmarks/gpu.sh", str(tmp_path / "figures"), timeout=550, QUICK="1")
     assert "failed" not in out
-    for name in ("step", "zero"):
+    for name in ("step", "zero", "kernels"):
         assert read(tmp_path / "figures" / f"{name}.json")
+
+
+def test_kernels_are_measured_and_what_cannot_run_says_why(repo_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "kernels.json"
+    out = run(repo_root, sys.executable, "benchmarks/kernels.py", "--quick", "--device", "cpu", "--json", str(file))
+    results = read(file)["results"]
+    for cases in results.values():
+        for figures in cases.values():
+            assert "CUDA" in figures["ours (triton)"]["refused"]
+            assert "cannot run here: Triton kernels need a CUDA device" in out
+    for figures in results["attention"].values():
+        assert "refused" in figures["varlen_attn"]
+        assert "no backward on a CPU" in figures["FlexAttention, compiled"]["refused"]
+        assert figures["SDPA, block mask"]["error"] < 1e-6
+    for figures in results["head"].values():
+        chunked, plain = figures["ours (chunked)"], figures["linear, loss, multinomial"]
+        assert max(chunked["error"], plain["error"]) < 1e-6
+    assert chunked["peak_bytes"] < plain["peak_bytes"]  # of the largest vocabulary
+
+
+def test_a_failed_measurement_is_listed_and_ends_no_other(
+    repo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.syspath_prepend(repo_root / "benchmarks")
+    import kernels
+
+    def broken() -> dict[str, Any]:
+        raise ValueError("first line\nsecond line")
+
+    def full() -> dict[str, Any]:
+        raise torch.OutOfMemoryError
+
+    names = ("forward_seconds", "forward_backward_seconds", "peak_bytes", "flops_per_s", "utilisation", "error")
+    measures = {"broken": broken, "full": full, "good": lambda: dict.fromkeys(names, 1.0)}
+    jobs = [kernels.Job("head", "vocabulary 7", name, measure) for name, measure in measures.items()]
+    results: dict[str, Any] = {}
+    kernels.measure_all(jobs, results, 60, torch.device("cpu"), lambda: None)
+    found = results["head"]["vocabulary 7"]
+    assert found["broken"] == {"refused": "failed: ValueError: first line"}
+    assert found["full"] == {"refused": "out of memory"}
+    assert found["good"]["error"] == 1.0
+    kernels.print_tables(results)
+    assert "failed: ValueError: first line\n" in capsys.readouterr().out
+    kernels.measure_all(jobs, results, -1, torch.device("cpu"), lambda: None)
+    assert results["head"]["vocabulary 7"]["good"] == {"refused": "left out: time was over"}
 
 
 def test_the_gpu_script_refuses_a_machine_without_a_gpu(repo_root: Path, tmp_path: Path) -> None:

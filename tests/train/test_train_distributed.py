@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from electra_dist.train.distributed import (
     all_reduce_max,
     all_reduce_sum,
     any_rank,
+    backends,
     broadcast_object,
     check_meeting_point,
     choose_device,
@@ -217,6 +219,27 @@ def test_an_error_of_one_rank_is_raised_by_all_in_its_own_class(talked: list[dic
 def test_a_bug_of_one_rank_ends_the_others_too(talked: list[dict[str, Any]]) -> None:
     assert talked[0]["bug"] == ["RuntimeError", "rank 1: ZeroDivisionError: oops", None]
     assert talked[1]["bug"] == ["ZeroDivisionError", "oops", None]
+
+
+def talk_as_if_on_gpus(world: Any) -> list[Any]:
+    """What the ranks agree on with a device that is not there: a tensor on it could not even be made."""
+    away = replace(world, device=torch.device("cuda", world.local_rank))
+    with together(away):
+        pass
+    return [any_rank(world.rank == 1, away), gather_objects(world.rank, away), broadcast_object(world.rank + 5, away)]
+
+
+def test_what_ranks_agree_on_travels_between_hosts_and_waits_for_no_device() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")
+    assert run_ranks(talk_as_if_on_gpus, 2) == [[True, [0, 1], 5]] * 2
+
+
+def test_ranks_on_gpus_have_a_group_for_their_hosts_too() -> None:
+    gpu = torch.device("cuda", 0)
+    assert backends(World(world_size=2, device=gpu)) == "cpu:gloo,cuda:nccl"
+    assert backends(World(device=gpu)) == "nccl"
+    assert backends(World(world_size=2)) == "gloo"
 
 
 def vanish(world: Any) -> None:

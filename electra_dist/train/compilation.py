@@ -1,0 +1,140 @@
+"""Compiling the layers and our kernels (DESIGN D4, D5), and finding out before the first step that this machine can.
+
+Comes in: the configuration and a network. Goes out: layers whose forward is compiled, as one graph each; or one
+`UserError` on every rank that says why they cannot be. There is no fallback: a run that would be slower than asked for
+does not start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from electra_dist.config import Config, Network
+from electra_dist.data.rows import documents_per_row
+from electra_dist.errors import UserError
+from electra_dist.model import head
+from electra_dist.model.attention import build_layout
+from electra_dist.model.discriminator import Discriminator
+from electra_dist.model.encoder import Layer
+from electra_dist.model.generator import Generator
+from electra_dist.model.networks import DTYPES
+from electra_dist.train.distributed import World, together
+
+_LONGEST_CAUSE = 300
+_POSITIONS = 16
+
+
+def compiles(config: Config, device: torch.device) -> bool:
+    """Whether `train.compile` comes to compiled layers on `device`."""
+    return device.type == "cuda" if config.train.compile is None else config.train.compile
+
+
+def compile_layers(module: nn.Module) -> None:
+    """Compile the forward of every layer; nothing happens before its first call."""
+    for layer in module.modules():
+        if isinstance(layer, Layer):
+            layer.forward = torch.compile(layer.forward, fullgraph=True)  # type: ignore[method-assign]
+
+
+def check_compilation(config: Config, generator: Generator, discriminator: Discriminator, world: World) -> None:
+    """Train once, on a micro-batch, what this machine has to compile; every rank must call it.
+
+    That is a layer like those of each network, where layers are compiled or have our kernel, and the generator's fused
+    head. Raises `UserError` on every rank where any of them fails. What was compiled lies in the caches of PyTorch and
+    Triton afterwards, so that the networks themselves compile in a fraction of the time.
+    """
+    device, compiled = world.device, compiles(config, world.device)
+    networks: dict[Network, Generator | Discriminator] = {"generator": generator, "discriminator": discriminator}
+    with together(world):
+        for network, module in networks.items():
+            backend = module.attention_backend
+            if compiled or backend == "triton":
+                with _explained(_about_layers(config, network, backend, device)):
+                    _train_layer(config, _blank_layer(config, network, backend, device), backend)
+        if head.choose_backend(config.model.generator_head, device) == "triton":
+            with _explained(_ABOUT_THE_HEAD):
+                _train_head(config, generator, device)
+
+
+@contextmanager
+def _explained(what_and_remedy: tuple[str, str]) -> Iterator[None]:
+    """Say what failed, why and what to do; running out of memory is another matter."""
+    what, remedy = what_and_remedy
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what} on this machine: {_cause(error)}. {remedy} (--debug shows the whole error)") from error
+
+
+def _about_layers(config: Config, network: Network, backend: str, device: torch.device) -> tuple[str, str]:
+    if not compiles(config, device):
+        return (
+            f"model.attention = {backend}: its kernels do not run for the {network}",
+            "Mend that, or take another backend: model.attention=auto",
+        )
+    asked = "train.compile = true" if config.train.compile else f"train.compile (on by default on {device.type})"
+    return (
+        f"{asked}: the layers of the {network} do not compile",
+        "Mend that, or train without compilation, slower: train.compile=false",
+    )
+
+
+_ABOUT_THE_HEAD = (
+    "the fused kernel of the generator's output layer does not run",
+    "Mend that, or do without it, slower: model.generator_head=chunked",
+)
+
+
+def _blank_layer(config: Config, network: Network, backend: str, device: torch.device) -> Layer:
+    """A layer of `network` with zeros for parameters, in its precision, compiled."""
+    with torch.device("meta"):
+        layer = Layer(config.model, config.network(network), backend)
+    layer.to(DTYPES[config.precision_mode(network)]).to_empty(device=device)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+    if compiles(config, device):
+        compile_layers(layer)
+    return layer
+
+
+def _train_layer(config: Config, layer: Layer, backend: str) -> None:
+    """Forward and backward over one micro-batch of rows that are one document each."""
+    rows, length = config.train.micro_rows, config.data.row_length
+    weight = layer.query_key_value.weight
+    device = weight.device
+    hidden = torch.zeros(rows, length, weight.shape[1], dtype=weight.dtype, device=device, requires_grad=True)
+    documents = torch.zeros(rows, length, dtype=torch.int32, device=device)
+    ends = torch.arange(rows * (documents_per_row(config) + 1) + 1, dtype=torch.int32, device=device) * length
+    layout = build_layout(documents, ends.clamp(max=rows * length), backend)
+    # Dropout draws: a run with this check and a run without it are the same run.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        layer(hidden, layout).float().sum().backward()
+
+
+def _train_head(config: Config, generator: Generator, device: torch.device) -> None:
+    """Forward and backward of the fused head over a few positions."""
+    dtype = DTYPES[config.precision_mode("generator")]
+    vocabulary, size = generator.embeddings.word.weight.shape
+    hidden = torch.zeros(_POSITIONS, size, dtype=dtype, device=device, requires_grad=True)
+    weight = torch.zeros(vocabulary, size, dtype=dtype, device=device, requires_grad=True)
+    bias = torch.zeros(vocabulary, dtype=dtype, device=device, requires_grad=True)
+    numbers = torch.arange(_POSITIONS, device=device)
+    temperature = config.model.temperature
+    head.masked_lm_head(hidden, weight, bias, numbers, numbers, temperature, "triton").nll_m.sum().backward()
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, in one line: the innermost error that says something."""
+    inner: BaseException = error
+    while inner.__cause__ is not None:
+        inner = inner.__cause__
+    words = str(inner).strip().partition("\n")[0].rstrip(". ") or "no message"
+    text = f"{type(inner).__name__}: {words}"
+    return text if len(text) <= _LONGEST_CAUSE else text[: _LONGEST_CAUSE - 3] + "..."

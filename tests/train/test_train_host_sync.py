@@ -1,0 +1,161 @@
+"""No step makes the host wait for the device by our own code; DeepSpeed's own waits are the documented ones.
+
+On a machine with a GPU the same tests watch CUDA itself (`observer.waits`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from observer import Place, waits
+from processes import run_ranks
+from small import VOCABULARY, make_config, make_engines, make_step
+
+from electra_dist.model.networks import build_networks
+from electra_dist.train.distributed import World, initialise, shutdown
+from electra_dist.train.engines import build_engines
+from electra_dist.train.faults import Interruption
+from electra_dist.train.step import train_step
+from electra_dist.train.trainer import Trainer
+from electra_dist.train.window import Window
+
+WARM_UP = 2
+
+
+def documented(repo_root: Path) -> set[tuple[str, str]]:
+    """(file, function) of DeepSpeed's own waits in docs/performance.md."""
+    text = (repo_root / "docs" / "performance.md").read_text()
+    return set(re.findall(r"^\| `(\w+\.py)` \| `(\w+)` \|", text, re.MULTILINE))
+
+
+def waits_of_steps(world: World, overrides: list[str]) -> set[Place]:
+    """What three steps after the warm-up wait for, adding to the window included."""
+    config = make_config(*overrides, f"train.device={world.device.type}")
+    if world.device.type == "cpu":
+        engines = make_engines(config, world)
+    else:
+        engines = build_engines(config, *build_networks(config, VOCABULARY, world.device, 7), world)
+    window = Window(world.device)
+    steps = [make_step(config, index, world.rank, world.world_size)[0] for index in range(WARM_UP + 3)]
+    for step in steps[:WARM_UP]:
+        train_step(engines, step, config, 1.0)
+    with waits() as places:
+        for step in steps[WARM_UP:]:
+            window.add(train_step(engines, step, config, 1.0), step.micro_batches)
+    return places
+
+
+CASES = [
+    ["zero.stage=3"],
+    ["zero.stage=2", "precision.mode=bf16"],
+    ["zero.stage=1", "precision.mode=bf16"],
+    ["zero.stage=3", "precision.mode=fp16", "precision.initial_scale_power=8"],
+    ["zero.stage=1", "model.embedding_sharing=disentangled", "train.activation_checkpointing=true"],
+    ["zero.stage=0"],
+]
+#: A plain optimizer skips a step only when the host knows that it must; at stage 0 DeepSpeed does not look.
+AT_STAGE_0 = Place("electra_dist", "clipping.py", "_skip_unless")
+
+
+class _Steps:
+    """A loader of ready steps, in place of one that reads shards."""
+
+    def __init__(self, steps: list[Any]) -> None:
+        self.steps = iter(steps)
+        self.state = None
+
+    def __enter__(self) -> _Steps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __next__(self) -> Any:
+        return next(self.steps)
+
+
+def waits_of_the_loop(world: Any) -> list[Place]:
+    """Of the trainer's own loop, nothing logged; the ranks agree as if on a device that is not there."""
+    config = make_config("train.steps=100", "tracking.every=100", "validation.every=0", "checkpoint.every=100")
+    engines = make_engines(config, world)
+    trainer = Trainer(config, None, engines, world, None)  # type: ignore[arg-type]
+    trainer.world = replace(world, device=torch.device("cuda", 0))
+    steps = [make_step(config, index, world.rank, world.world_size)[0] for index in range(WARM_UP + 3)]
+    loader: Any = _Steps(steps)
+
+    def take(count: int) -> None:
+        for _ in range(count):
+            step = trainer._next_step(loader, interruption)
+            assert step is not None
+            trainer._train(step)
+            trainer._after_step()
+
+    interruption = Interruption()
+    take(WARM_UP)
+    with waits() as places:
+        take(3)
+    return sorted(places)
+
+
+def watched(world: Any, cases: list[list[str]]) -> list[list[Place]]:
+    """The waits of every case, and of the loop."""
+    return [*(sorted(waits_of_steps(world, overrides)) for overrides in cases), waits_of_the_loop(world)]
+
+
+@pytest.fixture(scope="module")
+def places() -> list[set[Place]]:
+    """The waits of two ranks on CPU: of every case, and of the loop."""
+    ranks = run_ranks(watched, 2, cases=CASES, timeout=240)
+    return [{Place(*place) for rank in ranks for place in rank[number]} for number in range(len(CASES) + 1)]
+
+
+def test_our_own_code_waits_for_nothing_in_a_step(places: list[set[Place]]) -> None:
+    for overrides, found in zip(CASES, places[:-1], strict=True):
+        ours = {place for place in found if place.package == "electra_dist"}
+        assert ours == ({AT_STAGE_0} if overrides == ["zero.stage=0"] else set()), overrides
+
+
+def test_deepspeeds_own_waits_are_the_documented_ones(places: list[set[Place]], repo_root: Path) -> None:
+    theirs = {(place.file, place.function) for found in places for place in found if place.package == "deepspeed"}
+    assert theirs  # there are some: the observer sees them
+    assert theirs <= documented(repo_root)
+
+
+def test_the_loop_waits_for_nothing_between_logged_steps_but_the_other_hosts(places: list[set[Place]]) -> None:
+    """`all_reduce_max` reads a number that lies on the host: the loop ran with a device that does not exist."""
+    ours = {place for place in places[-1] if place.package == "electra_dist"}
+    assert ours == {Place("electra_dist", "distributed.py", "all_reduce_max")}
+
+
+def test_the_observer_sees_what_waits() -> None:
+    """Else the tests above would prove nothing."""
+    window = Window(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    with waits() as places:
+        _ = window.norms
+    assert places == {Place("electra_dist", "window.py", "norms")}
+
+
+@pytest.fixture
+def one_gpu() -> Iterator[World]:
+    """A group of one process on the first GPU."""
+    world = World(device=torch.device("cuda", 0))
+    initialise(world)
+    yield world
+    shutdown()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_our_own_code_waits_for_nothing_in_a_step_on_a_gpu(one_gpu: World, repo_root: Path) -> None:
+    for stage in (1, 2, 3):
+        for compiled in ("false", "true"):
+            found = waits_of_steps(one_gpu, [f"zero.stage={stage}", "precision.mode=bf16", f"train.compile={compiled}"])
+            assert not {place for place in found if place.package == "electra_dist"}
+            theirs = {(place.file, place.function) for place in found if place.package == "deepspeed"}
+            assert theirs <= documented(repo_root)
