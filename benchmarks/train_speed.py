@@ -4,15 +4,21 @@
 
 Ours is the whole path of `electra-dist train` on one process: shards, packing, masks, the two engines, AdamW. The peer
 is what a user of `transformers` would write: ElectraForMaskedLM and ElectraForPreTraining with shared embeddings, texts
-concatenated and cut into full rows as the library's own examples do, Gumbel sampling at the masked positions, one
-AdamW, joint clipping. Both have the same sizes, vocabulary, rows a step, row length, dropout, precision, and threads.
-Rounds of both alternate, because machines are noisy; the figure is the median of the ratios of neighbouring rounds.
+concatenated and cut into full rows as the library's own examples do, Gumbel sampling (at the masked positions; with
+`--peer-samples all` at every one, as where noise is drawn before the positions are chosen), one AdamW, joint clipping.
+Both have the same sizes, vocabulary, rows a step, row length, dropout, precision, and threads. Rounds of both
+alternate, because machines are noisy; the figure is the median of the ratios of neighbouring rounds.
+
+Printed beside it: the utilisation of both, which is the same count of operations a token (docs/performance.md) over the
+rate of a large matrix product, measured in every round; and the ratio that a step of nothing but its matrix products
+would reach at that rate.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -30,6 +36,7 @@ from data_tools.build import BuildOptions, build_shards
 from data_tools.sources import find_inputs, read_documents, split_parts
 from data_tools.tokenizer import load_tokenizer, train_tokenizer
 from electra_dist import config as configuration
+from electra_dist import plan
 from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.config import Config
 from electra_dist.data.loader import TrainLoader
@@ -38,7 +45,9 @@ from electra_dist.model.huggingface import hf_config
 from electra_dist.model.networks import DTYPES, build_networks
 from electra_dist.train.distributed import detect, initialise, shutdown
 from electra_dist.train.engines import build_engines
+from electra_dist.train.hardware import matrix_product_rate
 from electra_dist.train.step import train_step
+from electra_dist.train.window import squared_lengths
 
 #: Trains one step and returns its real (non-padding) tokens.
 Step = Callable[[], int]
@@ -77,7 +86,9 @@ def masked(rows: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     return rows.masked_fill(shown, SPECIAL_TOKENS.mask), rows.masked_fill(~chosen, -100)
 
 
-def plain_transformers(config: Config, text: list[Path], manifest: Manifest, device: torch.device) -> Step:
+def plain_transformers(
+    config: Config, text: list[Path], manifest: Manifest, device: torch.device, samples: str = "masked"
+) -> Step:
     """The peer: a training loop as users of `transformers` write it."""
     from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
@@ -103,7 +114,7 @@ def plain_transformers(config: Config, text: list[Path], manifest: Manifest, dev
             original = next(rows)
             tokens += original.numel()
             with torch.autocast(device.type, DTYPES[mode], enabled=mode != "fp32"):
-                loss = joint_loss(generator, discriminator, original, config) / accumulation
+                loss = joint_loss(generator, discriminator, original, config, samples) / accumulation
             loss.backward()
         nn.utils.clip_grad_norm_(both.parameters(), config.optim.clip_norm)
         optimizer.step()
@@ -121,17 +132,26 @@ def batches(rows: np.ndarray[Any, Any], config: Config, device: torch.device) ->
             yield torch.from_numpy(rows[order[start : start + config.train.micro_rows]]).to(device)
 
 
-def joint_loss(generator: nn.Module, discriminator: nn.Module, original: Tensor, config: Config) -> Tensor:
+def joint_loss(
+    generator: nn.Module, discriminator: nn.Module, original: Tensor, config: Config, samples: str
+) -> Tensor:
     """ELECTRA's loss on one micro-batch of full rows."""
     inputs, labels = masked(original, config.data.mask_fraction)
     predicted = generator(input_ids=inputs, labels=labels)
     with torch.no_grad():
         at = labels != -100
-        logits = predicted.logits[at].float()
-        noise = -torch.log(-torch.log(torch.rand_like(logits).clamp_min(1e-9)))
-        corrupted = original.masked_scatter(at, (logits + noise).argmax(-1))
+        if samples == "all":
+            corrupted = torch.where(at, gumbel_samples(predicted.logits), original)
+        else:
+            corrupted = original.masked_scatter(at, gumbel_samples(predicted.logits[at]))
     judged = discriminator(input_ids=corrupted, labels=(corrupted != original).long())
     return config.train.generator_weight * predicted.loss + config.train.discriminator_weight * judged.loss
+
+
+def gumbel_samples(logits: Tensor) -> Tensor:
+    """A draw from the softmax over the last dimension, in fp32."""
+    logits = logits.float()
+    return (logits - torch.log(-torch.log(torch.rand_like(logits).clamp_min(1e-9)))).argmax(-1)
 
 
 def timed(step: Step, steps: int, device: torch.device) -> float:
@@ -146,11 +166,20 @@ def timed(step: Step, steps: int, device: torch.device) -> float:
     return tokens / (time.perf_counter() - start)
 
 
+def operations_a_token(config: Config, manifest: Manifest) -> float:
+    """Floating-point operations that a real token needs, by our formula, in the first step of the data."""
+    with TrainLoader(config, manifest, 0, 1) as loader:
+        step = next(loader)
+    squares = sum(squared_lengths(batch) for batch in step.micro_batches)
+    return plan.step_flops(config, manifest.vocab_size, step.real_count, squares, step.masked_count) / step.real_count
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", nargs="+", type=Path, required=True, help="input files, as for `data build`")
     parser.add_argument("--preset", default="small")
-    parser.add_argument("--vocab-size", type=int, default=16384)
+    parser.add_argument("--vocab-size", type=int, default=30522, help="default: ELECTRA's own")
+    parser.add_argument("--peer-samples", default="masked", choices=("masked", "all"))
     parser.add_argument("--row-length", type=int, default=128)
     parser.add_argument("--rows", type=int, default=16, help="rows of a step")
     parser.add_argument("--micro-rows", type=int, help="default: all rows at once")
@@ -160,7 +189,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="compile our layers")
     parser.add_argument("--steps", type=int, default=4, help="steps of a round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--json", type=Path, help="write the figures here")
     return parser.parse_args()
@@ -199,8 +228,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     loops = {
         "electra-dist": ours(config, manifest, device),
-        "transformers": plain_transformers(config, arguments.text, manifest, device),
+        "transformers": plain_transformers(config, arguments.text, manifest, device, arguments.peer_samples),
     }
+    rate_of_products: list[float] = []
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(arguments.rounds + 1):
         for name, step in loops.items():
@@ -208,12 +238,20 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             if number:  # the first round warms up
                 rates[name].append(rate)
                 print(f"round {number}/{arguments.rounds}  {name:<14}{rate:>12,.0f} tokens/s", file=sys.stderr)
+        rate_of_products.append(matrix_product_rate(device, DTYPES[config.precision_mode("discriminator")]))
+    needed = operations_a_token(config, manifest)
+    possible = statistics.median(rate_of_products) / needed
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     ratios = [a / b for a, b in zip(rates["electra-dist"], rates["transformers"], strict=True)]
     return {
         "machine": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {arguments.threads} threads",
         "torch": torch.__version__,
         "settings": {k: v for k, v in vars(arguments).items() if k not in ("text", "json")},
-        "real_tokens_per_s": {name: statistics.median(values) for name, values in rates.items()},
+        "real_tokens_per_s": medians,
+        "mfu": {name: rate / possible for name, rate in medians.items()},
+        "matrix_product_rate": statistics.median(rate_of_products),
+        "operations_a_token": needed,
+        "ratio_of_products_alone": possible / medians["transformers"],
         "rates": rates,
         "ratio": statistics.median(ratios),
         "ratios": ratios,
@@ -228,9 +266,12 @@ def main() -> None:
     shutdown()
     print(f"{figures['machine']}, {arguments.preset}, {arguments.rows} x {arguments.row_length}, {arguments.precision}")
     for name, rate in figures["real_tokens_per_s"].items():
-        print(f"{name:<16}{rate:>12,.0f} real tokens/s")
+        print(f"{name:<16}{rate:>12,.0f} real tokens/s    utilisation {figures['mfu'][name]:.0%}")
     low, high = min(figures["ratios"]), max(figures["ratios"])
-    print(f"{'ratio':<16}{figures['ratio']:>12.2f} (rounds: {low:.2f} to {high:.2f})")
+    print(
+        f"{'ratio':<16}{figures['ratio']:>12.2f} (rounds: {low:.2f} to {high:.2f}); of matrix products alone:"
+        f" {figures['ratio_of_products_alone']:.2f}"
+    )
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2, default=str) + "\n", encoding="utf-8")
 

@@ -39,7 +39,7 @@ from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import UserError
 from electra_dist.model.networks import build_networks
 from electra_dist.train.bench import device_name
-from electra_dist.train.distributed import World, detect, initialise, shutdown
+from electra_dist.train.distributed import World, detect, initialise, leave, shutdown
 from electra_dist.train.engines import build_engines
 from electra_dist.train.step import train_step
 from electra_dist.train.synthetic import synthetic_steps
@@ -258,7 +258,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     if arguments.worker:
-        return rank(arguments)
+        rank(arguments)
+        leave(0)
     with tempfile.TemporaryDirectory() as folder:
         found = run_cases(arguments, Path(folder))
     missing = [case for case in arguments.cases if case not in found]
@@ -272,7 +273,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
     if missing:
         raise SystemExit(f"not measured: {'; '.join(missing)}")
-    return None
+    return
 
 
 def show(arguments: argparse.Namespace, device: str, found: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from typing import NoReturn
 
 from electra_dist.commands import bench, config, data, export, launch, plan, preflight, report, train, watch
 from electra_dist.errors import EXIT_USER_ERROR, UserError
@@ -78,5 +79,15 @@ def _print_error(error: UserError) -> None:
         print(f"rank {rank}: error: {error}", file=sys.stderr)
 
 
+def entry() -> NoReturn:
+    """`electra-dist` in a shell: run `main`, end with its status."""
+    status = main()
+    if "electra_dist.train.distributed" in sys.modules:
+        from electra_dist.train.distributed import leave
+
+        leave(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

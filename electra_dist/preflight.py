@@ -29,7 +29,7 @@ from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from electra_dist.preflight_verdict import Measurement, Verdict, judge
-from electra_dist.train.distributed import World, backends, barrier, check_meeting_point, detect, gather_objects
+from electra_dist.train.distributed import World, backends, barrier, check_meeting_point, detect, gather_objects, leave
 from electra_dist.train.hardware import matrix_product_rate
 
 EXIT_BAD_NODES = 3
@@ -307,4 +307,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

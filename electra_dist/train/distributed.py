@@ -6,18 +6,20 @@ rank's error (`together`): all of them raise it within seconds, and none waits f
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
 import re
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -249,6 +251,20 @@ def shutdown() -> None:
     """Close the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def leave(status: int) -> NoReturn:
+    """End this process with `status`, without taking the interpreter down.
+
+    DeepSpeed keeps the process group alive, and with it gloo's threads. One that lets go of its last tensor while the
+    interpreter goes down wants the lock of a dead interpreter and aborts the process (SIGABRT, "terminate called
+    without an active exception"): a finished run would count as a crash. Exit functions run, output is flushed.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(status)
 
 
 # --- collectives -----------------------------------------------------------------------------------------------------

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -253,3 +256,19 @@ def test_a_rank_that_is_gone_is_noticed() -> None:
     ended = end_ranks(vanish, 2, timeout=60)
     assert [end.code for end in ended] == [1, 0]
     assert time.monotonic() - start < 50
+
+
+def test_a_process_leaves_with_its_status_and_output_and_without_the_end_of_the_interpreter(tmp_path: Path) -> None:
+    """Exit functions run; module globals are not torn down, where gloo's threads would still want the interpreter."""
+    program = """
+import atexit, sys
+from electra_dist.train.distributed import leave
+class Torn:
+    def __del__(self, print=print): print("torn down", flush=True)
+torn = Torn()
+atexit.register(print, "exit function")
+print("output")
+leave(75)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout.split("\n")[:-1]) == (75, ["output", "exit function"]), done.stderr
