@@ -9,38 +9,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from electra_dist import heartbeat
 from electra_dist.errors import UserError
 from electra_dist.heartbeat import STALE_SECONDS, Heartbeat, life
 from electra_dist.rundir import RunDir
-from launcher import queue
 from launcher.preconditions import check_free
 from launcher.records import JobRecord
 from launcher.status import status, stop
 
-
-@pytest.fixture(autouse=True)
-def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "has_slurm", lambda: False)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    content = {
-        "data": {"shards": "s"},
-        "model": {"preset": "tiny"},
-        "train": {"steps": 100, "global_rows": 4, "micro_rows": 1},
-        "optim": {"warmup_steps": 0},
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
-    (tmp_path / "metrics.jsonl").write_text('{"step": 25, "loss/generator": 6.5}\n')
-    return RunDir(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_slurm")
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """What a configuration costs, before anything runs: parameters, operations, memory, time, network. Pure arithmetic.
 
 No torch: a login node can ask. `sizes` counts parameters and floating-point operations, `activations` what a
-micro-batch keeps for its backward, `memory` what lies in a rank's memory and when it is most, `estimate` puts them
-together for a number of nodes and a kind of GPU (`devices`).
+micro-batch keeps for its backward, `memory` what lies in a rank's memory and when it is most, `traffic` what a rank
+sends in a step, `estimate` puts them together for a number of nodes and a kind of GPU (`devices`).
 """
 
 from electra_dist.plan.activations import Surroundings
@@ -11,11 +11,8 @@ from electra_dist.plan.estimate import (
     NETWORK_GBIT,
     UTILISATION,
     Plan,
-    SentBytes,
     StagePlan,
-    network_bytes,
     plan_run,
-    sent_bytes,
 )
 from electra_dist.plan.memory import MemoryPlan, plan_memory
 from electra_dist.plan.sizes import (
@@ -26,6 +23,7 @@ from electra_dist.plan.sizes import (
     parameters,
     step_flops,
 )
+from electra_dist.plan.traffic import SentBytes, sent_bytes
 
 __all__ = [
     "DEVICES",
@@ -42,7 +40,6 @@ __all__ = [
     "embedding_parameters",
     "encoder_parameters",
     "find_device",
-    "network_bytes",
     "parameters",
     "plan_memory",
     "plan_run",

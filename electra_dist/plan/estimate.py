@@ -8,14 +8,15 @@ Comes in: a configuration, a vocabulary size, nodes and GPUs. Goes out: `Plan`. 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from electra_dist.config import NETWORKS, Config, Network, check_world, divisors
 from electra_dist.errors import UserError
-from electra_dist.plan.activations import BYTES, FP32, micro_batch_sizes
+from electra_dist.plan.activations import FP32, micro_batch_sizes
 from electra_dist.plan.devices import Device, find_device
-from electra_dist.plan.memory import LIVE_PARAMETERS, MemoryPlan, bucket_elements, plan_memory
+from electra_dist.plan.memory import MemoryPlan, plan_memory
 from electra_dist.plan.sizes import ParameterCount, parameters, step_flops
+from electra_dist.plan.traffic import SentBytes, sent_bytes
 
 #: Fraction of the data sheet's rate that a step reaches, unless told otherwise.
 UTILISATION = 0.3
@@ -125,46 +126,21 @@ def plan_run(
     _check_numbers(nodes=nodes, gpus_per_node=gpus_per_node, network_gbit=network_gbit, vocabulary=vocab_size)
     if not 0 < utilisation <= 1:
         raise UserError(f"utilisation = {utilisation}: expected a fraction above 0, up to 1")
-    world = nodes * gpus_per_node
-    check_world(config, world, gpus_per_node)
-    length = min(document_length or config.data.row_length, config.data.row_length)
-    size, memory = micro_batch_sizes(config), memory_bytes or device.memory_bytes
-    flops = step_flops(config, vocab_size, size.tokens, size.tokens * length, size.masked) / size.tokens
-    rate = rate or device.rate(config.precision_mode("discriminator"))
+    check_world(config, nodes * gpus_per_node, gpus_per_node)
     costs = _Costs(
         config=config,
         vocab_size=vocab_size,
-        world=world,
-        gpus_per_node=gpus_per_node,
-        device=device,
-        memory_bytes=memory,
-        host_memory_bytes=host_memory_bytes,
-        token_seconds=flops / (rate * utilisation),
-        node_bandwidth=network_gbit / 8 * 1e9,
-    )
-    configured = costs.stage({name: config.zero_stage(name) for name in NETWORKS})
-    stages = tuple(costs.stage(dict.fromkeys(NETWORKS, stage)) for stage in STAGES)
-    count = parameters(config, vocab_size)
-    checkpoint = 3 * FP32 * count.total
-    return Plan(
         nodes=nodes,
         gpus_per_node=gpus_per_node,
         device=device,
-        memory_bytes=memory,
-        parameters=count,
-        flops_per_token=flops,
-        document_length=length,
-        step_tokens=config.train.global_rows * config.data.row_length,
-        accumulation=config.train.global_rows // world // config.train.micro_rows,
+        memory_bytes=memory_bytes or device.memory_bytes,
+        host_memory_bytes=host_memory_bytes,
+        document_length=min(document_length or config.data.row_length, config.data.row_length),
         utilisation=utilisation,
-        rate=rate,
+        rate=rate or device.rate(config.precision_mode("discriminator")),
         network_gbit=network_gbit,
-        checkpoint_bytes=checkpoint,
-        checkpoints_bytes=checkpoint * config.checkpoint.keep,
-        configured=configured,
-        stages=stages,
-        warnings=tuple(_warnings(costs, configured, stages)),
     )
+    return costs.plan()
 
 
 def _check_numbers(**numbers: float) -> None:
@@ -175,23 +151,67 @@ def _check_numbers(**numbers: float) -> None:
 
 @dataclass(frozen=True)
 class _Costs:
-    """What every stage has in common."""
+    """What every stage has in common: the arguments of `plan_run`, checked and with the device's own in the gaps."""
 
     config: Config
     vocab_size: int
-    world: int
+    nodes: int
     gpus_per_node: int
     device: Device
     memory_bytes: float | None
     host_memory_bytes: float | None
-    token_seconds: float
-    node_bandwidth: float
+    document_length: int
+    utilisation: float
+    rate: float
+    network_gbit: float
+
+    @property
+    def world(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+    @property
+    def step_tokens(self) -> int:
+        return self.config.train.global_rows * self.config.data.row_length
+
+    @property
+    def flops_per_token(self) -> float:
+        size = micro_batch_sizes(self.config)
+        squares = size.tokens * self.document_length
+        return step_flops(self.config, self.vocab_size, size.tokens, squares, size.masked) / size.tokens
 
     @property
     def kind(self) -> Literal["cpu", "cuda"]:
         return "cpu" if self.device.name == "cpu" else "cuda"
 
+    def plan(self) -> Plan:
+        """The run as configured, and at each stage for both networks alike."""
+        config = self.config
+        configured = self.stage({name: config.zero_stage(name) for name in NETWORKS})
+        stages = tuple(self.stage(dict.fromkeys(NETWORKS, stage)) for stage in STAGES)
+        count = parameters(config, self.vocab_size)
+        checkpoint = 3 * FP32 * count.total
+        return Plan(
+            nodes=self.nodes,
+            gpus_per_node=self.gpus_per_node,
+            device=self.device,
+            memory_bytes=self.memory_bytes,
+            parameters=count,
+            flops_per_token=self.flops_per_token,
+            document_length=self.document_length,
+            step_tokens=self.step_tokens,
+            accumulation=config.train.global_rows // self.world // config.train.micro_rows,
+            utilisation=self.utilisation,
+            rate=self.rate,
+            network_gbit=self.network_gbit,
+            checkpoint_bytes=checkpoint,
+            checkpoints_bytes=checkpoint * config.checkpoint.keep,
+            configured=configured,
+            stages=stages,
+            warnings=tuple(_warnings(self, configured, stages)),
+        )
+
     def stage(self, stages: dict[Network, int]) -> StagePlan:
+        """Memory, network and time with each network at its ZeRO stage of `stages`."""
         config = self.config
         memory = plan_memory(config, self.vocab_size, self.world, self.kind, stages)
         needed = memory.peak * (1 + FRAGMENTATION) + RESERVE_BYTES
@@ -199,9 +219,8 @@ class _Costs:
         sent = sum(volume.total for volume in volumes)
         between = sum(self.between_nodes(volume) for volume in volumes)
         host = memory.host * self.gpus_per_node
-        tokens = config.train.global_rows * config.data.row_length
-        seconds = tokens / self.world * self.token_seconds
-        seconds += (sent - between) / self.device.link_bytes + between / self.node_bandwidth
+        seconds = self.step_tokens / self.world * self.flops_per_token / (self.rate * self.utilisation)
+        seconds += (sent - between) / self.device.link_bytes + between / (self.network_gbit / 8 * 1e9)
         wanted = {name: config.zero_stage(name) for name in NETWORKS}
         return StagePlan(
             stage=stages["discriminator"],
@@ -214,7 +233,7 @@ class _Costs:
             network_bytes=sent,
             between_bytes=between,
             step_seconds=seconds,
-            tokens_per_s=tokens / seconds,
+            tokens_per_s=self.step_tokens / seconds,
             days=config.train.steps * seconds / _SECONDS_A_DAY,
         )
 
@@ -247,51 +266,6 @@ class _Costs:
             if mode == "bf16" and not self.device.bf16:
                 return f"{self.device.name} has no bf16: set precision.mode=fp16"
         return None
-
-
-class SentBytes(NamedTuple):
-    """What a rank sends for one network in one optimizer step, with ring collectives.
-
-    all_ranks   in collectives over all ranks
-    groups      in collectives within a group of hierarchical partitioning
-    """
-
-    all_ranks: float
-    groups: float
-
-    @property
-    def total(self) -> float:
-        return self.all_ranks + self.groups
-
-
-def sent_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> SentBytes:
-    """Gradients travel in fp32 (`communication_data_type`), weights in the network's precision.
-
-    An all-reduce sends 2 (W-1)/W of a tensor's size, a reduce-scatter or a gathering half of it. DeepSpeed 0.19
-    all-reduces at stages 1 and 2 too (`use_multi_rank_bucket_allreduce`), at stage 2 in every micro-batch. Weights are
-    gathered once a step at stages 1 and 2; at stage 3 once a micro-batch, and again for the backward of what is beyond
-    stage3_max_live_parameters (all but a bucket with `zero.offload_parameters`). With hierarchical partitioning only
-    the first gathering of a step is over all ranks (arXiv 2306.10209, section 3.2): its weights then lie within each
-    group, (P-1)/P of their size a gathering.
-    """
-    n, b = parameters(config, vocab_size).of(network), BYTES[config.precision_mode(network)]
-    ring, zero = (world_size - 1) / world_size, config.sharding(network)
-    accumulation = max(1, config.train.global_rows // world_size // config.train.micro_rows)
-    if stage == 0:
-        return SentBytes(ring * 2 * FP32 * n, 0.0)
-    if stage < 3:
-        return SentBytes(ring * n * (2 * FP32 * (accumulation if stage == 2 else 1) + b), 0.0)
-    live = bucket_elements(config, network, vocab_size) if zero.offload_parameters else LIVE_PARAMETERS
-    gathered = b * accumulation * (n + max(0, n - live))
-    group = zero.hpz_partition_size
-    if not group or group >= world_size:
-        return SentBytes(ring * (accumulation * FP32 * n + gathered), 0.0)
-    return SentBytes(ring * (accumulation * FP32 + b) * n, (group - 1) / group * (gathered - b * n))
-
-
-def network_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> float:
-    """Bytes that a rank sends for one network in one optimizer step (`sent_bytes`)."""
-    return sent_bytes(config, network, vocab_size, stage, world_size).total
 
 
 def _warnings(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:

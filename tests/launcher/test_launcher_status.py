@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
-import yaml
 
 from electra_dist.errors import UserError
 from electra_dist.rundir import RunDir
@@ -15,27 +13,7 @@ from launcher import queue
 from launcher.records import JobRecord, events, next_number, records, snapshot_code
 from launcher.status import find_run, log_file, read_log, status, stop
 
-
-@pytest.fixture(autouse=True)
-def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "has_slurm", lambda: False)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    content = {
-        "data": {"shards": "s"},
-        "model": {"preset": "tiny"},
-        "train": {"steps": 100, "global_rows": 4, "micro_rows": 1},
-        "optim": {"warmup_steps": 0},
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
-    for step in (10, 20):
-        (tmp_path / f"checkpoints/step-{step:08d}").mkdir(parents=True)
-    (tmp_path / "checkpoints/step-00000010/COMPLETE").touch()
-    row = {"step": 25, "loss/generator": 6.5, "loss/discriminator": 0.4, "speed/step_seconds": 2.0}
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + '\n{"step": 25, "validation/loss/generator": 6}\n{"st')
-    return RunDir(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_slurm")
 
 
 def recorded(run: RunDir, *lines: str) -> None:
