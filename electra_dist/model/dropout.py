@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -65,10 +66,8 @@ def _kept_levels(probability: float) -> int:
 )  # opaque to the compiler, which would draw bit by bit
 def keep_mask(like: Tensor, seed: Tensor, kept: int) -> Tensor:
     """Bool tensor of the shape of `like`, on the CPU; each element is true with probability `kept` / 2**16."""
-    words = torch.empty(-(-like.numel() // _NUMBERS_A_WORD), dtype=torch.int64)
-    generator = torch.Generator().manual_seed(int(seed))
-    words.random_(torch.iinfo(torch.int64).min, None, generator=generator)  # all 64 bits
-    numbers = words.view(torch.int16)[: like.numel()].view(like.shape)
+    words = np.random.SFC64(int(seed)).random_raw(-(-like.numel() // _NUMBERS_A_WORD))
+    numbers = torch.from_numpy(words.view(np.int16))[: like.numel()].view(like.shape)
     return numbers < kept - _LEVELS // 2
 
 

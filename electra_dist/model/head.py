@@ -166,7 +166,7 @@ class _ChunkedHead(torch.autograd.Function):
             grad_bias_v[start:stop] = grad_logits_mc.sum(dim=0)
             narrow_mc = grad_logits_mc.to(hidden_mh.dtype)
             grad_hidden_mh += narrow_mc @ weight_ch
-            grad_weight_vh[start:stop] = narrow_mc.t() @ hidden_mh
+            torch.mm(narrow_mc.t(), hidden_mh, out=grad_weight_vh[start:stop])
         return grad_hidden_mh.to(hidden_mh.dtype), grad_weight_vh, grad_bias_v, None, None, None
 
 

@@ -27,6 +27,7 @@ from torch._C._distributed_c10d import HashStore
 
 from electra_dist import errors
 from electra_dist.errors import ConfigError, UserError
+from electra_dist.train.allocator import tune_allocator
 
 _CPU = torch.device("cpu")
 DeviceSetting = Literal["auto", "cuda", "cpu"]
@@ -198,7 +199,7 @@ def initialise(world: World, timeout: timedelta = timedelta(minutes=30)) -> None
     """
     device = world.device
     os.environ["DS_ACCELERATOR"] = device.type
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: large CPU tensors on huge pages, fewer page faults
+    tune_allocator(device)
     os.environ["LOCAL_RANK"] = str(device.index or 0)  # DeepSpeed's device index, whoever started the processes
     _quieten()
     backend = "gloo" if device.type == "cpu" else "nccl"

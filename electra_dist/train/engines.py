@@ -156,6 +156,7 @@ def _forget_hpz_groups() -> None:
 
 def _build(config: Config, network: Network, module: nn.Module, world: World, accumulation: int) -> Engine:
     import deepspeed
+    from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
     from deepspeed.utils import set_z3_leaf_modules
 
     module.to(world.device)
@@ -174,6 +175,9 @@ def _build(config: Config, network: Network, module: nn.Module, world: World, ac
         dist_init_required=False,
     )
     built: Engine = engine
+    if world.world_size == 1 and (config.zero_stage(network) == 0 or isinstance(engine.optimizer, BF16_Optimizer)):
+        # DeepSpeed would copy all gradients to and fro to reduce them over one rank.
+        built.enable_backward_allreduce = False
     return built
 
 
