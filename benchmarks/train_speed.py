@@ -6,8 +6,10 @@ Ours is the whole path of `electra-dist train` on one process: shards, packing, 
 is what a user of `transformers` would write: ElectraForMaskedLM and ElectraForPreTraining with shared embeddings, texts
 concatenated and cut into full rows as the library's own examples do, Gumbel sampling (at the masked positions; with
 `--peer-samples all` at every one, as where noise is drawn before the positions are chosen), one AdamW, joint clipping.
-Both have the same sizes, vocabulary, rows a step, row length, dropout, precision, and threads. Rounds of both
-alternate, because machines are noisy; the figure is the median of the ratios of neighbouring rounds.
+Both have the same sizes, vocabulary, rows a step, row length, dropout, precision, and threads. Each has a process of
+its own, as a user would start it: ours tunes the memory allocator as `train` does, the peer leaves it as it is. Rounds of
+both alternate, because machines are noisy, and one waits while the other runs; the figure is the median of the ratios
+of neighbouring rounds.
 
 Printed beside it: the utilisation of both, which is the same count of operations a token (docs/performance.md) over the
 rate of a large matrix product, measured in every round; and the ratio that a step of nothing but its matrix products
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -25,6 +28,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +54,7 @@ from electra_dist.train.hardware import matrix_product_rate
 from electra_dist.train.step import train_step
 from electra_dist.train.window import squared_lengths
 
+OURS, PEER = "electra-dist", "transformers"
 #: Trains one step and returns its real (non-padding) tokens.
 Step = Callable[[], int]
 
@@ -218,40 +224,94 @@ def configure(arguments: argparse.Namespace, shards: Path) -> Config:
     return configuration.build(tree, "benchmark")
 
 
+class Loop:
+    """One loop in a process of its own, which waits to be told how many steps to train. Ends with its `with` block."""
+
+    def __init__(self, name: str, arguments: argparse.Namespace, shards: Path) -> None:
+        self.name = name
+        here, there = multiprocessing.Pipe()
+        self._pipe: Connection = here
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(there, name, arguments, shards)
+        )
+        self._process.start()
+        there.close()
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.join()
+
+    def ask(self, steps: int) -> float:
+        """Real tokens per second over `steps` steps; of matrix products, operations per second, where it is 0."""
+        try:
+            self._pipe.send(steps)
+            return float(self._pipe.recv())
+        except (EOFError, BrokenPipeError):
+            raise SystemExit(f"the process of {self.name} has ended; its error is above") from None
+
+
+def serve(pipe: Connection, name: str, arguments: argparse.Namespace, shards: Path) -> None:
+    """The process of a `Loop`."""
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    config, manifest, device = configure(arguments, shards), Manifest.load(shards), find_device(arguments)
+    if name == OURS:
+        step = ours(config, manifest, device)
+    else:
+        step = plain_transformers(config, arguments.text, manifest, device, arguments.peer_samples)
+    with suppress(EOFError):
+        while True:
+            steps = pipe.recv()
+            mode = config.precision_mode("discriminator")
+            pipe.send(timed(step, steps, device) if steps else matrix_product_rate(device, DTYPES[mode]))
+    shutdown()
+
+
+def find_device(arguments: argparse.Namespace) -> torch.device:
+    return torch.device("cuda" if arguments.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Prepare both loops on the same text, then time them in turn."""
     train_tokenizer(arguments.text, arguments.vocab_size, folder / "tokenizer")
     build_shards(arguments.text, folder / "tokenizer", folder / "shards", BuildOptions())
-    config, manifest = configure(arguments, folder / "shards"), Manifest.load(folder / "shards")
-    cuda = arguments.device != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
-    torch.manual_seed(0)
-    loops = {
-        "electra-dist": ours(config, manifest, device),
-        "transformers": plain_transformers(config, arguments.text, manifest, device, arguments.peer_samples),
-    }
-    rate_of_products: list[float] = []
-    rates: dict[str, list[float]] = {name: [] for name in loops}
-    for number in range(arguments.rounds + 1):
-        for name, step in loops.items():
-            rate = timed(step, 2 if number == 0 else arguments.steps, device)
-            if number:  # the first round warms up
-                rates[name].append(rate)
-                print(f"round {number}/{arguments.rounds}  {name:<14}{rate:>12,.0f} tokens/s", file=sys.stderr)
-        rate_of_products.append(matrix_product_rate(device, DTYPES[config.precision_mode("discriminator")]))
-    needed = operations_a_token(config, manifest)
-    possible = statistics.median(rate_of_products) / needed
+    shards, rate_of_products = folder / "shards", list[float]()
+    rates: dict[str, list[float]] = {OURS: [], PEER: []}
+    with Loop(OURS, arguments, shards) as our_loop, Loop(PEER, arguments, shards) as peer_loop:
+        loops = (our_loop, peer_loop)
+        for loop in loops:
+            loop.ask(2)  # warms up
+        for number in range(1, arguments.rounds + 1):
+            for loop in loops:
+                rate = loop.ask(arguments.steps)
+                rates[loop.name].append(rate)
+                print(f"round {number}/{arguments.rounds}  {loop.name:<14}{rate:>12,.0f} tokens/s", file=sys.stderr)
+            rate_of_products.append(our_loop.ask(0))
+    return figures(arguments, shards, rates, statistics.median(rate_of_products))
+
+
+def figures(
+    arguments: argparse.Namespace, shards: Path, rates: dict[str, list[float]], rate_of_products: float
+) -> dict[str, Any]:
+    """What is printed and written of the rates of all rounds."""
+    device, threads = find_device(arguments), arguments.threads
+    needed = operations_a_token(configure(arguments, shards), Manifest.load(shards))
+    possible = rate_of_products / needed
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    ratios = [a / b for a, b in zip(rates["electra-dist"], rates["transformers"], strict=True)]
+    ratios = [a / b for a, b in zip(rates[OURS], rates[PEER], strict=True)]
+    cuda = device.type == "cuda"
     return {
-        "machine": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {arguments.threads} threads",
+        "machine": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {threads} threads",
         "torch": torch.__version__,
         "settings": {k: v for k, v in vars(arguments).items() if k not in ("text", "json")},
         "real_tokens_per_s": medians,
         "mfu": {name: rate / possible for name, rate in medians.items()},
-        "matrix_product_rate": statistics.median(rate_of_products),
+        "matrix_product_rate": rate_of_products,
         "operations_a_token": needed,
-        "ratio_of_products_alone": possible / medians["transformers"],
+        "ratio_of_products_alone": possible / medians[PEER],
         "rates": rates,
         "ratio": statistics.median(ratios),
         "ratios": ratios,
@@ -260,20 +320,18 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     arguments = parse()
-    torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(arguments, Path(folder))
-    shutdown()
-    print(f"{figures['machine']}, {arguments.preset}, {arguments.rows} x {arguments.row_length}, {arguments.precision}")
-    for name, rate in figures["real_tokens_per_s"].items():
-        print(f"{name:<16}{rate:>12,.0f} real tokens/s    utilisation {figures['mfu'][name]:.0%}")
-    low, high = min(figures["ratios"]), max(figures["ratios"])
+        found = measure(arguments, Path(folder))
+    print(f"{found['machine']}, {arguments.preset}, {arguments.rows} x {arguments.row_length}, {arguments.precision}")
+    for name, rate in found["real_tokens_per_s"].items():
+        print(f"{name:<16}{rate:>12,.0f} real tokens/s    utilisation {found['mfu'][name]:.0%}")
+    low, high = min(found["ratios"]), max(found["ratios"])
     print(
-        f"{'ratio':<16}{figures['ratio']:>12.2f} (rounds: {low:.2f} to {high:.2f}); of matrix products alone:"
-        f" {figures['ratio_of_products_alone']:.2f}"
+        f"{'ratio':<16}{found['ratio']:>12.2f} (rounds: {low:.2f} to {high:.2f}); of matrix products alone:"
+        f" {found['ratio_of_products_alone']:.2f}"
     )
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2, default=str) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Engine(Protocol):
 
     module: nn.Module
     optimizer: Any
+    enable_backward_allreduce: bool
 
     def __call__(self, *inputs: Any) -> Any: ...
     def backward(self, loss: Tensor) -> Tensor: ...
