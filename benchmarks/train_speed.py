@@ -7,9 +7,9 @@ is what a user of `transformers` would write: ElectraForMaskedLM and ElectraForP
 concatenated and cut into full rows as the library's own examples do, Gumbel sampling (at the masked positions; with
 `--peer-samples all` at every one, as where noise is drawn before the positions are chosen), one AdamW, joint clipping.
 Both have the same sizes, vocabulary, rows a step, row length, dropout, precision, and threads. Each has a process of
-its own, as a user would start it: ours tunes the memory allocator as `train` does, the peer leaves it as it is. Rounds of
-both alternate, because machines are noisy, and one waits while the other runs; the figure is the median of the ratios
-of neighbouring rounds.
+its own, as a user would start it: ours tunes the memory allocator as `train` does, the peer leaves it as it is. Rounds
+of both alternate, because machines are noisy, and one waits while the other runs; the figure is the median of the
+ratios of neighbouring rounds.
 
 Printed beside it: the utilisation of both, which is the same count of operations a token (docs/performance.md) over the
 rate of a large matrix product, measured in every round; and the ratio that a step of nothing but its matrix products

@@ -164,6 +164,29 @@ def test_low_precision_equals_plain_pytorch_within_its_rounding(tmp_path: Path) 
         assert update_error(tmp_path, name, plain) < (0.02 if name.startswith("bf16") else 0.004), name
 
 
+ALONE = {
+    "stage 0": ["zero.stage=0", "train.micro_rows=4"],
+    "bf16, stage 1": ["zero.stage=1", "precision.mode=bf16", "train.micro_rows=4"],
+}
+
+
+def train_alone(world: Any, out: str) -> None:
+    """The cases of `ALONE` on one rank, whose gradients nobody may copy to reduce them over itself."""
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    def unneeded(*_: Any, **__: Any) -> None:
+        raise AssertionError("the gradients of one rank were reduced")
+
+    DeepSpeedEngine.allreduce_bucket = unneeded
+    train_cases(world, ALONE, STEPS_LOW_PRECISION, out)
+
+
+def test_one_rank_reduces_nothing_and_equals_plain_pytorch(tmp_path: Path) -> None:
+    run_ranks(train_alone, 1, out=str(tmp_path), timeout=120)
+    for name, bound in zip(ALONE, (1e-5, 0.02), strict=True):
+        assert update_error(tmp_path, name, plain_after(STEPS_LOW_PRECISION, make_config(*ALONE[name]))) < bound, name
+
+
 def compiled_case(world: Any) -> list[float]:
     """Largest difference of the parameters with and without compiled layers, and the number of graph breaks."""
     from torch._dynamo.utils import counters
