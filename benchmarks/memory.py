@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-peer", action="store_true", help="ours only")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    arguments.micro_rows = None
+    arguments.micro_rows, arguments.processes = None, 1
     return arguments
 
 

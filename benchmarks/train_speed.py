@@ -7,9 +7,10 @@ is what a user of `transformers` would write: ElectraForMaskedLM and ElectraForP
 concatenated and cut into full rows as the library's own examples do, Gumbel sampling (at the masked positions; with
 `--peer-samples all` at every one, as where noise is drawn before the positions are chosen), one AdamW, joint clipping.
 Both have the same sizes, vocabulary, rows a step, row length, dropout, precision, and threads. Each has a process of
-its own, as a user would start it: ours tunes the memory allocator as `train` does, the peer leaves it as it is. Rounds
-of both alternate, because machines are noisy, and one waits while the other runs; the figure is the median of the
-ratios of neighbouring rounds.
+its own, as a user would start it: ours tunes the memory allocator as `train` does, the peer leaves it as it is; with
+`--processes N` ours is N ranks that share the threads, as `launch local` starts them. How many rows go through at once
+is each one's own choice. Rounds of both alternate, because machines are noisy, and one waits while the other runs; the
+figure is the median of the ratios of neighbouring rounds.
 
 Printed beside it: the utilisation of both, which is the same count of operations a token (docs/performance.md) over the
 rate of a large matrix product, measured in every round; and the ratio that a step of nothing but its matrix products
@@ -23,13 +24,15 @@ import json
 import multiprocessing
 import os
 import platform
+import socket
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +62,13 @@ OURS, PEER = "electra-dist", "transformers"
 Step = Callable[[], int]
 
 
-def ours(config: Config, manifest: Manifest, device: torch.device) -> Step:
-    """Our own step, loader included."""
-    world = detect({}, config.train.device, torch.cuda.device_count())
+def ours(config: Config, manifest: Manifest, device: torch.device, place: Mapping[str, str] | None = None) -> Step:
+    """Our own step, loader included, on the rank that torchrun's variables in `place` name; alone without them."""
+    world = detect(place or {}, config.train.device, torch.cuda.device_count())
     initialise(world)
     generator, discriminator = build_networks(config, manifest.vocab_size, device, config.train.seed)
     engines = build_engines(config, generator, discriminator, world)
-    loader = TrainLoader(config, manifest, 0, 1)
+    loader = TrainLoader(config, manifest, world.rank, world.world_size)
 
     def step() -> int:
         batch = next(loader)
@@ -188,7 +191,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer-samples", default="masked", choices=("masked", "all"))
     parser.add_argument("--row-length", type=int, default=128)
     parser.add_argument("--rows", type=int, default=16, help="rows of a step")
-    parser.add_argument("--micro-rows", type=int, help="default: all rows at once")
+    parser.add_argument("--micro-rows", type=int, help="of one forward of ours on one rank; default: all that it has")
+    parser.add_argument("--peer-micro-rows", type=int, help="of one forward of the peer; default: all rows of a step")
+    parser.add_argument("--processes", type=int, default=1, help="ranks of ours, which share the threads")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--dropout", type=float, default=0.1, help="of both loops; attention dropout included")
     parser.add_argument("--zero-stage", type=int, default=1)
@@ -201,9 +206,12 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def configure(arguments: argparse.Namespace, shards: Path) -> Config:
+def configure(arguments: argparse.Namespace, shards: Path, name: str = OURS) -> Config:
+    """The run of one of both loops."""
+    processes = arguments.processes if name == OURS else 1
+    micro_rows = arguments.micro_rows if name == OURS else arguments.peer_micro_rows
     tree = {
-        "data": {"shards": str(shards), "row_length": arguments.row_length, "streams": 1},
+        "data": {"shards": str(shards), "row_length": arguments.row_length, "streams": processes},
         "model": {
             "preset": arguments.preset,
             "max_positions": max(512, arguments.row_length),
@@ -213,7 +221,7 @@ def configure(arguments: argparse.Namespace, shards: Path) -> Config:
         "train": {
             "steps": 10**6,
             "global_rows": arguments.rows,
-            "micro_rows": arguments.micro_rows or arguments.rows,
+            "micro_rows": micro_rows or arguments.rows // processes,
             "device": arguments.device,
             "compile": arguments.compile or None,
         },
@@ -225,41 +233,57 @@ def configure(arguments: argparse.Namespace, shards: Path) -> Config:
 
 
 class Loop:
-    """One loop in a process of its own, which waits to be told how many steps to train. Ends with its `with` block."""
+    """One loop in processes of its own, which wait to be told how many steps to train. Ends with its `with` block."""
 
     def __init__(self, name: str, arguments: argparse.Namespace, shards: Path) -> None:
         self.name = name
-        here, there = multiprocessing.Pipe()
-        self._pipe: Connection = here
-        self._process = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(there, name, arguments, shards)
-        )
-        self._process.start()
-        there.close()
+        self._pipes: list[Connection] = []
+        self._processes: list[SpawnProcess] = []
+        count, port = arguments.processes if name == OURS else 1, free_port()
+        for rank in range(count):
+            place = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost"}
+            variables = {key: str(value) for key, value in (place | {"MASTER_PORT": port}).items()}
+            here, there = multiprocessing.Pipe()
+            work = (there, name, arguments, shards, variables if count > 1 else {})
+            process = multiprocessing.get_context("spawn").Process(target=serve, args=work)
+            process.start()
+            there.close()
+            self._pipes.append(here)
+            self._processes.append(process)
 
     def __enter__(self) -> Loop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pipe.close()
-        self._process.join()
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join()
 
     def ask(self, steps: int) -> float:
         """Real tokens per second over `steps` steps; of matrix products, operations per second, where it is 0."""
         try:
-            self._pipe.send(steps)
-            return float(self._pipe.recv())
+            for pipe in self._pipes:
+                pipe.send(steps)
+            return sum(float(pipe.recv()) for pipe in self._pipes)
         except (EOFError, BrokenPipeError):
-            raise SystemExit(f"the process of {self.name} has ended; its error is above") from None
+            raise SystemExit(f"a process of {self.name} has ended; its error is above") from None
 
 
-def serve(pipe: Connection, name: str, arguments: argparse.Namespace, shards: Path) -> None:
-    """The process of a `Loop`."""
-    torch.set_num_threads(arguments.threads)
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def serve(pipe: Connection, name: str, arguments: argparse.Namespace, shards: Path, place: Mapping[str, str]) -> None:
+    """A process of a `Loop`: its rates, of its own tokens."""
+    torch.set_num_threads(max(1, arguments.threads // int(place.get("WORLD_SIZE", 1))))
     torch.manual_seed(0)
-    config, manifest, device = configure(arguments, shards), Manifest.load(shards), find_device(arguments)
+    config, manifest, device = configure(arguments, shards, name), Manifest.load(shards), find_device(arguments)
     if name == OURS:
-        step = ours(config, manifest, device)
+        step = ours(config, manifest, device, place)
     else:
         step = plain_transformers(config, arguments.text, manifest, device, arguments.peer_samples)
     with suppress(EOFError):

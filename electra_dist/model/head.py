@@ -139,6 +139,7 @@ class _ChunkedHead(torch.autograd.Function):
         keys_m: Tensor,
         temperature: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """(negative log-likelihood (M,) fp32, whether the prediction is right (M,), sampled token (M,))."""
         rows = hidden_mh.shape[0]
         running = _Running.start(rows, hidden_mh.device)
         for start, stop in _chunks(rows, weight_vh.shape[0], hidden_mh.device):
@@ -152,6 +153,7 @@ class _ChunkedHead(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        """Gradients of hidden states, table and bias, each in the type of its tensor."""
         hidden_mh, weight_vh, bias_v, targets_m, lse_m = ctx.saved_tensors
         grad_nll_m = grads[0].float()
         grad_hidden_mh = torch.zeros_like(hidden_mh, dtype=torch.float32)
