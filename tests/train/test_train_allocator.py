@@ -13,7 +13,8 @@ import resource, torch
 from electra_dist.train.allocator import tune_allocator
 
 tune_allocator(torch.device("cpu"))
-torch.ones({TENSOR_BYTES // 4})
+for _ in range({TIMES}):  # the heap grows until a freed block is found again
+    torch.ones({TENSOR_BYTES // 4})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range({TIMES}):
     torch.ones({TENSOR_BYTES // 4})
@@ -28,7 +29,7 @@ def page_faults(**variables: str) -> int:
 
 
 def test_freed_memory_is_used_again() -> None:
-    assert page_faults() < 3 * TENSOR_BYTES // PAGE
+    assert page_faults() < TENSOR_BYTES // PAGE
 
 
 def test_what_the_environment_says_about_memory_stands() -> None:
