@@ -57,9 +57,9 @@ def test_zero_stages_are_measured_and_send_what_the_plan_says(repo_root: Path, t
     cases = read(file)["cases"]
     offloaded = [f"{stage}, optimizer offloaded" for stage in (1, 2, 3)]
     assert list(cases) == ["0", "1", "2", "3", *offloaded, "3, parameters offloaded too"]
-    for case in ("0", "1", "2", *offloaded[:2]):  # stage 3 gathers less than planned: small parameters stay whole
-        assert cases[case]["sent_bytes"] == pytest.approx(cases[case]["predicted_sent_bytes"], rel=0.02)
-    for figures in cases.values():  # gloo may or may not have let go of what it sent last
+    for figures in cases.values():
+        assert figures["sent_bytes"] == pytest.approx(figures["predicted_sent_bytes"], rel=0.02)
+        # gloo may or may not have let go of what it sent last
         assert figures["peak_bytes"] == pytest.approx(figures["predicted_peak_bytes"], rel=0.2)
 
 
@@ -71,9 +71,8 @@ def test_hierarchical_partitioning_sends_what_the_plan_says(repo_root: Path, tmp
     run(repo_root, sys.executable, "benchmarks/zero_stages.py", *words, "--json", str(file))
     plain, hpz = read(file)["cases"].values()
     assert plain["group_bytes"] == 0
-    # Less than planned: small parameters stay whole (test_train_hpz counts exactly, without any).
-    for name in ("group_bytes", "sent_bytes"):
-        assert 0.6 * hpz[f"predicted_{name}"] < hpz[name] <= hpz[f"predicted_{name}"]
+    for name in ("group_bytes", "sent_bytes"):  # up to the padding of parameters that four ranks do not share evenly
+        assert hpz[name] == pytest.approx(hpz[f"predicted_{name}"], rel=1e-4)
     assert hpz["sent_bytes"] - hpz["group_bytes"] < plain["sent_bytes"]
 
 
