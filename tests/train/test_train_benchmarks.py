@@ -77,6 +77,21 @@ def test_hierarchical_partitioning_sends_what_the_plan_says(repo_root: Path, tmp
 
 
 @pytest.mark.full
+def test_both_loops_are_timed_in_turn(repo_root: Path, tmp_path: Path, shared_data: Path) -> None:
+    file = tmp_path / "speed.json"
+    words = ("--text", str(shared_data / "wikitext2-valid.txt"), "--preset", "tiny", "--vocab-size", "1000")
+    words += ("--row-length", "32", "--rows", "8", "--processes", "2", "--micro-rows", "2", "--peer-micro-rows", "4")
+    words += ("--device", "cpu", "--threads", "2", "--steps", "1", "--rounds", "3")
+    run(repo_root, sys.executable, "benchmarks/train_speed.py", *words, "--json", str(file))
+    figures = read(file)
+    ours, peer = figures["rates"]["electra-dist"], figures["rates"]["transformers"]
+    assert len(ours) == len(peer) == 3
+    assert figures["ratios"] == pytest.approx([a / b for a, b in zip(ours, peer, strict=True)])
+    assert min(*ours, *peer) > 0
+    assert figures["mfu"]["electra-dist"] > 0
+
+
+@pytest.mark.full
 def test_memory_is_measured_against_transformers(repo_root: Path, tmp_path: Path, shared_data: Path) -> None:
     text, file = tmp_path / "text.txt", tmp_path / "memory.json"
     text.write_text((shared_data / "wikitext2-valid.txt").read_text()[:400_000])
