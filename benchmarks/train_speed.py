@@ -2,15 +2,15 @@
 
     python benchmarks/train_speed.py --text corpus --preset small --json speed.json
 
-Ours is the whole path of `electra-dist train` on one process: shards, packing, masks, the two engines, AdamW. The peer
-is what a user of `transformers` would write: ElectraForMaskedLM and ElectraForPreTraining with shared embeddings, texts
-concatenated and cut into full rows as the library's own examples do, Gumbel sampling (at the masked positions; with
-`--peer-samples all` at every one, as where noise is drawn before the positions are chosen), one AdamW, joint clipping.
-Both have the same sizes, vocabulary, rows a step, row length, dropout, precision, and threads. Each has a process of
-its own, as a user would start it: ours tunes the memory allocator as `train` does, the peer leaves it as it is; with
-`--processes N` ours is N ranks that share the threads, as `launch local` starts them. How many rows go through at once
-is each one's own choice. Rounds of both alternate, because machines are noisy, and one waits while the other runs; the
-figure is the median of the ratios of neighbouring rounds.
+Ours is the whole path of `electra-dist train`: shards, packing, masks, the two engines, AdamW. The peer is what a user
+of `transformers` would write: ElectraForMaskedLM and ElectraForPreTraining with shared embeddings, texts concatenated
+and cut into full rows as the library's own examples do, Gumbel sampling (at the masked positions; with `--peer-samples
+all` at every one, as where noise is drawn before the positions are chosen), one AdamW, joint clipping. Both have the
+same sizes, vocabulary, rows a step, row length, dropout, precision, and threads. Each has a process of its own, as a
+user would start it: ours tunes the memory allocator as `train` does, the peer leaves it as it is; with `--processes N`
+ours is N ranks that share the threads, as `launch local` starts them. How many rows go through at once is each one's
+own choice. Rounds of both alternate, because machines are noisy, and one waits while the other runs; the figure is the
+median of the ratios of neighbouring rounds.
 
 Printed beside it: the utilisation of both, which is the same count of operations a token (docs/performance.md) over the
 rate of a large matrix product, measured in every round; and the ratio that a step of nothing but its matrix products
@@ -286,11 +286,11 @@ def serve(pipe: Connection, name: str, arguments: argparse.Namespace, shards: Pa
         step = ours(config, manifest, device, place)
     else:
         step = plain_transformers(config, arguments.text, manifest, device, arguments.peer_samples)
+    dtype = DTYPES[config.precision_mode("discriminator")]
     with suppress(EOFError):
         while True:
             steps = pipe.recv()
-            mode = config.precision_mode("discriminator")
-            pipe.send(timed(step, steps, device) if steps else matrix_product_rate(device, DTYPES[mode]))
+            pipe.send(timed(step, steps, device) if steps else matrix_product_rate(device, dtype))
     shutdown()
 
 
