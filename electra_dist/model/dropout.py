@@ -1,12 +1,14 @@
 """What is cheap on a CPU: dropout masks, and computing elementwise results again instead of keeping them.
 
 PyTorch draws one Bernoulli number an element on a CPU, which costs as much as a quarter of a small model's matrix
-products; compiled code draws them one by one as well. Here 64 random bits are four 16-bit numbers, about seven times as
-fast. The keep probability is therefore a multiple of 2**-16; the output is scaled by the probability that was used, so
-its expectation is exact. On a GPU, PyTorch's own dropout is used, which the compiler fuses into its neighbours.
+products; compiled code draws them one by one as well. Here a mask is a pure function of a seed, which is drawn from
+PyTorch's default generator: so compiled code may neither merge two calls nor draw anew where a layer is recomputed.
 
-A mask is a pure function of a seed, which is drawn from PyTorch's default generator: so compiled code may neither merge
-two calls nor draw anew where a layer is recomputed.
+    not compiled  64 bits of a fast generator are four 16-bit numbers, compared with the keep probability
+    compiled      a hash of the seed and the element's index, inside the kernel that reads the mask: never in memory
+
+The keep probability is a multiple of 2**-16; the output is scaled by the probability that was used, so its expectation
+is exact. On a GPU, PyTorch's own dropout is used, which the compiler fuses into its neighbours.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from electra_dist.model.sampling import MIX_1, MIX_2
 
 _LEVELS = 2**16
 _NUMBERS_A_WORD = 4  # 16-bit ones in one of 64 bits
@@ -35,8 +39,9 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
 
 def drawn_mask(like: Tensor, probability: float) -> Tensor:
     """A new mask of the shape of `like` (CPU): bool, false with `probability`."""
-    mask: Tensor = keep_mask(like, torch.randint(_SEEDS, ()), _kept_levels(probability))
-    return mask
+    seed = torch.randint(_SEEDS, ())
+    kept = _kept_levels(probability)
+    return hashed_mask(like, seed, kept) if torch.compiler.is_compiling() else generated_mask(like, seed, kept)
 
 
 def mask_scale(probability: float) -> float:
@@ -61,16 +66,21 @@ def _kept_levels(probability: float) -> int:
     return max(round((1.0 - probability) * _LEVELS), 1)
 
 
-@torch.library.custom_op(
-    "electra_dist::keep_mask", mutates_args=()
-)  # opaque to the compiler, which would draw bit by bit
-def keep_mask(like: Tensor, seed: Tensor, kept: int) -> Tensor:
+def generated_mask(like: Tensor, seed: Tensor, kept: int) -> Tensor:
     """Bool tensor of the shape of `like`, on the CPU; each element is true with probability `kept` / 2**16."""
     words = np.random.SFC64(int(seed)).random_raw(-(-like.numel() // _NUMBERS_A_WORD))
     numbers = torch.from_numpy(words.view(np.int16))[: like.numel()].view(like.shape)
     return numbers < kept - _LEVELS // 2
 
 
-@keep_mask.register_fake
-def _(like: Tensor, seed: Tensor, kept: int) -> Tensor:
-    return torch.empty(like.shape, dtype=torch.bool, device=like.device)
+def hashed_mask(like: Tensor, seed: Tensor, kept: int) -> Tensor:
+    """The same by elementwise operations on 32-bit integers, which the compiler makes part of its vectorised kernels.
+
+    The index, in a sequence of which the seed gives step and start, goes through the rounds of the mixer that matter to
+    the highest bits (`sampling.MIX_1`), and those are compared. Indices wrap around at 2**32.
+    """
+    step, start = ((seed >> 32) | 1).int(), (seed & 0xFFFFFFFF).int()  # an odd step: no two indices meet
+    x = torch.arange(like.numel(), dtype=torch.int32).view(like.shape) * step + start
+    x = (x ^ ((x >> 16) & 0xFFFF)) * MIX_1  # the masks undo the sign that a shift to the right repeats
+    x = (x ^ ((x >> 15) & 0x1FFFF)) * MIX_2
+    return x < kept * 2**16 - 2**31

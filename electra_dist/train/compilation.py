@@ -7,8 +7,9 @@ does not start.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +25,8 @@ from electra_dist.model.generator import Generator
 from electra_dist.model.networks import DTYPES
 from electra_dist.train.distributed import World, together
 
+#: A dropout seed is drawn once a mask, by PyTorch; the compiler would draw it again at every element that reads it.
+_CPU_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True}
 _LONGEST_CAUSE = 300
 _POSITIONS = 16
 
@@ -37,7 +40,8 @@ def compile_layers(module: nn.Module) -> None:
     """Compile the forward of every layer; nothing happens before its first call."""
     for layer in module.modules():
         if isinstance(layer, Layer):
-            layer.forward = torch.compile(layer.forward, fullgraph=True)  # type: ignore[method-assign]
+            options = _CPU_OPTIONS if layer.query_key_value.weight.device.type == "cpu" else None
+            layer.forward = torch.compile(layer.forward, fullgraph=True, options=options)  # type: ignore[method-assign]
 
 
 def check_compilation(config: Config, generator: Generator, discriminator: Discriminator, world: World) -> None:
