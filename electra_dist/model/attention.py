@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from electra_dist.errors import UserError
 from electra_dist.model import kernels
-from electra_dist.model.dropout import drawn_mask, mask_scale, recomputed
+from electra_dist.model.dropout import draw, drawn_mask, mask_scale, recomputed
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +76,11 @@ def _with_dropout(q_bald: Tensor, k_bald: Tensor, v_bald: Tensor, layout: Layout
     weights_ball = torch.where(layout.mask, scores_ball, float("-inf")).softmax(dim=-1)
     scale = mask_scale(probability)
 
-    def attended(weights_ball: Tensor, kept_ball: Tensor, v_bald: Tensor) -> Tensor:
+    def attended(weights_ball: Tensor, drawn: Tensor, v_bald: Tensor) -> Tensor:
+        kept_ball = drawn_mask(weights_ball, drawn, probability)
         return (weights_ball * kept_ball * scale).to(v_bald.dtype) @ v_bald
 
-    return recomputed(attended, weights_ball, drawn_mask(weights_ball, probability), v_bald.contiguous())
+    return recomputed(attended, weights_ball, draw(weights_ball, probability), v_bald.contiguous())
 
 
 def _varlen(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, probability: float) -> Tensor:

@@ -14,6 +14,7 @@ is exact. On a GPU, PyTorch's own dropout is used, which the compiler fuses into
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,14 +35,22 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, probability)
-    return x * drawn_mask(x, probability) * mask_scale(probability)
+    return recomputed(_dropped, x, draw(x, probability), probability)
 
 
-def drawn_mask(like: Tensor, probability: float) -> Tensor:
-    """A new mask of the shape of `like` (CPU): bool, false with `probability`."""
+def _dropped(x: Tensor, drawn: Tensor, probability: float) -> Tensor:
+    return x * drawn_mask(x, drawn, probability) * mask_scale(probability)
+
+
+def draw(like: Tensor, probability: float) -> Tensor:
+    """What a new mask of the shape of `like` is made of: where the code is compiled its seed, elsewhere itself."""
     seed = torch.randint(_SEEDS, ())
-    kept = _kept_levels(probability)
-    return hashed_mask(like, seed, kept) if torch.compiler.is_compiling() else generated_mask(like, seed, kept)
+    return seed if torch.compiler.is_compiling() else generated_mask(like, seed, _kept_levels(probability))
+
+
+def drawn_mask(like: Tensor, drawn: Tensor, probability: float) -> Tensor:
+    """The mask of the shape of `like` (CPU) from `draw`: bool, false with `probability`."""
+    return hashed_mask(like, drawn, _kept_levels(probability)) if torch.compiler.is_compiling() else drawn
 
 
 def mask_scale(probability: float) -> float:
@@ -49,11 +58,11 @@ def mask_scale(probability: float) -> float:
     return _LEVELS / _kept_levels(probability)
 
 
-def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """`function(*inputs)`, an elementwise result that ends in a matrix product, which alone reads it.
+def recomputed(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """`function(*inputs)`, an elementwise result, or a matrix product that alone reads one.
 
-    On a CPU the elementwise result is not kept for the backward but computed again (and the product is not: recomputing
-    ends at the last saved tensor, its input). On a GPU the compiler decides what to keep.
+    On a CPU the elementwise result is not kept for the backward but computed again where the backward needs it (and the
+    product is not: recomputing ends at the last saved tensor, its input). On a GPU the compiler decides what to keep.
     """
     if inputs[0].device.type != "cpu":
         return function(*inputs)
