@@ -107,7 +107,7 @@ def ours_or_pytorch(backend: str, inputs: Inputs) -> Peer:
         raise UserError(f"cannot run here: {reason}")
     attend = attention.BACKENDS[backend]
     return Peer(
-        lambda i: attention.build_layout(i.documents, i.cu_seqlens, backend),
+        lambda i: attention.build_layout(i.documents, i.cu_seqlens, backend, q.dtype),
         lambda i, layout: attend(i.q, i.k, i.v, layout, 0.0),
     )
 

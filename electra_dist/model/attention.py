@@ -33,7 +33,7 @@ class Layout(NamedTuple):
 
     documents   (B, L)       number of each token's document in its row, -1 on padding (a document of its own)
     cu_seqlens  (N + 1,)     int32 cumulative document lengths over the T flattened tokens
-    mask        (B, 1, L, L) sdpa: True where two tokens are of the same document; otherwise None
+    mask        (B, 1, L, L) sdpa: what is added to the scores, 0 inside a document and -inf elsewhere; otherwise None
     bounds      2 x (T,)     triton: first token that each token attends to, and the one after the last; otherwise None
     """
 
@@ -43,11 +43,15 @@ class Layout(NamedTuple):
     bounds: tuple[Tensor, Tensor] | None = None
 
 
-def build_layout(documents_bl: Tensor, cu_seqlens: Tensor, backend: str) -> Layout:
-    """The layout that `backend` needs. Padding attends to padding, so that no row of the softmax is empty."""
+def build_layout(documents_bl: Tensor, cu_seqlens: Tensor, backend: str, dtype: torch.dtype) -> Layout:
+    """The layout that `backend` needs for queries of `dtype`. Padding attends to padding: no row of the softmax is empty.
+
+    The mask is additive because PyTorch would make it so anew in each layer.
+    """
     if backend == "sdpa":
-        same = documents_bl[:, None, :, None] == documents_bl[:, None, None, :]
-        return Layout(documents_bl, cu_seqlens, mask=same)
+        other = documents_bl[:, None, :, None] != documents_bl[:, None, None, :]
+        mask = torch.zeros(other.shape, dtype=dtype, device=other.device).masked_fill_(other, float("-inf"))
+        return Layout(documents_bl, cu_seqlens, mask=mask)
     if backend == "triton":
         from electra_dist.model.kernels.flash_attention import document_bounds
 
@@ -73,7 +77,7 @@ def _with_dropout(q_bald: Tensor, k_bald: Tensor, v_bald: Tensor, layout: Layout
     """What PyTorch's attention with dropout does on a CPU (the formula, softmax in fp32), with cheaper masks."""
     assert layout.mask is not None
     scores_ball = (q_bald @ k_bald.transpose(-1, -2)).float() * q_bald.shape[-1] ** -0.5
-    weights_ball = torch.where(layout.mask, scores_ball, float("-inf")).softmax(dim=-1)
+    weights_ball = (scores_ball + layout.mask).softmax(dim=-1)
     scale = mask_scale(probability)
 
     def attended(weights_ball: Tensor, drawn: Tensor, v_bald: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class Encoder(nn.Module):
 
     def forward(self, embeddings_ble: Tensor, documents_bl: Tensor, cu_seqlens: Tensor) -> Tensor:
         """Hidden states of the last layer, (B, L, H)."""
-        layout = build_layout(documents_bl, cu_seqlens, self.backend)
+        layout = build_layout(documents_bl, cu_seqlens, self.backend, embeddings_ble.dtype)
         hidden = dropout(embeddings_ble, self.dropout, self.training)
         if self.project is not None:
             hidden = self.project(hidden)

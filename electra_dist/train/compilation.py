@@ -116,7 +116,7 @@ def _train_layer(config: Config, layer: Layer, backend: str) -> None:
     hidden = torch.zeros(rows, length, weight.shape[1], dtype=weight.dtype, device=device, requires_grad=True)
     documents = torch.zeros(rows, length, dtype=torch.int32, device=device)
     ends = torch.arange(rows * (documents_per_row(config) + 1) + 1, dtype=torch.int32, device=device) * length
-    layout = build_layout(documents, ends.clamp(max=rows * length), backend)
+    layout = build_layout(documents, ends.clamp(max=rows * length), backend, weight.dtype)
     # Dropout draws: a run with this check and a run without it are the same run.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         layer(hidden, layout).float().sum().backward()

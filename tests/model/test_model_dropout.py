@@ -75,11 +75,11 @@ def test_sdpa_with_dropout_is_the_formula_on_the_weights_that_were_kept() -> Non
     q, k = (torch.randn(b, length, heads, size) for _ in range(2))
     v = torch.eye(length).expand(b, heads, length, length).transpose(1, 2)  # the output shows the weights themselves
     documents = torch.tensor([[0] * 5 + [1] * 7, [0] * 12])
-    layout = build_layout(documents, torch.tensor([0, 5, 12, 24], dtype=torch.int32), "sdpa")
+    layout = build_layout(documents, torch.tensor([0, 5, 12, 24], dtype=torch.int32), "sdpa", torch.float32)
     out = BACKENDS["sdpa"](q, k, v, layout, 0.25).transpose(1, 2)
     plain = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), layout.mask)
     kept = out != 0
     torch.testing.assert_close(out, torch.where(kept, plain / 0.75, 0.0), rtol=1e-4, atol=1e-6)
-    inside = layout.mask.expand_as(kept)
+    inside = (layout.mask == 0).expand_as(kept)
     assert 0.55 < kept[inside].float().mean().item() < 0.95
     assert not kept[~inside].any()

@@ -47,7 +47,7 @@ def random_qkv(batch: Any, heads: int = 2, size: int = 16) -> list[Tensor]:
 
 def test_sdpa_equals_attention_one_document_at_a_time_with_gradients(packed: Any) -> None:
     qkv = random_qkv(packed)
-    layout = build_layout(packed.documents, packed.cu_seqlens, "sdpa")
+    layout = build_layout(packed.documents, packed.cu_seqlens, "sdpa", torch.float32)
     out = BACKENDS["sdpa"](*qkv, layout, 0.0)
     expected = attention_by_document(*qkv, packed.documents)
     torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-5)
@@ -94,10 +94,10 @@ def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
     else:
         module = pytest.importorskip("electra_dist.model.kernels.flash_attention")
         monkeypatch.setattr(module, "flash_attention", flash_attention)
-    layout = build_layout(packed.documents, packed.cu_seqlens, backend)
+    layout = build_layout(packed.documents, packed.cu_seqlens, backend, torch.float32)
     qkv = random_qkv(packed)
     out = BACKENDS[backend](*qkv, layout, 0.0)
-    expected = BACKENDS["sdpa"](*qkv, build_layout(packed.documents, packed.cu_seqlens, "sdpa"), 0.0)
+    expected = BACKENDS["sdpa"](*qkv, build_layout(packed.documents, packed.cu_seqlens, "sdpa", torch.float32), 0.0)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -106,7 +106,7 @@ def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_varlen_on_the_gpu_equals_attention_one_document_at_a_time(packed: Any, dtype: torch.dtype) -> None:
     qkv = [x.detach().to("cuda", dtype).requires_grad_() for x in random_qkv(packed, size=64)]
-    layout = build_layout(packed.documents.cuda(), packed.cu_seqlens.cuda(), "varlen")
+    layout = build_layout(packed.documents.cuda(), packed.cu_seqlens.cuda(), "varlen", dtype)
     out = BACKENDS["varlen"](*qkv, layout, 0.0)
     expected = attention_by_document(*(x.cpu() for x in qkv), packed.documents)
     torch.testing.assert_close(out.cpu().double(), expected, rtol=2e-2, atol=2e-2)
@@ -236,7 +236,7 @@ def test_a_layer_compiles_as_one_graph_once(make_config: Any, perturb: Any, pack
 
 
 def test_only_sdpa_holds_a_quadratic_mask(packed: Any) -> None:
-    layouts = {name: build_layout(packed.documents, packed.cu_seqlens, name) for name in ("varlen", "sdpa")}
+    layouts = {name: build_layout(packed.documents, packed.cu_seqlens, name, torch.float32) for name in ("varlen", "sdpa")}
     assert layouts["varlen"] == Layout(packed.documents, packed.cu_seqlens)
     assert layouts["sdpa"].mask is not None
     assert layouts["sdpa"].mask.shape == (3, 1, 32, 32)
