@@ -44,9 +44,10 @@ class Layout(NamedTuple):
 
 
 def build_layout(documents_bl: Tensor, cu_seqlens: Tensor, backend: str, dtype: torch.dtype) -> Layout:
-    """The layout that `backend` needs for queries of `dtype`. Padding attends to padding: no row of the softmax is empty.
+    """The layout that `backend` needs for queries of `dtype`.
 
-    The mask is additive because PyTorch would make it so anew in each layer.
+    Padding attends to padding, so that no row of the softmax is empty. The mask is additive because PyTorch would make
+    it so anew in each layer.
     """
     if backend == "sdpa":
         other = documents_bl[:, None, :, None] != documents_bl[:, None, None, :]

@@ -27,6 +27,8 @@ from electra_dist.model.sampling import MIX_1, MIX_2
 _LEVELS = 2**16
 _NUMBERS_A_WORD = 4  # 16-bit ones in one of 64 bits
 _SEEDS = 2**62
+#: Of the golden ratio, in 32 and 64 bits, as signed numbers: neighbours come to lie far apart.
+_STRIDE, _SPREAD = 0x9E3779B9 - 2**32, 0x9E3779B97F4A7C15 - 2**64
 
 
 def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
@@ -35,7 +37,10 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, probability)
-    return recomputed(_dropped, x, draw(x, probability), probability)
+    drawn = draw(x, probability)
+    if torch.compiler.is_compiling():
+        return recomputed(_dropped, x, drawn, probability)  # or the compiler might keep the mask
+    return _dropped(x, drawn, probability)
 
 
 def _dropped(x: Tensor, drawn: Tensor, probability: float) -> Tensor:
@@ -79,17 +84,19 @@ def generated_mask(like: Tensor, seed: Tensor, kept: int) -> Tensor:
     """Bool tensor of the shape of `like`, on the CPU; each element is true with probability `kept` / 2**16."""
     words = np.random.SFC64(int(seed)).random_raw(-(-like.numel() // _NUMBERS_A_WORD))
     numbers = torch.from_numpy(words.view(np.int16))[: like.numel()].view(like.shape)
-    return numbers < kept - _LEVELS // 2
+    return numbers <= kept - 1 - _LEVELS // 2  # not `<`: where all are kept, the number would not be of 16 bits
 
 
 def hashed_mask(like: Tensor, seed: Tensor, kept: int) -> Tensor:
     """The same by elementwise operations on 32-bit integers, which the compiler makes part of its vectorised kernels.
 
-    The index, in a sequence of which the seed gives step and start, goes through the rounds of the mixer that matter to
-    the highest bits (`sampling.MIX_1`), and those are compared. Indices wrap around at 2**32.
+    The index goes through multiplications and shifts, as in `sampling.hash_bits`, with half of the seed before each of
+    the last two rounds; the highest bits of the result are compared. Indices wrap around at 2**32.
     """
-    step, start = ((seed >> 32) | 1).int(), (seed & 0xFFFFFFFF).int()  # an odd step: no two indices meet
-    x = torch.arange(like.numel(), dtype=torch.int32).view(like.shape) * step + start
-    x = (x ^ ((x >> 16) & 0xFFFF)) * MIX_1  # the masks undo the sign that a shift to the right repeats
-    x = (x ^ ((x >> 15) & 0x1FFFF)) * MIX_2
-    return x < kept * 2**16 - 2**31
+    seed = seed * _SPREAD
+    seed = seed ^ (seed >> 32)
+    low, high = (seed & 0xFFFFFFFF).int(), (seed >> 32).int()
+    x = (torch.arange(like.numel(), dtype=torch.int32).view(like.shape) ^ low) * _STRIDE
+    x = (x ^ ((x >> 16) & 0xFFFF)) * MIX_1  # `&` undoes the sign that a shift to the right repeats
+    x = (x ^ ((x >> 15) & 0x1FFFF) ^ high) * MIX_2
+    return x <= kept * 2**16 - 1 - 2**31

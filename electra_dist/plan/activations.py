@@ -1,8 +1,8 @@
 """What one micro-batch keeps between forward and backward: every tensor that autograd saves, by name.
 
 Comes in: sizes, and what the machine runs (`Surroundings`). Goes out: lists of (name, bytes) for the generator, the
-discriminator and what passes between them, and the temporaries of the backward of one layer. Counted for eager
-execution, operation by operation; a compiled layer keeps no more.
+discriminator and what passes between them, and the temporaries of the backward of one layer. Counted operation by
+operation, as without compilation; layers compiled for a CPU, which keep less, are told apart where they have dropout.
 
 Letters: B rows, L row length, T = B x L tokens, M masked slots, H hidden, F feed-forward, E embedding, A heads,
 V vocabulary.
@@ -37,15 +37,22 @@ class Surroundings:
 
     device     where the tensors lie
     attention  the backend: sdpa, varlen or triton
+    compiled   whether the layers are compiled
     """
 
     device: Literal["cpu", "cuda"]
     attention: Literal["sdpa", "varlen", "triton"]
+    compiled: bool = False
 
     @property
     def recomputes(self) -> bool:
         """Whether elementwise results in front of a product are computed again (`model.dropout.recomputed`)."""
         return self.device == "cpu"
+
+    @property
+    def hashes_masks(self) -> bool:
+        """Whether dropout keeps a seed, of which the backward makes the mask again (`model.dropout.hashed_mask`)."""
+        return self.device == "cpu" and self.compiled
 
 
 def total(saved: Iterable[Saved]) -> float:
@@ -84,7 +91,7 @@ def layer_saved(config: Config, network: Network, around: Surroundings) -> list[
         Saved("feed-forward out + residual, read by LayerNorm", hidden),
         Saved("LayerNorm after feed-forward", hidden + statistics),
     ]
-    if model.dropout:
+    if model.dropout and not around.hashes_masks:
         saved += [Saved("dropout masks", 2 * hidden / b * BOOL)]
     return saved
 
@@ -99,20 +106,23 @@ def attention_saved(config: Config, network: Network, around: Surroundings) -> l
         # head it reads query and key where they are. The softmax is fp32.
         copies = 4 if sizes.heads > 1 else 5
         weights = size.rows * sizes.heads * size.length**2
+        if around.hashes_masks:
+            return [
+                Saved("query, key, value and attended values", 4 * hidden),
+                Saved("scores", weights * b),
+                Saved("their maximum and sum", 2 * size.tokens * sizes.heads * FP32),
+            ]
         return [
             Saved("query, key, value and attended values", copies * hidden),
             Saved("softmax", weights * FP32),
             Saved("attention dropout mask", weights * BOOL),
             Saved("softmax after dropout", 0.0 if around.recomputes else weights * b),
         ]
-    saved = [
+    return [
         Saved("query, key and value", 3 * hidden),
         Saved("attended values", hidden),
         Saved("log-sum-exp", size.tokens * sizes.heads * FP32),
     ]
-    if around.attention == "sdpa":
-        saved.append(Saved("additive block mask", size.rows * size.length**2 * b))
-    return saved
 
 
 def encoder_saved(config: Config, network: Network, around: Surroundings) -> list[Saved]:
@@ -124,8 +134,8 @@ def encoder_saved(config: Config, network: Network, around: Surroundings) -> lis
         saved.append(Saved("embedding dropout and its mask", size.tokens * embedding * (b + BOOL)))
     if embedding != sizes.hidden_size:
         saved.append(Saved("embedding projection", size.tokens * sizes.hidden_size * b))
-    if around.attention == "sdpa":
-        saved.append(Saved("block mask", size.rows * size.length**2 * BOOL))
+    if around.attention == "sdpa" and not config.model.attention_dropout:  # the formula adds it and lets it go
+        saved.append(Saved("additive block mask", size.rows * size.length**2 * b))
     layer = total(layer_saved(config, network, around))
     if config.train.activation_checkpointing:
         layer = size.tokens * sizes.hidden_size * b  # its output alone, the input of the next
@@ -171,7 +181,8 @@ def backward_temporaries(config: Config, network: Network, around: Surroundings)
     b = BYTES[config.precision_mode(network)]
     hidden, ffn = size.tokens * sizes.hidden_size * b, size.tokens * sizes.ffn_size * b
     head = 2 * hidden if network == "discriminator" else 0.0
-    dropped = hidden - hidden / b * BOOL if config.model.dropout else 0.0  # its gradient instead of the saved mask
+    mask = 0.0 if around.hashes_masks else hidden / b * BOOL
+    dropped = hidden - mask if config.model.dropout else 0.0  # its gradient instead of the saved mask
     again = total(layer_saved(config, network, around)) if config.train.activation_checkpointing else 0.0
     rise = again + ffn * (2 if around.recomputes else 1) + hidden + dropped - 2 * hidden
     return max(rise - head, hidden)

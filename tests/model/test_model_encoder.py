@@ -236,7 +236,9 @@ def test_a_layer_compiles_as_one_graph_once(make_config: Any, perturb: Any, pack
 
 
 def test_only_sdpa_holds_a_quadratic_mask(packed: Any) -> None:
-    layouts = {name: build_layout(packed.documents, packed.cu_seqlens, name, torch.float32) for name in ("varlen", "sdpa")}
+    layouts = {
+        name: build_layout(packed.documents, packed.cu_seqlens, name, torch.float32) for name in ("varlen", "sdpa")
+    }
     assert layouts["varlen"] == Layout(packed.documents, packed.cu_seqlens)
     assert layouts["sdpa"].mask is not None
     assert layouts["sdpa"].mask.shape == (3, 1, 32, 32)
