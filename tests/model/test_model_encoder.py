@@ -15,6 +15,7 @@ from electra_dist.errors import UserError
 from electra_dist.model.attention import BACKENDS, Layout, build_layout, choose_backend
 from electra_dist.model.encoder import Encoder
 from electra_dist.model.inputs import rows_of_documents, to_device
+from electra_dist.train.compilation import compile_layers
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -191,9 +192,13 @@ def test_a_change_in_one_document_changes_no_other(make_config: Any, perturb: An
     assert torch.equal(before[1:], after[1:])
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_activation_checkpointing_changes_nothing(make_config: Any, perturb: Any, packed: Any, dropout: float) -> None:
+@pytest.mark.parametrize(("dropout", "compiled"), [(0.0, False), (0.2, False), (0.2, True)])
+def test_activation_checkpointing_changes_nothing(
+    make_config: Any, perturb: Any, packed: Any, dropout: float, compiled: bool
+) -> None:
     encoder = small_encoder(make_config, perturb, dropout=dropout, attention_dropout=dropout)
+    if compiled:
+        compile_layers(encoder)
     results = []
     for checkpointing in (False, True):
         encoder.activation_checkpointing = checkpointing
