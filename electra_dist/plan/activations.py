@@ -134,7 +134,8 @@ def encoder_saved(config: Config, network: Network, around: Surroundings) -> lis
         saved.append(Saved("embedding dropout and its mask", size.tokens * embedding * (b + BOOL)))
     if embedding != sizes.hidden_size:
         saved.append(Saved("embedding projection", size.tokens * sizes.hidden_size * b))
-    if around.attention == "sdpa" and not config.model.attention_dropout:  # the formula adds it and lets it go
+    formula = around.device == "cpu" and config.model.attention_dropout  # adds the mask and lets it go
+    if around.attention == "sdpa" and not formula:
         saved.append(Saved("additive block mask", size.rows * size.length**2 * b))
     layer = total(layer_saved(config, network, around))
     if config.train.activation_checkpointing:
