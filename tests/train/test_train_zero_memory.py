@@ -15,8 +15,6 @@ VOCABULARY = 1000
 #: The largest network's gradients once in fp32: what gloo may or may not still hold of the last reduction.
 HELD_BY_GLOO = 4 * 611_457
 
-ATTEMPTS = 3
-
 OFFLOAD = "zero.offload_optimizer=true"
 CASES = {
     "stage 0": ["zero.stage=0"],
@@ -51,7 +49,7 @@ def make(overrides: list[str]) -> Config:
 
 
 def peaks(world: Any, cases: dict[str, list[str]]) -> dict[str, int]:
-    """Measured peak of two steps of every case; the smallest of some attempts, as gloo may hold more copies."""
+    """Measured peak of two steps of every case."""
     from electra_dist.model.networks import build_networks
     from electra_dist.train.engines import build_engines
     from electra_dist.train.step import train_step
@@ -63,13 +61,11 @@ def peaks(world: Any, cases: dict[str, list[str]]) -> dict[str, int]:
         config = make(overrides)
         rows = config.train.model_copy(update={"global_rows": config.train.global_rows // world.world_size})
         data = synthetic_steps(config.model_copy(update={"train": rows}), VOCABULARY)
-        for _ in range(ATTEMPTS):
-            with TensorMemory(world.device) as memory:
-                engines = build_engines(config, *build_networks(config, VOCABULARY, world.device, 1), world)
-                for _ in range(2):
-                    train_step(engines, next(data), config, 1.0)
-            found[name] = min(memory.peak_bytes, found.get(name, memory.peak_bytes))
-            del engines
+        with TensorMemory(world.device) as memory:
+            engines = build_engines(config, *build_networks(config, VOCABULARY, world.device, 1), world)
+            for _ in range(2):
+                train_step(engines, next(data), config, 1.0)
+        found[name] = memory.peak_bytes
     return found
 
 
