@@ -298,6 +298,10 @@ class Config(Section):
         size = self.zero.hpz_partition_size
         return size if size and size < world_size and self.zero_stage(network) == 3 else None
 
+    def compiles(self, device: str) -> bool:
+        """Whether `train.compile` comes to compiled layers on a device of type `device`: by default on CUDA alone."""
+        return device == "cuda" if self.train.compile is None else self.train.compile
+
     def precision_mode(self, network: Network) -> PrecisionMode:
         return getattr(self.precision, network).mode or self.precision.mode
 

@@ -244,8 +244,7 @@ def surroundings(config: Config, device: Literal["cpu", "cuda"]) -> Surroundings
     half = all(config.precision_mode(network) != "fp32" for network in NETWORKS)
     if wanted == "auto":
         wanted = "varlen" if device == "cuda" and half and not config.model.attention_dropout else "sdpa"
-    compiled = device == "cuda" if config.train.compile is None else config.train.compile
-    return Surroundings(device, wanted, compiled)
+    return Surroundings(device, wanted, config.compiles(device))
 
 
 def plan_memory(

@@ -23,7 +23,6 @@ from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import UserError
 from electra_dist.model import head
 from electra_dist.model.networks import build_networks
-from electra_dist.train.compilation import compiles
 from electra_dist.train.distributed import World
 from electra_dist.train.engines import Engines, build_engines
 from electra_dist.train.hardware import matrix_product_rate
@@ -121,7 +120,7 @@ def _measure(
         device=device_name(device),
         torch=torch.__version__,
         precision="/".join(dict.fromkeys(config.precision_mode(network) for network in NETWORKS)),
-        compiled=compiles(config, device),
+        compiled=config.compiles(device.type),
         attention={name: str(getattr(engine.module, "attention_backend", "")) for name, engine in engines},
         head=head.choose_backend(config.model.generator_head, device),
         steps=steps,

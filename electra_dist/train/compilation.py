@@ -31,11 +31,6 @@ _LONGEST_CAUSE = 300
 _POSITIONS = 16
 
 
-def compiles(config: Config, device: torch.device) -> bool:
-    """Whether `train.compile` comes to compiled layers on `device`."""
-    return device.type == "cuda" if config.train.compile is None else config.train.compile
-
-
 def compile_layers(module: nn.Module) -> None:
     """Compile the forward of every layer; nothing happens before its first call."""
     for layer in module.modules():
@@ -51,7 +46,7 @@ def check_compilation(config: Config, generator: Generator, discriminator: Discr
     head. Raises `UserError` on every rank where any of them fails. What was compiled lies in the caches of PyTorch and
     Triton afterwards, so that the networks themselves compile in a fraction of the time.
     """
-    device, compiled = world.device, compiles(config, world.device)
+    device, compiled = world.device, config.compiles(world.device.type)
     networks: dict[Network, Generator | Discriminator] = {"generator": generator, "discriminator": discriminator}
     with together(world):
         for network, module in networks.items():
@@ -77,7 +72,7 @@ def _explained(what_and_remedy: tuple[str, str]) -> Iterator[None]:
 
 
 def _about_layers(config: Config, network: Network, backend: str, device: torch.device) -> tuple[str, str]:
-    if not compiles(config, device):
+    if not config.compiles(device.type):
         return (
             f"model.attention = {backend}: its kernels do not run for the {network}",
             "Mend that, or take another backend: model.attention=auto",
@@ -103,7 +98,7 @@ def _blank_layer(config: Config, network: Network, backend: str, device: torch.d
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.zero_()
-    if compiles(config, device):
+    if config.compiles(device.type):
         compile_layers(layer)
     return layer
 

@@ -22,7 +22,7 @@ from electra_dist.model.encoder import Layer
 from electra_dist.model.generator import Generator
 from electra_dist.model.networks import DTYPES
 from electra_dist.model.parameters import no_decay
-from electra_dist.train.compilation import check_compilation, compile_layers, compiles
+from electra_dist.train.compilation import check_compilation, compile_layers
 from electra_dist.train.distributed import World, gather_objects, on_every_rank
 
 #: Elements of DeepSpeed's buffers for reduction: fp32, allocated whole at the start, for each engine.
@@ -161,7 +161,7 @@ def _build(config: Config, network: Network, module: nn.Module, world: World, ac
     from deepspeed.utils import set_z3_leaf_modules
 
     module.to(world.device)
-    if compiles(config, world.device):
+    if config.compiles(world.device.type):
         compile_layers(module)
     if config.zero_stage(network) == 3:
         # A layer's parameters are gathered around its call, so that its forward compiles as one graph.

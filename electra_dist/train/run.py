@@ -21,7 +21,6 @@ from electra_dist.model import head
 from electra_dist.model.networks import build_networks
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint
-from electra_dist.train.compilation import compiles
 from electra_dist.train.distributed import (
     World,
     broadcast_object,
@@ -125,7 +124,7 @@ def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
             f" {world.device.type}, ZeRO {sharding},"
             f" {config.precision_mode('discriminator')}, attention {generator.attention_backend}, generator head"
             f" {head.choose_backend(config.model.generator_head, world.device)},"
-            f" {'compiled' if compiles(config, world.device) else 'not compiled'}"
+            f" {'compiled' if config.compiles(world.device.type) else 'not compiled'}"
         )
     return build_engines(config, generator, discriminator, world)
 
