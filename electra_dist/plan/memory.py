@@ -132,19 +132,20 @@ def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
 def _stage_1_and_2(n: int, b: int, stage: int, world_size: int, bucket: int, again: bool) -> EngineBytes:
     """Weights, gradients and reduction; the optimizer is added by the caller.
 
-    A bucket in the network's precision is filled by the backward; where ranks reduce it, it is flattened once more, and
-    once more in fp32. At stage 1 the gradients of the last micro-batch move into it; a rank's share of them is there
-    while they are reduced where micro-batches add up (`again`) or another precision does.
+    A bucket is filled by the backward, at stage 2 in the network's precision, at stage 1 in fp32; where ranks reduce
+    it, it is flattened once more, and once more in fp32. At stage 1 the gradients of the last micro-batch move into it.
+    A rank's share of them is there while they are reduced where another precision adds them up, and at stage 2 where
+    micro-batches do (`again`).
     """
-    many = world_size > 1
-    gradients = FP32 * (n if stage == 1 else n / world_size)
+    many, share = world_size > 1, FP32 * n / world_size
+    filled = FP32 if stage == 1 else b
     return EngineBytes(
         weights=b * n,
-        gradients=gradients,
-        reduced_gradients=gradients if stage == 2 and (again or b != FP32) else 0.0,
-        bucket=b * bucket,
+        gradients=FP32 * n if stage == 1 else share,
+        reduced_gradients=share if b != FP32 or (stage == 2 and again) else 0.0,
+        bucket=filled * bucket,
         keeps_bucket=stage == 1,
-        reduction=many * bucket * (b + (FP32 if b != FP32 else 0)),
+        reduction=many * bucket * (filled + (FP32 if filled != FP32 else 0)),
     )
 
 
@@ -152,11 +153,11 @@ def _offloaded(engine: EngineBytes, n: int, b: int, world_size: int, largest: in
     """Stages 1 and 2 with the optimizer in CPU memory.
 
     Host: master weights, moments and the gradient that AdamW steps with, fp32; the weights on their way back; one
-    parameter on its way; in fp32 the gradients that accumulate. GPU: one parameter on its way.
+    parameter on its way; at stage 2 in fp32 the gradients that accumulate. GPU: one parameter on its way.
     """
     share, on_the_way = n / world_size, b * largest
-    accumulated = FP32 * share if b == FP32 and again else 0.0
     whole = engine.gradients > FP32 * share  # stage 1 accumulates on the GPU
+    accumulated = FP32 * share if b == FP32 and again and not whole else 0.0
     gradients = engine.gradients if whole or b != FP32 else 0.0
     return engine._replace(
         gradients=gradients,

@@ -3,11 +3,17 @@
 On CPU every allocation and release of PyTorch's allocator is recorded by its profiler, temporaries of the backward
 included, and added up; `largest` says which operations hold the memory at the peak. On CUDA the allocator itself keeps
 the peak. Memory that PyTorch does not allocate (libraries, numpy, the interpreter) is not counted.
+
+The profiler sees only threads that run what it records, and a collective's thread may be the one that drops a tensor
+last (gloo's, now and then). Each record carries the allocator's own total, though, which counts every thread while a
+switch of the C++ library is on: what other threads did shows as a step of this total between two records.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections import Counter
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -25,11 +31,15 @@ class Held(NamedTuple):
 
 
 class _Allocation(NamedTuple):
-    """One allocation (`bytes` above 0) or release at `address`, inside `operations`, outermost first."""
+    """One allocation (`bytes` above 0) or release at `address`, inside `operations`, outermost first.
+
+    `total`: what the allocator counts after it, all threads together, in bytes above an unknown start.
+    """
 
     time: int
     address: int
     bytes: int
+    total: int
     operations: tuple[str, ...]
 
 
@@ -55,6 +65,7 @@ class TensorMemory:
         else:
             self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
             self._profile.__enter__()
+            _count_every_thread().value = True
         return self
 
     def __exit__(
@@ -63,6 +74,7 @@ class TensorMemory:
         if self._profile is None:
             self.peak_bytes = torch.cuda.max_memory_allocated(self._device) - self._baseline
             return
+        _count_every_thread().value = False
         self._profile.__exit__(kind, error, trace)
         if kind is None:
             self.peak_bytes, self._at_peak = _replay(_allocations(self._profile))
@@ -80,6 +92,12 @@ class TensorMemory:
         return [Held(where, numbers[where], size) for where, size in sizes.most_common(count)]
 
 
+def _count_every_thread() -> ctypes.c_bool:
+    """The switch of PyTorch's CPU allocator that makes its total count threads which no profiler records, too."""
+    (library,) = (Path(torch.__file__).parent / "lib").glob("libc10.[sd]*")
+    return ctypes.c_bool.in_dll(ctypes.CDLL(str(library)), "FLAGS_caffe2_report_cpu_memory_usage")
+
+
 def _allocations(recorded: Any) -> list[_Allocation]:
     """Every allocation and release on CPU, in the order of time."""
     found = []
@@ -90,7 +108,10 @@ def _allocations(recorded: Any) -> list[_Allocation]:
         if event.tag == _EventType.Allocation:
             fields = event.extra_fields
             if fields.device.type == "cpu":
-                found.append(_Allocation(event.start_time_ns, fields.ptr, fields.alloc_size, operations))
+                allocation = _Allocation(
+                    event.start_time_ns, fields.ptr, fields.alloc_size, fields.total_allocated, operations
+                )
+                found.append(allocation)
             inside = operations
         else:
             inside = (*operations, event.name)
@@ -99,11 +120,17 @@ def _allocations(recorded: Any) -> list[_Allocation]:
 
 
 def _replay(allocations: list[_Allocation]) -> tuple[int, dict[int, _Allocation]]:
-    """The highest sum of live allocations, and which ones are alive then."""
+    """The highest sum of live allocations, and which ones are alive then.
+
+    What another thread released is in the sum no more, but among the live ones until its address is used again.
+    """
     live: dict[int, _Allocation] = {}
     now = peak = at = 0
+    total = allocations[0].total - allocations[0].bytes if allocations else 0
     for number, allocation in enumerate(allocations):
-        now += _apply(live, allocation)
+        unseen = allocation.total - allocation.bytes - total
+        total = allocation.total
+        now += unseen + _apply(live, allocation)
         if now > peak:
             peak, at = now, number
     live.clear()
@@ -114,9 +141,8 @@ def _replay(allocations: list[_Allocation]) -> tuple[int, dict[int, _Allocation]
 
 def _apply(live: dict[int, _Allocation], allocation: _Allocation) -> int:
     """Change `live` by one event; returns the change in bytes. The release of an unknown address changes nothing."""
-    before = live.pop(allocation.address, None)
-    change = -before.bytes if before else 0
+    known = live.pop(allocation.address, None)
     if allocation.bytes > 0:
         live[allocation.address] = allocation
-        change += allocation.bytes
-    return change
+        return allocation.bytes
+    return allocation.bytes if known else 0

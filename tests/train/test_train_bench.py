@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,16 @@ def test_the_peak_counts_what_is_alive_at_once_and_not_what_came_before() -> Non
         small = kept + 1
     assert memory.peak_bytes == pytest.approx(2**20 + 2 * 2**21, rel=1e-3)
     assert small.numel() == kept.numel()
+
+
+def test_the_peak_knows_what_another_thread_let_go() -> None:
+    with TensorMemory(CPU) as memory:
+        for elements in (2**18, 2**18 + 2**12, 2**18 + 2**13):  # sizes differ: no address is used twice
+            last = [torch.ones(elements)]
+            thread = threading.Thread(target=last.clear)  # as a thread of gloo may be the last to hold what it sent
+            thread.start()
+            thread.join()
+    assert memory.peak_bytes == 4 * (2**18 + 2**13)
 
 
 def test_the_peak_sees_temporaries_of_the_backward() -> None:

@@ -12,7 +12,7 @@ from electra_dist import plan
 from electra_dist.config import Config
 
 VOCABULARY = 1000
-#: The largest network's gradients once in fp32: what gloo may or may not still hold of the last reduction.
+#: The largest network's gradients once in fp32: what a thread of gloo that was interrupted may not have let go yet.
 HELD_BY_GLOO = 4 * 611_457
 
 OFFLOAD = "zero.offload_optimizer=true"
@@ -24,6 +24,7 @@ CASES = {
     "stage 3, bf16, parameters offloaded": ["precision.mode=bf16", OFFLOAD, "zero.offload_parameters=true"],
 }
 CASES_FULL = {
+    "stage 1, optimizer offloaded": ["zero.stage=1", OFFLOAD],
     "stage 1, bf16": ["zero.stage=1", "precision.mode=bf16"],
     "stage 1, bf16, optimizer offloaded": ["zero.stage=1", "precision.mode=bf16", OFFLOAD],
     "stage 2": ["zero.stage=2"],
