@@ -12,12 +12,28 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from electra_dist.commands import bench, config, data, export, launch, plan, preflight, report, train, watch
+from electra_dist.commands import (
+    bench,
+    config,
+    data,
+    export,
+    finetune,
+    launch,
+    plan,
+    predict,
+    preflight,
+    report,
+    train,
+    watch,
+)
 from electra_dist.errors import EXIT_USER_ERROR, UserError
 
 _EXIT_INTERRUPTED = 130
 #: Packages that the core does without -> the extra that brings them.
-_EXTRAS = {"torch": "train", "deepspeed": "train", "wandb": "train", "matplotlib": "train", "transformers": "hf"}
+_EXTRAS = {
+    **dict.fromkeys(("torch", "deepspeed", "wandb", "matplotlib"), "train"),
+    **dict.fromkeys(("transformers", "accelerate", "sklearn", "scipy"), "hf"),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,12 +41,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="electra-dist",
         description="Pre-train ELECTRA encoders with DeepSpeed ZeRO-3, from raw text to exported weights.",
-        epilog="The order of the work: data, plan, train (or launch, status, logs, stop), report, export."
-        " COMMAND --help has examples.",
+        epilog="The order of the work: data, plan, train (or launch, status, logs, stop), report, export, finetune,"
+        " predict. COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {metadata.version('electra-dist')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (data, config, plan, bench, preflight, train, launch, watch, report, export):
+    for command in (data, config, plan, bench, preflight, train, launch, watch, report, export, finetune, predict):
         command.add(subparsers)
     return parser
 

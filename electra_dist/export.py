@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +38,10 @@ from electra_dist.model.huggingface import (
     hf_config,
 )
 from electra_dist.model_card import model_card
+from electra_dist.model_folder import MARKER, WEIGHTS
 from electra_dist.rundir import RunDir, open_to_readers, write_json
+from electra_dist.staging import staged
 from electra_dist.train.checkpoint_format import read_network
-
-#: The file that marks a folder as an export of ours.
-MARKER = "electra_dist.json"
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
     chosen = choose_step(run, step)
     generator, discriminator = load_networks(run, config, chosen)
     state = _huggingface_state(generator, discriminator, network, config)
-    with _staged(out) as folder:
+    with staged(out) as folder:
         _write_model(folder, state, hf_config(config.model, _vocabulary(generator), network))
         _copy_tokenizer(run, folder, config.model.max_positions)
         texts = check_texts(config)
@@ -190,24 +186,6 @@ def _huggingface_state(generator: Generator, discriminator: Discriminator, netwo
     if network == "generator":
         return generator_to_huggingface(ours)
     return discriminator_to_huggingface(discriminator.state_dict(), ours, config.model.embedding_sharing)
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its place when the block ends well and vanishes when it does not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.parent / f".{out.name}.{os.getpid()}.tmp"
-    old = out.parent / f".{out.name}.{os.getpid()}.old"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-        if out.exists():
-            out.rename(old)
-        folder.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_model(folder: Path, state: Mapping[str, Tensor], config: dict[str, Any]) -> None:

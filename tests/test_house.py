@@ -31,10 +31,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.preflight",
         "electra_dist.preflight_verdict",
         "electra_dist.evaluate",
+        "electra_dist.finetune",
+        "electra_dist.predict",
+        "electra_dist.model_folder",
     ),
     ("electra_dist.train",),
     ("data_tools", "launcher"),
-    ("electra_dist.data", "electra_dist.plan", "electra_dist.rundir", "electra_dist.heartbeat"),
+    ("electra_dist.data", "electra_dist.plan", "electra_dist.rundir", "electra_dist.heartbeat", "electra_dist.staging"),
     ("electra_dist.model",),
     ("electra_dist.config", "electra_dist.presets", "electra_dist.batch", "electra_dist.errors"),
 )
@@ -50,9 +53,10 @@ TORCH_FREE = (
     "electra_dist.plan",
     "electra_dist.rundir",
     "electra_dist.heartbeat",
+    "electra_dist.staging",
 )
 #: What the extras `train` and `hf` install, and what only comes with it.
-EXTRAS = ("torch", "deepspeed", "transformers", "wandb", "matplotlib", "triton")
+EXTRAS = ("torch", "deepspeed", "transformers", "accelerate", "sklearn", "scipy", "wandb", "matplotlib", "triton")
 #: Slow to import; a command that only looks at a run or a queue has no use for them.
 HEAVY = (*EXTRAS, "numpy", "webdataset", "tokenizers", "sentencepiece", "safetensors")
 

@@ -1,0 +1,103 @@
+"""`electra-dist predict`: what a fine-tuned model, a discriminator or a generator says of texts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from electra_dist.commands.parsers import Subparsers, add_command, add_json
+
+if TYPE_CHECKING:
+    from electra_dist.finetune.labelled import Example
+    from electra_dist.model_folder import ModelFolder
+    from electra_dist.predict import Prediction
+
+
+def add(subparsers: Subparsers) -> None:
+    """Register the subcommand."""
+    parser = add_command(
+        subparsers,
+        "predict",
+        _predict,
+        "Say what a model makes of texts: the fine-tuned task, replaced tokens, or fillings of [MASK]",
+        """
+        electra-dist predict finetuned/sst2 --input reviews.txt
+        electra-dist predict finetuned/sst2 --input test.tsv --out predicted.tsv
+        echo "The cat [MASK] on the mat." | electra-dist predict exported/generator
+        electra-dist predict exported/discriminator --input suspicious.txt --json
+        """,
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="folder written by `finetune` or `export`")
+    parser.add_argument(
+        "--input",
+        type=Path,
+        metavar="FILE",
+        help="texts: .txt (one a line), .tsv, .csv, .jsonl with the columns of the training; default: standard input,"
+        " one text a line. Where labels are there, the scores are printed too",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the predictions here instead of printing them")
+    parser.add_argument("--count", type=int, default=5, metavar="N", help="fillings of a [MASK] (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
+    add_json(parser)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from electra_dist.errors import UserError
+    from electra_dist.finetune.run import choose_device
+    from electra_dist.model_folder import ModelFolder
+    from electra_dist.rundir import write_atomically
+
+    if arguments.count < 1:
+        raise UserError(f"--count {arguments.count}: expected 1 or more")
+    folder, device = ModelFolder.open(arguments.model), choose_device(arguments.device)
+    examples, source = _read(folder, arguments.input)
+    scores: dict[str, float] = {}
+    if folder.kind in ("discriminator", "generator"):
+        from electra_dist.predict import predict_tokens
+
+        predictions = predict_tokens(folder, [example.text for example in examples], device, arguments.count)
+    else:
+        from electra_dist.predict import predict_texts
+
+        found, scores = predict_texts(folder, examples, source, device)
+        predictions = iter(found)
+    lines = _lines(folder.kind, predictions, arguments.json)
+    if arguments.out:
+        write_atomically(arguments.out, "".join(line + "\n" for line in lines))
+    else:
+        for line in lines:
+            print(line)
+    for name, value in scores.items():  # beside the predictions, which a program may read
+        print(f"{name} {value:.4f}", file=sys.stderr)
+    return 0
+
+
+def _read(folder: ModelFolder, path: Path | None) -> tuple[list[Example], Path]:
+    """The examples of the file, or of standard input; only text where the model is a pre-trained one."""
+    from electra_dist.errors import DataError
+    from electra_dist.finetune.labelled import Columns, Example, read_examples
+
+    if path is None:
+        examples = [Example(text=line.rstrip("\r\n")) for line in sys.stdin if line.strip()]
+        if not examples:
+            raise DataError("standard input: holds no text; give --input FILE or one text a line")
+        return examples, Path("standard input")
+    names = folder.marker.get("columns")
+    return read_examples(path, Columns(**names) if names else Columns(), labelled=False), path
+
+
+def _lines(kind: str, predictions: Iterator[Prediction], as_json: bool) -> Iterator[str]:
+    """One JSON object a text, or a table with tabs."""
+    from electra_dist.predict import columns
+
+    if not as_json:
+        yield "\t".join(columns(kind))
+    for prediction in predictions:
+        if as_json:
+            yield json.dumps(prediction.content, ensure_ascii=False)
+        else:
+            yield from ("\t".join(cells) for cells in prediction.cells)

@@ -1,0 +1,1 @@
+"""Fine-tuning of an exported discriminator with `transformers`, and prediction with what comes of it."""

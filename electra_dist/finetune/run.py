@@ -1,0 +1,225 @@
+"""One fine-tuning, from labelled files to a folder that `transformers` and `electra-dist predict` load.
+
+    OUT/
+        model.safetensors  config.json   the fine-tuned model, fp32; the names of the classes are in config.json
+        tokenizer.json ...               as the encoder's
+        README.md                        what was trained on what, and the scores
+        electra_dist.json                task, columns, recipe, scores of every seed and epoch, the encoder's own marker
+
+Several seeds are trained one after the other; the one with the best held-out score is kept, and the median is what to
+report: a single seed on a small data set says little.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from electra_dist.errors import UserError
+from electra_dist.finetune.labelled import Columns
+from electra_dist.finetune.recipe import Recipe, default_recipe
+from electra_dist.finetune.tasks import TASKS
+from electra_dist.finetune.training import Learner, Scores, Trained, train_seed
+from electra_dist.model_folder import MARKER, WEIGHTS, ModelFolder
+from electra_dist.rundir import open_to_readers, write_json
+from electra_dist.staging import staged
+from electra_dist.train.progress import human_seconds, say
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for; `recipe` holds the numbers that take the place of the defaults."""
+
+    model: Path
+    train: Path
+    out: Path
+    dev: Path | None = None
+    task: str = "classification"
+    columns: Columns = field(default_factory=Columns)
+    recipe: dict[str, float] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (1,)
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class FinetuneReport:
+    """What came of it. `seeds`: scores after the last epoch; `kept`: the seed whose model is in `out`."""
+
+    out: Path
+    task: str
+    model: str
+    examples: dict[str, int]
+    recipe: Recipe
+    main_score: str
+    seeds: dict[int, Scores]
+    kept: int
+    seconds: float
+    simple: Scores  # what needs no model: the most frequent class, the mean
+
+    @property
+    def median(self) -> Scores:
+        """Median of each score over the seeds."""
+        names = next(iter(self.seeds.values()), {})
+        return {name: statistics.median(scores[name] for scores in self.seeds.values()) for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "out": str(self.out), "median": self.median}
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Lines of a table: score, one column a seed, the median and what needs no model."""
+        rows = []
+        for name, middle in self.median.items():
+            values = [f"{scores[name]:.4f}" for scores in self.seeds.values()]
+            simple = f"{self.simple[name]:.4f}" if name in self.simple else ""
+            rows.append((name, *values, f"{middle:.4f}", simple))
+        return rows
+
+
+def finetune(settings: Settings) -> FinetuneReport:
+    """Train, keep the best seed, write `settings.out`; raises `UserError`, and leaves nothing behind then."""
+    _check(settings)
+    device = choose_device(settings.device)
+    source = ModelFolder.open(settings.model)
+    if source.kind == "generator":
+        raise UserError(f"{source.path}: holds the generator; fine-tune the discriminator (export --network)")
+    hidden, positions = int(source.config["hidden_size"]), int(source.config["max_position_embeddings"])
+    recipe = default_recipe(hidden, settings.task == "question-answering")
+    recipe = _checked(replace(recipe, max_length=min(recipe.max_length, positions)), settings.recipe, positions)
+    tokenizer = source.tokenizer()
+    learner = TASKS[settings.task](settings.train, settings.dev, settings.columns, source, tokenizer, recipe)
+    say(_opening(settings, learner, recipe, device))
+    trained = _train(learner, tokenizer, recipe, settings.seeds, device)
+    report = FinetuneReport(
+        out=settings.out,
+        task=settings.task,
+        model=str(settings.model),
+        examples=learner.examples,
+        recipe=recipe,
+        main_score=learner.main_score,
+        seeds={one.seed: one.epochs[-1] if one.epochs else {} for one in trained.all},
+        kept=trained.best.seed,
+        seconds=sum(one.seconds for one in trained.all),
+        simple=learner.simple,
+    )
+    history = {one.seed: one.epochs for one in trained.all}
+    _write(settings.out, trained.best.model, tokenizer, source, learner, report, history)
+    return report
+
+
+def choose_device(wanted: str | None) -> torch.device:
+    """The GPU where there is one, else the CPU; raises `UserError` for a GPU that is not there."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA device here; leave the option away to take the CPU")
+    return torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _check(settings: Settings) -> None:
+    if settings.task not in TASKS:
+        raise UserError(f"--task {settings.task}: expected one of {', '.join(TASKS)}")
+    if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
+        raise UserError(f"--out {settings.out}: exists and is not empty; nothing was changed, give a new folder")
+    if len(settings.seeds) > 1 and settings.dev is None:
+        raise UserError(
+            f"--seeds {len(settings.seeds)}: choosing the best seed needs held-out examples; give --dev FILE"
+        )
+
+
+def _checked(recipe: Recipe, given: dict[str, float], positions: int) -> Recipe:
+    """`recipe` with the numbers given; raises `UserError` naming the option."""
+    limits: dict[str, tuple[float, float]] = {
+        "epochs": (0, 1000),
+        "lr": (0, 1),
+        "layer_decay": (0, 1),
+        "batch": (0, 100_000),
+        "warmup": (-1, 1),
+        "max_length": (7, positions),
+        "stride": (-1, recipe.max_length),
+    }
+    for name, value in given.items():
+        low, high = limits[name]
+        if not low < value <= high:
+            option = "--" + name.replace("_", "-")
+            reason = " (the encoder's positions)" if name == "max_length" else ""
+            raise UserError(f"{option} {value:g}: expected more than {low:g} and at most {high:g}{reason}")
+    changed: dict[str, Any] = dict(given)
+    return replace(recipe, **changed)
+
+
+def _opening(settings: Settings, learner: Learner, recipe: Recipe, device: torch.device) -> str:
+    sizes = ", ".join(f"{count:,} {name}" for name, count in learner.examples.items())
+    return (
+        f"{settings.task} on {device.type}: {sizes}; {recipe.epochs:g} epochs of batches of {recipe.batch}, lr"
+        f" {recipe.lr:g}, layer decay {recipe.layer_decay:g}, up to {recipe.max_length} tokens"
+    )
+
+
+@dataclass(frozen=True)
+class _AllTrained:
+    all: list[Trained]
+    best: Trained
+
+
+def _train(learner: Learner, tokenizer: Any, recipe: Recipe, seeds: Sequence[int], device: torch.device) -> _AllTrained:
+    """One after the other; only the best model so far stays in memory."""
+    done: list[Trained] = []
+    best: Trained | None = None
+    for seed in seeds:
+        one = train_seed(learner, tokenizer, recipe, seed, device)
+        if best is None or one.epochs[-1][learner.main_score] > best.epochs[-1][learner.main_score]:
+            best = one
+        done.append(replace(one, model=None))
+    assert best is not None
+    return _AllTrained(done, best)
+
+
+def _write(
+    out: Path,
+    model: Any,
+    tokenizer: Any,
+    source: ModelFolder,
+    learner: Learner,
+    report: FinetuneReport,
+    history: dict[int, list[Scores]],
+) -> None:
+    with staged(out) as folder:
+        model.to("cpu").float().save_pretrained(folder)
+        open_to_readers(folder / WEIGHTS)
+        tokenizer.save_pretrained(folder)
+        marker = learner.marker() | {
+            "recipe": asdict(report.recipe),
+            "examples": report.examples,
+            "scores": {"kept_seed": report.kept, "median": report.median, "epochs": history, "simple": report.simple},
+            "encoder": source.marker or str(source.path.name),
+        }
+        write_json(folder / MARKER, marker)
+        (folder / "README.md").write_text(_card(report, source), encoding="utf-8")
+
+
+def _card(report: FinetuneReport, source: ModelFolder) -> str:
+    """A short model card."""
+    encoder = source.marker.get("run") or source.path.name
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [electra]",
+        "---",
+        "",
+        f"# {report.task}, fine-tuned from {encoder}",
+        "",
+        f"Examples: {', '.join(f'{count:,} {name}' for name, count in report.examples.items())}. "
+        f"{report.recipe.epochs:g} epochs, batches of {report.recipe.batch}, learning rate {report.recipe.lr:g}, layer"
+        f" decay {report.recipe.layer_decay:g}, {human_seconds(report.seconds)}.",
+        "",
+    ]
+    if report.median:
+        seeds = ", ".join(f"seed {seed}" for seed in report.seeds)
+        lines += [f"Held out, after the last epoch ({seeds}; this is seed {report.kept}):", ""]
+        names = [f"seed {seed}" for seed in report.seeds]
+        lines += ["| | " + " | ".join([*names, "median", "no model"]) + " |", "|---|" + "---:|" * (len(names) + 2)]
+        lines += ["| " + " | ".join(row) + " |" for row in report.rows()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,80 @@
+"""Labelled files: every format gives the same examples, and what is wrong is said with file and line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from electra_dist.errors import DataError
+from electra_dist.finetune.labelled import Columns, Example, read_examples
+
+ROWS = [('it\'s "fine", he said', "a second, text", "1"), ("naïve", "b", "0")]
+EXPECTED = [Example(text, pair, label) for text, pair, label in ROWS]
+COLUMNS = Columns("text", "other", "label")
+
+
+def write(path: Path, suffix: str) -> Path:
+    file = path / f"data{suffix}"
+    if suffix == ".tsv":
+        lines = ["text\tother\tlabel", *("\t".join(row) for row in ROWS)]
+    elif suffix == ".csv":
+        lines = ["text,other,label", *(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in ROWS)]
+    else:
+        lines = [json.dumps({"text": t, "other": o, "label": int(label)}) for t, o, label in ROWS]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl"])
+def test_every_format_gives_the_same_examples(tmp_path: Path, suffix: str) -> None:
+    assert read_examples(write(tmp_path, suffix), COLUMNS, labelled=True) == EXPECTED
+
+
+def test_labels_that_are_there_are_kept_where_none_are_needed(tmp_path: Path) -> None:
+    file = write(tmp_path, ".tsv")
+    assert [e.label for e in read_examples(file, Columns(), labelled=False)] == ["1", "0"]
+    (tmp_path / "plain.txt").write_text("one\n\ntwo\n", encoding="utf-8")
+    found = read_examples(tmp_path / "plain.txt", Columns(), labelled=False)
+    assert found == [Example("one"), Example("two")]
+
+
+def test_sst_reads_as_it_is(shared_data: Path) -> None:
+    found = read_examples(shared_data / "sst2" / "train.tsv", Columns(), labelled=True)
+    assert len(found) == 6920
+    assert {e.label for e in found} == {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.xlsx", "x", ("unknown format", ".tsv")),
+        ("a.txt", "some text\n", ("no labels", ".tsv")),
+        ("a.tsv", "text\tlabel\n", ("no examples",)),
+        ("a.tsv", "txt\tlabel\nhello\t1\n", ("line 2", "'text'", "did you mean 'txt'", "--text")),
+        ("a.tsv", "text\tlabel\nhello\t1\t2\n", ("line 2", "3 fields", "header has 2")),
+        ("a.tsv", "text\nhello\n", ("line 2", "'label'")),
+        ("a.csv", 'text,label\n"open,1\n', ("line 2", "CSV")),
+        ("a.jsonl", '{"text": "a", "label": 1}\nnot json\n', ("line 2", "not JSON")),
+        ("a.jsonl", "[1]\n", ("line 1", "list")),
+        ("a.jsonl", '{"text": 5, "label": 1}\n', ("line 1", "text is 5")),
+        ("a.jsonl", '{"text": "a", "label": true}\n', ("line 1", "label is True")),
+        ("a.jsonl", '{"text": "a", "label": null}\n', ("line 1", "'label'")),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, name: str, content: str, words: tuple[str, ...]) -> None:
+    file = tmp_path / name
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_examples(file, Columns(), labelled=True)
+    assert str(file) in str(caught.value)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_file_that_is_missing_or_not_utf_8(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_examples(tmp_path / "none.tsv", Columns(), labelled=True)
+    (tmp_path / "latin.tsv").write_bytes("text\tlabel\ncaf\xe9\t1\n".encode("latin-1"))
+    with pytest.raises(DataError, match="UTF-8"):
+        read_examples(tmp_path / "latin.tsv", Columns(), labelled=True)

@@ -1,0 +1,68 @@
+"""Classes, targets and scores of texts, against counts by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from electra_dist.errors import DataError
+from electra_dist.finetune.labelled import Columns, Example
+from electra_dist.finetune.texts import TextTask, classes, classification_scores, regression_scores
+
+FILE = Path("some.tsv")
+
+
+def examples(*labels: str | None) -> list[Example]:
+    return [Example("t", label=label) for label in labels]
+
+
+def test_numbers_are_in_their_order_and_names_by_name() -> None:
+    assert classes(examples("10", "2", "-1", "2"), FILE) == ("-1", "2", "10")
+    assert classes(examples("b", "a", "10"), FILE) == ("10", "a", "b")
+
+
+def test_what_are_no_classes_is_refused() -> None:
+    with pytest.raises(DataError, match="two or more"):
+        classes(examples("1", "1"), FILE)
+    with pytest.raises(DataError, match=r"1,001 different labels.*--task regression"):
+        classes(examples(*map(str, range(1001))), FILE)
+
+
+def test_targets_of_both_tasks() -> None:
+    task = TextTask(Columns(), ("no", "yes"))
+    assert task.targets(examples("yes", "no"), FILE).tolist() == [1, 0]
+    assert math.isnan(task.targets(examples(None), FILE)[0])
+    with pytest.raises(DataError, match=r"some.tsv, example 2: label 'maybe'.*'no', 'yes'"):
+        task.targets(examples("yes", "maybe"), FILE)
+    numbers = TextTask(Columns(), None)
+    assert numbers.targets(examples("1.5", "-2"), FILE).tolist() == [1.5, -2]
+    with pytest.raises(DataError, match="example 1: label 'nan'"):
+        numbers.targets(examples("nan"), FILE)
+
+
+def test_classification_scores_by_hand() -> None:
+    # true positives 2, false positives 1, false negatives 1, true negatives 4
+    targets = np.array([1, 1, 1, 0, 0, 0, 0, 0])
+    predicted = np.array([1, 1, 0, 1, 0, 0, 0, 0])
+    scores = classification_scores(predicted, targets)
+    assert scores["accuracy"] == pytest.approx(6 / 8)
+    assert scores["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert scores["macro_f1"] == pytest.approx((4 / 6 + 8 / 10) / 2)
+    assert scores["matthews"] == pytest.approx((2 * 4 - 1 * 1) / math.sqrt(3 * 3 * 5 * 5))
+    assert "f1" not in classification_scores(np.array([0, 1, 2]), np.array([0, 1, 2]))
+
+
+def test_regression_scores_by_hand() -> None:
+    predicted, targets = np.array([1.0, 2.0, 3.0, 10.0]), np.array([1.0, 3.0, 2.0, 4.0])
+    scores = regression_scores(predicted, targets)
+    # ranks 1 2 3 4 against 1 3 2 4: 1 - 6 * (0 + 1 + 1 + 0) / (4 * 15)
+    assert scores["spearman"] == pytest.approx(0.8)
+    centred = (predicted - 4, targets - 2.5)
+    assert scores["pearson"] == pytest.approx(
+        float((centred[0] * centred[1]).sum() / math.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    )
+    assert scores["mean_squared_error"] == pytest.approx((0 + 1 + 1 + 36) / 4)
+    assert regression_scores(np.zeros(3), np.arange(3.0))["spearman"] == 0
