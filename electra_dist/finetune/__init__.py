@@ -1,0 +1,1 @@
+"""Fine-tune exported discriminators with `transformers`: classification and extractive question answering."""
