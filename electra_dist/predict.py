@@ -5,6 +5,7 @@ object for programs.
 
     classification   the class and the probability of each class
     regression       the number
+    question-answering  the answer out of the context, where it lies there, and its probability
     discriminator    for each token, the probability that it was replaced
     generator        for each [MASK] in the text, the best tokens and their probabilities
 """
@@ -21,7 +22,10 @@ import torch
 from torch import Tensor
 
 from electra_dist.errors import DataError, UserError
+from electra_dist.finetune.answering import WindowFeatures, by_id
 from electra_dist.finetune.labelled import Columns, Example
+from electra_dist.finetune.questions import Answer, Question, best_answers, make_windows, read_questions
+from electra_dist.finetune.squad_scores import squad_scores
 from electra_dist.finetune.texts import TextTask
 from electra_dist.finetune.training import as_array, predict_logits
 from electra_dist.model_folder import ModelFolder
@@ -43,6 +47,7 @@ def columns(kind: str) -> tuple[str, ...]:
     return {
         "classification": ("predicted", "probability", "text"),
         "regression": ("predicted", "text"),
+        "question-answering": ("answer", "probability", "question"),
         "discriminator": ("text", "token", "replaced"),
         "generator": ("text", "mask", "token", "probability"),
     }[kind]
@@ -77,6 +82,39 @@ def predict_texts(
     logits = as_array(predict_logits(model, tokenizer, features, device))
     scores = {} if np.isnan(targets).any() else task.scores(logits, targets)
     return [_text_prediction(task, example, row) for example, row in zip(examples, logits, strict=True)], scores
+
+
+def predict_answers(
+    folder: ModelFolder, source: Path, device: torch.device
+) -> tuple[list[Prediction], dict[str, float]]:
+    """Answers to the questions of a SQuAD file or of JSON lines, and their scores where every question is labelled.
+
+    Raises `DataError` for a file that is neither.
+    """
+    marker, tokenizer = folder.marker, folder.tokenizer()
+    questions = read_questions(source, labelled=False)
+    windows = make_windows(questions, tokenizer, int(marker["max_length"]), int(marker["stride"]))
+    model = folder.load("AutoModelForQuestionAnswering")
+    start, end = (as_array(part) for part in predict_logits(model, tokenizer, WindowFeatures(windows), device)[:2])
+    none = bool(marker["allow_none"])
+    found = best_answers(questions, windows, start, end, allow_none=none, threshold=float(marker["threshold"]))
+    scores = {}
+    if any(question.answers for question in questions) and (none or all(question.answers for question in questions)):
+        scores = squad_scores(by_id(questions, found), questions)
+    return [_answer_prediction(question, answer) for question, answer in zip(questions, found, strict=True)], scores
+
+
+def _answer_prediction(question: Question, answer: Answer) -> Prediction:
+    content = {
+        "id": question.id,
+        "question": question.question,
+        "answer": answer.text,
+        "start": answer.start,
+        "end": answer.end,
+        "probability": answer.probability,
+    }
+    cells = (_one_line(answer.text), f"{answer.probability:.4f}", _one_line(question.question))
+    return Prediction([cells], content)
 
 
 def _text_prediction(task: TextTask, example: Example, logits: Any) -> Prediction:

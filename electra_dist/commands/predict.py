@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from electra_dist.commands.parsers import Subparsers, add_command, add_json
 
 if TYPE_CHECKING:
+    import torch
+
     from electra_dist.finetune.labelled import Example
     from electra_dist.model_folder import ModelFolder
     from electra_dist.predict import Prediction
@@ -29,6 +31,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist predict finetuned/sst2 --input test.tsv --out predicted.tsv
         echo "The cat [MASK] on the mat." | electra-dist predict exported/generator
         electra-dist predict exported/discriminator --input suspicious.txt --json
+        electra-dist predict finetuned/squad --input questions.jsonl
         """,
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="folder written by `finetune` or `export`")
@@ -37,7 +40,8 @@ def add(subparsers: Subparsers) -> None:
         type=Path,
         metavar="FILE",
         help="texts: .txt (one a line), .tsv, .csv, .jsonl with the columns of the training; default: standard input,"
-        " one text a line. Where labels are there, the scores are printed too",
+        " one text a line. Question answering: .json (SQuAD), .jsonl. Where labels are there, the scores are printed"
+        " too",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the predictions here instead of printing them")
     parser.add_argument("--count", type=int, default=5, metavar="N", help="fillings of a [MASK] (default: %(default)s)")
@@ -54,17 +58,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if arguments.count < 1:
         raise UserError(f"--count {arguments.count}: expected 1 or more")
     folder, device = ModelFolder.open(arguments.model), choose_device(arguments.device)
-    examples, source = _read(folder, arguments.input)
-    scores: dict[str, float] = {}
-    if folder.kind in ("discriminator", "generator"):
-        from electra_dist.predict import predict_tokens
-
-        predictions = predict_tokens(folder, [example.text for example in examples], device, arguments.count)
-    else:
-        from electra_dist.predict import predict_texts
-
-        found, scores = predict_texts(folder, examples, source, device)
-        predictions = iter(found)
+    predictions, scores = _predictions(folder, arguments.input, device, arguments.count)
     lines = _lines(folder.kind, predictions, arguments.json)
     if arguments.out:
         write_atomically(arguments.out, "".join(line + "\n" for line in lines))
@@ -74,6 +68,23 @@ def _predict(arguments: argparse.Namespace) -> int:
     for name, value in scores.items():  # beside the predictions, which a program may read
         print(f"{name} {value:.4f}", file=sys.stderr)
     return 0
+
+
+def _predictions(
+    folder: ModelFolder, path: Path | None, device: torch.device, count: int
+) -> tuple[Iterable[Prediction], dict[str, float]]:
+    """What this kind of model says, and scores where labels are there."""
+    from electra_dist import predict
+    from electra_dist.errors import UserError
+
+    if folder.kind == "question-answering":
+        if path is None:
+            raise UserError("--input: missing; question answering needs questions with contexts, .json or .jsonl")
+        return predict.predict_answers(folder, path, device)
+    examples, source = _read(folder, path)
+    if folder.kind in ("discriminator", "generator"):
+        return predict.predict_tokens(folder, [example.text for example in examples], device, count), {}
+    return predict.predict_texts(folder, examples, source, device)
 
 
 def _read(folder: ModelFolder, path: Path | None) -> tuple[list[Example], Path]:
@@ -90,7 +101,7 @@ def _read(folder: ModelFolder, path: Path | None) -> tuple[list[Example], Path]:
     return read_examples(path, Columns(**names) if names else Columns(), labelled=False), path
 
 
-def _lines(kind: str, predictions: Iterator[Prediction], as_json: bool) -> Iterator[str]:
+def _lines(kind: str, predictions: Iterable[Prediction], as_json: bool) -> Iterator[str]:
     """One JSON object a text, or a table with tabs."""
     from electra_dist.predict import columns
 

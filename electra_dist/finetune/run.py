@@ -190,7 +190,7 @@ def _write(
         model.to("cpu").float().save_pretrained(folder)
         open_to_readers(folder / WEIGHTS)
         tokenizer.save_pretrained(folder)
-        marker = learner.marker() | {
+        marker = learner.marker(report.seeds[report.kept]) | {
             "recipe": asdict(report.recipe),
             "examples": report.examples,
             "scores": {"kept_seed": report.kept, "median": report.median, "epochs": history, "simple": report.simple},

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from electra_dist.finetune.answering import QuestionLearner
 from electra_dist.finetune.labelled import Columns, read_examples
 from electra_dist.finetune.recipe import Recipe
 from electra_dist.finetune.texts import TextTask, classes, classification_scores, regression_scores
@@ -56,7 +57,7 @@ class TextLearner(Learner):
     def scores(self, logits: Any) -> Scores:
         return self._task.scores(as_array(logits), self._dev_targets)
 
-    def marker(self) -> dict[str, Any]:
+    def marker(self, scores: Scores) -> dict[str, Any]:
         return self._task.to_dict() | {"max_length": self._length}
 
 
@@ -83,8 +84,16 @@ def regression(
     return TextLearner(TextTask(columns, None), train, dev, encoder, tokenizer, recipe.max_length)
 
 
+def question_answering(
+    train: Path, dev: Path | None, columns: Columns, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
+) -> Learner:
+    """SQuAD 1.1 or 2.0; `columns` say nothing here."""
+    return QuestionLearner(train, dev, encoder, tokenizer, recipe)
+
+
 Prepare = Callable[[Path, Path | None, Columns, ModelFolder, Any, Recipe], Learner]
 TASKS: dict[str, Prepare] = {
     "classification": classification,
     "regression": regression,
+    "question-answering": question_answering,
 }

@@ -61,8 +61,8 @@ class Learner(ABC):
         """Of the model's outputs for `held_out`, in its order."""
 
     @abstractmethod
-    def marker(self) -> dict[str, Any]:
-        """What `predict` needs to know."""
+    def marker(self, scores: Scores) -> dict[str, Any]:
+        """What `predict` needs to know; `scores` are those of the model that is kept, after its last epoch."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -23,4 +24,24 @@ def sentences(count: int, seed: int) -> list[tuple[str, str]]:
 
 def write_table(path: Path, rows: list[tuple[str, str]]) -> Path:
     path.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
+    return path
+
+
+NAMES = ("Anna", "Bruno", "Carla", "Dmitri")
+PLACES = ("Lisbon", "Oslo", "Nairobi", "Lima")
+
+
+def questions(path: Path, count: int, seed: int, with_none: bool = False) -> Path:
+    """JSON lines that ask who or where; with `with_none` also when, which no context says."""
+    draw = random.Random(seed)
+    lines = []
+    for number in range(count):
+        name, place = draw.choice(NAMES), draw.choice(PLACES)
+        context = f"{draw.choice(SUBJECTS)} is long. It was made by {name} and shown in {place} for a week."
+        asked = draw.choice(("who", "where", "when") if with_none else ("who", "where"))
+        answer = {"who": name, "where": place}.get(asked)
+        answers = [{"text": answer, "answer_start": context.index(answer)}] if answer else []
+        line = {"id": str(number), "question": f"{asked} was it?", "context": context, "answers": answers}
+        lines.append(json.dumps(line))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
