@@ -18,19 +18,6 @@ transformers = pytest.importorskip("transformers")
 
 OPTIONS = ["--lr", "3e-3", "--layer-decay", "1", "--batch", "16", "--max-length", "48", "--stride", "8"]
 OPTIONS += ["--device", "cpu"]
-    "--lr",
-    "3e-3",
-    "--layer-decay",
-    "1",
-    "--batch",
-    "16",
-    "--max-length",
-    "48",
-    "--stride",
-    "8",
-    "--device",
-    "cpu",
-]
 
 
 @pytest.mark.parametrize("with_none", [False, True], ids=["all-answered", "some-have-none"])
