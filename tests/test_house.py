@@ -31,6 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.preflight",
         "electra_dist.preflight_verdict",
         "electra_dist.evaluate",
+        "electra_dist.networks_of_run",
     ),
     ("electra_dist.train",),
     ("data_tools", "launcher"),
