@@ -12,12 +12,19 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from electra_dist.commands import bench, config, data, export, launch, plan, preflight, report, train, watch
+from electra_dist.commands import bench, config, data, evaluate, export, launch, plan, preflight, report, train, watch
 from electra_dist.errors import EXIT_USER_ERROR, UserError
 
 _EXIT_INTERRUPTED = 130
 #: Packages that the core does without -> the extra that brings them.
-_EXTRAS = {"torch": "train", "deepspeed": "train", "wandb": "train", "matplotlib": "train", "transformers": "hf"}
+_EXTRAS = {
+    "torch": "train",
+    "deepspeed": "train",
+    "wandb": "train",
+    "matplotlib": "train",
+    "transformers": "hf",
+    "sklearn": "hf",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,12 +32,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="electra-dist",
         description="Pre-train ELECTRA encoders with DeepSpeed ZeRO-3, from raw text to exported weights.",
-        epilog="The order of the work: data, plan, train (or launch, status, logs, stop), report, export."
+        epilog="The order of the work: data, plan, train (or launch, status, logs, stop), report, evaluate, export."
         " COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {metadata.version('electra-dist')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (data, config, plan, bench, preflight, train, launch, watch, report, export):
+    for command in (data, config, plan, bench, preflight, train, launch, watch, report, evaluate, export):
         command.add(subparsers)
     return parser
 
