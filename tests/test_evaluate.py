@@ -19,7 +19,7 @@ from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.data.manifest import Manifest
 from electra_dist.data.validation import deal, validation_micro_batches, validation_rows
 from electra_dist.errors import CheckpointError, DataError, UserError
-from electra_dist.evaluate import evaluate_run, scores
+from electra_dist.evaluate import evaluate_run, scores, uncertainty
 from electra_dist.evaluate.heldout import Networks, Observed, judge
 from electra_dist.model.inputs import to_device
 from electra_dist.networks_of_run import load_networks
@@ -80,12 +80,14 @@ def random_observed(seed: int, count: int = 400) -> tuple[Observed, np.ndarray]:
     shown[:20] = SPECIAL_TOKENS.cls
     targets = rng.integers(5, 200, count // 2).astype(np.int32)
     return Observed(
+        masked_rows=np.sort(rng.integers(0, 50, count // 2)).astype(np.int32),
         targets=targets,
         nll=rng.exponential(5, count // 2).astype(np.float32),
         rank=rng.integers(0, 9, count // 2).astype(np.int32),
         samples=np.where(rng.random(count // 2) < 0.2, targets, rng.integers(5, 200, count // 2)).astype(np.int32),
         sample_probability=(10.0 ** -rng.uniform(0, 6, count // 2)).astype(np.float32),
         masked_logits=rng.normal(0, 2, count // 2).astype(np.float32),
+        token_rows=np.sort(np.append(rng.integers(0, 50, count - 1), 49)).astype(np.int32),
         shown=shown,
         logits=np.round(rng.normal(-1, 2, count) + replaced, 1).astype(np.float32),
         replaced=replaced,
@@ -274,6 +276,35 @@ def test_what_is_undefined_is_none() -> None:
     assert scores.roc(seen) == ()
 
 
+def test_standard_errors_leave_out_one_group_of_rows_at_a_time() -> None:
+    seen, _ = random_observed(7)
+    found = uncertainty.standard_errors(seen)
+    groups = [{row for row in range(50) if row * 20 // 50 == g} for g in range(20)]
+    kept_masked = [np.array([int(row) not in group for row in seen.masked_rows]) for group in groups]
+    kept_tokens = [np.array([int(row) not in group for row in seen.token_rows]) for group in groups]
+    probability = 1 / (1 + np.exp(-seen.logits.astype(np.float64)))
+    losses = -np.log(np.where(seen.replaced, probability, 1 - probability))
+    expected = {
+        "generator_loss": [seen.nll[kept].mean(dtype=float) for kept in kept_masked],
+        "generator_accuracy": [(seen.rank[kept] == 0).mean() for kept in kept_masked],
+        "discriminator_loss": [losses[kept].mean() for kept in kept_tokens],
+        "discriminator_auc": [pairwise_auc(seen.logits[kept], seen.replaced[kept]) for kept in kept_tokens],
+    }
+    for name, values in expected.items():
+        deviations = np.array(values) - np.mean(values)
+        assert getattr(found, name) == pytest.approx(np.sqrt(19 / 20 * (deviations**2).sum())), name
+
+
+def test_the_jackknife_of_a_mean_is_its_textbook_standard_error() -> None:
+    rng = np.random.default_rng(8)
+    values, groups = rng.normal(size=600), np.repeat(np.arange(20), 30)
+    by_group = values.reshape(20, 30).mean(axis=1)
+    expected = by_group.std(ddof=1) / np.sqrt(20)
+    assert uncertainty.jackknife(uncertainty.means_without(values, groups, 20)) == pytest.approx(expected)
+    assert uncertainty.jackknife([0.5]) is None
+    assert uncertainty.jackknife([0.5, 0.4, None]) is None
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -281,7 +312,7 @@ def test_json_has_every_documented_key(trained: RunDir, repo_root: Path, capsys:
     assert cli.main(["evaluate", str(trained.path), "--json", "--rows", "6", "--examples", "1"]) == 0
     found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     page = (repo_root / "docs/evaluate.md").read_text(encoding="utf-8")
-    nested = [found["generator"], found["discriminator"]]
+    nested = [found["generator"], found["discriminator"], found["standard_errors"]]
     nested += [found[name][0] for name in ("bands", "convincing", "calibration", "examples")]
     nested.append(found["examples"][0]["pieces"][0])
     for key in (key for keys in (found, *nested) for key in keys):

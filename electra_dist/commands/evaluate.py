@@ -102,8 +102,9 @@ def _networks(evaluation: Evaluation) -> Table:
 
     table = Table("", title="networks", title_justify="left")
     table.add_column("held out", justify="right")
+    table.add_column("±", justify="right")
     table.add_column("to compare with")
-    generator, judge = evaluation.generator, evaluation.discriminator
+    generator, judge, errors = evaluation.generator, evaluation.discriminator, evaluation.standard_errors
     entropy, fraction = generator.unigram_entropy, judge.replaced_fraction
     lines: list[tuple[str, float | None, str]] = [
         ("generator loss, nats per masked token", generator.loss, f"{entropy:.3f}  unigram entropy of the corpus"),
@@ -124,8 +125,16 @@ def _networks(evaluation: Evaluation) -> Table:
         ("Brier score", judge.brier, f"{judge.brier_of_replaced_fraction:.3f}  always the replaced fraction"),
         ("expected calibration error", judge.expected_calibration_error, ""),
     ]
+    spread = {
+        "generator loss, nats per masked token": errors.generator_loss,
+        "generator accuracy": errors.generator_accuracy,
+        "discriminator loss, nats per token": errors.discriminator_loss,
+        "discriminator AUC": errors.discriminator_auc,
+    }
     for name, value, other in lines:
-        table.add_row(name, f"{value:,.1f}" if name == "generator perplexity" else _number(value), other)
+        error = spread.get(name)
+        number = f"{value:,.1f}" if name == "generator perplexity" else _number(value)
+        table.add_row(name, number, "" if error is None else f"{error:.3f}", other)
     return table
 
 

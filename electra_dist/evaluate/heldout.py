@@ -38,23 +38,27 @@ class Networks(NamedTuple):
 class Observed:
     """What the networks said, token by token; padding and unused slots are left out.
 
+    masked_rows         (M,) int32    number of the row that each masked position is in
     targets             (M,) int32    original token at each masked position
     nll                 (M,) float32  negative log-likelihood of it (nats)
     rank                (M,) int32    entries of the vocabulary that the generator holds more likely than it
     samples             (M,) int32    token that the generator put there
     sample_probability  (M,) float32  the generator's probability of that token, at temperature 1
     masked_logits       (M,) float32  the discriminator's logit at the position
+    token_rows          (N,) int32    number of the row that each real token is in
     shown               (N,) int32    token that the discriminator reads at each real position
     logits              (N,) float32  its logit; above 0 means "replaced"
     replaced            (N,) bool     whether the token is not the original one
     """
 
+    masked_rows: npt.NDArray[np.int32]
     targets: npt.NDArray[np.int32]
     nll: npt.NDArray[np.float32]
     rank: npt.NDArray[np.int32]
     samples: npt.NDArray[np.int32]
     sample_probability: npt.NDArray[np.float32]
     masked_logits: npt.NDArray[np.float32]
+    token_rows: npt.NDArray[np.int32]
     shown: npt.NDArray[np.int32]
     logits: npt.NDArray[np.float32]
     replaced: npt.NDArray[np.bool_]
@@ -75,8 +79,8 @@ class Judged(NamedTuple):
 
 
 @torch.no_grad()
-def judge(networks: Networks, batch: ModelBatch) -> Judged:
-    """Run both networks over one micro-batch."""
+def judge(networks: Networks, batch: ModelBatch, first_row: int = 0) -> Judged:
+    """Run both networks over one micro-batch, whose rows are numbered from `first_row` on."""
     generator, discriminator = networks
     hidden_me = generator.hidden_at_masks(batch)
     generated = generator.fill(batch, hidden_me)
@@ -86,13 +90,16 @@ def judge(networks: Networks, batch: ModelBatch) -> Judged:
     targets_m = batch.masked_targets.flatten()[used]
     nll_m, rank_m, probability_m = _generator_view(generator, hidden_me[used], targets_m, samples_m)
     real = batch.documents != PADDING_DOCUMENT
+    row_b = torch.arange(first_row, first_row + len(real), device=real.device)[:, None]
     observed = Observed(
+        masked_rows=_host(row_b.expand_as(batch.masked_positions).flatten()[used], np.int32),
         targets=_host(targets_m, np.int32),
         nll=_host(nll_m, np.float32),
         rank=_host(rank_m, np.int32),
         samples=_host(samples_m, np.int32),
         sample_probability=_host(probability_m, np.float32),
         masked_logits=_host(output.logits.gather(1, batch.masked_positions).flatten()[used], np.float32),
+        token_rows=_host(row_b.expand_as(real)[real], np.int32),
         shown=_host(generated.corrupted[real], np.int32),
         logits=_host(output.logits[real], np.float32),
         replaced=_host(generated.replaced[real] > 0, np.bool_),

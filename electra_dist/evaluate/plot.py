@@ -90,12 +90,11 @@ def _probabilities(axis: Any, evaluation: Evaluation) -> None:
 
 
 def _bands(axis: Any, evaluation: Evaluation) -> None:
-    used = [band for band in evaluation.bands if band.loss is not None]
+    used = [band for band in evaluation.bands if band.loss is not None and band.first is not None]
     names = [band.name for band in used]
     bars = axis.bar(names, [band.loss for band in used], color=_ORIGINAL, alpha=0.6, label="generator")
     axis.bar_label(bars, [f"{band.masked_tokens:,}\ntokens" for band in used], label_type="center", fontsize=8)
-    known = [band for band in used if band.unigram_loss is not None]
-    axis.plot([b.name for b in known], [b.unigram_loss for b in known], "kx", label="frequencies alone")
+    axis.plot(names, [band.unigram_loss for band in used], "kx", label="frequencies alone")
     axis.axhline(evaluation.generator.loss, color=_ORIGINAL, label="generator, all masked tokens")
     axis.axhline(evaluation.generator.unigram_entropy, linestyle="--", color="grey", label="unigram entropy")
     axis.set(

@@ -24,6 +24,7 @@ from electra_dist.evaluate import scores
 from electra_dist.evaluate.examples import Example, Passage, choose, passages
 from electra_dist.evaluate.heldout import Networks, Observed, judge
 from electra_dist.evaluate.scores import Band, CalibrationBin, Convincing, DiscriminatorScores, GeneratorScores
+from electra_dist.evaluate.uncertainty import StandardErrors, standard_errors
 from electra_dist.model.inputs import to_device
 from electra_dist.networks_of_run import choose_step, load_networks
 from electra_dist.rundir import RunDir
@@ -58,6 +59,7 @@ class Evaluation:
     seconds: float
     generator: GeneratorScores
     discriminator: DiscriminatorScores
+    standard_errors: StandardErrors
     bands: tuple[Band, ...]
     convincing: tuple[Convincing, ...]
     calibration: tuple[CalibrationBin, ...]
@@ -113,6 +115,7 @@ def evaluate_run(
         seconds=seconds,
         generator=scores.generator_scores(seen, manifest.unigram_entropy()),
         discriminator=scores.discriminator_scores(seen),
+        standard_errors=standard_errors(seen),
         bands=scores.bands(seen, manifest.token_counts),
         convincing=scores.convincing(seen),
         calibration=scores.calibration(seen),
@@ -173,7 +176,7 @@ def _judge_all(
     done, total = 0, len(rows.keys)
     progress("held-out rows", done, total)
     for batch in deal(rows, config, 0, 1):
-        judged = judge(networks, to_device(batch, device))
+        judged = judge(networks, to_device(batch, device), done)
         window.add(judged.totals, (batch,))
         parts.append(judged.observed)
         if readable and done < _EXAMPLE_ROWS:

@@ -133,7 +133,7 @@ def discriminator_scores(seen: Observed) -> DiscriminatorScores:
     return DiscriminatorScores(
         tokens=len(logits),
         replaced_fraction=fraction,
-        loss=float((np.logaddexp(0, logits) - logits * replaced).mean()),
+        loss=float(detection_losses(seen).mean()),
         accuracy=float((called == replaced).mean()),
         always_original_accuracy=1 - fraction,
         auc=auc(seen.logits, replaced),
@@ -145,6 +145,13 @@ def discriminator_scores(seen: Observed) -> DiscriminatorScores:
         brier_of_replaced_fraction=fraction * (1 - fraction),
         expected_calibration_error=calibration_error(bins),
     )
+
+
+def detection_losses(seen: Observed) -> npt.NDArray[np.float64]:
+    """(N,) binary cross-entropy of each token (nats)."""
+    logits = seen.logits.astype(np.float64)
+    out: npt.NDArray[np.float64] = np.logaddexp(0, logits) - logits * seen.replaced
+    return out
 
 
 def auc(logits: npt.NDArray[np.float32], replaced: Bool) -> float | None:
