@@ -25,7 +25,15 @@ def silent(stage: str, done: int, total: int) -> None:
 def bar(unit: str = "") -> Iterator[Progress]:
     """A `Progress` that draws one rich progress bar a stage on stderr; with a `unit` also how many of it a second."""
     from rich.console import Console
-    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        ProgressColumn,
+        Task,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as RichProgress
     from rich.text import Text
 
@@ -42,12 +50,18 @@ def bar(unit: str = "") -> Iterator[Progress]:
         TimeRemainingColumn(),
         *([Rate()] if unit else []),
     )
-    with RichProgress(*columns, console=Console(stderr=True)) as display:
-        tasks = {}
+    display = RichProgress(*columns, console=Console(stderr=True))
+    tasks: dict[str, TaskID] = {}
 
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = display.add_task(stage, total=total)
-            display.update(tasks[stage], completed=done, total=total)
+    def report(stage: str, done: int, total: int) -> None:
+        if not tasks:
+            display.start()  # not earlier: an error before the work leaves no empty bar
+        if stage not in tasks:
+            tasks[stage] = display.add_task(stage, total=total)
+        display.update(tasks[stage], completed=done, total=total)
 
+    try:
         yield report
+    finally:
+        if tasks:
+            display.stop()

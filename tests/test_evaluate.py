@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import torch
 from electra_dist import cli
 from electra_dist import config as configuration
 from electra_dist.batch import SPECIAL_TOKENS
+from electra_dist.commands.evaluate import _mark
 from electra_dist.data.manifest import Manifest
 from electra_dist.data.validation import deal, validation_micro_batches, validation_rows
 from electra_dist.errors import CheckpointError, DataError, UserError
 from electra_dist.evaluate import evaluate_run, scores, uncertainty
+from electra_dist.evaluate.examples import Piece, passages
 from electra_dist.evaluate.heldout import Networks, Observed, judge
-from electra_dist.model.inputs import to_device
+from electra_dist.model.inputs import rows_of_documents, to_device
 from electra_dist.networks_of_run import load_networks
 from electra_dist.rundir import RunDir
 
@@ -325,10 +328,11 @@ def test_the_picture_is_whole_and_nothing_else_is_left(
 ) -> None:
     out = tmp_path / "picture.png"
     out.write_text("an earlier one")
-    assert cli.main(["evaluate", str(trained.path), "--rows", "4", "--plot", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert f"picture: {out}" in printed
-    assert "unigram entropy" in printed
+    assert cli.main(["evaluate", str(trained.path), "--plot", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert f"picture: {out}" in printed.out
+    assert "unigram entropy" in printed.out
+    assert "rows/s" in printed.err
     from matplotlib import image
 
     height, width, _ = image.imread(out).shape
@@ -352,6 +356,38 @@ def test_examples_mark_every_masked_token(trained: RunDir, capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert printed.count("passage, discriminator loss") == 5
     assert "\x1b[" not in printed
+
+
+@pytest.mark.parametrize(
+    ("piece", "mark"),
+    [
+        (Piece(" rain", " snow", True, 0.834), (" [rain→snow 0.83]", "green")),
+        (Piece(" rain", " snow", True, 0.1), (" [rain→snow 0.10]", "red")),
+        (Piece("ing", " ", True, 0.1), ("[ing→␣ 0.10]", "red")),
+        (Piece(" rain", " rain", False, 0.1), (" [rain 0.10]", "cyan")),
+        (Piece(" rain", " rain", False, 0.9), (" [rain 0.90]", "yellow")),
+        (Piece(" rain", None, False, 0.61), (" {rain 0.61}", "yellow")),
+        (Piece(" rain", None, False, 0.4), (" rain", "")),
+    ],
+)
+def test_marks(piece: Piece, mark: tuple[str, str]) -> None:
+    assert _mark(piece) == mark
+
+
+def test_a_row_is_cut_into_passages_of_one_document() -> None:
+    """Two documents of 30 and 80 tokens with [CLS] and [SEP], some padding; a masked token in each half."""
+    documents = [[2, *range(10, 40), 3], [2, *range(40, 120), 3]]
+    packed = rows_of_documents([documents], 128)
+    masked = np.array([[5, 40, 108]], np.int32)
+    batch = replace(packed, masked_positions=masked, masked_weights=np.ones((1, 3), np.float32))
+    corrupted = batch.tokens.astype(np.int64)
+    corrupted[0, 40] = 7
+    found = passages(batch, corrupted, np.zeros((1, 128), np.float32))
+    assert [p.tokens.tolist() for p in found] == [list(range(10, 40)), list(range(40, 104)), list(range(104, 120))]
+    assert [p.before for p in found] == [2, 2, 103]
+    assert [p.masked.sum() for p in found] == [1, 1, 1]
+    assert [(p.tokens != p.corrupted).sum() for p in found] == [0, 1, 0]
+    assert found[0].loss == pytest.approx(np.log(2))
 
 
 def test_the_pieces_of_a_passage_spell_the_text(trained: RunDir) -> None:
@@ -435,6 +471,8 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
 ) -> None:
     assert cli.main(["evaluate", str(trained.path), "--plot", str(tmp_path / "no/where.png")]) == 2
     assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(trained.path), "--step", "5"]) == 2
+    assert capsys.readouterr().err.startswith("error: --step 5")  # and no empty progress bar before it
     assert cli.main(["evaluate", str(trained.path), "--plot", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
 
@@ -442,4 +480,4 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
 def test_rows_that_are_no_number_are_refused(trained: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["evaluate", str(trained.path), "--rows", "many"])
-    assert "many" in capsys.readouterr().err
+    assert "'many' is neither a number of rows nor `all`" in capsys.readouterr().err

@@ -49,7 +49,12 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _rows(text: str) -> int | Literal["all"]:
-    return "all" if text == "all" else int(text)
+    if text == "all":
+        return "all"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of rows nor `all`") from None
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -142,18 +147,18 @@ def _bands(evaluation: Evaluation) -> Table:
     from rich.table import Table
 
     title = "by frequency rank in the training split: generator (G) by the masked token, discriminator (D) by the shown"
-    table = Table(title=title, title_justify="left")
-    table.add_column("rank")
-    for name in ("masked", "G loss", "unigram", "G accuracy", "G top-5", "shown", "replaced", "D AUC", "D recall"):
+    table = Table(title=title, title_justify="left", padding=(0, 0))
+    table.add_column("rank", no_wrap=True)
+    for name in ("masked", "G loss", "unigram", "G acc", "G top-5", "shown", "replaced", "D AUC", "D recall"):
         table.add_column(name, justify="right")
     for band in evaluation.bands:
         table.add_row(
             band.name,
             f"{band.masked_tokens:,}",
-            *map(_number, (band.loss, band.unigram_loss, band.accuracy, band.top5_accuracy)),
+            *map(_short, (band.loss, band.unigram_loss, band.accuracy, band.top5_accuracy)),
             f"{band.shown_tokens:,}",
             f"{band.replaced:,}",
-            *map(_number, (band.auc, band.recall)),
+            *map(_short, (band.auc, band.recall)),
         )
     return table
 
@@ -167,7 +172,7 @@ def _convincing(evaluation: Evaluation) -> Table:
         table.add_column(name, justify="right")
     for row in evaluation.convincing:
         name = f"{row.low:g} to {row.high:g}"
-        table.add_row(name, f"{row.replaced:,}", _number(row.recall), _number(row.mean_probability))
+        table.add_row(name, f"{row.replaced:,}", _short(row.recall), _short(row.mean_probability))
     return table
 
 
@@ -212,3 +217,8 @@ def _entropy(fraction: float) -> float:
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
+
+
+def _short(value: float | None) -> str:
+    """For narrow columns: a dash for what is undefined."""
+    return "-" if value is None else f"{value:.3f}"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from electra_dist.evaluate import scores
 from electra_dist.evaluate.heldout import Observed
 
+Int = npt.NDArray[np.integer[Any]]
 #: Groups of rows, at most.
 GROUPS = 20
 
@@ -38,20 +39,45 @@ def standard_errors(seen: Observed) -> StandardErrors:
     groups = min(GROUPS, rows)
     masked_g, token_g = seen.masked_rows * groups // rows, seen.token_rows * groups // rows
     losses = scores.detection_losses(seen)
-    areas = [scores.auc(seen.logits[token_g != g], seen.replaced[token_g != g]) for g in range(groups)]
     return StandardErrors(
         generator_loss=jackknife(means_without(seen.nll, masked_g, groups)),
         generator_accuracy=jackknife(means_without(seen.rank == 0, masked_g, groups)),
         discriminator_loss=jackknife(means_without(losses, token_g, groups)),
-        discriminator_auc=jackknife(areas),
+        discriminator_auc=jackknife(auc_without(seen, token_g, groups)),
     )
 
 
-def means_without(values: npt.NDArray[Any], group_of: npt.NDArray[np.integer[Any]], groups: int) -> list[float | None]:
+def means_without(values: npt.NDArray[Any], group_of: Int, groups: int) -> list[float | None]:
     """Mean of `values` without those of each group in turn."""
     sums = np.bincount(group_of, values, groups)
     counts = np.bincount(group_of, minlength=groups)
     return [scores.ratio(sums.sum() - sums[g], int(counts.sum() - counts[g])) for g in range(groups)]
+
+
+def auc_without(seen: Observed, group_of: Int, groups: int) -> list[float | None]:
+    """AUC of all tokens but those of each group in turn, from one count of the pairs that a replaced token wins.
+
+    The pairs without group g are all pairs, less those with a replaced token of g, less those with an original token of
+    g, and those with both were taken away twice.
+    """
+    replaced, original = seen.logits[seen.replaced], seen.logits[~seen.replaced]
+    replaced_g, original_g = group_of[seen.replaced], group_of[~seen.replaced]
+    won = np.bincount(replaced_g, _below(replaced, original), groups)
+    lost = np.bincount(original_g, len(replaced) - _below(original, replaced), groups)
+    found = []
+    for g in range(groups):
+        ours, theirs = replaced[replaced_g == g], original[original_g == g]
+        wins = won.sum() - won[g] - lost[g] + _below(ours, theirs).sum()
+        found.append(scores.ratio(wins, (len(replaced) - len(ours)) * (len(original) - len(theirs))))
+    return found
+
+
+def _below(values: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """How many of `others` lie below each of `values`, ties counting one half."""
+    ordered = np.sort(others)
+    lower, upper = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    out: npt.NDArray[np.float64] = (lower + upper) / 2
+    return out
 
 
 def jackknife(left_out: list[float | None]) -> float | None:
