@@ -22,11 +22,25 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 @contextlib.contextmanager
-def bar() -> Iterator[Progress]:
-    """A `Progress` that draws one rich progress bar a stage on stderr."""
+def bar(unit: str = "") -> Iterator[Progress]:
+    """A `Progress` that draws one rich progress bar a stage on stderr; with a `unit` also how many of it a second."""
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        ProgressColumn,
+        Task,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as RichProgress
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.1f} {unit}/s")
 
     columns = (
         TextColumn("{task.description}"),
@@ -34,13 +48,20 @@ def bar() -> Iterator[Progress]:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        *([Rate()] if unit else []),
     )
-    with RichProgress(*columns, console=Console(stderr=True)) as display:
-        tasks = {}
+    display = RichProgress(*columns, console=Console(stderr=True))
+    tasks: dict[str, TaskID] = {}
 
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = display.add_task(stage, total=total)
-            display.update(tasks[stage], completed=done, total=total)
+    def report(stage: str, done: int, total: int) -> None:
+        if not tasks:
+            display.start()  # not earlier: an error before the work leaves no empty bar
+        if stage not in tasks:
+            tasks[stage] = display.add_task(stage, total=total)
+        display.update(tasks[stage], completed=done, total=total)
 
+    try:
         yield report
+    finally:
+        if tasks:
+            display.stop()

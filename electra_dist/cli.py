@@ -16,6 +16,7 @@ from electra_dist.commands import (
     bench,
     config,
     data,
+    evaluate,
     export,
     finetune,
     launch,
@@ -41,12 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="electra-dist",
         description="Pre-train ELECTRA encoders with DeepSpeed ZeRO-3, from raw text to exported weights.",
-        epilog="The order of the work: data, plan, train (or launch, status, logs, stop), report, export, finetune,"
-        " predict. COMMAND --help has examples.",
+        epilog="The order of the work: data, plan, train (or launch, status, logs, stop), report, evaluate, export,"
+        " finetune, predict. COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {metadata.version('electra-dist')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (data, config, plan, bench, preflight, train, launch, watch, report, export, finetune, predict):
+    in_order = (data, config, plan, bench, preflight, train, launch, watch, report, evaluate, export, finetune, predict)
+    for command in in_order:
         command.add(subparsers)
     return parser
 

@@ -22,12 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from electra_dist import config as configuration
 from electra_dist.config import Config, Network
-from electra_dist.errors import CheckpointError, UserError
+from electra_dist.errors import UserError
 from electra_dist.export_check import Compared, check_export, check_texts
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
@@ -39,9 +38,9 @@ from electra_dist.model.huggingface import (
 )
 from electra_dist.model_card import model_card
 from electra_dist.model_folder import MARKER, WEIGHTS
+from electra_dist.networks_of_run import choose_step, load_networks
 from electra_dist.rundir import RunDir, open_to_readers, write_json
 from electra_dist.staging import staged
-from electra_dist.train.checkpoint_format import read_network
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
     """
     _require_transformers()
     config = configuration.load(run.config)
-    facts = _read_facts(run)
+    facts = run.read_facts()
     identity = {"run": config.run.name, "run_id": facts.get("wandb_id"), "network": network}
     check_out(out, identity)
     chosen = choose_step(run, step)
@@ -93,14 +92,6 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_json(folder / MARKER, identity | {"step": chosen, "check": asdict(compared)})
     return report
-
-
-def _read_facts(run: RunDir) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = json.loads(run.facts.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run.facts}: cannot be read as the facts of a run: {error}") from error
-    return facts
 
 
 def _require_transformers() -> None:
@@ -135,46 +126,6 @@ def check_out(out: Path, identity: Mapping[str, Any]) -> None:
             f" the {identity['network']} of {identity['run']!r} ({identity['run_id']}); nothing was changed, give"
             " another folder"
         )
-
-
-def choose_step(run: RunDir, step: int | None) -> int:
-    """The step to export; raises `CheckpointError` naming the ones that exist."""
-    steps = run.complete_checkpoints()
-    if not steps:
-        raise CheckpointError(
-            f"{run.checkpoints}: no complete checkpoint; train until one is saved (checkpoint.every, or Ctrl-C)"
-        )
-    if step is None:
-        return steps[-1]
-    if step not in steps:
-        raise CheckpointError(f"--step {step}: {run.path} has checkpoints of steps {', '.join(map(str, steps))}")
-    return step
-
-
-def load_networks(run: RunDir, config: Config, step: int) -> tuple[Generator, Discriminator]:
-    """Both networks of a checkpoint, fp32, on the CPU, in evaluation mode; verified, no DeepSpeed.
-
-    Raises `CheckpointError` when the files are damaged or do not hold the parameters of `config`.
-    """
-    folder = run.checkpoint(step)
-    states: dict[Network, State] = {network: read_network(folder, network) for network in configuration.NETWORKS}
-    words = states["generator"].get("embeddings.word.weight")
-    if words is None:
-        raise CheckpointError(
-            f"{folder}: the generator has no embeddings.word.weight; not a checkpoint of this software"
-        )
-    with torch.device("meta"):
-        networks = (
-            Generator(config.model, words.shape[0], "sdpa"),
-            Discriminator(config.model, words.shape[0], "sdpa"),
-        )
-    for network, module in zip(configuration.NETWORKS, networks, strict=True):
-        try:
-            module.load_state_dict(states[network], assign=True)
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder}: does not hold the {network} of config.yaml: {error}") from error
-        module.float().eval()
-    return networks
 
 
 def _vocabulary(generator: Generator) -> int:

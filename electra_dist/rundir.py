@@ -75,6 +75,14 @@ class RunDir:
         matches = ((_CHECKPOINT.match(entry.name), entry) for entry in self.checkpoints.iterdir())
         return sorted(int(match[1]) for match, entry in matches if match and (entry / "COMPLETE").is_file())
 
+    def read_facts(self) -> dict[str, Any]:
+        """The content of run.json; raises `UserError` when it cannot be read."""
+        try:
+            facts: dict[str, Any] = json.loads(self.facts.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.facts}: cannot be read as the facts of a run: {error}") from error
+        return facts
+
     def read_metrics(self) -> Iterator[dict[str, Any]]:
         """The logged steps in order; a last line that a crash cut short is left out."""
         if not self.metrics.is_file():

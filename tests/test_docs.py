@@ -1,8 +1,8 @@
 """The documentation holds: every command in it runs, every link leads somewhere, the page of keys is up to date.
 
 All `bash` blocks of README.md and docs/*.md are executed, page by page in the order of the work, in one folder in
-which the pages' story unfolds: the corpus becomes a tokenizer, shards, a run, a resumed run, an export. An HTML comment
-before a block says what the test changes, several separated by commas:
+which the pages' story unfolds: the corpus becomes a tokenizer, shards, a run, a resumed run, an evaluation, an export.
+An HTML comment before a block says what the test changes, several separated by commas:
 
     <!-- test: append --max-bytes 400000 -->   these words end each electra-dist command of the block
     <!-- test: tiny -->                        the overrides TINY below end each electra-dist command of the block
@@ -39,7 +39,14 @@ from electra_dist.rundir import RunDir
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Pages in the order of the work; each may use what those before it left in the folder.
-STORY = ("docs/prepare-data.md", "docs/train.md", "docs/resume.md", "docs/export.md", "docs/fine-tune.md")
+STORY = (
+    "docs/prepare-data.md",
+    "docs/train.md",
+    "docs/resume.md",
+    "docs/evaluate.md",
+    "docs/export.md",
+    "docs/fine-tune.md",
+)
 #: Pages whose commands need what no test machine has; blocks without a directive are parsed.
 PARSED = {
     "docs/slurm.md": "needs a cluster; tests/launcher runs these commands on the testbed",
@@ -217,6 +224,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
 @pytest.mark.parametrize("page", [*STORY, *OTHERS])
 def test_every_block_of_the_page_runs(page: str, story: Story) -> None:
+    if page in STORY[STORY.index("docs/evaluate.md") :]:
+        pytest.importorskip("sklearn")
     if page in STORY[STORY.index("docs/export.md") :]:
         pytest.importorskip("transformers")
     story.tell(page)

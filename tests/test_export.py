@@ -19,8 +19,9 @@ from electra_dist import config as configuration
 from electra_dist import export
 from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import CheckpointError, UserError
-from electra_dist.export import MARKER, export_run, load_networks
+from electra_dist.export import MARKER, export_run
 from electra_dist.model.networks import build_networks
+from electra_dist.networks_of_run import choose_step, load_networks
 from electra_dist.rundir import RunDir, write_json
 from electra_dist.train import checkpoint_format as files
 from electra_dist.train.checkpoint_format import CheckpointManifest, NetworkEntry, Slice
@@ -225,7 +226,7 @@ def test_steps_that_do_not_exist_are_named_with_those_that_do(shared_run: Any, t
         export_run(shared_run[0], tmp_path / "out", "generator", step=5)
     empty = RunDir(tmp_path / "empty")
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
-        export.choose_step(empty, None)
+        choose_step(empty, None)
 
 
 def test_a_damaged_checkpoint_is_refused_and_leaves_nothing(make_run: Any, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.finetune",
         "electra_dist.predict",
         "electra_dist.model_folder",
+        "electra_dist.networks_of_run",
     ),
     ("electra_dist.train",),
     ("data_tools", "launcher"),

@@ -10,12 +10,24 @@ from electra_dist.batch import SPECIAL_TOKENS, MicroBatch
 from electra_dist.config import Config
 from electra_dist.data.manifest import VALIDATION, Manifest
 from electra_dist.data.packing import PackedRows
-from electra_dist.data.rows import KeyedRows, RowSource, join, micro_batches
+from electra_dist.data.rows import KeyedRows, RowSource, join, micro_batch
 
 
 def has_validation(manifest: Manifest) -> bool:
     """Whether any documents are held out."""
     return manifest.facts.validation.blocks > 0
+
+
+def validation_rows(config: Config, manifest: Manifest) -> KeyedRows | None:
+    """The first `validation.rows` rows of the validation split with their keys; None when the split is empty."""
+    parts, found = [], 0
+    source = RowSource(config, manifest, VALIDATION)
+    for block in range(len(source)):
+        if found >= config.validation.rows:
+            break
+        parts.append(source.rows(0, block))
+        found += len(parts[-1].keys)
+    return join(parts).take(slice(0, config.validation.rows)) if parts else None
 
 
 def validation_micro_batches(config: Config, manifest: Manifest, rank: int, world_size: int) -> Iterator[MicroBatch]:
@@ -24,20 +36,19 @@ def validation_micro_batches(config: Config, manifest: Manifest, rank: int, worl
     Row i belongs to rank i % W. Every rank gets the same number of micro-batches; rows that run out are empty: [PAD]
     everywhere, weights 0. Nothing at all when the split is empty (`has_validation`).
     """
-    parts, found = [], 0
-    source = RowSource(config, manifest, VALIDATION)
-    for block in range(len(source)):
-        if found >= config.validation.rows:
-            break
-        parts.append(source.rows(0, block))
-        found += len(parts[-1].keys)
-    if not parts:
-        return
-    rows = join(parts).take(slice(0, config.validation.rows))
+    rows = validation_rows(config, manifest)
+    if rows is not None:
+        yield from deal(rows, config, rank, world_size)
+
+
+def deal(rows: KeyedRows, config: Config, rank: int, world_size: int) -> Iterator[MicroBatch]:
+    """This rank's micro-batches of `rows`, each masked when it is asked for."""
     size = config.train.micro_rows
     per_rank = -(-len(rows.keys) // (world_size * size)) * size
     own = rows.take(slice(rank, None, world_size))
-    yield from micro_batches(join([own, _empty_rows(own, per_rank - len(own.keys))]), config)
+    whole = join([own, _empty_rows(own, per_rank - len(own.keys))])
+    for first in range(0, per_rank, size):
+        yield micro_batch(whole.take(slice(first, first + size)), config)
 
 
 def _empty_rows(like: KeyedRows, count: int) -> KeyedRows:

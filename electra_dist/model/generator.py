@@ -131,11 +131,19 @@ class Generator(nn.Module):
                 return self.embeddings.sum(tokens_bl, positions_bl)
         return None
 
-    def forward(self, batch: ModelBatch, forced_samples: Tensor | None = None) -> GeneratorOutput:
-        """One micro-batch; `forced_samples` (B, P) int64 takes the place of the samples (for tests)."""
+    def hidden_at_masks(self, batch: ModelBatch) -> Tensor:
+        """What the word embeddings are compared with at the masked slots: (M, E), unused slots included."""
         hidden_blh = self.encode(batch.inputs, batch)
         at = batch.masked_positions.unsqueeze(-1).expand(-1, -1, hidden_blh.shape[-1])
-        hidden_me = self.head(hidden_blh.gather(1, at).flatten(0, 1))
+        out: Tensor = self.head(hidden_blh.gather(1, at).flatten(0, 1))
+        return out
+
+    def forward(self, batch: ModelBatch, forced_samples: Tensor | None = None) -> GeneratorOutput:
+        """One micro-batch; `forced_samples` (B, P) int64 takes the place of the samples (for tests)."""
+        return self.fill(batch, self.hidden_at_masks(batch), forced_samples)
+
+    def fill(self, batch: ModelBatch, hidden_me: Tensor, forced_samples: Tensor | None = None) -> GeneratorOutput:
+        """The second half of `forward`: loss, samples and corrupted rows from `hidden_at_masks`."""
         head = masked_lm_head(
             hidden_me,
             self.embeddings.word.weight,

@@ -65,7 +65,7 @@ def train_step(
     for index, micro_batch in enumerate(step.micro_batches):
         batch = to_device(micro_batch, engines.world.device)
         outputs = _forward_backward(engines, batch, weights, None if forced_samples is None else forced_samples[index])
-        added = _totals(batch, *outputs)
+        added = micro_batch_totals(batch, *outputs)
         totals = added if totals is None else StepTotals(*(a + b for a, b in zip(totals, added, strict=True)))
         if index == engines.accumulation - 1:
             norms = clip(engines, config.optim.clip_norm, config.optim.clip_mode)
@@ -86,7 +86,7 @@ def evaluate_step(engines: Engines, micro_batch: MicroBatch, config: Config) -> 
     judged = engines.discriminator(generated.shared, batch, generated.corrupted, generated.replaced)
     for _, engine in engines:
         engine.train()
-    return _totals(batch, generated, judged)
+    return micro_batch_totals(batch, generated, judged)
 
 
 def _loss_weights(engines: Engines, step: Step, config: Config) -> Tensor:
@@ -120,7 +120,8 @@ def _forward_backward(
     return generated, judged
 
 
-def _totals(batch: ModelBatch, generated: GeneratorOutput, judged: DiscriminatorOutput) -> StepTotals:
+def micro_batch_totals(batch: ModelBatch, generated: GeneratorOutput, judged: DiscriminatorOutput) -> StepTotals:
+    """The sums of one micro-batch, from what both networks gave."""
     real = batch.documents != PADDING_DOCUMENT
     zero = torch.zeros((), device=real.device)
     return StepTotals(

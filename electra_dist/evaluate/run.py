@@ -1,0 +1,191 @@
+"""The `evaluate` command: from a run directory and held-out shards to the scores of both networks.
+
+Comes in: a run directory, and what the command line chose. Goes out: an `Evaluation`. Rows, masks and samples are those
+of the run's own validations, so that in fp32 `metrics` equals what the trainer logged at that step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from electra_dist import config as configuration
+from electra_dist.config import Config
+from electra_dist.data.manifest import Manifest, sha256_of
+from electra_dist.data.rows import KeyedRows
+from electra_dist.data.validation import deal, has_validation, validation_rows
+from electra_dist.errors import DataError, UserError
+from electra_dist.evaluate import scores
+from electra_dist.evaluate.examples import Example, Passage, choose, passages
+from electra_dist.evaluate.heldout import Networks, Observed, judge
+from electra_dist.evaluate.scores import Band, CalibrationBin, Convincing, DiscriminatorScores, GeneratorScores
+from electra_dist.evaluate.uncertainty import StandardErrors, standard_errors
+from electra_dist.model.inputs import to_device
+from electra_dist.networks_of_run import choose_step, load_networks
+from electra_dist.rundir import RunDir
+from electra_dist.train.distributed import World
+from electra_dist.train.tracking import Metrics
+from electra_dist.train.window import Window
+
+Device = Literal["cpu", "cuda"]
+#: Called with the name of the stage, the rows done and all rows.
+Progress = Callable[[str, int, int], None]
+#: Rows among which the passages to read are chosen, at most.
+_EXAMPLE_ROWS = 512
+#: More rows than any split has.
+_ALL = 2**62
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of both networks of a run on held-out rows; undefined ones are None.
+
+    `metrics` has the trainer's names and formulas (AUC from a histogram); all else is exact. `own_shards` says whether
+    the shards are those that the run was trained on, by fingerprint.
+    """
+
+    run: str
+    step: int
+    shards: str
+    own_shards: bool
+    device: str
+    rows: int
+    row_length: int
+    seconds: float
+    generator: GeneratorScores
+    discriminator: DiscriminatorScores
+    standard_errors: StandardErrors
+    bands: tuple[Band, ...]
+    convincing: tuple[Convincing, ...]
+    calibration: tuple[CalibrationBin, ...]
+    roc: tuple[tuple[float, float], ...]
+    metrics: dict[str, float | None]
+    examples: tuple[Example, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """The default `Progress`: says nothing."""
+
+
+def evaluate_run(
+    run: RunDir,
+    *,
+    step: int | None = None,
+    rows: int | Literal["all"] | None = None,
+    shards: Path | None = None,
+    device: Device | None = None,
+    examples: int = 0,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Evaluate `run` at `step` (default: the newest whole one) on `rows` held-out rows (default: as the trainer).
+
+    `shards` takes the place of the run's own; `device` is CUDA by default where there is one. Raises `UserError` for
+    what cannot be: a step, shards, rows or a device that are not there, shards of another tokenizer.
+    """
+    if examples < 0:
+        raise UserError(f"--examples {examples}: give the number of passages to print, 0 or more")
+    config = _with_rows(configuration.load(run.config), rows)
+    chosen_step, chosen_device = choose_step(run, step), choose_device(device)
+    manifest = _open_shards(run, config, shards)
+    held_out = validation_rows(config, manifest)
+    assert held_out is not None
+    generator, discriminator = load_networks(run, config, chosen_step)
+    networks = Networks(generator.to(chosen_device), discriminator.to(chosen_device))
+    start = time.perf_counter()
+    seen, window, found = _judge_all(networks, held_out, config, chosen_device, examples > 0, progress)
+    seconds = time.perf_counter() - start
+    if not len(seen.targets):
+        raise DataError(f"{manifest.path}: no token of the held-out rows can be masked; nothing to evaluate")
+    return Evaluation(
+        run=str(run.path),
+        step=chosen_step,
+        shards=str(manifest.path),
+        own_shards=manifest.fingerprint == run.read_facts().get("dataset_fingerprint"),
+        device=str(chosen_device),
+        rows=len(held_out.keys),
+        row_length=config.data.row_length,
+        seconds=seconds,
+        generator=scores.generator_scores(seen, manifest.unigram_entropy()),
+        discriminator=scores.discriminator_scores(seen),
+        standard_errors=standard_errors(seen),
+        bands=scores.bands(seen, manifest.token_counts),
+        convincing=scores.convincing(seen),
+        calibration=scores.calibration(seen),
+        roc=scores.roc(seen),
+        metrics=_defined(window.reduced(World()).losses("validation/")),
+        examples=choose(found, examples, run) if examples else (),
+    )
+
+
+def _with_rows(config: Config, rows: int | Literal["all"] | None) -> Config:
+    """The run's configuration with so many validation rows, and with the head that this machine can run."""
+    if rows is not None and rows != "all" and rows < 1:
+        raise UserError(f"--rows {rows}: give a number of rows from 1 on, or `all`")
+    wanted = config.validation.rows if rows is None else _ALL if rows == "all" else rows
+    return config.model_copy(
+        update={
+            "validation": config.validation.model_copy(update={"rows": wanted}),
+            "model": config.model.model_copy(update={"generator_head": "auto"}),
+        }
+    )
+
+
+def choose_device(device: Device | None) -> torch.device:
+    """The device asked for, by default the first GPU where there is one; raises `UserError` when it is not there."""
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UserError("--device cuda: PyTorch sees no GPU here; leave it out to use the CPU")
+    return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
+    """The manifest of the shards to evaluate on; they must be of the run's tokenizer and hold something out."""
+    try:
+        manifest = Manifest.load(shards or Path(config.data.shards))
+    except DataError as error:
+        raise DataError(f"{error}, or say with --shards where there are others") from error
+    file = run.tokenizer / "tokenizer.json"
+    if not file.is_file():
+        raise UserError(f"{file}: missing; copy the folder `tokenizer` of the run's shards to {run.tokenizer}")
+    own, theirs = sha256_of(file), manifest.facts.tokenizer_fingerprint
+    if own != theirs:
+        raise DataError(
+            f"{manifest.path}: encoded with another tokenizer (fingerprint {theirs[:12]}) than the run's, {file}"
+            f" ({own[:12]}); build shards with `electra-dist data build --tokenizer {run.tokenizer}`"
+        )
+    if not has_validation(manifest):
+        raise DataError(
+            f"{manifest.path}: no held-out split; build shards with --validation above 0, and give them with --shards"
+        )
+    return manifest
+
+
+def _judge_all(
+    networks: Networks, rows: KeyedRows, config: Config, device: torch.device, readable: bool, progress: Progress
+) -> tuple[Observed, Window, list[Passage]]:
+    """All rows through both networks: tokens, the trainer's sums, and where `readable` passages of the first rows."""
+    window, parts, found = Window(device), [], []
+    done, total = 0, len(rows.keys)
+    progress("held-out rows", done, total)
+    for batch in deal(rows, config, 0, 1):
+        judged = judge(networks, to_device(batch, device), done)
+        window.add(judged.totals, (batch,))
+        parts.append(judged.observed)
+        if readable and done < _EXAMPLE_ROWS:
+            found += passages(batch, judged.corrupted, judged.logits)
+        done = min(done + len(batch.tokens), total)
+        progress("held-out rows", done, total)
+    return Observed.joined(parts), window, found
+
+
+def _defined(metrics: Metrics) -> dict[str, float | None]:
+    """NaN as None."""
+    return {name: value if value == value else None for name, value in metrics.items()}
