@@ -4,7 +4,7 @@ Each command is printed before it runs. Training is interrupted once on the way,
 same command. What exists already is kept, so a second start goes on where the first one ended. Leaves
 
     runs/quickstart-data/{corpus,tokenizer,shards}     runs/quickstart
-    runs/quickstart/export/{discriminator,generator}   runs/quickstart/curves.png
+    runs/quickstart/export/{discriminator,generator}   runs/quickstart/{curves,evaluation}.png
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def _quickstart(overrides: list[str]) -> None:
         exports[network] = run.path / "export" / network
         if not exports[network].exists():
             _run("export", str(run.path), "--network", network, "--out", str(exports[network]))
+    _run("evaluate", str(run.path), "--plot", str(run.path / "evaluation.png"), "--examples", "2")
     _run("report", str(run.path), "--plot", str(run.path / "curves.png"))
     _check_learned(run)
     for network, path in exports.items():

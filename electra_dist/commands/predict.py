@@ -51,13 +51,13 @@ def add(subparsers: Subparsers) -> None:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from electra_dist.errors import UserError
-    from electra_dist.finetune.run import choose_device
     from electra_dist.model_folder import ModelFolder
     from electra_dist.rundir import write_atomically
+    from electra_dist.train.hardware import device_of_command
 
     if arguments.count < 1:
         raise UserError(f"--count {arguments.count}: expected 1 or more")
-    folder, device = ModelFolder.open(arguments.model), choose_device(arguments.device)
+    folder, device = ModelFolder.open(arguments.model), device_of_command(arguments.device)
     predictions, scores = _predictions(folder, arguments.input, device, arguments.count)
     lines = _lines(folder.kind, predictions, arguments.json)
     if arguments.out:

@@ -29,6 +29,7 @@ from electra_dist.model.inputs import to_device
 from electra_dist.networks_of_run import choose_step, load_networks
 from electra_dist.rundir import RunDir
 from electra_dist.train.distributed import World
+from electra_dist.train.hardware import device_of_command
 from electra_dist.train.tracking import Metrics
 from electra_dist.train.window import Window
 
@@ -93,7 +94,7 @@ def evaluate_run(
     if examples < 0:
         raise UserError(f"--examples {examples}: give the number of passages to print, 0 or more")
     config = _with_rows(configuration.load(run.config), rows)
-    chosen_step, chosen_device = choose_step(run, step), choose_device(device)
+    chosen_step, chosen_device = choose_step(run, step), device_of_command(device)
     manifest = _open_shards(run, config, shards)
     held_out = validation_rows(config, manifest)
     assert held_out is not None
@@ -136,14 +137,6 @@ def _with_rows(config: Config, rows: int | Literal["all"] | None) -> Config:
             "model": config.model.model_copy(update={"generator_head": "auto"}),
         }
     )
-
-
-def choose_device(device: Device | None) -> torch.device:
-    """The device asked for, by default the first GPU where there is one; raises `UserError` when it is not there."""
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise UserError("--device cuda: PyTorch sees no GPU here; leave it out to use the CPU")
-    return torch.device("cuda" if available and device != "cpu" else "cpu")
 
 
 def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:

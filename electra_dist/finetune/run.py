@@ -28,6 +28,7 @@ from electra_dist.finetune.training import Learner, Scores, Trained, train_seed
 from electra_dist.model_folder import MARKER, WEIGHTS, ModelFolder
 from electra_dist.rundir import open_to_readers, write_json
 from electra_dist.staging import staged
+from electra_dist.train.hardware import device_of_command
 from electra_dist.train.progress import human_seconds, say
 
 
@@ -83,7 +84,7 @@ class FinetuneReport:
 def finetune(settings: Settings) -> FinetuneReport:
     """Train, keep the best seed, write `settings.out`; raises `UserError`, and leaves nothing behind then."""
     _check(settings)
-    device = choose_device(settings.device)
+    device = device_of_command(settings.device)
     source = ModelFolder.open(settings.model)
     if source.kind == "generator":
         raise UserError(f"{source.path}: holds the generator; fine-tune the discriminator (export --network)")
@@ -109,13 +110,6 @@ def finetune(settings: Settings) -> FinetuneReport:
     history = {one.seed: one.epochs for one in trained.all}
     _write(settings.out, trained.best.model, tokenizer, source, learner, report, history)
     return report
-
-
-def choose_device(wanted: str | None) -> torch.device:
-    """The GPU where there is one, else the CPU; raises `UserError` for a GPU that is not there."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device here; leave the option away to take the CPU")
-    return torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _check(settings: Settings) -> None:

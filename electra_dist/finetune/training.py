@@ -162,6 +162,7 @@ class _Progress(TrainerCallback):
         self.epochs: list[Scores] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
+        """Print the mean loss since the last line; the final summary, which has none, is left out."""
         if not logs or "loss" not in logs:
             return
         rate = state.global_step / max(time.monotonic() - self._started, 1e-9)
@@ -173,6 +174,7 @@ class _Progress(TrainerCallback):
         )
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **others: Any) -> None:
+        """Keep and print the scores of the epoch."""
         own = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
         scores = {name.removeprefix("eval_"): float(value) for name, value in metrics.items() if name != "epoch"}
         scores = {name: value for name, value in scores.items() if name not in own}

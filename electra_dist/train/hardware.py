@@ -1,4 +1,4 @@
-"""What the machine can do: the matrix-product rate that utilisation is measured against."""
+"""What the machine has and can do: a command's device, the matrix-product rate that utilisation is measured against."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import time
 
 import torch
 
+from electra_dist.errors import UserError
+
 _CPU_SIZE, _CUDA_SIZE = 1024, 8192
+
+
+def device_of_command(wanted: str | None) -> torch.device:
+    """What `--device` says, by default the first GPU where there is one; raises `UserError` when it is not there."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise UserError("--device cuda: PyTorch sees no GPU here; leave it out to use the CPU")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
 def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -31,6 +31,28 @@ NAMES = ("Anna", "Bruno", "Carla", "Dmitri")
 PLACES = ("Lisbon", "Oslo", "Nairobi", "Lima")
 
 
+def random_model(folder: Path, auto_class: str, tokenizer: Path) -> Path:
+    """A folder as `electra-dist export` writes it: two layers of 64, random weights, a trained tokenizer."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ElectraConfig(
+        vocab_size=512,
+        embedding_size=32,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=96,
+    )
+    getattr(transformers, auto_class)(config).save_pretrained(folder)
+    for file in tokenizer.iterdir():
+        if file.name.startswith("tokenizer"):
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
 def questions(path: Path, count: int, seed: int, with_none: bool = False) -> Path:
     """JSON lines that ask who or where; with `with_none` also when, which no context says."""
     draw = random.Random(seed)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_task import random_model
 
 from electra_dist import cli
 
@@ -18,23 +19,8 @@ transformers = pytest.importorskip("transformers")
 def networks(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """discriminator/ and generator/ as an export leaves them, with random weights."""
     folder = tmp_path_factory.mktemp("networks")
-    torch.manual_seed(0)
-    config = transformers.ElectraConfig(
-        vocab_size=512,
-        embedding_size=32,
-        hidden_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-    )
-    kinds = {"discriminator": transformers.ElectraForPreTraining, "generator": transformers.ElectraForMaskedLM}
-    for network, kind in kinds.items():
-        kind(config).save_pretrained(folder / network)
-        for file in (tiny_shards.parent / "tokenizer").iterdir():
-            if file.name.startswith("tokenizer"):
-                (folder / network / file.name).write_bytes(file.read_bytes())
+    for network, kind in (("discriminator", "ElectraForPreTraining"), ("generator", "ElectraForMaskedLM")):
+        random_model(folder / network, kind, tiny_shards.parent / "tokenizer")
         (folder / network / "electra_dist.json").write_text(json.dumps({"network": network}))
     return folder
 
