@@ -23,7 +23,7 @@ from electra_dist.train.progress import warn
 
 
 class WindowFeatures(Sequence[dict[str, Any]]):
-    """Model inputs of each window, made when they are asked for: SQuAD has some 90,000 of them."""
+    """Model inputs of each window, made when they are asked for."""
 
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
@@ -36,8 +36,8 @@ class WindowFeatures(Sequence[dict[str, Any]]):
             return [self[one] for one in range(*index.indices(len(self)))]
         windows = self._windows
         return {
-            "input_ids": windows.input_ids[index],
-            "token_type_ids": windows.token_type_ids[index],
+            "input_ids": windows.input_ids[index].tolist(),
+            "token_type_ids": windows.token_type_ids[index].tolist(),
             "start_positions": int(windows.start[index]),
             "end_positions": int(windows.end[index]),
         }

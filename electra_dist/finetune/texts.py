@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from electra_dist.errors import DataError
 from electra_dist.finetune.labelled import Columns, Example, read_examples
+from electra_dist.train.progress import warn
 
 Floats = NDArray[np.floating[Any]]
 #: More classes than this are taken for a mistake: a column of ids or of numbers.
@@ -72,6 +73,11 @@ class TextTask:
         pairs = [example.pair for example in examples] if self.columns.pair else None
         texts = [example.text for example in examples]
         encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length)
+        cut = sum(bool(one.overflowing) for one in encoded.encodings)
+        if cut:
+            warn(
+                f"{cut:,} of {len(texts):,} examples are longer than {max_length} tokens; the rest of them is not seen"
+            )
         return [{name: encoded[name][index] for name in encoded} for index in range(len(examples))]
 
     def labelled(self, features: list[dict[str, Any]], targets: NDArray[np.float64]) -> list[dict[str, Any]]:

@@ -180,14 +180,14 @@ def test_a_missing_file_is_named(tmp_path):
 def test_windows_of_words_counted_by_hand(words):
     """[CLS] who ? [SEP] + 4 words + [SEP] = 9 tokens; windows of 4 words that share 2: abcd, cdef, efgh."""
     windows = make_windows([ask("a b c d e f g h", "e f"), ask("a b", "b")], words, max_length=9, stride=2)
-    text = [" ".join(words.convert_ids_to_tokens(ids)) for ids in windows.input_ids]
+    text = [" ".join(words.convert_ids_to_tokens(ids.tolist())) for ids in windows.input_ids]
     assert text == [
         "[CLS] who ? [SEP] a b c d [SEP]",
         "[CLS] who ? [SEP] c d e f [SEP]",
         "[CLS] who ? [SEP] e f g h [SEP]",
         "[CLS] who ? [SEP] a b [SEP]",
     ]
-    assert windows.token_type_ids == [[0] * 4 + [1] * 5] * 3 + [[0] * 4 + [1] * 3]
+    assert [kinds.tolist() for kinds in windows.token_type_ids] == [[0] * 4 + [1] * 5] * 3 + [[0] * 4 + [1] * 3]
     assert windows.question.tolist() == [0, 0, 0, 1]
     assert windows.offsets[1].tolist() == [[-1, -1]] * 4 + [[4, 5], [6, 7], [8, 9], [10, 11], [-1, -1]]
     assert windows.start.tolist() == [0, 6, 4, 5]  # the first window ends before the answer
@@ -280,10 +280,10 @@ def test_windows_of_xquad_are_what_the_tokenizer_says_and_cover_the_context(xqua
         context = tokenizer(xquad[index].context, add_special_tokens=False)["input_ids"]
         parts = []
         for number in np.flatnonzero(windows.question == index):
-            ids = windows.input_ids[number]
+            ids = windows.input_ids[number].tolist()
             assert ids[: len(question)] == question
             assert ids[-1] == tokenizer.sep_token_id
-            assert windows.token_type_ids[number] == [0] * len(question) + [1] * (len(ids) - len(question))
+            assert windows.token_type_ids[number].tolist() == [0] * len(question) + [1] * (len(ids) - len(question))
             parts.append(ids[len(question) : -1])
         assert parts[0] + [token for part in parts[1:] for token in part[48:]] == context
 

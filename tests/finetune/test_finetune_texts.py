@@ -43,6 +43,19 @@ def test_targets_of_both_tasks() -> None:
         numbers.targets(examples("nan"), FILE)
 
 
+def test_what_is_cut_off_is_said(encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
+    pairs = TextTask(Columns(pair="pair"), ("a", "b"))
+    some = [Example("the film is long and dull", "so it is", "a"), Example("the", "film", "b")]
+    features = pairs.features(tokenizer, some, 12)
+    assert [len(feature["input_ids"]) <= 12 for feature in features] == [True, True]
+    assert {0, 1} == set(features[1]["token_type_ids"])
+    assert "1 of 2 examples are longer than 12 tokens" in capsys.readouterr().err
+    pairs.features(tokenizer, some, 96)
+    assert not capsys.readouterr().err
+
+
 def test_classification_scores_by_hand() -> None:
     # true positives 2, false positives 1, false negatives 1, true negatives 4
     targets = np.array([1, 1, 1, 0, 0, 0, 0, 0])
