@@ -5,6 +5,7 @@ Comes in: an exported encoder, the task, encoded examples. Goes out: the trained
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -99,7 +100,7 @@ def train_seed(learner: Learner, tokenizer: Any, recipe: Recipe, seed: int, devi
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,
-            args=_arguments(folder, recipe, steps, seed, device, bool(learner.held_out)),
+            args=_training_arguments(folder, recipe, steps, seed, device, bool(learner.held_out)),
             data_collator=DataCollatorWithPadding(tokenizer),
             train_dataset=_Examples(learner.training),
             eval_dataset=_Examples(learner.held_out) if learner.held_out else None,
@@ -115,15 +116,9 @@ def train_seed(learner: Learner, tokenizer: Any, recipe: Recipe, seed: int, devi
 def predict_logits(model: Any, tokenizer: Any, features: Features, device: torch.device) -> Any:
     """Outputs of the model for every example, in order: an array, or a tuple of arrays where it has several."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            use_cpu=device.type == "cpu",
-            report_to=[],
-            disable_tqdm=True,
-            per_device_eval_batch_size=EVALUATION_BATCH,
+        trainer = Trainer(
+            model=model, args=_arguments(folder, device), data_collator=DataCollatorWithPadding(tokenizer)
         )
-        arguments._n_gpu = min(arguments.n_gpu, 1)
-        trainer = Trainer(model=model, args=arguments, data_collator=DataCollatorWithPadding(tokenizer))
         return trainer.predict(_Examples(features)).predictions
 
 
@@ -131,25 +126,35 @@ def _steps(examples: int, recipe: Recipe) -> int:
     return max(1, round(-(-examples // recipe.batch) * recipe.epochs))
 
 
-def _arguments(
+def _training_arguments(
     folder: str, recipe: Recipe, steps: int, seed: int, device: torch.device, evaluates: bool
 ) -> TrainingArguments:
-    arguments = TrainingArguments(
-        output_dir=folder,
+    return _arguments(
+        folder,
+        device,
         max_steps=steps,
         per_device_train_batch_size=recipe.batch,
-        per_device_eval_batch_size=EVALUATION_BATCH,
         max_grad_norm=1.0,
         seed=seed,
-        use_cpu=device.type == "cpu",
         bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
         eval_strategy="epoch" if evaluates else "no",
-        save_strategy="no",
         logging_steps=max(1, steps // _LINES),
+    )
+
+
+def _arguments(folder: str, device: torch.device, **more: Any) -> TrainingArguments:
+    """Of a trainer on one device that saves nothing and reports to nobody but us."""
+    os.environ["DS_ACCELERATOR"] = device.type  # accelerate imports DeepSpeed, which warns where it has to guess
+    arguments = TrainingArguments(
+        output_dir=folder,
+        use_cpu=device.type == "cpu",
+        per_device_eval_batch_size=EVALUATION_BATCH,
+        save_strategy="no",
         report_to=[],
         disable_tqdm=True,
+        **more,
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # one device: several would make the batch larger in silence
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several would make the batch larger in silence
     return arguments
 
 

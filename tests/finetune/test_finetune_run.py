@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +204,23 @@ def test_predict_says_what_is_wrong(
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     assert cli.main(["predict", str(finetuned)]) == 2
     assert "standard input: holds no text" in capsys.readouterr().err
+
+
+# --- the benchmark ---------------------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_prints_its_table(encoder: Path, labelled: Path, repo_root: Path, tmp_path: Path) -> None:
+    words = ["--model", str(encoder), "--train", str(labelled / "train.tsv"), "--dev", str(labelled / "dev.tsv")]
+    words += ["--lr", "3e-3", "--epochs", "1", "--seeds", "1", "--device", "cpu", "--json", str(tmp_path / "out.json")]
+    command = [sys.executable, "benchmarks/finetune.py", *words]
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"]: row["median"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
+    assert list(rows) == [
+        "pre-trained, lr 0.003",
+        "untrained, lr 0.003",
+        "TF-IDF, logistic regression",
+        "most frequent class",
+    ]
+    assert rows["TF-IDF, logistic regression"] == 1.0  # the label hangs on one word
+    assert all(what in done.stdout for what in rows)
