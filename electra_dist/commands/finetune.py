@@ -18,7 +18,7 @@ _RECIPE = {
     "batch": (int, "examples a step (default: 32)"),
     "warmup": (float, "fraction of the steps in which the learning rate rises (default: 0.1)"),
     "max_length": (int, "tokens of an example, the rest is cut off (default: 128; question answering 512, windows)"),
-    "stride": (int, "question answering: tokens that neighbouring windows share (default: 128)"),
+    "stride": (int, "question answering: tokens that neighbouring windows share (default: a quarter)"),
 }
 
 

@@ -32,17 +32,24 @@ class Recipe:
     warmup: float = 0.1
     weight_decay: float = 0.01
     max_length: int = 128
-    stride: int = 128  # overlap of the windows of a long context, tokens; question answering only
+    stride: int = 32  # overlap of the windows of a long context, tokens; question answering only
 
 
-def default_recipe(hidden_size: int, question_answering: bool) -> Recipe:
-    """The published numbers for a model of this size."""
+def default_recipe(
+    hidden_size: int, question_answering: bool, positions: int = 512, max_length: int | None = None
+) -> Recipe:
+    """The published numbers for a model of this size with so many positions.
+
+    Windows overlap by a quarter, as 128 of 512; `max_length` is the user's own, where there is one.
+    """
     large = hidden_size >= LARGE
+    longest = max_length or min(positions, 512 if question_answering else 128)
     return Recipe(
         epochs=2 if question_answering else 3,
         lr=5e-5 if large else 1e-4,
         layer_decay=0.9 if large else 0.8,
-        max_length=512 if question_answering else 128,
+        max_length=longest,
+        stride=longest // 4,
     )
 
 

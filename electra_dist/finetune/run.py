@@ -42,7 +42,7 @@ class Settings:
     dev: Path | None = None
     task: str = "classification"
     columns: Columns = field(default_factory=Columns)
-    recipe: dict[str, float] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (1,)
     device: str | None = None
 
@@ -89,8 +89,9 @@ def finetune(settings: Settings) -> FinetuneReport:
     if source.kind == "generator":
         raise UserError(f"{source.path}: holds the generator; fine-tune the discriminator (export --network)")
     hidden, positions = int(source.config["hidden_size"]), int(source.config["max_position_embeddings"])
-    recipe = default_recipe(hidden, settings.task == "question-answering")
-    recipe = _checked(replace(recipe, max_length=min(recipe.max_length, positions)), settings.recipe, positions)
+    longest = settings.recipe.get("max_length")
+    recipe = default_recipe(hidden, settings.task == "question-answering", positions, longest)
+    recipe = _checked(recipe, settings.recipe, positions)
     tokenizer = source.tokenizer()
     learner = TASKS[settings.task](settings.train, settings.dev, settings.columns, source, tokenizer, recipe)
     say(_opening(settings, learner, recipe, device))
@@ -123,25 +124,22 @@ def _check(settings: Settings) -> None:
         )
 
 
-def _checked(recipe: Recipe, given: dict[str, float], positions: int) -> Recipe:
+def _checked(recipe: Recipe, given: dict[str, Any], positions: int) -> Recipe:
     """`recipe` with the numbers given; raises `UserError` naming the option."""
-    limits: dict[str, tuple[float, float]] = {
-        "epochs": (0, 1000),
-        "lr": (0, 1),
-        "layer_decay": (0, 1),
-        "batch": (0, 100_000),
-        "warmup": (-1, 1),
-        "max_length": (7, positions),
-        "stride": (-1, recipe.max_length),
+    above: dict[str, tuple[float, float]] = {"epochs": (0, 1000), "lr": (0, 1), "layer_decay": (0, 1)}
+    within: dict[str, tuple[float, float]] = {
+        "batch": (1, 100_000),
+        "warmup": (0, 1),
+        "max_length": (8, positions),
+        "stride": (0, recipe.max_length - 1),
     }
     for name, value in given.items():
-        low, high = limits[name]
-        if not low < value <= high:
-            option = "--" + name.replace("_", "-")
+        low, high = (above | within)[name]
+        if not low <= value <= high or (name in above and value == low):
+            expected = f"above {low:g} and up to {high:g}" if name in above else f"from {low:g} to {high:g}"
             reason = " (the encoder's positions)" if name == "max_length" else ""
-            raise UserError(f"{option} {value:g}: expected more than {low:g} and at most {high:g}{reason}")
-    changed: dict[str, Any] = dict(given)
-    return replace(recipe, **changed)
+            raise UserError(f"--{name.replace('_', '-')} {value:g}: expected {expected}{reason}")
+    return replace(recipe, **given)
 
 
 def _opening(settings: Settings, learner: Learner, recipe: Recipe, device: torch.device) -> str:

@@ -45,4 +45,7 @@ def test_the_published_numbers() -> None:
     small, large, answers = default_recipe(256, False), default_recipe(1024, False), default_recipe(768, True)
     assert (small.lr, small.layer_decay, small.epochs, small.batch, small.warmup) == (1e-4, 0.8, 3, 32, 0.1)
     assert (large.lr, large.layer_decay) == (5e-5, 0.9)
-    assert (answers.epochs, answers.max_length, answers.lr) == (2, 512, 1e-4)
+    assert (answers.epochs, answers.max_length, answers.stride, answers.lr) == (2, 512, 128, 1e-4)
+    short = default_recipe(256, True, positions=128)
+    assert (short.max_length, short.stride) == (128, 32)
+    assert default_recipe(256, True, 512, max_length=64).stride == 16

@@ -163,8 +163,10 @@ def test_mistakes_are_said_in_one_line_and_leave_nothing(
         ([str(encoder), "--train", train, "--dev", str(other)], ("other.tsv, example 2", "'perhaps'", "'neg'")),
         ([str(encoder), "--train", train, "--seeds", "2"], ("--seeds 2", "--dev")),
         ([str(encoder), "--train", train, "--seeds", "0"], ("--seeds 0",)),
-        ([str(encoder), "--train", train, "--max-length", "97"], ("--max-length 97", "96")),
-        ([str(encoder), "--train", train, "--lr", "0"], ("--lr 0", "more than 0")),
+        ([str(encoder), "--train", train, "--max-length", "97"], ("--max-length 97", "from 8 to 96")),
+        ([str(encoder), "--train", train, "--warmup", "-0.1"], ("--warmup -0.1", "from 0 to 1")),
+        ([str(encoder), "--train", train, "--batch", "0"], ("--batch 0", "from 1")),
+        ([str(encoder), "--train", train, "--lr", "0"], ("--lr 0", "above 0")),
         ([str(encoder), "--train", train, "--task", "regression"], ("example 1", "number")),
     ]
     if not torch.cuda.is_available():
