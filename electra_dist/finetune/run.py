@@ -95,7 +95,7 @@ def finetune(settings: Settings) -> FinetuneReport:
     tokenizer = source.tokenizer()
     learner = TASKS[settings.task](settings.train, settings.dev, settings.columns, source, tokenizer, recipe)
     say(_opening(settings, learner, recipe, device))
-    trained = _train(learner, tokenizer, recipe, settings.seeds, device)
+    best, trained = _train(learner, tokenizer, recipe, settings.seeds, device)
     report = FinetuneReport(
         out=settings.out,
         task=settings.task,
@@ -103,13 +103,13 @@ def finetune(settings: Settings) -> FinetuneReport:
         examples=learner.examples,
         recipe=recipe,
         main_score=learner.main_score,
-        seeds={one.seed: one.epochs[-1] if one.epochs else {} for one in trained.all},
-        kept=trained.best.seed,
-        seconds=sum(one.seconds for one in trained.all),
+        seeds={one.seed: one.epochs[-1] if one.epochs else {} for one in trained},
+        kept=best.seed,
+        seconds=sum(one.seconds for one in trained),
         simple=learner.simple,
     )
-    history = {one.seed: one.epochs for one in trained.all}
-    _write(settings.out, trained.best.model, tokenizer, source, learner, report, history)
+    history = {one.seed: one.epochs for one in trained}
+    _write(settings.out, best.model, tokenizer, source, learner, report, history)
     return report
 
 
@@ -150,14 +150,10 @@ def _opening(settings: Settings, learner: Learner, recipe: Recipe, device: torch
     )
 
 
-@dataclass(frozen=True)
-class _AllTrained:
-    all: list[Trained]
-    best: Trained
-
-
-def _train(learner: Learner, tokenizer: Any, recipe: Recipe, seeds: Sequence[int], device: torch.device) -> _AllTrained:
-    """One after the other; only the best model so far stays in memory."""
+def _train(
+    learner: Learner, tokenizer: Any, recipe: Recipe, seeds: Sequence[int], device: torch.device
+) -> tuple[Trained, list[Trained]]:
+    """The best seed and all of them, one after the other; only the best model so far stays in memory."""
     done: list[Trained] = []
     best: Trained | None = None
     for seed in seeds:
@@ -166,7 +162,7 @@ def _train(learner: Learner, tokenizer: Any, recipe: Recipe, seeds: Sequence[int
             best = one
         done.append(replace(one, model=None))
     assert best is not None
-    return _AllTrained(done, best)
+    return best, done
 
 
 def _write(

@@ -5,6 +5,7 @@ Comes in: an exported encoder, the task, encoded examples. Goes out: the trained
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -26,6 +27,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from electra_dist.errors import UserError
 from electra_dist.finetune.recipe import Recipe, parameter_groups
 from electra_dist.train.progress import human_seconds, say
 
@@ -139,6 +141,7 @@ def _training_arguments(
         bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
         eval_strategy="epoch" if evaluates else "no",
         logging_steps=max(1, steps // _LINES),
+        logging_nan_inf_filter=False,
     )
 
 
@@ -170,11 +173,14 @@ class _Progress(TrainerCallback):
         """Print the mean loss since the last line; the final summary, which has none, is left out."""
         if not logs or "loss" not in logs:
             return
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise UserError(f"seed {self._seed}: the loss is {loss} at step {state.global_step}; take a smaller --lr")
         rate = state.global_step / max(time.monotonic() - self._started, 1e-9)
         left = (state.max_steps - state.global_step) / max(rate, 1e-9)
         say(
             f"seed {self._seed}  step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
-            f"  epoch {state.epoch:.2f}  loss {float(logs['loss']):.4f}  lr {float(logs['learning_rate']):.1e}"
+            f"  epoch {state.epoch:.2f}  loss {loss:.4f}  lr {float(logs['learning_rate']):.1e}"
             f"  {rate * args.per_device_train_batch_size:.0f} examples/s  {human_seconds(left)} left"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -180,6 +181,24 @@ def test_mistakes_are_said_in_one_line_and_leave_nothing(
     assert "not empty" in capsys.readouterr().err
     assert not out.exists()
     assert not list(tmp_path.glob("models/.*"))
+
+
+def test_a_loss_that_is_not_finite_ends_it_and_leaves_nothing(
+    encoder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = transformers.ElectraForSequenceClassification.forward
+
+    @functools.wraps(forward)  # the trainer reads the names of its arguments
+    def broken(*arguments: Any, **named: Any) -> Any:
+        output = forward(*arguments, **named)
+        output.loss = output.loss * float("nan")
+        return output
+
+    monkeypatch.setattr(transformers.ElectraForSequenceClassification, "forward", broken)
+    recipe = {**FAST, "epochs": 0.2}
+    with pytest.raises(UserError, match=r"seed 1: the loss is nan at step 1; take a smaller --lr"):
+        finetune(Settings(encoder, labelled / "train.tsv", tmp_path / "out", recipe=recipe, device="cpu"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_that_are_missing_never_start_at_random(encoder: Path, labelled: Path, tmp_path: Path) -> None:
