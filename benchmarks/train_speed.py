@@ -24,7 +24,6 @@ import json
 import multiprocessing
 import os
 import platform
-import socket
 import statistics
 import sys
 import tempfile
@@ -56,6 +55,7 @@ from electra_dist.train.engines import build_engines
 from electra_dist.train.hardware import matrix_product_rate
 from electra_dist.train.step import train_step
 from electra_dist.train.window import squared_lengths
+from launcher.local import free_port
 
 OURS, PEER = "electra-dist", "transformers"
 #: Trains one step and returns its real (non-padding) tokens.
@@ -268,13 +268,6 @@ class Loop:
             return sum(float(pipe.recv()) for pipe in self._pipes)
         except (EOFError, BrokenPipeError):
             raise SystemExit(f"a process of {self.name} has ended; its error is above") from None
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def serve(pipe: Connection, name: str, arguments: argparse.Namespace, shards: Path, place: Mapping[str, str]) -> None:

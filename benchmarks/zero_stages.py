@@ -18,7 +18,6 @@ import argparse
 import gc
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -44,6 +43,7 @@ from electra_dist.train.engines import build_engines
 from electra_dist.train.step import train_step
 from electra_dist.train.synthetic import synthetic_steps
 from electra_dist.train.tensor_memory import TensorMemory
+from launcher.local import free_port
 
 OFFLOAD = {"offload_optimizer": True}
 #: What is measured -> keys of `zero`; hpZ gets the ranks of a node.
@@ -183,13 +183,10 @@ def measure(arguments: argparse.Namespace, case: str, world: World, sent: Sent) 
 def run_cases(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Start the ranks and read what rank 0 wrote; what was measured before a failure is kept."""
     file = folder / "figures.json"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     settings = {k: v for k, v in vars(arguments).items() if k not in ("cases", "worker", "json")}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     command = [sys.executable, __file__, *words, "--worker", str(file), "--cases", *arguments.cases]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(arguments.processes)}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(arguments.processes)}
     ranks = [
         subprocess.Popen(command, env=os.environ | place | {"RANK": str(r), "LOCAL_RANK": str(r)})
         for r in range(arguments.processes)

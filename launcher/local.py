@@ -197,12 +197,16 @@ def _until_ended(launch: _Launch, shown: BinaryIO) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _world_variables(processes: int) -> dict[str, str]:
+def free_port() -> int:
+    """A TCP port of this host that nobody listens on right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+def _world_variables(processes: int) -> dict[str, str]:
     size = str(processes)
-    return {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
 
 
 def _start(command: Sequence[str], number: int, common: Mapping[str, str], logs: Path) -> _Rank:

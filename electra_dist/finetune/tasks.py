@@ -41,6 +41,7 @@ class TextLearner(Learner):
             self.simple = _without_model(task, targets, self._dev_targets)
 
     def new_model(self) -> Any:
+        """One output a class, or one number."""
         labels = self._task.labels
         if labels is None:
             head: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}

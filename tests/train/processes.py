@@ -11,7 +11,6 @@ import importlib.util
 import json
 import multiprocessing
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -20,6 +19,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from launcher.local import free_port
 
 _PRELOADED = ["torch", "deepspeed", "safetensors.torch", "electra_dist.config"]
 _context = multiprocessing.get_context("forkserver")
@@ -32,13 +33,6 @@ class Ended(NamedTuple):
     code: int | None
     result: Any
     error: str
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def end_ranks(function: Callable[..., Any], world_size: int, *, timeout: float = 120, **arguments: Any) -> list[Ended]:
