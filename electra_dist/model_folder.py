@@ -47,6 +47,12 @@ class ModelFolder:
         """`discriminator`, `generator`, or the task that it was fine-tuned for."""
         return str(self.marker.get("task") or self.marker.get("network") or "discriminator")
 
+    def fact(self, name: str) -> Any:
+        """What the marker says under `name`; raises `UserError` where it says nothing."""
+        if name not in self.marker:
+            raise UserError(f"{self.path / MARKER}: has no {name!r}; was it written by `electra-dist finetune`?")
+        return self.marker[name]
+
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 

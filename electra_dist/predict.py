@@ -28,7 +28,7 @@ from electra_dist.finetune.questions import Answer, Question, best_answers, make
 from electra_dist.finetune.squad_scores import squad_scores
 from electra_dist.finetune.texts import TextTask
 from electra_dist.finetune.training import as_array, predict_logits
-from electra_dist.model_folder import ModelFolder
+from electra_dist.model_folder import MARKER, ModelFolder
 
 #: Texts at a time.
 BATCH = 32
@@ -55,12 +55,11 @@ def columns(kind: str) -> tuple[str, ...]:
 
 def text_task(folder: ModelFolder) -> TextTask:
     """The task that a folder was fine-tuned for, as its marker describes it; raises `UserError`."""
-    marker = folder.marker
+    labels, names = folder.fact("labels"), folder.fact("columns")
     try:
-        labels = marker["labels"]
-        return TextTask(Columns(**marker["columns"]), None if labels is None else tuple(map(str, labels)))
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder.path}: its electra_dist.json does not describe the task ({error})") from error
+        return TextTask(Columns(**names), None if labels is None else tuple(map(str, labels)))
+    except TypeError as error:
+        raise UserError(f"{folder.path / MARKER}: does not describe the task ({error})") from error
 
 
 # --- fine-tuned models -----------------------------------------------------------------------------------------------
@@ -78,7 +77,7 @@ def predict_texts(
     if np.isnan(targets).any() != np.isnan(targets).all():
         raise DataError(f"{source}: {int(np.isnan(targets).sum())} of {len(examples)} examples have no label")
     model = folder.load("AutoModelForSequenceClassification")
-    features = task.features(tokenizer, examples, int(folder.marker["max_length"]))
+    features = task.features(tokenizer, examples, int(folder.fact("max_length")))
     logits = as_array(predict_logits(model, tokenizer, features, device))
     scores = {} if np.isnan(targets).any() else task.scores(logits, targets)
     return [_text_prediction(task, example, row) for example, row in zip(examples, logits, strict=True)], scores
@@ -91,13 +90,13 @@ def predict_answers(
 
     Raises `DataError` for a file that is neither.
     """
-    marker, tokenizer = folder.marker, folder.tokenizer()
+    tokenizer = folder.tokenizer()
     questions = read_questions(source, labelled=False)
-    windows = make_windows(questions, tokenizer, int(marker["max_length"]), int(marker["stride"]))
+    windows = make_windows(questions, tokenizer, int(folder.fact("max_length")), int(folder.fact("stride")))
     model = folder.load("AutoModelForQuestionAnswering")
     start, end = (as_array(part) for part in predict_logits(model, tokenizer, WindowFeatures(windows), device)[:2])
-    none = bool(marker["allow_none"])
-    found = best_answers(questions, windows, start, end, allow_none=none, threshold=float(marker["threshold"]))
+    none = bool(folder.fact("allow_none"))
+    found = best_answers(questions, windows, start, end, allow_none=none, threshold=float(folder.fact("threshold")))
     scores = {}
     if any(question.answers for question in questions) and (none or all(question.answers for question in questions)):
         scores = squad_scores(by_id(questions, found), questions)

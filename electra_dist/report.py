@@ -18,6 +18,7 @@ from electra_dist import config as configuration
 from electra_dist import plan
 from electra_dist.data.manifest import Manifest
 from electra_dist.errors import DataError, UserError
+from electra_dist.pictures import pyplot, save_picture
 from electra_dist.rundir import RunDir
 
 Row = dict[str, Any]
@@ -115,15 +116,8 @@ def _manifest(config: configuration.Config) -> Manifest | None:
 
 def plot_curves(run: RunDir, out: Path) -> None:
     """Draw losses, discriminator scores and speed over the steps into the PNG `out`; raises `UserError`."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UserError("the picture needs matplotlib: pip install 'electra-dist[train]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     report, rows = read_report(run), list(run.read_metrics())
-    figure, axes = pyplot.subplots(2, 2, figsize=(11, 7), constrained_layout=True)
+    figure, axes = pyplot().subplots(2, 2, figsize=(11, 7), constrained_layout=True)
     panels = (
         (axes[0, 0], "loss/generator", "generator loss (nats per masked token)"),
         (axes[0, 1], "loss/discriminator", "discriminator loss (nats per token)"),
@@ -142,8 +136,7 @@ def plot_curves(run: RunDir, out: Path) -> None:
     for axis, _, _ in panels:
         axis.legend()
     figure.suptitle(f"{report.path}: {report.real_tokens:,} tokens in {report.step:,} steps")
-    figure.savefig(out, dpi=110)
-    pyplot.close(figure)
+    save_picture(figure, out)
 
 
 def _draw(axis: Any, rows: list[Row], key: str, label: str, **style: Any) -> None:

@@ -35,6 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.predict",
         "electra_dist.model_folder",
         "electra_dist.networks_of_run",
+        "electra_dist.pictures",
     ),
     ("electra_dist.train",),
     ("data_tools", "launcher"),

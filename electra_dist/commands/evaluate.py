@@ -60,12 +60,13 @@ def _rows(text: str) -> int | Literal["all"]:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from data_tools.progress import bar
     from electra_dist.evaluate import evaluate_run
-    from electra_dist.evaluate.plot import check_plot_path, plot_evaluation
+    from electra_dist.evaluate.plot import plot_evaluation
+    from electra_dist.pictures import check_picture_path
     from electra_dist.rundir import RunDir
 
     run = RunDir.existing(arguments.run_path)
     if arguments.plot:
-        check_plot_path(arguments.plot)
+        check_picture_path(arguments.plot)
     with bar(unit="rows") as progress:
         evaluation = evaluate_run(
             run,

@@ -53,10 +53,15 @@ def _predict(arguments: argparse.Namespace) -> int:
     from electra_dist.errors import UserError
     from electra_dist.model_folder import ModelFolder
     from electra_dist.rundir import write_atomically
+    from electra_dist.staging import check_folder_can_be_made
     from electra_dist.train.hardware import device_of_command
 
     if arguments.count < 1:
         raise UserError(f"--count {arguments.count}: expected 1 or more")
+    if arguments.out:
+        check_folder_can_be_made(arguments.out)
+        if arguments.out.is_dir():
+            raise UserError(f"--out {arguments.out}: is a folder; give the name of a file in it")
     folder, device = ModelFolder.open(arguments.model), device_of_command(arguments.device)
     predictions, scores = _predictions(folder, arguments.input, device, arguments.count)
     lines = _lines(folder.kind, predictions, arguments.json)

@@ -5,46 +5,24 @@ Comes in: the evaluation. Goes out: a PNG, whole or not at all. Needs matplotlib
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from electra_dist.errors import UserError
 from electra_dist.evaluate.run import Evaluation
 from electra_dist.evaluate.scores import CALIBRATION_BINS
+from electra_dist.pictures import pyplot, save_picture
 
 _ORIGINAL, _REPLACED = "tab:blue", "tab:orange"
 
 
-def check_plot_path(out: Path) -> None:
-    """Raise `UserError` when no picture can be written to `out`: asked before the work, not after it."""
-    if not out.parent.is_dir():
-        raise UserError(f"--plot {out}: there is no folder {out.parent}; make it first")
-    if out.is_dir():
-        raise UserError(f"--plot {out}: is a folder; give the name of a file in it")
-
-
 def plot_evaluation(evaluation: Evaluation, out: Path) -> None:
     """Draw the four panels into the PNG `out`; what was there is replaced only by a whole picture."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UserError("the picture needs matplotlib: pip install 'electra-dist[train]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(11, 8.5), constrained_layout=True)
+    figure, axes = pyplot().subplots(2, 2, figsize=(11, 8.5), constrained_layout=True)
     for axis, draw in zip(axes.flat, (_roc, _calibration, _probabilities, _bands), strict=True):
         draw(axis, evaluation)
         axis.grid(alpha=0.3)
     figure.suptitle(f"{evaluation.run}, step {evaluation.step:,}: {evaluation.rows:,} held-out rows")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, dpi=110, format="png")
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-        pyplot.close(figure)
+    save_picture(figure, out)
 
 
 def _roc(axis: Any, evaluation: Evaluation) -> None:

@@ -49,7 +49,8 @@ def read_examples(path: Path, columns: Columns, labelled: bool) -> list[Example]
     """
     suffix = path.suffix
     if suffix not in SUFFIXES:
-        raise DataError(f"{path}: unknown format; expected a file ending in {', '.join(SUFFIXES)}")
+        hint = "; for SQuAD's files there is --task question-answering" if suffix == ".json" else ""
+        raise DataError(f"{path}: unknown format; expected a file ending in {', '.join(SUFFIXES)}{hint}")
     if labelled and suffix == ".txt":
         raise DataError(f"{path}: plain text has no labels; give a file ending in {', '.join(SUFFIXES[:3])}")
     try:

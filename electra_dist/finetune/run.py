@@ -27,7 +27,7 @@ from electra_dist.finetune.tasks import TASKS
 from electra_dist.finetune.training import Learner, Scores, Trained, train_seed
 from electra_dist.model_folder import MARKER, WEIGHTS, ModelFolder
 from electra_dist.rundir import open_to_readers, write_json
-from electra_dist.staging import staged
+from electra_dist.staging import check_folder_can_be_made, staged
 from electra_dist.train.hardware import device_of_command
 from electra_dist.train.progress import human_seconds, say
 
@@ -118,6 +118,7 @@ def _check(settings: Settings) -> None:
         raise UserError(f"--task {settings.task}: expected one of {', '.join(TASKS)}")
     if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
         raise UserError(f"--out {settings.out}: exists and is not empty; nothing was changed, give a new folder")
+    check_folder_can_be_made(settings.out)  # before the training, not after it
     if len(settings.seeds) > 1 and settings.dev is None:
         raise UserError(
             f"--seeds {len(settings.seeds)}: choosing the best seed needs held-out examples; give --dev FILE"

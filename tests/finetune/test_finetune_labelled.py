@@ -50,6 +50,7 @@ def test_sst_reads_as_it_is(shared_data: Path) -> None:
     ("name", "content", "words"),
     [
         ("a.xlsx", "x", ("unknown format", ".tsv")),
+        ("a.json", "{}", ("unknown format", "--task question-answering")),
         ("a.txt", "some text\n", ("no labels", ".tsv")),
         ("a.tsv", "text\tlabel\n", ("no examples",)),
         ("a.tsv", "txt\tlabel\nhello\t1\n", ("line 2", "'text'", "did you mean 'txt'", "--text")),

@@ -179,6 +179,9 @@ def test_mistakes_are_said_in_one_line_and_leave_nothing(
         assert printed.count("\n") == 1, printed
     assert cli.main(["finetune", str(encoder), "--train", train, "--out", str(full)]) == 2
     assert "not empty" in capsys.readouterr().err
+    inside = full / "file" / "out"
+    assert cli.main(["finetune", str(encoder), "--train", train, "--out", str(inside)]) == 2
+    assert "cannot be made" in capsys.readouterr().err
     assert not out.exists()
     assert not list(tmp_path.glob("models/.*"))
 
@@ -222,6 +225,19 @@ def test_predict_says_what_is_wrong(
     half.write_text('{"text": "a", "label": "pos"}\n{"text": "b"}\n')
     assert cli.main(["predict", str(finetuned), "--input", str(half)]) == 2
     assert "1 of 2 examples have no label" in capsys.readouterr().err
+    plain = tmp_path / "plain.txt"
+    plain.write_text("a text\n")
+    (tmp_path / "file").touch()
+    for out, words in ((tmp_path / "file" / "x.tsv", "cannot be made"), (tmp_path, "is a folder")):
+        assert cli.main(["predict", str(finetuned), "--input", str(plain), "--out", str(out)]) == 2
+        assert words in capsys.readouterr().err
+    damaged = tmp_path / "damaged"
+    shutil.copytree(finetuned, damaged)
+    for missing in ("max_length", "labels"):
+        kept = {name: value for name, value in marker(finetuned).items() if name != missing}
+        (damaged / "electra_dist.json").write_text(json.dumps(kept))
+        assert cli.main(["predict", str(damaged), "--input", str(plain)]) == 2
+        assert f"has no '{missing}'" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     assert cli.main(["predict", str(finetuned)]) == 2
     assert "standard input: holds no text" in capsys.readouterr().err

@@ -1,0 +1,41 @@
+"""Pictures of results: matplotlib without a screen, and a PNG that is whole or absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from electra_dist.errors import UserError
+
+
+def pyplot() -> Any:
+    """`matplotlib.pyplot`, drawing into files only; raises `UserError` where matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UserError("the picture needs matplotlib: pip install 'electra-dist[train]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def check_picture_path(out: Path) -> None:
+    """Raise `UserError` when no picture can be written to `out`: asked before the work, not after it."""
+    if not out.parent.is_dir():
+        raise UserError(f"--plot {out}: there is no folder {out.parent}; make it first")
+    if out.is_dir():
+        raise UserError(f"--plot {out}: is a folder; give the name of a file in it")
+
+
+def save_picture(figure: Any, out: Path) -> None:
+    """Write the PNG `out` and close the figure; what was there is replaced only by a whole picture."""
+    check_picture_path(out)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, dpi=110, format="png")
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+        pyplot().close(figure)
