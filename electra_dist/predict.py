@@ -70,9 +70,14 @@ def predict_texts(
 ) -> tuple[list[Prediction], dict[str, float]]:
     """Classes or numbers, and their scores against the labels where every example has one.
 
-    Raises `DataError` when labels are there for only some, or are unknown.
+    Raises `DataError` when labels are there for only some, or are unknown, or second texts of pairs are missing.
     """
     task, tokenizer = text_task(folder), folder.tokenizer()
+    if task.columns.pair and any(example.pair is None for example in examples):
+        raise DataError(
+            f"{source}: single texts, but the model was trained on pairs; give a table with the columns"
+            f" {task.columns.text} and {task.columns.pair}"
+        )
     targets = task.targets(examples, source)
     if np.isnan(targets).any() != np.isnan(targets).all():
         raise DataError(f"{source}: {int(np.isnan(targets).sum())} of {len(examples)} examples have no label")

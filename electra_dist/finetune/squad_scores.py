@@ -42,9 +42,8 @@ def _f1(prediction: Sequence[str], gold: Sequence[str]) -> float:
     if not prediction or not gold:
         return float(prediction == gold)
     common = (Counter(prediction) & Counter(gold)).total()
-    return (
-        2 * common / (len(prediction) + len(gold))
-    )  # 2pr / (p + r) with p = common / |prediction|, r = common / |gold|
+    # 2pr / (p + r) with p = common / |prediction|, r = common / |gold|
+    return 2 * common / (len(prediction) + len(gold))
 
 
 def squad_scores(answers: Mapping[str, str], questions: Sequence[Question]) -> dict[str, float]:

@@ -111,7 +111,7 @@ def test_the_best_of_several_seeds_is_kept_and_the_median_reported(
     assert accuracies[str(report["kept"])] == max(accuracies.values())
 
 
-def test_regression_of_pairs(encoder: Path, tmp_path: Path) -> None:
+def test_regression_of_pairs(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def rows(seed: int, count: int) -> str:
         parts = sentences(2 * count, seed)
         lines = [
@@ -131,6 +131,9 @@ def test_regression_of_pairs(encoder: Path, tmp_path: Path) -> None:
     first = out.read_text().splitlines()[1].split("\t")
     assert -3 < float(first[0]) < 8
     assert " | " in first[1]
+    (tmp_path / "single.txt").write_text("one text\n")
+    assert cli.main(["predict", str(tmp_path / "out"), "--input", str(tmp_path / "single.txt")]) == 2
+    assert "the columns one and two" in capsys.readouterr().err
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------------
