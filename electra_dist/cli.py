@@ -1,6 +1,6 @@
 """The command line: finds the subcommand, runs it, turns errors into one line and an exit status.
 
-Exit status: 0 done, 2 a mistake of the user (one line says which), 75 interrupted and saved, 130 stopped by Ctrl-C.
+The exit statuses are those of `electra_dist.errors.EXIT_STATUSES`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from electra_dist.commands import (
     train,
     watch,
 )
-from electra_dist.errors import EXIT_USER_ERROR, UserError
+from electra_dist.errors import EXIT_CTRL_C, UserError
 
-_EXIT_INTERRUPTED = 130
 #: Packages that the core does without -> the extra that brings them.
 _EXTRAS = {
     **dict.fromkeys(("torch", "deepspeed", "wandb", "matplotlib"), "train"),
@@ -62,15 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.debug:
             raise
         _print_error(error)
-        return EXIT_USER_ERROR
+        return error.exit_status
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if parsed.debug or extra is None:
             raise
-        _print_error(UserError(f"this command needs {error.name}: pip install 'electra-dist[{extra}]'"))
-        return EXIT_USER_ERROR
+        missing = UserError(f"this command needs {error.name}: pip install 'electra-dist[{extra}]'")
+        _print_error(missing)
+        return missing.exit_status
     except KeyboardInterrupt:
-        return _EXIT_INTERRUPTED
+        return EXIT_CTRL_C
     except BrokenPipeError:  # `electra-dist ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

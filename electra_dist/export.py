@@ -28,6 +28,7 @@ from electra_dist import config as configuration
 from electra_dist.config import Config, Network
 from electra_dist.errors import UserError
 from electra_dist.export_check import Compared, check_export, check_texts
+from electra_dist.files import open_to_readers, write_json
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.model.huggingface import (
@@ -39,7 +40,7 @@ from electra_dist.model.huggingface import (
 from electra_dist.model_card import model_card
 from electra_dist.model_folder import MARKER, WEIGHTS
 from electra_dist.networks_of_run import choose_step, load_networks
-from electra_dist.rundir import RunDir, open_to_readers, write_json
+from electra_dist.rundir import RunDir
 from electra_dist.staging import staged
 
 

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from electra_dist.rundir import RunDir, write_json
+from electra_dist.files import write_json
+from electra_dist.rundir import RunDir
 
 PULSE_SECONDS = 15.0
 #: Age of the pulse after which a process elsewhere counts as dead: network file systems show times a minute late.

@@ -27,12 +27,11 @@ import torch.distributed as dist
 
 from electra_dist import config as configuration
 from electra_dist.config import Config
-from electra_dist.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from electra_dist.errors import EXIT_BAD_NODES, EXIT_OK, EXIT_USER_ERROR, UserError
 from electra_dist.preflight_verdict import Measurement, Verdict, judge
 from electra_dist.train.distributed import World, backends, barrier, check_meeting_point, detect, gather_objects, leave
 from electra_dist.train.hardware import matrix_product_rate
 
-EXIT_BAD_NODES = 3
 _TIMEOUT = timedelta(seconds=120)
 _DISK_BYTES = 32 << 20
 _TIMED_BYTES = 1 << 20

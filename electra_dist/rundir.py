@@ -15,7 +15,6 @@ Knows no torch: `launch`, `status` and `logs` read it on a login node.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -102,26 +101,3 @@ class RunDir:
                 " run.dir/run.name"
             )
         return run
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds the old content or the new, never a part: temporary name, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def open_to_readers(path: Path) -> None:
-    """Give `path` the permissions that any new file gets here; safetensors makes its files private to their owner."""
-    probe = path.with_name(f".{path.name}.{os.getpid()}.mode")
-    probe.touch()
-    path.chmod(probe.stat().st_mode)
-    probe.unlink()
-
-
-def write_json(path: Path, content: Any) -> None:
-    """`write_atomically` of indented JSON."""
-    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

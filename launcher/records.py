@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from electra_dist.rundir import RunDir, write_json
+from electra_dist.files import write_json
+from electra_dist.rundir import RunDir
 
 _PACKAGES = ("electra_dist", "launcher", "data_tools")
 _NUMBER = re.compile(r"^(\d{3,})\.")

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.errors import ConfigError, UserError
-from electra_dist.rundir import RunDir, write_atomically
+from electra_dist.files import write_atomically
+from electra_dist.rundir import RunDir
 from launcher import queue
 from launcher.clusters import TIME_LIMIT, Cluster, load_cluster
 from launcher.forecast import Data, Forecast, Slots, forecast, refuse

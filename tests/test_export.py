@@ -20,9 +20,10 @@ from electra_dist import export
 from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import CheckpointError, UserError
 from electra_dist.export import MARKER, export_run
+from electra_dist.files import write_json
 from electra_dist.model.networks import build_networks
 from electra_dist.networks_of_run import choose_step, load_networks
-from electra_dist.rundir import RunDir, write_json
+from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint_format as files
 from electra_dist.train.checkpoint_format import CheckpointManifest, NetworkEntry, Slice
 

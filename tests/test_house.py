@@ -39,9 +39,22 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("electra_dist.train",),
     ("data_tools", "launcher"),
-    ("electra_dist.data", "electra_dist.plan", "electra_dist.rundir", "electra_dist.heartbeat", "electra_dist.staging"),
+    (
+        "electra_dist.data",
+        "electra_dist.plan",
+        "electra_dist.rundir",
+        "electra_dist.heartbeat",
+        "electra_dist.hooks",
+        "electra_dist.staging",
+    ),
     ("electra_dist.model",),
-    ("electra_dist.config", "electra_dist.presets", "electra_dist.batch", "electra_dist.errors"),
+    (
+        "electra_dist.config",
+        "electra_dist.presets",
+        "electra_dist.batch",
+        "electra_dist.errors",
+        "electra_dist.files",
+    ),
 )
 #: Never imported by the core, not even inside a function.
 TORCH_FREE = (
@@ -50,6 +63,8 @@ TORCH_FREE = (
     "electra_dist.config",
     "electra_dist.presets",
     "electra_dist.errors",
+    "electra_dist.files",
+    "electra_dist.hooks",
     "electra_dist.batch",
     "electra_dist.data",
     "electra_dist.plan",

@@ -51,8 +51,8 @@ def add(subparsers: Subparsers) -> None:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from electra_dist.errors import UserError
+    from electra_dist.files import write_atomically
     from electra_dist.model_folder import ModelFolder
-    from electra_dist.rundir import write_atomically
     from electra_dist.staging import check_folder_can_be_made
     from electra_dist.train.hardware import device_of_command
 

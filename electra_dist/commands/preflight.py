@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from electra_dist.commands.parsers import Subparsers, add_command, add_config, add_json, print_json
-from electra_dist.errors import EXIT_OK
+from electra_dist.errors import EXIT_BAD_NODES, EXIT_OK
 
 
 def add(subparsers: Subparsers) -> None:
@@ -33,7 +33,7 @@ def add(subparsers: Subparsers) -> None:
 
 def _preflight(arguments: argparse.Namespace) -> int:
     from electra_dist import config
-    from electra_dist.preflight import EXIT_BAD_NODES, preflight
+    from electra_dist.preflight import preflight
 
     world, verdict = preflight(config.load(arguments.config, arguments.overrides), dict(os.environ))
     if world.is_main:

@@ -14,6 +14,7 @@ from electra_dist.config.schema import (
     NETWORKS,
     Config,
     DataConfig,
+    GuardConfig,
     ModelConfig,
     Name,
     Network,
@@ -24,12 +25,14 @@ from electra_dist.config.schema import (
     PrecisionMode,
     Section,
     TrackingConfig,
+    WatchdogConfig,
 )
 
 __all__ = [
     "NETWORKS",
     "Config",
     "DataConfig",
+    "GuardConfig",
     "ModelConfig",
     "Name",
     "Network",
@@ -40,6 +43,7 @@ __all__ = [
     "PrecisionMode",
     "Section",
     "TrackingConfig",
+    "WatchdogConfig",
     "apply_overrides",
     "build",
     "check_world",

@@ -53,6 +53,9 @@ def contradictions(config: Config) -> list[str]:
                 f"model.{network}.hidden_size = {sizes.hidden_size} is not divisible by"
                 f" model.{network}.heads = {sizes.heads}"
             )
+    for first, stop in data.skip_steps:
+        if stop <= first:
+            found.append(f"data.skip_steps has [{first}, {stop}]: the second number must be larger; it is not skipped")
     end = "train.steps" if optim.schedule != "wsd" else "train.steps - optim.decay_steps"
     room = train.steps - (optim.decay_steps or 0 if optim.schedule == "wsd" else 0)
     if optim.warmup_steps > room:

@@ -6,6 +6,7 @@ combinations cannot be.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -66,6 +67,9 @@ class DataConfig(Section):
     """Whole steps prepared ahead of the one that trains."""
     verify: Literal["sizes", "checksums"] = "sizes"
     """What is checked of every shard before training: file sizes, or SHA-256 as well."""
+    skip_steps: tuple[tuple[NonNegativeInt, PositiveInt], ...] = ()
+    """Rows to pass over, in steps of data from 0: [[120, 125]] leaves out the rows of steps 120 to 124; every later
+    step takes the rows that follow. The guard adds those of a divergence by itself."""
 
 
 class NetworkConfig(Section):
@@ -240,7 +244,12 @@ class CheckpointConfig(Section):
     every: PositiveInt = 1000
     """Steps between two checkpoints."""
     keep: PositiveInt = 3
-    """Newest checkpoints kept; older ones are removed after a new one is whole."""
+    """Newest checkpoints kept; older ones are removed after a new one is whole. The newest healthy one is never
+    removed."""
+    milestones_every: PositiveInt | None = None
+    """Checkpoints whose step is a multiple of this are kept for good, beside the `keep` newest."""
+    asynchronous: bool = True
+    """Copy the state to memory and write it in the background while training goes on; false waits for the disk."""
 
 
 class ValidationConfig(Section):
@@ -250,6 +259,10 @@ class ValidationConfig(Section):
     """Steps between two validations; 0 turns them off (the end of the run still has one)."""
     rows: PositiveInt = 512
     """Rows of one validation at most; always the same ones, with the same masks."""
+
+
+def _words(command: object) -> object:
+    return shlex.split(command) if isinstance(command, str) else command
 
 
 class TrackingConfig(Section):
@@ -265,6 +278,55 @@ class TrackingConfig(Section):
     """W&B user or team. Default: that of the login."""
     tags: tuple[str, ...] = ()
     """Tags of the W&B run."""
+    on_event: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    """Command that is started when the run starts, resumes, rolls back, is interrupted, hangs, fails, diverges or
+    finishes: a list of words, or one line that is split as a shell would; it is never given to a shell. Run, event,
+    reason and step stand in its environment (ELECTRA_DIST_RUN, _NAME, _EVENT, _REASON, _STEP)."""
+    event_seconds: PositiveFloat = 30.0
+    """The command is killed after that long."""
+
+
+class GuardConfig(Section):
+    """Divergence: what counts as one, and how often the run goes back to a healthy checkpoint and past the rows."""
+
+    enabled: bool = True
+    """Watch skipped steps and losses; roll back when they say that training diverged."""
+    max_skips: PositiveInt = 10
+    """Steps in a row with a gradient that is not finite. With fp16, the halvings of the first loss scale come on
+    top."""
+    max_loss_factor: Annotated[float, Field(gt=1)] = 10.0
+    """A step's loss above this many times that of a uniform guess (ln V for the generator, ln 2 for the discriminator)
+    is a spike, whatever was before."""
+    spike_deviations: PositiveFloat = 10.0
+    """A step's loss is a spike when it lies this many robust standard deviations (1.4826 times the median absolute
+    deviation, at least 2% of the median) above the median of the last `window` steps."""
+    spike_steps: PositiveInt = 5
+    """Spikes in a row that make a divergence; one alone is a hard batch."""
+    window: Annotated[int, Field(ge=16)] = 128
+    """Steps that the median is taken over; before a quarter of them is there, only `max_loss_factor` counts."""
+    margin_steps: NonNegativeInt = 1
+    """Steps before the first offending one whose rows are skipped as well: its loss shows what the step before did."""
+    max_rollbacks: NonNegativeInt = 3
+    """Rollbacks without a new healthy checkpoint after which the run ends, with exit status 70."""
+
+
+class WatchdogConfig(Section):
+    """Hangs: seconds without a sign of progress after which the run is ended with exit status 69."""
+
+    enabled: bool = True
+    """Watch the ranks from a thread of its own, and end the run when one of them hangs."""
+    meet_seconds: PositiveFloat = 180.0
+    """For all ranks to meet at the start."""
+    start_seconds: PositiveFloat = 1800.0
+    """For everything before the first step: imports, checks, networks, engines, compilation, loading a checkpoint."""
+    step_seconds: PositiveFloat | None = None
+    """For one step. Default: 30 times the median of the measured steps, at least 300; 1800 until they are measured."""
+    data_seconds: PositiveFloat = 600.0
+    """For the next step's rows to be read."""
+    checkpoint_seconds: PositiveFloat = 1800.0
+    """For one checkpoint."""
+    validation_seconds: PositiveFloat = 3600.0
+    """For one validation."""
 
 
 class Config(Section):
@@ -280,6 +342,8 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     validation: ValidationConfig = ValidationConfig()
     tracking: TrackingConfig = TrackingConfig()
+    guard: GuardConfig = GuardConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
 
     def network(self, network: Network) -> NetworkConfig:
         return self.model.generator if network == "generator" else self.model.discriminator

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from electra_dist.config import Network
 from electra_dist.errors import CheckpointError
-from electra_dist.rundir import open_to_readers
+from electra_dist.files import open_to_readers
 
 VERSION = 1
 MANIFEST, COMPLETE, TRAINER = "manifest.json", "COMPLETE", "trainer.json"

@@ -19,10 +19,11 @@ from typing import Any
 from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.errors import ConfigError, UserError
-from electra_dist.rundir import RunDir, write_atomically, write_json
+from electra_dist.files import write_atomically, write_json
+from electra_dist.rundir import RunDir
 
 #: Keys that a resumed run may change: how and where it runs, not what it computes.
-FREE_SECTIONS = ("run", "zero", "checkpoint", "validation", "tracking")
+FREE_SECTIONS = ("run", "zero", "checkpoint", "validation", "tracking", "guard", "watchdog")
 FREE_KEYS = (
     "data.shards",  # its content is compared by fingerprint instead
     "data.prefetch_steps",

@@ -16,7 +16,8 @@ import numpy as np
 
 from electra_dist.config import TrackingConfig
 from electra_dist.errors import UserError
-from electra_dist.rundir import RunDir, write_atomically
+from electra_dist.files import write_atomically
+from electra_dist.rundir import RunDir
 
 Metrics = dict[str, float | int]
 

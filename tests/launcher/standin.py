@@ -23,7 +23,8 @@ import time
 
 from electra_dist import config as configuration
 from electra_dist.errors import EXIT_UNFINISHED
-from electra_dist.rundir import RunDir, write_atomically
+from electra_dist.files import write_atomically
+from electra_dist.rundir import RunDir
 
 SHOWN = (
     "TRITON_CACHE_DIR",
