@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from electra_dist.config import Config, Network
 from electra_dist.export_check import Compared
 from electra_dist.model.huggingface import FINE_TUNING_DROPOUT
-from electra_dist.rundir import RunDir
+from electra_dist.rundir import RunDir, RunFacts
 
 _USE: dict[Network, str] = {
     "discriminator": """\
@@ -32,7 +30,7 @@ best = model(**ids).logits[0, 3].argmax()
 def model_card(
     run: RunDir,
     config: Config,
-    facts: dict[str, Any],
+    facts: RunFacts,
     network: Network,
     step: int,
     parameters: int,
@@ -97,7 +95,7 @@ def _architecture(config: Config, network: Network) -> dict[str, str]:
     }
 
 
-def _training(config: Config, facts: dict[str, Any], step: int) -> dict[str, str]:
+def _training(config: Config, facts: RunFacts, step: int) -> dict[str, str]:
     starts = facts.get("starts") or [{}]
     last, optim, train = starts[-1], config.optim, config.train
     versions = [f"{name} {last[name]}" for name in ("python", "electra-dist", "torch", "deepspeed") if name in last]

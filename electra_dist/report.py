@@ -6,7 +6,6 @@ matplotlib for the picture, no torch.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from electra_dist import plan
 from electra_dist.data.manifest import Manifest
 from electra_dist.errors import DataError, UserError
 from electra_dist.pictures import pyplot, save_picture
-from electra_dist.rundir import RunDir
+from electra_dist.rundir import RunDir, RunFacts
 
 Row = dict[str, Any]
 
@@ -81,7 +80,7 @@ def read_report(run: RunDir) -> RunReport:
     if not rows:
         raise UserError(f"{run.metrics}: nothing was logged yet; train first")
     config = configuration.load(run.config)
-    facts = json.loads(run.facts.read_text(encoding="utf-8")) if run.facts.is_file() else {}
+    facts = run.read_facts() if run.facts.is_file() else RunFacts()
     manifest = _manifest(config)
     trained = [row for row in rows if "loss/generator" in row]
     held_out = [row for row in rows if "validation/loss/generator" in row]

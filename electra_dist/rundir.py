@@ -16,14 +16,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from electra_dist.errors import UserError
+from electra_dist.files import read_json, write_json, writing
 
 _CHECKPOINT = re.compile(r"^step-(\d{8})$")
+_changing_facts = threading.Lock()
+
+
+class RunFacts(TypedDict, total=False):
+    """run.json. Other keys are kept as they are: the file may be older or newer than this software.
+
+    starts         one entry for each start that trained: time, host, world size, versions
+    rollbacks      what the guard went back from, and which rows were skipped
+    """
+
+    name: str
+    wandb_id: str
+    dataset_fingerprint: str
+    starts: list[dict[str, Any]]
+    rollbacks: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -74,12 +91,28 @@ class RunDir:
         matches = ((_CHECKPOINT.match(entry.name), entry) for entry in self.checkpoints.iterdir())
         return sorted(int(match[1]) for match, entry in matches if match and (entry / "COMPLETE").is_file())
 
-    def read_facts(self) -> dict[str, Any]:
-        """The content of run.json; raises `UserError` when it cannot be read."""
+    def read_facts(self) -> RunFacts:
+        """The content of run.json; raises `UserError` when it cannot be read or holds no facts."""
         try:
-            facts: dict[str, Any] = json.loads(self.facts.read_text(encoding="utf-8"))
+            facts = read_json(self.facts)
         except (OSError, ValueError) as error:
             raise UserError(f"{self.facts}: cannot be read as the facts of a run: {error}") from error
+        if not isinstance(facts, dict):
+            raise UserError(f"{self.facts}: holds no facts of a run, expected a JSON object")
+        return RunFacts(**facts)  # type: ignore[typeddict-item]
+
+    def update_facts(self, change: Callable[[RunFacts], None]) -> RunFacts:
+        """Change run.json: read, `change` what was read, write atomically; returns what was written.
+
+        Only for the process that holds the lock of the run, from any of its threads: each changes its own fields and
+        none loses those of another. Raises `UserError` when the file cannot be read, `StorageError` when it cannot be
+        written.
+        """
+        with _changing_facts:
+            facts = self.read_facts()
+            change(facts)
+            with writing(self.facts, "run.json"):
+                write_json(self.facts, facts)
         return facts
 
     def read_metrics(self) -> Iterator[dict[str, Any]]:
