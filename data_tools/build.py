@@ -32,7 +32,7 @@ from data_tools.clean import digest, normalise
 from data_tools.progress import Progress, silent
 from data_tools.sources import Part, find_inputs, read_documents, split_parts
 from data_tools.spill import KeyRange, Spill, SpillWriter
-from data_tools.tokenizer import ShardTokenizer, copy_tokenizer, load_tokenizer
+from data_tools.tokenizer import ShardTokenizer, load_tokenizer
 from data_tools.write import WriteTask, WrittenShard, file_facts, write_shard
 from electra_dist.data.manifest import (
     FORMAT,
@@ -51,6 +51,7 @@ from electra_dist.data.manifest import (
 )
 from electra_dist.data.shards import shard_name
 from electra_dist.errors import DataError
+from electra_dist.tokenizer_files import read_tokenizer_files, write_tokenizer
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
@@ -313,8 +314,8 @@ def _write_manifest(
     folder: Path, tokenizer: ShardTokenizer, written: Sequence[WrittenShard], options: BuildOptions
 ) -> None:
     """Copy the tokenizer, then write `manifest.json`, last."""
-    copy_tokenizer(tokenizer.path, folder / TOKENIZER_FOLDER)
-    copied = sorted(path.name for path in (folder / TOKENIZER_FOLDER).iterdir())
+    copied = read_tokenizer_files(tokenizer.path)
+    write_tokenizer(copied, folder / TOKENIZER_FOLDER)
     of = {name: SplitFacts.of(tuple(w.facts for w in written if w.split == name and w.facts)) for name in SPLITS}
     counts = sum((w.token_counts for w in written if w.split == TRAIN), np.zeros(tokenizer.vocab_size, np.int64))
     facts = ManifestFile(
@@ -328,7 +329,7 @@ def _write_manifest(
         seed=options.seed,
         train=of[TRAIN],
         validation=of[VALIDATION],
-        tokenizer_files=tuple(file_facts(folder, f"{TOKENIZER_FOLDER}/{name}") for name in copied),
+        tokenizer_files=tuple(file_facts(folder, f"{TOKENIZER_FOLDER}/{name}") for name in sorted(copied)),
         token_counts=tuple(counts.tolist()),
     )
     (folder / MANIFEST_FILE).write_text(manifest_json(facts), encoding="utf-8")

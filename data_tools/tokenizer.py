@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,14 +31,16 @@ from data_tools.progress import Progress, silent
 from data_tools.sources import Part, find_inputs, read_documents, split_parts
 from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.errors import DataError
+from electra_dist.tokenizer_files import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    SPECIAL_FILE,
+    TOKENIZER_FILE,
+    TOKENIZER_FILES,
+    read_tokenizer_file,
+)
 
 PIECES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-TOKENIZER_FILE = "tokenizer.json"
-MODEL_FILE = "sentencepiece.model"
-CONFIG_FILE = "tokenizer_config.json"
-SPECIAL_FILE = "special_tokens_map.json"
-#: Every file of a tokenizer folder.
-FILES = (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, MODEL_FILE)
 #: Text that training reads at most; more changes the vocabulary little and takes hours.
 SAMPLE_BYTES = 200_000_000
 _MAX_LINE = 4000
@@ -82,9 +83,9 @@ def load_tokenizer(path: Path) -> ShardTokenizer:
     """The tokenizer in folder `path`; raises `DataError` when it is missing, damaged or has other special ids."""
     file = path / TOKENIZER_FILE
     try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error}); give a folder that `data tokenizer` made") from error
+        content = read_tokenizer_file(file)
+    except FileNotFoundError as error:
+        raise DataError(f"{file}: cannot be read (no such file); give a folder that `data tokenizer` made") from error
     try:
         tokenizer = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
     except Exception as error:  # the library raises bare Exception
@@ -133,18 +134,10 @@ def train_tokenizer(
     return TokenizerStats(out, loaded.vocab_size, loaded.fingerprint, sample.characters)
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the files of a tokenizer folder; those that `source` does not have are left out."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-
-
 def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; give a folder for the tokenizer")
-    others = sorted(entry.name for entry in out.iterdir() if entry.name not in FILES) if out.is_dir() else []
+    others = sorted(entry.name for entry in out.iterdir() if entry.name not in TOKENIZER_FILES) if out.is_dir() else []
     if others:
         raise DataError(f"{out}: holds something else already ({', '.join(others[:5])}); give a new folder")
 

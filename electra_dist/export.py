@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +41,7 @@ from electra_dist.model_folder import MARKER, WEIGHTS
 from electra_dist.networks_of_run import choose_step, load_networks
 from electra_dist.rundir import RunDir
 from electra_dist.staging import staged
+from electra_dist.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,18 @@ def _write_model(folder: Path, state: Mapping[str, Tensor], config: dict[str, An
 
 def _copy_tokenizer(run: RunDir, folder: Path, max_positions: int) -> None:
     """The run's tokenizer, told how many positions the model has (so that truncation and warnings work)."""
-    settings = run.tokenizer / "tokenizer_config.json"
-    for file in (run.tokenizer / "tokenizer.json", settings):
-        if not file.is_file():
-            raise UserError(f"{file}: missing; copy the folder `tokenizer` of the run's shards to {run.tokenizer}")
-    for file in sorted(run.tokenizer.iterdir()):
-        if file.is_file() and not file.name.startswith("."):
-            shutil.copyfile(file, folder / file.name)
-    content = json.loads(settings.read_text(encoding="utf-8"))
-    write_json(folder / settings.name, content | {"model_max_length": max_positions})
+    files = read_tokenizer_files(run.tokenizer)
+    for name in (TOKENIZER_FILE, CONFIG_FILE):
+        if name not in files:
+            raise UserError(
+                f"{run.tokenizer / name}: missing; copy the folder `tokenizer` of the run's shards to {run.tokenizer}"
+            )
+    try:
+        settings = json.loads(files[CONFIG_FILE])
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{run.tokenizer / CONFIG_FILE}: is not JSON: {error}; copy it from the run's shards"
+        ) from error
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    write_json(folder / CONFIG_FILE, settings | {"model_max_length": max_positions})

@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from electra_dist.errors import StorageError, UserError
 
@@ -36,32 +36,45 @@ class TooLargeError(UserError):
     """A file with more bytes than its kind can have."""
 
 
-def read_bounded(path: Path, limit: int) -> bytes:
+def open_regular(path: Path, follow: bool = False) -> BinaryIO:
+    """A regular file, open for reading; never waits, whatever lies there.
+
+    The last part of the path may be a link with `follow` only. Raises `NotRegularError` for anything but a regular
+    file, `FileNotFoundError` and other `OSError`s as they are.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except ValueError as error:  # a NUL in the name
+        raise NotRegularError(f"{str(path)!r}: is no name of a file") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise NotRegularError(f"{path}: is a link, expected a regular file; put the file itself there") from error
+        if error.errno == errno.ENXIO:
+            raise NotRegularError(f"{path}: is a special file, expected a regular file") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegularError(f"{path}: is not a regular file")
+    return open(descriptor, "rb")
+
+
+def read_bounded(path: Path, limit: int, follow: bool = False) -> bytes:
     """The content of a regular file of at most `limit` bytes.
 
-    Raises `FileNotFoundError` and other `OSError`s as they are, `NotRegularError` for anything but a regular file (the
-    last part of the path may not be a link either), `TooLargeError` above the limit.
+    Raises what `open_regular` raises, and `TooLargeError` above the limit.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise NotRegularError(f"{path}: is a link or a special file, expected a regular file") from error
-        raise
-    with open(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise NotRegularError(f"{path}: is not a regular file")
+    with open_regular(path, follow) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise TooLargeError(f"{path}: is larger than {limit:,} bytes, the most that such a file can have")
     return content
 
 
-def read_json(path: Path, limit: int = 16 * MIB) -> Any:
+def read_json(path: Path, limit: int = 16 * MIB, follow: bool = False) -> Any:
     """`read_bounded` as JSON; raises `ValueError` too, when it is none (too deep included)."""
     try:
-        return json.loads(read_bounded(path, limit))
+        return json.loads(read_bounded(path, limit, follow))
     except RecursionError as error:
         raise ValueError(f"{path}: nested too deeply") from error
 
@@ -105,6 +118,14 @@ def write_atomically(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Make the file `path`, which must not exist, with `content` safely on the disk; raises `OSError`."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def open_to_readers(path: Path) -> None:

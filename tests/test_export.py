@@ -299,3 +299,20 @@ def test_missing_transformers_names_the_extra(shared_run: Any, tmp_path: Path, m
     )
     with pytest.raises(UserError, match=r"electra-dist\[hf\]"):
         export_run(shared_run[0], tmp_path / "out", "discriminator")
+
+
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "notes.txt", "tokenizer_config.json"])
+def test_what_a_link_in_the_tokenizer_points_at_is_never_published(name: str, make_run: Any, tmp_path: Path) -> None:
+    run, _ = make_run("shared")
+    key = tmp_path / "id_ed25519"
+    key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+    (run.tokenizer / name).unlink(missing_ok=True)
+    (run.tokenizer / name).symlink_to(key)
+    out = tmp_path / "exported"
+    if name == "notes.txt":  # no file of a tokenizer: left out
+        export_run(run, out, "discriminator")
+        assert not (out / name).exists()
+    else:
+        with pytest.raises(UserError, match=rf"{name}: is a link"):
+            export_run(run, out, "discriminator")
+        assert not out.exists()

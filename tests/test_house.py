@@ -54,6 +54,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.batch",
         "electra_dist.errors",
         "electra_dist.files",
+        "electra_dist.tokenizer_files",
     ),
 )
 #: Never imported by the core, not even inside a function.
@@ -64,6 +65,7 @@ TORCH_FREE = (
     "electra_dist.presets",
     "electra_dist.errors",
     "electra_dist.files",
+    "electra_dist.tokenizer_files",
     "electra_dist.hooks",
     "electra_dist.batch",
     "electra_dist.data",

@@ -15,17 +15,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pydantic
 
 from electra_dist.config import Config
-from electra_dist.errors import ConfigError, DataError
+from electra_dist.errors import ConfigError, DataError, UserError
+from electra_dist.files import MIB, open_regular, reason
+from electra_dist.tokenizer_files import read_tokenizer_file, write_tokenizer
 
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -35,6 +39,14 @@ SplitName = Literal["train", "validation"]
 TRAIN: SplitName = "train"
 VALIDATION: SplitName = "validation"
 SPLITS: tuple[SplitName, ...] = (TRAIN, VALIDATION)
+CheckLevel = Literal["sizes", "checksums"]
+
+#: What is wrong with a file, and what to do about it. Gone and damaged are different things.
+GONE = "missing; is its file system mounted? Bring it back, or point data.shards at another copy of the shards"
+UNREADABLE = "is its file system in order? The content may be whole; start again when it can be read"
+REPLACE = "copy it again from a whole copy, or build the shards again (the same input gives the same bytes)"
+CHANGED = f"its content is not what was written (SHA-256 differs); {REPLACE}"
+NOT_REGULAR = f"is a link or a special file, expected a regular file; {REPLACE}"
 
 
 @dataclass(frozen=True)
@@ -171,31 +183,94 @@ class Manifest:
         shards = [shard for name in SPLITS for shard in self.split(name).shards]
         return [file for shard in shards for file in (shard.tar, shard.index)] + list(self.facts.tokenizer_files)
 
-    def check_files(self, level: Literal["sizes", "checksums"] = "sizes") -> None:
-        """Raise `DataError` for the first file that is missing, has another size or (`checksums`) other content."""
-        for facts in self.files():
-            problem = file_problem(self.path, facts, level)
+    def check_files(
+        self,
+        level: CheckLevel = "sizes",
+        share: tuple[int, int] = (0, 1),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Raise `DataError` for the first file that is missing, has another size or (`checksums`) other content.
+
+        `share` (i, n) checks every n-th file from the i-th, so that n ranks check all of them together. `progress` is
+        called with the bytes checked so far and those of the whole share, at least once a MiB that is read.
+        """
+        files = self.files()[share[0] :: share[1]]
+        total = sum(facts.bytes for facts in files)
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress:
+                progress(done, total)
+
+        for facts in files:
+            problem = file_problem(self.path, facts, level, advance)
             if problem:
-                raise DataError(f"{self.path / facts.name}: {problem}; copy it again, or build the shards again")
+                raise DataError(f"{self.path / facts.name}: {problem}")
+
+    def copy_tokenizer(self, target: Path) -> None:
+        """Make the folder `target` with the tokenizer's files as the manifest names them; it is whole or absent.
+
+        Raises `UserError` for a file that is missing, is a link or a special file, or holds something else.
+        """
+        files = {}
+        for facts in self.facts.tokenizer_files:
+            path = self.path / facts.name
+            try:
+                content = read_tokenizer_file(path)
+            except FileNotFoundError as error:
+                raise DataError(f"{path}: {GONE}") from error
+            if hashlib.sha256(content).hexdigest() != facts.sha256:
+                raise DataError(f"{path}: {CHANGED}")
+            files[path.name] = content
+        write_tokenizer(files, target)
+
+    def is_tokenizer(self, folder: Path) -> bool:
+        """Whether `folder` holds the whole tokenizer of these shards, as `copy_tokenizer` makes it."""
+        try:
+            return all(
+                hashlib.sha256(read_tokenizer_file(folder / Path(facts.name).name)).hexdigest() == facts.sha256
+                for facts in self.facts.tokenizer_files
+            )
+        except (OSError, UserError):
+            return False
 
 
-def file_problem(folder: Path, facts: FileFacts, level: Literal["sizes", "checksums"]) -> str | None:
-    """What is wrong with one file, or None."""
+def file_problem(
+    folder: Path, facts: FileFacts, level: CheckLevel, advance: Callable[[int], None] = lambda count: None
+) -> str | None:
+    """What is wrong with one file and what to do about it, or None; tells `advance` the bytes that were checked."""
     path = folder / facts.name
-    if not path.is_file():
-        return "missing"
-    size = path.stat().st_size
-    if size != facts.bytes:
-        return f"has {size} bytes, the manifest says {facts.bytes}"
-    if level == "checksums" and sha256_of(path) != facts.sha256:
-        return "its content is not what was written (SHA-256 differs)"
-    return None
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            return NOT_REGULAR
+        if found.st_size != facts.bytes:
+            return f"has {found.st_size} bytes, the manifest says {facts.bytes}; {REPLACE}"
+        if level == "sizes":
+            advance(facts.bytes)
+            return None
+        with open_regular(path) as file:
+            return CHANGED if _sha256(file, advance) != facts.sha256 else None
+    except FileNotFoundError:
+        return GONE
+    except OSError as error:
+        return f"cannot be read: {reason(error)}; {UNREADABLE}"
 
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(file, lambda count: None)
+
+
+def _sha256(file: BinaryIO, advance: Callable[[int], None]) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(MIB):
+        digest.update(chunk)
+        advance(len(chunk))
+    return digest.hexdigest()
 
 
 def dataset_fingerprint(tokenizer_fingerprint: str, splits: list[SplitFacts]) -> str:

@@ -65,6 +65,25 @@ class Stopwatch:
         self._start = time.perf_counter() - seconds
 
 
+class Checking:
+    """Says now and then how far a long check of files is: called with the bytes done and those in total."""
+
+    def __init__(self, what: str, every: float = 10.0) -> None:
+        self._what, self._every = what, every
+        self._start = self._said = time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if now - self._said < self._every or not done:
+            return
+        self._said = now
+        rate = done / (now - self._start)
+        say(
+            f"{self._what}: {done / 1e9:.1f} of {total / 1e9:.1f} GB a rank, {rate / 1e6:,.0f} MB/s,"
+            f" {human_seconds((total - done) / rate)} left"
+        )
+
+
 def training_line(metrics: Metrics, steps: int) -> str:
     """`step 400/4000 10.0%  G 6.81 acc .12  D .214 P .61 R .12 AUC .612  lr 4.9e-04  10.2k tok/s  5m12s left`."""
     step = int(metrics["step"])

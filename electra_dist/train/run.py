@@ -32,7 +32,7 @@ from electra_dist.train.distributed import (
 )
 from electra_dist.train.engines import Engines, build_engines, check_engines
 from electra_dist.train.faults import Interruption
-from electra_dist.train.progress import human_count, say, warn
+from electra_dist.train.progress import Checking, human_count, say, warn
 from electra_dist.train.start import open_run
 from electra_dist.train.tracking import Tracker, cut_back
 from electra_dist.train.trainer import Outcome, Trainer
@@ -59,7 +59,7 @@ def _train(config: Config, world: World, interruption: Interruption, job_id: str
     with together(world):
         manifest = _checked_data(config, world)
         if world.is_main:
-            facts = open_run(config, manifest.fingerprint, manifest.tokenizer_path, world.world_size)
+            facts = open_run(config, manifest, world.world_size)
     assert manifest is not None
     facts = broadcast_object(facts, world)
     if not world.is_main:
@@ -97,11 +97,12 @@ def _fit(
 
 
 def _checked_data(config: Config, world: World) -> Manifest:
-    """The manifest; rank 0 checks the files as `data.verify` says."""
+    """The manifest; the ranks share out the check of its files that `data.verify` asks for."""
     manifest = Manifest.load(Path(config.data.shards))
     check_vocabulary(config, manifest)
+    shown = Checking(f"{manifest.path}: checking files") if world.is_main else None
+    manifest.check_files(config.data.verify, share=(world.rank, world.world_size), progress=shown)
     if world.is_main:
-        manifest.check_files(config.data.verify)
         blocks, streams = manifest.facts.train.blocks, config.data.streams or 1
         if streams > blocks:
             warn(

@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import platform
 import secrets
-import shutil
 import socket
 import time
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from electra_dist import config as configuration
 from electra_dist.config import Config
+from electra_dist.data.manifest import Manifest
 from electra_dist.errors import ConfigError, UserError
 from electra_dist.files import write_atomically, write_json
 from electra_dist.rundir import RunDir
@@ -77,7 +76,7 @@ def software() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
 
 
-def open_run(config: Config, dataset_fingerprint: str, tokenizer: Path, world_size: int) -> dict[str, Any]:
+def open_run(config: Config, manifest: Manifest, world_size: int) -> dict[str, Any]:
     """Create or check `config.run.path`; returns the facts of run.json, this start appended to its `starts`.
 
     Raises `ConfigError` when the directory holds a run of another configuration or data, `UserError` when it holds
@@ -85,17 +84,17 @@ def open_run(config: Config, dataset_fingerprint: str, tokenizer: Path, world_si
     """
     run = RunDir(config.run.path)
     if run.config.is_file() and run.facts.is_file():
-        check_same_run(run, config, dataset_fingerprint)
+        check_same_run(run, config, manifest.fingerprint)
         facts: dict[str, Any] = json.loads(run.facts.read_text(encoding="utf-8"))
     else:
         _refuse_foreign(run)
         run.path.mkdir(parents=True, exist_ok=True)
-        if not run.tokenizer.exists():
-            shutil.copytree(tokenizer, run.tokenizer)
+        if not manifest.is_tokenizer(run.tokenizer):
+            manifest.copy_tokenizer(run.tokenizer)
         facts = {
             "name": config.run.name,
             "wandb_id": secrets.token_hex(4),
-            "dataset_fingerprint": dataset_fingerprint,
+            "dataset_fingerprint": manifest.fingerprint,
             "starts": [],
         }
     start = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "world_size": world_size}
