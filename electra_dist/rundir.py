@@ -34,6 +34,7 @@ class RunFacts(TypedDict, total=False):
 
     starts         one entry for each start that trained: time, host, world size, versions
     rollbacks      what the guard went back from, and which rows were skipped
+    saving         the newest checkpoint written, and why the last try failed (`electra_dist.checkpoints.memory`)
     """
 
     name: str
@@ -41,6 +42,7 @@ class RunFacts(TypedDict, total=False):
     dataset_fingerprint: str
     starts: list[dict[str, Any]]
     rollbacks: list[dict[str, Any]]
+    saving: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,15 @@ from data_tools.build import BuildOptions, build_shards
 from data_tools.tokenizer import train_tokenizer
 from electra_dist import config as configuration
 from electra_dist import export
+from electra_dist.checkpoints.manifest import (
+    TRAINER,
+    VERSION,
+    CheckpointManifest,
+    NetworkEntry,
+    Slice,
+    parameter_entries,
+)
+from electra_dist.checkpoints.members import finish, write_text
 from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import CheckpointError, UserError
 from electra_dist.export import MARKER, export_run
@@ -24,8 +33,7 @@ from electra_dist.files import write_json
 from electra_dist.model.networks import build_networks
 from electra_dist.networks_of_run import choose_step, load_networks
 from electra_dist.rundir import RunDir
-from electra_dist.train import checkpoint_format as files
-from electra_dist.train.checkpoint_format import CheckpointManifest, NetworkEntry, Slice
+from electra_dist.train.checkpoint_format import write_tensors
 
 transformers = pytest.importorskip("transformers")
 
@@ -61,13 +69,13 @@ def write_checkpoint(folder: Path, networks: dict[str, nn.Module], step: int) ->
                 if start < stop:
                     tensors[f"weight/{name}"] = parameter.flatten()[start:stop]
                     slices.append((name, Slice(file, start, stop - start)))
-            entries[file] = files.write_tensors(folder / file, tensors)
+            entries[file] = write_tensors(folder / file, tensors)
         shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
-        sections[network] = NetworkEntry(scalars={}, parameters=files.parameter_entries(shapes, slices))
-    entries[files.TRAINER] = files.write_text(folder / files.TRAINER, "{}")
-    files.finish(
+        sections[network] = NetworkEntry(scalars={}, parameters=parameter_entries(shapes, slices))
+    entries[TRAINER] = write_text(folder / TRAINER, "{}")
+    finish(
         folder,
-        CheckpointManifest(version=files.VERSION, step=step, world_size=2, files=entries, networks=sections),
+        CheckpointManifest(version=VERSION, step=step, world_size=2, files=entries, networks=sections),
     )
 
 

@@ -43,6 +43,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.data",
         "electra_dist.plan",
         "electra_dist.rundir",
+        "electra_dist.checkpoints",
         "electra_dist.heartbeat",
         "electra_dist.hooks",
         "electra_dist.staging",
@@ -71,6 +72,7 @@ TORCH_FREE = (
     "electra_dist.data",
     "electra_dist.plan",
     "electra_dist.rundir",
+    "electra_dist.checkpoints",
     "electra_dist.heartbeat",
     "electra_dist.staging",
 )

@@ -1,237 +1,165 @@
-"""The files of a checkpoint (DESIGN D6): logical, without pickle, readable without DeepSpeed.
+"""The weights of a checkpoint as PyTorch tensors: writing a rank's file, reading any range of any parameter.
 
-    step-00001000/
-        generator/rank-00000.safetensors       `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`: flat fp32 slices
-        discriminator/rank-00000.safetensors   ... one file a rank and network
-        trainer.json                           the trainer's own state
-        manifest.json                          size and SHA-256 of every file; for every parameter its shape and
-                                               which file holds which slice of it; scalars of the optimizers
-        COMPLETE                               SHA-256 of manifest.json; written last
-
-Knows nothing of engines and processes: `checkpoint.py` decides who writes and reads what.
+What lies in a checkpoint is described in `electra_dist.checkpoints`, which needs no torch. Knows nothing of engines and
+processes: `saving.py` and `checkpoint.py` decide who writes and reads what.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from electra_dist.checkpoints.manifest import (
+    SMALL_FILE_LIMIT,
+    TRAINER,
+    CheckpointManifest,
+    FileEntry,
+    read_manifest,
+)
+from electra_dist.checkpoints.members import (
+    StoredTensor,
+    content_problem,
+    open_member,
+    read_member,
+    read_range,
+    stored_tensors,
+    tensor_header,
+    write_member,
+)
 from electra_dist.config import Network
 from electra_dist.errors import CheckpointError
-from electra_dist.files import open_to_readers
+from electra_dist.files import NotRegularError
 
-VERSION = 1
-MANIFEST, COMPLETE, TRAINER = "manifest.json", "COMPLETE", "trainer.json"
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+#: A rank's tensors, by network and by name in the file.
+Tensors = Mapping[str, Mapping[str, Tensor]]
+#: Files of one checkpoint that are open at a time: a thousand ranks leave more than a process may open.
+_MOST_OPEN = 256
 
 
-class FileEntry(_Part):
-    """Size and checksum of one file."""
-
-    bytes: int
-    sha256: str
+def share_name(network: str, rank: int) -> str:
+    """The file of one rank and network."""
+    return f"{network}/rank-{rank:05d}.safetensors"
 
 
-class Slice(NamedTuple):
-    """`length` elements from `start` of a flattened parameter, in `file`."""
-
-    file: str
-    start: int
-    length: int
-
-
-class ParameterEntry(_Part):
-    """One parameter: its shape and where its slices lie, ascending and without gap."""
-
-    shape: tuple[int, ...]
-    slices: tuple[Slice, ...]
-
-
-class NetworkEntry(_Part):
-    """One network: scalars of its optimizer and its parameters by name."""
-
-    scalars: dict[str, Any]
-    parameters: dict[str, ParameterEntry]
-
-
-class CheckpointManifest(_Part):
-    """manifest.json."""
-
-    version: int
-    step: int
-    world_size: int
-    files: dict[str, FileEntry]
-    networks: dict[Network, NetworkEntry]
-
-
-# --- writing ---------------------------------------------------------------------------------------------------------
-
-
-def sync(path: Path) -> None:
-    """Flush a file or a directory to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def file_entry(path: Path) -> FileEntry:
-    """Size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        return FileEntry(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
-    """Write flat fp32 tensors to a safetensors file, flushed to the disk."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-    open_to_readers(path)
-    sync(path)
-    return file_entry(path)
-
-
-def write_text(path: Path, text: str) -> FileEntry:
-    """Write a small file, flushed to the disk."""
-    path.write_text(text, encoding="utf-8")
-    sync(path)
-    return file_entry(path)
-
-
-def parameter_entries(
-    shapes: Mapping[str, tuple[int, ...]], slices: Iterable[tuple[str, Slice]]
-) -> dict[str, ParameterEntry]:
-    """Entries of all parameters from the slices of all ranks; raises RuntimeError when they leave a gap or overlap."""
-    by_name: dict[str, list[Slice]] = {name: [] for name in shapes}
-    for name, part in slices:
-        by_name[name].append(part)
+def write_share(folder: Path, tensors: Tensors, rank: int) -> dict[str, Any]:
+    """Write one rank's files; their entries by name, as JSON. Raises `OSError`."""
     entries = {}
-    for name, shape in shapes.items():
-        parts = sorted(by_name[name], key=lambda part: part.start)
-        if not _cover(parts, math.prod(shape)):
-            raise RuntimeError(f"the ranks' slices do not make up parameter {name} {shape}: {parts}")
-        entries[name] = ParameterEntry(shape=shape, slices=tuple(parts))
+    for network, named in tensors.items():
+        if named:
+            (folder / network).mkdir(exist_ok=True)
+            name = share_name(network, rank)
+            entries[name] = write_tensors(folder / name, named).model_dump()
     return entries
 
 
-def _cover(parts: Iterable[Slice], total: int) -> bool:
-    end = 0
-    for part in parts:
-        if part.start != end:
-            return False
-        end += part.length
-    return end == total
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
+    """Write flat fp32 tensors to a new safetensors file, flushed to the disk.
+
+    Tensors of another device are copied to the CPU one at a time; those of the CPU are not copied. Raises `OSError`.
+    """
+    header = tensor_header({name: tensor.numel() for name, tensor in tensors.items()})
+    return write_member(path, _parts(header, tensors.values()))
 
 
-def finish(folder: Path, manifest: CheckpointManifest) -> None:
-    """Write manifest.json and, when all else is on the disk, COMPLETE."""
-    entry = write_text(folder / MANIFEST, manifest.model_dump_json())
-    for directory in {(folder / name).parent for name in manifest.files}:
-        sync(directory)
-    write_text(folder / COMPLETE, entry.sha256 + "\n")
-    sync(folder)
+def _parts(header: bytes, tensors: Iterable[Tensor]) -> Iterator[bytes | memoryview]:
+    yield header
+    for tensor in tensors:
+        assert tensor.dtype == torch.float32
+        yield as_bytes(tensor.detach().cpu().contiguous())
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+class _OpenFile(NamedTuple):
+    descriptor: int
+    tensors: dict[str, StoredTensor]
 
 
-def read_manifest(folder: Path) -> CheckpointManifest:
-    """The manifest of a finished checkpoint; `CheckpointError` when it is missing, damaged or of another format."""
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such checkpoint")
-    try:
-        text = (folder / MANIFEST).read_bytes()
-        expected = (folder / COMPLETE).read_text(encoding="ascii").strip()
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: {Path(error.filename).name} is missing") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{folder}: cannot be read: {error}") from error
-    if hashlib.sha256(text).hexdigest() != expected:
-        raise CheckpointError(f"{folder}: {MANIFEST} is damaged: its SHA-256 is not the one in {COMPLETE}")
-    version = json.loads(text).get("version")
-    if version != VERSION:
-        raise CheckpointError(f"{folder}: format version {version}, this release reads version {VERSION}")
-    try:
-        return CheckpointManifest.model_validate_json(text)
-    except ValidationError as error:
-        raise CheckpointError(f"{folder}: {MANIFEST} is not a checkpoint manifest: {error}") from error
-
-
-def file_problems(folder: Path, manifest: CheckpointManifest, names: Iterable[str]) -> list[str]:
-    """One sentence for each of these files that is missing or differs from the manifest in size or checksum."""
-    problems = []
-    for name in names:
-        path, expected = folder / name, manifest.files[name]
-        try:
-            size = path.stat().st_size
-            if size != expected.bytes:
-                problems.append(f"{name} has {size} bytes instead of {expected.bytes}")
-            elif file_entry(path).sha256 != expected.sha256:
-                problems.append(f"{name} is damaged: its SHA-256 differs from the manifest")
-        except FileNotFoundError:
-            problems.append(f"{name} is missing")
-        except OSError as error:
-            problems.append(f"{name} cannot be read: {error}")
-    return problems
-
-
-def read_trainer_state(folder: Path) -> dict[str, Any]:
-    """trainer.json."""
-    content = json.loads((folder / TRAINER).read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{folder}: {TRAINER} holds no mapping")
-    return content
+def as_bytes(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous CPU tensor."""
+    array: Any = tensor.view(-1).numpy()
+    return memoryview(array).cast("B")
 
 
 class SliceReader:
-    """Reads any range of any parameter of one network, opening each file once; a context manager."""
+    """Reads any range of any parameter of one network; a context manager.
 
-    def __init__(self, folder: Path, manifest: CheckpointManifest, network: Network) -> None:
+    checked   compare each file with the manifest when it is first opened
+    """
+
+    def __init__(self, folder: Path, manifest: CheckpointManifest, network: Network, *, checked: bool = False) -> None:
         self._folder = folder
+        self._manifest = manifest
         self._parameters = manifest.networks[network].parameters
-        self._open: dict[str, Any] = {}
+        self._unchecked = set(manifest.files) if checked else set()
+        self._open: dict[str, _OpenFile] = {}
 
     def __enter__(self) -> SliceReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in self._open.values():
-            file.__exit__(None, None, None)
-        self._open.clear()
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            self._close_oldest()
 
     def read(self, name: str, kind: str, start: int, stop: int) -> Tensor:
         """Elements [start, stop) of the flattened parameter, fp32; raises `CheckpointError`."""
-        parts = []
+        found = torch.empty(stop - start, dtype=torch.float32)
         for part in self._parameters[name].slices:
             first, last = max(start, part.start), min(stop, part.start + part.length)
             if first < last:
-                stored = self._file(part.file).get_slice(f"{kind}/{name}")
-                parts.append(stored[first - part.start : last - part.start])
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+                target = found[first - start : last - start]
+                self._fill(target, part.file, f"{kind}/{name}", first - part.start, part.length)
+        return found
 
-    def _file(self, name: str) -> Any:
+    def _fill(self, target: Tensor, file: str, key: str, start: int, length: int) -> None:
+        """Elements of the stored tensor `key` from `start` on, which must have `length` of them."""
+        path = self._folder / file
+        try:
+            opened = self._file(file)
+            stored = opened.tensors.get(key)
+            if stored is None or stored.length != length:
+                raise CheckpointError(f"{path}: does not hold {length:,} elements of {key}, as the manifest says")
+            read_range(opened.descriptor, as_bytes(target), stored.offset + target.element_size() * start)
+        except (OSError, NotRegularError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+
+    def _file(self, name: str) -> _OpenFile:
         if name not in self._open:
-            try:
-                self._open[name] = safe_open(self._folder / name, framework="pt").__enter__()
-            except (OSError, SafetensorError) as error:
-                raise CheckpointError(f"{self._folder / name}: cannot be read: {error}") from error
+            while len(self._open) >= _MOST_OPEN:
+                self._close_oldest()
+            descriptor = open_member(self._folder, name)
+            self._open[name] = _OpenFile(descriptor, {})
+            self._check(name, descriptor)
+            self._open[name] = _OpenFile(descriptor, stored_tensors(self._folder / name, descriptor))
         return self._open[name]
+
+    def _check(self, name: str, descriptor: int) -> None:
+        if name in self._unchecked:
+            problem = content_problem(name, descriptor, self._manifest.files[name])
+            if problem:
+                raise CheckpointError(f"{self._folder}: not whole: {problem}")
+            self._unchecked.remove(name)
+
+    def _close_oldest(self) -> None:
+        os.close(self._open.pop(next(iter(self._open))).descriptor)
+
+
+def read_trainer_state(folder: Path, manifest: CheckpointManifest) -> dict[str, Any]:
+    """trainer.json; raises `CheckpointError`."""
+    if TRAINER not in manifest.files:
+        raise CheckpointError(f"{folder}: {TRAINER} is none of its files")
+    try:
+        content = json.loads(read_member(folder, TRAINER, manifest.files[TRAINER], SMALL_FILE_LIMIT))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder}: {TRAINER} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{folder}: {TRAINER} holds no mapping")
+    return content
 
 
 def read_network(folder: Path, network: Network) -> dict[str, Tensor]:
@@ -240,12 +168,10 @@ def read_network(folder: Path, network: Network) -> dict[str, Tensor]:
     Raises `CheckpointError` when the checkpoint is not whole; every file that is read is checked first.
     """
     manifest = read_manifest(folder)
-    parameters = manifest.networks[network].parameters
-    names = {part.file for entry in parameters.values() for part in entry.slices}
-    if problems := file_problems(folder, manifest, sorted(names)):
-        raise CheckpointError(f"{folder}: not whole: {'; '.join(problems)}")
-    with SliceReader(folder, manifest, network) as reader:
+    if network not in manifest.networks:
+        raise CheckpointError(f"{folder}: holds no {network}")
+    with SliceReader(folder, manifest, network, checked=True) as reader:
         return {
             name: reader.read(name, "weight", 0, math.prod(entry.shape)).reshape(entry.shape)
-            for name, entry in parameters.items()
+            for name, entry in manifest.networks[network].parameters.items()
         }

@@ -74,7 +74,7 @@ def _fit(
     config: Config, world: World, interruption: Interruption, manifest: Manifest, facts: dict[str, Any]
 ) -> Outcome:
     run = RunDir(config.run.path)
-    step = checkpoint.find_latest(run, world)
+    step = checkpoint.find_start(run, world, config.checkpoint.every)
     if step is not None and step >= config.train.steps:
         if world.is_main:
             say(f"{run.path}: already finished at step {step}; set run.name for another run")

@@ -27,6 +27,7 @@ from electra_dist.train.engines import Engines
 from electra_dist.train.faults import Interruption
 from electra_dist.train.hardware import matrix_product_rate
 from electra_dist.train.progress import Stopwatch, say, training_line, validation_line
+from electra_dist.train.saving import Saver
 from electra_dist.train.schedule import lr_factor
 from electra_dist.train.step import evaluate_step, train_step
 from electra_dist.train.tracking import Metrics, Tracker
@@ -58,6 +59,7 @@ class Trainer:
         self._epoch = 0.0
         self._peak_flops = matrix_product_rate(world.device, engines.compute_dtype) * world.world_size
         self._watch = Stopwatch()
+        self._saver = Saver(self.run, engines, world, config.checkpoint)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -75,11 +77,15 @@ class Trainer:
                 while self.done < steps:
                     step = self._next_step(loader, interruption)
                     if step is None:
-                        self.save()
+                        self.save(final=True)
                         return Outcome.INTERRUPTED
                     self._train(step)
                     self._loader_state = loader.state
                     self._after_step()
+        except UserError as error:
+            if error.everywhere:  # all ranks are here, so that what is in flight can land
+                self._saver.finish()
+            raise
         finally:
             gc.unfreeze()
             gc.enable()
@@ -122,7 +128,8 @@ class Trainer:
             self._write(metrics)
             gc.collect()
         if last or self.done % config.checkpoint.every == 0:
-            self.save()
+            self.save(final=last)
+        self._saver.poll()
         self._watch.resume(paused)
 
     # --- the books ---------------------------------------------------------------------------------------------------
@@ -144,6 +151,7 @@ class Trainer:
             "speed/real_tokens_per_s": sums.values["real_count"] * speed,
             "speed/mfu": sums.flops(self.config, self.manifest.vocab_size) * speed / self._peak_flops,
             "speed/step_seconds": seconds / timed,
+            "speed/checkpoint_stall": self._saver.stall(),
             "data/epoch": self._epoch,
             "data/real_tokens": self.real_tokens,
         }
@@ -169,10 +177,15 @@ class Trainer:
 
     # --- the state ---------------------------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """A whole checkpoint of step `self.done`; does nothing when there is one already."""
+    def save(self, final: bool = False) -> None:
+        """A whole checkpoint of step `self.done`; does nothing when there is one already.
+
+        A `final` one is on the disk afterwards, or `StorageError` is raised; any other is written in the background.
+        """
         if self._loader_state is None:
             return
+        if final:
+            self._saver.finish()
         # Rank 0's listing decides for all: on a network file system the ranks may see different ones.
         there = self.world.is_main and self.done in self.run.complete_checkpoints()
         if broadcast_object(there, self.world):
@@ -183,11 +196,7 @@ class Trainer:
             "window": self.window.reduced(self.world).to_json(),
             "loader": self._gathered_loader_state(),
         }
-        checkpoint.save_checkpoint(
-            self.run, self.done, self.engines, state, self.world, keep=self.config.checkpoint.keep
-        )
-        if self.world.rank == 0:
-            say(f"step {self.done}: checkpoint {self.run.checkpoint(self.done)}")
+        self._saver.save(self.done, state, final=final)
 
     def _gathered_loader_state(self) -> dict[str, Any]:
         """The place of every canonical stream: each rank knows its own."""
@@ -197,6 +206,7 @@ class Trainer:
 
     def resume(self, step: int) -> None:
         """Take up the run at the checkpoint of `step`, which `find_latest` has verified."""
+        self._saver.finish()
         state = checkpoint.load_checkpoint(self.run, step, self.engines, self.world, verified=True)
         self.done = int(state["step"])
         self.real_tokens = int(state["real_tokens"])

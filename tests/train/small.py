@@ -11,8 +11,11 @@ from torch import Tensor
 from electra_dist import config as configuration
 from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch, Step
 from electra_dist.config import Config
+from electra_dist.config.schema import CheckpointConfig
 from electra_dist.model.networks import build_networks
+from electra_dist.rundir import RunDir
 from electra_dist.train.engines import Engines, build_engines
+from electra_dist.train.saving import Saver
 
 SEED = 7
 VOCABULARY = 200
@@ -102,6 +105,11 @@ def make_engines(config: Config, world: Any) -> Engines:
 
     get_accelerator().is_fp16_supported = lambda: True  # PyTorch computes in it on any CPU; DeepSpeed asks for more
     return build_engines(config, *build_networks(config, VOCABULARY, "cpu", SEED), world)
+
+
+def save_checkpoint(run: RunDir, step: int, engines: Engines, state: dict[str, Any], world: Any, keep: int) -> None:
+    """A checkpoint of `step`, on the disk when this returns."""
+    Saver(run, engines, world, CheckpointConfig(keep=keep)).save(step, state, final=True)
 
 
 def full_parameters(engines: Engines) -> dict[str, torch.Tensor]:

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 from processes import end_ranks, run_ranks
-from small import full_parameters, make_config, make_engines, make_step
+from small import full_parameters, make_config, make_engines, make_step, save_checkpoint
 
+from electra_dist.checkpoints import folders, manifest, members
 from electra_dist.config import NETWORKS
-from electra_dist.errors import CheckpointError
+from electra_dist.errors import CheckpointError, StorageError
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint, checkpoint_format
 from electra_dist.train.distributed import World, all_reduce_sum
@@ -46,7 +47,7 @@ def straight(world: Any, folder: str, overrides: list[str], save_at: list[int], 
     for first, stop in zip([0, *save_at], [*save_at, last], strict=True):
         losses += train_on(engines, config, world, first, stop)
         if stop in save_at:
-            checkpoint.save_checkpoint(run, stop, engines, {"step": stop, "place": [1, 2]}, world, keep=3)
+            save_checkpoint(run, stop, engines, {"step": stop, "place": [1, 2]}, world, keep=3)
             parameters = full_parameters(engines)
             if world.is_main:
                 torch.save(parameters, run.path / f"full-{stop}.pt")
@@ -223,12 +224,12 @@ def _at(module: Any, name: str, when: str) -> Callable[[], None]:
 
 #: Where a save is killed: patch, and the newest whole checkpoint afterwards when steps 2 and 4 were whole before.
 KILL_POINTS: dict[str, tuple[Callable[[], None], int, int]] = {
-    "before the first file": (_at(checkpoint, "_write_network", "before"), 6, 4),
-    "after the first network": (_at(checkpoint, "_write_network", "after"), 6, 4),
-    "before the manifest": (_at(checkpoint_format, "finish", "before"), 6, 4),
-    "before the rename": (_at(checkpoint, "_publish", "before"), 6, 4),
-    "after the rename": (_at(checkpoint, "_publish", "after"), 6, 6),
-    "between the renames over one of the same step": (_at(checkpoint_format, "sync", "never"), 4, 4),
+    "before the first file": (_at(checkpoint_format, "write_tensors", "before"), 6, 4),
+    "after the first network": (_at(checkpoint_format, "write_tensors", "after"), 6, 4),
+    "before the manifest": (_at(members, "finish", "before"), 6, 4),
+    "before the rename": (_at(folders, "publish", "before"), 6, 4),
+    "after the rename": (_at(folders, "publish", "after"), 6, 6),
+    "between the renames over one of the same step": (_at(members, "sync", "never"), 4, 4),
     "while pruning": (_at(shutil, "rmtree", "before"), 6, 6),
 }
 
@@ -252,18 +253,18 @@ def kill_at_each_point(world: Any, folder: str) -> dict[str, list[Any]]:
     fresh = RunDir(Path(folder) / "fresh")
     train_on(engines, config, world, 0, 1)
     for step in (2, 4):
-        checkpoint.save_checkpoint(fresh, step, engines, {"step": step}, world, keep=2)
+        save_checkpoint(fresh, step, engines, {"step": step}, world, keep=2)
     for name, (patch, step, _) in KILL_POINTS.items():
         run = RunDir(copied(fresh.path, Path(folder) / name))
         child = os.fork()
         if child == 0:
             _die_between_renames() if name.startswith("between") else patch()
-            checkpoint.save_checkpoint(run, step, engines, {"step": step}, world, keep=2)
+            save_checkpoint(run, step, engines, {"step": step}, world, keep=2)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         latest = checkpoint.find_latest(run, world)
         state = checkpoint.load_checkpoint(run, latest or 0, engines, world)
-        checkpoint.save_checkpoint(run, 8, engines, {"step": 8}, world, keep=2)
+        save_checkpoint(run, 8, engines, {"step": 8}, world, keep=2)
         left = sorted(entry.name for entry in run.checkpoints.iterdir())
         found[name] = [os.WTERMSIG(status), latest, state["step"], left]
     return found
@@ -282,10 +283,10 @@ def one_rank_dies_while_saving(world: Any, folder: str) -> None:
     """Rank 1 is killed when its turn to write comes."""
     config, run = make_config(), RunDir(Path(folder))
     engines = make_engines(config, world)
-    checkpoint.save_checkpoint(run, 1, engines, {"step": 1}, world, keep=3)
+    save_checkpoint(run, 1, engines, {"step": 1}, world, keep=3)
     if world.rank == 1:
-        checkpoint._write_network = _dies  # type: ignore[assignment]
-    checkpoint.save_checkpoint(run, 2, engines, {"step": 2}, world, keep=3)
+        checkpoint_format.write_tensors = _dies  # type: ignore[assignment]
+    save_checkpoint(run, 2, engines, {"step": 2}, world, keep=3)
 
 
 def test_when_one_rank_dies_the_others_end_and_publish_nothing(tmp_path: Path) -> None:
@@ -398,12 +399,12 @@ def keep_house(world: Any, folder: str) -> dict[str, Any]:
     config, run, seen = make_config("train.micro_rows=4"), RunDir(Path(folder)), {}
     engines = make_engines(config, world)
     for step in (1, 2, 3, 4):
-        checkpoint.save_checkpoint(run, step, engines, {"step": step}, world, keep=2)
+        save_checkpoint(run, step, engines, {"step": step}, world, keep=2)
     seen["kept"] = run.complete_checkpoints()
-    checkpoint.save_checkpoint(run, 4, engines, {"step": 4, "again": True}, world, keep=2)
+    save_checkpoint(run, 4, engines, {"step": 4, "again": True}, world, keep=2)
     seen["again"] = checkpoint.load_checkpoint(run, 4, engines, world)
     checkpoint.load_checkpoint(run, 3, engines, world)
-    checkpoint.save_checkpoint(run, 4, engines, {"step": 4, "after going back": True}, world, keep=2)
+    save_checkpoint(run, 4, engines, {"step": 4, "after going back": True}, world, keep=2)
     seen["after going back"] = checkpoint.load_checkpoint(run, 4, engines, world)
     seen["set aside"] = [p.name[:13] for p in run.checkpoints.iterdir() if "set-aside" in p.name]
     other = make_engines(make_config("train.micro_rows=4", "model.discriminator.ffn_size=48"), world)
@@ -415,8 +416,8 @@ def keep_house(world: Any, folder: str) -> dict[str, Any]:
     blocked.path.mkdir()
     blocked.checkpoints.write_text("a file where the folder should be")
     try:
-        checkpoint.save_checkpoint(blocked, 1, engines, {}, world, keep=2)
-    except CheckpointError as error:
+        save_checkpoint(blocked, 1, engines, {}, world, keep=2)
+    except StorageError as error:
         seen["cannot write"] = str(error)
     return seen
 
@@ -449,14 +450,14 @@ def test_a_model_of_another_shape_is_refused_by_name(house: dict[str, Any]) -> N
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_that_says_so(house: dict[str, Any]) -> None:
-    assert "the checkpoint cannot be written" in house["cannot write"]
+    assert "the checkpoint of step 1 cannot be written" in house["cannot write"]
 
 
 def test_slices_that_leave_a_gap_are_never_saved() -> None:
-    part = checkpoint_format.Slice
+    part = manifest.Slice
     shapes = {"w": (2, 4)}
     whole = [("w", part("b", 5, 3)), ("w", part("a", 0, 5))]
-    assert checkpoint_format.parameter_entries(shapes, whole)["w"].slices[0].file == "a"
+    assert manifest.parameter_entries(shapes, whole)["w"].slices[0].file == "a"
     for slices in ([("w", part("a", 0, 5)), ("w", part("b", 6, 2))], [("w", part("a", 0, 5)), ("w", part("b", 4, 4))]):
         with pytest.raises(RuntimeError, match="parameter w"):
-            checkpoint_format.parameter_entries(shapes, slices)
+            manifest.parameter_entries(shapes, slices)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from plain import PlainTrainer
 from processes import run_ranks
-from small import SEED, full_parameters, make_config, make_engines, make_micro_batch, make_step
+from small import SEED, full_parameters, make_config, make_engines, make_micro_batch, make_step, save_checkpoint
 
 from electra_dist.errors import ConfigError
 from electra_dist.rundir import RunDir
@@ -69,7 +69,7 @@ def train_all(world: Any, cases: dict[str, list[str]], out: str) -> dict[str, An
         config, run = make_config(*COMMON, *overrides), RunDir(Path(out) / name)
         engines = make_engines(config, world)
         straight = losses(engines, config, world, 0, 2)
-        checkpoint.save_checkpoint(run, 2, engines, {}, world, keep=1)
+        save_checkpoint(run, 2, engines, {}, world, keep=1)
         gathered.elements.clear()
         straight += losses(engines, config, world, 2, 3)
         elements = dict(gathered.elements)
