@@ -78,22 +78,29 @@ def is_milestone(step: int, milestones_every: int | None) -> bool:
 
 
 def removable(
-    run: RunDir, keep: int, milestones_every: int | None = None, whole: Sequence[int] | None = None
+    run: RunDir,
+    keep: int,
+    milestones_every: int | None = None,
+    *,
+    clear: int | None = None,
+    whole: Sequence[int] | None = None,
 ) -> list[int]:
     """Steps that retention gives up: all but the `keep` newest, the milestones, and the newest healthy one.
 
+    clear   the newest healthy one of at most this step stays as well: later ones may prove to be the beginning of a
+            divergence
     whole   steps of those that count as kept; by default those that carry COMPLETE
     """
     counted = sorted(run.complete_checkpoints() if whole is None else whole)
     kept = set(counted[-keep:])
-    if not kept:
-        return []
-    old = [step for step in saved_steps(run) if step < max(kept) and step not in kept]
+    old = [step for step in saved_steps(run) if kept and step < max(kept) and step not in kept]
     doomed = [step for step in old if not is_milestone(step, milestones_every)]
     if not doomed:
         return []
-    healthy = newest_healthy(run, counted)
-    return [step for step in doomed if step != healthy]
+    spared = {newest_healthy(run, counted)}
+    if clear is not None:
+        spared.add(newest_healthy(run, [step for step in counted if step <= clear]))
+    return [step for step in doomed if step not in spared]
 
 
 def newest_healthy(run: RunDir, steps: Sequence[int]) -> int | None:
@@ -107,17 +114,20 @@ def newest_healthy(run: RunDir, steps: Sequence[int]) -> int | None:
     return None
 
 
-def prune(run: RunDir, keep: int, milestones_every: int | None = None) -> list[int]:
-    """Remove what `removable` names; returns those steps. A kill on the way leaves none half removed."""
-    steps = removable(run, keep, milestones_every)
+def prune(run: RunDir, keep: int, milestones_every: int | None = None, clear: int | None = None) -> list[int]:
+    """Remove what `removable` names; returns those steps."""
+    steps = removable(run, keep, milestones_every, clear=clear)
     for step in steps:
         remove(run.checkpoint(step))
     return steps
 
 
 def remove(folder: Path) -> None:
-    """Remove a checkpoint: first its name, then its files. One that is gone already is fine."""
-    doomed = folder.with_name(f".{folder.name.removeprefix('.')}{REMOVED}")
+    """Remove a checkpoint: first its name, then its files, so that a kill on the way leaves none half removed.
+
+    One that is gone already is fine.
+    """
+    doomed = folder.with_name(f".{folder.name.removeprefix('.')}.{secrets.token_hex(2)}{REMOVED}")
     try:
         folder.rename(doomed)
     except FileNotFoundError:

@@ -149,8 +149,9 @@ class SliceReader:
         os.close(self._open.pop(next(iter(self._open))).descriptor)
 
 
-def read_trainer_state(folder: Path, manifest: CheckpointManifest) -> dict[str, Any]:
-    """trainer.json; raises `CheckpointError`."""
+def read_trainer_state(folder: Path, manifest: CheckpointManifest | None = None) -> dict[str, Any]:
+    """trainer.json, compared with the manifest; raises `CheckpointError`."""
+    manifest = manifest or read_manifest(folder)
     if TRAINER not in manifest.files:
         raise CheckpointError(f"{folder}: {TRAINER} is none of its files")
     try:

@@ -107,6 +107,7 @@ class _Content:
     scalars: dict[Network, dict[str, Any]] = field(default_factory=dict)
     healthy: bool | None = None
     reason: str = ""
+    clear: int | None = None
 
 
 class Saver:
@@ -134,11 +135,13 @@ class Saver:
         final: bool = False,
         healthy: bool | None = None,
         reason: str = "",
+        clear: int | None = None,
     ) -> None:
         """Save the engines as they are now, with `state`, rank 0's, as JSON.
 
         final     write it at once, and raise `StorageError` on every rank where that fails
         healthy   what is known of weights and losses (`CheckpointManifest`), and why not
+        clear     the newest healthy checkpoint up to this step is not removed (`folders.removable`)
         """
         with self._waiting():
             self._land_the_one_before(step)
@@ -147,7 +150,7 @@ class Saver:
                 return
             self._agree_on_layout()
             at_once = final or not self._settings.asynchronous
-            self._take_off(step, folder, self._content(state, healthy, reason), at_once)
+            self._take_off(step, folder, self._content(state, healthy, reason, clear), at_once)
             if at_once:
                 self._land(final)
 
@@ -248,7 +251,7 @@ class Saver:
         for network, engine in self._engines:
             yield network, own_share(local_fragments(engine, rank), engine, rank, world_size)
 
-    def _content(self, state: dict[str, Any], healthy: bool | None, reason: str) -> _Content:
+    def _content(self, state: dict[str, Any], healthy: bool | None, reason: str, clear: int | None) -> _Content:
         if not self._world.is_main:
             return _Content()
         for name in manifest.CARRIED:
@@ -257,7 +260,7 @@ class Saver:
             except (OSError, UserError, UnicodeDecodeError):
                 continue  # what was carried last time goes with this one too
         scalars = {network: read_scalars(engine) for network, engine in self._engines}
-        return _Content(json.dumps(state), dict(self._carried), scalars, healthy, reason)
+        return _Content(json.dumps(state), dict(self._carried), scalars, healthy, reason, clear)
 
     def _take_off(self, step: int, folder: Path, content: _Content, at_once: bool) -> None:
         tensors: Tensors = {
@@ -354,7 +357,7 @@ class Saver:
         folders.publish(folder, self._run.checkpoint(flight.step))
         memory.note_saved(self._run, flight.step)
         try:
-            folders.prune(self._run, self._settings.keep, self._settings.milestones_every)
+            folders.prune(self._run, self._settings.keep, self._settings.milestones_every, content.clear)
         except OSError as error:
             warn(f"{self._run.checkpoints}: old checkpoints cannot be removed: {files.reason(error)}")
 
