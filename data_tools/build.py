@@ -37,6 +37,7 @@ from data_tools.write import WriteTask, WrittenShard, file_facts, write_shard
 from electra_dist.data.manifest import (
     FORMAT,
     MANIFEST_FILE,
+    MAX_BLOCK_TOKENS,
     SPLITS,
     TOKENIZER_FOLDER,
     TRAIN,
@@ -141,6 +142,8 @@ def build_shards(
 def _check_options(options: BuildOptions) -> None:
     if not 0 <= options.validation < 1:
         raise DataError(f"--validation {options.validation}: expected a fraction, 0 or more and below 1, such as 0.01")
+    if not 1 <= options.block_tokens <= MAX_BLOCK_TOKENS:
+        raise DataError(f"block_tokens {options.block_tokens}: expected 1 to {MAX_BLOCK_TOKENS}")
     if options.workers < 1:
         raise DataError(f"--workers {options.workers}: expected at least 1")
 
@@ -331,5 +334,6 @@ def _write_manifest(
         validation=of[VALIDATION],
         tokenizer_files=tuple(file_facts(folder, f"{TOKENIZER_FOLDER}/{name}") for name in sorted(copied)),
         token_counts=tuple(counts.tolist()),
+        block_checksums="crc32",
     )
     (folder / MANIFEST_FILE).write_text(manifest_json(facts), encoding="utf-8")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.checksums import superseded
 from data_tools.progress import Progress, silent
 from data_tools.tokenizer import load_tokenizer
 from electra_dist.data.manifest import (
@@ -25,9 +26,9 @@ from electra_dist.data.manifest import (
     VALIDATION,
     Manifest,
     SplitName,
-    file_problem,
 )
 from electra_dist.data.packing import WRAPPING, best_fit, cut_lengths
+from electra_dist.data.shard_files import file_problem
 from electra_dist.data.shards import BlockReader
 from electra_dist.errors import DataError
 
@@ -217,7 +218,7 @@ def verify_shards(path: Path, checksums: bool = True, progress: Progress = silen
 
 
 def _extra_files(manifest: Manifest) -> list[str]:
-    known = {MANIFEST_FILE, TOKENIZER_FOLDER, *(facts.name for facts in manifest.files())}
+    known = {MANIFEST_FILE, TOKENIZER_FOLDER, *(facts.name for facts in manifest.files()), *superseded(manifest)}
     found = [*manifest.path.iterdir(), *(manifest.path / TOKENIZER_FOLDER).glob("*")]
     return sorted(
         name for name in (entry.relative_to(manifest.path).as_posix() for entry in found) if name not in known

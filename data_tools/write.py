@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.spill import KeyRange, Spill, gather
-from electra_dist.data.manifest import FileFacts, ShardFacts, SplitName, sha256_of
-from electra_dist.data.shards import LENGTHS, TOKENS, ShardIndex, array_bytes, block_name
+from electra_dist.data.blocks import LENGTHS, TOKENS, array_bytes, checksum
+from electra_dist.data.manifest import ShardFacts, SplitName
+from electra_dist.data.shard_files import FileFacts, sha256_of
+from electra_dist.data.shards import ShardIndex, block_name
 
 _Ids = npt.NDArray[Any]
 
@@ -77,23 +79,22 @@ def _write_tar(task: WriteTask, path: Path, documents: list[_Ids], counts: npt.N
     # Imported here because webdataset imports torch wherever it is installed, and this package must load without.
     from webdataset.writer import TarWriter
 
-    offsets, tokens, lengths = [], [], []
+    offsets, tokens, documents_of, checksums = [], [], [], []
     # A whole mtime: a fractional one costs a PAX header of 1,024 bytes a file.
     with path.open("wb") as file, TarWriter(file, encoder=False, user="", group="", mode=0o644, mtime=0) as writer:
         for number, block in enumerate(blocks(documents, task.block_tokens)):
             flat = np.concatenate(block)
+            members = {
+                LENGTHS: array_bytes(np.array([len(ids) for ids in block], dtype="<u4")),
+                TOKENS: array_bytes(flat),
+            }
             offsets.append(int(writer.tarstream.offset))
             tokens.append(len(flat))
-            lengths.append(len(block))
-            writer.write(
-                {
-                    "__key__": block_name(task.name, number),
-                    TOKENS: array_bytes(flat),
-                    LENGTHS: array_bytes(np.array([len(ids) for ids in block], dtype="<u4")),
-                }
-            )
+            documents_of.append(len(block))
+            checksums.append(checksum(members[LENGTHS], members[TOKENS]))
+            writer.write({"__key__": block_name(task.name, number), **members})
             counts += np.bincount(flat, minlength=len(counts))
-    return ShardIndex(tuple(offsets), tuple(tokens), tuple(lengths))
+    return ShardIndex(tuple(offsets), tuple(tokens), tuple(documents_of), tuple(checksums))
 
 
 def blocks(documents: list[_Ids], block_tokens: int) -> Iterator[list[_Ids]]:

@@ -19,6 +19,7 @@ def add(subparsers: Subparsers) -> None:
     _add_build(group)
     _add_inspect(group)
     _add_verify(group)
+    _add_checksums(group)
 
 
 def _add_corpus(group: Subparsers) -> None:
@@ -123,6 +124,21 @@ def _add_verify(group: Subparsers) -> None:
     add_json(parser)
 
 
+def _add_checksums(group: Subparsers) -> None:
+    parser = add_command(
+        group,
+        "checksums",
+        _checksums,
+        "Add a checksum of each block to shards that an earlier version made; their fingerprint stays",
+        """
+        electra-dist data checksums shards --workers 4
+        """,
+    )
+    parser.add_argument("shards", type=Path, metavar="SHARDS", help="folder with manifest.json")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="shards at a time (default: %(default)s)")
+    add_json(parser)
+
+
 def _print_facts(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
     if arguments.json:
         print_json(facts)
@@ -219,6 +235,19 @@ def _inspect(arguments: argparse.Namespace) -> int:
     for sample in report.samples:
         out.print("sample: " + " ".join(sample.split())[:300], markup=False, highlight=False)
     return 0
+
+
+def _checksums(arguments: argparse.Namespace) -> int:
+    from data_tools.checksums import add_checksums
+    from data_tools.progress import bar
+    from electra_dist.errors import DataError
+
+    if arguments.workers < 1:
+        raise DataError(f"--workers {arguments.workers}: expected at least 1")
+    with bar() as progress:
+        stats = add_checksums(arguments.shards, arguments.workers, progress)
+    _print_facts(arguments, stats.to_dict())
+    return EXIT_OK
 
 
 def _verify(arguments: argparse.Namespace) -> int:

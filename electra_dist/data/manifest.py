@@ -4,7 +4,7 @@
         manifest.json          written last; names everything else
         tokenizer/             the tokenizer that encoded the shards
         train-00000.tar        WebDataset shard: samples are blocks of about 64k tokens
-        train-00000.index.json offsets of its blocks
+        train-00000.index.json offsets, sizes and checksums of its blocks
         validation-00000.tar   held-out documents, same format
 
 Written by `data_tools.build`; read by the loader, `data inspect` and `data verify`. Counts are of the split `train`
@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import stat
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pydantic
 
 from electra_dist.config import Config
+from electra_dist.data.shard_files import CHANGED, GONE, REPLACE, CheckLevel, FileFacts, file_problem
 from electra_dist.errors import ConfigError, DataError, UserError
-from electra_dist.files import MIB, open_regular, reason
+from electra_dist.files import MIB, NotRegularError, TooLargeError, read_json
 from electra_dist.tokenizer_files import read_tokenizer_file, write_tokenizer
 
 MANIFEST_FILE = "manifest.json"
@@ -39,23 +40,13 @@ SplitName = Literal["train", "validation"]
 TRAIN: SplitName = "train"
 VALIDATION: SplitName = "validation"
 SPLITS: tuple[SplitName, ...] = (TRAIN, VALIDATION)
-CheckLevel = Literal["sizes", "checksums"]
-
-#: What is wrong with a file, and what to do about it. Gone and damaged are different things.
-GONE = "missing; is its file system mounted? Bring it back, or point data.shards at another copy of the shards"
-UNREADABLE = "is its file system in order? The content may be whole; start again when it can be read"
-REPLACE = "copy it again from a whole copy, or build the shards again (the same input gives the same bytes)"
-CHANGED = f"its content is not what was written (SHA-256 differs); {REPLACE}"
-NOT_REGULAR = f"is a link or a special file, expected a regular file; {REPLACE}"
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """A file in the shards folder, with what proves that it is whole."""
-
-    name: str
-    bytes: int
-    sha256: str
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
+#: Tokens of a block at most: what a reader makes room for at once.
+MAX_BLOCK_TOKENS = 2**24
+MAX_VOCABULARY = 2**24
+#: Bytes of manifest.json and of a shard's index at most: 100,000 shards, a million blocks.
+_MANIFEST_LIMIT = 128 * MIB
+_INDEX_LIMIT = 64 * MIB
 
 
 @dataclass(frozen=True)
@@ -94,7 +85,8 @@ class ManifestFile:
     """The content of `manifest.json`, key by key.
 
     `block_tokens` is the most tokens a block holds, `fingerprint` names the dataset (every shard's SHA-256 and the
-    tokenizer's), `token_counts` has how often each id occurs in the split `train`.
+    tokenizer's), `token_counts` has how often each id occurs in the split `train`, `block_checksums` says whether the
+    indexes have a checksum for each block (not so in shards of an earlier version).
     """
 
     format: str
@@ -109,6 +101,7 @@ class ManifestFile:
     validation: SplitFacts
     tokenizer_files: tuple[FileFacts, ...]
     token_counts: tuple[int, ...]
+    block_checksums: Literal["crc32"] | None = None
 
 
 _ADAPTER = pydantic.TypeAdapter(ManifestFile)
@@ -127,9 +120,11 @@ class Manifest:
         path = Path(shards_dir)
         file = path / MANIFEST_FILE
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file, _MANIFEST_LIMIT)
         except FileNotFoundError as error:
             raise DataError(f"{path}: no {MANIFEST_FILE} there; make shards with `electra-dist data build`") from error
+        except (NotRegularError, TooLargeError) as error:
+            raise DataError(str(error)) from error
         except (OSError, ValueError) as error:
             raise DataError(f"{file}: cannot be read as JSON: {error}; build the shards again") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -144,6 +139,9 @@ class Manifest:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise DataError(f"{file}: damaged at {where}: {first['msg']}; build the shards again") from error
+        problem = contradiction(facts)
+        if problem:
+            raise DataError(f"{file}: contradicts itself ({problem}); {REPLACE}")
         return cls(path, facts)
 
     @property
@@ -237,46 +235,59 @@ class Manifest:
             return False
 
 
-def file_problem(
-    folder: Path, facts: FileFacts, level: CheckLevel, advance: Callable[[int], None] = lambda count: None
-) -> str | None:
-    """What is wrong with one file and what to do about it, or None; tells `advance` the bytes that were checked."""
-    path = folder / facts.name
-    try:
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode):
-            return NOT_REGULAR
-        if found.st_size != facts.bytes:
-            return f"has {found.st_size} bytes, the manifest says {facts.bytes}; {REPLACE}"
-        if level == "sizes":
-            advance(facts.bytes)
-            return None
-        with open_regular(path) as file:
-            return CHANGED if _sha256(file, advance) != facts.sha256 else None
-    except FileNotFoundError:
-        return GONE
-    except OSError as error:
-        return f"cannot be read: {reason(error)}; {UNREADABLE}"
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return _sha256(file, lambda count: None)
-
-
-def _sha256(file: BinaryIO, advance: Callable[[int], None]) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(MIB):
-        digest.update(chunk)
-        advance(len(chunk))
-    return digest.hexdigest()
-
-
 def dataset_fingerprint(tokenizer_fingerprint: str, splits: list[SplitFacts]) -> str:
     """One name for a dataset: SHA-256 over the tokenizer's fingerprint and every shard's name and SHA-256."""
     names = [[(shard.tar.name, shard.tar.sha256) for shard in split.shards] for split in splits]
     return hashlib.sha256(json.dumps([FORMAT, VERSION, tokenizer_fingerprint, names]).encode()).hexdigest()
+
+
+def contradiction(facts: ManifestFile) -> str | None:
+    """What cannot be true of any shards, or None: names that leave the folder, sums that do not add up."""
+    problems = (
+        _wrong_names(facts),
+        *(_wrong_split(facts, name, split) for name, split in ((TRAIN, facts.train), (VALIDATION, facts.validation))),
+        _wrong_vocabulary(facts),
+    )
+    for problem in problems:
+        if problem:
+            return problem
+    if facts.fingerprint != dataset_fingerprint(facts.tokenizer_fingerprint, [facts.train, facts.validation]):
+        return "the fingerprint is not that of its shards"
+    return None
+
+
+def _wrong_names(facts: ManifestFile) -> str | None:
+    shards = [*facts.train.shards, *facts.validation.shards]
+    names = [file.name for shard in shards for file in (shard.tar, shard.index)]
+    tokenizer = [file.name.removeprefix(f"{TOKENIZER_FOLDER}/") for file in facts.tokenizer_files]
+    for name in names + tokenizer:
+        if not _PLAIN_NAME.fullmatch(name):
+            return f"{name[:100]!r} is no name of a file in the folder"
+    for shard in shards:
+        if not shard.tar.name.endswith(".tar"):
+            return f"{shard.tar.name} is no name of a tar file"
+    return "a file is named twice" if len(set(names)) != len(names) or len(set(tokenizer)) != len(tokenizer) else None
+
+
+def _wrong_split(facts: ManifestFile, name: SplitName, split: SplitFacts) -> str | None:
+    for shard in split.shards:
+        content = facts.token_bytes * shard.tokens + 4 * shard.documents
+        counts_fit = 1 <= shard.blocks <= shard.documents <= shard.tokens and content <= shard.tar.bytes
+        if not counts_fit or not 0 < shard.index.bytes <= _INDEX_LIMIT:
+            return f"the counts of {shard.tar.name} do not fit its size"
+    if split != SplitFacts.of(split.shards):
+        return f"the counts of the split {name} are not the sums of its shards"
+    return None
+
+
+def _wrong_vocabulary(facts: ManifestFile) -> str | None:
+    if not 1 <= facts.vocab_size <= min(256**facts.token_bytes, MAX_VOCABULARY):
+        return f"a vocabulary of {facts.vocab_size} ids in {facts.token_bytes} bytes"
+    if not 1 <= facts.block_tokens <= MAX_BLOCK_TOKENS:
+        return f"blocks of {facts.block_tokens} tokens, expected at most {MAX_BLOCK_TOKENS}"
+    if len(facts.token_counts) != facts.vocab_size or min(facts.token_counts) < 0:
+        return "token_counts does not have one count an id"
+    return None if sum(facts.token_counts) == facts.train.tokens else "token_counts do not add up to the tokens"
 
 
 def manifest_json(facts: ManifestFile) -> str:

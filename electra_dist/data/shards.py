@@ -1,59 +1,62 @@
-"""Reading blocks: any block of any shard, in one seek, checked.
+"""Reading blocks: any block of any shard, in one read, checked before anybody sees a token.
 
-A shard is a WebDataset tar; its samples are blocks, `NAME.tokens.npy` (token ids of whole documents, end to end) and
-`NAME.lengths.npy` (tokens of each document). The index beside it has the offset of each block's first tar header:
-WebDataset's own tar iterator is given the file from there on. That iterator is silent about truncated and damaged
-archives, so every block is checked against the index: name, counts, range of the ids.
+A shard is a WebDataset tar; its samples are blocks (`blocks`). The index beside it has of each block the offset of its
+first tar header, its counts and its checksum. A read takes no more bytes than a block of these counts can have, and
+passes four gates: names and sizes of the members, the checksum, the arrays, the ids.
 
-Letters: N tokens of a block, D documents of a block.
+Shards of an earlier version have no checksums; `electra-dist data checksums` adds them.
 """
 
 from __future__ import annotations
 
 import bisect
 import functools
-import io
+import hashlib
 import itertools
 import json
-import tarfile
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pydantic
 
+from electra_dist.data.blocks import (
+    LENGTHS,
+    TOKENS,
+    Block,
+    BlockSize,
+    DamageError,
+    checksum,
+    parse_block,
+    parse_members,
+)
 from electra_dist.data.manifest import Manifest, ShardFacts, SplitName
+from electra_dist.data.shard_files import CHANGED, GONE, NOT_REGULAR, REPLACE, UNREADABLE
 from electra_dist.errors import DataError
+from electra_dist.files import NotRegularError, TooLargeError, open_regular, read_bounded, reason
 
-TOKENS = "tokens.npy"
-LENGTHS = "lengths.npy"
-#: Indexes that a reader keeps; each is some 50 KB in memory.
+#: Indexes that a reader keeps; each is some 70 KB in memory.
 _INDEXES = 256
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where each block of a shard starts and what it holds; entry i is block i of the shard."""
+    """Where each block of a shard starts and what it holds; entry i is block i of the shard.
+
+    `crc32` has a checksum for each block (`blocks.checksum`), or nothing in shards of an earlier version.
+    """
 
     offsets: tuple[int, ...]
     tokens: tuple[int, ...]
     documents: tuple[int, ...]
+    crc32: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":")) + "\n"
 
 
 _ADAPTER = pydantic.TypeAdapter(ShardIndex)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Documents end to end: `tokens` (N,) uint16 or uint32, `lengths` (D,) uint32, sum(lengths) = N."""
-
-    tokens: npt.NDArray[np.unsignedinteger[Any]]
-    lengths: npt.NDArray[np.uint32]
 
 
 def block_name(shard: str, block: int) -> str:
@@ -79,85 +82,107 @@ class BlockReader:
         return self._ends[-1] if self._ends else 0
 
     def read(self, block: int) -> Block:
-        """Block number `block` of the split; raises `DataError` when its shard is missing or damaged."""
+        """Block number `block` of the split; raises `DataError` when its shard is gone, unreadable or damaged."""
         if not 0 <= block < len(self):
             raise IndexError(f"block {block} of {len(self)}")
         shard = bisect.bisect_right(self._ends, block)
         inside = block - (self._ends[shard - 1] if shard else 0)
-        facts, index = self._shards[shard], self._index(shard)
-        path = self._manifest.path / facts.tar.name
-        key = block_name(path.name.removesuffix(".tar"), inside)
-        try:
-            sample = _read_sample(path, index.offsets[inside])
-            found = _parse(sample, key)
-        except (OSError, EOFError, ValueError, KeyError, tarfile.TarError) as error:
-            raise _damaged(path, inside, f"{type(error).__name__}: {error}") from error
-        problem = self._problem(found, index, inside)
-        if problem:
-            raise _damaged(path, inside, problem)
-        return found
+        return read_block(self._manifest, self._shards[shard], self._index(shard), inside)
 
     def _load_index(self, shard: int) -> ShardIndex:
-        return read_index(self._manifest.path, self._shards[shard])
-
-    def _problem(self, block: Block, index: ShardIndex, inside: int) -> str | None:
-        """What contradicts the index or the vocabulary, or None."""
-        tokens, lengths = block.tokens, block.lengths
-        if tokens.dtype != self._manifest.token_dtype or tokens.ndim != 1 or lengths.dtype != np.dtype("<u4"):
-            return (
-                f"arrays of type {tokens.dtype} and {lengths.dtype}, expected {self._manifest.token_dtype} and uint32"
-            )
-        if len(tokens) != index.tokens[inside] or len(lengths) != index.documents[inside]:
-            expected = f"{index.tokens[inside]} tokens in {index.documents[inside]} documents"
-            return f"holds {len(tokens)} tokens in {len(lengths)} documents, the index says {expected}"
-        if int(lengths.sum(dtype=np.int64)) != len(tokens) or not lengths.all():
-            return "its document lengths do not add up to its tokens"
-        if int(tokens.max()) >= self._manifest.vocab_size:
-            return f"token id {int(tokens.max())} is outside the vocabulary of {self._manifest.vocab_size}"
-        return None
+        return read_index(self._manifest, self._shards[shard])
 
 
-def _damaged(path: Path, block: int, problem: str) -> DataError:
-    return DataError(
-        f"{path}: block {block} is damaged ({problem}); run `electra-dist data verify {path.parent}`, then copy the"
-        " shard again or build the shards again"
-    )
-
-
-def read_index(folder: Path, shard: ShardFacts) -> ShardIndex:
-    """The index of one shard; raises `DataError` when it is missing, damaged or contradicts the manifest."""
-    path = folder / shard.index.name
+def read_block(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int) -> Block:
+    """Block `inside` of one shard, checked; raises `DataError` when it is gone, unreadable or damaged."""
+    content, size = _content(manifest, shard, index, inside)
     try:
-        index = _ADAPTER.validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        members = parse_members(content, _key(shard, inside), size)
+        if index.crc32 and checksum(members[LENGTHS], members[TOKENS]) != index.crc32[inside]:
+            raise DamageError("its checksum is not the one that was written")
+        block = parse_block(members, size)
+        _check_content(block, manifest.vocab_size)
+    except DamageError as error:
+        path = manifest.path / shard.tar.name
+        raise DataError(
+            f"{path}: block {inside} is damaged: {error}. Nothing was trained on it. `electra-dist data verify"
+            f" {path.parent}` finds all damage; {REPLACE}"
+        ) from error
+    return block
+
+
+def block_checksum(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int) -> int:
+    """The checksum of a block as it is in the file; raises `DataError` when it fails one of the other checks."""
+    read_block(manifest, shard, index, inside)
+    content, size = _content(manifest, shard, index, inside)
+    members = parse_members(content, _key(shard, inside), size)
+    return checksum(members[LENGTHS], members[TOKENS])
+
+
+def _content(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int) -> tuple[bytes, BlockSize]:
+    """All bytes of a block, perhaps with some of the next one, and what must be in them."""
+    size = BlockSize(index.tokens[inside], index.documents[inside], manifest.token_dtype)
+    return _read(manifest.path / shard.tar.name, index.offsets[inside], size.most_bytes), size
+
+
+def _key(shard: ShardFacts, inside: int) -> str:
+    return block_name(shard.tar.name.removesuffix(".tar"), inside)
+
+
+def _read(path: Path, offset: int, count: int) -> bytes:
+    """At most `count` bytes from `offset`; fewer at the end of the file."""
+    try:
+        with open_regular(path) as file:
+            file.seek(offset)
+            return file.read(count)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: {GONE}") from error
+    except NotRegularError as error:
+        raise DataError(f"{path}: {NOT_REGULAR}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}; {UNREADABLE}") from error
+
+
+def _check_content(block: Block, vocab_size: int) -> None:
+    """What the counts do not show: shards without checksums have no other proof."""
+    tokens, lengths = block.tokens, block.lengths
+    if int(lengths.sum(dtype=np.int64)) != len(tokens) or not lengths.all():
+        raise DamageError("its document lengths do not add up to its tokens")
+    if int(tokens.max()) >= vocab_size:
+        raise DamageError(f"token id {int(tokens.max())} is outside the vocabulary of {vocab_size}")
+
+
+def read_index(manifest: Manifest, shard: ShardFacts) -> ShardIndex:
+    """The index of one shard; raises `DataError` when it is gone, damaged or contradicts the manifest."""
+    path = manifest.path / shard.index.name
+    try:
+        content = read_bounded(path, shard.index.bytes)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: {GONE}") from error
+    except NotRegularError as error:
+        raise DataError(f"{path}: {NOT_REGULAR}") from error
+    except TooLargeError as error:
+        raise DataError(f"{path}: is larger than the manifest says; {REPLACE}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}; {UNREADABLE}") from error
+    if hashlib.sha256(content).hexdigest() != shard.index.sha256:
+        raise DataError(f"{path}: {CHANGED}")
+    try:
+        index = _ADAPTER.validate_python(json.loads(content))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as a shard's index: {error}; build the shards again") from error
-    lengths = {len(index.offsets), len(index.tokens), len(index.documents)}
-    if lengths != {shard.blocks} or sum(index.tokens) != shard.tokens or sum(index.documents) != shard.documents:
-        raise DataError(f"{path}: does not agree with the manifest; copy it again, or build the shards again")
+    if not _agrees(index, shard, manifest.facts.block_tokens, manifest.facts.block_checksums is not None):
+        raise DataError(f"{path}: does not agree with the manifest; {REPLACE}")
     return index
 
 
-def _read_sample(path: Path, offset: int) -> dict[str, Any]:
-    """The WebDataset sample whose first tar header is at `offset`."""
-    # Imported here because webdataset imports torch wherever it is installed, and this package must load without.
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    with path.open("rb") as file:
-        file.seek(offset)
-        samples = group_by_keys(tar_file_expander(iter([{"url": str(path), "stream": file}])))
-        for sample in samples:
-            return dict(sample)
-    raise EOFError("the archive ends before the block")
-
-
-def _parse(sample: dict[str, Any], key: str) -> Block:
-    if sample["__key__"] != key:
-        raise ValueError(f"found sample {sample['__key__']!r} where {key!r} should be")
-    return Block(*(np.load(io.BytesIO(sample[name]), allow_pickle=False) for name in (TOKENS, LENGTHS)))
-
-
-def array_bytes(array: npt.NDArray[Any]) -> bytes:
-    """`array` as the content of a .npy file, without pickle."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+def _agrees(index: ShardIndex, shard: ShardFacts, block_tokens: int, checksums: bool) -> bool:
+    return (
+        {len(index.offsets), len(index.tokens), len(index.documents)} == {shard.blocks}
+        and len(index.crc32) == (shard.blocks if checksums else 0)
+        and sum(index.tokens) == shard.tokens
+        and sum(index.documents) == shard.documents
+        and all(1 <= d <= n <= block_tokens for d, n in zip(index.documents, index.tokens, strict=True))
+        and index.offsets[0] >= 0
+        and all(a < b for a, b in pairwise((*index.offsets, shard.tar.bytes)))
+    )

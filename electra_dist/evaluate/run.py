@@ -16,8 +16,9 @@ import torch
 
 from electra_dist import config as configuration
 from electra_dist.config import Config
-from electra_dist.data.manifest import Manifest, sha256_of
+from electra_dist.data.manifest import Manifest
 from electra_dist.data.rows import KeyedRows
+from electra_dist.data.shard_files import sha256_of
 from electra_dist.data.validation import deal, has_validation, validation_rows
 from electra_dist.errors import DataError, UserError
 from electra_dist.evaluate import scores

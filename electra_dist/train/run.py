@@ -103,6 +103,11 @@ def _checked_data(config: Config, world: World) -> Manifest:
     shown = Checking(f"{manifest.path}: checking files") if world.is_main else None
     manifest.check_files(config.data.verify, share=(world.rank, world.world_size), progress=shown)
     if world.is_main:
+        if manifest.facts.block_checksums is None:
+            warn(
+                f"{manifest.path}: made by an earlier version, without checksums of its blocks: damage that changes no"
+                f" count is not seen while training. Add them once: electra-dist data checksums {manifest.path}"
+            )
         blocks, streams = manifest.facts.train.blocks, config.data.streams or 1
         if streams > blocks:
             warn(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from electra_dist.data.manifest import Manifest
+from electra_dist.data.loader import TrainLoader
+from electra_dist.data.manifest import SPLITS, VALIDATION, Manifest
+from electra_dist.data.validation import validation_micro_batches
 from electra_dist.errors import DataError, UserError
 from electra_dist.train.start import open_run
 
@@ -106,3 +109,24 @@ def test_a_tokenizer_that_is_not_whole_is_made_again_and_another_one_is_refused(
     with pytest.raises(DataError, match="its content is not what was written"):
         copied.copy_tokenizer(tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_no_step_and_no_validation_is_made_of_a_block_with_a_flipped_bit(copied, make_config, split):
+    """Sizes, counts, ids: all as before; `data.verify` is at its default."""
+    victim = copied.split(split).shards[0].tar.name
+    at = copied.path / victim
+    with tarfile.open(at) as archive:
+        tokens = archive.getmembers()[1]
+    flip(at, tokens.offset_data + 128)  # the lowest bit of the first id
+    config = make_config(data={"shards": str(copied.path)}, train={"steps": 400})
+    copied.check_files(config.data.verify)
+
+    def everything() -> list[object]:
+        if split == VALIDATION:
+            return list(validation_micro_batches(config, copied, 0, 1))
+        with TrainLoader(config, copied, 0, 1) as loader:
+            return list(loader)
+
+    with pytest.raises(DataError, match=rf"{victim}: block 0 is damaged: its checksum"):
+        everything()

@@ -173,3 +173,13 @@ def test_the_gpu_script_refuses_a_machine_without_a_gpu(repo_root: Path, tmp_pat
     )
     assert done.returncode == 2
     assert "sees no GPU" in done.stderr
+
+
+def test_the_cost_of_checksums_is_measured(repo_root: Path, tmp_path: Path, tiny_shards: Path) -> None:
+    file = tmp_path / "checksums.json"
+    words = ("--shards", str(tiny_shards), "--rounds", "1", "--blocks", "2", "--json", str(file))
+    run(repo_root, sys.executable, "benchmarks/block_checksums.py", *words)
+    figures = read(file)
+    assert figures["blocks"] == 2
+    assert set(figures["read_bytes_per_s"]) == {"webdataset", "without", "verified"}
+    assert figures["share_of_a_step"] < 1
