@@ -24,6 +24,7 @@ from electra_dist.commands import (
     predict,
     preflight,
     report,
+    sync,
     train,
     watch,
 )
@@ -41,12 +42,27 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="electra-dist",
         description="Pre-train ELECTRA encoders with DeepSpeed ZeRO-3, from raw text to exported weights.",
-        epilog="The order of the work: data, plan, train (or launch, status, logs, stop), report, evaluate, export,"
-        " finetune, predict. COMMAND --help has examples.",
+        epilog="The order of the work: data, plan, train (or launch, status, logs, stop), report, sync, evaluate,"
+        " export, finetune, predict. COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {metadata.version('electra-dist')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    in_order = (data, config, plan, bench, preflight, train, launch, watch, report, evaluate, export, finetune, predict)
+    in_order = (
+        data,
+        config,
+        plan,
+        bench,
+        preflight,
+        train,
+        launch,
+        watch,
+        report,
+        sync,
+        evaluate,
+        export,
+        finetune,
+        predict,
+    )
     for command in in_order:
         command.add(subparsers)
     return parser

@@ -3,27 +3,28 @@
     runs/NAME/
         config.yaml      resolved configuration       run.json   ids, versions, dataset fingerprint
         metrics.jsonl    one JSON object per logged step
+        mirrored.jsonl   which of its rows W&B has
         process.json     who trains it now, or how the last one ended
         checkpoints/step-00001000/{generator,discriminator}/ trainer.json manifest.json COMPLETE
         tokenizer/       copy of the tokenizer that the shards were encoded with
         jobs/            generated sbatch scripts      logs/      one per rank and job
-        wandb/           offline files
+        wandb/           files of W&B
 
 Knows no torch: `launch`, `status` and `logs` read it on a login node.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from electra_dist.errors import UserError
 from electra_dist.files import read_json, write_json, writing
+from electra_dist.metrics_log import RowReader
 
 _CHECKPOINT = re.compile(r"^step-(\d{8})$")
 _changing_facts = threading.Lock()
@@ -66,6 +67,14 @@ class RunDir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def mirrored(self) -> Path:
+        return self.path / "mirrored.jsonl"
+
+    @property
+    def wandb(self) -> Path:
+        return self.path / "wandb"
 
     @property
     def checkpoints(self) -> Path:
@@ -117,14 +126,9 @@ class RunDir:
                 write_json(self.facts, facts)
         return facts
 
-    def read_metrics(self) -> Iterator[dict[str, Any]]:
-        """The logged steps in order; a last line that a crash cut short is left out."""
-        if not self.metrics.is_file():
-            return
-        with self.metrics.open(encoding="utf-8") as lines:
-            for line in lines:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+    def read_metrics(self) -> RowReader:
+        """The logged rows in order; what is no row is passed over and counted in `broken`."""
+        return RowReader(self.metrics)
 
     @classmethod
     def existing(cls, path: Path | str) -> RunDir:

@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.networks_of_run",
         "electra_dist.pictures",
     ),
-    ("electra_dist.train",),
+    ("electra_dist.train", "electra_dist.mirror"),
     ("data_tools", "launcher"),
     (
         "electra_dist.data",
@@ -56,6 +56,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.errors",
         "electra_dist.files",
         "electra_dist.tokenizer_files",
+        "electra_dist.metrics_log",
     ),
 )
 #: Never imported by the core, not even inside a function.
@@ -68,6 +69,7 @@ TORCH_FREE = (
     "electra_dist.files",
     "electra_dist.tokenizer_files",
     "electra_dist.hooks",
+    "electra_dist.metrics_log",
     "electra_dist.batch",
     "electra_dist.data",
     "electra_dist.plan",

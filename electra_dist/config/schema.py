@@ -271,7 +271,8 @@ class TrackingConfig(Section):
     every: PositiveInt = 10
     """Steps between two logged ones."""
     wandb: Literal["online", "offline", "disabled"] = "offline"
-    """offline writes files that `wandb sync` uploads later."""
+    """offline writes files in the run directory, which `electra-dist sync` brings to the server. WANDB_MODE counts
+    where it is more private."""
     project: str = "electra-dist"
     """W&B project."""
     entity: str | None = None

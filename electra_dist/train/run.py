@@ -6,6 +6,7 @@ and raised on all ranks together, so that none waits for another.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from electra_dist import plan
 from electra_dist.config import NETWORKS, Config, Network, check_world
 from electra_dist.data.manifest import Manifest, check_vocabulary
 from electra_dist.heartbeat import Heartbeat
+from electra_dist.metrics_log import cut_back
+from electra_dist.mirror import choose_mode
 from electra_dist.model import head
 from electra_dist.model.networks import build_networks
 from electra_dist.rundir import RunDir
@@ -34,7 +37,7 @@ from electra_dist.train.engines import Engines, build_engines, check_engines
 from electra_dist.train.faults import Interruption
 from electra_dist.train.progress import Checking, human_count, say, warn
 from electra_dist.train.start import open_run
-from electra_dist.train.tracking import Tracker, cut_back
+from electra_dist.train.tracking import Tracker
 from electra_dist.train.trainer import Outcome, Trainer
 
 
@@ -80,17 +83,16 @@ def _fit(
             say(f"{run.path}: already finished at step {step}; set run.name for another run")
         return Outcome.FINISHED
     engines = _engines(config, manifest, world)
-    tracker = _tracker(config, facts, run, manifest, step or 0, world)
-    failed = True
+    tracker = _tracker(config, run, step or 0, world)
+    outcome = None
     try:
         trainer = Trainer(config, manifest, engines, world, tracker)
         if step is not None:
             trainer.resume(step)
         outcome = trainer.fit(interruption)
-        failed = False
     finally:
         if tracker:
-            tracker.close(failed=failed)
+            tracker.close(failed=outcome is None, finished=outcome is Outcome.FINISHED)
     if tracker:
         _say_how_to_go_on(config, run, trainer.done, outcome, tracker.how_to_sync)
     return outcome
@@ -151,18 +153,20 @@ def _log_frequencies(manifest: Manifest) -> torch.Tensor:
     return torch.from_numpy(np.log(counts / counts.sum())).float()
 
 
-def _tracker(
-    config: Config, facts: dict[str, Any], run: RunDir, manifest: Manifest, step: int, world: World
-) -> Tracker | None:
+def _tracker(config: Config, run: RunDir, step: int, world: World) -> Tracker | None:
     """Rank 0's tracker, the metrics cut back to the step that is resumed."""
     tracker = None
     with together(world):
         if world.is_main:
-            moved = cut_back(run.metrics, step)
-            if moved:
-                say(f"{run.metrics}: {moved} rows after step {step} moved to a file beside it")
-            settings = config.model_dump(mode="json") | {"dataset": manifest.fingerprint}
-            tracker = Tracker(run, config.tracking, str(facts["wandb_id"]), settings)
+            cut = cut_back(run.metrics, step)
+            if cut.later:
+                say(f"{run.metrics}: {cut.later} rows after step {step} moved to a file beside it")
+            if cut.broken:
+                warn(f"{run.metrics}: {cut.broken} broken pieces that are no rows moved to a file beside it")
+            choice = choose_mode(config.tracking.wandb, os.environ)
+            for sentence in choice.said:
+                say(sentence)
+            tracker = Tracker(run, choice.mode, warn)
     return tracker
 
 
@@ -173,4 +177,4 @@ def _say_how_to_go_on(config: Config, run: RunDir, done: int, outcome: Outcome, 
     else:
         say(f"finished at step {done}; export the weights with: electra-dist export {run.path} --out DIR")
     if sync:
-        say(f"upload the offline W&B run with: {sync}")
+        say(f"bring it to W&B with: {sync}")

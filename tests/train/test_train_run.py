@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from electra_dist.mirror.children import descendants
 from electra_dist.rundir import RunDir
 
 SIZES = """
@@ -116,6 +117,24 @@ def test_ctrl_c_saves_and_another_world_size_goes_on(workplace: Path) -> None:
     assert after[-1]["step"] == 200
     facts = json.loads(run.facts.read_text())
     assert [start["world_size"] for start in facts["starts"]] == [2, 1]
+
+
+def test_sigterm_to_every_process_saves_with_wandb_on(workplace: Path) -> None:
+    """What systemd and a machine that is taken back send: ranks, mirror and the service of W&B, all at once."""
+    run = RunDir(workplace / "runs/r")
+    with subprocess.Popen(
+        command("launch", "local", "config.yaml", "--processes", "2", *LONG, "tracking.wandb=offline"),
+        cwd=workplace,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as launcher:
+        wait_for(lambda: run.mirrored.exists() and any(row["step"] >= 4 for row in run.read_metrics()), launcher)
+        for pid in (*descendants(launcher.pid), launcher.pid):
+            os.kill(pid, signal.SIGTERM)
+        output = launcher.communicate(timeout=60)[0].decode()
+    assert launcher.returncode == 75, output
+    assert "Traceback" not in output
+    assert len(run.complete_checkpoints()) == 1
 
 
 @pytest.mark.parametrize(
