@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
 
+from electra_dist import early
 from electra_dist.commands import (
     bench,
     config,
@@ -29,6 +30,7 @@ from electra_dist.commands import (
     watch,
 )
 from electra_dist.errors import EXIT_CTRL_C, UserError
+from electra_dist.output import open_missing_streams, outlive_readers
 
 #: Packages that the core does without -> the extra that brings them.
 _EXTRAS = {
@@ -71,6 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     parsed = _parse(arguments)
+    if not parsed.prints:
+        outlive_readers()
     try:
         status: int = parsed.run(parsed)
     except UserError as error:
@@ -87,7 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return missing.exit_status
     except KeyboardInterrupt:
         return EXIT_CTRL_C
-    except BrokenPipeError:  # `electra-dist ... | head`
+    except BrokenPipeError:
+        if not parsed.prints:
+            raise
+        # `electra-dist status | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
@@ -115,6 +122,8 @@ def _print_error(error: UserError) -> None:
 
 def entry() -> NoReturn:
     """`electra-dist` in a shell: run `main`, end with its status."""
+    open_missing_streams()
+    early.listen(sys.argv[1:], os.environ)
     status = main()
     if "electra_dist.train.distributed" in sys.modules:
         from electra_dist.train.distributed import leave

@@ -1,7 +1,7 @@
 """Someone is told: the command of `tracking.on_event`, started when a run starts, goes on, rolls back, hangs or ends.
 
 In: an event of a run, with its reason. Out: one process of the user's command, never through a shell; what it is told
-stands in its environment:
+stands in its environment, beside that of training:
 
     ELECTRA_DIST_RUN      the run directory, absolute
     ELECTRA_DIST_NAME     run.name
@@ -9,26 +9,39 @@ stands in its environment:
     ELECTRA_DIST_REASON   one sentence, or empty
     ELECTRA_DIST_STEP     optimizer steps done, or empty where they are not known
 
-A hook is a bystander: whatever it does, training goes on, and never waits for it longer than `tracking.event_seconds`.
+A hook is a bystander: whatever it does, training goes on and never waits for it. Only the end of the process waits,
+so that the last event is told: at most `tracking.event_seconds`, and `LEAVE_SECONDS` where somebody waits for the
+process itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import threading
+import time
+from types import TracebackType
 from typing import Literal
 
 from electra_dist.config import Config
+from electra_dist.errors import DivergedError, HangError
+from electra_dist.output import put
 
 Event = Literal["started", "resumed", "rolled back", "interrupted", "hung", "failed", "diverged", "finished"]
 
+#: For the hook of an interrupted run: a scheduler that is about to kill the process waits.
+LEAVE_SECONDS = 10.0
+
 
 class Hook:
-    """The command of one run, on rank 0; does nothing where none is configured."""
+    """The command of one run, on rank 0; does nothing where none is configured.
+
+    As a context manager around training it tells the end, exactly once: what `ends` was given, or the exception that
+    leaves the block. What comes before `begins` is no event of the run.
+    """
 
     def __init__(self, config: Config) -> None:
         self._command = list(config.tracking.on_event)
@@ -38,6 +51,43 @@ class Hook:
             "ELECTRA_DIST_NAME": config.run.name,
         }
         self._running: list[threading.Thread] = []
+        self._began = False
+        self._end: tuple[Event, str, int | None] | None = None
+        self._kill_at = float("inf")
+
+    def problem(self) -> str | None:
+        """What is wrong with the command before it was ever needed; None where nothing is."""
+        if not self._command or shutil.which(self._command[0]) is not None:
+            return None
+        return f"tracking.on_event: {self._command[0]}: no such program here, or it may not be executed"
+
+    # --- the course of a run ---
+
+    def __enter__(self) -> Hook:
+        return self
+
+    def begins(self, step: int | None) -> None:
+        """Training begins: from its first step, or from the checkpoint of `step`."""
+        self._began = True
+        problem = self.problem()
+        if problem:
+            put(f"warning: {problem}; nobody will be told", to_error=True)
+            self._command = []
+        self.tell("started" if step is None else "resumed", step=step or 0)
+
+    def ends(self, event: Event, step: int, reason: str = "") -> None:
+        """How it ended; told when the block is left, and everything of the run is in its place."""
+        self._end = (event, reason, step)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._began:
+            event, reason, step = _failure(error) if error is not None else self._end or ("interrupted", "", None)
+            self.tell(event, reason, step)
+            self.wait(LEAVE_SECONDS if event == "interrupted" else None)
+
+    # --- telling ---
 
     def tell(self, event: Event, reason: str = "", step: int | None = None) -> None:
         """Start the command for `event` and return at once."""
@@ -52,8 +102,10 @@ class Hook:
         thread.start()
         self._running.append(thread)
 
-    def wait(self) -> None:
-        """Let the commands that run now end; bounded, because each is killed after `tracking.event_seconds`."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Let the commands that run now end; each is killed after `tracking.event_seconds`, or `seconds` if less."""
+        if seconds is not None:
+            self._kill_at = time.monotonic() + seconds
         for thread in self._running:
             thread.join()
         self._running.clear()
@@ -61,10 +113,11 @@ class Hook:
     def _call(self, event: str, told: dict[str, str]) -> None:
         problem = self._problem(told)
         if problem:
-            print(f"warning: tracking.on_event, {event}: {self._command[0]}: {problem}", file=sys.stderr, flush=True)
+            put(f"warning: tracking.on_event, {event}: {self._command[0]}: {problem}", to_error=True)
 
     def _problem(self, told: dict[str, str]) -> str | None:
         """Run the command to its end; what went wrong, or None."""
+        began = time.monotonic()
         try:
             process = subprocess.Popen(
                 self._command,
@@ -72,13 +125,28 @@ class Hook:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # signals meant for the ranks are not meant for it
             )
-        except OSError as error:
-            return f"cannot be started: {error.strerror or error}"
-        try:
-            status = process.wait(self._seconds)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return f"ended after {self._seconds:g} s (tracking.event_seconds)"
-        return f"exit status {status}" if status else None
+        except (OSError, ValueError) as error:
+            return f"cannot be started: {getattr(error, 'strerror', None) or error}"
+        while True:
+            until = min(began + self._seconds, self._kill_at)
+            try:
+                status = process.wait(min(max(until - time.monotonic(), 0.0), 0.2))
+                return f"exit status {status}" if status else None
+            except subprocess.TimeoutExpired:
+                if time.monotonic() >= until:
+                    break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return f"ended after {time.monotonic() - began:.0f} s (tracking.event_seconds = {self._seconds:g})"
+
+
+def _failure(error: BaseException) -> tuple[Event, str, None]:
+    """The event of an exception that ends a run, and its reason."""
+    if isinstance(error, DivergedError):
+        return "diverged", str(error), None
+    if isinstance(error, HangError):
+        return "hung", str(error), None
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "a second Ctrl-C ended it without saving", None
+    return "failed", str(error) or type(error).__name__, None

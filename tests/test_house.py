@@ -57,6 +57,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.files",
         "electra_dist.tokenizer_files",
         "electra_dist.metrics_log",
+        "electra_dist.output",
+        "electra_dist.early",
     ),
 )
 #: Never imported by the core, not even inside a function.
@@ -70,6 +72,8 @@ TORCH_FREE = (
     "electra_dist.tokenizer_files",
     "electra_dist.hooks",
     "electra_dist.metrics_log",
+    "electra_dist.output",
+    "electra_dist.early",
     "electra_dist.batch",
     "electra_dist.data",
     "electra_dist.plan",

@@ -19,6 +19,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist config show configs/quickstart.yaml
         electra-dist config show configs/base.yaml optim.lr=1e-4 zero.stage=1
         """,
+        prints=True,
     )
     add_config(show)
     add_json(show)
@@ -30,6 +31,7 @@ def add(subparsers: Subparsers) -> None:
         """
         electra-dist config schema > electra-dist.schema.json
         """,
+        prints=True,
     )
 
 

@@ -101,6 +101,7 @@ def _add_inspect(group: Subparsers) -> None:
         electra-dist data inspect shards
         electra-dist data inspect shards --samples 3 --row-lengths 128 512
         """,
+        prints=True,
     )
     parser.add_argument("shards", type=Path, metavar="SHARDS", help="folder with manifest.json")
     parser.add_argument(

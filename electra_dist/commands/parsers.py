@@ -16,8 +16,14 @@ Run = Callable[[argparse.Namespace], int]
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
 
 
-def add_command(subparsers: Subparsers, name: str, run: Run, summary: str, examples: str) -> argparse.ArgumentParser:
-    """A subcommand with a summary and examples in its `--help`."""
+def add_command(
+    subparsers: Subparsers, name: str, run: Run, summary: str, examples: str, *, prints: bool = False
+) -> argparse.ArgumentParser:
+    """A subcommand with a summary and examples in its `--help`.
+
+    `prints` says that its output is all that it does: it ends, with 0, when its reader does. Any other command goes on
+    without its reader, and its exit status is that of the work.
+    """
     parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
         help=summary[0].lower() + summary[1:],
@@ -25,7 +31,7 @@ def add_command(subparsers: Subparsers, name: str, run: Run, summary: str, examp
         epilog="examples:\n" + textwrap.indent(textwrap.dedent(examples).strip("\n"), "  "),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, prints=prints)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

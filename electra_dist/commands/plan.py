@@ -33,6 +33,7 @@ def add(subparsers: Subparsers) -> None:
 
         speeds follow from an assumed utilisation; `electra-dist bench step` measures them
         """,
+        prints=True,
     )
     add_config(parser)
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="default: %(default)s")

@@ -33,6 +33,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist predict exported/discriminator --input suspicious.txt --json
         electra-dist predict finetuned/squad --input questions.jsonl
         """,
+        prints=True,
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="folder written by `finetune` or `export`")
     parser.add_argument(

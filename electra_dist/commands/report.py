@@ -20,6 +20,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist report runs/quickstart --plot curves.png
         electra-dist report runs/quickstart --json
         """,
+        prints=True,
     )
     parser.add_argument("run_path", metavar="RUN", type=Path, help="run directory")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves into this file")

@@ -28,6 +28,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist status runs/base
         electra-dist status 123456 --json
         """,
+        prints=True,
     )
     status.add_argument(
         "target", metavar="RUN|JOB", nargs="?", help="run directory, or id of a Slurm job (default: all in runs/)"
@@ -43,6 +44,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist logs runs/base --rank 3 --lines 50
         electra-dist logs 123456 --script
         """,
+        prints=True,
     )
     _add_target(logs)
     logs.add_argument("--rank", type=int, default=0, metavar="R", help="default: %(default)s")

@@ -1,16 +1,23 @@
 """Interruptions: signals become a request that the ranks act on together at a step boundary (DESIGN D8).
 
-SIGINT (Ctrl-C), SIGTERM (preemption) and SIGUSR1 (the job script, ahead of the time limit) set a flag; the trainer
-asks all ranks at every step boundary, saves when any of them has it, and exits with `EXIT_UNFINISHED`. A second
-Ctrl-C ends the process at once.
+SIGINT (Ctrl-C), SIGTERM (preemption), SIGHUP (the terminal is closed) and SIGUSR1 (the job script, ahead of the time
+limit) set a flag; the trainer asks all ranks at every step boundary, saves when any of them has it, and exits with
+`EXIT_UNFINISHED`. A second Ctrl-C ends the process at once. Under nohup SIGHUP stays ignored.
+
+What came before, while the libraries were imported, is taken over from `electra_dist.early`.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from electra_dist import early
+from electra_dist.train.distributed import World, all_reduce_max
+
+_NOTHING, _STOP, _CTRL_C = 0, 1, 2
+_open: list[Interruption] = []
 
 
 class Interruption:
@@ -18,20 +25,52 @@ class Interruption:
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
+        self._early: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interruption:
-        for number in _SIGNALS:
-            self._previous[number] = signal.signal(number, self._receive)
+        for number in early.SIGNALS:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            previous = signal.signal(number, self._receive)
+            self._previous[number] = signal.SIG_DFL if early.is_listener(previous) else previous
+        self._early = early.heard()
+        self.requested = self.requested or self._early
+        _open.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _open.remove(self)
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def is_requested_of_any(self, world: World) -> bool:
+        """Whether any rank was asked to stop, before there is anything to save; every rank must call this.
+
+        Raises `KeyboardInterrupt` on all ranks when Ctrl-C came while any of them was still being imported.
+        """
+        mine = _CTRL_C if self._early == signal.SIGINT else _STOP if self.requested else _NOTHING
+        asked = all_reduce_max(mine, world)
+        if asked == _CTRL_C:
+            raise KeyboardInterrupt
+        return asked == _STOP
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.requested == signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number)
+
+    def forget(self) -> None:
+        """A forked child is no rank: signals end it."""
+        for number in self._previous:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _after_fork() -> None:
+    for interruption in _open:
+        interruption.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

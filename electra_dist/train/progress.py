@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
+from electra_dist.output import put
 from electra_dist.train.tracking import Metrics
 
 
 def say(text: str) -> None:
-    """One line on standard output, at once."""
-    print(text, flush=True)
+    """One line on standard output, at once; lost where nobody takes it any more."""
+    put(text)
 
 
 def warn(text: str) -> None:
-    """One line on standard error, at once."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    """One line on standard error, at once; lost where nobody takes it any more."""
+    put(f"warning: {text}", to_error=True)
 
 
 def human_count(number: float) -> str:

@@ -18,6 +18,7 @@ from electra_dist import plan
 from electra_dist.config import NETWORKS, Config, Network, check_world
 from electra_dist.data.manifest import Manifest, check_vocabulary
 from electra_dist.heartbeat import Heartbeat
+from electra_dist.hooks import Hook
 from electra_dist.metrics_log import cut_back
 from electra_dist.mirror import choose_mode
 from electra_dist.model import head
@@ -51,6 +52,8 @@ def train(config: Config, environment: dict[str, str]) -> Outcome:
     try:
         with Interruption() as interruption:  # a signal that comes while loading is heard at the first step
             initialise(world)
+            if interruption.is_requested_of_any(world):
+                return _interrupted_early(world)
             return _train(config, world, interruption, environment.get("SLURM_JOB_ID"))
     finally:
         shutdown()
@@ -66,22 +69,38 @@ def _train(config: Config, world: World, interruption: Interruption, job_id: str
     assert manifest is not None
     facts = broadcast_object(facts, world)
     if not world.is_main:
-        return _fit(config, world, interruption, manifest, facts)
-    with Heartbeat(run, world.world_size, job_id) as heartbeat:
-        outcome = _fit(config, world, interruption, manifest, facts)
+        return _fit(config, world, interruption, manifest, facts, None)
+    with Hook(config) as hook, Heartbeat(run, world.world_size, job_id) as heartbeat:
+        outcome = _fit(config, world, interruption, manifest, facts, hook)
         heartbeat.end("finished" if outcome is Outcome.FINISHED else "interrupted")
     return outcome
 
 
+def _interrupted_early(world: World) -> Outcome:
+    if world.is_main:
+        say("interrupted before the first step; run the same command again to go on")
+    return Outcome.INTERRUPTED
+
+
 def _fit(
-    config: Config, world: World, interruption: Interruption, manifest: Manifest, facts: dict[str, Any]
+    config: Config,
+    world: World,
+    interruption: Interruption,
+    manifest: Manifest,
+    facts: dict[str, Any],
+    hook: Hook | None,
 ) -> Outcome:
+    """Train; `hook` is rank 0's."""
     run = RunDir(config.run.path)
     step = checkpoint.find_start(run, world, config.checkpoint.every)
     if step is not None and step >= config.train.steps:
         if world.is_main:
             say(f"{run.path}: already finished at step {step}; set run.name for another run")
         return Outcome.FINISHED
+    if interruption.is_requested_of_any(world):
+        return _interrupted_early(world)
+    if hook:
+        hook.begins(step)
     engines = _engines(config, manifest, world)
     tracker = _tracker(config, run, step or 0, world)
     outcome = None
@@ -93,9 +112,15 @@ def _fit(
     finally:
         if tracker:
             tracker.close(failed=outcome is None, finished=outcome is Outcome.FINISHED)
+    if hook:
+        hook.ends(outcome.value, trainer.done, _reason(interruption))
     if tracker:
         _say_how_to_go_on(config, run, trainer.done, outcome, tracker.how_to_sync)
     return outcome
+
+
+def _reason(interruption: Interruption) -> str:
+    return f"{interruption.requested.name} came" if interruption.requested else ""
 
 
 def _checked_data(config: Config, world: World) -> Manifest:

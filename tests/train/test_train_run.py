@@ -97,8 +97,11 @@ def test_killed_and_resumed_equals_straight_bit_for_bit(workplace: Path) -> None
 
 def test_ctrl_c_saves_and_another_world_size_goes_on(workplace: Path) -> None:
     run = RunDir(workplace / "runs/r")
+    script = workplace / "tell.sh"
+    script.write_text(f'#!/bin/sh\necho "$ELECTRA_DIST_EVENT $ELECTRA_DIST_STEP" >> {workplace}/told\n')
+    script.chmod(0o755)
     with subprocess.Popen(
-        command("launch", "local", "config.yaml", "--processes", "2", *LONG),
+        command("launch", "local", "config.yaml", "--processes", "2", *LONG, f"tracking.on_event={script}"),
         cwd=workplace,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -110,13 +113,36 @@ def test_ctrl_c_saves_and_another_world_size_goes_on(workplace: Path) -> None:
     assert "run the same command again to go on" in output
     assert "Traceback" not in output
     logged_before = rows(run.path)
-    resumed = train(workplace, *LONG, "zero.stage=1")
+    resumed = train(workplace, *LONG, "zero.stage=1", f"tracking.on_event={script}")
     assert resumed.returncode == 0, resumed.stderr
     after = rows(run.path)
     assert after[: len(logged_before)] == logged_before
     assert after[-1]["step"] == 200
+    saved = run.complete_checkpoints()[0]
+    assert (workplace / "told").read_text().splitlines() == [
+        "started 0",
+        f"interrupted {saved}",
+        f"resumed {saved}",
+        "finished 200",
+    ]
     facts = json.loads(run.facts.read_text())
     assert [start["world_size"] for start in facts["starts"]] == [2, 1]
+
+
+def test_a_closed_terminal_saves_and_closed_pipes_do_not_stop(workplace: Path) -> None:
+    run = RunDir(workplace / "runs/r")
+    with subprocess.Popen(
+        command("train", "config.yaml", *LONG), cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline()
+        process.stdout.close()
+        process.stderr.close()
+        wait_for(lambda: any(row["step"] >= 8 for row in run.read_metrics()), process)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 75
+    assert len(run.complete_checkpoints()) == 1
 
 
 def test_sigterm_to_every_process_saves_with_wandb_on(workplace: Path) -> None:
