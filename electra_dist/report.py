@@ -49,6 +49,8 @@ class RunReport:
     unigram_entropy: float | None
     corpus_tokens: int | None
     held_out: dict[str, tuple[float | None, float | None]]
+    broken_rows: int = 0
+    """What stands in metrics.jsonl and is no row: a crash of the node, a full disk."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +65,8 @@ class RunReport:
             ("real tokens trained on", "", f"{self.real_tokens:,} ({self.epochs:.2f} epochs)"),
             ("real tokens/s, median", "", f"{self.tokens_per_s:,.0f}" if self.tokens_per_s else "?"),
         ]
+        if self.broken_rows:
+            lines.append(("broken rows of metrics.jsonl, left out", "", f"{self.broken_rows:,}"))
         if self.unigram_entropy is not None:
             lines.append(("unigram entropy of the corpus", "", f"{self.unigram_entropy:.3f} nats"))
         for name, (before, after) in self.held_out.items():
@@ -76,7 +80,8 @@ def _number(value: float | None) -> str:
 
 def read_report(run: RunDir) -> RunReport:
     """The report of a run; raises `UserError` when nothing was logged yet."""
-    rows = list(run.read_metrics())
+    reader = run.read_metrics()
+    rows = list(reader)
     if not rows:
         raise UserError(f"{run.metrics}: nothing was logged yet; train first")
     config = configuration.load(run.config)
@@ -84,14 +89,14 @@ def read_report(run: RunDir) -> RunReport:
     manifest = _manifest(config)
     trained = [row for row in rows if "loss/generator" in row]
     held_out = [row for row in rows if "validation/loss/generator" in row]
-    speeds = [row["speed/real_tokens_per_s"] for row in trained]
+    speeds = [row["speed/real_tokens_per_s"] for row in trained if row.get("speed/real_tokens_per_s") is not None]
     return RunReport(
         path=str(run.path),
         step=int(rows[-1]["step"]),
         steps=config.train.steps,
         parameters=plan.parameters(config, manifest.vocab_size).total if manifest else None,
-        real_tokens=int(trained[-1]["data/real_tokens"]) if trained else 0,
-        epochs=float(trained[-1]["data/epoch"]) if trained else 0.0,
+        real_tokens=int(trained[-1].get("data/real_tokens") or 0) if trained else 0,
+        epochs=float(trained[-1].get("data/epoch") or 0.0) if trained else 0.0,
         starts=len(facts.get("starts", [])),
         world_sizes=[start["world_size"] for start in facts.get("starts", [])],
         checkpoints=run.complete_checkpoints(),
@@ -102,6 +107,7 @@ def read_report(run: RunDir) -> RunReport:
             name: (held_out[0].get(key), held_out[-1].get(key)) if held_out else (None, None)
             for name, key in _HELD_OUT.items()
         },
+        broken_rows=reader.broken,
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from electra_dist import config as configuration
 from electra_dist.errors import ConfigError, UserError
 from electra_dist.heartbeat import Life, life
+from electra_dist.metrics_log import Row
 from electra_dist.rundir import RunDir
 from launcher import queue
 from launcher.queue import QueuedJob
@@ -47,6 +48,7 @@ class RunStatus:
     restarts         starts after the first one, of the newest launch
     seconds_left     of training, at the speed of the last logged steps; None when it is not known
     time_left        of the job's time slot, as Slurm writes it
+    broken_rows      what stands in metrics.jsonl and is no row
     """
 
     run: str
@@ -64,6 +66,7 @@ class RunStatus:
     real_tokens_per_s: float | None = None
     seconds_left: float | None = None
     last_checkpoint: int | None = None
+    broken_rows: int = 0
     log: str | None = None
 
 
@@ -224,8 +227,9 @@ def _ended(
 def _progress(run: RunDir) -> dict[str, Any]:
     """Step, losses, speed and newest checkpoint, from the run directory."""
     steps = _steps(run)
-    logged = [row for row in run.read_metrics() if "loss/generator" in row]
-    last = logged[-1] if logged else {}
+    reader, last = run.read_metrics(), Row()
+    for row in reader:
+        last = row if "loss/generator" in row else last
     checkpoints = run.complete_checkpoints()
     step = last.get("step", checkpoints[-1] if checkpoints else None)
     pace = last.get("speed/step_seconds")
@@ -237,6 +241,7 @@ def _progress(run: RunDir) -> dict[str, Any]:
         "real_tokens_per_s": last.get("speed/real_tokens_per_s"),
         "seconds_left": (steps - step) * pace if pace and steps is not None and step is not None else None,
         "last_checkpoint": checkpoints[-1] if checkpoints else None,
+        "broken_rows": reader.broken,
     }
 
 

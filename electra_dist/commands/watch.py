@@ -120,6 +120,8 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
         lines.append(("training left", _duration(found.seconds_left)))
     if found.last_checkpoint is not None:
         lines.append(("checkpoint", f"step {found.last_checkpoint:,}"))
+    if found.broken_rows:
+        lines.append(("broken rows", f"{found.broken_rows:,} of metrics.jsonl, left out"))
     lines.append(("restarts", str(found.restarts)))
     if found.log:
         lines.append(("log", found.log))

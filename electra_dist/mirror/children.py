@@ -36,6 +36,15 @@ def _table() -> list[tuple[int, int, str]]:
     return found
 
 
+def lives(process: int) -> bool:
+    """Whether it is there, and more than its remains."""
+    try:
+        stat = Path("/proc", str(process), "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
+
+
 def kill_all(processes: list[int]) -> None:
     """SIGKILL to each of them, stopped ones too."""
     for process in processes:

@@ -25,8 +25,10 @@ from electra_dist.mirror.children import descendants, kill_all
 from electra_dist.mirror.environment import Mode, mirror_environment
 from electra_dist.rundir import RunDir
 
-#: Seconds before each new start of a mirror that failed; after the last one it stays away until the next start.
+#: Seconds before each new start of a mirror that failed; after the last one it stays away until training starts again.
 PAUSES = (0.0, 1.0, 10.0, 60.0, 300.0)
+#: A mirror that lived that long has not failed at its task: the pauses begin anew.
+SOUND_SECONDS = 3600.0
 #: A mirror that an earlier process of training left behind ends within this time.
 LOCK_SECONDS = 90.0
 _DONE, _FAILED, _UNREACHABLE = 0, 1, 3
@@ -144,14 +146,17 @@ class Keeper:
 
     def _keep(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the mirror inherits it until it ignores them itself
-        for pause in PAUSES:
-            self._over.wait(pause)
+        failures = 0
+        while failures < len(PAUSES):
+            self._over.wait(PAUSES[failures])
             is_last = self._over.is_set()  # what fails until then is tried once more
+            began = time.monotonic()
             status = self._once()
             if status == _UNREACHABLE:
                 status = self._once()  # offline now
             if status == _DONE or is_last or self._given_up:
                 break
+            failures = failures + 1 if time.monotonic() - began < SOUND_SECONDS else 0
 
     @property
     def is_offline(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from electra_dist import config as configuration
 from electra_dist.metrics_log import Row
-from electra_dist.mirror.children import descendants
+from electra_dist.mirror.children import descendants, lives
 from electra_dist.mirror.environment import Mode
 from electra_dist.mirror.follower import values_of
 from electra_dist.mirror.wandb_files import history
@@ -52,6 +52,7 @@ class Session:
         self.last_step = self._summary_step()
         self.url = self._run.url if self._online else None
         self._sent = 0
+        self._service = descendants(os.getpid())
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
@@ -66,8 +67,8 @@ class Session:
 
     def check(self) -> None:
         """Raise `SessionError` when the service is gone."""
-        if Path("/proc/self/stat").exists() and not descendants(os.getpid()):
-            raise SessionError("the W&B service ended by itself")
+        if self._service and not any(lives(process) for process in self._service):
+            raise SessionError("its service ended by itself")
 
     def finish(self, status: int) -> None:
         """End the W&B run; raises `SessionError` where a row of an offline session is not in its file."""

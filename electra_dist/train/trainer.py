@@ -190,6 +190,8 @@ class Trainer:
         there = self.world.is_main and self.done in self.run.complete_checkpoints()
         if broadcast_object(there, self.world):
             return
+        if self.tracker:
+            self.tracker.sync()  # rows up to here are not logged again after a resume
         state = {
             "step": self.done,
             "real_tokens": self.real_tokens,

@@ -49,7 +49,7 @@ class WandbServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
+        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "0.2"}
 
     def __enter__(self) -> WandbServer:
         self._thread.start()

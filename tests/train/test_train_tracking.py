@@ -1,15 +1,21 @@
-"""metrics.jsonl: rows, rollback, and a file that cannot be written or was damaged."""
+"""metrics.jsonl as training writes it: rows, rollbacks, and a file system that takes none for a while."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from electra_dist.errors import StorageError
 from electra_dist.metrics_log import cut_back
 from electra_dist.rundir import RunDir
-from electra_dist.train.tracking import MetricsFile
+from electra_dist.train.tracking import MetricsFile, Tracker
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -40,3 +46,57 @@ def test_rundir_reads_whole_rows_only(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.metrics.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert [row["step"] for row in run.read_metrics()] == [1, 2]
+
+
+def test_a_rollback_goes_on_in_the_same_file(tmp_path: Path) -> None:
+    tracker = Tracker(RunDir(tmp_path), "disabled", print)
+    for step in (1, 2, 3):
+        tracker.write({"step": step})
+    assert tracker.cut_back(1) == (2, 0)
+    tracker.write({"step": 2, "again": 1})
+    tracker.sync()
+    tracker.close()
+    assert rows(tmp_path / "metrics.jsonl") == [{"step": 1}, {"step": 2, "again": 1}]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", place]).returncode:
+        pytest.skip("needs root, to mount a small file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_rows_wait_in_memory_while_the_disk_is_full_and_none_is_missing(small_disk: Path) -> None:
+    said: list[str] = []
+    path = small_disk / "metrics.jsonl"
+    file = MetricsFile(path, said.append)
+    file.write({"step": 0})
+    (small_disk / "ballast").write_bytes(b"x" * (56 << 10))
+    for step in range(1, 600):
+        file.write({"step": step, "a value of some length": 0.123456789})
+        file.sync()
+        assert path.read_bytes().endswith(b"\n"), "half a row"
+    assert [row["step"] for row in rows(path)] == list(range(len(rows(path))))
+    assert len(rows(path)) < 600
+    assert len(said) == 1
+    assert "no space left" in said[0]
+    (small_disk / "ballast").unlink()
+    file.write({"step": 600})
+    assert [row["step"] for row in rows(path)] == list(range(601))
+    assert len(said) == 2
+    file.close()
+
+
+def test_rows_that_are_lost_in_the_end_are_an_error(small_disk: Path) -> None:
+    file = MetricsFile(small_disk / "metrics.jsonl", lambda _: None)
+    (small_disk / "ballast").write_bytes(b"x" * (60 << 10))
+    for step in range(100):
+        file.write({"step": step, "a value of some length": 0.123456789})
+    with pytest.raises(StorageError, match="rows cannot be written: no space left"):
+        file.close()
