@@ -21,6 +21,9 @@ from typing import Literal
 from electra_dist.files import write_json
 from electra_dist.rundir import RunDir
 
+#: Set by the job scripts of `launch slurm`: the job that a process is a rank of. What trains in the shell of an
+#: interactive job is none.
+JOB_VARIABLE = "ELECTRA_DIST_JOB"
 PULSE_SECONDS = 15.0
 #: Age of the pulse after which a process elsewhere counts as dead: network file systems show times a minute late.
 STALE_SECONDS = 120.0
@@ -33,7 +36,7 @@ class Process:
 
     place    the machine since its last boot, and the table of processes in it; empty where the system has none
     ticks    start of the process in the kernel's clock; None where it cannot be read
-    job_id   of Slurm, or None
+    job_id   of Slurm, when a job script of ours started it, or None
     ending   None while it runs, and for ever when it was killed
     """
 

@@ -4,7 +4,8 @@
 
 First step of every Slurm job; one rank a GPU, gloo on CPU. Every rank measures its device; the first rank of a node
 measures the disks; pairs of nodes measure the network between them. `preflight_verdict` says what it means.
-Exit status: 0 all good, 3 bad nodes (listed in FILE, one a line), 2 a mistake of the user.
+Exit status: 0 all good, 3 bad nodes (listed in FILE, one a line), 74 the file system of the run cannot take it, 2 a
+mistake of the user.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -27,8 +30,12 @@ import torch.distributed as dist
 
 from electra_dist import config as configuration
 from electra_dist.config import Config
-from electra_dist.errors import EXIT_BAD_NODES, EXIT_OK, EXIT_USER_ERROR, UserError
+from electra_dist.data.manifest import Manifest
+from electra_dist.errors import EXIT_BAD_NODES, EXIT_OK, DataError, StorageError, UserError
+from electra_dist.files import advice, reason, writing
+from electra_dist.plan import room_to_come
 from electra_dist.preflight_verdict import Measurement, Verdict, judge
+from electra_dist.rundir import RunDir
 from electra_dist.train.distributed import World, backends, barrier, check_meeting_point, detect, gather_objects, leave
 from electra_dist.train.hardware import matrix_product_rate
 
@@ -38,17 +45,18 @@ _TIMED_BYTES = 1 << 20
 _REPEATS = 3
 
 
-def preflight(config: Config, environment: dict[str, str]) -> tuple[World, Verdict]:
+def preflight(config: Config, environment: dict[str, str], check_room: bool = True) -> tuple[World, Verdict]:
     """Measure on every rank and judge on every rank alike; opens and closes its own process group.
 
-    Raises `UserError` when the environment names no world, or when nodes do not find each other.
+    Without `check_room` the size of the checkpoints is no matter. Raises `UserError` when the environment names no
+    world, or when nodes do not find each other.
     """
     world = detect(environment, config.train.device, torch.cuda.device_count())
     _open_group(world)
     try:
         node = environment.get("SLURMD_NODENAME") or platform.node()
         places = gather_objects([node, world.local_rank], world)
-        measured = gather_objects(_measure(config, world, node, places).__dict__, world)
+        measured = gather_objects(_measure(config, world, node, places, check_room).__dict__, world)
         bandwidth = _all_reduce_rate(world, None, world.world_size)
     finally:
         dist.destroy_process_group()
@@ -75,7 +83,25 @@ def _open_group(world: World) -> None:
         ) from error
 
 
-def _measure(config: Config, world: World, node: str, places: Sequence[list[object]]) -> Measurement:
+def report(verdict: Verdict, bad_nodes: Path | None) -> int:
+    """The exit status that a verdict comes to, once the list of bad nodes is written, one a line.
+
+    Raises `StorageError` when the file system of the run cannot take it, or the list cannot be written; `DataError`
+    when no node can read the shards.
+    """
+    if verdict.storage:
+        raise StorageError(verdict.storage)
+    if bad_nodes:
+        with writing(bad_nodes, "the list of bad nodes"):
+            bad_nodes.write_text("".join(f"{node}\n" for node in verdict.bad_nodes))
+    if verdict.bad_nodes:
+        return EXIT_BAD_NODES
+    if verdict.shards:
+        raise DataError(verdict.shards)
+    return EXIT_OK
+
+
+def _measure(config: Config, world: World, node: str, places: Sequence[list[object]], check_room: bool) -> Measurement:
     device = world.device
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     matrix = matrix_product_rate(device, dtype) / 1e12
@@ -84,7 +110,8 @@ def _measure(config: Config, world: World, node: str, places: Sequence[list[obje
     first = places.index([node, world.local_rank]) == min(
         index for index, (name, _) in enumerate(places) if name == node
     )
-    write, read, shards, errors = _disk_rates(config, world) if first else (None, None, None, [])
+    nodes = len({str(name) for name, _ in places})
+    disk = _measure_disk(config, world, nodes) if first else _Disk()
     ecc, mhz = _gpu_facts(world)
     barrier(world)
     clock = time.time()  # right after a barrier: ranks differ by its latency and by the skew of their clocks
@@ -97,15 +124,17 @@ def _measure(config: Config, world: World, node: str, places: Sequence[list[obje
         host_to_device_gb_s=copies,
         within_gb_s=within,
         between_gb_s=between,
-        write_mb_s=write,
-        read_mb_s=read,
-        shards_mb_s=shards,
+        write_mb_s=disk.write_mb_s,
+        read_mb_s=disk.read_mb_s,
+        shards_mb_s=disk.shards_mb_s,
         disk_free_gib=shutil.disk_usage(_existing(config.run.path)).free / 2**30,
+        disk_needed_gib=_needed_bytes(config) / 2**30 if check_room else 0.0,
         clock=clock,
         ecc_errors=ecc,
         clock_mhz=mhz,
         versions=_versions(),
-        errors=errors,
+        run_error=disk.run_error,
+        shards_error=disk.shards_error,
     )
 
 
@@ -225,32 +254,58 @@ def _existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
-def _disk_rates(config: Config, world: World) -> tuple[float | None, float | None, float | None, list[str]]:
-    """MB/s: writing and reading in the run directory, reading the first shard; and what went wrong instead."""
-    folder = _existing(config.run.path)
-    file = folder / f".preflight-{os.environ.get('SLURM_JOB_ID', os.getpid())}-{world.rank}"
-    written, read, shards, errors = None, None, None, []
+@dataclass
+class _Disk:
+    """Rates of the run directory and of the shards in MB/s, as one node sees them, and what went wrong instead."""
+
+    write_mb_s: float | None = None
+    read_mb_s: float | None = None
+    shards_mb_s: float | None = None
+    run_error: str | None = None
+    shards_error: str | None = None
+
+
+def _measure_disk(config: Config, world: World, nodes: int) -> _Disk:
+    disk = _Disk()
+    _try_run_directory(_existing(config.run.path), world, nodes, disk)
     try:
-        content = os.urandom(_DISK_BYTES)
+        tars = sorted(Path(config.data.shards).rglob("*.tar"))
+        disk.shards_mb_s = _read_rate(tars[0])
+    except IndexError:
+        disk.shards_error = f"shards: there are none in {config.data.shards}"
+    except OSError as error:
+        disk.shards_error = f"shards: cannot read {config.data.shards}: {error.strerror}"
+    return disk
+
+
+def _try_run_directory(folder: Path, world: World, nodes: int, disk: _Disk) -> None:
+    """Write a file and read it again; all nodes together take a quarter of the free space at most."""
+    file = folder / f".preflight-{os.environ.get('SLURM_JOB_ID', os.getpid())}-{world.rank}"
+    size = max(1, min(_DISK_BYTES, shutil.disk_usage(folder).free // (4 * nodes)))
+    try:
+        content = os.urandom(size)
         start = time.perf_counter()
         with file.open("wb") as out:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
-        written = _DISK_BYTES / (time.perf_counter() - start) / 1e6
-        read = _read_rate(file)
+        taken = time.perf_counter() - start
+        disk.write_mb_s = size / taken / 1e6 if size >= _TIMED_BYTES else None
+        disk.read_mb_s = _read_rate(file)
     except OSError as error:
-        errors.append(f"run directory: cannot write and read {file}: {error.strerror}")
+        disk.run_error = f"{folder}: the run directory cannot be written: {reason(error)}{advice(error)}"
     finally:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def _needed_bytes(config: Config) -> int:
+    """What the checkpoints of this run will take beside those that are there; nothing where that is not known."""
     try:
-        tars = sorted(Path(config.data.shards).rglob("*.tar"))
-        shards = _read_rate(tars[0])
-    except IndexError:
-        errors.append(f"shards: this node sees none in {config.data.shards}")
-    except OSError as error:
-        errors.append(f"shards: cannot read {config.data.shards}: {error.strerror}")
-    return written, read, shards, errors
+        vocabulary = Manifest.load(Path(config.data.shards)).vocab_size
+    except UserError:  # said of the shards
+        return 0
+    return room_to_come(config, vocabulary, len(RunDir(config.run.path).complete_checkpoints()))
 
 
 def _read_rate(file: Path) -> float | None:
@@ -292,17 +347,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("config", help="configuration file (YAML)")
     parser.add_argument("--bad-nodes", type=Path, metavar="FILE", help="write the names of the bad nodes here")
+    parser.add_argument("--ignore-room", action="store_true", help="pass when the checkpoints will not fit on the disk")
     given = parser.parse_args(arguments)
     try:
-        world, verdict = preflight(configuration.load(given.config), dict(os.environ))
-        if world.is_main:
-            print(verdict.table(), flush=True)
-            if given.bad_nodes:
-                given.bad_nodes.write_text("".join(f"{node}\n" for node in verdict.bad_nodes))
+        config = configuration.load(given.config)
+        world, verdict = preflight(config, dict(os.environ), check_room=not given.ignore_room)
+        if not world.is_main:
+            return EXIT_OK
+        print(verdict.table(), flush=True)
+        return report(verdict, given.bad_nodes)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    return EXIT_OK if verdict.ok else EXIT_BAD_NODES
+        return error.exit_status
 
 
 if __name__ == "__main__":

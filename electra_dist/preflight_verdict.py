@@ -9,18 +9,20 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 #: Seconds between the clocks of two nodes that are too many: tokens of time-outs and file times stop making sense.
 MAX_CLOCK_SKEW = 5.0
-#: Free disk below which a checkpoint is in danger, in GiB.
-MIN_DISK_GIB = 1.0
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one rank saw; rates are None where they do not exist (no GPU, one rank a node, one node)."""
+    """What one rank saw; rates are None where they do not exist (no GPU, one rank a node, one node).
+
+    disk_free_gib, disk_needed_gib   under the run directory; what the run's checkpoints will take of it
+    run_error, shards_error          why the run directory cannot be written, the shards cannot be read
+    """
 
     rank: int
     node: str
@@ -34,11 +36,13 @@ class Measurement:
     read_mb_s: float | None
     shards_mb_s: float | None
     disk_free_gib: float
+    disk_needed_gib: float
     clock: float
     ecc_errors: int | None
     clock_mhz: int | None
     versions: dict[str, str]
-    errors: list[str] = field(default_factory=list)
+    run_error: str | None = None
+    shards_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,18 @@ class NodeVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All nodes, and the bandwidth of one all-reduce over all ranks in GB/s."""
+    """All nodes, the bandwidth of one all-reduce over all ranks in GB/s, and what all nodes see alike.
+
+    storage   why the file system of the run cannot take the run, or None
+    shards    why no node can read the shards, or None
+    room      free and needed disk under the run directory, in words
+    """
 
     nodes: tuple[NodeVerdict, ...]
     all_reduce_gb_s: float | None = None
+    storage: str | None = None
+    shards: str | None = None
+    room: str = ""
 
     @property
     def bad_nodes(self) -> list[str]:
@@ -93,7 +105,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        return not self.bad_nodes
+        return not (self.bad_nodes or self.storage or self.shards)
 
     def table(self) -> str:
         """The nodes, one a line, then what is wrong."""
@@ -107,6 +119,7 @@ class Verdict:
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         if self.all_reduce_gb_s is not None:
             lines.append(f"all-reduce over all ranks: {self.all_reduce_gb_s:.2f} GB/s")
+        lines += [self.room] if self.room else []
         lines += [f"{node.node}: {problem}" for node in self.nodes for problem in node.problems]
         return "\n".join(lines)
 
@@ -119,7 +132,8 @@ def judge(measured: Sequence[Measurement], all_reduce_gb_s: float | None = None)
     """Compare the nodes with each other and name what is wrong with each.
 
     A node is bad when a rate is below a share of the median of all nodes, when a GPU counts uncorrected ECC errors,
-    its clock or its software differs from the others, or its disk is full.
+    its clock or its software differs from the others, or it alone cannot use the run's disk or the shards. What all
+    nodes see alike is no node's fault.
     """
     by_node: dict[str, list[Measurement]] = {}
     for one in measured:
@@ -135,13 +149,54 @@ def judge(measured: Sequence[Measurement], all_reduce_gb_s: float | None = None)
     _software(by_node, found)
     for node, ranks in by_node.items():
         found[node] += _absolute(ranks)
+    storage = _shared({node: _disk_problem(ranks) for node, ranks in by_node.items()}, found)
+    shards = _shared({node: _first(one.shards_error for one in ranks) for node, ranks in by_node.items()}, found)
     return Verdict(
         tuple(
             NodeVerdict(node, len(ranks), rates[node], _slowest_clock(ranks), tuple(found[node]))
             for node, ranks in by_node.items()
         ),
         all_reduce_gb_s,
+        storage,
+        shards,
+        _room(measured),
     )
+
+
+def _shared(problems: dict[str, str | None], found: dict[str, list[str]]) -> str | None:
+    """A problem of all nodes, which is none of theirs; that of some is noted with each of them in `found`."""
+    some = {node: problem for node, problem in problems.items() if problem}
+    if len(some) == len(problems):
+        return next(iter(some.values()))
+    for node, problem in some.items():
+        found[node].append(f"{problem}; the other nodes have no such problem")
+    return None
+
+
+def _first(problems: Iterable[str | None]) -> str | None:
+    return next((problem for problem in problems if problem), None)
+
+
+def _disk_problem(ranks: Sequence[Measurement]) -> str | None:
+    """Why this node cannot use the file system of the run, or None."""
+    if error := _first(one.run_error for one in ranks):
+        return error
+    free, needed = min(one.disk_free_gib for one in ranks), max(one.disk_needed_gib for one in ranks)
+    if free < needed:
+        return (
+            f"no space left for the run: {_gib(free)} free under the run directory, its checkpoints need {_gib(needed)}"
+            " (checkpoint.keep + 1 of them, and the milestones)"
+        )
+    return None
+
+
+def _room(measured: Sequence[Measurement]) -> str:
+    free, needed = min(one.disk_free_gib for one in measured), max(one.disk_needed_gib for one in measured)
+    return f"disk under the run directory: {_gib(free)} free, {_gib(needed)} needed for checkpoints"
+
+
+def _gib(gib: float) -> str:
+    return f"{gib:.2f} GiB" if gib >= 0.1 else f"{gib * 1024:.1f} MiB"
 
 
 def _worst(ranks: Sequence[Measurement], kind: str) -> float | None:
@@ -185,11 +240,5 @@ def _software(by_node: dict[str, list[Measurement]], found: dict[str, list[str]]
 
 
 def _absolute(ranks: Sequence[Measurement]) -> list[str]:
-    problems = [error for one in ranks for error in one.errors]
     errors = sum(one.ecc_errors or 0 for one in ranks)
-    if errors:
-        problems.append(f"{errors} uncorrected ECC errors: the GPU needs a reset or a replacement")
-    free = min(one.disk_free_gib for one in ranks)
-    if free < MIN_DISK_GIB:
-        problems.append(f"free disk for the run directory: {free:.2f} GiB")
-    return problems
+    return [f"{errors} uncorrected ECC errors: the GPU needs a reset or a replacement"] if errors else []

@@ -38,6 +38,8 @@ Memory = Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$")]
 #: Minutes, M:SS, H:MM:SS or D-HH[:MM[:SS]], as Slurm reads them.
 TIME_LIMIT = r"^([0-9]+|[0-9]+:[0-5][0-9](:[0-5][0-9])?|[0-9]+-[0-9]{1,2}(:[0-5][0-9]){0,2})$"
 TimeLimit = Annotated[str, Field(pattern=TIME_LIMIT)]
+#: `NAME` or `PREFIX*`.
+Inherit = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\*?$")]
 Option = Annotated[str, Field(pattern=r"^--[a-z][a-z0-9-]*(=.*)?$"), AfterValidator(one_line)]
 
 
@@ -108,7 +110,9 @@ class Cluster(Section):
     requeue: bool = True
     """Whether jobs may put themselves back into the queue; where a site forbids it, use launch slurm --chain."""
     exclude_suspects: bool = True
-    """After a crash on one node alone, ask for other nodes."""
+    """After a crash on one node alone, or a hang, ask for other nodes."""
+    storage_wait_seconds: NonNegativeInt = 600
+    """Seconds to wait before the next start after one that could not write the run's files: others may make room."""
 
     preflight: bool = True
     """Measure the nodes at each start, and leave the bad ones out."""
@@ -124,6 +128,8 @@ class Cluster(Section):
     """See below."""
     environment: dict[Variable, Line] = Field(default_factory=dict)
     """Variables of the tasks: NCCL and fabric settings above all."""
+    inherit: tuple[Inherit, ...] = ()
+    """More variables that a job takes from the shell that submits it: `NAME` or `PREFIX*`."""
     proxy: Line | None = None
     """http(s) proxy of the nodes, for W&B."""
 
@@ -143,6 +149,8 @@ class Cluster(Section):
     def _possible(self) -> Cluster:
         if own := [name for name in self.environment if name.islower() and not name.endswith("_proxy")]:
             raise ValueError(f"environment.{own[0]}: variables in small letters are the job script's own")
+        if of_slurm := [name for name in self.inherit if name.startswith(("SLURM", "SBATCH", "SRUN", "SALLOC"))]:
+            raise ValueError(f"inherit: {of_slurm[0]}: what Slurm reads is said by this profile, not by a shell")
         if self.gpus_per_node and self.tasks > self.gpus_per_node:
             raise ValueError(
                 f"tasks_per_node = {self.tasks} is more than gpus_per_node = {self.gpus_per_node}: one task drives"

@@ -1,7 +1,7 @@
 """What a launch will cost, before it is submitted: does it fit, how many days and time slots, is there time to save.
 
 Comes in: a configuration, the facts of its shards, a cluster profile, the numbers of nodes. Goes out: a `Forecast`,
-whose problems forbid the submission. The arithmetic is `electra_dist.plan`; here it meets the time limit.
+whose problems forbid the submission. The arithmetic is `electra_dist.plan`; here it meets the time limit and the disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from electra_dist.config import Config
 from electra_dist.errors import ConfigError, UserError, nearest
-from electra_dist.plan import DEVICES, NETWORK_GBIT, UTILISATION, Plan, plan_run
+from electra_dist.plan import DEVICES, NETWORK_GBIT, UTILISATION, Plan, plan_run, room_to_come
 from launcher.clusters import Cluster
 
 #: From the start of a job to its first step: preflight, imports, compilation.
@@ -59,10 +59,27 @@ class Slots:
     requeue: bool
 
 
+@dataclass(frozen=True)
+class Disk:
+    """Free bytes on the file system of the run, and the whole checkpoints that are there already."""
+
+    free: int
+    checkpoints: int
+
+
 def forecast(
-    config: Config, data: Data, cluster: Cluster, counts: Sequence[int], slots: Slots, steps_done: int = 0
+    config: Config,
+    data: Data,
+    cluster: Cluster,
+    counts: Sequence[int],
+    slots: Slots,
+    steps_done: int = 0,
+    disk: Disk | None = None,
 ) -> Forecast:
-    """Plan `config` on `counts` nodes (ascending) from step `steps_done` on; raises `UserError` for an unknown GPU."""
+    """Plan `config` on `counts` nodes (ascending) from step `steps_done` on; raises `UserError` for an unknown GPU.
+
+    Without `disk` the room for the checkpoints is not looked at.
+    """
     kind = gpu_kind(cluster, config)
     plans = [_plan(config, data, cluster, count, kind or "cpu") for count in (counts[0], counts[-1])]
     is_range, few = counts[0] < counts[-1], plans[0]
@@ -89,6 +106,10 @@ def forecast(
         f"a checkpoint: {_size(few.checkpoint_bytes)}, {save:.0f} s at {cluster.checkpoint_write_mb_s} MB/s; the ranks"
         f" have {cluster.signal_ahead_seconds} s from the signal to the time limit"
     )
+    if disk is not None:
+        needed = room_to_come(config, data.vocab_size, disk.checkpoints)
+        lines.append(f"disk: {_size(needed)} for the checkpoints to come, {_size(disk.free)} free")
+        problems += _room(needed, disk)
     more, worry = _grace(save, few.configured.step_seconds if kind not in (None, "cpu") else 0.0, cluster)
     return Forecast(tuple(lines), (*warnings, *worry), (*problems, *more), days, number, few.checkpoint_bytes, save)
 
@@ -162,6 +183,16 @@ def _chain_warning(number: tuple[int, int] | None, slots: Slots) -> list[str]:
     if slots.chain == 1 and not slots.requeue and number[0] > 1:
         return [f"this cluster forbids requeueing and the run takes about {_count(number[0])}: --chain {number[0]}"]
     return []
+
+
+def _room(needed: int, disk: Disk) -> list[str]:
+    if needed <= disk.free:
+        return []
+    return [
+        f"the file system of run.dir has {_size(disk.free)} free and the checkpoints of this run need {_size(needed)}"
+        " (checkpoint.keep + 1 of them, and the milestones): make room, lower checkpoint.keep, or set run.dir to"
+        " another place"
+    ]
 
 
 def _grace(save: float, step_seconds: float, cluster: Cluster) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from electra_dist import errors
 from electra_dist.errors import ConfigError
 from launcher.clusters import Cluster, one_line
 
@@ -22,6 +23,7 @@ TRAIN = ("-m", "electra_dist.cli", "train")
 PREFLIGHT = ("-m", "electra_dist.preflight")
 #: Variables that the template exports to the ranks, beside those of the settings.
 SCRIPT_VARIABLES = (
+    "ELECTRA_DIST_JOB",
     "ELECTRA_DIST_MASTER_ADDR",
     "MASTER_PORT",
     "PYTHONPATH",
@@ -30,6 +32,8 @@ SCRIPT_VARIABLES = (
     "TORCH_FR_DUMP_TEMP_FILE",
     "TORCH_NCCL_DUMP_ON_TIMEOUT",
 )
+#: Exit statuses that the script tells apart: its settings `exit_NAME`, from EXIT_NAME of `electra_dist.errors`.
+STATUSES = ("OK", "USER_ERROR", "BAD_NODES", "HANG", "DIVERGED", "STORAGE", "UNFINISHED")
 #: Crashes in a row, without a new checkpoint, that end a run.
 MAX_CRASHES = 3
 #: Interrupted starts in a row, without a new checkpoint, that end a run.
@@ -92,7 +96,10 @@ def array(values: Sequence[str], what: str) -> str:
 def render(job: Job) -> str:
     """The whole script; raises `ConfigError` for a string that cannot stand in one."""
     template = TEMPLATE.read_text(encoding="utf-8")
-    parts = {"@DIRECTIVES@": "\n".join(directives(job)), "@SETTINGS@": "\n".join(_settings(job))}
+    parts = {
+        "@DIRECTIVES@": "\n".join(directives(job)),
+        "@SETTINGS@": "\n".join(f"  {line}" for line in _settings(job)),
+    }
     head, marker, rest = template.partition("@DIRECTIVES@")
     middle, second, tail = rest.partition("@SETTINGS@")
     return head + parts[marker] + middle + parts[second] + tail
@@ -176,6 +183,9 @@ def _settings(job: Job) -> Iterator[str]:
     yield f"exclude_suspects={'yes' if cluster.exclude_suspects else 'no'}"
     yield f"max_crashes={MAX_CRASHES}"
     yield f"max_saves={MAX_SAVES}"
+    yield f"storage_wait_seconds={cluster.storage_wait_seconds}"
+    for name in STATUSES:
+        yield f"exit_{name.lower()}={getattr(errors, f'EXIT_{name}')}"
     yield f"task_variables={array(task_variables(job), 'environment')}"
     for name, value in _environment(job).items():
         yield f"export {name}={quoted(value, f'environment.{name}')}"

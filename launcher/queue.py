@@ -5,14 +5,16 @@ Every failure of a Slurm command becomes a `UserError` with Slurm's own words.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from electra_dist.errors import UserError
+from launcher.environment import for_commands
 
 _SECONDS = 60.0
 #: States that a job does not leave any more.
@@ -37,7 +39,10 @@ class Partition:
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job that Slurm still knows: `state` in Slurm's words, times and counts as text of Slurm."""
+    """A job that Slurm still knows: `state` in Slurm's words, times and counts as text of Slurm.
+
+    comment   free text, in which a job script says what it cannot write
+    """
 
     job_id: str
     state: str
@@ -46,6 +51,7 @@ class QueuedJob:
     time_used: str | None
     time_left: str | None
     starts_at: str | None
+    comment: str | None = None
 
     @property
     def is_active(self) -> bool:
@@ -58,10 +64,16 @@ def has_slurm() -> bool:
     return shutil.which("sbatch") is not None and shutil.which("squeue") is not None
 
 
-def call(*command: str) -> str:
-    """Standard output of a Slurm command; raises `UserError` when it is missing, fails or hangs."""
+def call(*command: str, environment: Mapping[str, str] | None = None) -> str:
+    """Standard output of a Slurm command; raises `UserError` when it is missing, fails or hangs.
+
+    Its environment is this process's own, without what Slurm would read as options.
+    """
+    environment = for_commands(os.environ) if environment is None else environment
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_SECONDS)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=_SECONDS, env=dict(environment)
+        )
     except FileNotFoundError as error:
         raise UserError(
             f"{command[0]}: no Slurm on this machine; log in to the cluster's login node, or use"
@@ -124,7 +136,7 @@ def queued(job_ids: Sequence[str]) -> list[QueuedJob]:
     """Those of `job_ids` that `squeue` still lists, in its order."""
     if not job_ids:
         return []
-    form = "%i|%T|%r|%N|%M|%L|%S"
+    form = "%i|%T|%r|%N|%M|%L|%S|%k"
     try:
         listed = call("squeue", "-h", "-r", "--states=all", f"--jobs={','.join(job_ids)}", "-o", form)
     except UserError as error:
@@ -133,8 +145,8 @@ def queued(job_ids: Sequence[str]) -> list[QueuedJob]:
         raise
     jobs = []
     for line in listed.splitlines():
-        job_id, state, reason, nodes, used, left, starts = (_known(part) for part in line.split("|"))
-        jobs.append(QueuedJob(job_id or "", state or "UNKNOWN", reason, nodes, used, left, starts))
+        job_id, state, *rest = (_known(part) for part in line.split("|", 7))
+        jobs.append(QueuedJob(job_id or "", state or "UNKNOWN", *rest))
     return jobs
 
 
@@ -164,9 +176,9 @@ def run_dir_of(job_id: str) -> Path | None:
     return Path(match[1]).parent.parent if match else None
 
 
-def submit(script: Path, options: Sequence[str] = ()) -> str:
-    """Submit a script; returns the job id."""
-    answer = call("sbatch", "--parsable", *options, str(script))
+def submit(script: Path, environment: Mapping[str, str], options: Sequence[str] = ()) -> str:
+    """Submit a script, whose job gets `environment` and nothing else of this process; returns the job id."""
+    answer = call("sbatch", "--parsable", "--export=ALL", *options, str(script), environment=environment)
     return answer.strip().split("\n")[-1].split(";")[0]
 
 

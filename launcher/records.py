@@ -3,6 +3,7 @@
 jobs/NNN.sbatch  the script                     jobs/NNN.yaml    the configuration that it trains
 jobs/NNN.json    job ids, cluster, time         jobs/NNN.events  what the script noted: start, requeue, ...
 jobs/NNN.counts  crashes since the newest checkpoint
+jobs/NNN.reserve space for the last words on a full disk
 jobs/NNN.stop    asked to end                   jobs/NNN.over    ended for good
 code/NNN/        the code as it was             logs/job-ID.log, logs/job-ID-rank-R.log
 """
@@ -20,6 +21,7 @@ from electra_dist.files import write_json
 from electra_dist.rundir import RunDir
 
 _PACKAGES = ("electra_dist", "launcher", "data_tools")
+_COMMENT = re.compile(r"^electra-dist: (\S+) (\d+) ([a-z]+): (.*)$")
 _NUMBER = re.compile(r"^(\d{3,})\.")
 
 
@@ -81,6 +83,12 @@ def events(run: RunDir, number: str) -> list[Event]:
         if len(parts) == 5 and parts[2].isdigit():
             found.append(Event(parts[0], parts[1], int(parts[2]), parts[3], parts[4]))
     return found
+
+
+def said_in(job_id: str, comment: str | None) -> Event | None:
+    """The event in the comment of a job, where its script puts what it cannot write; None for any other comment."""
+    match = _COMMENT.match(comment or "")
+    return Event(match[1], job_id, int(match[2]), match[3], match[4]) if match else None
 
 
 def snapshot_code(target: Path) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +27,8 @@ from electra_dist.files import write_atomically
 from electra_dist.rundir import RunDir
 from launcher import queue
 from launcher.clusters import TIME_LIMIT, Cluster, load_cluster
-from launcher.forecast import Data, Forecast, Slots, forecast, refuse
+from launcher.environment import Inherited, for_job
+from launcher.forecast import Data, Disk, Forecast, Slots, forecast, refuse
 from launcher.job_script import PREFLIGHT, TRAIN, Job, render
 from launcher.preconditions import (
     check_cluster,
@@ -77,7 +80,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Launch:
-    """A checked launch: the runs that it starts, the fingerprints of their shards, their plans, the job, its script."""
+    """A checked launch: the runs that it starts, the fingerprints of their shards, their plans, the job, its script.
+
+    inherited   what the job gets of this shell's environment, and what of it is left out
+    """
 
     request: Request
     job: Job
@@ -86,6 +92,7 @@ class Launch:
     forecasts: tuple[Forecast, ...]
     script_path: Path
     script: str
+    inherited: Inherited
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ def prepare(config: Path | str, overrides: Sequence[str], request: Request, *, d
     manifests = [check_shards(run, submit_dir) for run in runs]
     slots = Slots(seconds(time_limit), request.chain, cluster.requeue)
     forecasts = tuple(
-        forecast(run, _facts(manifest), cluster, counts, slots, _steps_done(run_dir))
+        forecast(run, _facts(manifest), cluster, counts, slots, *_state(run_dir, len(runs)))
         for run, manifest, run_dir in zip(runs, manifests, run_dirs, strict=True)
     )
     if not request.ignore_plan:
@@ -145,11 +152,12 @@ def prepare(config: Path | str, overrides: Sequence[str], request: Request, *, d
         exclude=request.exclude,
         mounts=mounts,
         program=request.program,
-        preflight=request.preflight if cluster.preflight else (),
+        preflight=_preflight(request, cluster),
     )
     datasets = tuple(manifest.fingerprint for manifest in manifests)
     script_path = home / "jobs" / f"{job.number}.sbatch"
-    return Launch(request, job, runs, datasets, forecasts, script_path, render(job))
+    inherited = for_job(os.environ, cluster.inherit)
+    return Launch(request, job, runs, datasets, forecasts, script_path, render(job), inherited)
 
 
 def _facts(manifest: Manifest) -> Data:
@@ -157,8 +165,17 @@ def _facts(manifest: Manifest) -> Data:
     return Data(manifest.vocab_size, train.tokens // train.documents + 2 if train.documents else None)
 
 
-def _steps_done(run_dir: Path) -> int:
-    return max(RunDir(run_dir).complete_checkpoints(), default=0)
+def _state(run_dir: Path, runs: int) -> tuple[int, Disk]:
+    """Steps that are done, and the disk: `runs` of a sweep share what is free."""
+    checkpoints = RunDir(run_dir).complete_checkpoints()
+    place = next(folder for folder in (run_dir, *run_dir.parents) if folder.exists())
+    return max(checkpoints, default=0), Disk(shutil.disk_usage(place).free // runs, len(checkpoints))
+
+
+def _preflight(request: Request, cluster: Cluster) -> tuple[str, ...]:
+    if not (request.preflight and cluster.preflight):
+        return ()
+    return (*request.preflight, "--ignore-room") if request.ignore_plan else request.preflight
 
 
 def _node_range(request: Request) -> tuple[int, int]:
@@ -229,7 +246,7 @@ def submit(launch: Launch) -> Submission:
             folder.mkdir(parents=True, exist_ok=True)
         write_atomically(launch.script_path, launch.script)
         written.append(launch.script_path)
-        job_ids = _submit_chain(launch.script_path, request)
+        job_ids = _submit_chain(launch, request)
     except UserError:
         for path in written:
             path.unlink(missing_ok=True)
@@ -249,12 +266,12 @@ def _write_run(run: RunDir, config: Config, number: str) -> list[Path]:
     return [path]
 
 
-def _submit_chain(script: Path, request: Request) -> tuple[str, ...]:
+def _submit_chain(launch: Launch, request: Request) -> tuple[str, ...]:
     job_ids: list[str] = []
     options = [f"--dependency=afterany:{request.after}"] if request.after else []
     try:
         for _ in range(request.chain):
-            job_ids.append(queue.submit(script, options))
+            job_ids.append(queue.submit(launch.script_path, launch.inherited.variables, options))
             # a job that has finished the run ends with 0, and those behind it are not wanted any more
             options = [f"--dependency=afternotok:{job_ids[-1]}", "--kill-on-invalid-dep=yes"]
     except UserError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -18,12 +19,13 @@ from typing import Any, Literal
 
 from electra_dist import config as configuration
 from electra_dist.errors import ConfigError, UserError
+from electra_dist.files import MIB
 from electra_dist.heartbeat import Life, life
 from electra_dist.metrics_log import Row
 from electra_dist.rundir import RunDir
 from launcher import queue
 from launcher.queue import QueuedJob
-from launcher.records import Event, JobRecord, events, records
+from launcher.records import Event, JobRecord, events, records, said_in
 
 State = Literal["waiting", "running", "ending", "finished", "stopped", "cancelled", "failed", "unfinished", "idle"]
 _JOB_ID = re.compile(r"^\d+(_\d+)?$")
@@ -127,12 +129,12 @@ def status(run: RunDir) -> RunStatus:
     if not launches:
         return _without_job(run, facts, seen)
     launch = launches[-1]
-    noted = events(run, launch.number)
     jobs, silence = _ask(launch)
+    noted = _noted(run, launch, jobs)
     current = _current(jobs)
     if current is None and seen is not None and _is_newer(seen, launch, noted, silence):
         return _without_job(run, facts, seen)
-    state, why = _live(current, noted) if current else _ended(launch, noted, jobs, silence)
+    state, why = _live(current, noted) if current else _ended(run, launch, noted, jobs, silence)
     job_id = current.job_id if current else (noted[-1].job_id if noted else launch.job_ids[-1])
     if state in ("finished", "stopped", "cancelled", "failed", "idle"):
         facts["seconds_left"] = None
@@ -158,6 +160,19 @@ def _ask(launch: JobRecord) -> tuple[list[QueuedJob], str | None]:
         return queue.queued(launch.job_ids), None
     except UserError as error:
         return [], f"Slurm does not answer ({error})"
+
+
+def _noted(run: RunDir, launch: JobRecord, jobs: list[QueuedJob]) -> list[Event]:
+    """What the job scripts noted, in the run directory or, where they could not write there, in Slurm's comments."""
+    said = [event for job in jobs if (event := said_in(job.job_id, job.comment))]
+    return sorted([*events(run, launch.number), *said], key=lambda event: _seconds(event.time))
+
+
+def _seconds(time_of_event: str) -> float:
+    try:
+        return datetime.fromisoformat(time_of_event).timestamp()
+    except ValueError:  # a damaged line
+        return 0.0
 
 
 def _without_job(run: RunDir, facts: dict[str, Any], seen: Life | None) -> RunStatus:
@@ -205,11 +220,14 @@ def _live(job: QueuedJob, noted: list[Event]) -> tuple[State, str | None]:
         return "running", f"{last.kind}: {last.detail}" if last and last.kind in ("preflight", "signal") else None
     if job.state == "COMPLETING":
         return "ending", None
-    return "waiting", job.reason if job.state == "PENDING" else f"{job.state}: {job.reason}"
+    waits = job.reason if job.state == "PENDING" else f"{job.state}: {job.reason}"
+    back = next((event for event in reversed(noted) if event.kind not in ("exclude", "keep")), None)
+    put_back = f"; {back.kind}: {back.detail}" if back and back.kind == "requeue" else ""
+    return "waiting", f"{waits or 'in the queue'}{put_back}"
 
 
 def _ended(
-    launch: JobRecord, noted: list[Event], jobs: list[QueuedJob], silence: str | None
+    run: RunDir, launch: JobRecord, noted: list[Event], jobs: list[QueuedJob], silence: str | None
 ) -> tuple[State, str | None]:
     """No job of the launch is active: what its script noted last, else what the queue or accounting still know."""
     last = next((event for event in reversed(noted) if event.kind != "skipped"), None)
@@ -221,7 +239,13 @@ def _ended(
     if ended and ended.startswith("CANCELLED"):
         return "cancelled", ended
     since = f"; last noted: {last.kind}, {last.detail}" if last else ""
-    return "unfinished", (ended or "its job has left the queue") + since
+    return "unfinished", (ended or "its job has left the queue") + since + _no_room(run)
+
+
+def _no_room(run: RunDir) -> str:
+    """That the file system of the run is full, which is why nothing more was noted; empty when it is not."""
+    disk = shutil.disk_usage(run.path)
+    return f"; no space left there now ({disk.free:,} bytes free)" if disk.free < MIB else ""
 
 
 def _progress(run: RunDir) -> dict[str, Any]:

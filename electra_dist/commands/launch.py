@@ -102,6 +102,8 @@ def _slurm(arguments: argparse.Namespace) -> int:
         check_same_run(RunDir(config.run.path), config, dataset)
     for text in dict.fromkeys(forecast.text() for forecast in launch.forecasts):
         print(text, file=sys.stderr)  # beside the script, which may be redirected into a file
+    if launch.inherited.ignored:
+        print(f"note: {launch.inherited.ignored}", file=sys.stderr)
     if arguments.dry_run:
         print(launch.script, end="")
         return 0

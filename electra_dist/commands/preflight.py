@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from electra_dist.commands.parsers import Subparsers, add_command, add_config, add_json, print_json
-from electra_dist.errors import EXIT_BAD_NODES, EXIT_OK
+from electra_dist.errors import EXIT_OK
 
 
 def add(subparsers: Subparsers) -> None:
@@ -23,24 +23,26 @@ def add(subparsers: Subparsers) -> None:
         electra-dist preflight configs/base.yaml --bad-nodes bad.txt --json
         srun electra-dist preflight configs/base.yaml          every rank calls it, rank 0 prints
 
-        exit status: 0 all nodes are good, 2 a mistake that the message names, 3 there are bad nodes
+        exit status: 0 all nodes are good, 2 a mistake that the message names, 3 there are bad nodes, 74 the file
+        system of the run cannot take it
         """,
     )
     add_config(parser)
     parser.add_argument("--bad-nodes", type=Path, metavar="FILE", help="write the names of the bad nodes here")
+    parser.add_argument("--ignore-room", action="store_true", help="pass when the checkpoints will not fit on the disk")
     add_json(parser)
 
 
 def _preflight(arguments: argparse.Namespace) -> int:
     from electra_dist import config
-    from electra_dist.preflight import preflight
+    from electra_dist.preflight import preflight, report
 
-    world, verdict = preflight(config.load(arguments.config, arguments.overrides), dict(os.environ))
-    if world.is_main:
-        if arguments.json:
-            print_json(asdict(verdict) | {"bad_nodes": verdict.bad_nodes, "ok": verdict.ok})
-        else:
-            print(verdict.table(), flush=True)
-        if arguments.bad_nodes:
-            arguments.bad_nodes.write_text("".join(f"{node}\n" for node in verdict.bad_nodes))
-    return EXIT_OK if verdict.ok else EXIT_BAD_NODES
+    resolved = config.load(arguments.config, arguments.overrides)
+    world, verdict = preflight(resolved, dict(os.environ), check_room=not arguments.ignore_room)
+    if not world.is_main:
+        return EXIT_OK
+    if arguments.json:
+        print_json(asdict(verdict) | {"bad_nodes": verdict.bad_nodes, "ok": verdict.ok})
+    else:
+        print(verdict.table(), flush=True)
+    return report(verdict, arguments.bad_nodes)

@@ -2,7 +2,8 @@
 
 No torch: a login node can ask. `sizes` counts parameters and floating-point operations, `activations` what a
 micro-batch keeps for its backward, `memory` what lies in a rank's memory and when it is most, `traffic` what a rank
-sends in a step, `estimate` puts them together for a number of nodes and a kind of GPU (`devices`).
+sends in a step, `room` what its checkpoints take on the disk, `estimate` puts them together for a number of nodes and
+a kind of GPU (`devices`).
 """
 
 from electra_dist.plan.activations import Surroundings
@@ -15,6 +16,7 @@ from electra_dist.plan.estimate import (
     plan_run,
 )
 from electra_dist.plan.memory import MemoryPlan, plan_memory
+from electra_dist.plan.room import checkpoint_bytes, checkpoints_at_once, room_to_come
 from electra_dist.plan.sizes import (
     FORWARD_AND_BACKWARD,
     ParameterCount,
@@ -37,12 +39,15 @@ __all__ = [
     "SentBytes",
     "StagePlan",
     "Surroundings",
+    "checkpoint_bytes",
+    "checkpoints_at_once",
     "embedding_parameters",
     "encoder_parameters",
     "find_device",
     "parameters",
     "plan_memory",
     "plan_run",
+    "room_to_come",
     "sent_bytes",
     "step_flops",
 ]

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from electra_dist.config import NETWORKS, Config, Network, check_world, divisors
 from electra_dist.errors import UserError
-from electra_dist.plan.activations import FP32, micro_batch_sizes
+from electra_dist.plan.activations import micro_batch_sizes
 from electra_dist.plan.devices import Device, find_device
 from electra_dist.plan.memory import MemoryPlan, plan_memory
+from electra_dist.plan.room import checkpoint_bytes
 from electra_dist.plan.sizes import ParameterCount, parameters, step_flops
 from electra_dist.plan.traffic import SentBytes, sent_bytes
 
@@ -189,7 +190,7 @@ class _Costs:
         configured = self.stage({name: config.zero_stage(name) for name in NETWORKS})
         stages = tuple(self.stage(dict.fromkeys(NETWORKS, stage)) for stage in STAGES)
         count = parameters(config, self.vocab_size)
-        checkpoint = 3 * FP32 * count.total
+        checkpoint = checkpoint_bytes(config, self.vocab_size)
         return Plan(
             nodes=self.nodes,
             gpus_per_node=self.gpus_per_node,

@@ -17,7 +17,7 @@ import torch
 from electra_dist import plan
 from electra_dist.config import NETWORKS, Config, Network, check_world
 from electra_dist.data.manifest import Manifest, check_vocabulary
-from electra_dist.heartbeat import Heartbeat
+from electra_dist.heartbeat import JOB_VARIABLE, Heartbeat
 from electra_dist.hooks import Hook
 from electra_dist.metrics_log import cut_back
 from electra_dist.mirror import choose_mode
@@ -54,7 +54,7 @@ def train(config: Config, environment: dict[str, str]) -> Outcome:
             initialise(world)
             if interruption.is_requested_of_any(world):
                 return _interrupted_early(world)
-            return _train(config, world, interruption, environment.get("SLURM_JOB_ID"))
+            return _train(config, world, interruption, environment.get(JOB_VARIABLE))
     finally:
         shutdown()
 

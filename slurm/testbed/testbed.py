@@ -7,8 +7,11 @@ Needs Debian's `slurm-wlm` and `munge` (their commands only: nothing under /etc 
 key, sockets, logs and spool lie in DIR, so that two testbeds do not meet. Time-outs are short: a dead node is
 noticed after some ten seconds, a requeued job starts again after some five instead of two minutes.
 
-Limits: no accounting data base (so no `sacct`), no cgroups (a task can leave its cores and memory), and the GPUs
-are empty files that only count.
+With --binding Slurm ties every task to cores of its own (task/affinity), as clusters do; a node then cannot have more
+cores than this machine, whose cores all nodes share.
+
+Limits: no accounting data base (so no `sacct`), no cgroups (a task can leave its memory, and without --binding its
+cores), and the GPUs are empty files that only count.
 """
 
 from __future__ import annotations
@@ -47,12 +50,13 @@ SlurmdPidFile={dir}/slurmd-%n.pid
 SlurmctldLogFile={dir}/slurmctld.log
 SlurmdLogFile={dir}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin={task_plugin}
 JobAcctGatherType=jobacct_gather/none
 SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=200
 SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=5,bf_interval=5,batch_sched_delay=1
@@ -130,18 +134,23 @@ def missing_programs() -> list[str]:
     return [name for name in PROGRAMS if _which(name) is None]
 
 
-def start(path: Path, nodes: int = 3, cpus: int = 4, gpus: int = 2) -> Testbed:
-    """Start a testbed in the new folder `path` and return it once every node is idle; raises `RuntimeError`."""
+def start(path: Path, nodes: int = 3, cpus: int = 4, gpus: int = 2, binding: bool = False) -> Testbed:
+    """Start a testbed in the new folder `path` and return it once every node is idle; raises `RuntimeError`.
+
+    With `binding` every task is bound to its cores; `cpus` may then not be more than this machine has.
+    """
     if missing := missing_programs():
         raise RuntimeError(f"no {', '.join(missing)} here: apt-get install slurm-wlm munge")
     if os.geteuid() != 0:
         raise RuntimeError("the testbed needs root")
+    if binding and cpus > (os.cpu_count() or 1):
+        raise RuntimeError(f"binding needs real cores: this machine has {os.cpu_count()}, asked for {cpus}")
     path.mkdir(parents=True)
     path = path.resolve()
     path.chmod(0o755)  # munge wants its socket reachable by all and its folder writable by nobody else
     bed = Testbed(path)
     try:
-        _write_configuration(bed, nodes, cpus, gpus)
+        _write_configuration(bed, nodes, cpus, gpus, binding)
         _start_daemons(bed)
         _wait_until_idle(bed)
     except BaseException:
@@ -150,7 +159,7 @@ def start(path: Path, nodes: int = 3, cpus: int = 4, gpus: int = 2) -> Testbed:
     return bed
 
 
-def _write_configuration(bed: Testbed, nodes: int, cpus: int, gpus: int) -> None:
+def _write_configuration(bed: Testbed, nodes: int, cpus: int, gpus: int, binding: bool) -> None:
     names = [f"n{index + 1}" for index in range(nodes)]
     ports = _free_ports(nodes + 1)
     (bed.path / "state").mkdir()
@@ -162,6 +171,7 @@ def _write_configuration(bed: Testbed, nodes: int, cpus: int, gpus: int) -> None
         "nodes": nodes,
         "cpus": cpus,
         "gpus": gpus,
+        "task_plugin": "task/affinity" if binding else "task/none",
         "controller_port": ports[-1],
         "first_port": ports[0],
         "last_port": ports[nodes - 1],
@@ -319,12 +329,13 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--cpus", type=int, default=4, help="a node")
     parser.add_argument("--gpus", type=int, default=2, help="a node")
+    parser.add_argument("--binding", action="store_true", help="bind tasks to cores; at most this machine's a node")
     given = parser.parse_args()
     if given.action == "stop":
         Testbed(given.dir.resolve()).stop()
         return 0
     try:
-        bed = start(given.dir, given.nodes, given.cpus, given.gpus)
+        bed = start(given.dir, given.nodes, given.cpus, given.gpus, given.binding)
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ Rank 0 makes the steps, the other ranks wait for it. What happens to it is read 
     crash_at      at this step the last rank exits with 1 and the others hang, as in a collective; at the first start
                   only, or at every start with `always`
     leave_at      at this step all ranks save and exit with 75, at the first start only
+    says          a line to print on standard error before that
     exit          exit with this code at once
     exit_later    the same at every start but the first
     deaf          never mind the signals, at the first start
@@ -53,6 +54,8 @@ def main() -> int:
     print(json.dumps({name: os.environ.get(name) for name in SHOWN}), flush=True)
     print(f"rank {rank} of {world} on {os.environ['SLURMD_NODENAME']} from step {done}", flush=True)
     (run.path / f"pid-{rank}").write_text(str(os.getpid()))
+    if "says" in plan:
+        print(plan["says"], file=sys.stderr, flush=True)
     if "exit" in plan:
         return int(plan["exit"])
     if "exit_later" in plan and not first_time(run, f"started-{rank}"):

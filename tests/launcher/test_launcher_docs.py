@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from electra_dist.errors import EXIT_STATUSES
 from launcher.clusters import Cluster, Container, available, load_cluster
+from launcher.environment import KEPT
 from launcher.job_script import TEMPLATE, Job, directives, render
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "slurm.md").read_text(encoding="utf-8")
@@ -52,12 +54,24 @@ def test_every_line_of_a_job_script_is_explained() -> None:
     options = {re.split("[= ]", line.removeprefix("#SBATCH "))[0] for job in jobs() for line in directives(job)}
     scripts = [render(job).partition("# --- the same for every job")[0] for job in jobs()]
     lines = [line for script in scripts for line in script.splitlines() if not line.startswith("#")]
-    variables = {match[1] for line in lines if (match := re.match(r"(?:export )?(\w+)=", line))}
-    functions = set(re.findall(r"^(\w+)\(\) \{", TEMPLATE.read_text(encoding="utf-8"), re.M))
+    variables = {match[1] for line in lines if (match := re.match(r" *(?:export )?(\w+)=", line))}
+    functions = set(re.findall(r"^(\w+)\(\) [{(]", TEMPLATE.read_text(encoding="utf-8"), re.M))
     profile = {name for job in jobs() for name in job.cluster.environment}
     words = options | functions | (variables - profile)
     assert len(words) > 50
     assert not sorted(word for word in words if f"`{word}`" not in PAGE)
+
+
+def test_every_exit_status_is_in_the_table() -> None:
+    for status in EXIT_STATUSES:
+        assert f"\n| {status.number} | {status.meaning} | " in PAGE
+
+
+def test_every_variable_that_a_job_inherits_is_named() -> None:
+    families = ("MODULE", "__LMOD", "_Module", "_LMFILES", "BASH_FUNC")  # "what else the module system needs"
+    proxies = [name for name in KEPT if name.lower().endswith("_proxy")]
+    named = [name for name in KEPT if name not in proxies and not name.startswith(families)]
+    assert not [name for name in named if f"`{name}`" not in PAGE]
 
 
 @pytest.mark.parametrize("kind", sorted(set(re.findall(r"(?:note|end_run \S+) ([a-z]+) ", TEMPLATE.read_text()))))

@@ -12,7 +12,7 @@ from electra_dist.errors import ConfigError, UserError
 from electra_dist.plan import Plan
 from launcher import forecast as module
 from launcher.clusters import Cluster
-from launcher.forecast import Data, Forecast, Slots, forecast, refuse
+from launcher.forecast import Data, Disk, Forecast, Slots, forecast, refuse
 
 DAY, DATA = 86400, Data(30522, None)
 H100 = Cluster(gpus_per_node=8, gpu="h100", time_limit="24:00:00")
@@ -32,10 +32,11 @@ def of(
     requeue: bool = True,
     steps_done: int = 0,
     preset: str = "base",
+    disk: Disk | None = None,
     **train: Any,
 ) -> Forecast:
     slots = Slots(limit, chain, requeue)
-    return forecast(config(preset, **train), DATA, cluster, counts, slots, steps_done)
+    return forecast(config(preset, **train), DATA, cluster, counts, slots, steps_done, disk)
 
 
 @pytest.fixture
@@ -116,6 +117,18 @@ def test_a_checkpoint_that_cannot_be_written_in_the_grace_time_is_refused(ten_da
     # without a known GPU the size of the checkpoint is known all the same
     with pytest.raises(UserError, match="signal_ahead_seconds = 60"):
         refuse([of(slow.model_copy(update={"gpu": None}))])
+
+
+def test_checkpoints_that_will_not_fit_on_the_disk_are_refused() -> None:
+    one = of().checkpoint_bytes
+    lines = of(disk=Disk(free=40 * one, checkpoints=0))
+    assert not lines.problems
+    assert "disk: " in lines.lines[-1]
+    assert not of(disk=Disk(free=4 * one, checkpoints=0)).problems  # keep = 3, and the one that is being written
+    with pytest.raises(UserError, match=r"GB free and the checkpoints of this run need .*--ignore-plan submits"):
+        refuse([of(disk=Disk(free=4 * one - 1, checkpoints=0))])
+    assert not of(disk=Disk(free=one, checkpoints=3)).problems  # what is there needs no more room
+    assert of(disk=Disk(free=one - 1, checkpoints=9)).problems
 
 
 def test_the_kind_of_gpu_comes_from_the_profile() -> None:

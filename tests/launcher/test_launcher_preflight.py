@@ -29,6 +29,7 @@ GOOD = Measurement(
     read_mb_s=2000.0,
     shards_mb_s=1500.0,
     disk_free_gib=1000.0,
+    disk_needed_gib=60.0,
     clock=1000.0,
     ecc_errors=0,
     clock_mhz=1980,
@@ -60,16 +61,30 @@ def test_equal_nodes_are_good() -> None:
         ({"between_gb_s": 4.0}, "between GB/s"),
         ({"write_mb_s": 9.0}, "run write MB/s"),
         ({"ecc_errors": 2}, "2 uncorrected ECC errors"),
-        ({"disk_free_gib": 0.2}, "free disk for the run directory: 0.20 GiB"),
+        ({"disk_free_gib": 50.0}, "no space left for the run: 50.00 GiB free under the run directory"),
         ({"versions": {"torch": "2.12.0", "code": "abc"}}, "torch: 2.12.0, the others have 2.13.0"),
         ({"versions": {"torch": "2.13.0"}}, "code: none, the others have abc"),
-        ({"errors": ["shards: this node sees none in /s"]}, "shards: this node sees none"),
+        ({"run_error": "/r: cannot be written"}, "/r: cannot be written; the other nodes have no such problem"),
+        ({"shards_error": "shards: there are none in /s"}, "shards: there are none"),
     ],
 )
 def test_one_bad_rank_makes_its_node_bad(changes: dict[str, Any], words: str) -> None:
     verdict = judge(world(**changes))
     assert verdict.bad_nodes == ["n3"]
     assert f"n3: {words}" in verdict.table()
+
+
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_what_all_nodes_see_alike_is_the_fault_of_the_file_system_and_not_of_the_nodes(nodes: int) -> None:
+    ranks = [replace(GOOD, rank=rank, node=f"n{rank + 1}") for rank in range(nodes)]
+    full = judge([replace(one, disk_free_gib=50.0) for one in ranks])
+    assert (full.ok, full.bad_nodes) == (False, [])
+    assert full.storage is not None
+    assert "50.00 GiB free under the run directory, its checkpoints need 60.00 GiB" in full.storage
+    refused = judge([replace(one, run_error="/r: cannot be written: quota exceeded") for one in ranks])
+    assert (refused.storage, refused.bad_nodes) == ("/r: cannot be written: quota exceeded", [])
+    gone = judge([replace(one, shards_error="shards: there are none in /s") for one in ranks])
+    assert (gone.shards, gone.storage, gone.bad_nodes) == ("shards: there are none in /s", None, [])
 
 
 def test_a_wrong_clock_is_found() -> None:

@@ -84,7 +84,7 @@ def jobs(testbed: Any, desk: Any, clusters: Callable[..., str]) -> dict[str, Run
         "outside": desk.launch("outside", "train.steps=40", plan=SLOW),
         "killed": desk.launch("killed", "train.steps=60", plan=SLOW),
         "loop": desk.launch("loop", plan={"crash_at": 7, "always": True}, **quiet),
-        "wrong": desk.launch("wrong", plan={"exit": 2}, nodes="1"),
+        "wrong": desk.launch("wrong", plan={"exit": 2, "says": "error: no key train.stepz"}, nodes="1"),
         "later": desk.launch("later", plan={"leave_at": 8, "exit_later": 2}, nodes="1"),
         "module": desk.launch("module", nodes="1", cluster=clusters(modules=["no-such-module"])),
         "scancel": desk.launch("scancel", "train.steps=400", plan=SLOW),
@@ -134,7 +134,7 @@ def test_the_ranks_get_what_the_profile_says_and_the_code_of_the_submission(
             "OMP_NUM_THREADS": "2",
             "NCCL_SOCKET_IFNAME": "ib0",
             "https_proxy": "http://proxy:3128",
-            "PYTHONPATH": f"{job.run.path}/code/001",
+            "PYTHONPATH": ":".join([f"{job.run.path}/code/001", *filter(None, [os.environ.get("PYTHONPATH")])]),
             "WORLD_SIZE": None,
         }
 
@@ -239,7 +239,7 @@ def test_a_mistake_of_the_user_ends_the_run_at_once(jobs: dict[str, Running]) ->
     job = jobs["wrong"]
     assert job.ended().state == "failed"
     assert job.kinds == ["start", "failed"]
-    assert "mistake in configuration or data" in (job.status.why or "")
+    assert "no key train.stepz (exit code 2)" in (job.status.why or "")
 
 
 def test_the_same_exit_code_of_a_run_that_has_trained_before_is_tried_again(jobs: dict[str, Running]) -> None:
