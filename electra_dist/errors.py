@@ -97,6 +97,20 @@ class StorageError(UserError):
     exit_status = EXIT_STORAGE
 
 
+class LockedError(UserError):
+    """A run that somebody else writes just now."""
+
+
+class LostLockError(UserError):
+    """A run whose lock another process has taken over, because this one gave no sign of life for too long."""
+
+
+class WaitInterruptedError(UserError):
+    """A signal that came while this process waited for the lock of a run."""
+
+    exit_status = EXIT_UNFINISHED
+
+
 class DivergedError(UserError):
     """Training that diverged more often than `guard.max_rollbacks` allows."""
 

@@ -9,16 +9,17 @@ queue and no torch.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
+import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
-from electra_dist.files import write_json
+from electra_dist import lock, processes
+from electra_dist.errors import UserError
+from electra_dist.files import MIB, read_json, reason, write_json, writing
 from electra_dist.rundir import RunDir
 
 #: Set by the job scripts of `launch slurm`: the job that a process is a rank of. What trains in the shell of an
@@ -62,7 +63,7 @@ class Life:
     @property
     def is_here(self) -> bool:
         """Whether it lives on this machine, where it can be signalled."""
-        return self.running and bool(self.process.place) and self.process.place == _place()
+        return self.running and bool(self.process.place) and self.process.place == processes.place()
 
 
 class Heartbeat:
@@ -71,30 +72,48 @@ class Heartbeat:
     def __init__(self, run: RunDir, ranks: int, job_id: str | None = None) -> None:
         self._run = run
         self._process = Process(
-            os.getpid(), socket.gethostname(), _place(), _ticks(os.getpid()), ranks, job_id, time.time()
+            os.getpid(),
+            socket.gethostname(),
+            processes.place(),
+            processes.ticks(os.getpid()),
+            ranks,
+            job_id,
+            time.time(),
         )
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        self._write(None, "")
+        """Raises `StorageError` when the file cannot be written."""
+        with writing(self._run.process, "who trains the run"):
+            self._write(None, "")
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """An exception is a failure; without one and without `end`, the run is taken as interrupted."""
-        self._over.set()
-        self._thread.join()
         if error is not None:
-            self._write("failed", f"{type(error).__name__}: {error}".split("\n")[0][:500])
+            self.end("failed", f"{type(error).__name__}: {error}".split("\n")[0][:500])
         elif self._process.ending is None:
-            self._write("interrupted", "")
+            self.end("interrupted")
 
-    def end(self, ending: Ending) -> None:
-        """Note how training ended; the file is written when the context is left."""
+    def end(self, ending: Ending, detail: str = "") -> None:
+        """Note how training ended, and more about it in words; a file system that refuses changes nothing about it.
+
+        A process that has lost the lock of the run notes nothing: the file is the other one's.
+        """
         self._over.set()
         self._thread.join()
-        self._write(ending, "")
+        try:
+            if not lock.is_lost(self._run):
+                self._write(ending, detail)
+        except OSError as error:
+            print(
+                f"warning: {self._run.process}: how the run ended cannot be noted: {reason(error)}; `electra-dist"
+                " status` will say that it is gone without a word",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _write(self, ending: Ending | None, detail: str) -> None:
         content = asdict(self._process) | {"ending": ending, "detail": detail}
@@ -110,31 +129,13 @@ class Heartbeat:
 def life(run: RunDir) -> Life | None:
     """The process that trained `run` last, or None when there was none or its file is not ours."""
     try:
-        process = Process(**json.loads(run.process.read_text(encoding="utf-8")))
+        process = Process(**read_json(run.process, MIB))
         last_sign = run.process.stat().st_mtime
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, UserError):
         return None
     return Life(process, process.ending is None and _runs(process, last_sign), last_sign)
 
 
 def _runs(process: Process, last_sign: float) -> bool:
-    if process.place and process.place == _place() and process.ticks is not None:
-        return _ticks(process.pid) == process.ticks
-    return time.time() - last_sign < STALE_SECONDS
-
-
-def _place() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _ticks(pid: int) -> int | None:
-    """When process `pid` started, in ticks since boot; None when there is none, or only its remains."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
-    except (OSError, IndexError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    alive = processes.is_alive(process.place, process.pid, process.ticks)
+    return time.time() - last_sign < STALE_SECONDS if alive is None else alive

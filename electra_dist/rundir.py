@@ -6,6 +6,7 @@
         mirrored.jsonl   which of its rows W&B has
         process.json     who trains it now, or how the last one ended
         checkpoints/step-00001000/{generator,discriminator}/ trainer.json manifest.json COMPLETE
+        lock/            who writes here (`electra_dist.lock`)
         tokenizer/       copy of the tokenizer that the shards were encoded with
         jobs/            generated sbatch scripts      logs/      one per rank and job
         wandb/           files of W&B

@@ -25,6 +25,7 @@ from types import FrameType
 from typing import BinaryIO
 
 from electra_dist.errors import EXIT_OK, EXIT_UNFINISHED, UserError
+from electra_dist.files import writing
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 30
@@ -168,7 +169,8 @@ def launch_local(
     """
     if processes < 1:
         raise UserError(f"--processes {processes}: expected at least 1")
-    logs.mkdir(parents=True, exist_ok=True)
+    with writing(logs, "the logs"):
+        logs.mkdir(parents=True, exist_ok=True)
     launch = _Launch(patience or Patience())
     common = {"PYTHONUNBUFFERED": "1", **os.environ, **(environment or {}), **_world_variables(processes)}
     if not (environment or {}).get("OMP_NUM_THREADS") and not os.environ.get("OMP_NUM_THREADS"):
@@ -216,9 +218,7 @@ def _start(command: Sequence[str], number: int, common: Mapping[str, str], logs:
         f"==== {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} rank {number} of {world}: {shlex.join(command)}\n"
     )
     variables = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
-    with log.open("ab") as output:
-        output.write(header.encode())
-        output.flush()
+    with _open_log(log, header) as output:
         start = output.tell()
         try:
             process = subprocess.Popen(
@@ -233,6 +233,18 @@ def _start(command: Sequence[str], number: int, common: Mapping[str, str], logs:
         except OSError as error:
             raise UserError(f"cannot start {command[0]!r}: {error.strerror}") from error
     return _Rank(number, process, log, start)
+
+
+def _open_log(log: Path, header: str) -> BinaryIO:
+    """The log of a rank, open for appending, with a line that says what starts; raises `StorageError`."""
+    with writing(log, "the log"):
+        output = log.open("ab", buffering=0)
+        try:
+            output.write(header.encode())
+        except OSError:
+            output.close()
+            raise
+    return output
 
 
 class _die_with:  # noqa: N801 -- reads as a function at its only use

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from electra_dist import config as configuration
+from electra_dist import lock
 from electra_dist.errors import ConfigError, UserError
 from electra_dist.files import MIB
 from electra_dist.heartbeat import Life, life
@@ -51,6 +52,7 @@ class RunStatus:
     seconds_left     of training, at the speed of the last logged steps; None when it is not known
     time_left        of the job's time slot, as Slurm writes it
     broken_rows      what stands in metrics.jsonl and is no row
+    held_by          who holds the lock of the run directory, and since when
     """
 
     run: str
@@ -69,6 +71,7 @@ class RunStatus:
     seconds_left: float | None = None
     last_checkpoint: int | None = None
     broken_rows: int = 0
+    held_by: str | None = None
     log: str | None = None
 
 
@@ -196,7 +199,9 @@ def _of_process(seen: Life) -> tuple[State, str | None]:
         return "failed", f"{who} is gone without a word (killed, out of memory?), last sign of life {last}"
     if process.ending == "failed":
         return "failed", f"{who}, {last}: {process.detail}"
-    return ("finished", None) if process.ending == "finished" else ("unfinished", f"interrupted and saved, {last}")
+    if process.ending == "finished":
+        return "finished", None
+    return "unfinished", ", ".join(part for part in ("interrupted", process.detail, last) if part)
 
 
 def _is_newer(seen: Life, launch: JobRecord, noted: list[Event], silence: str | None) -> bool:
@@ -266,7 +271,20 @@ def _progress(run: RunDir) -> dict[str, Any]:
         "seconds_left": (steps - step) * pace if pace and steps is not None and step is not None else None,
         "last_checkpoint": checkpoints[-1] if checkpoints else None,
         "broken_rows": reader.broken,
+        "held_by": _held_by(run),
     }
+
+
+def _held_by(run: RunDir) -> str | None:
+    """Who holds the lock; nobody when that process is known to be dead."""
+    found = lock.holding(run)
+    if found is None or found.alive is False:
+        return None
+    since, last = (
+        f"{datetime.fromtimestamp(t).astimezone():%Y-%m-%d %H:%M:%S %z}" for t in (found.holder.since, found.last_sign)
+    )
+    sign = "" if found.alive else f", last sign of life {last}"
+    return f"{found.holder.name()}, which {found.holder.purpose}, since {since}{sign}"
 
 
 def _steps(run: RunDir) -> int | None:

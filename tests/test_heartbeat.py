@@ -81,7 +81,8 @@ def test_stop_tells_the_process(run: RunDir, training: Callable[[str], subproces
     ("then", "state", "why"),
     [
         ("beat.end('finished')", "finished", None),
-        ("beat.end('interrupted')", "unfinished", "interrupted and saved"),
+        ("beat.end('interrupted', 'saved at step 7')", "unfinished", "interrupted, saved at step 7, 2"),
+        ("beat.end('interrupted', 'before anything')", "unfinished", "interrupted, before anything, 2"),
         ("raise ValueError('loss is nan\\nsecond line')", "failed", ": ValueError: loss is nan"),
     ],
 )

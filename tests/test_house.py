@@ -45,6 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.rundir",
         "electra_dist.checkpoints",
         "electra_dist.heartbeat",
+        "electra_dist.lock",
         "electra_dist.hooks",
         "electra_dist.staging",
     ),
@@ -55,6 +56,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.batch",
         "electra_dist.errors",
         "electra_dist.files",
+        "electra_dist.processes",
         "electra_dist.tokenizer_files",
         "electra_dist.metrics_log",
         "electra_dist.output",
@@ -80,6 +82,8 @@ TORCH_FREE = (
     "electra_dist.rundir",
     "electra_dist.checkpoints",
     "electra_dist.heartbeat",
+    "electra_dist.lock",
+    "electra_dist.processes",
     "electra_dist.staging",
 )
 #: What the extras `train` and `hf` install, and what only comes with it.

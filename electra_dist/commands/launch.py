@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from electra_dist.commands.parsers import Subparsers, add_command, add_config, add_group, add_json, print_json
 from electra_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from launcher.slurm import Launch, Submission
 
 
 def add(subparsers: Subparsers) -> None:
@@ -64,8 +69,9 @@ def _add_slurm(group: Subparsers) -> None:
 
 
 def _local(arguments: argparse.Namespace) -> int:
-    from electra_dist import config
+    from electra_dist import config, lock
     from electra_dist.rundir import RunDir
+    from electra_dist.train.start import check_run
     from launcher.local import launch_local
 
     resolved = config.load(arguments.config, arguments.overrides)
@@ -73,13 +79,17 @@ def _local(arguments: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "electra_dist.cli", "train", arguments.config, *arguments.overrides]
     if arguments.debug:
         command.append("--debug")
-    return launch_local(command, arguments.processes, RunDir(resolved.run.path).logs)
+    run = RunDir(resolved.run.path)
+    check_run(run, resolved)
+    with lock.hold(run) as lease:  # before the first byte goes to a log; rank 0 takes it over
+        handed = {lock.HANDED_DOWN: lease.token}
+        return launch_local(command, arguments.processes, run.logs, environment=handed)
 
 
 def _slurm(arguments: argparse.Namespace) -> int:
     from electra_dist.rundir import RunDir
     from electra_dist.train.start import check_same_run
-    from launcher.slurm import Request, prepare, submit
+    from launcher.slurm import Request, prepare
 
     if arguments.new_profile:
         return _new_profile()
@@ -107,7 +117,7 @@ def _slurm(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(launch.script, end="")
         return 0
-    submission = submit(launch)
+    submission = _submit(launch)
     if arguments.json:
         runs = [str(path) for path in submission.runs]
         plans = [asdict(forecast) for forecast in launch.forecasts]
@@ -116,6 +126,23 @@ def _slurm(arguments: argparse.Namespace) -> int:
     print(f"submitted job {', '.join(submission.job_ids)}: {submission.script}")
     print("\n".join(submission.next_commands))
     return 0
+
+
+def _submit(launch: Launch) -> Submission:
+    """Write and submit under the locks of all runs; raises `LockedError` when somebody trains one of them."""
+    from electra_dist import lock
+    from electra_dist.rundir import RunDir
+    from launcher.preconditions import check_free
+    from launcher.records import next_number
+    from launcher.slurm import submit
+
+    with ExitStack() as held:
+        for run_dir in launch.job.run_dirs:
+            held.enter_context(lock.hold(RunDir(run_dir), "submits a job of this run", brief=True))
+        check_free(launch.job.run_dirs)  # as the checks before, now that nobody else submits
+        if next_number({*launch.job.run_dirs, launch.script_path.parents[1]}) != launch.job.number:
+            raise UserError(f"{launch.script_path}: another launch was submitted just now; start this one again")
+        return submit(launch)
 
 
 def _new_profile() -> int:

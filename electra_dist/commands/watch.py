@@ -123,6 +123,8 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     if found.broken_rows:
         lines.append(("broken rows", f"{found.broken_rows:,} of metrics.jsonl, left out"))
     lines.append(("restarts", str(found.restarts)))
+    if found.held_by:
+        lines.append(("lock held by", found.held_by))
     if found.log:
         lines.append(("log", found.log))
     return lines

@@ -7,14 +7,16 @@ and raised on all ranks together, so that none waits for another.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from electra_dist import plan
+from electra_dist import lock, plan
 from electra_dist.config import NETWORKS, Config, Network, check_world
 from electra_dist.data.manifest import Manifest, check_vocabulary
 from electra_dist.heartbeat import JOB_VARIABLE, Heartbeat
@@ -27,7 +29,6 @@ from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint
 from electra_dist.train.distributed import (
     World,
-    broadcast_object,
     choose_device,
     detect,
     initialise,
@@ -37,7 +38,7 @@ from electra_dist.train.distributed import (
 from electra_dist.train.engines import Engines, build_engines, check_engines
 from electra_dist.train.faults import Interruption
 from electra_dist.train.progress import Checking, human_count, say, warn
-from electra_dist.train.start import open_run
+from electra_dist.train.start import check_run, open_run, record_start
 from electra_dist.train.tracking import Tracker
 from electra_dist.train.trainer import Outcome, Trainer
 
@@ -54,26 +55,36 @@ def train(config: Config, environment: dict[str, str]) -> Outcome:
             initialise(world)
             if interruption.is_requested_of_any(world):
                 return _interrupted_early(world)
-            return _train(config, world, interruption, environment.get(JOB_VARIABLE))
+            return _train(config, world, interruption, environment)
     finally:
         shutdown()
 
 
-def _train(config: Config, world: World, interruption: Interruption, job_id: str | None) -> Outcome:
+def _train(config: Config, world: World, interruption: Interruption, environment: Mapping[str, str]) -> Outcome:
     run = RunDir(config.run.path)
-    manifest, facts = None, None
-    with together(world):
-        manifest = _checked_data(config, world)
-        if world.is_main:
-            facts = open_run(config, manifest, world.world_size)
-    assert manifest is not None
-    facts = broadcast_object(facts, world)
-    if not world.is_main:
-        return _fit(config, world, interruption, manifest, facts, None)
-    with Hook(config) as hook, Heartbeat(run, world.world_size, job_id) as heartbeat:
-        outcome = _fit(config, world, interruption, manifest, facts, hook)
-        heartbeat.end("finished" if outcome is Outcome.FINISHED else "interrupted")
+    manifest = None
+    with ExitStack() as held:
+        with together(world):
+            manifest = _checked_data(config, world)
+            if world.is_main:
+                check_run(run, config, manifest.fingerprint)  # a mistake touches nothing, not even the lock
+                stop = partial(_is_requested, interruption)
+                held.enter_context(lock.hold(run, environment=environment, tell=warn, stop=stop))
+                open_run(config, manifest)
+        assert manifest is not None
+        if not world.is_main:
+            return _fit(config, world, interruption, manifest, None)[0]
+        with Hook(config) as hook, Heartbeat(run, world.world_size, environment.get(JOB_VARIABLE)) as heartbeat:
+            outcome, saved = _fit(config, world, interruption, manifest, hook)
+            if outcome is Outcome.FINISHED:
+                heartbeat.end("finished")
+            else:
+                heartbeat.end("interrupted", f"saved at step {saved}" if saved else "before there was anything to save")
     return outcome
+
+
+def _is_requested(interruption: Interruption) -> bool:
+    return interruption.requested is not None
 
 
 def _interrupted_early(world: World) -> Outcome:
@@ -83,22 +94,20 @@ def _interrupted_early(world: World) -> Outcome:
 
 
 def _fit(
-    config: Config,
-    world: World,
-    interruption: Interruption,
-    manifest: Manifest,
-    facts: dict[str, Any],
-    hook: Hook | None,
-) -> Outcome:
-    """Train; `hook` is rank 0's."""
+    config: Config, world: World, interruption: Interruption, manifest: Manifest, hook: Hook | None
+) -> tuple[Outcome, int]:
+    """Train; `hook` is rank 0's. How training ended, and the step that is saved."""
     run = RunDir(config.run.path)
     step = checkpoint.find_start(run, world, config.checkpoint.every)
     if step is not None and step >= config.train.steps:
         if world.is_main:
             say(f"{run.path}: already finished at step {step}; set run.name for another run")
-        return Outcome.FINISHED
+        return Outcome.FINISHED, step
     if interruption.is_requested_of_any(world):
-        return _interrupted_early(world)
+        return _interrupted_early(world), step or 0
+    with together(world):
+        if world.is_main:
+            record_start(run, world.world_size)
     if hook:
         hook.begins(step)
     engines = _engines(config, manifest, world)
@@ -116,7 +125,7 @@ def _fit(
         hook.ends(outcome.value, trainer.done, _reason(interruption))
     if tracker:
         _say_how_to_go_on(config, run, trainer.done, outcome, tracker.how_to_sync)
-    return outcome
+    return outcome, trainer.done
 
 
 def _reason(interruption: Interruption) -> str:

@@ -29,12 +29,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from electra_dist import files
+from electra_dist import files, lock
 from electra_dist.checkpoints import folders, manifest, members, memory
 from electra_dist.checkpoints.manifest import CheckpointManifest, FileEntry, NetworkEntry, ParameterEntry, Slice
 from electra_dist.config import Network
 from electra_dist.config.schema import CheckpointConfig
-from electra_dist.errors import StorageError, UserError
+from electra_dist.errors import LostLockError, StorageError, UserError
 from electra_dist.rundir import RunDir
 from electra_dist.train.checkpoint_format import Tensors, share_name, write_share
 from electra_dist.train.distributed import (
@@ -354,6 +354,7 @@ class Saver:
                 networks=networks,
             ),
         )
+        lock.check(self._run, fresh=True)
         folders.publish(folder, self._run.checkpoint(flight.step))
         memory.note_saved(self._run, flight.step)
         try:
@@ -369,7 +370,7 @@ class Saver:
             self._say_saved(step)
         elif isinstance(job.error, OSError):
             self._give_up(step, _why(job.error), final=False)
-        else:
+        elif not isinstance(job.error, LostLockError):  # which the next step boundary raises on all ranks together
             raise job.error
 
     def _say_saved(self, step: int) -> None:
@@ -378,7 +379,7 @@ class Saver:
     def _give_up(self, step: int, problem: str, final: bool) -> None:
         """The checkpoint of `step` cannot be: remove its rests, say so; a final one ends the run."""
         what = f"{self._run.checkpoints}: the checkpoint of step {step} cannot be written: {problem}"
-        if self._world.is_main:
+        if self._world.is_main and not lock.is_lost(self._run):  # what is there may be the other one's
             folders.remove_leftovers(self._run)
             memory.note_failed(self._run, step, problem)
         if final:

@@ -13,6 +13,7 @@ import gc
 from enum import Enum
 from typing import Any
 
+from electra_dist import lock
 from electra_dist.batch import Step
 from electra_dist.config import Config
 from electra_dist.data.loader import TrainLoader
@@ -22,7 +23,7 @@ from electra_dist.data.validation import validation_micro_batches
 from electra_dist.errors import UserError
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint
-from electra_dist.train.distributed import World, any_rank, broadcast_object, gather_objects, raise_together
+from electra_dist.train.distributed import World, any_rank, broadcast_object, gather_objects, raise_together, together
 from electra_dist.train.engines import Engines
 from electra_dist.train.faults import Interruption
 from electra_dist.train.hardware import matrix_product_rate
@@ -100,6 +101,8 @@ class Trainer:
         step, error = None, None
         try:
             step = next(loader)
+            if self.world.is_main:
+                lock.check(self.run)  # another process may have taken the run over while this one was stopped
         except UserError as problem:
             error = problem
         stop = error is not None or interruption.requested is not None
@@ -187,6 +190,9 @@ class Trainer:
         if final:
             self._saver.finish()
         # Rank 0's listing decides for all: on a network file system the ranks may see different ones.
+        with together(self.world):
+            if self.world.is_main:
+                lock.check(self.run, fresh=True)
         there = self.world.is_main and self.done in self.run.complete_checkpoints()
         if broadcast_object(there, self.world):
             return

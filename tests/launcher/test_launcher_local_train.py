@@ -52,6 +52,24 @@ def training(tmp_path: Path, tiny_shards: Path) -> Iterator[subprocess.Popen[byt
             process.wait()
 
 
+def refuse_a_second_writer(folder: Path, run: RunDir) -> None:
+    """By every way of starting on this machine, in one sentence, without touching anything of the first one."""
+
+    def touched() -> dict[str, int]:
+        return {path.name: path.stat().st_ino for path in run.path.rglob("*") if path.parent.name != "lock"}
+
+    before, said = touched(), run.process.read_text()
+    for words in (["train", "config.yaml"], ["launch", "local", "config.yaml", "--processes", "2"]):
+        command = [sys.executable, "-m", "electra_dist.cli", *words]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "SLURM_JOB_ID": "17"}  # as in a shell of salloc
+        second = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+        assert second.returncode == 2, second.stderr
+        assert second.stderr.startswith("error: runs/one: process ")
+        assert "trains this run already" in second.stderr
+        assert "Traceback" not in second.stderr
+    assert (touched(), run.process.read_text()) == (before, said)
+
+
 def test_status_and_stop_of_a_run_without_slurm(tmp_path: Path, training: subprocess.Popen[bytes]) -> None:
     run, deadline = RunDir(tmp_path / "runs" / "one"), time.monotonic() + 120
     while not list(run.read_metrics()):
@@ -61,10 +79,14 @@ def test_status_and_stop_of_a_run_without_slurm(tmp_path: Path, training: subpro
     seen = json.loads(electra_dist(tmp_path, "status", "runs/one", "--json"))
     assert (seen["state"], seen["steps"], seen["job_id"]) == ("running", 100_000, None)
     assert "2 ranks" in seen["why"]
+    assert "trains this run" in seen["held_by"]
+    refuse_a_second_writer(tmp_path, run)
     assert json.loads(electra_dist(tmp_path, "stop", "runs/one", "--json"))["process"]
     assert training.wait(60) == EXIT_UNFINISHED
     seen = json.loads(electra_dist(tmp_path, "status", "runs/one", "--json"))
     assert seen["state"] == "unfinished"
+    assert f"interrupted, saved at step {seen['step']}" in seen["why"]
+    assert seen["held_by"] is None
     assert seen["last_checkpoint"] == seen["step"] == run.complete_checkpoints()[-1]
 
 
