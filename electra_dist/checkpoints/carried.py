@@ -6,6 +6,7 @@ A run that has lost one of them, or finds it damaged, takes it from here.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,12 @@ class Carried:
 
 
 def carried(run: RunDir) -> Carried | None:
-    """The files of the newest checkpoint that carries them undamaged; None where there is none.
+    """The files of the newest checkpoint that carries them undamaged; None where there is none."""
+    return next(all_carried(run), None)
+
+
+def all_carried(run: RunDir) -> Iterator[Carried]:
+    """The files of every checkpoint that carries them undamaged, newest first.
 
     Needs no config.yaml and no run.json to be there. Each file is compared with the checksum in the manifest, and
     nothing else of the checkpoint is read.
@@ -41,8 +47,7 @@ def carried(run: RunDir) -> Carried | None:
         except (CheckpointError, ValueError):
             continue
         if found.config_yaml is not None or found.facts is not None:
-            return found
-    return None
+            yield found
 
 
 def _carried(run: RunDir, step: int) -> Carried:

@@ -7,6 +7,7 @@ valid name (DESIGN D10). What `resolved_yaml` prints is complete: loading it aga
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `tree` with each `key.sub=value` set; values are read as YAML."""
-    copied: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(tree)))
+    copied = copy.deepcopy(dict(tree))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", key):

@@ -70,7 +70,7 @@ def _train(config: Config, world: World, interruption: Interruption, environment
                 check_run(run, config, manifest.fingerprint)  # a mistake touches nothing, not even the lock
                 stop = partial(_is_requested, interruption)
                 held.enter_context(lock.hold(run, environment=environment, tell=warn, stop=stop))
-                open_run(config, manifest)
+                open_run(config, manifest, warn)
         assert manifest is not None
         if not world.is_main:
             return _fit(config, world, interruption, manifest, None)[0]

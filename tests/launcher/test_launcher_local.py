@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from electra_dist.errors import UserError
+from electra_dist.errors import StorageError, UserError
 from launcher.local import Patience, launch_local
 
 QUICK = Patience(after_crash=0.5, after_unfinished=0.5, after_terminate=0.5)
@@ -186,3 +186,12 @@ def test_helpers_of_a_rank_do_not_outlive_the_launch(tmp_path: Path) -> None:
 def test_impossible_launches_are_refused(tmp_path: Path, command: list[str], processes: int) -> None:
     with pytest.raises(UserError):
         launch_local(command, processes, tmp_path)
+
+
+def test_a_log_that_cannot_be_written_ends_the_launch_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "rank-1.log").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=r"rank-1\.log: the log cannot be written: no space left"):
+        launch_local(python("time.sleep(60)"), 2, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="the logs cannot be written"):
+        launch_local(python("pass"), 1, tmp_path / "file" / "logs")
