@@ -67,7 +67,9 @@ def test_a_process_alone_ends_at_once(slow: Path, repo_root: Path, number: signa
     assert ("run the same command again" in output) == (status == 75)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.full)]
+)
 def test_ranks_end_alike_when_one_of_them_heard_it(
     slow: Path, tiny_shards: Path, tmp_path: Path, repo_root: Path, number: signal.Signals, status: int
 ) -> None:

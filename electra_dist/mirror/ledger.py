@@ -51,8 +51,12 @@ class Ledger:
         return {entry.key for entry in self.entries}
 
     def _correct(self) -> bool:
-        """Of a session that was not closed, its file alone tells; a folder that is gone was cleared away after use."""
+        """Of a session that was not closed, its file alone tells; one that was closed may be cleared away after use."""
         changed = False
+        for place in {entry.place for entry in self.entries} - {ONLINE, *self._closed}:
+            if self._file(place) is None:
+                self.entries = [entry for entry in self.entries if entry.place != place]
+                changed = True
         for file in self._files():
             place = file.parent.name
             if place not in self._closed:

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from electra_dist import files
 from electra_dist.metrics_log import Row
 from electra_dist.mirror.children import descendants, kill_all
 from electra_dist.mirror.environment import Mode
 from electra_dist.mirror.follower import Follower
 from electra_dist.mirror.ledger import ONLINE, Ledger
 from electra_dist.mirror.session import Session, SessionError, UnreachableError
+from electra_dist.output import put
 from electra_dist.rundir import RunDir
 
 DONE, FAILED, UNREACHABLE = 0, 1, 3
@@ -218,14 +220,16 @@ def main() -> NoReturn:
         reporter.say("failed", reason=str(error))
         status = UNREACHABLE
     except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        reporter.say("failed", reason=f"{error}" if isinstance(error, SessionError) else _sentence(error))
+        reporter.say("failed", reason=str(error) if isinstance(error, SessionError) else _sentence(error))
+        put(f"{type(error).__name__}: {error}", to_error=True)
         status = FAILED
     leave(status)
 
 
 def _sentence(error: Exception) -> str:
     first = str(error).partition("\n")[0]
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return f"{error.filename or 'its files'} cannot be written: {files.reason(error)}"
     if isinstance(error, ConnectionError) or type(error).__name__ == "HandleAbandonedError":
         return f"its service is gone ({first or type(error).__name__})"
     return f"{type(error).__name__}: {first}"

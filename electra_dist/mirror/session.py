@@ -43,8 +43,9 @@ class Session:
         try:
             self._run = wandb.init(**_arguments(run, mode, run_id), settings=_settings(trainer))
         except Exception as error:  # of many classes: no key, a wrong one, no network, no space
-            kind = UnreachableError if self._online else SessionError
-            raise kind(_first_line(error)) from error
+            if self._online:
+                raise UnreachableError(f"cannot be used online ({_first_line(error)})") from error
+            raise SessionError(_first_line(error)) from error
         self.folder = Path(self._run.settings.sync_dir).absolute()
         if not self.folder.is_relative_to(self._root.absolute()):
             raise SessionError(f"{self._root} cannot be written; W&B took {self.folder} instead")

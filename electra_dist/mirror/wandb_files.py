@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from electra_dist.mirror.follower import key_of
 _BLOCK = 32_768
 _FILE_HEADER = 7
 _RECORD_HEADER = 7
-_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_FULL, _FIRST, _LAST = 1, 2, 4
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -40,8 +41,9 @@ def _contents(path: Path) -> Iterator[bytes]:
             header = file.read(_RECORD_HEADER)
             length, kind = int.from_bytes(header[4:6], "little"), header[6:7]
             content = file.read(length)
-            if len(header) < _RECORD_HEADER or len(content) < length or kind[0] not in (_FULL, _FIRST, _MIDDLE, _LAST):
-                return
+            checksum = int.from_bytes(header[:4], "little")
+            if len(header) < _RECORD_HEADER or len(content) < length or zlib.crc32(kind + content) != checksum:
+                return  # W&B's own reader stops here too
             at += len(header) + len(content)
             parts = content if kind[0] in (_FULL, _FIRST) else parts + content
             if kind[0] in (_FULL, _LAST):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ def records(path: Path) -> list[Any]:
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        if zlib.crc32(data[at + 6 : at + 7 + length]) != int.from_bytes(data[at : at + 4], "little"):
+            break  # a disk was full
         part += data[at + 7 : at + 7 + length]
         if kind in (1, 4):  # whole, or the last part
             record = Record()

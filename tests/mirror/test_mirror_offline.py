@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_steps_that_a_rollback_trains_otherwise_are_there_as_well(new_run: RunDi
     assert sorted(points(new_run)) == [(1, 6.0), (2, 5.0), (3, 4.0), (3, 99.0), (4, 3.0)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_a_service_that_dies_costs_one_warning_and_no_row(new_run: RunDir, number: signal.Signals) -> None:
     said: list[str] = []
     tracker = start(new_run, said)
@@ -117,7 +118,12 @@ def test_a_mirror_that_is_killed_leaves_no_process_and_no_row_out(new_run: RunDi
     wait_for(lambda: not services(new_run))
 
 
-def test_no_signal_for_the_ranks_ends_the_mirror(new_run: RunDir) -> None:
+def test_signals_for_the_ranks_a_stale_service_and_a_foreign_run_id_do_nothing(
+    new_run: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/nowhere")
+    monkeypatch.setenv("WANDB_RUN_ID", "other")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
     said: list[str] = []
     tracker = start(new_run, said)
     wait_for(lambda: services(new_run))
@@ -133,21 +139,29 @@ def test_no_signal_for_the_ranks_ends_the_mirror(new_run: RunDir) -> None:
     assert said == []
 
 
-def test_a_stale_service_and_a_run_id_of_the_environment_are_not_followed(
-    new_run: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/nowhere")
-    monkeypatch.setenv("WANDB_RUN_ID", "other")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
-    said: list[str] = []
-    tracker = start(new_run, said)
-    tracker.write(row(1))
-    tracker.close()
-    assert points(new_run) == [(1, 6.0)]
-    assert said == []
+@pytest.mark.full
+def test_a_full_disk_under_its_files_costs_one_warning(new_run: RunDir) -> None:
+    new_run.wandb.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(new_run.wandb)]
+    if os.geteuid() != 0 or subprocess.run(mount).returncode:
+        pytest.skip("needs root, to mount a small file system")
+    try:
+        said: list[str] = []
+        tracker = start(new_run, said)
+        for step in range(1, 301):
+            tracker.write(row(step) | {f"a/value/{number}": number / 7 for number in range(20)})
+            time.sleep(0.01)
+        tracker.close()
+        assert len(said) == 1
+        assert [r["step"] for r in new_run.read_metrics()] == list(range(1, 301))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(new_run.wandb)], check=True)
+        mirror_once(new_run, "offline", 60)
+        assert sorted(step for step, _ in points(new_run)) == list(range(1, 301))
+    finally:
+        subprocess.run(["umount", "-l", str(new_run.wandb)], check=True)
 
 
-def test_a_file_system_that_is_full_costs_one_warning(new_run: RunDir) -> None:
+def test_a_folder_that_cannot_be_made_costs_one_warning(new_run: RunDir) -> None:
     new_run.wandb.write_text("in the way of the folder")
     said: list[str] = []
     tracker = start(new_run, said)

@@ -34,6 +34,7 @@ def test_offline_files_hold_each_row_once(trained: RunDir, capsys: pytest.Captur
     assert points(trained) == [(1, 6.0), (2, 5.0), (3, 4.0), (4, 3.0)]
 
 
+@pytest.mark.full
 def test_the_server_gets_each_row_once(
     trained: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
