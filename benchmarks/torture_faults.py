@@ -1,0 +1,256 @@
+"""The kinds of fault, and how each must end: one class a kind, drawn by name.
+
+A *live* fault strikes a start of the run at a drawn moment; a *quiet* one strikes its files while nobody trains. Each
+says what it did and which exit statuses are documented for it (`electra_dist.errors.EXIT_STATUSES`). A run that was
+through before the fault struck ends with 0, which is right for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torture_subject import Start, Subject, kill, place_of
+
+from electra_dist.errors import (
+    EXIT_CTRL_C,
+    EXIT_HANG,
+    EXIT_OK,
+    EXIT_STORAGE,
+    EXIT_UNFINISHED,
+    EXIT_USER_ERROR,
+)
+from electra_dist.metrics_log import parse_row
+
+KILLED = 128 + signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Struck:
+    """What a fault did: in words, the statuses that may follow, and what was wrong with it already."""
+
+    what: str
+    statuses: tuple[int, ...]
+    wrong: str = ""
+
+
+Live = Callable[[Subject, Start, random.Random], Struck]
+Quiet = Callable[[Subject, random.Random], str]
+
+
+# --- live: processes -------------------------------------------------------------------------------------------------
+
+
+def kill_rank(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """SIGKILL to one rank, as an out-of-memory killer does."""
+    ranks = start.ranks()
+    if ranks:
+        kill([draw.choice(ranks)])
+    return Struck("SIGKILL to one rank", (KILLED,))
+
+
+def kill_launcher(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """SIGKILL to the process that started the ranks."""
+    kill([start.process.pid])
+    return Struck("SIGKILL to the launcher", (-signal.SIGKILL,))
+
+
+def kill_all(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """SIGKILL to everything: a node that goes down."""
+    kill(start.tree())
+    return Struck("SIGKILL to the whole tree", (-signal.SIGKILL,))
+
+
+def one_signal(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """A signal that asks a run to save and end, to the launcher."""
+    number = draw.choice((signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT))
+    kill([start.process.pid], number)
+    early = (EXIT_CTRL_C,) if number == signal.SIGINT else ()
+    return Struck(f"{number.name} to the launcher", (EXIT_UNFINISHED, *early))
+
+
+def terminate_all(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """SIGTERM to everything at once: a shutdown, a control group, a spot machine."""
+    kill(start.tree(), signal.SIGTERM)
+    return Struck("SIGTERM to the whole tree", (EXIT_UNFINISHED,))
+
+
+def hang(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """SIGSTOP to one rank: the others wait for it."""
+    ranks = start.ranks()
+    if ranks:
+        kill([draw.choice(ranks)], signal.SIGSTOP)
+    return Struck("SIGSTOP to one rank", (EXIT_HANG,))
+
+
+def pause(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """SIGSTOP to one rank for a second: no hang."""
+    ranks = start.ranks()
+    chosen = [draw.choice(ranks)] if ranks else []
+    kill(chosen, signal.SIGSTOP)
+    time.sleep(1)
+    kill(chosen, signal.SIGCONT)
+    return Struck("one rank stopped for a second", (EXIT_OK,))
+
+
+def second_writer(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """A second start of the same run."""
+    status = subject.second()
+    if status == EXIT_USER_ERROR or start.ended:
+        return Struck("a second writer", (EXIT_OK,))
+    return Struck("a second writer", (EXIT_OK,), f"the second ended with {status}")
+
+
+def tracking_dies(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """SIGKILL, SIGTERM or SIGSTOP to everything that serves W&B."""
+    ranks = start.ranks()
+    number = draw.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP))
+    kill([pid for pid in start.tree()[1:] if pid not in ranks], number)
+    return Struck(f"{number.name} to W&B's processes", (EXIT_OK,))
+
+
+# --- live: storage ---------------------------------------------------------------------------------------------------
+
+
+def fill_disk(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """The file system of the run fills up for some seconds, then somebody asks for the end; room is made after it."""
+    filler = subject.folder / "runs" / "filler"
+    with filler.open("wb") as file:
+        for chunk in (1 << 20, 1 << 12, 1):
+            while True:
+                try:
+                    file.write(b"\0" * chunk)
+                    file.flush()
+                except OSError:
+                    break
+    until = time.monotonic() + draw.uniform(1, 4)
+    while time.monotonic() < until and not start.ended:
+        time.sleep(0.05)
+    kill([start.process.pid], signal.SIGTERM)
+    status = start.wait()
+    filler.unlink()
+    wrong = "" if status is not None else "it did not end"
+    return Struck("a full disk", (EXIT_STORAGE, EXIT_UNFINISHED), wrong)
+
+
+# --- quiet: files ----------------------------------------------------------------------------------------------------
+
+
+def damage_checkpoint(subject: Subject, draw: random.Random) -> str:
+    """Something happens to the newest checkpoint, while an older one is whole."""
+    steps = subject.run.complete_checkpoints()
+    if len(steps) < 2:
+        return "nothing to damage yet"
+    folder = subject.run.checkpoint(steps[-1])
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    chosen = draw.choice(files)
+    how = draw.choice(("flip", "cut", "remove", "fifo", "empty"))
+    if how == "flip":
+        content = bytearray(chosen.read_bytes())
+        if content:
+            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        chosen.write_bytes(content)
+    elif how == "cut":
+        os.truncate(chosen, chosen.stat().st_size // 2)
+    elif how == "empty":
+        os.truncate(chosen, 0)
+    else:
+        chosen.unlink()
+        if how == "fifo":
+            os.mkfifo(chosen)
+    return f"newest checkpoint: {how} {chosen.relative_to(folder)}"
+
+
+def leftovers(subject: Subject, draw: random.Random) -> str:
+    """What a killed save leaves: hidden folders, half a file."""
+    if not subject.run.checkpoints.is_dir():
+        return "nothing to leave yet"
+    folder = subject.run.checkpoints / f".step-{draw.randrange(99):08d}.{draw.randrange(9999):04d}.partial"
+    (folder / "generator").mkdir(parents=True)
+    (folder / "generator" / "rank-00000.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{")
+    return "leftovers of a killed save"
+
+
+def damage_facts(subject: Subject, draw: random.Random) -> str:
+    """run.json or config.yaml is lost, empty, cut or something else; a checkpoint carries both."""
+    if not subject.run.complete_checkpoints():
+        return "nothing to damage yet"
+    path = draw.choice((subject.run.facts, subject.run.config))
+    how = draw.choice(("lost", "empty", "cut", "[]"))
+    if how == "lost":
+        path.unlink(missing_ok=True)
+    elif how == "[]":
+        path.write_text("[]\n")
+    else:
+        os.truncate(path, 0 if how == "empty" else path.stat().st_size // 3)
+    return f"{path.name}: {how}"
+
+
+def damage_metrics(subject: Subject, draw: random.Random) -> str:
+    """One row in the middle of metrics.jsonl becomes zeros, as after the crash of a node; or half a row at its end."""
+    path = subject.run.metrics
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    if len(lines) < 3:
+        return "nothing to damage yet"
+    if draw.random() < 0.5:
+        path.write_bytes(b"".join(lines) + lines[-1][: len(lines[-1]) // 2])
+        return "metrics.jsonl: half a row at the end"
+    chosen = draw.randrange(1, len(lines) - 1)
+    row = parse_row(lines[chosen])
+    lines[chosen] = b"\0" * (len(lines[chosen]) - 1) + b"\n"
+    path.write_bytes(b"".join(lines))
+    if row is not None:
+        subject.damaged.add(place_of(row))
+    return "metrics.jsonl: a row of zeros"
+
+
+def damage_process(subject: Subject, draw: random.Random) -> str:
+    """process.json, the sign of life, is damaged."""
+    subject.run.process.write_bytes(draw.choice((b"", b"{", b"[]", b"\0" * 100)))
+    return "process.json damaged"
+
+
+LIVE: dict[str, Live] = {
+    "kill of a rank": kill_rank,
+    "kill of the launcher": kill_launcher,
+    "kill of everything": kill_all,
+    "signal": one_signal,
+    "SIGTERM to everything": terminate_all,
+    "hang": hang,
+    "short stop": pause,
+    "second writer": second_writer,
+    "W&B dies": tracking_dies,
+    "full disk": fill_disk,
+}
+QUIET: dict[str, Quiet] = {
+    "damaged checkpoint": damage_checkpoint,
+    "leftovers of a save": leftovers,
+    "damaged run.json or config.yaml": damage_facts,
+    "damaged metrics.jsonl": damage_metrics,
+    "damaged process.json": damage_process,
+}
+#: Live faults that need training to be under way.
+NEED_STEPS = frozenset(("hang", "short stop", "second writer", "W&B dies", "full disk"))
+
+
+def mount(folder: Path, megabytes: int) -> bool:
+    """A small file system of its own at `folder`; False where that is not allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    return shutil.which("mount") is not None and _succeeds(words)
+
+
+def unmount(folder: Path) -> None:
+    """Take it away again."""
+    _succeeds(["umount", "-l", str(folder)])
+
+
+def _succeeds(words: list[str]) -> bool:
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
