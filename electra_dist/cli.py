@@ -29,7 +29,7 @@ from electra_dist.commands import (
     train,
     watch,
 )
-from electra_dist.errors import EXIT_CTRL_C, UserError
+from electra_dist.errors import EXIT_CRASH, EXIT_CTRL_C, UserError
 from electra_dist.output import open_missing_streams, outlive_readers
 
 #: Packages that the core does without -> the extra that brings them.
@@ -121,10 +121,18 @@ def _print_error(error: UserError) -> None:
 
 
 def entry() -> NoReturn:
-    """`electra-dist` in a shell: run `main`, end with its status."""
+    """`electra-dist` in a shell: run `main`, end with its status; a crash too ends without waiting for anybody."""
     open_missing_streams()
     early.listen(sys.argv[1:], os.environ)
-    status = main()
+    try:
+        status = main()
+    except Exception as error:
+        if "electra_dist.train.watchdog" not in sys.modules:
+            raise
+        from electra_dist.train.watchdog import print_once
+
+        print_once(error)
+        status = EXIT_CRASH
     if "electra_dist.train.distributed" in sys.modules:
         from electra_dist.train.distributed import leave
 

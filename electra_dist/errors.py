@@ -117,10 +117,12 @@ class DivergedError(UserError):
     exit_status = EXIT_DIVERGED
 
 
-class HangError(UserError):
-    """A rank that hung, as the watchdog found it."""
+class PeerFailedError(UserError):
+    """Another rank has failed, and this one ends because of it; what went wrong is in that one's log."""
 
-    exit_status = EXIT_HANG
+    def __init__(self, message: str, exit_status: int = EXIT_CRASH) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ JOB_VARIABLE = "ELECTRA_DIST_JOB"
 PULSE_SECONDS = 15.0
 #: Age of the pulse after which a process elsewhere counts as dead: network file systems show times a minute late.
 STALE_SECONDS = 120.0
-Ending = Literal["finished", "interrupted", "failed"]
+Ending = Literal["finished", "interrupted", "failed", "hung"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,16 @@ def life(run: RunDir) -> Life | None:
     except (OSError, ValueError, TypeError, UserError):
         return None
     return Life(process, process.ending is None and _runs(process, last_sign), last_sign)
+
+
+def note_ending(run: RunDir, ending: Ending, detail: str) -> None:
+    """The same as `Heartbeat.end`, for whoever ends the process from outside of its training thread, on any rank.
+
+    A process that has ended otherwise is left alone. Raises `OSError` when the file cannot be written.
+    """
+    seen = life(run)
+    if seen is not None and seen.process.ending is None:
+        write_json(run.process, asdict(seen.process) | {"ending": ending, "detail": detail[:500]})
 
 
 def _runs(process: Process, last_sign: float) -> bool:

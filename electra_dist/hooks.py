@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Literal
 
 from electra_dist.config import Config
-from electra_dist.errors import DivergedError, HangError
+from electra_dist.errors import DivergedError
 from electra_dist.output import put
 
 Event = Literal["started", "resumed", "rolled back", "interrupted", "hung", "failed", "diverged", "finished"]
@@ -145,8 +145,6 @@ def _failure(error: BaseException) -> tuple[Event, str, None]:
     """The event of an exception that ends a run, and its reason."""
     if isinstance(error, DivergedError):
         return "diverged", str(error), None
-    if isinstance(error, HangError):
-        return "hung", str(error), None
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "a second Ctrl-C ended it without saving", None
     return "failed", str(error) or type(error).__name__, None

@@ -5,6 +5,7 @@
         metrics.jsonl    one JSON object per logged step
         mirrored.jsonl   which of its rows W&B has
         process.json     who trains it now, or how the last one ended
+        progress.json    what it is doing now        hang.json  which rank hung, when one did
         checkpoints/step-00001000/{generator,discriminator}/ trainer.json manifest.json COMPLETE
         lock/            who writes here (`electra_dist.lock`)
         tokenizer/       copy of the tokenizer that the shards were encoded with
@@ -64,6 +65,14 @@ class RunDir:
     @property
     def process(self) -> Path:
         return self.path / "process.json"
+
+    @property
+    def progress(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
+    def hang(self) -> Path:
+        return self.path / "hang.json"
 
     @property
     def metrics(self) -> Path:

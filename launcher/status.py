@@ -197,7 +197,7 @@ def _of_process(seen: Life) -> tuple[State, str | None]:
         return "running", f"{who}, {process.ranks} ranks"
     if process.ending is None:
         return "failed", f"{who} is gone without a word (killed, out of memory?), last sign of life {last}"
-    if process.ending == "failed":
+    if process.ending in ("failed", "hung"):
         return "failed", f"{who}, {last}: {process.detail}"
     if process.ending == "finished":
         return "finished", None

@@ -14,7 +14,7 @@ import pytest
 
 from electra_dist import config as configuration
 from electra_dist.config import Config
-from electra_dist.errors import DivergedError, HangError, UserError
+from electra_dist.errors import DivergedError, UserError
 from electra_dist.hooks import Hook
 
 
@@ -75,7 +75,6 @@ def test_a_script_is_told_run_event_reason_and_step(
     ("error", "event", "reason"),
     [
         (DivergedError("the loss is 1e9"), "diverged", "the loss is 1e9"),
-        (HangError("rank 3 on gpu7"), "hung", "rank 3 on gpu7"),
         (UserError("no space left"), "failed", "no space left"),
         (ZeroDivisionError(), "failed", "ZeroDivisionError"),
         (KeyboardInterrupt(), "interrupted", "a second Ctrl-C ended it without saving"),

@@ -16,7 +16,7 @@ import hashlib
 import json
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +28,9 @@ from electra_dist.data.manifest import TRAIN, Manifest, check_vocabulary
 from electra_dist.data.rows import KeyedRows, RowSource, documents_per_row, join, micro_batches
 from electra_dist.data.streams import BlockOrder, LoaderState, StreamPosition, streams_of_rank
 from electra_dist.errors import ConfigError, DataError
+
+#: Between two looks whether a step that does not come is still wanted; for the thread to end.
+_WAIT_SECONDS, _CLOSE_SECONDS = 0.2, 2.0
 
 
 def stream_count(config: Config) -> int:
@@ -124,9 +127,24 @@ class TrainLoader:
         return self
 
     def __next__(self) -> Step:
+        step = self.next_unless(lambda: False)
+        assert step is not None
+        return step
+
+    def next_unless(self, asked_to_end: Callable[[], bool]) -> Step | None:
+        """The next step; None as soon as `asked_to_end` says so and no step is ready, however long the data take.
+
+        Raises what `next` raises.
+        """
         if self._closed.is_set():
             raise StopIteration
-        item = self._queue.get()
+        while True:
+            try:
+                item = self._queue.get(timeout=_WAIT_SECONDS)
+                break
+            except queue.Empty:
+                if asked_to_end():
+                    return None
         if isinstance(item, BaseException):
             self.close()
             raise item
@@ -137,9 +155,12 @@ class TrainLoader:
         return step
 
     def close(self) -> None:
-        """Stop the thread and wait for it; more calls do nothing."""
+        """Stop the thread and wait for it, not for ever: it may be reading from a file system that is gone.
+
+        More calls do nothing.
+        """
         self._closed.set()
-        self._thread.join()
+        self._thread.join(_CLOSE_SECONDS)
 
     def __enter__(self) -> Self:
         return self

@@ -13,9 +13,10 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -25,9 +26,11 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
-from electra_dist import errors
-from electra_dist.errors import ConfigError, UserError
+from electra_dist import errors, signs
+from electra_dist.errors import ConfigError, PeerFailedError, UserError
 from electra_dist.train.allocator import tune_allocator
+from electra_dist.train.meeting import Meeting, meet, raise_open_files
+from electra_dist.train.progress import say
 
 _CPU = torch.device("cpu")
 DeviceSetting = Literal["auto", "cuda", "cpu"]
@@ -36,6 +39,8 @@ Launcher = Literal["torchrun", "slurm", "alone"]
 #: Set by the launcher where the name of the first node does not resolve.
 MASTER_ADDRESS_VARIABLE = "ELECTRA_DIST_MASTER_ADDR"
 _RESOLVE_TRIES = 3
+#: For NCCL to abort, and for the exit functions of other libraries (W&B's) to run.
+_ABORT_SECONDS, _LEAVE_SECONDS = 10.0, 60.0
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SLURM_VARIABLES = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_JOB_ID")
 
@@ -191,11 +196,17 @@ def check_meeting_point(world: World) -> None:
             time.sleep(1)  # a name server may have been too busy
 
 
-def initialise(world: World, timeout: timedelta = timedelta(minutes=30)) -> None:
+def initialise(
+    world: World,
+    timeout: timedelta = timedelta(minutes=30),
+    meeting: Meeting | None = None,
+    meet_seconds: float = 180.0,
+) -> None:
     """Open the process group and hand it to DeepSpeed: nccl between GPUs, gloo between CPUs.
 
     Several ranks on GPUs have both: what the ranks agree on (stop? save? an error?) travels between their hosts, so
-    that no rank waits for its GPU to agree. Raises `UserError` where the ranks do not reach each other.
+    that no rank waits for its GPU to agree. `meeting` is where the ranks have met (`open_meeting`); without one they
+    meet here. Collectives fail after `timeout`. Raises `UserError` where the ranks do not reach each other.
     """
     device = world.device
     os.environ["DS_ACCELERATOR"] = device.type
@@ -205,11 +216,12 @@ def initialise(world: World, timeout: timedelta = timedelta(minutes=30)) -> None
     backend = "gloo" if device.type == "cpu" else "nccl"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    check_meeting_point(world)
     if world.world_size == 1:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
     else:
-        _meet(world, timeout)
+        _open_group(world, meeting or _open_and_close_meeting(world, meet_seconds), meet_seconds)
+        set_timeout(timeout)
+    signs.enter("start")
     import deepspeed
 
     # DeepSpeed would compile a shared-memory collective on CPU (minutes, a compiler, a lock that a killed run leaves
@@ -222,6 +234,32 @@ def initialise(world: World, timeout: timedelta = timedelta(minutes=30)) -> None
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
 
 
+def open_meeting(world: World, seconds: float = 180.0, stop: Callable[[], bool] = lambda: False) -> Meeting | None:
+    """Wait for all ranks, `seconds` at most, as long as `stop` does not end it; None where there is only one.
+
+    Raises `UserError` naming who is missing, `MeetingInterruptedError` when `stop` says so.
+    """
+    if world.world_size == 1:
+        return None
+    raise_open_files()
+    check_meeting_point(world)
+    return meet(world, seconds, say, stop)
+
+
+def _open_and_close_meeting(world: World, seconds: float) -> Meeting:
+    meeting = open_meeting(world, seconds)
+    assert meeting is not None
+    if meeting.hub is not None:
+        meeting.hub.close()  # no watchdog
+    return meeting
+
+
+def set_timeout(timeout: timedelta) -> None:
+    """Have the collectives of every group fail after `timeout`, of those that DeepSpeed has made for itself too."""
+    for group in list(dist.distributed_c10d._world.pg_map):
+        dist.distributed_c10d._set_pg_timeout(timeout, group)
+
+
 def backends(world: World) -> str:
     """What `init_process_group` is told: gloo between CPUs, nccl between GPUs, and gloo between their hosts."""
     if world.device.type == "cpu":
@@ -229,16 +267,22 @@ def backends(world: World) -> str:
     return "nccl" if world.world_size == 1 else "cpu:gloo,cuda:nccl"
 
 
-def _meet(world: World, timeout: timedelta) -> None:
+def _open_group(world: World, meeting: Meeting, seconds: float) -> None:
     place = f"{world.master_address}:{world.master_port}"
     os.environ.update(MASTER_ADDR=str(world.master_address), MASTER_PORT=str(world.master_port))
     try:
-        dist.init_process_group(backends(world), rank=world.rank, world_size=world.world_size, timeout=timeout)
+        dist.init_process_group(
+            backends(world),
+            store=meeting.store,
+            rank=world.rank,
+            world_size=world.world_size,
+            timeout=timedelta(seconds=seconds),
+        )
     except RuntimeError as error:  # torch.distributed's errors are of this class
         cause = str(error).partition("\n")[0]
         raise UserError(
-            f"the {world.world_size} ranks did not meet at {place}: {cause}. On several nodes set GLOO_SOCKET_IFNAME"
-            " (and NCCL_SOCKET_IFNAME) to the network interface between them"
+            f"the {world.world_size} ranks met at {place}, but do not reach each other: {cause}. On several nodes set"
+            " GLOO_SOCKET_IFNAME (and NCCL_SOCKET_IFNAME) to the network interface between them"
         ) from error
 
 
@@ -249,9 +293,26 @@ def _quieten() -> None:
 
 
 def shutdown() -> None:
-    """Close the process group, if there is one."""
+    """Close the process group, if there is one; all ranks call it, at the end of what they did together."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def abort() -> None:
+    """Let go of the process group without waiting for the other ranks: this one has failed.
+
+    `destroy_process_group` would wait for collectives that the others never join. NCCL's own abort has been seen to
+    hang, so it gets a few seconds; the process ends afterwards anyway.
+    """
+    if dist.is_initialized():
+        thread = threading.Thread(target=_abort, name="electra-dist-abort", daemon=True)
+        thread.start()
+        thread.join(_ABORT_SECONDS)
+
+
+def _abort() -> None:
+    with suppress(Exception):  # the process is about to end, whatever state the group is in
+        dist.distributed_c10d._abort_process_group()
 
 
 def leave(status: int) -> NoReturn:
@@ -259,8 +320,12 @@ def leave(status: int) -> NoReturn:
 
     DeepSpeed keeps the process group alive, and with it gloo's threads. One that lets go of its last tensor while the
     interpreter goes down wants the lock of a dead interpreter and aborts the process (SIGABRT, "terminate called
-    without an active exception"): a finished run would count as a crash. Exit functions run, output is flushed.
+    without an active exception"): a finished run would count as a crash. Exit functions run, for a bounded time;
+    output is flushed.
     """
+    bound = threading.Timer(_LEAVE_SECONDS, os._exit, (status,))
+    bound.daemon = True
+    bound.start()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # nobody reads it any more
@@ -333,7 +398,7 @@ def raise_together(error: Exception | None, world: World) -> None:
     """Raise on every rank when any rank brings an error; every rank must call this.
 
     A `UserError` is raised on all ranks in its own class, the messages of all ranks joined. Any other exception goes
-    on in the rank that has it; the others raise a `RuntimeError` that names it.
+    on in the rank that has it; the others raise a `PeerFailedError` that names it.
     """
     mine = None if error is None else [type(error).__name__, str(error), isinstance(error, UserError)]
     found = [(rank, *entry) for rank, entry in enumerate(gather_objects(mine, world)) if entry]
@@ -343,7 +408,7 @@ def raise_together(error: Exception | None, world: World) -> None:
         raise error
     bugs = [f"rank {rank}: {kind}: {message}" for rank, kind, message, is_user in found if not is_user]
     if bugs:
-        raise RuntimeError("; ".join(bugs[:4])) from error
+        raise PeerFailedError("; ".join(bugs[:4])) from error
     messages = list(dict.fromkeys(message for _, _, message, _ in found))
     kind = getattr(errors, found[0][1], UserError)
     more = f" (and {len(messages) - 4} more)" if len(messages) > 4 else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from electra_dist import signs
 from electra_dist.output import put
 from electra_dist.train.tracking import Metrics
 
@@ -66,13 +67,17 @@ class Stopwatch:
 
 
 class Checking:
-    """Says now and then how far a long check of files is: called with the bytes done and those in total."""
+    """Says now and then how far a long check of files is: called with the bytes done and those in total.
 
-    def __init__(self, what: str, every: float = 10.0) -> None:
-        self._what, self._every = what, every
+    Each call is a sign of life too; `aloud` is rank 0.
+    """
+
+    def __init__(self, what: str, aloud: bool = True, every: float = 10.0) -> None:
+        self._what, self._every = what, every if aloud else float("inf")
         self._start = self._said = time.perf_counter()
 
     def __call__(self, done: int, total: int) -> None:
+        signs.sign(f"{self._what}: {done / 1e9:.1f} of {total / 1e9:.1f} GB")
         now = time.perf_counter()
         if now - self._said < self._every or not done:
             return

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from electra_dist import lock, plan
+from electra_dist import lock, plan, signs
 from electra_dist.config import NETWORKS, Config, Network, check_world
 from electra_dist.data.manifest import Manifest, check_vocabulary
 from electra_dist.heartbeat import JOB_VARIABLE, Heartbeat
@@ -29,18 +29,24 @@ from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint
 from electra_dist.train.distributed import (
     World,
+    abort,
     choose_device,
     detect,
     initialise,
+    open_meeting,
+    set_timeout,
     shutdown,
     together,
 )
 from electra_dist.train.engines import Engines, build_engines, check_engines
 from electra_dist.train.faults import Interruption
+from electra_dist.train.hang import collective_timeout
+from electra_dist.train.meeting import MeetingInterruptedError
 from electra_dist.train.progress import Checking, human_count, say, warn
 from electra_dist.train.start import check_run, open_run, record_start
 from electra_dist.train.tracking import Tracker
 from electra_dist.train.trainer import Outcome, Trainer
+from electra_dist.train.watchdog import Watchdog
 
 
 def train(config: Config, environment: dict[str, str]) -> Outcome:
@@ -50,17 +56,37 @@ def train(config: Config, environment: dict[str, str]) -> Outcome:
     check_engines(config)
     device = choose_device(config.train.device, world.local_rank, torch.cuda.device_count())
     world = replace(world, device=device)
+    signs.forget()
+    signs.enter("meeting")
+    with Interruption() as interruption:  # a signal that comes while loading is heard at the first step
+        try:
+            meeting = open_meeting(world, config.watchdog.meet_seconds, partial(_is_requested, interruption))
+        except MeetingInterruptedError:
+            return _interrupted_early(world)
+        with Watchdog(config, world, meeting) as watchdog:
+            try:
+                initialise(world, collective_timeout(config.watchdog), meeting, config.watchdog.meet_seconds)
+                outcome = _train(config, world, interruption, watchdog, environment)
+            except BaseException as error:
+                _fail(watchdog, error)
+                raise
+            shutdown()
+    return outcome
+
+
+def _fail(watchdog: Watchdog, error: BaseException) -> None:
+    """A rank that fails alone says so first, and waits for nobody then."""
     try:
-        with Interruption() as interruption:  # a signal that comes while loading is heard at the first step
-            initialise(world)
-            if interruption.is_requested_of_any(world):
-                return _interrupted_early(world)
-            return _train(config, world, interruption, environment)
+        watchdog.failed(error)
     finally:
-        shutdown()
+        abort()
 
 
-def _train(config: Config, world: World, interruption: Interruption, environment: Mapping[str, str]) -> Outcome:
+def _train(
+    config: Config, world: World, interruption: Interruption, watchdog: Watchdog, environment: Mapping[str, str]
+) -> Outcome:
+    if interruption.is_requested_of_any(world):
+        return _interrupted_early(world)
     run = RunDir(config.run.path)
     manifest = None
     with ExitStack() as held:
@@ -73,9 +99,9 @@ def _train(config: Config, world: World, interruption: Interruption, environment
                 open_run(config, manifest, warn)
         assert manifest is not None
         if not world.is_main:
-            return _fit(config, world, interruption, manifest, None)[0]
+            return _fit(config, world, interruption, watchdog, manifest, None)[0]
         with Hook(config) as hook, Heartbeat(run, world.world_size, environment.get(JOB_VARIABLE)) as heartbeat:
-            outcome, saved = _fit(config, world, interruption, manifest, hook)
+            outcome, saved = _fit(config, world, interruption, watchdog, manifest, hook)
             if outcome is Outcome.FINISHED:
                 heartbeat.end("finished")
             else:
@@ -94,7 +120,12 @@ def _interrupted_early(world: World) -> Outcome:
 
 
 def _fit(
-    config: Config, world: World, interruption: Interruption, manifest: Manifest, hook: Hook | None
+    config: Config,
+    world: World,
+    interruption: Interruption,
+    watchdog: Watchdog,
+    manifest: Manifest,
+    hook: Hook | None,
 ) -> tuple[Outcome, int]:
     """Train; `hook` is rank 0's. How training ended, and the step that is saved."""
     run = RunDir(config.run.path)
@@ -111,6 +142,7 @@ def _fit(
     if hook:
         hook.begins(step)
     engines = _engines(config, manifest, world)
+    set_timeout(collective_timeout(config.watchdog))
     tracker = _tracker(config, run, step or 0, world)
     outcome = None
     try:
@@ -118,7 +150,11 @@ def _fit(
         if step is not None:
             trainer.resume(step)
         outcome = trainer.fit(interruption)
+    except BaseException as error:
+        watchdog.failed(error)  # before anything below, which may wait
+        raise
     finally:
+        signs.enter("end")
         if tracker:
             tracker.close(failed=outcome is None, finished=outcome is Outcome.FINISHED)
     if hook:
@@ -136,8 +172,8 @@ def _checked_data(config: Config, world: World) -> Manifest:
     """The manifest; the ranks share out the check of its files that `data.verify` asks for."""
     manifest = Manifest.load(Path(config.data.shards))
     check_vocabulary(config, manifest)
-    shown = Checking(f"{manifest.path}: checking files") if world.is_main else None
-    manifest.check_files(config.data.verify, share=(world.rank, world.world_size), progress=shown)
+    progress = Checking(f"{manifest.path}: checking files", aloud=world.is_main)
+    manifest.check_files(config.data.verify, share=(world.rank, world.world_size), progress=progress)
     if world.is_main:
         if manifest.facts.block_checksums is None:
             warn(

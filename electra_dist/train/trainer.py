@@ -13,7 +13,7 @@ import gc
 from enum import Enum
 from typing import Any
 
-from electra_dist import lock
+from electra_dist import lock, signs
 from electra_dist.batch import Step
 from electra_dist.config import Config
 from electra_dist.data.loader import TrainLoader
@@ -99,12 +99,14 @@ class Trainer:
     def _next_step(self, loader: TrainLoader, interruption: Interruption) -> Step | None:
         """The next step; None when any rank was asked to stop. A rank that cannot read its data fails all of them."""
         step, error = None, None
+        signs.enter("data", self.done)
         try:
-            step = next(loader)
+            step = loader.next_unless(lambda: interruption.requested is not None)
             if self.world.is_main:
                 lock.check(self.run)  # another process may have taken the run over while this one was stopped
         except UserError as problem:
             error = problem
+        signs.enter("step", self.done)
         stop = error is not None or interruption.requested is not None
         if not any_rank(stop, self.world):
             return step
@@ -163,8 +165,10 @@ class Trainer:
         """Losses on the held-out rows, the same ones every time; empty when there is no held-out split."""
         window = Window(self.world.device)
         batches = validation_micro_batches(self.config, self.manifest, self.world.rank, self.world.world_size)
-        for batch in batches:
-            window.add(evaluate_step(self.engines, batch, self.config), (batch,))
+        with signs.phase("validation", self.done):
+            for batch in batches:
+                window.add(evaluate_step(self.engines, batch, self.config), (batch,))
+                signs.sign()
         if window.steps == 0:
             return {}
         return {"step": self.done, **window.reduced(self.world).losses("validation/")}
@@ -187,6 +191,10 @@ class Trainer:
         """
         if self._loader_state is None:
             return
+        with signs.phase("checkpoint", self.done):
+            self._save(final)
+
+    def _save(self, final: bool) -> None:
         if final:
             self._saver.finish()
         # Rank 0's listing decides for all: on a network file system the ranks may see different ones.

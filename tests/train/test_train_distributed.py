@@ -220,7 +220,7 @@ def test_an_error_of_one_rank_is_raised_by_all_in_its_own_class(talked: list[dic
 
 
 def test_a_bug_of_one_rank_ends_the_others_too(talked: list[dict[str, Any]]) -> None:
-    assert talked[0]["bug"] == ["RuntimeError", "rank 1: ZeroDivisionError: oops", None]
+    assert talked[0]["bug"] == ["PeerFailedError", "rank 1: ZeroDivisionError: oops", False]
     assert talked[1]["bug"] == ["ZeroDivisionError", "oops", None]
 
 
