@@ -165,6 +165,11 @@ def _not_all(world: Place, gathering: _Gathering, seconds: float) -> UserError:
             f" (watchdog.meet_seconds){f': {gathering.obstacle}' if gathering.obstacle else ''}. Has rank 0 started,"
             f" and does this node reach that address?{_about_slurm(world)}"
         )
+    if gathering.deserted:
+        return UserError(
+            f"rank {world.rank} on {host_name()} waited with {gathering.count} of {world.world_size} ranks at {place}"
+            " when rank 0 left; its log says why"
+        )
     error = UserError(
         f"only {gathering.count} of {world.world_size} ranks came to {place} within {seconds:g} s"
         f" (watchdog.meet_seconds){_names(gathering.missing)}. Their logs say why, if they have started"
@@ -188,6 +193,7 @@ class _Gathering:
     world: Place
     deadline: float
     found: bool = False
+    deserted: bool = False
     count: int = 0
     obstacle: str = ""
     missing: list[int] = field(default_factory=list)
@@ -197,6 +203,9 @@ class _Gathering:
     def run(self) -> None:
         try:
             self.result = self._meet()
+        except RuntimeError as error:  # of torch.distributed: the store is gone, and rank 0 with it
+            self.obstacle = str(error).partition("\n")[0]
+            self.deserted = self.found
         except BaseException as error:  # the main thread raises it
             self.error = error
 
