@@ -39,8 +39,8 @@ LEAVE_SECONDS = 10.0
 class Hook:
     """The command of one run, on rank 0; does nothing where none is configured.
 
-    As a context manager around training it tells the end, exactly once: what `ends` was given, or the exception that
-    leaves the block. What comes before `begins` is no event of the run.
+    As a context manager around all that is done under the lock of the run, it tells the end, exactly once: what `ends`
+    was given, or the exception that leaves the block.
     """
 
     def __init__(self, config: Config) -> None:
@@ -51,7 +51,6 @@ class Hook:
             "ELECTRA_DIST_NAME": config.run.name,
         }
         self._running: list[threading.Thread] = []
-        self._began = False
         self._end: tuple[Event, str, int | None] | None = None
         self._kill_at = float("inf")
 
@@ -68,7 +67,6 @@ class Hook:
 
     def begins(self, step: int | None) -> None:
         """Training begins: from its first step, or from the checkpoint of `step`."""
-        self._began = True
         problem = self.problem()
         if problem:
             put(f"warning: {problem}; nobody will be told", to_error=True)
@@ -82,10 +80,10 @@ class Hook:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._began:
-            event, reason, step = _failure(error) if error is not None else self._end or ("interrupted", "", None)
-            self.tell(event, reason, step)
-            self.wait(LEAVE_SECONDS if event == "interrupted" else None)
+        end = _failure(error) if error is not None else self._end
+        if end is not None:
+            self.tell(*end)
+        self.wait(LEAVE_SECONDS if end is not None and end[0] == "interrupted" else None)
 
     # --- telling ---
 

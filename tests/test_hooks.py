@@ -95,10 +95,10 @@ def test_an_exception_is_told_once_as_the_end(
     assert told(script)[1]["ELECTRA_DIST_REASON"] == reason
 
 
-def test_an_end_is_told_when_the_block_is_left_and_nothing_before_the_beginning(script: Path, tmp_path: Path) -> None:
+def test_an_end_is_told_when_the_block_is_left_and_nothing_where_nothing_was_done(script: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path, str(script))
-    with pytest.raises(UserError), Hook(config):
-        raise UserError("another process trains this run")
+    with Hook(config):
+        pass  # the run was finished before
     assert told(script) == []
     with Hook(config) as hook:
         hook.begins(None)

@@ -158,7 +158,7 @@ def _fit(
         if tracker:
             tracker.close(failed=outcome is None, finished=outcome is Outcome.FINISHED)
     if hook:
-        hook.ends(outcome.value, trainer.done, _reason(interruption))
+        hook.ends(outcome.value, trainer.done, _reason(interruption) if outcome is Outcome.INTERRUPTED else "")
     if tracker:
         _say_how_to_go_on(config, run, trainer.done, outcome, tracker.how_to_sync)
     return outcome, trainer.done

@@ -13,7 +13,7 @@ import pytest
 from offline import files, parent, points, records, services, wait_for
 
 from electra_dist.metrics_log import RowReader, cut_back
-from electra_dist.mirror import mirror_once
+from electra_dist.mirror import MirrorError, mirror_once
 from electra_dist.rundir import RunDir
 from electra_dist.train import tracking
 from electra_dist.train.tracking import Tracker
@@ -133,6 +133,8 @@ def test_signals_for_the_ranks_a_stale_service_and_a_foreign_run_id_do_nothing(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         os.kill(mirror, number)
     assert os.getsid(mirror) == mirror
+    with pytest.raises(MirrorError, match="another process mirrors this run"):
+        mirror_once(new_run, "offline", 60)
     tracker.write(row(1))
     tracker.close()
     assert points(new_run) == [(1, 6.0)]
