@@ -24,7 +24,7 @@ import subprocess
 import threading
 import time
 from types import TracebackType
-from typing import Literal
+from typing import ClassVar, Literal
 
 from electra_dist.config import Config
 from electra_dist.errors import DivergedError
@@ -34,14 +34,20 @@ Event = Literal["started", "resumed", "rolled back", "interrupted", "hung", "fai
 
 #: For the hook of an interrupted run: a scheduler that is about to kill the process waits.
 LEAVE_SECONDS = 10.0
+_ENDS = ("interrupted", "hung", "failed", "diverged", "finished")
 
 
 class Hook:
     """The command of one run, on rank 0; does nothing where none is configured.
 
-    As a context manager around all that is done under the lock of the run, it tells the end, exactly once: what `ends`
-    was given, or the exception that leaves the block.
+    As a context manager around all that is done under the lock of the run, it tells the end: what `ends` was given, or
+    the exception that leaves the block. The watchdog may know of an end too, with a `Hook` of its own: the first of
+    them tells it, and each waits for what any of them has started.
     """
+
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _running: ClassVar[list[threading.Thread]] = []
+    _ended: ClassVar[set[str]] = set()
 
     def __init__(self, config: Config) -> None:
         self._command = list(config.tracking.on_event)
@@ -50,7 +56,6 @@ class Hook:
             "ELECTRA_DIST_RUN": str(config.run.path.absolute()),
             "ELECTRA_DIST_NAME": config.run.name,
         }
-        self._running: list[threading.Thread] = []
         self._end: tuple[Event, str, int | None] | None = None
         self._kill_at = float("inf")
 
@@ -63,6 +68,8 @@ class Hook:
     # --- the course of a run ---
 
     def __enter__(self) -> Hook:
+        with self._lock:
+            self._ended.discard(self._about["ELECTRA_DIST_RUN"])
         return self
 
     def begins(self, step: int | None) -> None:
@@ -88,8 +95,8 @@ class Hook:
     # --- telling ---
 
     def tell(self, event: Event, reason: str = "", step: int | None = None) -> None:
-        """Start the command for `event` and return at once."""
-        if not self._command:
+        """Start the command for `event` and return at once; of the ends of a run, the first one only."""
+        if not self._command or (event in _ENDS and not self._is_first_end()):
             return
         told = {
             "ELECTRA_DIST_EVENT": event,
@@ -98,15 +105,27 @@ class Hook:
         }
         thread = threading.Thread(target=self._call, args=(event, told), name="electra-dist-hook", daemon=True)
         thread.start()
-        self._running.append(thread)
+        with self._lock:
+            self._running.append(thread)
+
+    def _is_first_end(self) -> bool:
+        run = self._about["ELECTRA_DIST_RUN"]
+        with self._lock:
+            if run in self._ended:
+                return False
+            self._ended.add(run)
+            return True
 
     def wait(self, seconds: float | None = None) -> None:
         """Let the commands that run now end; each is killed after `tracking.event_seconds`, or `seconds` if less."""
         if seconds is not None:
             self._kill_at = time.monotonic() + seconds
-        for thread in self._running:
+        with self._lock:
+            running = list(self._running)
+        for thread in running:
             thread.join()
-        self._running.clear()
+        with self._lock:
+            self._running[:] = [thread for thread in self._running if thread not in running]
 
     def _call(self, event: str, told: dict[str, str]) -> None:
         problem = self._problem(told)

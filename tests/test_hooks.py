@@ -118,6 +118,19 @@ def test_a_hook_that_hangs_is_killed_with_its_children(tmp_path: Path, capfd: py
     assert "tracking.on_event, started: sh: ended after" in capfd.readouterr().err
 
 
+def test_one_end_is_told_whoever_knows_of_it(script: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, str(script))
+    for _ in range(2):  # two starts in one process
+        with Hook(config) as hook:
+            hook.begins(None)
+            watchdog = Hook(config)
+            watchdog.tell("hung", "rank 1 is silent", 5)
+            hook.ends("finished", 100)
+        watchdog.wait()
+    assert [once["ELECTRA_DIST_EVENT"] for once in told(script)].count("hung") == 2
+    assert len(told(script)) == 4
+
+
 def test_an_interrupted_run_waits_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("electra_dist.hooks.LEAVE_SECONDS", 1.0)
     before = time.monotonic()
