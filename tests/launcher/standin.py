@@ -11,6 +11,8 @@ Rank 0 makes the steps, the other ranks wait for it. What happens to it is read 
     says          a line to print on standard error before that
     exit          exit with this code at once
     exit_later    the same at every start but the first
+    hang_at       at this step of the first start the last rank hangs, and the others end as the watchdog ends them
+    checkpoint    bytes of a checkpoint
     deaf          never mind the signals, at the first start
 """
 
@@ -19,12 +21,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
+from typing import Any
 
 from electra_dist import config as configuration
-from electra_dist.errors import EXIT_UNFINISHED
-from electra_dist.files import write_atomically
+from electra_dist.errors import EXIT_HANG, EXIT_STORAGE, EXIT_UNFINISHED, StorageError
+from electra_dist.files import write_atomically, writing
 from electra_dist.rundir import RunDir
 
 SHOWN = (
@@ -37,6 +41,8 @@ SHOWN = (
     "https_proxy",
     "PYTHONPATH",
     "WORLD_SIZE",
+    "SLURM_CPU_BIND",
+    "SLURM_EXPORT_ENV",
 )
 
 
@@ -51,7 +57,8 @@ def main() -> int:
         rank, world = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
     plan = json.loads((run.path / "plan.json").read_text())
     done = max(run.complete_checkpoints(), default=0)
-    print(json.dumps({name: os.environ.get(name) for name in SHOWN}), flush=True)
+    seen = {name: os.environ.get(name) for name in SHOWN} | {"cores": sorted(os.sched_getaffinity(0))}
+    print(json.dumps(seen), flush=True)
     print(f"rank {rank} of {world} on {os.environ['SLURMD_NODENAME']} from step {done}", flush=True)
     (run.path / f"pid-{rank}").write_text(str(os.getpid()))
     if "says" in plan:
@@ -65,17 +72,30 @@ def main() -> int:
         time.sleep(plan.get("step_seconds", 0.05))
         if (asked and not deaf) or (done >= plan.get("leave_at", 10**9) and first_time(run, f"left-{rank}")):
             if rank == 0:
-                save(run, done)
+                save(run, done, plan)
             print(f"signal {asked}, step {done}", flush=True)
             return EXIT_UNFINISHED
         if done >= plan.get("crash_at", 10**9) and (first_time(run, f"crashed-{rank}") or plan.get("always")):
             crash(rank, world)
+        if done >= plan.get("hang_at", 10**9) and first_time(run, f"hung-{rank}"):
+            hang(rank, world)
         done = done + 1 if rank == 0 else last_step(run)
         if rank == 0:
             log(run, done, world)
             if done % config.checkpoint.every == 0 or done == config.train.steps:
-                save(run, done)
+                save(run, done, plan)
     return 0
+
+
+def hang(rank: int, world: int) -> None:
+    """The last rank waits for ever; the others say so and end."""
+    if rank == world - 1:
+        while True:
+            time.sleep(1)
+    last = subprocess.run(["scontrol", "show", "hostnames"], capture_output=True, text=True, check=True)
+    suspect = f"rank {world - 1} on {last.stdout.split()[-1]}"
+    print(f"hang: {suspect} has shown no sign for 300 s (last seen in phase step, step 7); the others wait for it")
+    sys.exit(EXIT_HANG)
 
 
 def crash(rank: int, world: int) -> None:
@@ -104,11 +124,17 @@ def last_step(run: RunDir) -> int:
     return max((row["step"] for row in run.read_metrics()), default=0)
 
 
-def save(run: RunDir, step: int) -> None:
+def save(run: RunDir, step: int, plan: dict[str, Any]) -> None:
     folder = run.checkpoint(step)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "COMPLETE", "")
+    with writing(folder, "a checkpoint"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weights").write_bytes(bytes(plan.get("checkpoint", 0)))
+        write_atomically(folder / "COMPLETE", "")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except StorageError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_STORAGE)

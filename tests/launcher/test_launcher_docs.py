@@ -14,7 +14,8 @@ from launcher.clusters import Cluster, Container, available, load_cluster
 from launcher.environment import KEPT
 from launcher.job_script import TEMPLATE, Job, directives, render
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "slurm.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "slurm.md").read_text(encoding="utf-8")
 
 
 def table(section: type[BaseModel], prefix: str = "") -> list[str]:
@@ -62,9 +63,10 @@ def test_every_line_of_a_job_script_is_explained() -> None:
     assert not sorted(word for word in words if f"`{word}`" not in PAGE)
 
 
-def test_every_exit_status_is_in_the_table() -> None:
+def test_the_tables_of_exit_statuses_are_those_of_the_code() -> None:
     for status in EXIT_STATUSES:
         assert f"\n| {status.number} | {status.meaning} | " in PAGE
+        assert f"\n| {status.number} | {status.meaning} | {status.advice} |\n" in (DOCS / "train.md").read_text()
 
 
 def test_every_variable_that_a_job_inherits_is_named() -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,16 @@ ENDED = ("finished", "stopped", "cancelled", "failed", "unfinished")
 NASTY = 'it\'s; touch PWNED & $(touch PWNED) `touch PWNED` "%j %% ${HOME}" * #x'
 SITE = {"environment": {"NCCL_SOCKET_IFNAME": "ib0"}, "proxy": "http://proxy:3128", "cores_per_task": 2}
 SLOW = {"step_seconds": 0.25}
+HOSTILE = {
+    "SBATCH_TIMELIMIT": "1",
+    "SBATCH_PARTITION": "urgent",
+    "SBATCH_NO_REQUEUE": "1",
+    "SBATCH_EXPORT": "NONE",
+    "SBATCH_OUTPUT": "/dev/null",
+    "SLURM_CPU_BIND": "quiet,mask_cpu:0x1",
+    "SLURM_MEM_PER_CPU": "1",
+    "SQUEUE_PARTITION": "urgent",
+}
 
 
 class Running:
@@ -74,13 +84,24 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def jobs(testbed: Any, desk: Any, clusters: Callable[..., str]) -> dict[str, Running]:
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Room for a run and one checkpoint of the stand-in, not for two."""
+    place = tmp_path_factory.mktemp("small-disk")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture(scope="module")
+def jobs(testbed: Any, desk: Any, clusters: Callable[..., str], small_disk: Path) -> dict[str, Running]:
     timed = clusters(time_limit="2", signal_ahead_seconds=60)
     quiet = {"exclude": "n3,n4"}  # the others are preempted and killed while these run
     started = {
         "limit": desk.launch("limit", "train.steps=150", plan={"step_seconds": 0.5}, cluster=timed, **quiet),
         "deaf": desk.launch("deaf", "train.steps=9999", plan={"deaf": True} | SLOW, cluster=timed, nodes="1", **quiet),
-        "plain": desk.launch("plain", cluster=clusters(**SITE, node_local=str(desk.folder / "disk"))),
+        "plain": _from_a_hostile_shell(desk, clusters),
+        "hang": desk.launch("hang", "train.steps=30", plan={"hang_at": 7}),
+        "full": desk.launch("full", f"run.dir={small_disk}", plan={"checkpoint": 4_000_000}, ignore_plan=True, **quiet),
         "outside": desk.launch("outside", "train.steps=40", plan=SLOW),
         "killed": desk.launch("killed", "train.steps=60", plan=SLOW),
         "loop": desk.launch("loop", plan={"crash_at": 7, "always": True}, **quiet),
@@ -97,6 +118,17 @@ def jobs(testbed: Any, desk: Any, clusters: Callable[..., str]) -> dict[str, Run
     running = {name: Running(submission) for name, submission in started.items()}
     _disturb(testbed, running)
     return running
+
+
+def _from_a_hostile_shell(desk: Any, clusters: Callable[..., str]) -> Submission:
+    """Submitted where Slurm's variables say something else than the profile; a file of the site ends with `false`."""
+    site = desk.folder / "site.sh"
+    site.write_text("export PYTHONPATH=/site/lib:$PYTHONPATH\nfalse\n")
+    profile = clusters(**SITE, node_local=str(desk.folder / "disk"), source=[str(site)])
+    with pytest.MonkeyPatch.context() as shell:
+        for name, value in HOSTILE.items():
+            shell.setenv(name, value)
+        return desk.launch("plain", cluster=profile)
 
 
 def _disturb(testbed: Any, jobs: dict[str, Running]) -> None:
@@ -125,6 +157,7 @@ def test_the_ranks_get_what_the_profile_says_and_the_code_of_the_submission(
     job.ended()
     for rank in range(2):
         seen = json.loads("".join(read_log(log_file(job.run, rank))).splitlines()[0])
+        assert seen.pop("cores")
         caches = desk.folder / "disk" / f"electra-dist-{os.getuid()}"
         assert seen == {
             "TRITON_CACHE_DIR": f"{caches}/triton",
@@ -134,9 +167,42 @@ def test_the_ranks_get_what_the_profile_says_and_the_code_of_the_submission(
             "OMP_NUM_THREADS": "2",
             "NCCL_SOCKET_IFNAME": "ib0",
             "https_proxy": "http://proxy:3128",
-            "PYTHONPATH": ":".join([f"{job.run.path}/code/001", *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": f"{job.run.path}/code/001:/site/lib:{os.environ.get('PYTHONPATH', '')}",
             "WORLD_SIZE": None,
+            "SLURM_CPU_BIND": None,
+            "SLURM_EXPORT_ENV": None,
         }
+
+
+def test_what_slurm_reads_from_a_shell_does_not_win_over_the_profile(testbed: Any, jobs: dict[str, Running]) -> None:
+    job = jobs["plain"]
+    job.ended()
+    shown = testbed.run("scontrol", "show", "job", job.job_id)
+    for field in ("Partition=main", "TimeLimit=00:10:00", "Requeue=1", f"StdOut={job.run.logs}/job-{job.job_id}.log"):
+        assert field in shown
+    assert "its last command ended with status 1; going on" in log_file(job.run, None).read_text()
+
+
+def test_a_hang_costs_the_node_that_the_watchdog_names(jobs: dict[str, Running]) -> None:
+    job = jobs["hang"]
+    assert job.ended().state == "finished"
+    assert job.kinds == ["start", "hang", "requeue", "exclude", "start", "finished"]
+    suspect = job.events[3].detail
+    assert f"rank 1 on {suspect} has shown no sign for 300 s" in job.events[1].detail
+    assert job.events[2].detail.startswith("hang, exit code 69 (rank 1 on")
+    assert suspect not in job.events[4].detail
+
+
+def test_a_full_disk_ends_a_run_after_three_starts_with_the_reason(jobs: dict[str, Running], small_disk: Path) -> None:
+    job = jobs["full"]
+    assert job.ended(180).state == "failed"
+    assert job.kinds == ["start", "requeue"] * 2 + ["start", "failed"]
+    assert job.run.complete_checkpoints() == [5]
+    why = job.status.why or ""
+    assert why.startswith("3 crashes without a new checkpoint, the last: ")
+    assert "exit code 74" in why
+    assert f"no space left on {small_disk}" in why or "a checkpoint cannot be written: no space left" in why
+    assert not [kind for kind in job.kinds if kind == "exclude"]
 
 
 def test_a_folder_with_a_nasty_name_is_only_a_name(jobs: dict[str, Running], desk: Any) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,35 @@ def test_torchrun_starts_the_ranks_and_hears_the_signal(launch: Callable[..., Su
         time.sleep(0.2)
     assert run.complete_checkpoints() == [last_step(run)]
     assert sys.executable in (run.jobs / "001.sbatch").read_text()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("preflight", [False, True])
+def test_a_disk_that_fills_after_the_first_checkpoint_ends_the_run_with_the_reason(
+    launch: Callable[..., Submission], small_disk: Path, preflight: bool
+) -> None:
+    """Three starts at most, whatever notices first: a checkpoint, a log, the preflight; no node is blamed."""
+    keys = (f"run.dir={small_disk}", "checkpoint.every=5", "train.steps=60", "tracking.wandb=disabled")
+    submission = launch("full", *keys, profile={"preflight": preflight}, program=SLOW_TRAIN)
+    run = RunDir(submission.runs[0])
+    until(run, run.complete_checkpoints, 500)
+    subprocess.run(["dd", "if=/dev/zero", f"of={small_disk}/filler", "bs=64k"], capture_output=True, check=False)
+    deadline = time.monotonic() + 900
+    while status(run).state != "failed":
+        assert time.monotonic() < deadline, status(run)
+        time.sleep(0.5)
+    why = status(run).why or ""
+    assert "3 crashes without a new checkpoint" in why
+    assert "no space left" in why
+    noted = events(run, "001")
+    assert sum(event.kind in ("start", "preflight") and event.detail != "passed" for event in noted) <= 6
+    assert sum(event.kind == "requeue" for event in noted) == 2
+    assert not [event for event in noted if event.kind == "exclude"]
