@@ -24,6 +24,7 @@ PREFLIGHT = ("-m", "electra_dist.preflight")
 #: Variables that the template exports to the ranks, beside those of the settings.
 SCRIPT_VARIABLES = (
     "ELECTRA_DIST_JOB",
+    "ELECTRA_DIST_LOGGED",
     "ELECTRA_DIST_MASTER_ADDR",
     "MASTER_PORT",
     "PYTHONPATH",

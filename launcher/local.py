@@ -26,6 +26,7 @@ from typing import BinaryIO
 
 from electra_dist.errors import EXIT_OK, EXIT_UNFINISHED, UserError
 from electra_dist.files import writing
+from electra_dist.own_log import LOGGED_VARIABLE
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 30
@@ -172,7 +173,13 @@ def launch_local(
     with writing(logs, "the logs"):
         logs.mkdir(parents=True, exist_ok=True)
     launch = _Launch(patience or Patience())
-    common = {"PYTHONUNBUFFERED": "1", **os.environ, **(environment or {}), **_world_variables(processes)}
+    common = {
+        "PYTHONUNBUFFERED": "1",
+        LOGGED_VARIABLE: "yes",
+        **os.environ,
+        **(environment or {}),
+        **_world_variables(processes),
+    }
     if not (environment or {}).get("OMP_NUM_THREADS") and not os.environ.get("OMP_NUM_THREADS"):
         common["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
     with _handlers(launch):

@@ -312,6 +312,8 @@ def log_file(run: RunDir, rank: int | None = 0) -> Path:
     what = "no log of the job script" if rank is None else f"no log of rank {rank}"
     there = sorted(path.name for path in run.logs.glob("*.log")) if run.logs.is_dir() else []
     hint = f"there are: {', '.join(there[:8])}" if there else "has the run started? see `electra-dist status`"
+    if rank and "rank-0.log" in there and not run.jobs.is_dir():
+        hint += ". Ranks that were started by hand print where torchrun or srun puts it; rank 0 alone keeps a log here"
     raise UserError(f"{run.logs}: {what}; {hint}")
 
 

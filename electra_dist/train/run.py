@@ -25,6 +25,7 @@ from electra_dist.metrics_log import cut_back
 from electra_dist.mirror import choose_mode
 from electra_dist.model import head
 from electra_dist.model.networks import build_networks
+from electra_dist.own_log import own_log
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint
 from electra_dist.train.distributed import (
@@ -97,6 +98,7 @@ def _train(
                 stop = partial(_is_requested, interruption)
                 held.enter_context(lock.hold(run, environment=environment, tell=warn, stop=stop))
                 open_run(config, manifest, warn)
+                held.enter_context(own_log(run, environment, world.world_size))
         assert manifest is not None
         if not world.is_main:
             return _fit(config, world, interruption, watchdog, manifest, None)[0]

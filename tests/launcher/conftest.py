@@ -63,7 +63,11 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
     def write(**changes: Any) -> str:
         path = folder / f"profile-{len(list(folder.iterdir()))}.yaml"
-        content = base | {"gpu_request": "none", "straggler_seconds": 2, "storage_wait_seconds": 0, "python": sys.executable} | changes
+        content = (
+            base
+            | {"gpu_request": "none", "straggler_seconds": 2, "storage_wait_seconds": 0, "python": sys.executable}
+            | changes
+        )
         path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
         return str(path)
 

@@ -43,7 +43,7 @@ def training(tmp_path: Path, tiny_shards: Path) -> Iterator[subprocess.Popen[byt
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "electra_dist.cli", "launch", "local", "config.yaml", "--processes", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SLURM_JOB_ID": "16"}  # as in a shell of salloc
     with (tmp_path / "output").open("wb") as output:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
         yield process
@@ -71,7 +71,7 @@ def refuse_a_second_writer(folder: Path, run: RunDir) -> None:
 
 
 def test_status_and_stop_of_a_run_without_slurm(tmp_path: Path, training: subprocess.Popen[bytes]) -> None:
-    run, deadline = RunDir(tmp_path / "runs" / "one"), time.monotonic() + 120
+    run, deadline = RunDir(tmp_path / "runs" / "one"), time.monotonic() + 300
     while not list(run.read_metrics()):
         assert training.poll() is None, (tmp_path / "output").read_text()
         assert time.monotonic() < deadline
@@ -93,7 +93,7 @@ def test_status_and_stop_of_a_run_without_slurm(tmp_path: Path, training: subpro
 @pytest.mark.full
 def test_a_killed_run_without_slurm_is_said_to_have_failed(tmp_path: Path, training: subprocess.Popen[bytes]) -> None:
     run = RunDir(tmp_path / "runs" / "one")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(run.read_metrics()):
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -143,6 +143,8 @@ def test_a_closed_terminal_saves_and_closed_pipes_do_not_stop(workplace: Path) -
         process.send_signal(signal.SIGHUP)
         assert process.wait(60) == 75
     assert len(run.complete_checkpoints()) == 1
+    log = (run.logs / "rank-0.log").read_text()  # which nobody's terminal is needed for
+    assert "interrupted and saved" in log
 
 
 def test_sigterm_to_every_process_saves_with_wandb_on(workplace: Path) -> None:
