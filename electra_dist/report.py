@@ -15,9 +15,11 @@ import numpy as np
 
 from electra_dist import config as configuration
 from electra_dist import plan
+from electra_dist.checkpoints import health
 from electra_dist.data.manifest import Manifest
 from electra_dist.errors import DataError, UserError
 from electra_dist.pictures import pyplot, save_picture
+from electra_dist.rollbacks import Rollback, rollbacks_of
 from electra_dist.rundir import RunDir, RunFacts
 
 Row = dict[str, Any]
@@ -51,6 +53,12 @@ class RunReport:
     held_out: dict[str, tuple[float | None, float | None]]
     broken_rows: int = 0
     """What stands in metrics.jsonl and is no row: a crash of the node, a full disk."""
+    rollbacks: tuple[Rollback, ...] = ()
+    """Returns from a divergence, oldest first."""
+    unhealthy: str | None = None
+    """Why the newest checkpoint is not healthy; None where it is, or where nobody looked."""
+    last_healthy: int | None = None
+    """Step of the newest checkpoint that is."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,6 +73,11 @@ class RunReport:
             ("real tokens trained on", "", f"{self.real_tokens:,} ({self.epochs:.2f} epochs)"),
             ("real tokens/s, median", "", f"{self.tokens_per_s:,.0f}" if self.tokens_per_s else "?"),
         ]
+        lines += [("went back from a divergence", "", str(rollback)) for rollback in self.rollbacks]
+        if self.unhealthy:
+            lines.append(
+                ("newest checkpoint", "", f"not healthy: {self.unhealthy}; newest healthy: {self.last_healthy}")
+            )
         if self.broken_rows:
             lines.append(("broken rows of metrics.jsonl, left out", "", f"{self.broken_rows:,}"))
         if self.unigram_entropy is not None:
@@ -108,6 +121,8 @@ def read_report(run: RunDir) -> RunReport:
             for name, key in _HELD_OUT.items()
         },
         broken_rows=reader.broken,
+        rollbacks=tuple(rollbacks_of(run)),
+        **asdict(health(run)),
     )
 
 

@@ -196,9 +196,15 @@ def _room(needed: int, disk: Disk) -> list[str]:
 
 
 def _grace(save: float, step_seconds: float, cluster: Cluster) -> tuple[list[str], list[str]]:
-    """Problems and warnings: the step that runs when the signal comes, then the checkpoint, before the time limit."""
+    """Problems and warnings: the step that runs when the signal comes, then the checkpoint, before the time limit.
+
+    A validation is interrupted after one micro-batch, which takes no longer than a step.
+    """
     needed, given = math.ceil(save + step_seconds), cluster.signal_ahead_seconds
-    what = f"a step ({step_seconds:.0f} s) and a checkpoint ({save:.0f} s at {cluster.checkpoint_write_mb_s} MB/s)"
+    what = (
+        f"a step, or one micro-batch of a validation ({step_seconds:.0f} s), and a checkpoint ({save:.0f} s at"
+        f" {cluster.checkpoint_write_mb_s} MB/s)"
+    )
     if needed > given:
         return [
             f"signal_ahead_seconds = {given} in the cluster profile: {what} do not fit between the signal and the time"

@@ -12,17 +12,19 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from electra_dist import config as configuration
 from electra_dist import lock
+from electra_dist.checkpoints import health
 from electra_dist.errors import ConfigError, UserError
 from electra_dist.files import MIB
 from electra_dist.heartbeat import Life, life
 from electra_dist.metrics_log import Row
+from electra_dist.rollbacks import Rollback, rollbacks_of
 from electra_dist.rundir import RunDir
 from launcher import queue
 from launcher.queue import QueuedJob
@@ -53,6 +55,9 @@ class RunStatus:
     time_left        of the job's time slot, as Slurm writes it
     broken_rows      what stands in metrics.jsonl and is no row
     held_by          who holds the lock of the run directory, and since when
+    unhealthy        why the newest checkpoint is not healthy; None where it is, or where nobody looked
+    last_healthy     step of the newest checkpoint that is
+    rollbacks        returns from a divergence, oldest first
     """
 
     run: str
@@ -70,6 +75,9 @@ class RunStatus:
     real_tokens_per_s: float | None = None
     seconds_left: float | None = None
     last_checkpoint: int | None = None
+    unhealthy: str | None = None
+    last_healthy: int | None = None
+    rollbacks: tuple[Rollback, ...] = ()
     broken_rows: int = 0
     held_by: str | None = None
     log: str | None = None
@@ -270,6 +278,8 @@ def _progress(run: RunDir) -> dict[str, Any]:
         "real_tokens_per_s": last.get("speed/real_tokens_per_s"),
         "seconds_left": (steps - step) * pace if pace and steps is not None and step is not None else None,
         "last_checkpoint": checkpoints[-1] if checkpoints else None,
+        **asdict(health(run)),
+        "rollbacks": tuple(rollbacks_of(run)),
         "broken_rows": reader.broken,
         "held_by": _held_by(run),
     }

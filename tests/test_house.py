@@ -47,6 +47,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.heartbeat",
         "electra_dist.own_log",
         "electra_dist.lock",
+        "electra_dist.rollbacks",
         "electra_dist.hooks",
         "electra_dist.vitals",
         "electra_dist.staging",
@@ -90,6 +91,7 @@ TORCH_FREE = (
     "electra_dist.own_log",
     "electra_dist.lock",
     "electra_dist.processes",
+    "electra_dist.rollbacks",
     "electra_dist.staging",
 )
 #: What the extras `train` and `hf` install, and what only comes with it.

@@ -18,7 +18,15 @@ The folder may be another user's: only regular files inside it are read, never m
 
 from electra_dist.checkpoints.carried import Carried, carried
 from electra_dist.checkpoints.folders import prune, recover, removable, saved_steps
-from electra_dist.checkpoints.listing import CheckpointFacts, SetAside, list_checkpoints, set_aside, verify_checkpoint
+from electra_dist.checkpoints.listing import (
+    CheckpointFacts,
+    Health,
+    SetAside,
+    health,
+    list_checkpoints,
+    set_aside,
+    verify_checkpoint,
+)
 from electra_dist.checkpoints.manifest import CheckpointManifest, read_manifest
 from electra_dist.checkpoints.members import file_problems
 
@@ -26,9 +34,11 @@ __all__ = [
     "Carried",
     "CheckpointFacts",
     "CheckpointManifest",
+    "Health",
     "SetAside",
     "carried",
     "file_problems",
+    "health",
     "list_checkpoints",
     "prune",
     "read_manifest",

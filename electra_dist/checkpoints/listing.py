@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from electra_dist.checkpoints.folders import is_milestone, saved_steps
+from electra_dist.checkpoints.folders import is_milestone, newest_healthy, saved_steps
 from electra_dist.checkpoints.manifest import COMPLETE, CheckpointManifest, read_manifest
 from electra_dist.checkpoints.members import file_problems
 from electra_dist.errors import CheckpointError
@@ -71,6 +71,27 @@ def verify_checkpoint(
         there = f"has checkpoints of steps {', '.join(map(str, steps))}" if steps else "has no checkpoint"
         raise CheckpointError(f"--step {step}: {run.path} {there}")
     return _facts(run, step, milestones_every, told or (lambda done, total: None))
+
+
+@dataclass(frozen=True)
+class Health:
+    """Of the checkpoints of a run: why the newest is not healthy, None where it is; the newest one that is."""
+
+    unhealthy: str | None
+    last_healthy: int | None
+
+
+def health(run: RunDir) -> Health:
+    """Which checkpoint to trust, from the manifests alone."""
+    steps = run.complete_checkpoints()
+    healthy = newest_healthy(run, steps)
+    if not steps or healthy == steps[-1]:
+        return Health(None, healthy)
+    try:
+        reason = read_manifest(run.checkpoint(steps[-1])).reason
+    except CheckpointError:
+        return Health(None, healthy)  # it is damaged, which is another matter
+    return Health(reason, healthy)
 
 
 def set_aside(run: RunDir) -> list[SetAside]:

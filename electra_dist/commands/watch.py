@@ -119,7 +119,12 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     if found.seconds_left is not None:
         lines.append(("training left", _duration(found.seconds_left)))
     if found.last_checkpoint is not None:
-        lines.append(("checkpoint", f"step {found.last_checkpoint:,}"))
+        lines.append(("checkpoint", f"step {found.last_checkpoint:,}{_health(found)}"))
+    if found.rollbacks:
+        number = len(found.rollbacks)
+        lines.append(
+            ("rollbacks", f"{number}; the last: {found.rollbacks[-1]}" if number > 1 else str(found.rollbacks[0]))
+        )
     if found.broken_rows:
         lines.append(("broken rows", f"{found.broken_rows:,} of metrics.jsonl, left out"))
     lines.append(("restarts", str(found.restarts)))
@@ -128,6 +133,13 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     if found.log:
         lines.append(("log", found.log))
     return lines
+
+
+def _health(found: RunStatus) -> str:
+    if found.unhealthy is None:
+        return ""
+    healthy = "none is" if found.last_healthy is None else f"the newest that is: step {found.last_healthy:,}"
+    return f", not healthy ({found.unhealthy}); {healthy}"
 
 
 def _duration(seconds: float) -> str:

@@ -6,6 +6,8 @@
 4. take     global_rows / S rows of each of this rank's streams
 5. mask     from the rows' keys (`masking`), and cut into micro-batches (`rows`)
 
+Rows that are skipped (`skips`) are taken and dropped, before they are masked.
+
 A background thread prepares whole steps ahead; the state is that of the last step *consumed*. What a step holds
 depends on configuration, data and seed only; ranks split it, they do not change it (DESIGN D2).
 """
@@ -16,7 +18,7 @@ import hashlib
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +28,7 @@ from electra_dist.batch import Step
 from electra_dist.config import Config, check_world
 from electra_dist.data.manifest import TRAIN, Manifest, check_vocabulary
 from electra_dist.data.rows import KeyedRows, RowSource, documents_per_row, join, micro_batches
+from electra_dist.data.skips import Interval, Skips
 from electra_dist.data.streams import BlockOrder, LoaderState, StreamPosition, streams_of_rank
 from electra_dist.errors import ConfigError, DataError
 
@@ -96,6 +99,9 @@ class _StreamCursor:
 class TrainLoader:
     """This rank's steps, in order, from `state` to `train.steps`; prepared ahead by a thread.
 
+    `skipped` are steps of data that are passed over, beside those of `data.skip_steps`; what lies before `state` is
+    behind us, whatever they say.
+
     A step's rows are those of the rank's streams, ascending, each stream's in its order; `Step.epoch` is computed from
     the rank's first stream (stream 0 on rank 0, whatever the world size). Raises `ConfigError` when the world size or
     the vocabulary does not fit, `DataError` when shards are damaged or `state` belongs to other data; an error of
@@ -103,13 +109,20 @@ class TrainLoader:
     """
 
     def __init__(
-        self, config: Config, manifest: Manifest, rank: int, world_size: int, state: LoaderState | None = None
+        self,
+        config: Config,
+        manifest: Manifest,
+        rank: int,
+        world_size: int,
+        state: LoaderState | None = None,
+        skipped: Iterable[Interval] = (),
     ) -> None:
         check_world(config, world_size)
         check_vocabulary(config, manifest)
         if not manifest.facts.train.blocks:
             raise DataError(f"{manifest.path}: the split train is empty; build the shards again")
         self._config = config
+        self._skips = Skips([*config.data.skip_steps, *skipped])
         streams, layout = stream_count(config), layout_of(config, manifest)
         mine = streams_of_rank(streams, rank, world_size)
         self.state = _own_state(state, layout, mine, streams)
@@ -174,12 +187,15 @@ class TrainLoader:
 
     def _produce(self) -> None:
         try:
+            drawn = self.state.drawn
             for index in range(self.state.step, self._config.train.steps):
+                drawn = self._pass_over(drawn)
                 if self._closed.is_set():
                     return
                 step = self._make(index)
+                drawn += 1
                 positions = {stream: cursor.position for stream, cursor in self._cursors.items()}
-                self._put((step, LoaderState(index + 1, self.state.layout, positions)))
+                self._put((step, LoaderState(index + 1, self.state.layout, positions, drawn)))
             self._put(None)
         except BaseException as error:  # whatever it is, the consumer raises it
             self._put(error)
@@ -192,9 +208,22 @@ class TrainLoader:
                 continue
             return
 
-    def _make(self, index: int) -> Step:
+    def _pass_over(self, data_step: int) -> int:
+        """Drop the rows that are skipped from `data_step` on; the step of data that comes next."""
+        wanted = self._skips.next_kept(data_step)
+        for _ in range(data_step, wanted):
+            if self._closed.is_set():
+                break
+            self._take()
+        return wanted
+
+    def _take(self) -> list[KeyedRows]:
+        """This rank's rows of the next step of data, in parts."""
         rows_per_stream = self._config.train.global_rows // stream_count(self._config)
-        rows = join([part for cursor in self._cursors.values() for part in cursor.take(rows_per_stream)])
+        return [part for cursor in self._cursors.values() for part in cursor.take(rows_per_stream)]
+
+    def _make(self, index: int) -> Step:
+        rows = join(self._take())
         batches = micro_batches(rows, self._config)
         return Step(
             index=index,
@@ -208,7 +237,7 @@ class TrainLoader:
 def _own_state(state: LoaderState | None, layout: str, mine: range, streams: int) -> LoaderState:
     """The part of `state` that this rank goes on from, or the start."""
     if state is None:
-        return LoaderState(0, layout, {stream: StreamPosition(0, 0) for stream in mine})
+        return LoaderState(0, layout, {stream: StreamPosition(0, 0) for stream in mine}, drawn=0)
     if state.layout != layout:
         raise DataError(
             "state of the data loader: it belongs to other shards, or to another train.seed, data.streams,"
@@ -219,4 +248,4 @@ def _own_state(state: LoaderState | None, layout: str, mine: range, streams: int
         raise DataError(
             f"state of the data loader: it lacks {len(missing)} of {streams} streams; merge all ranks' states"
         )
-    return LoaderState(state.step, layout, {stream: state.streams[stream] for stream in mine})
+    return LoaderState(state.step, layout, {stream: state.streams[stream] for stream in mine}, state.drawn)

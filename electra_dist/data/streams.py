@@ -88,33 +88,39 @@ class LoaderState:
     step     steps consumed
     layout   names what positions mean (dataset, seed, streams, row length, documents a row); they hold for it only
     streams  position of each stream: those of one rank, or of all ranks after `merge`
+    drawn    steps of data behind these positions: the consumed ones, and those skipped before them (`skips`)
     """
 
     step: int
     layout: str
     streams: dict[int, StreamPosition]
+    drawn: int
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         streams = {str(stream): list(position) for stream, position in sorted(self.streams.items())}
-        return {"step": self.step, "layout": self.layout, "streams": streams}
+        return {"step": self.step, "drawn": self.drawn, "layout": self.layout, "streams": streams}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> LoaderState:
-        """The inverse of `to_dict`; raises `DataError` when something is missing."""
+        """The inverse of `to_dict`; raises `DataError` when something is missing.
+
+        A state of before `drawn` was kept is of a run that skipped nothing.
+        """
         try:
             streams = {int(stream): StreamPosition(int(j), int(row)) for stream, (j, row) in content["streams"].items()}
-            return cls(int(content["step"]), str(content["layout"]), streams)
+            step = int(content["step"])
+            return cls(step, str(content["layout"]), streams, int(content.get("drawn", step)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"state of the data loader: damaged ({error!r}); resume from another checkpoint") from error
 
     @classmethod
     def merge(cls, states: list[LoaderState]) -> LoaderState:
         """The states of all ranks in one; raises `DataError` when they are not of one step of one run."""
-        if len({(state.step, state.layout) for state in states}) != 1:
+        if len({(state.step, state.drawn, state.layout) for state in states}) != 1:
             found = sorted({state.step for state in states})
             raise DataError(f"states of the data loader: not of one step of one run (steps {found})")
         streams = {stream: position for state in states for stream, position in state.streams.items()}
         if len(streams) != sum(len(state.streams) for state in states):
             raise DataError("states of the data loader: two ranks served the same stream")
-        return cls(states[0].step, states[0].layout, streams)
+        return cls(states[0].step, states[0].layout, streams, states[0].drawn)

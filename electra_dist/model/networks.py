@@ -51,9 +51,25 @@ def build_networks(
     with torch.device("meta"):
         generator = Generator(config.model, vocab_size, _backend(config, "generator", target))
         discriminator = Discriminator(config.model, vocab_size, _backend(config, "discriminator", target))
-    for name, network in (("generator", generator), ("discriminator", discriminator)):
-        network.to_empty(device="cpu")
-        network.initialise(network_rng(seed, "generator" if name == "generator" else "discriminator"))
+    _initialise(generator, discriminator, seed)
+    for network in (generator, discriminator):
         network.encoder.activation_checkpointing = config.train.activation_checkpointing
         network.to(target)
     return generator, discriminator
+
+
+def initial_weights(config: Config, vocab_size: int, seed: int) -> tuple[Generator, Discriminator]:
+    """Networks with the weights of `build_networks`, on the CPU; for reading, not for computing."""
+    with torch.device("meta"):
+        generator = Generator(config.model, vocab_size, "sdpa")
+        discriminator = Discriminator(config.model, vocab_size, "sdpa")
+    _initialise(generator, discriminator, seed)
+    return generator, discriminator
+
+
+def _initialise(generator: Generator, discriminator: Discriminator, seed: int) -> None:
+    """Make the weights of both, which lie on `meta`, on the CPU."""
+    generator.to_empty(device="cpu")
+    generator.initialise(network_rng(seed, "generator"))
+    discriminator.to_empty(device="cpu")
+    discriminator.initialise(network_rng(seed, "discriminator"))

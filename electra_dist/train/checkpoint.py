@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from electra_dist.checkpoints import memory
-from electra_dist.checkpoints.folders import recover, saved_steps
+from electra_dist.checkpoints.folders import recover, remove
+from electra_dist.checkpoints.listing import CheckpointFacts, list_checkpoints
 from electra_dist.checkpoints.manifest import CheckpointManifest, read_manifest
 from electra_dist.checkpoints.members import file_problems
 from electra_dist.config import Network
@@ -70,9 +71,10 @@ def _check_start_from_nothing(run: RunDir, damaged: list[str], every: int, start
 
 
 def find_latest(run: RunDir, world: World) -> int | None:
-    """Step of the newest whole checkpoint, None when there is none at all.
+    """Step of the newest whole checkpoint that is healthy, None when there is none at all.
 
-    Warns loudly about damaged ones that it passes over; raises `CheckpointError` when all of them are damaged.
+    Warns loudly about damaged and unhealthy ones that it passes over. The newest whole one that is not healthy is taken
+    where no healthy one is left. Raises `CheckpointError` when all of them are damaged.
     """
     step, damaged = _newest_whole(run, world)
     if step is None and damaged:
@@ -81,19 +83,34 @@ def find_latest(run: RunDir, world: World) -> int | None:
 
 
 def _newest_whole(run: RunDir, world: World) -> tuple[int | None, list[str]]:
-    """Its step, and what is wrong with those that are newer; warns about them."""
+    """Its step, and what is wrong with the damaged ones; a healthy one comes before all that are not.
+
+    Warns about those that it passes over.
+    """
+    found: list[CheckpointFacts] = []
     with together(world):
         if world.is_main:
             recover(run)
-    damaged: list[str] = []
-    for step in reversed(broadcast_object(saved_steps(run), world)):
+            found = list_checkpoints(run)
+    seen = broadcast_object([(one.step, one.healthy is False, one.reason) for one in found], world)
+    unhealthy = {int(step): f"the checkpoint of step {step} is not healthy ({why})" for step, bad, why in seen if bad}
+    damaged: dict[int, str] = {}
+    for step in sorted((int(step) for step, _, _ in seen), key=lambda step: (step in unhealthy, -step)):
         problems = verify(run, step, world)
         if not problems:
-            if damaged and world.is_main:
-                warn(f"{run.checkpoints}: going back to step {step}, because {'; '.join(damaged)}")
-            return int(step), damaged
-        damaged.append(f"the checkpoint of step {step} is not whole ({_some(problems)})")
-    return None, damaged
+            passed = [why for other, why in sorted((unhealthy | damaged).items()) if other > step]
+            if world.is_main:
+                _warn_of_choice(run, step, passed, unhealthy.get(step))
+            return step, list(damaged.values())
+        damaged[step] = f"the checkpoint of step {step} is not whole ({_some(problems)})"
+    return None, list(damaged.values())
+
+
+def _warn_of_choice(run: RunDir, step: int, passed: list[str], unhealthy: str | None) -> None:
+    if passed:
+        warn(f"{run.checkpoints}: going back to step {step}, because {'; '.join(passed)}")
+    if unhealthy:
+        warn(f"{run.checkpoints}: no healthy checkpoint is left; going on from step {step} although {unhealthy}")
 
 
 def _none_is_whole(run: RunDir, damaged: list[str]) -> str:
@@ -166,9 +183,15 @@ def _read_network(folder: Path, network: Network, engine: Engine, manifest: Chec
 
 
 def _set_aside_later(run: RunDir, step: int) -> None:
-    for later in saved_steps(run):
-        if later > step:
-            old = run.checkpoint(later)
+    for later in list_checkpoints(run):
+        if later.step <= step:
+            continue
+        old = run.checkpoint(later.step)
+        what = f"{old}: later than step {step}, which the run goes on from"
+        if later.healthy is False:  # its rest of the run is trained again, and nobody wants it
+            remove(old)
+            warn(f"{what}, and not healthy; removed")
+        else:
             new = old.with_name(f"{old.name}.set-aside-{secrets.token_hex(2)}")
             old.rename(new)
-            warn(f"{old}: later than step {step}, which the run goes on from; kept as {new.name}")
+            warn(f"{what}; kept as {new.name}")

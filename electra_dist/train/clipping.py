@@ -38,11 +38,17 @@ class Gradients(NamedTuple):
 
 
 class ClipResult(NamedTuple):
-    """Norms before clipping, without loss scale (fp32 scalars), and whether the step will be skipped (bool scalar)."""
+    """What the ranks agreed on before the step, global and on the device.
+
+    generator_norm, discriminator_norm   before clipping, without loss scale; fp32 scalars
+    skipped                              whether the step will be skipped; bool scalar
+    losses                               (2,) the sum over the ranks of what each of them gave
+    """
 
     generator_norm: Tensor
     discriminator_norm: Tensor
     skipped: Tensor
+    losses: Tensor
 
 
 def local_gradients(engine: Engine) -> Gradients:
@@ -68,15 +74,17 @@ def loss_scale(engine: Engine) -> float:
     return float(engine.optimizer.loss_scale) if engine.fp16_enabled() else 1.0
 
 
-def clip(engines: Engines, clip_norm: float, mode: Literal["joint", "separate"]) -> ClipResult:
+def clip(engines: Engines, clip_norm: float, mode: Literal["joint", "separate"], losses: Tensor) -> ClipResult:
     """Scale the gradients of both engines down to `clip_norm` (0: leave them), or mark the step as one to skip.
 
-    Without a host synchronisation, except at stage 0 and where gradients were offloaded: the CPU works on these.
+    `losses`, (2,) fp32, is this rank's share of the step's losses; the ranks add them up on the way. Without a host
+    synchronisation, except at stage 0 and where gradients were offloaded: the CPU works on these.
     """
     gradients = [local_gradients(engine) for _, engine in engines]
     if engines.world.device.type == "cuda" and any(gradient.offloaded for gradient in gradients):
         torch.cuda.synchronize(engines.world.device)  # DeepSpeed copies them to the CPU on streams of its own
-    squares = all_reduce_sum(torch.stack([_square(g, engines.world) for g in gradients]))
+    squares = torch.stack([_square(gradient, engines.world) for gradient in gradients])
+    squares, losses = all_reduce_sum(torch.cat([squares, losses])).split(2)
     scales = copy_ahead(torch.tensor([loss_scale(engine) for _, engine in engines]), squares.device)
     norms = squares.sqrt() / scales
     finite = torch.isfinite(squares).all()
@@ -88,7 +96,7 @@ def clip(engines: Engines, clip_norm: float, mode: Literal["joint", "separate"])
                 torch._foreach_mul_(gradient.tensors, factor.to(gradient.tensors[0].device))
     for (_, engine), gradient in zip(engines, gradients, strict=True):
         _skip_unless(finite, engine, gradient, engines.world)
-    return ClipResult(norms[0], norms[1], ~finite)
+    return ClipResult(norms[0], norms[1], ~finite, losses)
 
 
 def _square(gradients: Gradients, world: World) -> Tensor:

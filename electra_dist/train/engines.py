@@ -179,6 +179,9 @@ def _build(config: Config, network: Network, module: nn.Module, world: World, ac
     if world.world_size == 1 and (config.zero_stage(network) == 0 or isinstance(engine.optimizer, BF16_Optimizer)):
         # DeepSpeed would copy all gradients to and fro to reduce them over one rank.
         built.enable_backward_allreduce = False
+    if built.fp16_enabled():
+        # DeepSpeed would end the process where the smallest scale overflows; what to do then is for the guard to say.
+        built.optimizer.loss_scaler.raise_error_at_min_scale = False
     return built
 
 

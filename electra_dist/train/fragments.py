@@ -13,7 +13,7 @@ CPU memory; hierarchical partitioning changes nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -139,6 +139,30 @@ def _ensure_state(engine: Engine) -> None:
             }
 
 
+def are_finite(engine: Engine, rank: int) -> bool:
+    """Whether all weights and moments that lie on this rank are finite; waits for the device, once."""
+    tensors = [tensor for fragment in local_fragments(engine, rank) for tensor in fragment.tensors.values()]
+    if not tensors:
+        return True
+    # The largest magnitude is NaN or infinite when any element is; it cannot overflow, as a sum of squares does.
+    return bool(torch.stack(torch._foreach_norm(tensors, float("inf"))).isfinite().all())
+
+
+@torch.no_grad()
+def restart(engine: Engine, weights: Mapping[str, Tensor], loss_scale: dict[str, Any] | None, rank: int) -> None:
+    """Set the engine to whole fp32 `weights` by name, with moments and steps of zero, as before the first step.
+
+    Every rank must call it; `loss_scale` is what `loss_scale_state` gave then.
+    """
+    for fragment in local_fragments(engine, rank):
+        stop = fragment.start + fragment.length
+        fragment.tensors["weight"].copy_(weights[fragment.name].flatten()[fragment.start : stop])
+        for moment in _MOMENTS:
+            fragment.tensors[moment].zero_()
+    write_scalars(engine, {"optimizer_steps": 0, "loss_scale": loss_scale})
+    refresh_weights(engine)
+
+
 @torch.no_grad()
 def refresh_weights(engine: Engine) -> None:
     """Carry changed fp32 weights to the parameters that forward reads; every rank must call it."""
@@ -160,11 +184,15 @@ def refresh_weights(engine: Engine) -> None:
 def read_scalars(engine: Engine) -> dict[str, Any]:
     """Steps that the optimizer has made (skipped ones do not count) and, with fp16, the state of the loss scale."""
     first = next(stepped_tensors(engine))
-    scaler = engine.optimizer.loss_scaler if engine.fp16_enabled() else None
-    return {
-        "optimizer_steps": int(_base_optimizer(engine).state[first]["step"]),
-        "loss_scale": None if scaler is None else {key: getattr(scaler, key) for key in _SCALER_KEYS},
-    }
+    steps = int(_base_optimizer(engine).state[first]["step"])
+    return {"optimizer_steps": steps, "loss_scale": loss_scale_state(engine)}
+
+
+def loss_scale_state(engine: Engine) -> dict[str, Any] | None:
+    """The state of the loss scale; None where there is none (no fp16)."""
+    if not engine.fp16_enabled():
+        return None
+    return {key: getattr(engine.optimizer.loss_scaler, key) for key in _SCALER_KEYS}
 
 
 def write_scalars(engine: Engine, scalars: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from electra_dist import lock, plan, signs
@@ -24,10 +23,9 @@ from electra_dist.hooks import Hook
 from electra_dist.metrics_log import cut_back
 from electra_dist.mirror import choose_mode
 from electra_dist.model import head
-from electra_dist.model.networks import build_networks
 from electra_dist.own_log import own_log
 from electra_dist.rundir import RunDir
-from electra_dist.train import checkpoint
+from electra_dist.train import checkpoint, rollback
 from electra_dist.train.distributed import (
     World,
     abort,
@@ -42,11 +40,12 @@ from electra_dist.train.distributed import (
 from electra_dist.train.engines import Engines, build_engines, check_engines
 from electra_dist.train.faults import Interruption
 from electra_dist.train.hang import collective_timeout
+from electra_dist.train.initial import initial_networks
 from electra_dist.train.meeting import MeetingInterruptedError
 from electra_dist.train.progress import Checking, human_count, say, warn
 from electra_dist.train.start import check_run, open_run, record_start
 from electra_dist.train.tracking import Tracker
-from electra_dist.train.trainer import Outcome, Trainer
+from electra_dist.train.trainer import Outcome, Trainer, owes_validation
 from electra_dist.train.watchdog import Watchdog
 
 
@@ -131,8 +130,9 @@ def _fit(
 ) -> tuple[Outcome, int]:
     """Train; `hook` is rank 0's. How training ended, and the step that is saved."""
     run = RunDir(config.run.path)
+    rollbacks = rollback.recorded(run, world)
     step = checkpoint.find_start(run, world, config.checkpoint.every)
-    if step is not None and step >= config.train.steps:
+    if step is not None and step >= config.train.steps and not owes_validation(run, step, world):
         if world.is_main:
             say(f"{run.path}: already finished at step {step}; set run.name for another run")
         return Outcome.FINISHED, step
@@ -148,7 +148,7 @@ def _fit(
     tracker = _tracker(config, run, step or 0, world)
     outcome = None
     try:
-        trainer = Trainer(config, manifest, engines, world, tracker)
+        trainer = Trainer(config, manifest, engines, world, tracker, rollbacks, hook)
         if step is not None:
             trainer.resume(step)
         outcome = trainer.fit(interruption)
@@ -192,9 +192,7 @@ def _checked_data(config: Config, world: World) -> Manifest:
 
 
 def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
-    generator, discriminator = build_networks(config, manifest.vocab_size, world.device, config.train.seed)
-    if config.model.generator_bias == "unigram":
-        generator.init_output_bias(_log_frequencies(manifest))
+    generator, discriminator = initial_networks(config, manifest, world.device)
     if world.is_main:
         count = plan.parameters(config, manifest.vocab_size)
         sharding = " and ".join(dict.fromkeys(_sharding(config, network, world) for network in NETWORKS))
@@ -217,12 +215,6 @@ def _sharding(config: Config, network: Network, world: World) -> str:
     words += [f"{' and '.join(kept)} in CPU memory"] if kept else []
     words += [f"second partition over {hpz} ranks"] if hpz else []
     return ", ".join(words)
-
-
-def _log_frequencies(manifest: Manifest) -> torch.Tensor:
-    """Log of each token's share of the training text; a token that never occurs counts as seen half a time."""
-    counts = np.maximum(manifest.token_counts.astype(np.float64), 0.5)
-    return torch.from_numpy(np.log(counts / counts.sum())).float()
 
 
 def _tracker(config: Config, run: RunDir, step: int, world: World) -> Tracker | None:

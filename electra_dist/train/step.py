@@ -28,7 +28,7 @@ from electra_dist.train.metrics import replacement_histogram
 
 
 class StepTotals(NamedTuple):
-    """This rank's sums over the micro-batches of a step, on its device.
+    """This rank's sums over the micro-batches of a step, on its device, and what the ranks agreed on.
 
     generator_loss_sum, correct, masked_count   over the masked positions; nats, tokens, tokens
     discriminator_loss_sum, real_count          over the real tokens; nats, tokens
@@ -46,6 +46,7 @@ class StepTotals(NamedTuple):
     generator_norm: Tensor
     discriminator_norm: Tensor
     skipped: Tensor
+    losses: Tensor
 
 
 def train_step(
@@ -60,7 +61,8 @@ def train_step(
     if len(step.micro_batches) != engines.accumulation:
         raise ValueError(f"{len(step.micro_batches)} micro-batches in a step of {engines.accumulation}")
     engines.set_lr({network: config.optimizer(network).lr * lr_factor for network in NETWORKS})
-    weights = _loss_weights(engines, step, config)
+    counts = _global_counts(engines, step)
+    weights = _loss_weights(engines, counts, config)
     totals: StepTotals | None = None
     for index, micro_batch in enumerate(step.micro_batches):
         batch = to_device(micro_batch, engines.world.device)
@@ -68,8 +70,10 @@ def train_step(
         added = micro_batch_totals(batch, *outputs)
         totals = added if totals is None else StepTotals(*(a + b for a, b in zip(totals, added, strict=True)))
         if index == engines.accumulation - 1:
-            norms = clip(engines, config.optim.clip_norm, config.optim.clip_mode)
-            totals = totals._replace(**norms._asdict())
+            sums = torch.stack([totals.generator_loss_sum, totals.discriminator_loss_sum])
+            shares = (sums / counts).float()
+            agreed = clip(engines, config.optim.clip_norm, config.optim.clip_mode, shares)
+            totals = totals._replace(**agreed._asdict())
         engines.generator.step()
         engines.discriminator.step()
     assert totals is not None
@@ -89,17 +93,20 @@ def evaluate_step(engines: Engines, micro_batch: MicroBatch, config: Config) -> 
     return micro_batch_totals(batch, generated, judged)
 
 
-def _loss_weights(engines: Engines, step: Step, config: Config) -> Tensor:
+def _global_counts(engines: Engines, step: Step) -> Tensor:
+    """Masked positions and real tokens of the step over all ranks, (2,) fp64, at least 1."""
+    counts = torch.tensor([step.masked_count, step.real_count], dtype=torch.float64)
+    return all_reduce_sum(copy_ahead(counts, engines.world.device)).clamp(min=1)
+
+
+def _loss_weights(engines: Engines, counts: Tensor, config: Config) -> Tensor:
     """What a loss sum of each network is multiplied with, (2,) fp32.
 
     DeepSpeed averages gradients over ranks and micro-batches; multiplying by both numbers turns that into a sum.
     """
     world, train = engines.world, config.train
-    counts = torch.tensor([step.masked_count, step.real_count], dtype=torch.float64)
     wanted = torch.tensor([train.generator_weight, train.discriminator_weight], dtype=torch.float64)
-    counts, wanted = copy_ahead(counts, world.device), copy_ahead(wanted, world.device)
-    all_reduce_sum(counts)
-    return (wanted * world.world_size * engines.accumulation / counts.clamp(min=1)).float()
+    return (copy_ahead(wanted, world.device) * world.world_size * engines.accumulation / counts).float()
 
 
 def _forward_backward(
@@ -134,4 +141,5 @@ def micro_batch_totals(batch: ModelBatch, generated: GeneratorOutput, judged: Di
         generator_norm=zero,
         discriminator_norm=zero,
         skipped=torch.zeros((), dtype=torch.bool, device=real.device),
+        losses=torch.zeros(2, device=real.device),
     )

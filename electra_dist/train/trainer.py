@@ -4,13 +4,16 @@ Comes in: a checked configuration and the manifest of its shards. Goes out: metr
 is finished or was interrupted (and should be started again).
 
 What a step computes depends on (configuration, data, seed) and never on the number of ranks or on restarts (DESIGN
-D2): the state saved is that of the last consumed step.
+D2): the state saved is that of the last consumed step. When training diverges, it goes back to the newest healthy
+checkpoint and on past the offending rows (DESIGN D11).
 """
 
 from __future__ import annotations
 
 import gc
-from enum import Enum
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum, IntEnum
 from typing import Any
 
 from electra_dist import lock, signs
@@ -19,17 +22,32 @@ from electra_dist.config import Config
 from electra_dist.data.loader import TrainLoader
 from electra_dist.data.manifest import Manifest
 from electra_dist.data.streams import LoaderState
-from electra_dist.data.validation import validation_micro_batches
+from electra_dist.data.validation import has_validation, validation_micro_batches
 from electra_dist.errors import UserError
+from electra_dist.hooks import Hook
+from electra_dist.rollbacks import Rollback, rollbacks_in
 from electra_dist.rundir import RunDir
-from electra_dist.train import checkpoint
-from electra_dist.train.distributed import World, any_rank, broadcast_object, gather_objects, raise_together, together
+from electra_dist.train import checkpoint, rollback
+from electra_dist.train.checkpoint_format import read_trainer_state
+from electra_dist.train.distributed import (
+    World,
+    all_reduce_max,
+    any_rank,
+    broadcast_object,
+    gather_objects,
+    raise_together,
+    together,
+)
 from electra_dist.train.engines import Engines
 from electra_dist.train.faults import Interruption
+from electra_dist.train.fragments import are_finite, loss_scale_state, restart
+from electra_dist.train.guard import Guard, Place, Signal
 from electra_dist.train.hardware import matrix_product_rate
-from electra_dist.train.progress import Stopwatch, say, training_line, validation_line
+from electra_dist.train.initial import initial_weights
+from electra_dist.train.progress import Stopwatch, say, training_line, validation_line, warn
 from electra_dist.train.saving import Saver
 from electra_dist.train.schedule import lr_factor
+from electra_dist.train.signals import Signals, scale_can_fall
 from electra_dist.train.step import evaluate_step, train_step
 from electra_dist.train.tracking import Metrics, Tracker
 from electra_dist.train.window import Window
@@ -42,62 +60,102 @@ class Outcome(Enum):
     INTERRUPTED = "interrupted"
 
 
+class Call(IntEnum):
+    """What the ranks agree on at a step boundary; the largest wins."""
+
+    GO_ON = 0
+    STOP = 1
+    ROLL_BACK = 2
+    FAIL = 3
+
+
 class Trainer:
     """Owns the engines, the place in the data and the books of one run."""
 
-    def __init__(self, config: Config, manifest: Manifest, engines: Engines, world: World, tracker: Tracker | None):
-        """`tracker` is rank 0's; the other ranks have none."""
+    def __init__(
+        self,
+        config: Config,
+        manifest: Manifest,
+        engines: Engines,
+        world: World,
+        tracker: Tracker | None,
+        rollbacks: Sequence[Rollback] = (),
+        hook: Hook | None = None,
+    ):
+        """`tracker` and `hook` are rank 0's; the other ranks have none. `rollbacks` are those of run.json."""
         self.config = config
         self.manifest = manifest
         self.engines = engines
         self.world = world
         self.tracker = tracker
         self.run = RunDir(config.run.path)
-        self.done = 0  # optimizer steps behind us
-        self.real_tokens = 0
+        self.rollbacks = list(rollbacks)
+        self._hook = hook
         self.window = Window(world.device)
-        self._loader_state: LoaderState | None = None
-        self._epoch = 0.0
+        self._signals = Signals(world.device)
+        self._first_scales = {network: loss_scale_state(engine) for network, engine in engines}
         self._peak_flops = matrix_product_rate(world.device, engines.compute_dtype) * world.world_size
         self._watch = Stopwatch()
         self._saver = Saver(self.run, engines, world, config.checkpoint)
+        self._epoch = 0.0
+        self.done: int  # optimizer steps behind us
+        self.real_tokens: int
+        self.guard: Guard | None
+        self._loader_state: LoaderState | None
+        self._unwritten: Metrics | None  # what the last step logged, while its validation is still to come
+        self._set_state(None)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def fit(self, interruption: Interruption) -> Outcome:
-        """Train to `train.steps` or until `interruption` is requested; the state is saved either way."""
-        steps = self.config.train.steps
-        if self.done == 0:
-            self._write(self._validated())
-        gc.collect()
-        gc.freeze()
-        gc.disable()  # collected below, at the same step on all ranks, instead of whenever one of them likes
+        """Train to `train.steps` or until `interruption` is requested; the state is saved either way.
+
+        Raises `DivergedError` when training diverges more often than `guard.max_rollbacks` allows.
+        """
+        with _collecting_by_hand(), self._landing():
+            call = self._catch_up(interruption)
+            while True:
+                if call is Call.STOP and self.save(final=True):
+                    return Outcome.INTERRUPTED
+                if call is not Call.GO_ON:
+                    with signs.phase("start", self.done):  # it takes as long as a start does
+                        call = self._roll_back(interruption)
+                elif self.done < self.config.train.steps:
+                    call = self._train_on(interruption)
+                else:
+                    return Outcome.FINISHED
+
+    @contextmanager
+    def _landing(self) -> Iterator[None]:
+        """A checkpoint in flight lands, also where training ends in an error that all ranks have."""
         try:
-            with self._open_loader() as loader:
-                self._watch.lap()
-                while self.done < steps:
-                    step = self._next_step(loader, interruption)
-                    if step is None:
-                        self.save(final=True)
-                        return Outcome.INTERRUPTED
-                    self._train(step)
-                    self._loader_state = loader.state
-                    self._after_step()
+            yield
         except UserError as error:
-            if error.everywhere:  # all ranks are here, so that what is in flight can land
+            if error.everywhere:
                 self._saver.finish()
             raise
-        finally:
-            gc.unfreeze()
-            gc.enable()
-        return Outcome.FINISHED
+
+    def _train_on(self, interruption: Interruption) -> Call:
+        """Train from here to the last step, or until something else is to be done."""
+        with self._open_loader() as loader:
+            self._watch.lap()
+            while self.done < self.config.train.steps:
+                step, call = self._next_step(loader, interruption)
+                if step is None:
+                    return call
+                self._train(step, loader.state)
+                call = self._after_step(interruption)
+                if call is not Call.GO_ON:
+                    return call
+        return Call.GO_ON
 
     def _open_loader(self) -> TrainLoader:
         world = self.world
-        return TrainLoader(self.config, self.manifest, world.rank, world.world_size, self._loader_state)
+        skipped = [rollback.rows for rollback in self.rollbacks]
+        return TrainLoader(self.config, self.manifest, world.rank, world.world_size, self._loader_state, skipped)
 
-    def _next_step(self, loader: TrainLoader, interruption: Interruption) -> Step | None:
-        """The next step; None when any rank was asked to stop. A rank that cannot read its data fails all of them."""
+    def _next_step(self, loader: TrainLoader, interruption: Interruption) -> tuple[Step | None, Call]:
+        """The next step, or what any rank wants instead. A rank that cannot read its data fails all of them."""
         step, error = None, None
         signs.enter("data", self.done)
         try:
@@ -107,35 +165,103 @@ class Trainer:
         except UserError as problem:
             error = problem
         signs.enter("step", self.done)
-        stop = error is not None or interruption.requested is not None
-        if not any_rank(stop, self.world):
-            return step
-        raise_together(error, self.world)
-        return None
+        call = Call.GO_ON
+        if error is not None:
+            call = Call.FAIL
+        elif self.guard and self.guard.incident:
+            call = Call.ROLL_BACK
+        elif interruption.requested is not None:
+            call = Call.STOP
+        call = Call(all_reduce_max(call, self.world))
+        if call is Call.FAIL:
+            raise_together(error, self.world)
+        return (step, call) if call is Call.GO_ON else (None, call)
 
-    def _train(self, step: Step) -> None:
+    def _train(self, step: Step, state: LoaderState) -> None:
         factor = lr_factor(step.index, self.config.train.steps, self.config.optim)
+        searching = scale_can_fall(self.engines)
         totals = train_step(self.engines, step, self.config, factor)
         self.window.add(totals, step.micro_batches)
+        if self.guard:
+            self._hear(self._signals.send(Place(step.index, state.drawn - 1), totals, searching))
         self.done = step.index + 1
         self._epoch = step.epoch
+        self._loader_state = state
 
-    def _after_step(self) -> None:
-        """Log, validate and save what is due after step `self.done`."""
+    def _after_step(self, interruption: Interruption) -> Call:
+        """Log, save and validate what is due after step `self.done`."""
         config, last = self.config, self.done == self.config.train.steps
+        saves = last or self.done % config.checkpoint.every == 0
+        validates = last or bool(config.validation.every and self.done % config.validation.every == 0)
         metrics: Metrics = {}
         if last or self.done % config.tracking.every == 0:
-            metrics |= self._logged()
+            metrics = self._logged()
         paused = self._watch.pause()
-        if last or (config.validation.every and self.done % config.validation.every == 0):
-            metrics |= self._validated()
-        if metrics:
-            self._write(metrics)
-            gc.collect()
-        if last or self.done % config.checkpoint.every == 0:
-            self.save(final=last)
         self._saver.poll()
+        if not saves and not validates:
+            self._write(metrics)
+            self._watch.resume(paused)
+            return Call.GO_ON
+        if self._diverged(last):
+            return Call.ROLL_BACK
+        validates = validates and has_validation(self.manifest)
+        if validates:
+            self._unwritten = metrics
+        else:
+            self._write(metrics)
+        if saves and not self.save(final=last):
+            return Call.ROLL_BACK
+        call = self._validate(interruption) if validates else Call.GO_ON
         self._watch.resume(paused)
+        return call
+
+    # --- the guard ---------------------------------------------------------------------------------------------------
+
+    def _hear(self, signal: Signal | None) -> None:
+        if self.guard and signal:
+            self.guard.observe(signal)
+
+    def _diverged(self, last: bool = False) -> bool:
+        """Whether training has diverged, seen from every step so far; the ranks agree. Waits for the device."""
+        if self.guard is None:
+            return False
+        self._hear(self._signals.rest())
+        if last:
+            self.guard.finish()
+        return any_rank(self.guard.incident is not None, self.world)
+
+    def _roll_back(self, interruption: Interruption) -> Call:
+        """Go back to before the incident, and from now on past its rows; `STOP` when the run is to end here anyway."""
+        self._saver.finish()
+        incident = rollback.agreed(self.guard.incident if self.guard else None, self.world)
+        back, tries = rollback.decide(self.config, incident, self.done, self.rollbacks, self.world)
+        with together(self.world):
+            if self.world.is_main:
+                lock.check(self.run, fresh=True)
+                rollback.record(self.run, back)
+                warn(back.sentence(tries, self.config.guard.max_rollbacks))
+                rollback.discard(self.run, [back])
+                if self.tracker:
+                    self.tracker.cut_back(back.to_step)
+                if self._hook:
+                    self._hook.tell("rolled back", back.reason, back.to_step)
+        self.rollbacks.append(back)
+        if any_rank(interruption.requested is not None, self.world):
+            self._set_state(None)  # what these engines hold is not to be saved; the next start loads what is
+            self.done = back.to_step
+            return Call.STOP
+        if back.to_step:
+            self.resume(back.to_step)
+        else:
+            self._restart()
+        return self._catch_up(interruption)
+
+    def _restart(self) -> None:
+        """Back to before the first step."""
+        weights = initial_weights(self.config, self.manifest)
+        for network, engine in self.engines:
+            restart(engine, weights[network], self._first_scales[network], self.world.rank)
+        self._set_state(None)
 
     # --- the books ---------------------------------------------------------------------------------------------------
 
@@ -161,58 +287,104 @@ class Trainer:
             "data/real_tokens": self.real_tokens,
         }
 
-    def _validated(self) -> Metrics:
-        """Losses on the held-out rows, the same ones every time; empty when there is no held-out split."""
+    def _catch_up(self, interruption: Interruption) -> Call:
+        """The validation that was due where training goes on from, if it is still to come."""
+        owes = False
+        if self.done == 0 or self._unwritten is not None:
+            there = self.world.is_main and is_validated(self.run, self.done)
+            owes = has_validation(self.manifest) and not broadcast_object(there, self.world)
+        self._unwritten = (self._unwritten or {}) if owes else None
+        return self._validate(interruption) if owes else Call.GO_ON
+
+    def _validate(self, interruption: Interruption) -> Call:
+        """Losses on the held-out rows, the same ones every time, in one row with what the step itself logged.
+
+        An interruption is heard between two micro-batches; what is interrupted is repeated after the resume.
+        """
         window = Window(self.world.device)
         batches = validation_micro_batches(self.config, self.manifest, self.world.rank, self.world.world_size)
         with signs.phase("validation", self.done):
             for batch in batches:
+                if any_rank(interruption.requested is not None, self.world):
+                    return Call.STOP
                 window.add(evaluate_step(self.engines, batch, self.config), (batch,))
                 signs.sign()
-        if window.steps == 0:
-            return {}
-        return {"step": self.done, **window.reduced(self.world).losses("validation/")}
+        losses = window.reduced(self.world).losses("validation/")
+        if self.guard and self.done:
+            self.guard.judge((losses["validation/loss/generator"], losses["validation/loss/discriminator"]))
+            if self.guard.incident:
+                return Call.ROLL_BACK
+        self._write({"step": self.done, **(self._unwritten or {}), **losses})
+        self._unwritten = None
+        return Call.GO_ON
 
     def _write(self, metrics: Metrics) -> None:
-        if self.tracker is None or not metrics:
+        if not metrics:
             return
-        self.tracker.write(metrics)
-        if "loss/generator" in metrics:
-            say(training_line(metrics, self.config.train.steps))
-        if "validation/loss/generator" in metrics:
-            say(validation_line(metrics, self.config.train.steps))
+        if self.tracker:
+            self.tracker.write(metrics)
+            if "loss/generator" in metrics:
+                say(training_line(metrics, self.config.train.steps))
+            if "validation/loss/generator" in metrics:
+                say(validation_line(metrics, self.config.train.steps))
+        gc.collect()
 
     # --- the state ---------------------------------------------------------------------------------------------------
 
-    def save(self, final: bool = False) -> None:
-        """A whole checkpoint of step `self.done`; does nothing when there is one already.
+    def save(self, final: bool = False) -> bool:
+        """A whole checkpoint of step `self.done`, unless there is one; false where training has diverged instead.
 
         A `final` one is on the disk afterwards, or `StorageError` is raised; any other is written in the background.
         """
         if self._loader_state is None:
-            return
+            return True
         with signs.phase("checkpoint", self.done):
-            self._save(final)
+            return self._save(final)
 
-    def _save(self, final: bool) -> None:
+    def _save(self, final: bool) -> bool:
         if final:
             self._saver.finish()
-        # Rank 0's listing decides for all: on a network file system the ranks may see different ones.
-        with together(self.world):
-            if self.world.is_main:
-                lock.check(self.run, fresh=True)
-        there = self.world.is_main and self.done in self.run.complete_checkpoints()
-        if broadcast_object(there, self.world):
-            return
-        if self.tracker:
-            self.tracker.sync()  # rows up to here are not logged again after a resume
+        if self._is_saved():
+            return True
+        if self._diverged():
+            return False
+        reason = self._unhealthy()
+        if self.guard and self.guard.incident:
+            return False
+        if reason and self.world.is_main:
+            warn(f"step {self.done}: the checkpoint is not healthy: {reason}")
         state = {
             "step": self.done,
             "real_tokens": self.real_tokens,
             "window": self.window.reduced(self.world).to_json(),
             "loader": self._gathered_loader_state(),
+            "unwritten": self._unwritten,
+            "guard": self.guard.to_json() if self.guard else None,
+            "rollbacks": [back.to_json() for back in self.rollbacks],
         }
-        self._saver.save(self.done, state, final=final)
+        if self.tracker:
+            self.tracker.sync()  # rows up to here are not logged again after a resume
+        clear = self.guard.clear if self.guard else None
+        self._saver.save(self.done, state, final=final, healthy=not reason, reason=reason, clear=clear)
+        return True
+
+    def _is_saved(self) -> bool:
+        """Whether there is a checkpoint of this step; first, whether this is still our run to write in."""
+        with together(self.world):
+            if self.world.is_main:
+                lock.check(self.run, fresh=True)
+        # Rank 0's listing decides for all: on a network file system the ranks may see different ones.
+        return bool(broadcast_object(self.world.is_main and self.done in self.run.complete_checkpoints(), self.world))
+
+    def _unhealthy(self) -> str:
+        """Why what is saved now is not healthy, or nothing; weights that are not finite are an incident, too."""
+        for network, engine in self.engines:
+            if any_rank(not are_finite(engine, self.world.rank), self.world):
+                reason = f"weights or moments of the {network} are not finite"
+                if self.guard:
+                    self.guard.condemn(reason)
+                return reason
+        return self.guard.suspicion if self.guard else ""
 
     def _gathered_loader_state(self) -> dict[str, Any]:
         """The place of every canonical stream: each rank knows its own."""
@@ -221,10 +393,51 @@ class Trainer:
         return LoaderState.merge([LoaderState.from_dict(part) for part in parts]).to_dict()
 
     def resume(self, step: int) -> None:
-        """Take up the run at the checkpoint of `step`, which `find_latest` has verified."""
+        """Take up the run at the checkpoint of `step`, which `find_start` has verified."""
         self._saver.finish()
-        state = checkpoint.load_checkpoint(self.run, step, self.engines, self.world, verified=True)
-        self.done = int(state["step"])
-        self.real_tokens = int(state["real_tokens"])
-        self.window.restore(state["window"], self.world)
-        self._loader_state = LoaderState.from_dict(state["loader"])
+        self._set_state(checkpoint.load_checkpoint(self.run, step, self.engines, self.world, verified=True))
+
+    def _set_state(self, state: dict[str, Any] | None) -> None:
+        """All that is no weight, as a checkpoint has it; None is the start of the run."""
+        self.done = self.real_tokens = 0
+        self._loader_state = self._unwritten = None
+        self.window.clear()
+        self._signals.forget()
+        guard = None
+        if state is not None:
+            self.done = int(state["step"])
+            self.real_tokens = int(state["real_tokens"])
+            self._loader_state = LoaderState.from_dict(state["loader"])
+            self._unwritten = state.get("unwritten")
+            self.window.restore(state["window"], self.world)
+            self.rollbacks += [old for old in rollbacks_in(state) if old not in self.rollbacks]
+            guard = state.get("guard")
+        self.guard = Guard(self.config.guard, self.manifest.vocab_size, guard) if self.config.guard.enabled else None
+
+
+def is_validated(run: RunDir, step: int) -> bool:
+    """Whether the validation of `step` stands in the metrics."""
+    return any(row["step"] == step and "validation/loss/generator" in row for row in run.read_metrics())
+
+
+def owes_validation(run: RunDir, step: int, world: World) -> bool:
+    """Whether training was interrupted in the validation after `step`, which its checkpoint is of; the ranks agree."""
+    owes = False
+    with together(world):
+        if world.is_main:
+            state = read_trainer_state(run.checkpoint(step))
+            owes = state.get("unwritten") is not None and not is_validated(run, step)
+    return bool(broadcast_object(owes, world))
+
+
+@contextmanager
+def _collecting_by_hand() -> Iterator[None]:
+    """Garbage is collected at the same steps on all ranks, instead of whenever one of them likes."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.enable()

@@ -121,7 +121,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened_at_every_step_and_worl
 
 def test_seeking_far_reads_one_block_a_stream(make_config, manifest, monkeypatch):
     config = make_config(train={"steps": 10**6 + 1, "global_rows": 4}, data={"prefetch_steps": 1})
-    far = LoaderState(10**6, loader_module.layout_of(config, manifest), dict.fromkeys(range(4), (54321, 3)))
+    far = LoaderState(10**6, loader_module.layout_of(config, manifest), dict.fromkeys(range(4), (54321, 3)), 10**6)
     read: list[int] = []
     original = RowSource.rows
     monkeypatch.setattr(RowSource, "rows", lambda self, *place: read.append(1) or original(self, *place))
@@ -260,3 +260,60 @@ def test_shards_without_validation_say_so(make_config, manifest, topics_file, to
     assert has_validation(manifest)
     assert not has_validation(bare)
     assert list(validation_micro_batches(make_config(), bare, 0, 1)) == []
+
+
+# --- rows that are passed over ---------------------------------------------------------------------------------------
+
+
+def taken(config, manifest, rank=0, world_size=1, state=None, skipped=(), count=None):
+    """Rows, data step and state of each step."""
+    found = []
+    with TrainLoader(config, manifest, rank, world_size, state, skipped) as loader:
+        for step in loader:
+            found.append((step, rows_of(step.micro_batches), loader.state))
+            if len(found) == count:
+                break
+    return found
+
+
+def test_steps_take_the_rows_that_are_not_skipped_in_order(make_config, manifest):
+    straight = taken(make_config(train={"steps": 30}), manifest)
+    config = make_config(train={"steps": 15}, data={"skip_steps": [[0, 2], [7, 8], [9, 14]]})
+    some = taken(config, manifest, skipped=[(12, 16), (20, 21)])
+    kept = [d for d in range(30) if d not in {0, 1, 7, 9, 10, 11, 12, 13, 14, 15, 20}]
+    assert [step.index for step, _, _ in some] == list(range(15))
+    assert [rows for _, rows, _ in some] == [straight[d][1] for d in kept[:15]]
+    assert [state.drawn for _, _, state in some] == [d + 1 for d in kept[:15]]
+    assert [state.step for _, _, state in some] == list(range(1, 16))
+    assert [step.epoch for step, _, _ in some] == [straight[d][0].epoch for d in kept[:15]]
+
+
+def test_a_resumed_run_skips_the_same_rows_at_every_step_and_world_size(make_config, manifest):
+    config = make_config(train={"steps": 12}, data={"skip_steps": [[2, 4]]})
+    skipped = [(6, 9), (11, 12)]
+    straight = taken(config, manifest, skipped=skipped)
+    for stop in (1, 2, 3, 5, 8):
+        parts = [taken(config, manifest, rank, 2, skipped=skipped, count=stop)[-1][2] for rank in range(2)]
+        state = LoaderState.from_dict(json.loads(json.dumps(LoaderState.merge(parts).to_dict())))
+        for world_size in (1, 4):
+            ranks = [taken(config, manifest, rank, world_size, state, skipped) for rank in range(world_size)]
+            for number, (step, rows, _) in enumerate(straight[stop:]):
+                assert all(rank[number][0].index == step.index for rank in ranks)
+                assert sorted(row for rank in ranks for row in rank[number][1]) == sorted(rows)
+
+
+def test_rows_are_skipped_from_a_state_on_and_never_behind_it(make_config, manifest):
+    """The guard adds rows to skip after the state that it goes back to; those before it have been trained on."""
+    config = make_config(train={"steps": 10})
+    straight = taken(config, manifest)
+    state = straight[3][2]
+    on = taken(config, manifest, state=state, skipped=[(1, 3), (5, 7)])
+    assert [rows for _, rows, _ in on][:3] == [straight[4][1], straight[7][1], straight[8][1]]
+
+
+def test_a_state_of_before_rows_could_be_skipped_has_skipped_none(make_config, manifest):
+    config = make_config(train={"steps": 6})
+    straight = taken(config, manifest)
+    old = straight[2][2].to_dict()
+    del old["drawn"]
+    assert LoaderState.from_dict(old) == straight[2][2]

@@ -35,9 +35,14 @@ class Ended(NamedTuple):
     error: str
 
 
-def end_ranks(function: Callable[..., Any], world_size: int, *, timeout: float = 120, **arguments: Any) -> list[Ended]:
-    """Run to the end, whatever the end is; what still runs after `timeout` seconds is killed (code None)."""
-    target = (function.__code__.co_filename, function.__qualname__, json.dumps(arguments))
+def end_ranks(
+    function: Callable[..., Any], world_size: int, *, timeout: float = 120, meet: bool = True, **arguments: Any
+) -> list[Ended]:
+    """Run to the end, whatever the end is; what still runs after `timeout` seconds is killed (code None).
+
+    Without `meet` the process group is left for the function to open, and its `world` is None.
+    """
+    target = (function.__code__.co_filename, function.__qualname__, json.dumps(arguments), meet)
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         processes = [
@@ -62,9 +67,11 @@ def end_ranks(function: Callable[..., Any], world_size: int, *, timeout: float =
         ]
 
 
-def run_ranks(function: Callable[..., Any], world_size: int, *, timeout: float = 120, **arguments: Any) -> list[Any]:
+def run_ranks(
+    function: Callable[..., Any], world_size: int, *, timeout: float = 120, meet: bool = True, **arguments: Any
+) -> list[Any]:
     """What each rank returned; fails when any of them did not end well."""
-    ended = end_ranks(function, world_size, timeout=timeout, **arguments)
+    ended = end_ranks(function, world_size, timeout=timeout, meet=meet, **arguments)
     bad = [f"rank {rank}: exit code {end.code}\n{end.error}" for rank, end in enumerate(ended) if end.code != 0]
     assert not bad, "\n".join(bad)
     return [end.result for end in ended]
@@ -86,7 +93,7 @@ def _load(file: str, name: str) -> Callable[..., Any]:
     return getattr(module, name)
 
 
-def _rank(rank: int, world_size: int, port: int, folder: str, file: str, name: str, arguments: str) -> None:
+def _rank(rank: int, world_size: int, port: int, folder: str, file: str, name: str, arguments: str, meet: bool) -> None:
     from electra_dist.train import distributed
 
     os.environ.update(
@@ -101,8 +108,10 @@ def _rank(rank: int, world_size: int, port: int, folder: str, file: str, name: s
 
     torch.set_num_threads(1)
     try:
-        world = distributed.detect(os.environ, "cpu")
-        distributed.initialise(world, timedelta(seconds=60))
+        world = None
+        if meet:
+            world = distributed.detect(os.environ, "cpu")
+            distributed.initialise(world, timedelta(seconds=60))
         result = _load(file, name)(world, **json.loads(arguments))
         Path(folder, f"{rank}.json").write_text(json.dumps(result))
     except BaseException:

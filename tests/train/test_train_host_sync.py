@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from observer import Place, waits
 from processes import run_ranks
 from small import VOCABULARY, make_config, make_engines, make_step
 
+from electra_dist.data.streams import LoaderState
 from electra_dist.model.networks import build_networks
 from electra_dist.train.distributed import World, initialise, shutdown
 from electra_dist.train.engines import build_engines
@@ -68,7 +70,7 @@ class _Steps:
 
     def __init__(self, steps: list[Any]) -> None:
         self.steps = iter(steps)
-        self.state = None
+        self.state = LoaderState(0, "none", {}, 0)
 
     def __enter__(self) -> _Steps:
         return self
@@ -77,29 +79,35 @@ class _Steps:
         pass
 
     def __next__(self) -> Any:
-        return next(self.steps)
+        step = next(self.steps)
+        self.state = LoaderState(step.index + 1, "none", {}, step.index + 1)
+        return step
 
 
 def waits_of_the_loop(world: Any) -> list[Place]:
-    """Of the trainer's own loop, nothing logged; the ranks agree as if on a device that is not there."""
+    """Of the trainer's own loop, the guard's ears included, nothing logged; the ranks agree as if on a device that is
+    not there."""
     config = make_config("train.steps=100", "tracking.every=100", "validation.every=0", "checkpoint.every=100")
     engines = make_engines(config, world)
-    trainer = Trainer(config, None, engines, world, None)  # type: ignore[arg-type]
+    manifest: Any = SimpleNamespace(vocab_size=VOCABULARY)
+    trainer = Trainer(config, manifest, engines, world, None)
+    assert trainer.guard is not None
     trainer.world = replace(world, device=torch.device("cuda", 0))
     steps = [make_step(config, index, world.rank, world.world_size)[0] for index in range(WARM_UP + 3)]
     loader: Any = _Steps(steps)
 
     def take(count: int) -> None:
         for _ in range(count):
-            step = trainer._next_step(loader, interruption)
+            step, _ = trainer._next_step(loader, interruption)
             assert step is not None
-            trainer._train(step)
-            trainer._after_step()
+            trainer._train(step, loader.state)
+            trainer._after_step(interruption)
 
     interruption = Interruption()
     take(WARM_UP)
     with waits() as places:
         take(3)
+    assert len(trainer.guard.to_json()["losses"]) == WARM_UP + 3 - 1  # all but the last step, which is read a step late
     return sorted(places)
 
 
