@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+#: A word that all processes of one launch share, and those of no other one.
+LAUNCH_VARIABLE = "ELECTRA_DIST_LAUNCH"
+
 
 def place() -> str:
     """This machine since its last boot, and the table of processes that we are in; empty where the system has none."""

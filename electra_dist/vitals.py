@@ -35,7 +35,7 @@ class Vitals:
     signs           grows while anything moves on any rank
     step_age        seconds since the last step ended; None before the first one
     sign_age        seconds since the newest sign of any rank
-    limit           seconds without a sign after which the watchdog ends the run; None where it is turned off
+    limit           seconds without a sign that the run may take there; then the watchdog ends it, unless turned off
     """
 
     pid: int
@@ -45,10 +45,10 @@ class Vitals:
     signs: int
     step_age: float | None
     sign_age: float
-    limit: float | None
+    limit: float
 
 
-def write_vitals(run: RunDir, doing: Doing, signs: int, sign_age: float, limit: float | None) -> None:
+def write_vitals(run: RunDir, doing: Doing, signs: int, sign_age: float, limit: float) -> None:
     """Raises `OSError` when the file cannot be written."""
     now = time.monotonic()
     step_age = None if doing.last_step is None else round(now - doing.last_step, 1)

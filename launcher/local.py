@@ -11,27 +11,36 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from electra_dist.errors import EXIT_OK, EXIT_UNFINISHED, UserError
+from electra_dist.errors import EXIT_HANG, EXIT_OK, EXIT_UNFINISHED, UserError
 from electra_dist.files import writing
 from electra_dist.own_log import LOGGED_VARIABLE
+from electra_dist.processes import LAUNCH_VARIABLE
+from electra_dist.vitals import Vitals
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 30
 _TAIL_BYTES = 32_768
 _PR_SET_PDEATHSIG = 1
+#: Between two looks at the progress of ranks that were asked to end.
+_LOOK_SECONDS = 1.0
+#: What the ranks' own watchdog gets beyond its limit before the launcher ends them.
+_WATCHDOG_MARGIN = 60.0
+#: For a killed process to go.
+_REAP_SECONDS = 10.0
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -43,6 +52,9 @@ class Patience:
     """From the first crashed rank to SIGTERM for the others, which may be failing for the same reason."""
     after_unfinished: float = 120.0
     """From the first rank that exited with 75 to SIGTERM for the others, which may be closing their W&B run."""
+    after_signal: float = 120.0
+    """From a signal that was passed on, or the newest sign of progress since, to SIGTERM for the ranks that are still
+    there; longer where the watchdog of the ranks would wait longer by itself."""
     after_terminate: float = 5.0
     """From SIGTERM to SIGKILL."""
 
@@ -76,7 +88,10 @@ class _Rank:
         """Kill what is left of the rank's process group and reap the rank."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_REAP_SECONDS)
+            return
+        _say(f"rank {self.number}, process {self.process.pid}, does not end: it waits for a device or a file system")
 
 
 @dataclass
@@ -84,12 +99,17 @@ class _Launch:
     """The state of one launch: ranks, the signals that wait to be forwarded, who failed first."""
 
     patience: Patience
+    vitals: Callable[[], Vitals | None]
     ranks: list[_Rank] = field(default_factory=list)
     pending: list[int] = field(default_factory=list)
     forwarded: set[int] = field(default_factory=set)
     first_failed: _Rank | None = None
     terminate_at: float | None = None
     kill_at: float | None = None
+    moved_at: float | None = None  # since a signal was passed on: the newest sign of progress
+    signs: int = 0
+    look_at: float = 0.0
+    gave_up: bool = False
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         self.pending.append(number)
@@ -102,6 +122,7 @@ class _Launch:
                 number = signal.SIGTERM
             if number not in self.forwarded:
                 self.forwarded.add(number)
+                self.moved_at = time.monotonic()
                 _say(f"{signal.Signals(number).name} passed on to {len(self.ranks)} ranks")
                 for rank in self.ranks:
                     rank.send(number)
@@ -117,6 +138,7 @@ class _Launch:
             if rank.poll() and not known and rank.exit_code != EXIT_OK and not rank.ended_by_launcher:
                 self._note_failure(rank, now)
         running = [rank for rank in self.ranks if rank.exit_code is None]
+        self._look_for_progress(now)
         if self.kill_at is not None and now >= self.kill_at:
             self._end(running, signal.SIGKILL)
         elif self.terminate_at is not None and now >= self.terminate_at and self.kill_at is None:
@@ -125,6 +147,21 @@ class _Launch:
             self._end(running, signal.SIGTERM)
             self.kill_at = now + self.patience.after_terminate
         return bool(running)
+
+    def _look_for_progress(self, now: float) -> None:
+        """Whether ranks that were asked to end still move: a save may take its time, a hung rank may not."""
+        if self.moved_at is None or self.terminate_at is not None or now < self.look_at:
+            return
+        self.look_at = now + _LOOK_SECONDS
+        vitals, allowed = self.vitals(), self.patience.after_signal
+        if vitals is not None and vitals.pid == self.ranks[0].process.pid:
+            allowed = max(allowed, vitals.limit + _WATCHDOG_MARGIN)
+            if vitals.signs != self.signs:
+                self.signs, self.moved_at = vitals.signs, now
+        if now - self.moved_at > allowed:
+            _say(f"no progress for {allowed:.0f} s since the ranks were asked to end")
+            self.gave_up = True
+            self.terminate_at = now
 
     def _note_failure(self, rank: _Rank, now: float) -> None:
         crashed = rank.exit_code != EXIT_UNFINISHED
@@ -142,9 +179,14 @@ class _Launch:
             rank.send(number)
 
     def exit_code(self) -> int:
-        """0 when all ranks finished, the first crash otherwise, 75 when nobody crashed but somebody is not finished."""
+        """0 when all ranks finished, the first crash otherwise, 75 when nobody crashed but somebody is not finished.
+
+        69 when ranks had to be ended because they no longer moved.
+        """
         if self.first_failed is not None and self.first_failed.exit_code is not None:
             return self.first_failed.exit_code
+        if self.gave_up:
+            return EXIT_HANG
         ended = (rank.exit_code for rank in self.ranks if rank.exit_code)
         return next(ended, EXIT_OK)
 
@@ -156,15 +198,18 @@ def launch_local(
     *,
     environment: Mapping[str, str] | None = None,
     patience: Patience | None = None,
+    vitals: Callable[[], Vitals | None] = lambda: None,
 ) -> int:
     """Run `processes` copies of `command` as ranks of one world and return the exit code of the launch.
 
     Each rank appends to `logs`/rank-N.log; rank 0 is shown on standard output as well. SIGINT, SIGTERM and SIGUSR1
     are passed on to every rank once, a second Ctrl-C kills. When a rank fails, the others get `patience` to end by
-    themselves. No rank survives the launcher, even when it is killed. Call from the main thread.
+    themselves; so do all after a signal, as long as they move. No rank survives the launcher, even when it is killed.
+    Call from the main thread.
 
     command      program and arguments, the same for every rank
     environment  variables on top of the launcher's own; rank variables win over both
+    vitals       what the ranks have noted of their progress (`electra_dist.vitals.read_vitals`)
     returns      0; 75 when the ranks saved and are not finished; else the first failed rank's code (128 + signal)
     raises       UserError when `processes` is not positive or the command does not exist
     """
@@ -172,7 +217,7 @@ def launch_local(
         raise UserError(f"--processes {processes}: expected at least 1")
     with writing(logs, "the logs"):
         logs.mkdir(parents=True, exist_ok=True)
-    launch = _Launch(patience or Patience())
+    launch = _Launch(patience or Patience(), vitals)
     common = {
         "PYTHONUNBUFFERED": "1",
         LOGGED_VARIABLE: "yes",
@@ -215,7 +260,13 @@ def free_port() -> int:
 
 def _world_variables(processes: int) -> dict[str, str]:
     size = str(processes)
-    return {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return {
+        "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        LAUNCH_VARIABLE: secrets.token_hex(8),
+    }
 
 
 def _start(command: Sequence[str], number: int, common: Mapping[str, str], logs: Path) -> _Rank:

@@ -26,6 +26,7 @@ from electra_dist.heartbeat import Life, life
 from electra_dist.metrics_log import Row
 from electra_dist.rollbacks import Rollback, rollbacks_of
 from electra_dist.rundir import RunDir
+from electra_dist.vitals import read_vitals
 from launcher import queue
 from launcher.queue import QueuedJob
 from launcher.records import Event, JobRecord, events, records, said_in
@@ -58,6 +59,9 @@ class RunStatus:
     unhealthy        why the newest checkpoint is not healthy; None where it is, or where nobody looked
     last_healthy     step of the newest checkpoint that is
     rollbacks        returns from a divergence, oldest first
+    phase            what the ranks are doing, while they run, and how far they are in it
+    step_age         seconds since their last step ended, while they run
+    sign_age         seconds since anything moved on any rank, while they run
     """
 
     run: str
@@ -80,6 +84,9 @@ class RunStatus:
     rollbacks: tuple[Rollback, ...] = ()
     broken_rows: int = 0
     held_by: str | None = None
+    phase: str | None = None
+    step_age: float | None = None
+    sign_age: float | None = None
     log: str | None = None
 
 
@@ -149,6 +156,8 @@ def status(run: RunDir) -> RunStatus:
     job_id = current.job_id if current else (noted[-1].job_id if noted else launch.job_ids[-1])
     if state in ("finished", "stopped", "cancelled", "failed", "idle"):
         facts["seconds_left"] = None
+    if state in ("running", "ending"):
+        facts |= _doing(run, seen)
     return RunStatus(
         run=str(run.path),
         state=state,
@@ -194,8 +203,19 @@ def _without_job(run: RunDir, facts: dict[str, Any], seen: Life | None) -> RunSt
         state, why = "finished", None
     if state in ("finished", "failed"):
         facts["seconds_left"] = None
+    if state == "running":
+        facts |= _doing(run, seen)
     nodes = seen.process.host if seen and state == "running" else None
     return RunStatus(str(run.path), state, why, nodes=nodes, log=_newest_log(run), **facts)
+
+
+def _doing(run: RunDir, seen: Life | None) -> dict[str, Any]:
+    """What the ranks are doing, as the watchdog of the first one has noted it; nothing of an earlier process."""
+    vitals = read_vitals(run)
+    if vitals is None or seen is None or vitals.pid != seen.process.pid:
+        return {}
+    phase = f"{vitals.phase} ({vitals.detail})" if vitals.detail else vitals.phase
+    return {"phase": phase, "step_age": vitals.step_age, "sign_age": vitals.sign_age}
 
 
 def _of_process(seen: Life) -> tuple[State, str | None]:

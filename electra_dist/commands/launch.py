@@ -72,6 +72,7 @@ def _local(arguments: argparse.Namespace) -> int:
     from electra_dist import config, lock
     from electra_dist.rundir import RunDir
     from electra_dist.train.start import check_run
+    from electra_dist.vitals import read_vitals
     from launcher.local import launch_local
 
     resolved = config.load(arguments.config, arguments.overrides)
@@ -83,7 +84,7 @@ def _local(arguments: argparse.Namespace) -> int:
     check_run(run, resolved)
     with lock.hold(run) as lease:  # before the first byte goes to a log; rank 0 takes it over
         handed = {lock.HANDED_DOWN: lease.token}
-        return launch_local(command, arguments.processes, run.logs, environment=handed)
+        return launch_local(command, arguments.processes, run.logs, environment=handed, vitals=lambda: read_vitals(run))
 
 
 def _slurm(arguments: argparse.Namespace) -> int:

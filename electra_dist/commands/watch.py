@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Where runs are, unless run.dir says otherwise.
 _RUNS = Path("runs")
+#: Age of the newest sign of a run that is worth a word.
+_STILL_SECONDS = 120.0
 
 
 def add(subparsers: Subparsers) -> None:
@@ -106,6 +108,8 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     lines = [("run", found.run), ("state", state)]
     if found.job_id:
         lines.append(("job", f"{found.job_id}{' on ' + found.nodes if found.nodes else ''}"))
+    if found.phase is not None:
+        lines.append(("doing", _doing(found)))
     if found.starts_at:
         lines.append(("starts", found.starts_at))
     if found.time_left:
@@ -140,6 +144,17 @@ def _health(found: RunStatus) -> str:
         return ""
     healthy = "none is" if found.last_healthy is None else f"the newest that is: step {found.last_healthy:,}"
     return f", not healthy ({found.unhealthy}); {healthy}"
+
+
+def _doing(found: RunStatus) -> str:
+    """`step, last step 12 s ago`, and how long nothing has moved where that is long."""
+    step = "no step yet" if found.step_age is None else f"last step {_ago(found.step_age)}"
+    still = found.sign_age is not None and found.sign_age > _STILL_SECONDS
+    return f"{found.phase}, {step}" + (f", nothing has moved for {_duration(found.sign_age or 0)}" if still else "")
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds:.0f} s ago" if seconds < 2 * 60 else f"{_duration(seconds)} ago"
 
 
 def _duration(seconds: float) -> str:

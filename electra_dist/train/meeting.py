@@ -22,10 +22,9 @@ from typing import Protocol
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from electra_dist.errors import UserError
+from electra_dist.processes import LAUNCH_VARIABLE
 from electra_dist.train.channel import Address, Hub
 
-#: One launch of `launch local`: ranks of two launches that got the same port do not take each other for their own.
-LAUNCH_VARIABLE = "ELECTRA_DIST_LAUNCH"
 _FIRST_LINE_SECONDS = 5.0
 _LINE_SECONDS = 30.0
 _POLL_SECONDS = 0.2
@@ -80,7 +79,10 @@ def host_name(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def launch_name(environment: Mapping[str, str] = os.environ) -> str:
-    """The same on all ranks of a launch, and another one for another launch, as far as the environment tells."""
+    """The same on all ranks of a launch, and another one for another launch, as far as the environment tells.
+
+    So ranks of two launches that got the same port do not take each other for their own.
+    """
     names = (LAUNCH_VARIABLE, "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_STEP_ID")
     return "/".join(environment.get(name, "") for name in (*names, "SLURM_RESTART_COUNT"))
 

@@ -247,8 +247,7 @@ class Watchdog:
         numbers, self._channel.woken = self._channel.woken, b""
         for number in numbers:
             if number in _DEADLY and self._asked_at is None:
-                self._asked_at = now
-                self._next_beat = now
+                self._asked_at = self._next_beat = self._next_vitals = now
             if number == signal.SIGINT:
                 self._interrupts.append(now)
 
@@ -395,7 +394,8 @@ class Watchdog:
         if self._scribe is not None and self._scribe.is_alive():
             return
         doing, newest = signs.doing(), min(heard.age(now) for heard in self._heard.values())
-        limit = limits(doing, self._settings, self._every)[0] if self._settings.enabled else None
+        usual, urgent = limits(doing, self._settings, self._every)
+        limit = usual if self._asked_at is None else urgent
         all_signs = self._all_signs()
 
         def write() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from electra_dist.errors import StorageError, UserError
+from electra_dist.errors import EXIT_HANG, EXIT_UNFINISHED, StorageError, UserError
 from launcher.local import Patience, launch_local
 
 QUICK = Patience(after_crash=0.5, after_unfinished=0.5, after_terminate=0.5)
@@ -162,6 +162,51 @@ def test_a_second_interrupt_kills(started: Callable[..., subprocess.Popen[str]])
     assert launcher.poll() is None
     launcher.send_signal(signal.SIGINT)
     assert launcher.wait(10) == 137
+
+
+def asked_to_end(tmp_path: Path, body: str, patience: str) -> tuple[int, str]:
+    """A launch of two ranks that are sent SIGTERM once they are ready: its exit code and what it printed."""
+    command = python(f"mark = pathlib.Path({str(tmp_path)!r})\n{textwrap.dedent(body)}")
+    script = (
+        "import sys; from pathlib import Path; from launcher import local; from electra_dist.rundir import RunDir\n"
+        "from electra_dist.vitals import read_vitals; local._LOOK_SECONDS, local._WATCHDOG_MARGIN = 0.1, 0.0\n"
+        f"where = Path({str(tmp_path)!r})\n"
+        f"sys.exit(local.launch_local({command!r}, 2, where, patience=local.Patience({patience}),"
+        " vitals=lambda: read_vitals(RunDir(where))))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) as launcher:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("ready-*"))) < 2:
+            assert launcher.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        launcher.send_signal(signal.SIGTERM)
+        said = launcher.communicate(timeout=60)[1]
+    return launcher.returncode, said
+
+
+def test_ranks_that_do_not_move_after_a_signal_are_ended(tmp_path: Path) -> None:
+    body = f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{READY}\ntime.sleep(100)"
+    code, said = asked_to_end(tmp_path, body, "after_signal=1.0, after_terminate=0.5")
+    assert code == EXIT_HANG
+    assert "no progress for 1 s since the ranks were asked to end" in said
+    assert "ending ranks 0, 1, still running" in said
+
+
+def test_ranks_that_move_after_a_signal_are_let_finish(tmp_path: Path) -> None:
+    body = f"""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        from electra_dist.rundir import RunDir
+        from electra_dist.signs import doing
+        from electra_dist.vitals import write_vitals
+        {READY}
+        for count in range(40):
+            if rank == 0:
+                write_vitals(RunDir(mark), doing(), count, 0.0, 2.0)
+            time.sleep(0.1)
+        sys.exit(75)
+    """
+    assert asked_to_end(tmp_path, body, "after_signal=2.0")[0] == EXIT_UNFINISHED
 
 
 def test_ranks_die_with_a_killed_launcher(tmp_path: Path, started: Callable[..., subprocess.Popen[str]]) -> None:

@@ -56,7 +56,8 @@ def refuse_a_second_writer(folder: Path, run: RunDir) -> None:
     """By every way of starting on this machine, in one sentence, without touching anything of the first one."""
 
     def touched() -> dict[str, int]:
-        return {path.name: path.stat().st_ino for path in run.path.rglob("*") if path.parent.name != "lock"}
+        files = (path for path in run.path.rglob("*") if path.parent.name != "lock" and "progress" not in path.name)
+        return {path.name: path.stat().st_ino for path in files}
 
     before, said = touched(), run.process.read_text()
     for words in (["train", "config.yaml"], ["launch", "local", "config.yaml", "--processes", "2"]):
@@ -79,6 +80,8 @@ def test_status_and_stop_of_a_run_without_slurm(tmp_path: Path, training: subpro
     seen = json.loads(electra_dist(tmp_path, "status", "runs/one", "--json"))
     assert (seen["state"], seen["steps"], seen["job_id"]) == ("running", 100_000, None)
     assert "2 ranks" in seen["why"]
+    assert seen["phase"]
+    assert seen["sign_age"] < 120
     assert "trains this run" in seen["held_by"]
     refuse_a_second_writer(tmp_path, run)
     assert json.loads(electra_dist(tmp_path, "stop", "runs/one", "--json"))["process"]
