@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from electra_dist import config as configuration
 from electra_dist.presets import PRESETS
-from electra_dist.train.start import FREE_KEYS, FREE_SECTIONS
+from electra_dist.train.changes import Kind, kind_of
 
 PAGE = Path(__file__).with_name("configuration.md")
 
@@ -38,7 +38,8 @@ everything filled in; what it prints is a configuration file too, and the run di
 Four keys must be set: `data.shards`, `train.steps`, `train.global_rows` and `train.micro_rows`. Ready recipes
 are in [configs/](../configs). `electra-dist config schema` prints a JSON Schema for editors.
 
-Keys marked *free* may change when a run is [resumed](resume.md); the others belong to the run. `run.dir` and `run.name`
+Keys marked *free* may change when a run is [resumed](resume.md); those marked *from here* too, for the steps to come,
+when [`--from-here`](resume.md#change-what-comes) says so; the others belong to the run. `run.dir` and `run.name`
 say which run is meant.
 """
 
@@ -50,7 +51,7 @@ class Key(NamedTuple):
     default: str
     allowed: str
     meaning: str
-    free: bool
+    kind: Kind
 
 
 def _is_section(field: FieldInfo) -> bool:
@@ -71,7 +72,7 @@ def keys(section: type[BaseModel], prefix: str) -> Iterator[Key]:
         common = _common_key(full)
         if common:
             default, meaning = f"as `{common}`", meaning or f"`{common}` of the {full.split('.')[1]} alone."
-        yield Key(full, default, _allowed(field.annotation, schema[name]), meaning, _is_free(full))
+        yield Key(full, default, _allowed(field.annotation, schema[name]), meaning, kind_of(full))
 
 
 def _common_key(full: str) -> str | None:
@@ -88,10 +89,6 @@ def _common_key(full: str) -> str | None:
 def _preset_or_required(full: str) -> str:
     section = full.split(".")[0]
     return "*preset*" if section == "model" else "**required**"
-
-
-def _is_free(full: str) -> bool:
-    return full in FREE_KEYS or full.split(".")[0] in FREE_SECTIONS
 
 
 def _shown(value: Any) -> str:
@@ -148,9 +145,9 @@ def page() -> str:
 def _table(rows: Iterator[Key]) -> str:
     lines = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
     for key in rows:
-        free = " *free*" if key.free else ""
+        mark = {"free": " *free*", "future": " *from here*", "past": ""}[key.kind]
         meaning = key.meaning.replace("|", "\\|")
-        lines.append(f"| `{key.name}`{free} | {key.default} | {key.allowed} | {meaning} |")
+        lines.append(f"| `{key.name}`{mark} | {key.default} | {key.allowed} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 

@@ -187,6 +187,12 @@ def is_lost(run: RunDir) -> bool:
     return False
 
 
+def give_back() -> None:
+    """Give back what this process holds, for one that is about to end without leaving `hold`."""
+    for lease in list(_held.values()):
+        lease.release()
+
+
 #: What this process holds, by the real path of the run: a lock belongs to a process, not to an object.
 _held: dict[str, Lease] = {}
 

@@ -45,6 +45,9 @@ class RunFacts(TypedDict, total=False):
     dataset_fingerprint: str
     starts: list[dict[str, Any]]
     rollbacks: list[dict[str, Any]]
+    changes: list[dict[str, Any]]
+    went_back: list[dict[str, Any]]
+    branched_from: dict[str, Any]
     saving: dict[str, Any]
 
 

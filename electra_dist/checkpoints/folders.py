@@ -69,6 +69,21 @@ def remove_leftovers(run: RunDir) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def set_aside_later(run: RunDir, step: int) -> list[tuple[Path, Path]]:
+    """Rename the checkpoints after `step`, which the run goes on from, to `step-N.set-aside-xxxx`: old and new name.
+
+    No retention counts or removes them.
+    """
+    moved = []
+    for later in saved_steps(run):
+        if later > step:
+            old = run.checkpoint(later)
+            new = old.with_name(f"{old.name}.set-aside-{secrets.token_hex(2)}")
+            old.rename(new)
+            moved.append((old, new))
+    return moved
+
+
 # --- which may go ----------------------------------------------------------------------------------------------------
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from electra_dist.commands.going_on import add_going_on, resolve
 from electra_dist.commands.parsers import Subparsers, add_command, add_config, add_group, add_json, print_json
 from electra_dist.errors import UserError
 
 if TYPE_CHECKING:
+    from electra_dist.config import Config
+    from electra_dist.data.manifest import Manifest
+    from electra_dist.train.going_on import GoingOn
     from launcher.slurm import Launch, Submission
 
 
@@ -31,6 +36,7 @@ def add(subparsers: Subparsers) -> None:
         """,
     )
     add_config(local)
+    add_going_on(local)
     local.add_argument("--processes", type=int, required=True, metavar="N", help="ranks to start")
     _add_slurm(group)
 
@@ -59,6 +65,7 @@ def _add_slurm(group: Subparsers) -> None:
     slurm.add_argument(
         "--array", action="append", default=[], metavar="key.sub=A,B", help="one run a value; may be given again"
     )
+    add_going_on(slurm)
     slurm.add_argument("--exclude", metavar="NODES", help="nodes to stay away from")
     slurm.add_argument("--after", metavar="JOB", help="start when this job has ended")
     slurm.add_argument("--torchrun", action="store_true", help="start the ranks by torchrun instead of one task each")
@@ -71,25 +78,52 @@ def _add_slurm(group: Subparsers) -> None:
 def _local(arguments: argparse.Namespace) -> int:
     from electra_dist import config, lock
     from electra_dist.rundir import RunDir
-    from electra_dist.train.start import check_run
     from electra_dist.vitals import read_vitals
     from launcher.local import launch_local
 
-    resolved = config.load(arguments.config, arguments.overrides)
-    config.check_world(resolved, arguments.processes)
-    command = [sys.executable, "-m", "electra_dist.cli", "train", arguments.config, *arguments.overrides]
+    resolved = resolve(arguments)
+    config.check_world(resolved.config, arguments.processes)
+    command = [sys.executable, "-m", "electra_dist.cli", "train", arguments.config, *resolved.overrides]
     if arguments.debug:
         command.append("--debug")
-    run = RunDir(resolved.run.path)
-    check_run(run, resolved)
+    run = RunDir(resolved.config.run.path)
+    manifest = _checked(resolved.config, resolved.how)
     with lock.hold(run) as lease:  # before the first byte goes to a log; rank 0 takes it over
+        _go_on(resolved.config, manifest, resolved.how)
         handed = {lock.HANDED_DOWN: lease.token}
         return launch_local(command, arguments.processes, run.logs, environment=handed, vitals=lambda: read_vitals(run))
 
 
-def _slurm(arguments: argparse.Namespace) -> int:
+def _checked(config: Config, how: GoingOn) -> Manifest:
+    """The manifest of the shards; raises `UserError` where the run cannot go on with it as `how` says."""
+    from electra_dist.data.manifest import Manifest
     from electra_dist.rundir import RunDir
-    from electra_dist.train.start import check_same_run
+    from electra_dist.train.start import check_run
+
+    manifest = Manifest.load(config.data.shards)
+    check_run(RunDir(config.run.path), config, manifest.fingerprint, how)
+    return manifest
+
+
+def _go_on(config: Config, manifest: Manifest, how: GoingOn) -> None:
+    """Do what was asked, once, here: the ranks just go on. A plain start is left to them."""
+    from electra_dist.train.going_on import PLAIN
+    from electra_dist.train.start import open_run
+
+    if how != PLAIN:
+        open_run(config, manifest, _warn, _say, how)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _warn(text: str) -> None:
+    _say(f"warning: {text}")
+
+
+def _slurm(arguments: argparse.Namespace) -> int:
+    from electra_dist.train.going_on import PLAIN
     from launcher.slurm import Request, prepare
 
     if arguments.new_profile:
@@ -108,9 +142,12 @@ def _slurm(arguments: argparse.Namespace) -> int:
         ignore_plan=arguments.ignore_plan,
         preflight=() if arguments.no_preflight else Request.preflight,
     )
-    launch = prepare(arguments.config, arguments.overrides, request, dry_run=arguments.dry_run)
-    for config, dataset in zip(launch.runs, launch.datasets, strict=True):
-        check_same_run(RunDir(config.run.path), config, dataset)
+    resolved = resolve(arguments)
+    how = resolved.how
+    if arguments.array and how != PLAIN:
+        raise UserError("--array with --from-here, --from-step or --branch: start these runs one at a time")
+    launch = prepare(arguments.config, resolved.overrides, request, dry_run=arguments.dry_run)
+    manifests = [_checked(config, how) for config in launch.runs]
     for text in dict.fromkeys(forecast.text() for forecast in launch.forecasts):
         print(text, file=sys.stderr)  # beside the script, which may be redirected into a file
     if launch.inherited.ignored:
@@ -118,7 +155,7 @@ def _slurm(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(launch.script, end="")
         return 0
-    submission = _submit(launch)
+    submission = _submit(launch, manifests, how)
     if arguments.json:
         runs = [str(path) for path in submission.runs]
         plans = [asdict(forecast) for forecast in launch.forecasts]
@@ -129,7 +166,7 @@ def _slurm(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _submit(launch: Launch) -> Submission:
+def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn) -> Submission:
     """Write and submit under the locks of all runs; raises `LockedError` when somebody trains one of them."""
     from electra_dist import lock
     from electra_dist.rundir import RunDir
@@ -143,6 +180,8 @@ def _submit(launch: Launch) -> Submission:
         check_free(launch.job.run_dirs)  # as the checks before, now that nobody else submits
         if next_number({*launch.job.run_dirs, launch.script_path.parents[1]}) != launch.job.number:
             raise UserError(f"{launch.script_path}: another launch was submitted just now; start this one again")
+        for config, manifest in zip(launch.runs, manifests, strict=True):
+            _go_on(config, manifest, how)
         return submit(launch)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from electra_dist.commands.going_on import add_going_on, resolve
 from electra_dist.commands.parsers import Subparsers, add_command, add_config
 from electra_dist.errors import EXIT_OK, EXIT_UNFINISHED
 
@@ -21,19 +22,20 @@ def add(subparsers: Subparsers) -> None:
         electra-dist train configs/quickstart.yaml run.name=second train.steps=500
         torchrun --nproc-per-node 8 -m electra_dist.cli train configs/base.yaml
         srun electra-dist train configs/base.yaml                       one task a GPU
+        electra-dist train configs/base.yaml train.steps=2000000 --from-here
+        electra-dist train configs/base.yaml optim.lr=1e-4 --branch slower --from-step 500000
 
         exit status: 0 finished, 75 interrupted and saved (run it again), 2 a mistake that the message names
         """,
     )
     add_config(parser)
+    add_going_on(parser)
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from electra_dist import config
-
-    resolved = config.load(arguments.config, arguments.overrides)
+    resolved = resolve(arguments)
     from electra_dist.train.run import train
     from electra_dist.train.trainer import Outcome
 
-    outcome = train(resolved, dict(os.environ))
+    outcome = train(resolved.config, dict(os.environ), how=resolved.how)
     return EXIT_OK if outcome is Outcome.FINISHED else EXIT_UNFINISHED

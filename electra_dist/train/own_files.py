@@ -6,6 +6,7 @@ for each that is lost or broken. Touches nothing; `start.open_run` writes. Needs
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ def own_files(run: RunDir) -> OwnFiles:
     if facts is None and (saved or facts_problem is not None):
         facts, sentence = _lost_facts(run, facts_problem, saved)
         said.append(sentence)
-    return OwnFiles(config, facts, whole, tuple(said))
+    return OwnFiles(_with_changes(config, facts) if whole else config, facts, whole, tuple(said))
 
 
 def _config(run: RunDir) -> tuple[Config | None, str | None]:
@@ -91,6 +92,15 @@ def _lost_config(run: RunDir, problem: str | None, saved: bool) -> tuple[Config 
             f" electra-dist config show CONFIG run.dir={run.path.parent} run.name={run.path.name} > {run.config}"
         )
     return None, f"{what}; nothing was saved under it, so it is written from the given configuration"
+
+
+def _with_changes(config: Config | None, facts: RunFacts | None) -> Config | None:
+    """The configuration with the changes that run.json has recorded, which it knows before config.yaml does."""
+    recorded = facts.get("changes") if facts else None
+    if config is None or not recorded:
+        return config
+    values = (f"{entry['key']}={json.dumps(entry['new'])}" for entry in recorded)  # JSON is YAML
+    return configuration.build(configuration.apply_overrides(config.model_dump(mode="json"), list(values)))
 
 
 def _lost_facts(run: RunDir, problem: str | None, saved: bool) -> tuple[RunFacts | None, str]:

@@ -39,6 +39,7 @@ from electra_dist.train.distributed import (
 )
 from electra_dist.train.engines import Engines, build_engines, check_engines
 from electra_dist.train.faults import Interruption
+from electra_dist.train.going_on import PLAIN, GoingOn
 from electra_dist.train.hang import collective_timeout
 from electra_dist.train.initial import initial_networks
 from electra_dist.train.meeting import MeetingInterruptedError
@@ -49,8 +50,11 @@ from electra_dist.train.trainer import Outcome, Trainer, owes_validation
 from electra_dist.train.watchdog import Watchdog
 
 
-def train(config: Config, environment: dict[str, str]) -> Outcome:
-    """Train, or go on with, the run at `config.run.path`; raises `UserError` on every rank for a mistake on any."""
+def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) -> Outcome:
+    """Train, or go on with, the run at `config.run.path`; raises `UserError` on every rank for a mistake on any.
+
+    `how` goes on otherwise than before: with changed keys, from an older checkpoint, as a branch of another run.
+    """
     world = detect(environment)
     check_world(config, world.world_size)
     check_engines(config)
@@ -66,7 +70,7 @@ def train(config: Config, environment: dict[str, str]) -> Outcome:
         with Watchdog(config, world, meeting) as watchdog:
             try:
                 initialise(world, collective_timeout(config.watchdog), meeting, config.watchdog.meet_seconds)
-                outcome = _train(config, world, interruption, watchdog, environment)
+                outcome = _train(config, world, interruption, watchdog, environment, how)
             except BaseException as error:
                 _fail(watchdog, error)
                 raise
@@ -83,7 +87,12 @@ def _fail(watchdog: Watchdog, error: BaseException) -> None:
 
 
 def _train(
-    config: Config, world: World, interruption: Interruption, watchdog: Watchdog, environment: Mapping[str, str]
+    config: Config,
+    world: World,
+    interruption: Interruption,
+    watchdog: Watchdog,
+    environment: Mapping[str, str],
+    how: GoingOn,
 ) -> Outcome:
     if interruption.is_requested_of_any(world):
         return _interrupted_early(world)
@@ -93,10 +102,10 @@ def _train(
         with together(world):
             manifest = _checked_data(config, world)
             if world.is_main:
-                check_run(run, config, manifest.fingerprint)  # a mistake touches nothing, not even the lock
+                check_run(run, config, manifest.fingerprint, how)  # a mistake touches nothing, not even the lock
                 stop = partial(_is_requested, interruption)
                 held.enter_context(lock.hold(run, environment=environment, tell=warn, stop=stop))
-                open_run(config, manifest, warn)
+                open_run(config, manifest, warn, say, how)
                 held.enter_context(own_log(run, environment, world.world_size))
         assert manifest is not None
         if not world.is_main:
@@ -140,7 +149,7 @@ def _fit(
         return _interrupted_early(world), step or 0
     with together(world):
         if world.is_main:
-            record_start(run, world.world_size)
+            record_start(run, world.world_size, step or 0)
     if hook:
         hook.begins(step)
     engines = _engines(config, manifest, world)

@@ -13,32 +13,19 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable
 from importlib import metadata
-from typing import Any
 
 from electra_dist import config as configuration
 from electra_dist.checkpoints.folders import saved_steps
 from electra_dist.config import Config
 from electra_dist.data.manifest import Manifest
-from electra_dist.errors import ConfigError, StorageError, UserError
+from electra_dist.errors import CheckpointError, ConfigError, StorageError, UserError
 from electra_dist.files import advice, reason, write_atomically, write_json, writing
 from electra_dist.rundir import RunDir, RunFacts
+from electra_dist.train.branching import as_made, check_branch, is_branch, make_branch
+from electra_dist.train.going_on import PLAIN, GoingOn, Tell, check_going_on, go_on, settle_changes
 from electra_dist.train.own_files import OwnFiles, own_files
 
-#: Keys that a resumed run may change: how and where it runs, not what it computes.
-FREE_SECTIONS = ("run", "zero", "checkpoint", "validation", "tracking", "guard", "watchdog")
-FREE_KEYS = (
-    "data.shards",  # its content is compared by fingerprint instead
-    "data.prefetch_steps",
-    "data.verify",
-    "model.attention",
-    "model.generator_head",
-    "train.micro_rows",
-    "train.device",
-    "train.compile",
-    "train.activation_checkpointing",
-)
 #: What a folder may hold before run.json is there: made by `launch`, or by a start that was killed.
 _EARLY = ("config.yaml", "tokenizer", "jobs", "logs", "code")
 #: What it may hold where a start of ours, which begins with the lock, came further, and run.json was lost.
@@ -46,35 +33,39 @@ _LATER = re.compile(r"^(checkpoints|wandb|process\.json|run\.json|metrics.*\.jso
 _LEFTOVER = re.compile(r"^\.(config\.yaml|run\.json|process\.json|tokenizer|metrics.*\.jsonl)\.\d+\.(tmp|old|mode)$")
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+def software() -> dict[str, str]:
+    """Versions of what computes."""
+    names = ("electra-dist", "torch", "deepspeed", "webdataset", "numpy", "tokenizers")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """`key: old -> new` for every key that a resumed run may not change."""
-    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
-    bound = [k for k in before | after if k.split(".")[0] not in FREE_SECTIONS and k not in FREE_KEYS]
-    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in bound if before.get(key) != after.get(key)]
+def check_run(run: RunDir, config: Config, dataset: str | None = None, how: GoingOn = PLAIN) -> OwnFiles:
+    """What the folder of `run` says of its run, if `config` can be trained in it as `how` says; touches nothing.
 
-
-def check_same_run(run: RunDir, config: Config, dataset: str | None) -> None:
-    """Raise `ConfigError` when `run` exists and is another one: other bound keys, or data of another fingerprint.
-
-    Needs no torch, so that `launch` asks before it submits.
+    Raises `ConfigError` where it holds a run of another configuration, or of other data than `dataset` (not asked when
+    None), `CheckpointError` where `how` names one that is not there, `UserError` where it holds something that is no
+    run. Needs no torch, so that `launch` asks before it submits.
     """
-    _check_same(run, own_files(run), config, dataset)
+    try:
+        own = own_files(run)
+        if own.facts is None:
+            _refuse_foreign(run)
+        if how.branch_of is not None:
+            if not is_branch(own, how):
+                check_branch(config, dataset, how)
+                return own
+            how = as_made(how)
+        if own.facts is not None or saved_steps(run):  # a first start that was killed has trained nothing
+            _check_data(run, own, config, dataset)
+            check_going_on(run, own, config, how)
+        elif how.from_step is not None:
+            raise CheckpointError(f"--from-step {how.from_step}: {run.path} has saved nothing yet")
+    except OSError as error:
+        raise StorageError(f"{run.path}: cannot be read: {reason(error)}{advice(error)}") from error
+    return own
 
 
-def _check_same(run: RunDir, own: OwnFiles, config: Config, dataset: str | None) -> None:
-    changed = differences(own.config, config) if own.config else []
-    if changed:
-        raise ConfigError(
-            f"{run.path}: holds a run of another configuration ({'; '.join(changed)}). Set run.name to start another"
-            " run, or take these changes back to go on with this one"
-        )
+def _check_data(run: RunDir, own: OwnFiles, config: Config, dataset: str | None) -> None:
     known = own.facts.get("dataset_fingerprint") if own.facts else None
     if known is not None and dataset is not None and known != dataset:
         raise ConfigError(
@@ -84,48 +75,36 @@ def _check_same(run: RunDir, own: OwnFiles, config: Config, dataset: str | None)
         )
 
 
-def software() -> dict[str, str]:
-    """Versions of what computes."""
-    names = ("electra-dist", "torch", "deepspeed", "webdataset", "numpy", "tokenizers")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
-
-
-def check_run(run: RunDir, config: Config, dataset: str | None = None) -> OwnFiles:
-    """What the folder of `run` says of its run, if `config` can be trained in it; touches nothing.
-
-    Raises `ConfigError` where it holds a run of another configuration, or of other data than `dataset` (not asked when
-    None), `UserError` where it holds something that is no run.
-    """
-    try:
-        own = own_files(run)
-        if own.facts is None:
-            _refuse_foreign(run)
-    except OSError as error:
-        raise StorageError(f"{run.path}: cannot be read: {reason(error)}{advice(error)}") from error
-    if own.facts is not None or saved_steps(run):  # a first start that was killed has trained nothing
-        _check_same(run, own, config, dataset)
-    return own
-
-
-def open_run(config: Config, manifest: Manifest, tell: Callable[[str], None]) -> None:
-    """Create or check `config.run.path`, whose lock this process holds.
+def open_run(config: Config, manifest: Manifest, warn: Tell, say: Tell | None = None, how: GoingOn = PLAIN) -> None:
+    """Create or check `config.run.path`, whose lock this process holds, and do what `how` asks for.
 
     A kill or a full disk at any moment leaves a folder in which the next start succeeds: every file and folder is
-    whole or absent, run.json comes last, and what is not whole is made again or restored from a checkpoint, which
-    `tell` is told. Raises what `check_run` raises, and `StorageError` when something cannot be written.
+    whole or absent, run.json is the last that a first start makes, and what is not whole is made again or restored
+    from a checkpoint, which `warn` is told. Raises what `check_run` raises, and `StorageError` when something cannot be
+    written.
     """
     run = RunDir(config.run.path)
-    own = check_run(run, config, manifest.fingerprint)
-    for sentence in own.said:
-        tell(sentence)
+    own = check_run(run, config, manifest.fingerprint, how)
     _remove_leftovers(run)
     if not manifest.is_tokenizer(run.tokenizer):
         manifest.copy_tokenizer(run.tokenizer)
-    with writing(run.config, "the resolved configuration"):
-        write_atomically(run.config, configuration.resolved_yaml(config))
+    if how.branch_of is not None and own.facts is None:
+        make_branch(run, config, how, say or warn)
+        return
+    for sentence in own.said:
+        warn(sentence)
+    if own.facts is None:
+        _write_config(run, config)
     if not own.whole:
         with writing(run.facts, "run.json"):
             write_json(run.facts, own.facts or _new_facts(config, manifest))
+    go_on(run, own, config, as_made(how) if how.branch_of else how, say or warn)
+    _write_config(run, config)
+
+
+def _write_config(run: RunDir, config: Config) -> None:
+    with writing(run.config, "the resolved configuration"):
+        write_atomically(run.config, configuration.resolved_yaml(config))
 
 
 def _new_facts(config: Config, manifest: Manifest) -> RunFacts:
@@ -137,11 +116,16 @@ def _new_facts(config: Config, manifest: Manifest) -> RunFacts:
     )
 
 
-def record_start(run: RunDir, world_size: int) -> None:
-    """Add this start to run.json; one that finds the run finished is none."""
+def record_start(run: RunDir, world_size: int, step: int) -> None:
+    """Add this start, which goes on from `step`, to run.json; one that finds the run finished is none."""
     start = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "world_size": world_size}
     start |= {"host": socket.gethostname()} | software()
-    run.update_facts(lambda facts: facts.setdefault("starts", []).append(start))
+
+    def add(facts: RunFacts) -> None:
+        facts.setdefault("starts", []).append(start)
+        settle_changes(facts, step)
+
+    run.update_facts(add)
 
 
 def _remove_leftovers(run: RunDir) -> None:

@@ -363,6 +363,7 @@ class Watchdog:
             if self._over.is_set():
                 return
         self._in_time(lambda: self._last_words(end, finder))
+        self._in_time(lock.give_back)
         os._exit(end.status)
 
     def _last_words(self, end: End, finder: bool) -> None:

@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killing import killed_at
 
 from electra_dist import config as configuration
 from electra_dist import lock
@@ -54,7 +55,7 @@ def opened(shards: Manifest) -> Opening:
         check_run(run, config, shards.fingerprint)
         with lock.hold(run):
             open_run(config, shards, said.append)
-            record_start(run, 1)
+            record_start(run, 1, 0)
         assert configuration.load(run.config) == config
         assert run.read_facts()["dataset_fingerprint"] == shards.fingerprint
         assert shards.is_tokenizer(run.tokenizer)
@@ -78,35 +79,11 @@ def saved_at(run: RunDir, step: int, carried: bool = True) -> None:
 # --- a first start that does not come to its end ---------------------------------------------------------------------
 
 
-def killed_at(event: int, opening: Opening, path: Path) -> bool:
-    """Open in a process that dies at the `event`-th change to the file system below `path`; whether it came so far."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    seen = 0
-
-    def watch(name: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        writes = name == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        changes = writes or name in ("os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.utime")
-        if changes and str(path) in str(arguments[0]):
-            seen += 1
-            if seen > event:
-                os._exit(9)
-
-    sys.addaudithook(watch)
-    try:
-        opening(path)
-        os._exit(0)
-    except BaseException:
-        os._exit(1)
-
-
 def test_a_first_start_that_is_killed_anywhere_is_followed_by_one_that_succeeds(
     tmp_path: Path, opened: Opening
 ) -> None:
     event = 0
-    while killed_at(event, opened, tmp_path / f"runs/{event}"):
+    while killed_at(event, tmp_path / "runs", partial(opened, tmp_path / f"runs/{event}")):
         assert opened(tmp_path / f"runs/{event}") == []
         event += 1
     assert event > 15
