@@ -60,7 +60,8 @@ def _is_jsonl(path: Path) -> bool:
 def find_inputs(inputs: Sequence[Path]) -> list[Path]:
     """The input files behind `inputs` (files and folders), in order, each once.
 
-    Raises `DataError` when a path is missing, has an unknown suffix, is a folder without input files, or is empty.
+    Raises `DataError` when a path is missing or a special file, has an unknown suffix, is a folder without input files,
+    or is empty.
     """
     files: dict[Path, None] = {}
     for given in map(Path, inputs):
@@ -73,6 +74,8 @@ def find_inputs(inputs: Sequence[Path]) -> list[Path]:
             files.update(dict.fromkeys(inside))
         elif not given.exists():
             raise DataError(f"{given}: no such file or folder")
+        elif not given.is_file():
+            raise DataError(f"{given}: is a special file; expected a regular file or a folder")
         elif not given.name.endswith(SUFFIXES):
             raise DataError(f"{given}: unknown input format; expected a file ending in {', '.join(SUFFIXES)}")
         else:
@@ -197,7 +200,7 @@ def _read_jsonl(part: Part, file: IO[bytes]) -> Iterator[str]:
 def _text_of(part: Part, offset: int, line: str) -> str:
     try:
         content: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _bad_line(part, offset, f"not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise _bad_line(part, offset, f"expected a JSON object, found {type(content).__name__}")

@@ -27,7 +27,7 @@ from electra_dist import config as configuration
 from electra_dist.config import Config, Network
 from electra_dist.errors import UserError
 from electra_dist.export_check import Compared, check_export, check_texts
-from electra_dist.files import open_to_readers, write_json
+from electra_dist.files import open_to_readers, read_json, write_json
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.model.huggingface import (
@@ -113,8 +113,8 @@ def check_out(out: Path, identity: Mapping[str, Any]) -> None:
     if not entries:
         return
     try:
-        found = json.loads((out / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(out / MARKER)
+    except (OSError, ValueError, UserError):
         found = None
     if not isinstance(found, dict):
         raise UserError(

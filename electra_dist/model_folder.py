@@ -1,17 +1,20 @@
 """Opening the folder of a model: what kind it is, and the encoder with a task's head on it, offline and without pickle.
 
 The kind is in the marker that an export or a fine-tuning of ours leaves beside the weights; a folder without one is
-taken for a discriminator as `transformers` keeps it, when its configuration says ELECTRA.
+taken for a discriminator as `transformers` keeps it, when its configuration says ELECTRA. What the folder claims is
+held against its weights first (`model_claims`).
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from electra_dist.errors import UserError
+from electra_dist.files import MIB, NotRegularError, TooLargeError, read_json
+from electra_dist.model_claims import check_entries, check_sizes
+from electra_dist.tokenizer_files import LIMIT, TOKENIZER_FILE
 
 #: Marks a folder as an export or a fine-tuned model of ours.
 MARKER = "electra_dist.json"
@@ -33,12 +36,16 @@ class ModelFolder:
         """Look at a folder without loading weights; raises `UserError` when it is not an ELECTRA model."""
         if (path / "checkpoints").is_dir():
             raise UserError(f"{path}: is a run; export its discriminator first: electra-dist export {path} --out DIR")
+        check_entries(path)
         config = _read_json(path / "config.json", f"{path}: not the folder of a model")
         if config.get("model_type") != "electra":
             raise UserError(f"{path}/config.json: model_type is {config.get('model_type')!r}; expected 'electra'")
-        for name in (WEIGHTS, "tokenizer.json"):
+        for name in (WEIGHTS, TOKENIZER_FILE):
             if not (path / name).is_file():
                 raise UserError(f"{path}: has no {name}; a folder written by `electra-dist export` has")
+        if (path / TOKENIZER_FILE).stat().st_size > LIMIT:
+            raise UserError(f"{path / TOKENIZER_FILE}: is larger than {LIMIT:,} bytes, the most that it can have")
+        check_sizes(path, config, path / WEIGHTS)
         marker = _read_json(path / MARKER, "") if (path / MARKER).is_file() else {}
         return cls(path, config, marker)
 
@@ -56,7 +63,10 @@ class ModelFolder:
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
+        try:
+            return AutoTokenizer.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # whatever the library meets in files that anybody may have written
+            raise UserError(f"{self.path}: transformers cannot load its tokenizer: {_first_line(error)}") from error
 
     def load(self, auto_class: str, new_head: bool = False, **settings: Any) -> Any:
         """The model as `transformers.<auto_class>`; with `new_head`, a head that starts at random is expected.
@@ -71,10 +81,17 @@ class ModelFolder:
         logging.disable_progress_bar()
         try:
             model, found = getattr(transformers, auto_class).from_pretrained(
-                self.path, local_files_only=True, use_safetensors=True, output_loading_info=True, **settings
+                self.path,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **settings,
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{self.path}: transformers cannot load it as {auto_class}: {error}") from error
+        except Exception as error:  # whatever the library meets in files that anybody may have written
+            raise UserError(
+                f"{self.path}: transformers cannot load it as {auto_class}: {_first_line(error)}"
+            ) from error
         finally:
             logging.set_verbosity(verbosity)
         missing = [name for name in found["missing_keys"] if not (new_head and name.startswith(_HEADS))]
@@ -85,7 +102,9 @@ class ModelFolder:
 
 def _read_json(path: Path, what: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, 16 * MIB, follow=True)
+    except (NotRegularError, TooLargeError):
+        raise
     except OSError as error:
         raise UserError(f"{what or path}: {path.name} cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -93,3 +112,7 @@ def _read_json(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: is {type(content).__name__}; expected an object")
     return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]

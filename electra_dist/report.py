@@ -92,11 +92,21 @@ def _number(value: float | None) -> str:
 
 
 def read_report(run: RunDir) -> RunReport:
-    """The report of a run; raises `UserError` when nothing was logged yet."""
+    """The report of a run; raises `UserError` when nothing was logged yet, or not by a training of ours."""
     reader = run.read_metrics()
     rows = list(reader)
     if not rows:
         raise UserError(f"{run.metrics}: nothing was logged yet; train first")
+    try:
+        return _report_of(run, rows, reader.broken)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{run.path}: metrics.jsonl or run.json holds something else than training writes"
+            f" ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
     config = configuration.load(run.config)
     facts = run.read_facts() if run.facts.is_file() else RunFacts()
     manifest = _manifest(config)
@@ -120,7 +130,7 @@ def read_report(run: RunDir) -> RunReport:
             name: (held_out[0].get(key), held_out[-1].get(key)) if held_out else (None, None)
             for name, key in _HELD_OUT.items()
         },
-        broken_rows=reader.broken,
+        broken_rows=broken_rows,
         rollbacks=tuple(rollbacks_of(run)),
         **asdict(health(run)),
     )

@@ -10,18 +10,19 @@ code/NNN/        the code as it was             logs/job-ID.log, logs/job-ID-ran
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from electra_dist.files import write_json
+from electra_dist.errors import UserError
+from electra_dist.files import MIB, read_bounded, read_json, write_json
 from electra_dist.rundir import RunDir
 
 _PACKAGES = ("electra_dist", "launcher", "data_tools")
 _COMMENT = re.compile(r"^electra-dist: (\S+) (\d+) ([a-z]+): (.*)$")
+_EVENTS_LIMIT = 16 * MIB
 _NUMBER = re.compile(r"^(\d{3,})\.")
 
 
@@ -63,22 +64,39 @@ def next_number(run_dirs: Iterable[Path]) -> str:
 
 
 def records(run: RunDir) -> list[JobRecord]:
-    """Every launch of a run, oldest first."""
+    """Every launch of a run, oldest first; raises `UserError` when one cannot be read."""
     found = []
     for file in sorted(run.jobs.glob("[0-9]*.json")) if run.jobs.is_dir() else []:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        content |= {"job_ids": tuple(content["job_ids"]), "nodes": tuple(content["nodes"])}
-        found.append(JobRecord(**content))
+        found.append(_read_record(file))
     return found
+
+
+def _read_record(file: Path) -> JobRecord:
+    try:
+        content = read_json(file, MIB)
+        nodes = [int(number) for number in content["nodes"]]
+        texts = {name: str(content[name]) for name in ("number", "cluster", "time_limit", "submitted")}
+        return JobRecord(
+            job_ids=tuple(str(job_id) for job_id in content["job_ids"]),
+            nodes=(nodes[0], nodes[1]),
+            ranks_per_node=int(content["ranks_per_node"]),
+            **texts,
+        )
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise UserError(
+            f"{file}: cannot be read as what `launch slurm` noted of a job ({type(error).__name__}: {error});"
+            " move it away to see the rest"
+        ) from error
 
 
 def events(run: RunDir, number: str) -> list[Event]:
     """What the jobs of one launch noted, oldest first; a line that is being written is left out."""
-    file = run.jobs / f"{number}.events"
-    if not file.is_file():
+    try:
+        content = read_bounded(run.jobs / f"{number}.events", _EVENTS_LIMIT)
+    except FileNotFoundError:
         return []
     found = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in content.decode("utf-8", errors="replace").splitlines():
         parts = line.split("\t", 4)
         if len(parts) == 5 and parts[2].isdigit():
             found.append(Event(parts[0], parts[1], int(parts[2]), parts[3], parts[4]))

@@ -6,6 +6,7 @@ out of reach, the pulse of the training process tells (`electra_dist.heartbeat`)
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -15,13 +16,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from electra_dist import config as configuration
 from electra_dist import lock
 from electra_dist.checkpoints import health
 from electra_dist.errors import ConfigError, UserError
-from electra_dist.files import MIB
+from electra_dist.files import MIB, open_regular
 from electra_dist.heartbeat import Life, life
 from electra_dist.metrics_log import Row
 from electra_dist.rollbacks import Rollback, rollbacks_of
@@ -34,6 +35,9 @@ from launcher.records import Event, JobRecord, events, records, said_in
 State = Literal["waiting", "running", "ending", "finished", "stopped", "cancelled", "failed", "unfinished", "idle"]
 _JOB_ID = re.compile(r"^\d+(_\d+)?$")
 _POLL_SECONDS = 0.5
+#: Bytes of a log that are read at once, and of its end that are looked through for its last lines.
+_LOG_PART = 64 * 1024
+_LOG_TAIL = 64 * MIB
 _BY_EVENT: dict[str, State] = {
     "finished": "finished",
     "stopped": "stopped",
@@ -355,17 +359,33 @@ def _newest_log(run: RunDir) -> str | None:
 
 
 def read_log(path: Path, lines: int | None = None, follow: bool = False) -> Iterator[str]:
-    """The text of a log, its last `lines` or all of it; with `follow`, what is appended, without an end."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        text = file.read()
-        if lines is not None:
-            text = "".join(text.splitlines(keepends=True)[-lines:]) if lines else ""
-        yield text
-        while follow:
-            if text := file.read():
+    """The text of a log, its last `lines` or all of it, in parts; with `follow`, what is appended, without an end."""
+    raw = open_regular(path, follow=True)
+    if lines is not None:
+        raw.seek(_start_of_last(raw, lines))
+    with io.TextIOWrapper(raw, encoding="utf-8", errors="replace") as file:
+        while True:
+            while text := file.read(_LOG_PART):
                 yield text
-            else:
-                time.sleep(_POLL_SECONDS)
+            if not follow:
+                return
+            time.sleep(_POLL_SECONDS)
+
+
+def _start_of_last(file: BinaryIO, lines: int) -> int:
+    """Where the last `lines` of a file start; at most `_LOG_TAIL` bytes before its end."""
+    end = file.seek(0, os.SEEK_END)
+    start = end
+    while lines and start > max(0, end - _LOG_TAIL):
+        size = min(_LOG_PART, start)
+        start = file.seek(start - size)
+        part = file.read(size)
+        at = len(part) - 1 if start + size == end and part.endswith(b"\n") else len(part)
+        while (at := part.rfind(b"\n", 0, at)) >= 0:
+            lines -= 1
+            if not lines:
+                return start + at + 1
+    return start
 
 
 # --- stop ------------------------------------------------------------------------------------------------------------

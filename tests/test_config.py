@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from electra_dist import config as configuration
 from electra_dist import plan
+from electra_dist.config.checks import divisors
 from electra_dist.errors import ConfigError
 
 MINIMAL: dict[str, Any] = {
@@ -203,3 +205,82 @@ def test_groups_of_ranks_must_divide_the_world() -> None:
     config = build("zero.hpz_partition_size=3", "train.micro_rows=1")
     with pytest.raises(ConfigError, match=r"zero\.hpz_partition_size = 3.*world size 16; possible: \[2, 4, 8\]"):
         configuration.check_world(config, 16)
+
+
+# --- a file that somebody else wrote ---------------------------------------------------------------------------------
+
+
+def laughs(levels: int, width: int = 9) -> str:
+    """`width` ** `levels` values in a few lines."""
+    lines = [f"a0: &a0 [{', '.join(['lol'] * width)}]"]
+    for level in range(1, levels):
+        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * width)}]")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (laughs(9), "too large: .* with all aliases followed"),
+        ("a: &a " + "x" * 1000 + "\nb: [" + "*a, " * 10_000 + "]\n", "too large: .* characters"),
+        ("a: &a [*a]\n", "an alias stands for something that it is part of"),
+        ("a: " + "[" * 5_000 + "\n", "nested too deeply"),
+        ("a: " + "9" * 5_000 + "\n", "not valid YAML: .*4300"),
+        ("x" * 200_000, "is larger than"),
+        ("? [a, b]\n: c\n", "a key must be a word"),
+        ("a: !!timestamp x\n", "could not determine a constructor"),
+        ("a: !!binary eHg=\n", "could not determine a constructor"),
+        ("a: !!set {x}\n", "could not determine a constructor"),
+        ("a: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+        ("a: !!int x\n", "not valid YAML"),
+        ("".join(f"key{number}: 1\n" for number in range(1000)), "unknown key key0.* and 9[0-9]{2} more"),
+        ("a: \x00\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_would_fill_the_memory_or_run_something_is_refused_in_a_sentence(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        configuration.load(path)
+    assert len(str(error.value)) < 10_000
+
+
+def test_a_fifo_is_no_configuration_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        configuration.load(tmp_path / "config.yaml")
+
+
+def test_aliases_of_an_honest_file_work_and_an_override_changes_one_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "data: {shards: s}\ntrain: {steps: 9, global_rows: 4, micro_rows: 1}\noptim: {warmup_steps: 0}\n"
+        "model:\n  embedding_size: 32\n"
+        "  generator: &network {layers: 1, hidden_size: 16, heads: 1, ffn_size: 32}\n  discriminator: *network\n"
+    )
+    config = configuration.load(path, ["model.discriminator.layers=3"])
+    assert (config.model.generator.layers, config.model.discriminator.layers) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.discriminator.layers=10000000",
+        "model.generator.hidden_size=10000000000",
+        "model.vocab_size=1000000000000",
+        "model.max_positions=1000000000000",
+        "train.global_rows=1000000000000",
+        "data.max_documents_per_row=1000000000000",
+    ],
+)
+def test_sizes_that_nothing_could_hold_are_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="less than or equal to"):
+        build(override)
+
+
+def test_divisors_are_all_there_in_order() -> None:
+    for number in (1, 2, 12, 36, 97, 360):
+        assert divisors(number) == [d for d in range(1, number + 1) if number % d == 0]
+    assert len(divisors(2**24)) == 25

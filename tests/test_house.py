@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "electra_dist.finetune",
         "electra_dist.predict",
         "electra_dist.model_folder",
+        "electra_dist.model_claims",
         "electra_dist.networks_of_run",
         "electra_dist.pictures",
     ),
@@ -174,6 +175,31 @@ def test_the_core_names_torch_nowhere() -> None:
     core = [module for module in RESIDENTS if any(within(module, unit) for unit in TORCH_FREE)]
     wrong = [(m, t) for m in core for t in imports(MODULES[m]) if t.split(".")[0] in EXTRAS]
     assert not wrong
+
+
+#: Where a file is read whole without `electra_dist.files`: it is this program's own, or the kernel's.
+READ_WHOLE = {
+    "electra_dist.processes": "/proc",
+    "electra_dist.mirror.children": "/proc",
+    "electra_dist.preflight": "/proc, and the files of this program",
+    "launcher.job_script": "the template that comes with this program",
+    "data_tools.tokenizer": "what SentencePiece has just written",
+    "data_tools.corpus": "the sources of this Python installation",
+    "data_tools.spill": "files that the same command wrote a minute before",
+    "electra_dist.export_check": "the export that was just written",
+}
+
+
+def test_what_another_user_may_have_written_is_read_with_a_bound() -> None:
+    """`read_text` waits at a FIFO and fills the memory from a device; so does numpy with pickle, and torch.load."""
+    unbounded = {"read_text", "read_bytes", "fromfile", "load_file", "from_file"}
+    for module in RESIDENTS:
+        calls = [n for n in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+        names = {call.func.attr for call in calls if isinstance(call.func, ast.Attribute)}
+        assert not names & unbounded or module in READ_WHOLE, f"{module}: {names & unbounded}"
+        keywords = {(k.arg, getattr(k.value, "value", None)) for call in calls for k in call.keywords}
+        assert ("allow_pickle", True) not in keywords, module
+        assert ("trust_remote_code", True) not in keywords, module
 
 
 def run_python(code: str) -> str:

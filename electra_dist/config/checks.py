@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from electra_dist.config.schema import NETWORKS, Config, Network
 from electra_dist.errors import ConfigError
 
 
 def divisors(number: int) -> list[int]:
     """All divisors of `number`, ascending."""
-    return [d for d in range(1, number + 1) if number % d == 0]
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return small + [number // d for d in reversed(small) if d * d != number]
 
 
 def with_derived_defaults(config: Config) -> Config:

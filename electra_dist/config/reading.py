@@ -1,13 +1,15 @@
 """From a YAML file and `key.sub=value` overrides to a checked `Config`, and back to YAML.
 
-The only place that reads YAML. A file is resolved in four steps: parse, apply the overrides, fill in the model
-preset, validate. Whatever is wrong raises `ConfigError` naming the key, the value, what is allowed and the nearest
-valid name (DESIGN D10). What `resolved_yaml` prints is complete: loading it again gives the same configuration.
+The only place that reads YAML. The file may be somebody else's (a run's config.yaml, a cluster profile): its size is
+bounded, before and after its aliases are followed, and it holds plain values only. A file is resolved in four steps:
+parse, apply the overrides, fill in the model preset, validate. Whatever is wrong raises `ConfigError` naming the key,
+the value, what is allowed and the nearest valid name (DESIGN D10). What `resolved_yaml` prints is complete: loading it
+again gives the same configuration.
 """
 
 from __future__ import annotations
 
-import copy
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,12 +22,29 @@ from pydantic import BaseModel
 from electra_dist.config.checks import contradictions, with_derived_defaults
 from electra_dist.config.schema import Config, ModelConfig
 from electra_dist.errors import ConfigError, nearest
+from electra_dist.files import NotRegularError, TooLargeError, read_bounded
 from electra_dist.presets import PRESETS
+
+#: Bytes of a file, and its values and their characters where each alias counts as what it stands for.
+_MOST_BYTES = 128 * 1024
+_MOST_VALUES = 20_000
+_MOST_CHARACTERS = 2 * _MOST_BYTES
+_MOST_PROBLEMS = 20
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML as people write it: `5e-4` is a number, only true and false are booleans, a key twice is an error."""
+    """YAML as people write it: `5e-4` is a number, only true and false are booleans, a key twice is an error.
 
+    Dates, sets, binary data and objects are no values of a configuration.
+    """
+
+
+_PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
+_Yaml.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix("tag:yaml.org,2002:") in _PLAIN
+}
 
 _Yaml.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":timestamp"))]
@@ -45,6 +64,8 @@ def _mapping_without_repeats(loader: _Yaml, node: yaml.MappingNode) -> dict[Any,
     mapping: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if isinstance(key, list | dict):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
         if key in mapping:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
         mapping[key] = loader.construct_object(value_node, deep=True)
@@ -54,26 +75,73 @@ def _mapping_without_repeats(loader: _Yaml, node: yaml.MappingNode) -> dict[Any,
 _Yaml.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
 
 
+class _Size:
+    """How many values and characters a document has when each alias is replaced by what it stands for."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, int] | None] = {}
+
+    def check(self, node: yaml.Node) -> None:
+        """Raise `YAMLError` above the bounds, and for an alias of something that it is itself part of."""
+        values, characters = self._of(node)
+        if values > _MOST_VALUES or characters > _MOST_CHARACTERS:
+            raise yaml.YAMLError(f"too large: {values:,} values of {characters:,} characters with all aliases followed")
+
+    def _of(self, node: yaml.Node) -> tuple[int, int]:
+        if id(node) in self._known:
+            known = self._known[id(node)]
+            if known is None:
+                raise yaml.YAMLError("an alias stands for something that it is part of")
+            return known
+        self._known[id(node)] = None
+        values, characters = 1, len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        for child in _children(node):
+            more_values, more_characters = self._of(child)
+            values, characters = values + more_values, characters + more_characters
+        self._known[id(node)] = values, characters
+        return values, characters
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
 def parse_yaml(text: str, source: str) -> Any:
     """Parse YAML text; `source` names it in the error."""
     try:
-        return yaml.load(text, Loader=_Yaml)  # noqa: S506 -- a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+        loader = _Yaml(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _Size().check(node)
+        return loader.construct_document(node)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())[:500]}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: not valid YAML: nested too deeply") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; raises `ConfigError` when it is missing, not UTF-8, or holds no mapping."""
+    """The mapping in a YAML file; raises `ConfigError` when it is missing, too large, not UTF-8, or no mapping."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, _MOST_BYTES, follow=True).decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such configuration file") from error
+    except (NotRegularError, TooLargeError) as error:
+        raise ConfigError(str(error)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections (run, data, model, ...), found {content!r}")
+        raise ConfigError(f"{path}: expected a mapping of sections (run, data, model, ...), found {_short(content)}")
     return content
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
@@ -88,7 +156,7 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `tree` with each `key.sub=value` set; values are read as YAML."""
-    copied = copy.deepcopy(dict(tree))
+    copied: dict[str, Any] = json.loads(json.dumps(dict(tree)))  # what an alias shared is apart from here on
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", key):
@@ -129,7 +197,8 @@ def _valid_keys(location: Sequence[str | int]) -> list[str]:
 
 def _explain(error: pydantic.ValidationError, source: str) -> str:
     lines = []
-    for detail in error.errors():
+    found = error.errors()
+    for detail in found[:_MOST_PROBLEMS]:
         key = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "extra_forbidden":
             valid = _valid_keys(detail["loc"][:-1])
@@ -144,7 +213,9 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
             if detail["type"] == "literal_error" and isinstance(detail["input"], str):
                 allowed = re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
                 close = nearest(detail["input"], allowed)
-            lines.append(f"key {key} = {detail['input']!r}: {message}{close}")
+            lines.append(f"key {key} = {_short(detail['input'])}: {message}{close}")
+    if len(found) > _MOST_PROBLEMS:
+        lines.append(f"and {len(found) - _MOST_PROBLEMS} more")
     return f"{source}: " + "; ".join(lines)
 
 

@@ -24,6 +24,10 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Stage = Annotated[int, Field(ge=0, le=3)]
 PrecisionMode = Literal["bf16", "fp16", "fp32"]
+#: Sizes of networks, bounded by far more than anybody trains: a configuration may be somebody else's.
+Layers = Annotated[int, Field(gt=0, le=1000)]
+Width = Annotated[int, Field(gt=0, le=2**18)]
+Vocabulary = Annotated[int, Field(gt=0, le=2**24)]
 #: A name that becomes a folder, a W&B run and a Slurm job.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
@@ -57,7 +61,7 @@ class DataConfig(Section):
     streams: PositiveInt | None = None
     """Canonical streams; divides train.global_rows; the world size must divide it. Default: the largest divisor of
     train.global_rows up to 256."""
-    max_documents_per_row: PositiveInt | None = None
+    max_documents_per_row: Annotated[int, Field(gt=0, le=32768)] | None = None
     """Documents packed into one row at most. Default: row_length / 8, at least 4."""
     mask_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Fraction of the non-special tokens of a row that the generator predicts."""
@@ -75,13 +79,13 @@ class DataConfig(Section):
 class NetworkConfig(Section):
     """The encoder of one network."""
 
-    layers: PositiveInt
+    layers: Layers
     """Encoder layers."""
-    hidden_size: PositiveInt
+    hidden_size: Width
     """Width of the encoder."""
-    heads: PositiveInt
+    heads: Width
     """Attention heads; must divide hidden_size."""
-    ffn_size: PositiveInt
+    ffn_size: Width
     """Inner width of the feed-forward part."""
 
 
@@ -90,11 +94,11 @@ class ModelConfig(Section):
 
     preset: Literal["tiny", "small", "base", "large", "xl"] = "small"
     """Named sizes; keys set beside it win."""
-    vocab_size: PositiveInt | None = None
+    vocab_size: Vocabulary | None = None
     """Default: the vocabulary of the shards; when set, it must equal it."""
-    embedding_size: PositiveInt
+    embedding_size: Width
     """Width of the embedding tables; projected where it differs from hidden_size."""
-    max_positions: PositiveInt = 512
+    max_positions: Annotated[int, Field(gt=0, le=2**20)] = 512
     """Positions of the table: the longest row."""
     embedding_sharing: Literal["shared", "disentangled", "none"] = "shared"
     """shared: one embedding for both (ELECTRA). disentangled: the discriminator adds its own delta to the detached
@@ -124,7 +128,7 @@ class TrainConfig(Section):
 
     steps: PositiveInt
     """Optimizer steps of the whole run."""
-    global_rows: PositiveInt
+    global_rows: Annotated[int, Field(gt=0, le=2**24)]
     """Rows of one optimizer step over all ranks and accumulation steps."""
     micro_rows: PositiveInt
     """Rows of one forward and backward on one rank."""

@@ -56,8 +56,8 @@ def file_problem(
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
+    """Hexadecimal SHA-256 of a regular file."""
+    with open_regular(path) as file:
         return _sha256(file, lambda count: None)
 
 

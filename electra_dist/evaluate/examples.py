@@ -20,6 +20,7 @@ from electra_dist.batch import PADDING_DOCUMENT, MicroBatch
 from electra_dist.errors import UserError
 from electra_dist.evaluate.scores import sigmoid
 from electra_dist.rundir import RunDir
+from electra_dist.tokenizer_files import TOKENIZER_FILE, read_tokenizer_file
 
 #: Tokens of a passage at most; longer documents are cut into passages.
 PASSAGE_TOKENS = 64
@@ -101,9 +102,11 @@ def choose(found: list[Passage], count: int, run: RunDir) -> tuple[Example, ...]
 
 
 def _tokenizer(run: RunDir) -> Any:
-    file = run.tokenizer / "tokenizer.json"
+    file = run.tokenizer / TOKENIZER_FILE
     try:
-        return tokenizers.Tokenizer.from_file(str(file))
+        return tokenizers.Tokenizer.from_buffer(read_tokenizer_file(file))
+    except UserError:
+        raise
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{file}: cannot be read as a tokenizer: {error}") from error
 

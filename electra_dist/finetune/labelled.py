@@ -12,6 +12,7 @@ Which columns hold the text, the second text of a pair and the label is the call
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from electra_dist.errors import DataError, nearest
+from electra_dist.files import open_regular
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt")
 
@@ -54,7 +56,7 @@ def read_examples(path: Path, columns: Columns, labelled: bool) -> list[Example]
     if labelled and suffix == ".txt":
         raise DataError(f"{path}: plain text has no labels; give a file ending in {', '.join(SUFFIXES[:3])}")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular(path, follow=True), encoding="utf-8-sig", newline="") as file:
             examples = list(_examples(path, file, columns, labelled))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 (byte {error.start} of a block): convert it first") from error
@@ -111,7 +113,7 @@ def _json_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: is {type(row).__name__}; expected an object with a text")

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from electra_dist.errors import DataError, UserError
+from electra_dist.files import open_regular
 
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
@@ -74,7 +75,8 @@ def _entries(path: Path) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     if path.suffix not in (".json", ".jsonl"):
         raise DataError(f"{path}: unknown format of questions; expected a SQuAD file (.json) or JSON lines (.jsonl)")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_regular(path, follow=True) as file:
+            text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}; expected a file of UTF-8 text") from error
     if path.suffix == ".json":
@@ -100,7 +102,7 @@ def _squad_entries(path: Path, content: Any) -> Iterator[tuple[str, Any, dict[st
 def _parse(where: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error}); it starts with {_short(text)}") from error
 
 

@@ -75,20 +75,21 @@ def test_a_new_run_gets_the_tokenizer_and_nothing_that_a_link_points_at(copied, 
     key = tmp_path / "id_ed25519"
     key.write_text(SECRET)
     config = make_config(run={"dir": str(tmp_path / "runs")})
+    config.run.path.mkdir(parents=True)
     shown = copied.tokenizer_path / "tokenizer_config.json"
     kept = shown.read_bytes()
     shown.unlink()
     shown.symlink_to(key)
     with pytest.raises(UserError, match=r"tokenizer_config\.json: is a link"):
-        open_run(config, copied, 1)
+        open_run(config, copied, print)
     shown.unlink()
     os.mkfifo(shown)
     with pytest.raises(UserError, match=r"tokenizer_config\.json: is not a regular file"):
-        open_run(config, copied, 1)
+        open_run(config, copied, print)
     shown.unlink()
     shown.write_bytes(kept)
     (copied.tokenizer_path / "extra.json").symlink_to(key)  # not in the manifest
-    open_run(config, copied, 1)
+    open_run(config, copied, print)
     run = config.run.path
     assert sorted(path.name for path in (run / "tokenizer").iterdir()) == sorted(
         Path(facts.name).name for facts in copied.facts.tokenizer_files
@@ -102,7 +103,7 @@ def test_a_tokenizer_that_is_not_whole_is_made_again_and_another_one_is_refused(
     cut.mkdir(parents=True)
     (cut / "tokenizer.json").write_text("{")  # a start that ran out of disk
     assert not copied.is_tokenizer(cut)
-    open_run(config, copied, 1)
+    open_run(config, copied, print)
     assert copied.is_tokenizer(cut)
     assert [path.name for path in config.run.path.iterdir() if path.name.startswith(".")] == []
     (copied.tokenizer_path / "tokenizer.json").write_text("{}")

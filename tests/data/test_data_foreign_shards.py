@@ -33,7 +33,8 @@ def copied(manifest: Manifest, tmp_path: Path) -> Path:
 def little_memory() -> Iterator[None]:
     """An allocation of tens of GB fails here instead of filling the machine."""
     before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30, before[1]))
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + 3 * 2**30, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
 

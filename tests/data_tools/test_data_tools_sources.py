@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,9 @@ def test_inputs_that_are_none_are_refused(tmp_path):
     (tmp_path / "empty.txt").touch()
     (tmp_path / "a.csv").write_text("x")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo.jsonl.gz")
     for given_path, message in [
+        ("fifo.jsonl.gz", "is a special file"),
         ("missing.txt", "no such file"),
         ("a.csv", "unknown input format"),
         ("folder", "no input files in this folder"),

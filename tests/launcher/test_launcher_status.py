@@ -93,6 +93,20 @@ def test_the_newest_log_of_a_rank_is_shown(run: RunDir) -> None:
         log_file(run, 5)
 
 
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("size", [1, 50_000])
+def test_the_last_lines_of_a_log_are_those_whatever_lies_before(tmp_path: Path, end: str, size: int) -> None:
+    log = tmp_path / "rank-0.log"
+    lines = [f"{number} é {'x' * size}" for number in range(7)]
+    log.write_text("\n".join(lines) + end, encoding="utf-8")
+    for count in range(9):
+        expected = "".join((log.read_text()).splitlines(keepends=True)[-count:]) if count else ""
+        assert "".join(read_log(log, lines=count)) == expected
+    assert "".join(read_log(log)) == log.read_text()
+    log.write_text("")
+    assert "".join(read_log(log, lines=3)) == ""
+
+
 def test_what_is_no_run_is_said_to_be_none(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_run(str(run.path)) == run
     with pytest.raises(UserError, match="not a run directory"):
