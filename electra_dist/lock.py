@@ -474,7 +474,7 @@ class _Taking:
             brief=brief,
             job_id=environment.get("SLURM_JOB_ID"),
             cluster=environment.get("SLURM_CLUSTER_NAME"),
-            restart=int(environment.get("SLURM_RESTART_COUNT") or 0),
+            restart=_count(environment.get("SLURM_RESTART_COUNT", "")),
             in_job="SLURMD_NODENAME" in environment,
             since=time.time(),
             silent_seconds=timing.silent,
@@ -600,6 +600,10 @@ class _Taking:
         holder = self._watch.look.holder
         who = f"{holder.name()}, which {holder.purpose}" if holder else "a process that just takes it"
         self._tell(f"{self._run.path}: waiting for the lock of {who}: {why}")
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isdigit() else 0
 
 
 # --- Slurm's word ----------------------------------------------------------------------------------------------------

@@ -322,6 +322,7 @@ class Trainer:
         if not metrics:
             return
         if self.tracker:
+            lock.check(self.run)  # not a row into the file of another process
             self.tracker.write(metrics)
             if "loss/generator" in metrics:
                 say(training_line(metrics, self.config.train.steps))

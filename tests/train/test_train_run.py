@@ -217,3 +217,38 @@ def test_a_run_of_another_configuration_is_not_touched(workplace: Path) -> None:
     assert result.returncode == 2
     assert "optim.lr: 0.001 -> 0.002" in result.stderr
     assert (workplace / "runs/r/metrics.jsonl").read_text() == metrics
+
+
+FAR = """
+import sys
+from electra_dist import lock, processes
+processes.place = lambda: "another machine"
+lock.Timing.__init__.__defaults__ = (0.5, 6.0, *lock.Timing.__init__.__defaults__[2:])
+from electra_dist import cli
+sys.argv[0] = "electra-dist"
+cli.entry()
+"""
+
+
+@pytest.mark.full
+def test_a_rank_that_slept_on_another_machine_ends_when_it_wakes_and_harms_nobody(workplace: Path) -> None:
+    run = RunDir(workplace / "runs/r")
+    (workplace / "far.py").write_text(FAR)
+    overrides = ("train.steps=200", "tracking.every=1", "checkpoint.every=20", "validation.every=0")
+    far = [sys.executable, "far.py", "train", "config.yaml", *overrides]
+    with subprocess.Popen(far, cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as sleeper:
+        assert sleeper.stderr is not None
+        wait_for(lambda: run.complete_checkpoints() != [], sleeper)
+        sleeper.send_signal(signal.SIGSTOP)
+        near = command("train", "config.yaml", *overrides)
+        with subprocess.Popen(near, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as second:
+            assert second.stdout is not None
+            while b"parameters" not in second.stdout.readline():
+                assert second.poll() is None
+            sleeper.send_signal(signal.SIGCONT)
+            assert sleeper.wait(60) == 2
+            assert b"its lock was taken over by process %d on " % second.pid in sleeper.stderr.read()
+            second.stdout.read()
+            assert second.wait(240) == 0
+    assert [row["step"] for row in run.read_metrics()] == list(range(201))
+    assert json.loads(run.process.read_text())["pid"] == second.pid
