@@ -7,6 +7,7 @@ through before the fault struck ends with 0, which is right for all of them.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -140,6 +141,27 @@ def fill_disk(subject: Subject, start: Start, draw: random.Random) -> Struck:
     return Struck("a full disk", (EXIT_STORAGE, EXIT_UNFINISHED), wrong)
 
 
+def damage_shards(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """One bit of every block of the shards flips while training goes on; the shards are put back afterwards.
+
+    A start that reads no further block until its end finishes.
+    """
+    kept = {}
+    for index in subject.shards.glob("train-*.index.json"):
+        tar = index.with_name(index.name.replace(".index.json", ".tar"))
+        kept[tar] = tar.read_bytes()
+        content = bytearray(kept[tar])
+        for offset in json.loads(index.read_text(encoding="utf-8"))["offsets"]:
+            content[offset + 512 + 128] ^= 1 << draw.randrange(8)  # in the first length, after both headers
+        with tar.open("r+b") as file:
+            file.write(content)
+    start.wait()
+    for tar, content in kept.items():
+        with tar.open("r+b") as file:
+            file.write(content)
+    return Struck("a flipped bit in each block of the shards", (EXIT_USER_ERROR,))
+
+
 # --- quiet: files ----------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +250,7 @@ LIVE: dict[str, Live] = {
     "second writer": second_writer,
     "W&B dies": tracking_dies,
     "full disk": fill_disk,
+    "damaged shards": damage_shards,
 }
 QUIET: dict[str, Quiet] = {
     "damaged checkpoint": damage_checkpoint,
@@ -237,7 +260,7 @@ QUIET: dict[str, Quiet] = {
     "damaged process.json": damage_process,
 }
 #: Live faults that need training to be under way.
-NEED_STEPS = frozenset(("hang", "short stop", "second writer", "W&B dies", "full disk"))
+NEED_STEPS = frozenset(("hang", "short stop", "second writer", "W&B dies", "full disk", "damaged shards"))
 
 
 def mount(folder: Path, megabytes: int) -> bool:

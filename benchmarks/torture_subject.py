@@ -120,7 +120,7 @@ class Subject:
 
     def __init__(self, folder: Path, shards: Path, ranks: int, steps: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.ranks, self.steps = folder, ranks, steps
+        self.folder, self.shards, self.ranks, self.steps = folder, shards, ranks, steps
         self.config = folder / "config.yaml"
         self.config.write_text(CONFIG.format(runs=folder / "runs", shards=shards, steps=steps), encoding="utf-8")
         self.run = RunDir(folder / "runs" / "run")
