@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -177,3 +179,36 @@ def test_a_disk_that_fills_after_the_first_checkpoint_ends_the_run_with_the_reas
     assert sum(event.kind in ("start", "preflight") and event.detail != "passed" for event in noted) <= 6
     assert sum(event.kind == "requeue" for event in noted) == 2
     assert not [event for event in noted if event.kind == "exclude"]
+
+
+def process_of(rank: int, job_id: str) -> int:
+    """The training process of a rank of a job on this machine."""
+    wanted = {f"SLURM_JOB_ID={job_id}".encode(), f"SLURM_PROCID={rank}".encode()}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                program, variables = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"electra_dist.cli" in program and b"bash" not in program and wanted <= set(variables):
+                return int(entry.name)
+    raise AssertionError(f"no rank {rank} of job {job_id}")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1500)
+def test_a_stopped_rank_is_named_and_its_node_left_out(launch: Callable[..., Submission]) -> None:
+    keys = ("train.steps=100000", "checkpoint.every=5", "watchdog.step_seconds=30", "watchdog.data_seconds=30")
+    submission = launch("hang", *keys, "tracking.wandb=disabled")
+    run = RunDir(submission.runs[0])
+    until(run, run.complete_checkpoints, 500)
+    os.kill(process_of(1, submission.job_ids[0]), signal.SIGSTOP)
+    until(run, lambda: [event for event in events(run, "001") if event.kind == "start"][1:], 500)
+    noted = events(run, "001")
+    assert [event.kind for event in noted[:5]] == ["start", "hang", "requeue", "exclude", "start"]
+    suspect = noted[3].detail
+    assert f"rank 1 on {suspect} has shown no sign for" in noted[1].detail
+    assert noted[2].detail.startswith("hang, exit code 69 (rank 1 on")
+    assert suspect not in noted[4].detail
+    assert list(run.logs.glob("hang-*-rank-0.txt"))
+    stop(run)
