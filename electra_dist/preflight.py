@@ -38,6 +38,7 @@ from electra_dist.preflight_verdict import Measurement, Verdict, judge
 from electra_dist.rundir import RunDir
 from electra_dist.train.distributed import World, backends, barrier, check_meeting_point, detect, gather_objects, leave
 from electra_dist.train.hardware import matrix_product_rate
+from electra_dist.train.meeting import raise_open_files
 
 _TIMEOUT = timedelta(seconds=120)
 _DISK_BYTES = 32 << 20
@@ -68,6 +69,7 @@ def _open_group(world: World) -> None:
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     check_meeting_point(world)
+    raise_open_files()
     try:
         if world.world_size == 1:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]

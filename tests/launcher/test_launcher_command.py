@@ -85,8 +85,11 @@ def test_a_dry_run_prints_the_script_and_the_plan_beside_it_and_touches_nothing(
 ) -> None:
     before = sorted(desk.rglob("*"))
     profile = clusters(gpu="h100", gpus_per_node=2)
-    done = typed("launch", "slurm", "config.yaml", "--cluster", profile, "--nodes", "1-2", "--dry-run")
+    words = ("launch", "slurm", "config.yaml", "--cluster", profile, "--nodes", "1-2", "--dry-run")
+    done = typed(*words, SBATCH_TIMELIMIT="5")
     assert done.returncode == 0, done.stderr
+    assert "note: not taken over from this shell: SBATCH_TIMELIMIT=5; the profile and" in done.stderr
+    assert "disk: " in done.stderr
     assert done.stdout.startswith("#!/bin/bash\n")
     assert done.stdout.endswith("main\nexit\n")
     assert "plan" not in done.stdout.split("# --- the same for every job")[0]
@@ -115,7 +118,8 @@ def started(desk: Path, **changes: Any) -> None:
     run = desk / "runs" / "one"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(configuration.resolved_yaml(configuration.load(desk / "config.yaml")))
-    (run / "run.json").write_text(json.dumps({"dataset_fingerprint": manifest["fingerprint"]} | changes))
+    facts = {"name": "one", "wandb_id": "0123abcd", "dataset_fingerprint": manifest["fingerprint"], "starts": []}
+    (run / "run.json").write_text(json.dumps(facts | changes))
 
 
 def test_a_changed_configuration_is_refused_before_submission(

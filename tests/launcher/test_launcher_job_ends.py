@@ -225,12 +225,16 @@ def test_the_ports_that_somebody_listens_on_are_passed_over(script: Script) -> N
 @pytest.mark.parametrize(("inner", "kind"), [(75, "requeue"), (69, "requeue"), (70, "failed"), (-9, "requeue")])
 def test_torchrun_turns_all_statuses_into_one_and_its_report_has_them(script: Script, inner: int, kind: str) -> None:
     report = (
-        f"Root Cause (first observed failure):\n[0]:\n  rank      : 1 (local_rank: 0)\n  exitcode  : {inner} (pid: 9)"
+        "ValueError: why\ntorch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
+        "Root Cause (first observed failure):\n[0]:\n  rank      : 1 (local_rank: 0)\n"
+        f"  exitcode  : {inner} (pid: 9) \n  error_file: <N/A>"
     )
     ended = script.end(1, exited(1, 0), (report,), before="torchrun=yes")
     assert [event.kind for event in ended.noted if event.kind in ("requeue", "failed")] == [kind]
     code = {-9: "exit code 137", 75: "not finished", 69: "hang, exit code 69", 70: "training diverged"}[inner]
-    assert code in next(event.detail for event in ended.noted if event.kind == kind)
+    detail = next(event.detail for event in ended.noted if event.kind == kind)
+    assert code in detail
+    assert ("ValueError: why" in detail) == (inner != 75)
 
 
 # --- a disk that cannot be written ------------------------------------------------------------------------------------
