@@ -15,6 +15,7 @@ from typing import NoReturn
 from electra_dist import early
 from electra_dist.commands import (
     bench,
+    checkpoint,
     config,
     data,
     evaluate,
@@ -44,8 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="electra-dist",
         description="Pre-train ELECTRA encoders with DeepSpeed ZeRO-3, from raw text to exported weights.",
-        epilog="The order of the work: data, plan, train (or launch, status, logs, stop), report, sync, evaluate,"
-        " export, finetune, predict. COMMAND --help has examples.",
+        epilog="The order of the work: data, plan, train (or launch, status, logs, stop, checkpoint), report, sync,"
+        " evaluate, export, finetune, predict. COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {metadata.version('electra-dist')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         train,
         launch,
         watch,
+        checkpoint,
         report,
         sync,
         evaluate,

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from electra_dist import config as configuration
 from electra_dist.config import Config, Network
 from electra_dist.errors import UserError
 from electra_dist.export_check import Compared, check_export, check_texts
-from electra_dist.files import open_to_readers, read_json, write_json
+from electra_dist.files import open_to_readers, read_json, write_json, writing
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.model.huggingface import (
@@ -38,7 +40,7 @@ from electra_dist.model.huggingface import (
 )
 from electra_dist.model_card import model_card
 from electra_dist.model_folder import MARKER, WEIGHTS
-from electra_dist.networks_of_run import choose_step, load_networks
+from electra_dist.networks_of_run import load_whole
 from electra_dist.rundir import RunDir
 from electra_dist.staging import staged
 from electra_dist.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
@@ -72,26 +74,28 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
 
     `out` must be absent, empty, or an earlier export of the same network of the same run, which is then replaced.
     Raises `UserError` when transformers is missing, `out` holds something else, or the exported model does not compute
-    the same as ours; `CheckpointError` when the checkpoint is missing or damaged. Nothing is left behind then.
+    the same as ours; `CheckpointError` when no checkpoint is whole, or `step` is not; `StorageError` when `out` cannot
+    be written. Nothing is left behind then.
     """
     _require_transformers()
     config = configuration.load(run.config)
     facts = run.read_facts()
     identity = {"run": config.run.name, "run_id": facts.get("wandb_id"), "network": network}
     check_out(out, identity)
-    chosen = choose_step(run, step)
-    generator, discriminator = load_networks(run, config, chosen)
+    chosen, generator, discriminator = load_whole(run, config, step)
     state = _huggingface_state(generator, discriminator, network, config)
     with staged(out) as folder:
-        _write_model(folder, state, hf_config(config.model, _vocabulary(generator), network))
-        _copy_tokenizer(run, folder, config.model.max_positions)
+        with writing(out, "the export"):
+            _write_model(folder, state, hf_config(config.model, _vocabulary(generator), network))
+            _copy_tokenizer(run, folder, config.model.max_positions)
         texts = check_texts(config)
         compared = check_export(folder, network, generator, discriminator, texts)
         parameters = sum(tensor.numel() for tensor in state.values())
         report = ExportReport(out, config.run.name, network, chosen, parameters, compared)
         card = model_card(run, config, facts, network, chosen, parameters, compared)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        write_json(folder / MARKER, identity | {"step": chosen, "check": asdict(compared)})
+        with writing(out, "the export"):
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            write_json(folder / MARKER, identity | {"step": chosen, "check": asdict(compared)})
     return report
 
 
@@ -141,12 +145,22 @@ def _huggingface_state(generator: Generator, discriminator: Discriminator, netwo
 
 
 def _write_model(folder: Path, state: Mapping[str, Tensor], config: dict[str, Any]) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    try:
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise _os_error(error) from error
     open_to_readers(folder / WEIGHTS)
     write_json(folder / "config.json", config)
+
+
+def _os_error(error: Exception) -> OSError:
+    """What the file system said; safetensors has it in the text alone: `... No space left on device (os error 28)`."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 
 
 def _copy_tokenizer(run: RunDir, folder: Path, max_positions: int) -> None:

@@ -1,6 +1,12 @@
 """The networks of a run as one of its checkpoints holds them, without DeepSpeed: what export and evaluation start from.
 
-Comes in: a run directory, a step. Goes out: generator and discriminator with the fp32 master weights, on the CPU.
+Comes in: a run directory, a step or none. Goes out: generator and discriminator with the fp32 master weights, on the
+CPU, in memory of their own.
+
+The run may go on training and removing old checkpoints meanwhile. Files are checked and read through descriptors that
+stay open; where one is gone all the same (another host removed it from a network file system), the next newest
+checkpoint is taken. Links to the files in a folder of ours would keep them for certain, but need write permission in
+the run directory and would stay behind after a kill.
 """
 
 from __future__ import annotations
@@ -8,6 +14,7 @@ from __future__ import annotations
 import torch
 
 from electra_dist import config as configuration
+from electra_dist.checkpoints import saved_steps
 from electra_dist.config import Config, Network
 from electra_dist.errors import CheckpointError
 from electra_dist.model.discriminator import Discriminator
@@ -15,10 +22,14 @@ from electra_dist.model.generator import Generator
 from electra_dist.model.huggingface import State
 from electra_dist.rundir import RunDir
 from electra_dist.train.checkpoint_format import read_network
+from electra_dist.train.progress import warn
+
+#: Times that the newest checkpoint may vanish while it is read; each time training has saved a newer one.
+_MOST_TRIES = 20
 
 
 def choose_step(run: RunDir, step: int | None) -> int:
-    """`step`, by default the newest whole one; raises `CheckpointError` naming the ones that exist."""
+    """`step`, by default the newest that is complete; raises `CheckpointError` naming the ones that exist."""
     steps = run.complete_checkpoints()
     if not steps:
         raise CheckpointError(
@@ -31,13 +42,48 @@ def choose_step(run: RunDir, step: int | None) -> int:
     return step
 
 
+def load_whole(run: RunDir, config: Config, step: int | None = None) -> tuple[int, Generator, Discriminator]:
+    """Both networks of the checkpoint of `step`, and that step; by default of the newest whole one.
+
+    Warns of damaged ones that are passed over. Raises `CheckpointError` when `step` is not whole, when no checkpoint
+    is, or when it does not hold the parameters of `config`.
+    """
+    choose_step(run, step)
+    if step is not None:
+        return (step, *load_networks(run, config, step))
+    passed: dict[int, str] = {}
+    for _ in range(_MOST_TRIES):
+        chosen = max((found for found in saved_steps(run) if found not in passed), default=None)
+        if chosen is None:
+            break
+        try:
+            states = _states(run, chosen)
+        except CheckpointError as error:
+            if chosen in saved_steps(run):  # else it was removed meanwhile
+                passed[chosen] = str(error).removeprefix(f"{run.checkpoint(chosen)}: ").removeprefix("not whole: ")
+            continue
+        newer = [f"the checkpoint of step {s} is not whole ({why})" for s, why in passed.items() if s > chosen]
+        if newer:
+            warn(f"{run.checkpoints}: taking step {chosen}, because {'; '.join(newer)}")
+        return (chosen, *_networks(run, config, chosen, states))
+    why = "; ".join(f"step {number}: {reason}" for number, reason in passed.items())
+    raise CheckpointError(f"{run.checkpoints}: no whole checkpoint: {why or 'each was removed while it was read'}")
+
+
 def load_networks(run: RunDir, config: Config, step: int) -> tuple[Generator, Discriminator]:
     """Both networks of a checkpoint, fp32, on the CPU, in evaluation mode; verified, no DeepSpeed.
 
     Raises `CheckpointError` when the files are damaged or do not hold the parameters of `config`.
     """
+    return _networks(run, config, step, _states(run, step))
+
+
+def _states(run: RunDir, step: int) -> dict[Network, State]:
+    return {network: read_network(run.checkpoint(step), network) for network in configuration.NETWORKS}
+
+
+def _networks(run: RunDir, config: Config, step: int, states: dict[Network, State]) -> tuple[Generator, Discriminator]:
     folder = run.checkpoint(step)
-    states: dict[Network, State] = {network: read_network(folder, network) for network in configuration.NETWORKS}
     words = states["generator"].get("embeddings.word.weight")
     if words is None:
         raise CheckpointError(

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Literal
 from electra_dist import config as configuration
 from electra_dist import lock
 from electra_dist.checkpoints import health
+from electra_dist.checkpoints.memory import saving
 from electra_dist.errors import ConfigError, UserError
 from electra_dist.files import MIB, open_regular
 from electra_dist.heartbeat import Life, life
@@ -58,6 +59,7 @@ class RunStatus:
     restarts         starts after the first one, of the newest launch
     seconds_left     of training, at the speed of the last logged steps; None when it is not known
     time_left        of the job's time slot, as Slurm writes it
+    saving_fails     why the newest try to save failed, where it did
     broken_rows      what stands in metrics.jsonl and is no row
     held_by          who holds the lock of the run directory, and since when
     unhealthy        why the newest checkpoint is not healthy; None where it is, or where nobody looked
@@ -86,6 +88,7 @@ class RunStatus:
     unhealthy: str | None = None
     last_healthy: int | None = None
     rollbacks: tuple[Rollback, ...] = ()
+    saving_fails: str | None = None
     broken_rows: int = 0
     held_by: str | None = None
     phase: str | None = None
@@ -304,9 +307,18 @@ def _progress(run: RunDir) -> dict[str, Any]:
         "last_checkpoint": checkpoints[-1] if checkpoints else None,
         **asdict(health(run)),
         "rollbacks": tuple(rollbacks_of(run)),
+        "saving_fails": _saving_fails(run),
         "broken_rows": reader.broken,
         "held_by": _held_by(run),
     }
+
+
+def _saving_fails(run: RunDir) -> str | None:
+    remembered = saving(run)
+    if remembered is None or remembered.problem is None:
+        return None
+    tries = f", {remembered.failures} tries in a row" if remembered.failures > 1 else ""
+    return f"step {remembered.problem_step}: {remembered.problem}{tries}"
 
 
 def _held_by(run: RunDir) -> str | None:

@@ -43,6 +43,7 @@ STORY = (
     "docs/prepare-data.md",
     "docs/train.md",
     "docs/resume.md",
+    "docs/checkpoints.md",
     "docs/evaluate.md",
     "docs/export.md",
     "docs/fine-tune.md",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pydoc_data.topics
+import shutil
+import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,9 @@ from torch import nn
 
 from data_tools.build import BuildOptions, build_shards
 from data_tools.tokenizer import train_tokenizer
+from electra_dist import cli, export, networks_of_run
 from electra_dist import config as configuration
-from electra_dist import export
+from electra_dist.checkpoints import folders
 from electra_dist.checkpoints.manifest import (
     TRAINER,
     VERSION,
@@ -31,7 +36,7 @@ from electra_dist.errors import CheckpointError, UserError
 from electra_dist.export import MARKER, export_run
 from electra_dist.files import write_json
 from electra_dist.model.networks import build_networks
-from electra_dist.networks_of_run import choose_step, load_networks
+from electra_dist.networks_of_run import choose_step, load_networks, load_whole
 from electra_dist.rundir import RunDir
 from electra_dist.train.checkpoint_format import write_tensors
 
@@ -238,15 +243,102 @@ def test_steps_that_do_not_exist_are_named_with_those_that_do(shared_run: Any, t
         choose_step(empty, None)
 
 
-def test_a_damaged_checkpoint_is_refused_and_leaves_nothing(make_run: Any, tmp_path: Path) -> None:
-    run, _ = make_run("shared")
-    victim = run.checkpoint(8) / "generator" / "rank-00001.safetensors"
+def damage(run: RunDir, step: int) -> None:
+    victim = run.checkpoint(step) / "generator" / "rank-00001.safetensors"
     content = bytearray(victim.read_bytes())
     content[-7] ^= 1
     victim.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    make_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = make_run("shared")
+    damage(run, 8)
+    assert export_run(run, tmp_path / "out", "discriminator").step == 4
+    assert (
+        f"{run.checkpoints}: taking step 4, because the checkpoint of step 8 is not whole"
+        " (generator/rank-00001.safetensors is damaged" in capsys.readouterr().err
+    )
+    run.checkpoint(12).mkdir()  # nothing in it
+    assert load_whole(run, configuration.load(run.config))[0] == 4
+    assert "the checkpoint of step 12 is not whole (manifest.json is missing)" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_refused_by_number_and_leaves_nothing(make_run: Any, tmp_path: Path) -> None:
+    run, _ = make_run("shared")
+    damage(run, 8)
     with pytest.raises(CheckpointError, match=r"rank-00001.safetensors is damaged"):
+        export_run(run, tmp_path / "out", "discriminator", step=8)
+    damage(run, 4)
+    with pytest.raises(CheckpointError, match=r"no whole checkpoint: step 8: .* is damaged.*; step 4: .* is damaged"):
         export_run(run, tmp_path / "out", "discriminator")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_read_gives_way_to_the_next(
+    make_run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As another host removes it: its files are gone for us, whether they were open or not."""
+    run, _ = make_run("shared")
+    read = networks_of_run.read_network
+
+    def read_late(folder: Path, network: Any) -> Any:
+        if folder == run.checkpoint(8):
+            shutil.copytree(run.checkpoint(4), run.checkpoint(12))
+            folders.remove(run.checkpoint(8))
+        return read(folder, network)
+
+    monkeypatch.setattr(networks_of_run, "read_network", read_late)
+    assert load_whole(run, configuration.load(run.config))[0] == 12
+    assert capsys.readouterr().err == ""  # nothing is wrong with this run
+
+
+def test_export_goes_through_while_training_saves_and_prunes(make_run: Any, tmp_path: Path) -> None:
+    run, _ = make_run("shared")
+    over = threading.Event()
+
+    def train() -> None:
+        step = 12
+        while not over.is_set():
+            partial = run.checkpoints / f".step-{step:08d}.0{folders.PARTIAL}"
+            shutil.copytree(run.checkpoint(step - 4), partial)
+            folders.publish(partial, run.checkpoint(step))
+            folders.prune(run, keep=1)
+            step += 4
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        steps = [load_whole(run, configuration.load(run.config))[0] for _ in range(10)]
+        report = export_run(run, tmp_path / "out", "discriminator")
+    finally:
+        over.set()
+        thread.join()
+    assert steps == sorted(steps)
+    assert report.step > steps[0]
+
+
+@pytest.mark.parametrize("kilobytes", [16, 2_740])
+def test_a_full_disk_ends_an_export_in_one_sentence(
+    shared_run: Any, tmp_path: Path, kilobytes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights do not fit, or what comes after them does not."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        run = shared_run[0]
+        assert cli.main(["export", str(run.path), "--out", str(disk / "out")]) == 74
+        error = capsys.readouterr().err
+        assert error.count("error: ") == 1
+        assert f"{disk / 'out'}: the export cannot be written: no space left; make room" in error
+        assert os.listdir(disk) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(shared_run: Any) -> None:

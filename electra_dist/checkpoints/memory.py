@@ -11,6 +11,8 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 
+from electra_dist.checkpoints.folders import set_aside_later
+from electra_dist.checkpoints.listing import list_checkpoints
 from electra_dist.errors import CheckpointError, UserError
 from electra_dist.rundir import RunDir, RunFacts
 
@@ -65,6 +67,20 @@ def note_failed(run: RunDir, step: int, problem: str) -> None:
     """Remember a checkpoint that could not be written."""
     old = saving(run) or Saving()
     _write(run, replace(old, problem=problem, problem_step=step, failures=old.failures + 1))
+
+
+def start_over(run: RunDir) -> bool:
+    """Let a run that has lost its checkpoints begin at step 0: their rests are set aside, what was saved is forgotten.
+
+    Does nothing, and returns false, where one of them is whole by its sizes: the run goes on from that. For who holds
+    the lock of the run.
+    """
+    check_link(run)
+    if any(facts.whole for facts in list_checkpoints(run)):
+        return False
+    set_aside_later(run, -1)
+    _write(run, Saving())
+    return True
 
 
 def _write(run: RunDir, saving: Saving) -> None:

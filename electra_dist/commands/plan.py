@@ -45,7 +45,9 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--utilisation", type=float, metavar="F", help="fraction of the rate reached (default: 0.3)")
     parser.add_argument("--network", type=float, metavar="GBIT", help="Gbit/s a GPU between nodes (default: 200)")
-    parser.add_argument("--host-memory", type=float, metavar="GB", help="CPU memory of a node, for what is offloaded")
+    parser.add_argument(
+        "--host-memory", type=float, metavar="GB", help="CPU memory of a node, for what is offloaded or saved"
+    )
     parser.add_argument("--vocab-size", type=int, metavar="N", help="default: that of the shards")
     parser.add_argument("--document-length", type=int, metavar="N", help="default: the mean of the shards")
     add_json(parser)
@@ -112,7 +114,8 @@ def _print(plan: Plan, notes: list[str]) -> None:
         "tokens a step": f"{plan.step_tokens:,} (accumulation {plan.accumulation})",
         "speed assumed": f"{plan.utilisation:.0%} of {plan.rate / 1e12:,.4g} TFLOP/s a GPU"
         + (f", {plan.network_gbit:g} Gbit/s a GPU between nodes" if plan.nodes > 1 else ""),
-        "checkpoint": f"{_bytes(plan.checkpoint_bytes)}, {_bytes(plan.checkpoints_bytes)} for those kept",
+        "checkpoint": f"{_bytes(plan.checkpoint_bytes)}, {_bytes(plan.checkpoints_bytes)} for those kept"
+        + _saving(plan),
     }
     for name, value in lines.items():
         print(f"{name + ':':<16}{value}")
@@ -122,6 +125,13 @@ def _print(plan: Plan, notes: list[str]) -> None:
         print(f"note: {note}")
     for warning in plan.warnings:
         print(f"warning: {warning}")
+
+
+def _saving(plan: Plan) -> str:
+    """The memory that saving takes."""
+    if not plan.configured.saving_bytes:
+        return ""
+    return f"; {_bytes(plan.configured.saving_bytes)} of CPU memory a node to save in the background"
 
 
 def _table(stages: tuple[StagePlan, ...], nodes: int) -> object:

@@ -129,6 +129,8 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
         lines.append(
             ("rollbacks", f"{number}; the last: {found.rollbacks[-1]}" if number > 1 else str(found.rollbacks[0]))
         )
+    if found.saving_fails:
+        lines.append(("saving fails", found.saving_fails))
     if found.broken_rows:
         lines.append(("broken rows", f"{found.broken_rows:,} of metrics.jsonl, left out"))
     lines.append(("restarts", str(found.restarts)))

@@ -27,7 +27,7 @@ from electra_dist.evaluate.heldout import Networks, Observed, judge
 from electra_dist.evaluate.scores import Band, CalibrationBin, Convincing, DiscriminatorScores, GeneratorScores
 from electra_dist.evaluate.uncertainty import StandardErrors, standard_errors
 from electra_dist.model.inputs import to_device
-from electra_dist.networks_of_run import choose_step, load_networks
+from electra_dist.networks_of_run import choose_step, load_whole
 from electra_dist.rundir import RunDir
 from electra_dist.train.distributed import World
 from electra_dist.train.hardware import device_of_command
@@ -95,11 +95,12 @@ def evaluate_run(
     if examples < 0:
         raise UserError(f"--examples {examples}: give the number of passages to print, 0 or more")
     config = _with_rows(configuration.load(run.config), rows)
-    chosen_step, chosen_device = choose_step(run, step), device_of_command(device)
+    choose_step(run, step)  # before the shards are read
+    chosen_device = device_of_command(device)
     manifest = _open_shards(run, config, shards)
     held_out = validation_rows(config, manifest)
     assert held_out is not None
-    generator, discriminator = load_networks(run, config, chosen_step)
+    chosen_step, generator, discriminator = load_whole(run, config, step)
     networks = Networks(generator.to(chosen_device), discriminator.to(chosen_device))
     start = time.perf_counter()
     seen, window, found = _judge_all(networks, held_out, config, chosen_device, examples > 0, progress)

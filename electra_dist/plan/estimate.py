@@ -36,6 +36,7 @@ class StagePlan:
     problem         why it cannot run, or None
     needed_bytes    peak of the tensors, and the reserve
     host_bytes      CPU memory of a node for what its ranks offload
+    saving_bytes    CPU memory of a node for the copies that are saved in the background; on a CPU part of needed_bytes
     fits            GPU and CPU; None where a memory that matters is not known
     network_bytes   what a rank sends in a step, to its own node and to others
     between_bytes   of it, to other nodes
@@ -47,6 +48,7 @@ class StagePlan:
     memory: MemoryPlan
     needed_bytes: float
     host_bytes: float
+    saving_bytes: float
     fits: bool | None
     network_bytes: float
     between_bytes: float
@@ -219,7 +221,9 @@ class _Costs:
         volumes = [sent_bytes(config, name, self.vocab_size, stages[name], self.world) for name in NETWORKS]
         sent = sum(volume.total for volume in volumes)
         between = sum(self.between_nodes(volume) for volume in volumes)
-        host = memory.host * self.gpus_per_node
+        host, saving = memory.host * self.gpus_per_node, memory.saving * self.gpus_per_node
+        if self.kind == "cpu":
+            needed += memory.saving
         seconds = self.step_tokens / self.world * self.flops_per_token / (self.rate * self.utilisation)
         seconds += (sent - between) / self.device.link_bytes + between / (self.network_gbit / 8 * 1e9)
         wanted = {name: config.zero_stage(name) for name in NETWORKS}
@@ -230,7 +234,8 @@ class _Costs:
             memory=memory,
             needed_bytes=needed,
             host_bytes=host,
-            fits=self.fits(needed, host),
+            saving_bytes=saving,
+            fits=self.fits(needed, host, saving),
             network_bytes=sent,
             between_bytes=between,
             step_seconds=seconds,
@@ -238,9 +243,14 @@ class _Costs:
             days=config.train.steps * seconds / _SECONDS_A_DAY,
         )
 
-    def fits(self, needed: float, host: float) -> bool | None:
-        """Whether a GPU holds `needed` bytes and a node's CPU memory `host` bytes."""
-        pairs = [(needed, self.memory_bytes)] + ([(host, self.host_memory_bytes)] if host else [])
+    def fits(self, needed: float, host: float, saving: float) -> bool | None:
+        """Whether a GPU holds `needed` bytes and a node's CPU memory what is offloaded and what is being saved.
+
+        Where nothing is offloaded, nobody needs to say how much CPU memory there is.
+        """
+        pairs = [(needed, self.memory_bytes)]
+        if host or self.host_memory_bytes is not None:
+            pairs.append((host + (saving if self.kind == "cuda" else 0.0), self.host_memory_bytes))
         if any(room is not None and size > room for size, room in pairs):
             return False
         return None if any(room is None for _, room in pairs) else True
@@ -279,10 +289,13 @@ def _warnings(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...
             f" {configured.memory.peak / 1e9:.1f} GB, the rest reserve), {costs.device.name} has"
             f" {costs.memory_bytes / 1e9:.0f} GB; " + _remedy(costs, stages)
         )
-    if costs.host_memory_bytes is not None and configured.host_bytes > costs.host_memory_bytes:
+    host = configured.host_bytes + (configured.saving_bytes if costs.kind == "cuda" else 0.0)
+    if costs.host_memory_bytes is not None and host > costs.host_memory_bytes:
         found.append(
-            f"will not fit: {configured.host_bytes / 1e9:.1f} GB of CPU memory a node needed for what is offloaded,"
-            f" there are {costs.host_memory_bytes / 1e9:.0f} GB; offload less, or take more nodes"
+            f"will not fit: {host / 1e9:.1f} GB of CPU memory a node needed for what is offloaded"
+            f" ({configured.host_bytes / 1e9:.1f} GB) and for saving in the background"
+            f" ({configured.saving_bytes / 1e9:.1f} GB), there are {costs.host_memory_bytes / 1e9:.0f} GB; offload"
+            " less, set checkpoint.asynchronous=false, or take more nodes"
         )
     return found
 

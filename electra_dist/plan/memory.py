@@ -211,6 +211,7 @@ class MemoryPlan:
     activations   saved tensors and the temporaries of the backward
     buffers       DeepSpeed's, for gathering, reduction and update
     host          what GPU ranks keep in CPU memory (`zero.offload_...`), each; on a CPU it is part of the others
+    saving        CPU memory of the copy that is written in the background (`checkpoint.asynchronous`), beside the peak
     """
 
     phase: Phase
@@ -220,6 +221,7 @@ class MemoryPlan:
     activations: float
     buffers: float
     host: float
+    saving: float
     phases: dict[Phase, float]
 
     @property
@@ -266,7 +268,15 @@ def plan_memory(
     moments = _moments(config, vocab_size, world_size, around, g, d)
     phase = max(PHASES, key=lambda name: sum(moments[name]))
     phases = {name: sum(moment) for name, moment in moments.items()}
-    return MemoryPlan(phase, *moments[phase], host=host, phases=phases)
+    saving = saving_bytes(config, vocab_size, world_size)
+    return MemoryPlan(phase, *moments[phase], host=host, saving=saving, phases=phases)
+
+
+def saving_bytes(config: Config, vocab_size: int, world_size: int) -> float:
+    """CPU memory of the copy of one rank's share of weights and moments, which is kept from one save to the next."""
+    return (
+        OPTIMIZER_BYTES * parameters(config, vocab_size).total / world_size if config.checkpoint.asynchronous else 0.0
+    )
 
 
 def _moments(

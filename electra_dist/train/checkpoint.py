@@ -19,6 +19,7 @@ from electra_dist.checkpoints.manifest import CheckpointManifest, read_manifest
 from electra_dist.checkpoints.members import file_problems
 from electra_dist.config import Network
 from electra_dist.errors import CheckpointError
+from electra_dist.files import writing
 from electra_dist.rundir import RunDir
 from electra_dist.train.checkpoint_format import SliceReader, read_trainer_state
 from electra_dist.train.distributed import World, broadcast_object, gather_objects, on_every_rank, together
@@ -52,7 +53,7 @@ def find_start(run: RunDir, world: World, every: int, *, start_over: bool = Fals
     Raises `CheckpointError` on every rank when the run has saved before and nothing whole is there.
     """
     step, damaged = _newest_whole(run, world)
-    with together(world):
+    with together(world), writing(run.checkpoints, "the folder of the checkpoints"):
         if world.is_main:
             if step is None:
                 _check_start_from_nothing(run, damaged, every, start_over)
@@ -88,7 +89,7 @@ def _newest_whole(run: RunDir, world: World) -> tuple[int | None, list[str]]:
     Warns about those that it passes over.
     """
     found: list[CheckpointFacts] = []
-    with together(world):
+    with together(world), writing(run.checkpoints, "the folder of the checkpoints"):
         if world.is_main:
             recover(run)
             found = list_checkpoints(run)
@@ -149,7 +150,7 @@ def load_checkpoint(
         state = read_trainer_state(run.checkpoint(step), manifest)
     for _, engine in engines:
         refresh_weights(engine)
-    with together(world):
+    with together(world), writing(run.checkpoints, "the folder of the checkpoints"):
         if world.is_main:
             _set_aside_later(run, step)
     return state

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_dist.checkpoints.folders import recover, saved_steps, set_aside_later
-from electra_dist.checkpoints.listing import set_aside, verify_checkpoint
+from electra_dist.checkpoints.listing import list_set_aside, verify_checkpoint
 from electra_dist.config import Config
 from electra_dist.errors import CheckpointError, ConfigError
 from electra_dist.files import writing
@@ -88,7 +88,7 @@ def _check_step(run: RunDir, step: int | None) -> None:
 
 def _there(run: RunDir) -> str:
     steps = ", ".join(map(str, run.complete_checkpoints())) or "none"
-    aside = [Path(one.path).name for one in set_aside(run)]
+    aside = [Path(one.path).name for one in list_set_aside(run)]
     return f" (whole are: {steps}{'; set aside are: ' + ', '.join(aside[:8]) if aside else ''})"
 
 

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from electra_dist.train.progress import warn
 
+#: cudaHostRegisterPortable: pinned for every CUDA context of the process.
+_PORTABLE = 1
+
 
 class HostCopy:
     """One buffer for each network."""
@@ -54,23 +57,23 @@ class HostCopy:
             self._copied.synchronize()
 
     def _buffer(self, network: str, elements: int, pinned: bool) -> Tensor:
-        buffer = self._buffers.get(network)
-        if buffer is None or buffer.numel() != elements:
-            buffer = self._buffers[network] = torch.empty(elements, dtype=torch.float32)
+        if network not in self._buffers:
+            self._buffers[network] = torch.empty(elements, dtype=torch.float32)
             if pinned and elements:
-                _pin(buffer)
+                self._pin(self._buffers[network])
+        buffer = self._buffers[network]
+        assert buffer.numel() == elements, "a rank's share never changes"
         return buffer
 
-
-def _pin(buffer: Tensor) -> None:
-    """Lock the memory of `buffer`. PyTorch's own pinned tensors are rounded up to a power of two."""
-    runtime = torch.cuda.cudart()
-    address = buffer.data_ptr()
-    status = runtime.cudaHostRegister(address, buffer.numel() * buffer.element_size(), 0)
-    if int(status) != 0:
-        warn(
-            f"the memory for saving ({buffer.numel() * buffer.element_size() / 1e9:.1f} GB) cannot be pinned (CUDA"
-            f" error {int(status)}, see `ulimit -l`): training waits while it is copied"
-        )
-        return
-    weakref.finalize(buffer.untyped_storage(), runtime.cudaHostUnregister, address)
+    def _pin(self, buffer: Tensor) -> None:
+        """Lock the memory of `buffer`. PyTorch's own pinned tensors are rounded up to a power of two."""
+        runtime = torch.cuda.cudart()
+        address, size = buffer.data_ptr(), buffer.numel() * buffer.element_size()
+        status = int(runtime.cudaHostRegister(address, size, _PORTABLE))
+        if status != 0:
+            warn(
+                f"the memory for saving ({size / 1e9:.1f} GB) cannot be pinned (CUDA error {status}; see `ulimit -l`):"
+                " training waits while it is copied"
+            )
+            return
+        weakref.finalize(self, runtime.cudaHostUnregister, address).atexit = False
