@@ -34,7 +34,7 @@ from electra_dist.rundir import RunDir
 DONE, FAILED, UNREACHABLE = 0, 1, 3
 POLL_SECONDS = 2.0
 #: From the start to an open session, everything that W&B waits for included.
-OPEN_SECONDS = 60.0
+OPEN_SECONDS = 120.0
 #: For the service to take the rows of one reading.
 SEND_SECONDS = 120.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -208,8 +208,6 @@ def main() -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
     reporter = Reporter(os.dup(1))
     os.dup2(2, 1)
-    with contextlib.suppress(OSError):
-        os.nice(5)
     run, trainer = RunDir(arguments.run_path), Trainer(listens=arguments.trainer is not None)
     try:
         with only_one(run, arguments.lock_seconds):

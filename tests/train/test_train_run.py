@@ -41,6 +41,7 @@ def workplace(tmp_path: Path, tiny_shards: Path) -> Path:
 
 
 LONG = ("train.steps=200", "tracking.every=4", "checkpoint.every=200", "validation.every=0")
+WITH_WANDB = ("tracking.wandb=offline", "checkpoint.every=20000")
 
 
 def command(*arguments: str) -> list[str]:
@@ -151,15 +152,15 @@ def test_sigterm_to_every_process_saves_with_wandb_on(workplace: Path) -> None:
     """What systemd and a machine that is taken back send: ranks, mirror and the service of W&B, all at once."""
     run = RunDir(workplace / "runs/r")
     with subprocess.Popen(
-        command("launch", "local", "config.yaml", "--processes", "2", *LONG, "tracking.wandb=offline"),
+        command("launch", "local", "config.yaml", "--processes", "2", *LONG, "train.steps=20000", *WITH_WANDB),
         cwd=workplace,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as launcher:
-        wait_for(lambda: run.mirrored.exists() and any(row["step"] >= 4 for row in run.read_metrics()), launcher)
+        wait_for(lambda: run.mirrored.exists() and any(row["step"] >= 4 for row in run.read_metrics()), launcher, 300)
         for pid in (*descendants(launcher.pid), launcher.pid):
             os.kill(pid, signal.SIGTERM)
-        output = launcher.communicate(timeout=60)[0].decode()
+        output = launcher.communicate(timeout=120)[0].decode()
     assert launcher.returncode == 75, output
     assert "Traceback" not in output
     assert len(run.complete_checkpoints()) == 1
