@@ -6,7 +6,7 @@ On a machine with a GPU the same tests watch CUDA itself (`observer.waits`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,7 +78,7 @@ class _Steps:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def __next__(self) -> Any:
+    def next_unless(self, asked_to_end: Callable[[], bool]) -> Any:
         step = next(self.steps)
         self.state = LoaderState(step.index + 1, "none", {}, step.index + 1)
         return step
