@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from electra_dist import cli
 from electra_dist import config as configuration
 from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.commands.evaluate import _mark
-from electra_dist.data.manifest import Manifest
+from electra_dist.data.manifest import FORMAT, SPLITS, VERSION, Manifest
 from electra_dist.data.validation import deal, validation_micro_batches, validation_rows
 from electra_dist.errors import CheckpointError, DataError, UserError
 from electra_dist.evaluate import evaluate_run
@@ -269,9 +270,12 @@ def test_shards_that_cannot_be_read(trained: RunDir, tmp_path: Path) -> None:
 
 
 def rebuilt(manifest: Manifest, folder: Path, **facts: Any) -> Path:
-    """A copy of the shards whose manifest says something else."""
+    """A copy of the shards whose manifest says something else, and agrees with itself."""
     shutil.copytree(manifest.path, folder)
     content = json.loads((folder / "manifest.json").read_text()) | facts
+    names = [[(shard["tar"]["name"], shard["tar"]["sha256"]) for shard in content[split]["shards"]] for split in SPLITS]
+    told = [FORMAT, VERSION, content["tokenizer_fingerprint"], names]
+    content["fingerprint"] = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(content))
     return folder
 
@@ -285,7 +289,9 @@ def test_other_shards_must_be_of_the_same_tokenizer_and_hold_something_out(train
     bare = rebuilt(manifest, tmp_path / "bare", validation=empty)
     with pytest.raises(DataError, match=r"no held-out split; build shards with --validation"):
         evaluate_run(trained, shards=bare)
-    other = rebuilt(manifest, tmp_path / "other", fingerprint="1" * 64)
+    train = json.loads((manifest.path / "manifest.json").read_text())["train"]
+    train["shards"][0]["tar"]["sha256"] = "1" * 64
+    other = rebuilt(manifest, tmp_path / "other", train=train)
     found = evaluate_run(trained, shards=other, rows=4)
     assert (found.own_shards, found.shards) == (False, str(other))
 
