@@ -26,7 +26,7 @@ def test_it_learns_to_answer_and_predict_says_the_same(
 ) -> None:
     train = questions(tmp_path / "train.jsonl", 600, 1, with_none)
     dev = questions(tmp_path / "dev.jsonl", 60, 2, with_none)
-    out, task = tmp_path / "out", ["--task", "question-answering", "--epochs", "6"]
+    out, task = tmp_path / "out", ["--task", "question-answering", "--epochs", "9"]
     files = ["--train", str(train), "--dev", str(dev), "--out", str(out)]
     assert cli.main(["finetune", str(encoder), *files, *task, *OPTIONS, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
