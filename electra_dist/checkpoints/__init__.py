@@ -24,7 +24,7 @@ from electra_dist.checkpoints.listing import (
     SetAside,
     health,
     list_checkpoints,
-    list_set_aside,
+    set_aside,
     verify_checkpoint,
 )
 from electra_dist.checkpoints.manifest import CheckpointManifest, read_manifest
@@ -40,11 +40,11 @@ __all__ = [
     "file_problems",
     "health",
     "list_checkpoints",
-    "list_set_aside",
     "prune",
     "read_manifest",
     "recover",
     "removable",
     "saved_steps",
+    "set_aside",
     "verify_checkpoint",
 ]

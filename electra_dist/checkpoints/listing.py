@@ -94,7 +94,7 @@ def health(run: RunDir) -> Health:
     return Health(reason, healthy)
 
 
-def list_set_aside(run: RunDir) -> list[SetAside]:
+def set_aside(run: RunDir) -> list[SetAside]:
     """The checkpoints that were set aside, by name."""
     if not run.checkpoints.is_dir():
         return []

@@ -11,8 +11,8 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 
-from electra_dist.checkpoints.folders import set_aside_later
-from electra_dist.checkpoints.listing import list_checkpoints
+from electra_dist.checkpoints.folders import saved_steps, set_aside_later
+from electra_dist.checkpoints.listing import verify_checkpoint
 from electra_dist.errors import CheckpointError, UserError
 from electra_dist.rundir import RunDir, RunFacts
 
@@ -72,11 +72,11 @@ def note_failed(run: RunDir, step: int, problem: str) -> None:
 def start_over(run: RunDir) -> bool:
     """Let a run that has lost its checkpoints begin at step 0: their rests are set aside, what was saved is forgotten.
 
-    Does nothing, and returns false, where one of them is whole by its sizes: the run goes on from that. For who holds
-    the lock of the run.
+    Does nothing, and returns false, where one of them is whole: the run goes on from that. For who holds the lock of
+    the run.
     """
     check_link(run)
-    if any(facts.whole for facts in list_checkpoints(run)):
+    if any(verify_checkpoint(run, step).whole for step in reversed(saved_steps(run))):
         return False
     set_aside_later(run, -1)
     _write(run, Saving())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from dataclasses import asdict
@@ -118,11 +119,11 @@ def _milestones(run: RunDir) -> int | None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from electra_dist.checkpoints import list_checkpoints, list_set_aside
+    from electra_dist.checkpoints import list_checkpoints, set_aside
     from electra_dist.checkpoints.memory import saving
 
     run = _open(arguments.run_path)
-    found, aside = list_checkpoints(run, _milestones(run)), list_set_aside(run)
+    found, aside = list_checkpoints(run, _milestones(run)), set_aside(run)
     remembered = saving(run)
     if arguments.json:
         print_json(
@@ -207,7 +208,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         for step in steps:
 
             def told(done: int, total: int, step: int = step) -> None:
-                progress(f"step {step}", done // 1_000_000, max(total // 1_000_000, 1))
+                progress(f"step {step}", math.ceil(done / 1e6), math.ceil(total / 1e6))
 
             found.append(verify_checkpoint(run, step, milestones, told))
     whole = all(facts.whole for facts in found)
@@ -222,7 +223,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    from electra_dist.checkpoints import list_checkpoints, list_set_aside, removable
+    from electra_dist.checkpoints import list_checkpoints, removable, set_aside
     from electra_dist.checkpoints.folders import remove
     from electra_dist.errors import CheckpointError, UserError
     from electra_dist.files import writing
@@ -242,7 +243,7 @@ def _prune(arguments: argparse.Namespace) -> int:
     steps = removable(run, keep, settings.milestones_every, whole=whole)
     going = {str(run.checkpoint(facts.step)): facts.bytes for facts in found if facts.step in steps}
     if arguments.set_aside:
-        going |= {one.path: one.bytes for one in list_set_aside(run)}
+        going |= {one.path: one.bytes for one in set_aside(run)}
     if not arguments.dry_run:
         with writing(run.checkpoints, "the removal of checkpoints"):
             for path in going:

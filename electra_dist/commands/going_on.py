@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_going_on(parser: argparse.ArgumentParser) -> None:
-    """`--from-here`, `--from-step`, `--again` and `--branch`."""
+    """`--from-here`, `--from-step`, `--again`, `--branch` and `--start-over`."""
     parser.add_argument(
         "--from-here",
         action="store_true",
@@ -31,6 +31,12 @@ def add_going_on(parser: argparse.ArgumentParser) -> None:
         "--branch",
         metavar="NAME",
         help="start the run NAME from the newest checkpoint of this one (or from --from-step N), which is not touched",
+    )
+    parser.add_argument(
+        "--start-over",
+        action="store_true",
+        help="train from step 0 where the run has saved before and no checkpoint is whole any more; where one is, go on"
+        " from it as always",
     )
 
 
@@ -57,5 +63,5 @@ def resolve(arguments: argparse.Namespace) -> Resolved:
         config = configuration.load(arguments.config, overrides)
         if config.run.path == branch_of:
             raise ConfigError(f"--branch {arguments.branch}: is the run itself; give another name")
-    how = GoingOn(arguments.from_here, arguments.from_step, arguments.again, branch_of)
+    how = GoingOn(arguments.from_here, arguments.from_step, arguments.again, branch_of, arguments.start_over)
     return Resolved(config, how, overrides)

@@ -10,15 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from electra_dist.commands.going_on import add_going_on, resolve
-from electra_dist.commands.parsers import (
-    Subparsers,
-    add_command,
-    add_config,
-    add_group,
-    add_json,
-    add_start_over,
-    print_json,
-)
+from electra_dist.commands.parsers import Subparsers, add_command, add_config, add_group, add_json, print_json
 from electra_dist.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +38,6 @@ def add(subparsers: Subparsers) -> None:
     add_config(local)
     add_going_on(local)
     local.add_argument("--processes", type=int, required=True, metavar="N", help="ranks to start")
-    add_start_over(local)
     _add_slurm(group)
 
 
@@ -80,7 +71,6 @@ def _add_slurm(group: Subparsers) -> None:
     slurm.add_argument("--torchrun", action="store_true", help="start the ranks by torchrun instead of one task each")
     slurm.add_argument("--no-preflight", action="store_true", help="do not measure the nodes first")
     slurm.add_argument("--ignore-plan", action="store_true", help="submit even what the plan says cannot work")
-    add_start_over(slurm)
     slurm.add_argument("--dry-run", action="store_true", help="print the job script, touch nothing")
     add_json(slurm)
 
@@ -94,8 +84,6 @@ def _local(arguments: argparse.Namespace) -> int:
     resolved = resolve(arguments)
     config.check_world(resolved.config, arguments.processes)
     command = [sys.executable, "-m", "electra_dist.cli", "train", arguments.config, *resolved.overrides]
-    if arguments.start_over:
-        command.append("--start-over")
     if arguments.debug:
         command.append("--debug")
     run = RunDir(resolved.config.run.path)
@@ -167,7 +155,7 @@ def _slurm(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(launch.script, end="")
         return 0
-    submission = _submit(launch, manifests, how, arguments.start_over)
+    submission = _submit(launch, manifests, how)
     if arguments.json:
         runs = [str(path) for path in submission.runs]
         plans = [asdict(forecast) for forecast in launch.forecasts]
@@ -178,10 +166,9 @@ def _slurm(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn, starts_over: bool) -> Submission:
+def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn) -> Submission:
     """Write and submit under the locks of all runs; raises `LockedError` when somebody trains one of them."""
     from electra_dist import lock
-    from electra_dist.checkpoints.memory import start_over
     from electra_dist.rundir import RunDir
     from launcher.preconditions import check_free
     from launcher.records import next_number
@@ -193,8 +180,6 @@ def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn, starts_
         check_free(launch.job.run_dirs)  # as the checks before, now that nobody else submits
         if next_number({*launch.job.run_dirs, launch.script_path.parents[1]}) != launch.job.number:
             raise UserError(f"{launch.script_path}: another launch was submitted just now; start this one again")
-        for run_dir in launch.job.run_dirs if starts_over else ():
-            start_over(RunDir(run_dir))  # here and now: a job that is requeued does not start over again
         for config, manifest in zip(launch.runs, manifests, strict=True):
             _go_on(config, manifest, how)
         return submit(launch)

@@ -50,16 +50,6 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys set in place of those in the file")
 
 
-def add_start_over(parser: argparse.ArgumentParser) -> None:
-    """`--start-over`: for a run whose checkpoints are lost."""
-    parser.add_argument(
-        "--start-over",
-        action="store_true",
-        help="train from step 0 where a run has saved before and no checkpoint is whole any more; where one is, go on"
-        " from it as always",
-    )
-
-
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`: for programs that read the output."""
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")

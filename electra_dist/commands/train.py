@@ -6,7 +6,7 @@ import argparse
 import os
 
 from electra_dist.commands.going_on import add_going_on, resolve
-from electra_dist.commands.parsers import Subparsers, add_command, add_config, add_start_over
+from electra_dist.commands.parsers import Subparsers, add_command, add_config
 from electra_dist.errors import EXIT_OK, EXIT_UNFINISHED
 
 
@@ -30,7 +30,6 @@ def add(subparsers: Subparsers) -> None:
     )
     add_config(parser)
     add_going_on(parser)
-    add_start_over(parser)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -38,5 +37,5 @@ def _train(arguments: argparse.Namespace) -> int:
     from electra_dist.train.run import train
     from electra_dist.train.trainer import Outcome
 
-    outcome = train(resolved.config, dict(os.environ), how=resolved.how, start_over=arguments.start_over)
+    outcome = train(resolved.config, dict(os.environ), how=resolved.how)
     return EXIT_OK if outcome is Outcome.FINISHED else EXIT_UNFINISHED

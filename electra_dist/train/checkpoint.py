@@ -43,32 +43,26 @@ def verify(run: RunDir, step: int, world: World) -> list[str]:
     return list(dict.fromkeys(problem for rank in gather_objects(problems, world) for problem in rank))
 
 
-def find_start(run: RunDir, world: World, every: int, *, start_over: bool = False) -> int | None:
-    """Step of the checkpoint that a run goes on from; None when it starts at step 0.
+def find_start(run: RunDir, world: World, every: int) -> int | None:
+    """Step of the checkpoint that a run goes on from; None when it starts at step 0. `every` is `checkpoint.every`.
 
-    every        `checkpoint.every`
-    start_over   begin at step 0 where a run that has saved before finds no whole checkpoint: what is left of them is
-                 set aside. Where one is whole, the run goes on from it, so that a requeued job does not begin again
-
-    Raises `CheckpointError` on every rank when the run has saved before and nothing whole is there.
+    Raises `CheckpointError` on every rank when the run has saved before and nothing whole is there, unless it was told
+    to start over (`checkpoints.memory.start_over`).
     """
     step, damaged = _newest_whole(run, world)
     with together(world), writing(run.checkpoints, "the folder of the checkpoints"):
         if world.is_main:
             if step is None:
-                _check_start_from_nothing(run, damaged, every, start_over)
+                _check_start_from_nothing(run, damaged, every)
             memory.note_start(run, step)
     return step
 
 
-def _check_start_from_nothing(run: RunDir, damaged: list[str], every: int, start_over: bool) -> None:
+def _check_start_from_nothing(run: RunDir, damaged: list[str], every: int) -> None:
     memory.check_link(run)
-    if start_over:
-        _set_aside_later(run, -1)
-    elif damaged:
+    if damaged:
         raise CheckpointError(_none_is_whole(run, damaged))
-    else:
-        memory.check_nothing_is_lost(run, every)
+    memory.check_nothing_is_lost(run, every)
 
 
 def find_latest(run: RunDir, world: World) -> int | None:

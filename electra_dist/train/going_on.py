@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from electra_dist.checkpoints.folders import recover, saved_steps, set_aside_later
-from electra_dist.checkpoints.listing import list_set_aside, verify_checkpoint
+from electra_dist.checkpoints.listing import set_aside, verify_checkpoint
+from electra_dist.checkpoints.memory import start_over
 from electra_dist.config import Config
 from electra_dist.errors import CheckpointError, ConfigError
 from electra_dist.files import writing
@@ -36,12 +37,14 @@ class GoingOn:
     from_step   go back to the checkpoint of this step first; changed keys are accepted from there
     again       go back even if that was done before
     branch_of   the run directory that this run starts from, at `from_step` or its newest checkpoint
+    start_over  begin at step 0 where the run has saved before and no checkpoint is whole any more
     """
 
     from_here: bool = False
     from_step: int | None = None
     again: bool = False
     branch_of: Path | None = None
+    start_over: bool = False
 
 
 PLAIN = GoingOn()
@@ -88,7 +91,7 @@ def _check_step(run: RunDir, step: int | None) -> None:
 
 def _there(run: RunDir) -> str:
     steps = ", ".join(map(str, run.complete_checkpoints())) or "none"
-    aside = [Path(one.path).name for one in list_set_aside(run)]
+    aside = [Path(one.path).name for one in set_aside(run)]
     return f" (whole are: {steps}{'; set aside are: ' + ', '.join(aside[:8]) if aside else ''})"
 
 
@@ -122,6 +125,8 @@ def go_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn, tell: Tell) 
     """
     with writing(run.path, "the run"):
         recover(run)
+        if how.start_over and start_over(run):
+            tell(f"{run.path}: no checkpoint is whole; starts over from step 0")
         step = how.from_step
         if step is not None and _is_done(own, config, how):
             tell(

@@ -50,11 +50,10 @@ from electra_dist.train.trainer import Outcome, Trainer, owes_validation
 from electra_dist.train.watchdog import Watchdog
 
 
-def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN, start_over: bool = False) -> Outcome:
+def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) -> Outcome:
     """Train, or go on with, the run at `config.run.path`; raises `UserError` on every rank for a mistake on any.
 
     `how` goes on otherwise than before: with changed keys, from an older checkpoint, as a branch of another run.
-    `start_over` allows a run that has lost all its checkpoints to begin at step 0 again (`checkpoint.find_start`).
     """
     world = detect(environment)
     check_world(config, world.world_size)
@@ -71,7 +70,7 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN, 
         with Watchdog(config, world, meeting) as watchdog:
             try:
                 initialise(world, collective_timeout(config.watchdog), meeting, config.watchdog.meet_seconds)
-                outcome = _train(config, world, interruption, watchdog, environment, how, start_over)
+                outcome = _train(config, world, interruption, watchdog, environment, how)
             except BaseException as error:
                 _fail(watchdog, error)
                 raise
@@ -94,7 +93,6 @@ def _train(
     watchdog: Watchdog,
     environment: Mapping[str, str],
     how: GoingOn,
-    start_over: bool,
 ) -> Outcome:
     if interruption.is_requested_of_any(world):
         return _interrupted_early(world)
@@ -111,9 +109,9 @@ def _train(
                 held.enter_context(own_log(run, environment, world.world_size))
         assert manifest is not None
         if not world.is_main:
-            return _fit(config, world, interruption, watchdog, manifest, None, start_over)[0]
+            return _fit(config, world, interruption, watchdog, manifest, None)[0]
         with Hook(config) as hook, Heartbeat(run, world.world_size, environment.get(JOB_VARIABLE)) as heartbeat:
-            outcome, saved = _fit(config, world, interruption, watchdog, manifest, hook, start_over)
+            outcome, saved = _fit(config, world, interruption, watchdog, manifest, hook)
             if outcome is Outcome.FINISHED:
                 heartbeat.end("finished")
             else:
@@ -138,12 +136,11 @@ def _fit(
     watchdog: Watchdog,
     manifest: Manifest,
     hook: Hook | None,
-    start_over: bool,
 ) -> tuple[Outcome, int]:
     """Train; `hook` is rank 0's. How training ended, and the step that is saved."""
     run = RunDir(config.run.path)
     rollbacks = rollback.recorded(run, world)
-    step = checkpoint.find_start(run, world, config.checkpoint.every, start_over=start_over)
+    step = checkpoint.find_start(run, world, config.checkpoint.every)
     if step is not None and step >= config.train.steps and not owes_validation(run, step, world):
         if world.is_main:
             say(f"{run.path}: already finished at step {step}; set run.name for another run")

@@ -18,7 +18,7 @@ from processes import run_ranks
 from small import make_config, make_engines, make_step
 
 from electra_dist.checkpoints import list_checkpoints, read_manifest, verify_checkpoint
-from electra_dist.checkpoints.memory import saving
+from electra_dist.checkpoints.memory import saving, start_over
 from electra_dist.config.schema import CheckpointConfig
 from electra_dist.errors import CheckpointError, StorageError
 from electra_dist.rundir import RunDir
@@ -268,7 +268,8 @@ def test_starting_over_keeps_what_is_left_and_never_passes_over_a_whole_one(tmp_
     with pytest.raises(CheckpointError, match=r"no whole checkpoint: .*--start-over") as caught:
         checkpoint.find_start(run, World(), 10)
     assert caught.value.everywhere
-    assert checkpoint.find_start(run, World(), 10, start_over=True) is None
+    assert start_over(run)
+    assert checkpoint.find_start(run, World(), 10) is None
     assert [entry.name[:23] for entry in run.checkpoints.iterdir()] == ["step-00000010.set-aside"]
 
 
@@ -297,7 +298,7 @@ def train(where: Path, shards: Path, *words: str, processes: int = 1) -> subproc
     if processes > 1:
         ranks = ["launch", "local", "config.yaml", "--processes", str(processes)]
     command = [sys.executable, "-m", "electra_dist.cli", *ranks, *words]
-    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=480)
 
 
 def test_a_run_on_a_disk_that_fills_ends_with_74_and_goes_on_when_there_is_room(
@@ -358,7 +359,7 @@ saving.write_share = slow
 sys.exit(cli.main(["train", "config.yaml", "train.steps=500"]))
 """
     (tmp_path / "config.yaml").write_text(SMALL.format(shards=tiny_shards))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=480)
     assert done.returncode == 75, done.stdout + done.stderr
     run = RunDir(tmp_path / "runs/r")
     steps = run.complete_checkpoints()
