@@ -11,13 +11,15 @@ import pytest
 import yaml
 
 from electra_dist.rundir import RunDir
+from electra_dist.train import tracking
 
 sys.path.insert(0, os.path.dirname(__file__))
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No key, no setting of W&B but those of the test."""
+    """No key, no setting of W&B but those of the test; and a busy machine is no reason to give W&B up."""
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 400.0)
     for name in list(os.environ):
         if name.startswith("WANDB_"):
             monkeypatch.delenv(name)
