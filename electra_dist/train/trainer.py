@@ -11,6 +11,7 @@ checkpoint and on past the offending rows (DESIGN D11).
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum, IntEnum
@@ -18,7 +19,7 @@ from typing import Any
 
 from electra_dist import lock, signs
 from electra_dist.batch import Step
-from electra_dist.config import Config
+from electra_dist.config import NETWORKS, Config
 from electra_dist.data.loader import TrainLoader
 from electra_dist.data.manifest import Manifest
 from electra_dist.data.streams import LoaderState
@@ -98,6 +99,7 @@ class Trainer:
         self._watch = Stopwatch()
         self._saver = Saver(self.run, engines, world, config.checkpoint)
         self._epoch = 0.0
+        self._logged_finite = True  # what is known of the losses where no guard hears them
         self.done: int  # optimizer steps behind us
         self.real_tokens: int
         self.guard: Guard | None
@@ -270,6 +272,7 @@ class Trainer:
         sums, timed, norms = self.window.reduced(self.world), self.window.timed_steps, self.window.norms
         self.window.clear()
         seconds = max(self._watch.lap(), 1e-9)
+        self._logged_finite = all(math.isfinite(sums.losses()[f"loss/{network}"]) for network in NETWORKS)
         self.real_tokens += int(sums.values["real_count"])
         speed = timed / sums.steps / seconds
         factor = lr_factor(self.done - 1, self.config.train.steps, self.config.optim)
@@ -385,7 +388,9 @@ class Trainer:
                 if self.guard:
                     self.guard.condemn(reason)
                 return reason
-        return self.guard.suspicion if self.guard else ""
+        if self.guard:
+            return self.guard.suspicion
+        return "" if self._logged_finite else "the last logged losses are not finite"
 
     def _gathered_loader_state(self) -> dict[str, Any]:
         """The place of every canonical stream: each rank knows its own."""
