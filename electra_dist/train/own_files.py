@@ -69,11 +69,19 @@ def _facts(run: RunDir) -> tuple[RunFacts | None, str | None]:
         facts = run.read_facts()
     except UserError as error:
         return None, str(error).removeprefix(f"{run.facts}: ")
-    return (facts, None) if _are_facts(facts) else (None, "has no wandb_id and dataset_fingerprint")
+    return (facts, None) if _are_facts(facts) else (None, "does not hold what a run writes there")
 
 
 def _are_facts(facts: RunFacts) -> bool:
-    return all(isinstance(facts.get(key), str) for key in ("wandb_id", "dataset_fingerprint"))
+    """Whether what a start needs of it is there, and as it should be."""
+    named = all(isinstance(facts.get(key), str) for key in ("wandb_id", "dataset_fingerprint"))
+    return named and _are_entries(facts.get("changes"), "key", "new") and _are_entries(facts.get("went_back"), "to")
+
+
+def _are_entries(found: object, *keys: str) -> bool:
+    if found is None:
+        return True
+    return isinstance(found, list) and all(isinstance(entry, dict) and entry.keys() >= {*keys} for entry in found)
 
 
 def _lost_config(run: RunDir, problem: str | None, saved: bool) -> tuple[Config | None, str]:

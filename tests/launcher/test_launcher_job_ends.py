@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from electra_dist import errors
+from electra_dist import errors, lock
 from electra_dist.rundir import RunDir
 from launcher.clusters import Cluster
 from launcher.job_script import Job, render
@@ -328,3 +328,23 @@ def test_what_a_shell_left_for_slurm_does_not_reach_the_ranks(script: Script) ->
 def test_what_modules_need_stays_behind_the_code_of_the_submission(script: Script) -> None:
     shown = script.bash('begin\nset_up\necho "PYTHONPATH=$PYTHONPATH"', PYTHONPATH="/site/lib:/more")
     assert f"PYTHONPATH={script.run.path}/code/001:/site/lib:/more" in shown.said
+
+
+# --- another writer ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_somebody_else_trains_is_not_tried_again_and_again(script: Script) -> None:
+    """His checkpoints look like progress of ours, so that no bound would ever be reached."""
+    with lock.hold(script.run), pytest.raises(errors.LockedError) as refused, lock.hold(script.run):
+        pass
+    with lock.hold(script.run):
+        for lease in (script.run.path / "lock").iterdir():
+            lease.unlink()
+        with pytest.raises(errors.LostLockError) as lost:
+            lock.check(script.run, fresh=True)
+    taken = str(lost.value).replace("its lock was removed while it trained", "its lock was taken over by process 7")
+    for restart, said in enumerate((str(refused.value), taken)):
+        ended = script.end(2, exited(2), (f"error: {said}", ""), restart=restart)
+        assert (ended.code, ended.kinds[-1], ended.requeued) == (2, "failed", False)
+        assert said[:100] in ended.noted[-1].detail
+        assert "submit again when that one has ended" in ended.noted[-1].detail
