@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from electra_dist import cli
+from electra_dist import cli, lock
 from electra_dist.checkpoints import (
     carried,
     file_problems,
@@ -405,6 +405,18 @@ def test_prune_removes_what_was_set_aside_when_it_is_told(saved: RunDir) -> None
     assert run_command("prune", str(saved.path), "--set-aside") == 0
     assert not aside.exists()
     assert [entry.name for entry in saved.checkpoints.iterdir()] == ["step-00000010"]
+
+
+def test_prune_keeps_its_hands_off_while_the_run_trains(saved: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    for step in (10, 20):
+        make(saved, step)
+    with lock.hold(saved):
+        assert run_command("prune", str(saved.path), "--keep", "1") == 2
+        assert "trains this run already" in capsys.readouterr().err
+        assert run_command("prune", str(saved.path), "--keep", "1", "--dry-run") == 0
+    assert saved_steps(saved) == [10, 20]
+    assert run_command("prune", str(saved.path), "--keep", "1") == 0
+    assert saved_steps(saved) == [20]
 
 
 def test_the_command_needs_no_torch(saved: RunDir) -> None:

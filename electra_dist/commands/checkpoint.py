@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,34 +224,47 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    from electra_dist.checkpoints import list_checkpoints, removable, set_aside
-    from electra_dist.checkpoints.folders import remove
-    from electra_dist.errors import CheckpointError, UserError
-    from electra_dist.files import writing
+    from electra_dist import lock
+    from electra_dist.errors import UserError
 
     run = _open(arguments.run_path)
     settings = _retention(run)
     keep = settings.keep if arguments.keep is None else arguments.keep
     if keep < 1:
         raise UserError(f"--keep {keep}: at least the newest one stays; remove the run directory to remove all")
-    found = list_checkpoints(run, settings.milestones_every)
+    with ExitStack() as held:
+        if not arguments.dry_run:  # who trains the run counts on what it has listed
+            held.enter_context(lock.hold(run, "removes checkpoints of this run", brief=True))
+        going, kept = _pruned(run, keep, settings.milestones_every, arguments.set_aside, arguments.dry_run)
+    _report_pruned(arguments, run, going, kept)
+    return 0
+
+
+def _pruned(
+    run: RunDir, keep: int, milestones_every: int | None, with_set_aside: bool, dry_run: bool
+) -> tuple[dict[str, int], list[int]]:
+    """Path and bytes of what goes, steps of what stays."""
+    from electra_dist.checkpoints import list_checkpoints, removable, set_aside
+    from electra_dist.checkpoints.folders import remove
+    from electra_dist.errors import CheckpointError
+    from electra_dist.files import writing
+
+    found = list_checkpoints(run, milestones_every)
     whole = [facts.step for facts in found if facts.whole]
     if found and not whole:
         raise CheckpointError(
             f"{run.checkpoints}: no checkpoint is whole, so none is removed; see electra-dist checkpoint list"
             f" {run.path}"
         )
-    steps = removable(run, keep, settings.milestones_every, whole=whole)
+    steps = removable(run, keep, milestones_every, whole=whole)
     going = {str(run.checkpoint(facts.step)): facts.bytes for facts in found if facts.step in steps}
-    if arguments.set_aside:
+    if with_set_aside:
         going |= {one.path: one.bytes for one in set_aside(run)}
-    if not arguments.dry_run:
+    if not dry_run:
         with writing(run.checkpoints, "the removal of checkpoints"):
             for path in going:
                 remove(Path(path))
-    kept = [facts.step for facts in found if facts.step not in steps]
-    _report_pruned(arguments, run, going, kept)
-    return 0
+    return going, [facts.step for facts in found if facts.step not in steps]
 
 
 def _report_pruned(arguments: argparse.Namespace, run: RunDir, going: dict[str, int], kept: list[int]) -> None:
