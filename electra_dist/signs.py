@@ -57,6 +57,7 @@ class _Record:
     entered: int = 0
     signs: int = 0
     last_sign: float = field(default_factory=time.monotonic)
+    ahead: dict[Phase, str] = field(default_factory=dict)
     last_step: float | None = None
     step_began: float | None = None
     laps: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
@@ -79,7 +80,7 @@ def enter(name: Phase, step: int | None = None) -> None:
             _end_step(record, now)
         if name == "data":
             record.step_began = now
-        record.phase, record.detail = name, ""
+        record.phase, record.detail = name, record.ahead.pop(name, "")
         record.step = record.step if step is None else step
         record.entered += 1
         record.signs += 1
@@ -105,10 +106,13 @@ def phase(name: Phase, step: int | None = None) -> Iterator[None]:
 
 
 def sign(detail: str = "", within: Phase | None = None) -> None:
-    """Something has moved; with `within`, it counts in that phase only (a thread that works ahead, say)."""
+    """Something has moved, as `detail` says. With `within` it counts in that phase only: a thread that works ahead for
+    it says there what it is doing when the phase begins.
+    """
     record, now = _record, time.monotonic()
     with record.lock:
         if within is not None and record.phase != within:
+            record.ahead[within] = detail
             return
         record.detail = detail or record.detail
         record.signs += 1

@@ -25,7 +25,8 @@ def add(subparsers: Subparsers) -> None:
         electra-dist train configs/base.yaml train.steps=2000000 --from-here
         electra-dist train configs/base.yaml optim.lr=1e-4 --branch slower --from-step 500000
 
-        exit status: 0 finished, 75 interrupted and saved (run it again), 2 a mistake that the message names
+        exit status: 0 finished, 75 interrupted and saved (run it again), 2 a mistake that the message names, 69 a rank
+        hung, 70 training diverged, 74 the run's files cannot be written; docs/train.md has the whole table
         """,
     )
     add_config(parser)

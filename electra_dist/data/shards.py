@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pydantic
 
+from electra_dist import signs
 from electra_dist.data.blocks import (
     LENGTHS,
     TOKENS,
@@ -87,6 +88,7 @@ class BlockReader:
             raise IndexError(f"block {block} of {len(self)}")
         shard = bisect.bisect_right(self._ends, block)
         inside = block - (self._ends[shard - 1] if shard else 0)
+        signs.sign(f"block {inside} of {self._manifest.path / self._shards[shard].tar.name}", within="data")
         return read_block(self._manifest, self._shards[shard], self._index(shard), inside)
 
     def _load_index(self, shard: int) -> ShardIndex:

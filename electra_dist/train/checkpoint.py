@@ -9,9 +9,11 @@ Every function that takes a `World` is collective: all ranks call it.
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from electra_dist import signs
 from electra_dist.checkpoints import memory
 from electra_dist.checkpoints.folders import recover, remove
 from electra_dist.checkpoints.listing import CheckpointFacts, list_checkpoints
@@ -37,10 +39,16 @@ def verify(run: RunDir, step: int, world: World) -> list[str]:
     try:
         manifest = read_manifest(folder)
         names = sorted(manifest.files, key=lambda name: (-manifest.files[name].bytes, name))
-        problems = file_problems(folder, manifest, names[world.rank :: world.world_size])
+        told = partial(_verified, folder)
+        problems = file_problems(folder, manifest, names[world.rank :: world.world_size], told)
     except CheckpointError as error:
         problems = [str(error)]
     return list(dict.fromkeys(problem for rank in gather_objects(problems, world) for problem in rank))
+
+
+def _verified(folder: Path, count: int) -> None:
+    """`count` bytes more have been read."""
+    signs.sign(f"verifying {folder.name}")
 
 
 def find_start(run: RunDir, world: World, every: int) -> int | None:

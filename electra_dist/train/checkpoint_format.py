@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from electra_dist import signs
 from electra_dist.checkpoints.manifest import (
     SMALL_FILE_LIMIT,
     TRAINER,
@@ -108,6 +109,7 @@ class SliceReader:
 
     def read(self, name: str, kind: str, start: int, stop: int) -> Tensor:
         """Elements [start, stop) of the flattened parameter, fp32; raises `CheckpointError`."""
+        signs.sign()
         found = torch.empty(stop - start, dtype=torch.float32)
         for part in self._parameters[name].slices:
             first, last = max(start, part.start), min(stop, part.start + part.length)

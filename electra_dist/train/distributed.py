@@ -129,6 +129,19 @@ def _from_slurm(env: Mapping[str, str]) -> World:
     )
 
 
+def note_alone(world: World, env: Mapping[str, str]) -> str | None:
+    """What to tell a user who trains with one process inside of a larger Slurm job; None where that is no surprise."""
+    if world.launcher != "alone" or not env.get("SLURM_JOB_ID"):
+        return None
+    tasks, nodes = env.get("SLURM_NTASKS") or "1", env.get("SLURM_JOB_NUM_NODES") or "1"
+    if tasks == "1" and nodes == "1":
+        return None
+    return (
+        f"this process trains alone, in Slurm job {env['SLURM_JOB_ID']} of {nodes} nodes (tasks: {tasks}); `srun"
+        " electra-dist train ...` starts one rank a task, `electra-dist launch local` several on this node"
+    )
+
+
 def _slurm_master_address(env: Mapping[str, str]) -> str:
     if env.get(MASTER_ADDRESS_VARIABLE):
         return env[MASTER_ADDRESS_VARIABLE]

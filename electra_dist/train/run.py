@@ -32,6 +32,7 @@ from electra_dist.train.distributed import (
     choose_device,
     detect,
     initialise,
+    note_alone,
     open_meeting,
     set_timeout,
     shutdown,
@@ -60,6 +61,9 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
     check_engines(config)
     device = choose_device(config.train.device, world.local_rank, torch.cuda.device_count())
     world = replace(world, device=device)
+    note = note_alone(world, environment)
+    if note:
+        warn(note)
     signs.forget()
     signs.enter("meeting")
     with Interruption() as interruption:  # a signal that comes while loading is heard at the first step

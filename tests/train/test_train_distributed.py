@@ -26,6 +26,7 @@ from electra_dist.train.distributed import (
     detect,
     first_host,
     gather_objects,
+    note_alone,
     raise_together,
     together,
 )
@@ -108,6 +109,19 @@ def test_several_slurm_nodes_without_a_list_fail_instead_of_meeting_at_localhost
 )
 def test_a_shell_is_alone_even_inside_a_slurm_job(env: dict[str, str]) -> None:
     assert detect(env) == World()
+
+
+def test_one_process_of_a_larger_job_is_told_that_it_trains_alone() -> None:
+    in_job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_JOB_NUM_NODES": "2"}
+    note = note_alone(detect(in_job), in_job)
+    assert note is not None
+    assert "Slurm job 7 of 2 nodes (tasks: 8)" in note
+    one = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "4"}
+    one_task = SLURM | one
+    assert note_alone(detect(one_task), one_task)
+    small = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1"}
+    for env in ({}, small, SLURM, TORCHRUN, in_job | TORCHRUN):
+        assert note_alone(detect(env), env) is None
 
 
 @pytest.mark.parametrize(
