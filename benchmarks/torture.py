@@ -5,9 +5,10 @@
 
 A run of 120 steps (two networks, ZeRO-3, real text) is started as users start it, with `electra-dist launch local`, and
 struck again and again: processes killed, stopped and signalled, files damaged, the disk filled, a second writer, W&B
-killed. It is started again until it is finished. Then its metrics must have every step once, with the losses of the
-undisturbed run to the bit, its last weights must be equal, and every start must have ended with a documented exit
-status. A run that diverges, because of a planted learning rate, must equal one that was told to pass over those rows.
+killed, another number of ranks. It is started again until it is finished. Then its metrics must have every step once,
+with the losses of the undisturbed run to the bit (to rounding after a change of the number of ranks), its last weights
+must be equal, and every start must have ended with a documented exit status. A run that diverges, because of a planted
+learning rate, must equal one that was told to pass over those rows.
 
 The table has a row a kind of fault:
 

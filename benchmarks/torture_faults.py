@@ -77,6 +77,14 @@ def one_signal(subject: Subject, start: Start, draw: random.Random) -> Struck:
     return Struck(f"{number.name} to the launcher", (EXIT_UNFINISHED, *early))
 
 
+def change_ranks(subject: Subject, start: Start, draw: random.Random) -> Struck:
+    """A run is interrupted, and goes on with another number of ranks; equal to rounding from there on."""
+    kill([start.process.pid], signal.SIGTERM)
+    others = [ranks for ranks in (1, 2, 4) if ranks != subject.ranks]
+    subject.go_on_with(draw.choice(others))
+    return Struck(f"goes on with {subject.ranks} ranks", (EXIT_UNFINISHED,))
+
+
 def terminate_all(subject: Subject, start: Start, draw: random.Random) -> Struck:
     """SIGTERM to everything at once: a shutdown, a control group, a spot machine."""
     kill(start.tree(), signal.SIGTERM)
@@ -244,6 +252,7 @@ LIVE: dict[str, Live] = {
     "kill of the launcher": kill_launcher,
     "kill of everything": kill_all,
     "signal": one_signal,
+    "other number of ranks": change_ranks,
     "SIGTERM to everything": terminate_all,
     "hang": hang,
     "short stop": pause,
