@@ -8,6 +8,7 @@ import pydoc_data.topics
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,7 @@ def test_export_goes_through_while_training_saves_and_prunes(make_run: Any, tmp_
             folders.publish(partial, run.checkpoint(step))
             folders.prune(run, keep=1)
             step += 4
+            time.sleep(0.1)  # else a busy machine can take each of them away before it is read, as no training would
 
     thread = threading.Thread(target=train)
     thread.start()

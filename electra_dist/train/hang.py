@@ -138,15 +138,27 @@ def collective_timeout(config: WatchdogConfig) -> timedelta:
     return timedelta(seconds=max(2 * longest, _LEAST_TIMEOUT))
 
 
-def is_hang(heard: Mapping[int, Heard], now: float) -> bool:
-    """Whether no rank has given a sign for longer than the hindmost ranks may take."""
+def is_hang(heard: Mapping[int, Heard], now: float, silent_seconds: float = 15.0) -> bool:
+    """Whether no rank has given a sign for longer than the hindmost ranks may take.
+
+    What was heard last of a rank that has been silent for `silent_seconds` may be out of date by a phase: it was
+    stopped between two beats, perhaps the moment after a start that may take half an hour. Ranks that are still heard and
+    are ahead of it wait for it where they are, so it gets no more time than they do.
+    """
     if not heard:
         return False
     fewest = min(one.beat.entered for one in heard.values())
-    hindmost = [one.beat for one in heard.values() if one.beat.entered == fewest]
+    hindmost = [one for one in heard.values() if one.beat.entered == fewest]
     asked = any(one.beat.asked for one in heard.values())  # who is asked to end asks all
-    allowed = max(beat.urgent if asked else beat.limit for beat in hindmost)
+    allowed = _longest(hindmost, asked)
+    if all(now - one.at > silent_seconds for one in hindmost):
+        ahead = [one for one in heard.values() if one.beat.entered > fewest and now - one.at <= silent_seconds]
+        allowed = min(allowed, _longest(ahead, asked)) if ahead else allowed
     return all(one.age(now) > allowed for one in heard.values())
+
+
+def _longest(ranks: Sequence[Heard], asked: bool) -> float:
+    return max(one.beat.urgent if asked else one.beat.limit for one in ranks)
 
 
 # --- through whom -----------------------------------------------------------------------------------------------------

@@ -46,6 +46,8 @@ _ANSWER_SECONDS = 10.0
 _LOST_SECONDS = 3.0
 #: Until a rank says that it has never reached rank 0's watchdog.
 _NO_CHANNEL_SECONDS = 60.0
+#: Without a beat for so long and five ticks, a rank is silent: stopped, or holding the interpreter's lock.
+_SILENT_SECONDS = 10.0
 #: What the others give rank 0 to find a hang, before they conclude that rank 0 itself is silent.
 _HUB_SECONDS = 15.0
 #: For the training thread to end by itself, once another rank has failed.
@@ -295,7 +297,7 @@ class Watchdog:
 
     def _look_for_hang(self, now: float) -> None:
         if self._look is None:
-            if is_hang(self._heard, now):
+            if is_hang(self._heard, now, _SILENT_SECONDS + 5 * self._tick):
                 stamp = time.strftime("%Y%m%d-%H%M%S")
                 self._look = (now + _ANSWER_SECONDS, stamp, self._all_signs())
                 self._stands.clear()
@@ -316,7 +318,7 @@ class Watchdog:
         hub, own = self._heard[HUB], self._heard[self._rank]
         late = now - hub.at > _HUB_SECONDS + 5 * self._tick
         pair = {HUB: Heard(hub.beat, hub.at + _HUB_SECONDS), self._rank: own}
-        if late and is_hang(pair, now):
+        if late and is_hang(pair, now, _SILENT_SECONDS + 5 * self._tick):
             stamp = time.strftime("%Y%m%d-%H%M%S")
             self._in_time(lambda: write_stacks(self._stacks(stamp, self._rank), self._about()))
             all_heard = {HUB: hub, self._rank: own}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 from electra_dist import cli
 from electra_dist.train.trainer import Trainer
@@ -15,10 +16,11 @@ SECONDS = 1.0
 after_step = Trainer._after_step
 
 
-def pause(trainer: Trainer) -> None:
-    after_step(trainer)
+def pause(trainer: Trainer, *others: Any) -> Any:
+    call = after_step(trainer, *others)
     if not trainer.run.complete_checkpoints():
         time.sleep(SECONDS)
+    return call
 
 
 if __name__ == "__main__":

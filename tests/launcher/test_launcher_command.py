@@ -130,7 +130,8 @@ def test_a_changed_configuration_is_refused_before_submission(
     message = one_line(typed(*words, "optim.lr=3e-4"))
     assert "runs/one: holds a run of another configuration (optim.lr: " in message
     assert "-> 0.0003" in message
-    assert "Set run.name" in message
+    assert "--from-here" in message
+    assert "--branch NEWNAME" in message
     assert sorted(path.name for path in (desk / "runs" / "one").iterdir()) == ["config.yaml", "run.json"]
     assert testbed.run("squeue", "-h", "--name=one") == ""
     assert typed(*words, "zero.stage=1", "--dry-run").returncode == 0  # may change

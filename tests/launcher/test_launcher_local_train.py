@@ -74,7 +74,7 @@ def refuse_a_second_writer(folder: Path, run: RunDir) -> None:
 
 def test_status_and_stop_of_a_run_without_slurm(tmp_path: Path, training: subprocess.Popen[bytes]) -> None:
     run, deadline = RunDir(tmp_path / "runs" / "one"), time.monotonic() + 300
-    while not list(run.read_metrics()):
+    while not (list(run.read_metrics()) and run.progress.exists()):
         assert training.poll() is None, (tmp_path / "output").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.1)

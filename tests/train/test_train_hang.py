@@ -42,6 +42,16 @@ def test_the_limit_is_that_of_the_phase_of_the_hindmost() -> None:
     assert not is_hang({0: heard(400), 1: behind}, NOW)
 
 
+def test_a_rank_that_stopped_between_two_beats_gets_no_more_time_than_those_who_wait_for_it() -> None:
+    """Its last word is of the start, which may take half an hour; the others are 20 steps on."""
+    start = Heard(BEAT._replace(phase="start", entered=2, limit=1800.0, urgent=1800.0), NOW - 301)
+    waiting = Heard(BEAT._replace(age=300.5), NOW - 0.5)
+    assert is_hang({0: waiting, 1: start}, NOW)
+    assert not is_hang({0: waiting, 1: start._replace(at=NOW - 5)}, NOW)  # still heard: it is in the start
+    first = waiting.beat._replace(limit=1800.0)
+    assert not is_hang({0: waiting._replace(beat=first), 1: start}, NOW)  # they are at a first step themselves
+
+
 def test_who_is_asked_to_end_asks_all() -> None:
     assert not is_hang({0: heard(40), 1: heard(40)}, NOW)
     assert is_hang({0: heard(40), 1: heard(40, asked=True)}, NOW)

@@ -28,8 +28,8 @@ model:
   discriminator: {layers: 2, hidden_size: 32, heads: 2, ffn_size: 64}
   max_positions: 64
 """
-#: A step, late enough for the usual time of a step to be known to all ranks.
-STEP = 20
+#: A step, late enough for the usual time of a step to be known to all ranks, and for each to have said where it is.
+STEP = 120
 #: For anything to happen, on a busy machine too.
 WAIT = 400
 PATIENCE = "after_crash=2.0, after_unfinished=30.0, after_terminate=2.0"
@@ -127,7 +127,8 @@ def test_a_stopped_rank_is_named_and_all_end(place: Place) -> None:
     assert "has shown no sign for" in place.output
     found = read_hang(place.run)
     assert found is not None
-    assert (found["ranks"], found["phase"]) == ([1], "step")
+    assert found["ranks"] == [1]
+    assert found["phase"] in ("data", "step")  # its last beat may be a moment older than its end
     assert place.ending()[0] == "hung"
     stacks = sorted(place.run.logs.glob("hang-*-rank-*.txt"))
     assert [path.name.rpartition("-")[2] for path in stacks] == ["0.txt"]
