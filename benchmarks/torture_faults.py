@@ -7,6 +7,7 @@ through before the fault struck ends with 0, which is right for all of them.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -17,8 +18,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from torture_subject import Start, Subject, kill, place_of
+from torture_subject import Start, Subject, kill, name_of, place_of
 
 from electra_dist.errors import (
     EXIT_CTRL_C,
@@ -121,8 +123,10 @@ def tracking_dies(subject: Subject, start: Start, draw: random.Random) -> Struck
     """SIGKILL, SIGTERM or SIGSTOP to everything that serves W&B."""
     ranks = start.ranks()
     number = draw.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP))
-    kill([pid for pid in start.tree()[1:] if pid not in ranks], number)
-    return Struck(f"{number.name} to W&B's processes", (EXIT_OK,))
+    struck = [pid for pid in start.tree()[1:] if pid not in ranks]
+    names = " and ".join(filter(None, map(name_of, struck))) or "no process, none was there"
+    kill(struck, number)
+    return Struck(f"{number.name} to {names}", (EXIT_OK,))
 
 
 # --- live: storage ---------------------------------------------------------------------------------------------------
@@ -131,14 +135,10 @@ def tracking_dies(subject: Subject, start: Start, draw: random.Random) -> Struck
 def fill_disk(subject: Subject, start: Start, draw: random.Random) -> Struck:
     """The file system of the run fills up for some seconds, then somebody asks for the end; room is made after it."""
     filler = subject.folder / "runs" / "filler"
-    with filler.open("wb") as file:
+    with filler.open("wb", buffering=0) as file:
         for chunk in (1 << 20, 1 << 12, 1):
-            while True:
-                try:
-                    file.write(b"\0" * chunk)
-                    file.flush()
-                except OSError:
-                    break
+            while _writes(file, b"\0" * chunk):
+                pass
     until = time.monotonic() + draw.uniform(1, 4)
     while time.monotonic() < until and not start.ended:
         time.sleep(0.05)
@@ -147,6 +147,15 @@ def fill_disk(subject: Subject, start: Start, draw: random.Random) -> Struck:
     filler.unlink()
     wrong = "" if status is not None else "it did not end"
     return Struck("a full disk", (EXIT_STORAGE, EXIT_UNFINISHED), wrong)
+
+
+def _writes(file: BinaryIO, content: bytes) -> bool:
+    try:
+        return file.write(content) == len(content)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
 
 
 def damage_shards(subject: Subject, start: Start, draw: random.Random) -> Struck:

@@ -49,7 +49,7 @@ checkpoint: {{every: 10, keep: 3}}
 validation: {{every: 40, rows: 16}}
 tracking: {{every: 1, wandb: offline}}
 guard: {{window: 16}}
-watchdog: {{step_seconds: 6, data_seconds: 6, checkpoint_seconds: 20, validation_seconds: 20}}
+watchdog: {{step_seconds: 10, data_seconds: 10, checkpoint_seconds: 20, validation_seconds: 20}}
 """
 
 
@@ -107,6 +107,17 @@ def _is_rank(pid: int) -> bool:
         return False
     trains = "train" in words and ("electra_dist.cli" in words or str(RANK_PROGRAM) in words)
     return trains and "launch" not in words
+
+
+def name_of(pid: int) -> str:
+    """What a process runs, in a word or two; empty when it is gone."""
+    try:
+        words = psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return ""
+    if "-m" in words[:-1]:
+        return words[words.index("-m") + 1]
+    return Path(words[0]).name if words else ""
 
 
 def kill(pids: Sequence[int], number: int = signal.SIGKILL) -> None:
