@@ -3,7 +3,7 @@
     python benchmarks/torture.py --short                           one fault of each important kind, under 3 minutes
     python benchmarks/torture.py --faults 100 --seed 1 --json torture.json
 
-A run of 120 steps (two networks, ZeRO-3, real text) is started as users start it, with `electra-dist launch local`, and
+A run of 240 steps (two networks, ZeRO-3, real text) is started as users start it, with `electra-dist launch local`, and
 struck again and again: processes killed, stopped and signalled, files damaged, the disk filled, a second writer, W&B
 killed, another number of ranks. It is started again until it is finished. Then its metrics must have every step once,
 with the losses of the undisturbed run to the bit (to rounding after a change of the number of ranks), its last weights
@@ -16,7 +16,8 @@ The table has a row a kind of fault:
     survived   the status was right, and the run was equal at its end
     lost       the run was not equal at its end (counted for each fault that struck it), or never ended
     status     an exit status that is not documented for this fault
-    recovery   median seconds from the fault to the next step that was not logged before it, start-up included
+    recovery   median seconds from the fault to the next step that was not logged before it: until it is
+               noticed, the end of that start and the whole next start included
 
 Exit status 1 when anything was lost or undocumented. Needs no GPU; a full disk needs the right to mount (root).
 """
@@ -27,6 +28,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -39,12 +41,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from torture_faults import LIVE, NEED_STEPS, QUIET, mount, unmount
-from torture_subject import Start, Subject, write_shards
+from torture_subject import Start, Subject, kill, write_shards
 
 from electra_dist.errors import EXIT_OK
 from electra_dist.train.progress import human_seconds
 
-STEPS = 120
+#: Of every run, and of those of `--short`.
+STEPS, SHORT_STEPS = 240, 120
 #: Of the file system that a run lies on; its checkpoints take half of it.
 DISK_MEGABYTES = 48
 DIVERGENCE = "divergence"
@@ -59,7 +62,10 @@ SHORT = (
 
 @dataclass
 class Fault:
-    """One fault as it went; `statuses` are the documented ones, `differences` those of its run."""
+    """One fault as it went; `statuses` are the documented ones, `differences` those of its run.
+
+    `recovery` are the seconds to the next new step.
+    """
 
     kind: str
     run: int
@@ -82,8 +88,8 @@ class Fault:
 class Torture:
     """All runs of one call."""
 
-    def __init__(self, folder: Path, shards: Path, seed: int, total: int) -> None:
-        self.folder, self.shards, self.total = folder, shards, total
+    def __init__(self, folder: Path, shards: Path, steps: int, seed: int, total: int) -> None:
+        self.folder, self.shards, self.steps, self.total = folder, shards, steps, total
         self.draw = random.Random(seed)
         self.faults: list[Fault] = []
         self.began = time.monotonic()
@@ -93,7 +99,7 @@ class Torture:
     def reference(self, ranks: int) -> Subject:
         """The undisturbed run on as many ranks."""
         if ranks not in self._references:
-            subject = Subject(self.folder / f"undisturbed-{ranks}", self.shards, ranks, STEPS)
+            subject = Subject(self.folder / f"undisturbed-{ranks}", self.shards, ranks, self.steps)
             status = subject.start().wait()
             if status != EXIT_OK:
                 raise SystemExit(f"the undisturbed run ended with {status}; see {subject.log}")
@@ -102,25 +108,35 @@ class Torture:
 
     # --- one run -----------------------------------------------------------------------------------------------------
 
-    def torture(self, number: int, ranks: int, kinds: Sequence[str]) -> None:
-        """Strike one run with `kinds`, in order, let it finish, compare."""
+    def torture(self, number: int, ranks: int, kinds: Sequence[str]) -> list[str]:
+        """Strike one run with `kinds`, in order, let it finish, compare; those that it was through too early for."""
         wanted = self.reference(ranks)
         place = self.folder / f"run-{number}"
         mounted = mount(place / "runs", DISK_MEGABYTES)
         self.disk = self.disk and mounted
-        subject = Subject(place, self.shards, ranks, STEPS)
+        subject = Subject(place, self.shards, ranks, self.steps)
+        possible = [kind for kind in kinds if mounted or kind != "full disk"]
+        try:
+            return self._torture(subject, number, possible, wanted)
+        finally:
+            subject.end()
+            if mounted:
+                unmount(place / "runs")
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _torture(self, subject: Subject, number: int, kinds: Sequence[str], wanted: Subject) -> list[str]:
         struck: list[Fault] = []
         open_faults: list[tuple[Fault, float, int]] = []
-        for kind in kinds:
-            fault = Fault(kind, number)
-            if kind in QUIET:
+        left = list(kinds)
+        while left:
+            fault = Fault(left[0], number)
+            if fault.kind in QUIET:
                 at = time.monotonic()
-                fault.what, fault.statuses, fault.status = QUIET[kind](subject, self.draw), (EXIT_OK,), EXIT_OK
+                fault.what, fault.statuses, fault.status = QUIET[fault.kind](subject, self.draw), (EXIT_OK,), EXIT_OK
                 open_faults.append((fault, at, subject.logged()))
-            elif kind == "full disk" and not mounted:
-                continue
-            else:
-                self._strike(fault, subject, open_faults)
+            elif not self._strike(fault, subject, open_faults):
+                break
+            del left[0]
             struck.append(fault)
             self.faults.append(fault)
             self._say(fault)
@@ -128,29 +144,35 @@ class Torture:
         for fault in struck:
             fault.differences = differences
         if differences:
-            print(f"  run {number} is not what it should be: {'; '.join(differences[:5])}; see {place}", flush=True)
-        elif mounted:
-            unmount(place / "runs")
-        if not differences:
-            subject.remove()
+            kept = subject.keep()
+            print(f"  run {number} is not what it should be: {'; '.join(differences[:5])}; see {kept}", flush=True)
+        return left
 
-    def _strike(self, fault: Fault, subject: Subject, open_faults: list[tuple[Fault, float, int]]) -> None:
+    def _strike(self, fault: Fault, subject: Subject, open_faults: list[tuple[Fault, float, int]]) -> bool:
+        """Start the run, strike it, see it end; false when it was through before."""
+        if subject.logged() >= self.steps:
+            return False
         start = subject.start()
         self._recover(subject, start, open_faults)
         self._moment(fault.kind, subject, start)
         before = subject.logged()
-        struck = LIVE[fault.kind](subject, start, self.draw)
+        if before >= self.steps:
+            start.wait()
+            return False
         at = time.monotonic()
-        if struck.statuses == (EXIT_OK,):  # nothing ends: the same start goes on
+        struck = LIVE[fault.kind](subject, start, self.draw)
+        if struck.goes_on:
             open_faults.append((fault, at, before))
             self._recover(subject, start, open_faults)
+            kill([start.process.pid], signal.SIGTERM)
         fault.status = start.wait()
-        if struck.statuses != (EXIT_OK,):
-            open_faults.append((fault, time.monotonic(), subject.logged()))
+        if not struck.goes_on:
+            open_faults.append((fault, at, subject.logged()))
         fault.what, fault.statuses = f"{struck.what} at step {before}", struck.statuses
         fault.wrong = struck.wrong
         if fault.status not in (*struck.statuses, EXIT_OK) and not fault.wrong:
             fault.wrong = f"exit status {fault.status} instead of {' or '.join(map(str, struck.statuses))}"
+        return True
 
     def _moment(self, kind: str, subject: Subject, start: Start) -> None:
         """Wait until it is time to strike: some steps from now, or somewhere in the start-up."""
@@ -159,8 +181,8 @@ class Torture:
             return
         first = subject.logged()
         goal = first + self.draw.randrange(1, 25)
-        subject.wait_for(start, lambda: subject.logged() > first or subject.logged() >= STEPS)
-        subject.wait_for(start, lambda: subject.logged() >= min(goal, STEPS - 1), 20)
+        subject.wait_for(start, lambda: subject.logged() > first or subject.logged() >= self.steps)
+        subject.wait_for(start, lambda: subject.logged() >= min(goal, self.steps - 1), 20)
 
     def _recover(self, subject: Subject, start: Start, open_faults: list[tuple[Fault, float, int]]) -> None:
         """Wait for a step that was not logged before the faults that are still open, and note how long it took."""
@@ -185,8 +207,8 @@ class Torture:
     def diverge(self, number: int, ranks: int) -> None:
         """A run that diverges equals one that was told to pass over the rows that the guard named."""
         fault = Fault(DIVERGENCE, number, statuses=(EXIT_OK,))
-        first = self.draw.randrange(25, STEPS // 2)
-        subject = Subject(self.folder / f"run-{number}", self.shards, ranks, STEPS)
+        first = self.draw.randrange(25, self.steps // 2)
+        subject = Subject(self.folder / f"run-{number}", self.shards, ranks, self.steps)
         began = time.monotonic()
         fault.status = subject.start_poisoned([first]).wait()
         fault.what = f"learning rate times 10,000 at step {first}"
@@ -203,7 +225,7 @@ class Torture:
 
     def _told(self, number: int, ranks: int, rollbacks: list[dict[str, Any]], subject: Subject) -> list[str]:
         rows = [list(rollback["rows"]) for rollback in rollbacks]
-        told = Subject(self.folder / f"told-{number}", self.shards, ranks, STEPS)
+        told = Subject(self.folder / f"told-{number}", self.shards, ranks, self.steps)
         status = told.start(f"data.skip_steps={json.dumps(rows)}").wait()
         if status != EXIT_OK:
             return [f"the run that was told to pass over {rows} ended with {status}"]
@@ -266,20 +288,23 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(arguments.seed)
     runs = [*map(list, SHORT), [DIVERGENCE]] if arguments.short else plan(arguments.faults, draw)
-    torture = Torture(folder, write_shards(folder), arguments.seed, sum(map(len, runs)))
-    for number, kinds in enumerate(runs):
-        ranks = 2 if arguments.short else draw.choice((1, 2, 2))
+    steps = SHORT_STEPS if arguments.short else STEPS
+    torture = Torture(folder, write_shards(folder), steps, arguments.seed, sum(map(len, runs)))
+    number = 0
+    while runs:
+        kinds, ranks = runs.pop(0), 2 if arguments.short else draw.choice((1, 2, 2))
         if kinds == [DIVERGENCE]:
             torture.diverge(number, 1 if arguments.short else ranks)
-        else:
-            torture.torture(number, ranks, kinds)
+        elif left := torture.torture(number, ranks, kinds):
+            runs.insert(0, left)
+        number += 1
     rows = table(torture.faults)
     show(rows)
     if not torture.disk:
         print("full disks were left out: no file system may be mounted here")
     bad = [fault for fault in torture.faults if not fault.survived]
     print(
-        f"{len(torture.faults)} faults on {len(runs)} runs in {human_seconds(time.monotonic() - torture.began)}:"
+        f"{len(torture.faults)} faults on {number} runs in {human_seconds(time.monotonic() - torture.began)}:"
         f" {len(torture.faults) - len(bad)} survived, {len(bad)} not"
     )
     if arguments.json:

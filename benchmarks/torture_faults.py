@@ -25,7 +25,6 @@ from torture_subject import Start, Subject, kill, name_of, place_of
 from electra_dist.errors import (
     EXIT_CTRL_C,
     EXIT_HANG,
-    EXIT_OK,
     EXIT_STORAGE,
     EXIT_UNFINISHED,
     EXIT_USER_ERROR,
@@ -37,11 +36,15 @@ KILLED = 128 + signal.SIGKILL
 
 @dataclass(frozen=True)
 class Struck:
-    """What a fault did: in words, the statuses that may follow, and what was wrong with it already."""
+    """What a fault did: in words, the statuses that may follow, and what was wrong with it already.
+
+    `goes_on`: training is not ended by it; somebody asks for the end some steps later.
+    """
 
     what: str
     statuses: tuple[int, ...]
     wrong: str = ""
+    goes_on: bool = False
 
 
 Live = Callable[[Subject, Start, random.Random], Struck]
@@ -108,15 +111,14 @@ def pause(subject: Subject, start: Start, draw: random.Random) -> Struck:
     kill(chosen, signal.SIGSTOP)
     time.sleep(1)
     kill(chosen, signal.SIGCONT)
-    return Struck("one rank stopped for a second", (EXIT_OK,))
+    return Struck("one rank stopped for a second", (EXIT_UNFINISHED,), goes_on=True)
 
 
 def second_writer(subject: Subject, start: Start, draw: random.Random) -> Struck:
     """A second start of the same run."""
     status = subject.second()
-    if status == EXIT_USER_ERROR or start.ended:
-        return Struck("a second writer", (EXIT_OK,))
-    return Struck("a second writer", (EXIT_OK,), f"the second ended with {status}")
+    wrong = "" if status == EXIT_USER_ERROR or start.ended else f"the second ended with {status}"
+    return Struck("a second writer", (EXIT_UNFINISHED,), wrong, goes_on=True)
 
 
 def tracking_dies(subject: Subject, start: Start, draw: random.Random) -> Struck:
@@ -126,7 +128,7 @@ def tracking_dies(subject: Subject, start: Start, draw: random.Random) -> Struck
     struck = [pid for pid in start.tree()[1:] if pid not in ranks]
     names = " and ".join(filter(None, map(name_of, struck))) or "no process, none was there"
     kill(struck, number)
-    return Struck(f"{number.name} to {names}", (EXIT_OK,))
+    return Struck(f"{number.name} to {names}", (EXIT_UNFINISHED,), goes_on=True)
 
 
 # --- live: storage ---------------------------------------------------------------------------------------------------
@@ -167,11 +169,11 @@ def damage_shards(subject: Subject, start: Start, draw: random.Random) -> Struck
     for index in subject.shards.glob("train-*.index.json"):
         tar = index.with_name(index.name.replace(".index.json", ".tar"))
         kept[tar] = tar.read_bytes()
-        content = bytearray(kept[tar])
+        damaged = bytearray(kept[tar])
         for offset in json.loads(index.read_text(encoding="utf-8"))["offsets"]:
-            content[offset + 512 + 128] ^= 1 << draw.randrange(8)  # in the first length, after both headers
+            damaged[offset + 512 + 128] ^= 1 << draw.randrange(8)  # in the first length, after both headers
         with tar.open("r+b") as file:
-            file.write(content)
+            file.write(damaged)
     start.wait()
     for tar, content in kept.items():
         with tar.open("r+b") as file:

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 import torch
 
+from electra_dist.config import NETWORKS
 from electra_dist.mirror.children import descendants
 from electra_dist.rundir import RunDir
 from electra_dist.train.checkpoint_format import read_network
@@ -112,7 +113,7 @@ def _is_rank(pid: int) -> bool:
 def name_of(pid: int) -> str:
     """What a process runs, in a word or two; empty when it is gone."""
     try:
-        words = psutil.Process(pid).cmdline()
+        words: list[str] = psutil.Process(pid).cmdline()
     except psutil.Error:
         return ""
     if "-m" in words[:-1]:
@@ -141,6 +142,7 @@ class Subject:
         self.damaged: set[tuple[int, bool]] = set()
         self.exact = True  # always on the number of ranks that it began with
         self.log = folder / "output.log"
+        self._starts: list[Start] = []
 
     def go_on_with(self, ranks: int) -> None:
         """Use another number of ranks from the next start on: sums are rounded in another order then."""
@@ -170,7 +172,8 @@ class Subject:
             log.write(f"==== {' '.join(words)}\n".encode())
             log.flush()
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        return Start(process)
+        self._starts.append(Start(process))
+        return self._starts[-1]
 
     # --- watching ----------------------------------------------------------------------------------------------------
 
@@ -198,8 +201,8 @@ class Subject:
         folder = self.run.checkpoint(self.steps)
         return {
             f"{network}/{name}": tensor
-            for network in ("generator", "discriminator")
-            for name, tensor in read_network(folder, network).items()  # type: ignore[arg-type]
+            for network in NETWORKS
+            for name, tensor in read_network(folder, network).items()
         }
 
     def differences(self, other: Subject) -> list[str]:
@@ -243,8 +246,19 @@ class Subject:
             places.setdefault(place_of(row), []).append(row)
         return places
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    # --- afterwards --------------------------------------------------------------------------------------------------
+
+    def keep(self) -> Path:
+        """A copy of what is left, beside the run, for a person to look at; the run itself may lie on a small disk."""
+        kept = self.folder.with_name(f"{self.folder.name}-lost")
+        shutil.copytree(self.folder, kept, dirs_exist_ok=True, symlinks=True, ignore=shutil.ignore_patterns("filler"))
+        return kept
+
+    def end(self) -> None:
+        """No process of the run stays."""
+        for start in self._starts:
+            if not start.ended:
+                kill(start.tree())
 
 
 def place_of(row: dict[str, Any]) -> tuple[int, bool]:

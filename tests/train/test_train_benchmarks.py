@@ -175,6 +175,20 @@ def test_the_gpu_script_refuses_a_machine_without_a_gpu(repo_root: Path, tmp_pat
     assert "sees no GPU" in done.stderr
 
 
+def test_what_saving_costs_is_measured(repo_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "stall.json"
+    words = ("--folder", str(tmp_path), "--preset", "tiny", "--vocab-size", "1000", "--row-length", "32", "--rows", "8")
+    words += ("--micro-rows", "4", "--processes", "2", "--device", "cpu", "--steps", "2", "--rounds", "1")
+    out = run(repo_root, sys.executable, "benchmarks/checkpoint_stall.py", *words, "--json", str(file))
+    figures = read(file)
+    assert figures["processes"] == 2
+    assert figures["in the background"]["waited_seconds"] > 0
+    assert figures["waited for"]["waited_seconds"] > 0
+    assert figures["checkpoint_bytes"] > 12 * figures["parameters"]  # fp32 weights and both moments
+    assert "waited in the background / waited for" in out
+    assert list(tmp_path.iterdir()) == [file]  # its checkpoints are gone
+
+
 def test_the_cost_of_checksums_is_measured(repo_root: Path, tmp_path: Path, tiny_shards: Path) -> None:
     file = tmp_path / "checksums.json"
     words = ("--shards", str(tiny_shards), "--rounds", "1", "--blocks", "2", "--json", str(file))
