@@ -27,10 +27,18 @@ def listen(words: list[str], environment: Mapping[str, str]) -> None:
         return
     receive = _note if _ranks(environment) > 1 else _end
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+        if not stays_ignored(number):
             signal.signal(number, receive)
             _installed.append(number)
     os.register_at_fork(after_in_child=_forget)
+
+
+def stays_ignored(number: signal.Signals) -> bool:
+    """Whether who started this process has it ignore what a terminal sends: nohup, or a shell's background job.
+
+    The other signals are meant for training, also where what started it was deaf to them, as torchrun's agent is.
+    """
+    return number in (signal.SIGHUP, signal.SIGINT) and signal.getsignal(number) is signal.SIG_IGN
 
 
 def heard() -> signal.Signals | None:

@@ -98,3 +98,18 @@ def test_nohup_is_respected(slow: Path, repo_root: Path) -> None:
         assert process.poll() is None
         os.kill(pid, signal.SIGTERM)
         assert process.wait(30) == 75
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_what_is_meant_for_training_is_heard_below_an_agent_that_is_deaf_to_it(
+    slow: Path, repo_root: Path, number: signal.Signals
+) -> None:
+    """A job script has torchrun's agent ignore SIGUSR1, and the ranks inherit that."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        process = start(slow, "train", str(repo_root / "configs/quickstart.yaml"))
+    finally:
+        signal.signal(number, before)
+    with process:
+        os.kill(importing(slow, "alone"), number)
+        assert process.wait(30) == 75

@@ -30,7 +30,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         for number in early.SIGNALS:
-            if signal.getsignal(number) is signal.SIG_IGN:
+            if early.stays_ignored(number):
                 continue
             previous = signal.signal(number, self._receive)
             self._previous[number] = signal.SIG_DFL if early.is_listener(previous) else previous

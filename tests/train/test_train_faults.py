@@ -25,3 +25,18 @@ def test_a_second_ctrl_c_insists() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("number", "heard"),
+    [(signal.SIGUSR1, True), (signal.SIGTERM, True), (signal.SIGHUP, False), (signal.SIGINT, False)],
+)
+def test_only_what_a_terminal_sends_stays_ignored(number: signal.Signals, heard: bool) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), number)
+            assert (interruption.requested == number) == heard
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
