@@ -40,7 +40,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from torture_faults import LIVE, NEED_STEPS, QUIET, mount, unmount
+from torture_faults import LIVE, NEED_RANKS, NEED_STEPS, QUIET, mount, unmount
 from torture_subject import Start, Subject, kill, write_shards
 
 from electra_dist.errors import EXIT_OK
@@ -128,13 +128,9 @@ class Torture:
         struck: list[Fault] = []
         open_faults: list[tuple[Fault, float, int]] = []
         left = list(kinds)
-        while left:
+        while left and not (left[0] in NEED_RANKS and subject.ranks == 1):
             fault = Fault(left[0], number)
-            if fault.kind in QUIET:
-                at = time.monotonic()
-                fault.what, fault.statuses, fault.status = QUIET[fault.kind](subject, self.draw), (EXIT_OK,), EXIT_OK
-                open_faults.append((fault, at, subject.logged()))
-            elif not self._strike(fault, subject, open_faults):
+            if not self._strike_one(fault, subject, open_faults):
                 break
             del left[0]
             struck.append(fault)
@@ -147,6 +143,22 @@ class Torture:
             kept = subject.keep()
             print(f"  run {number} is not what it should be: {'; '.join(differences[:5])}; see {kept}", flush=True)
         return left
+
+    def _strike_one(self, fault: Fault, subject: Subject, open_faults: list[tuple[Fault, float, int]]) -> bool:
+        """Strike the run while it trains, or its files while it does not; false when it was through before."""
+        if fault.kind in LIVE:
+            return self._strike(fault, subject, open_faults)
+        fault.statuses, fault.status = (EXIT_OK,), EXIT_OK
+        while not fault.what:
+            at = time.monotonic()
+            fault.what = QUIET[fault.kind](subject, self.draw)
+            if not fault.what:  # let it train on until there is
+                further = Fault("signal", fault.run)
+                if not self._strike(further, subject, open_faults):
+                    return False
+                self.faults += [further] if further.wrong else []
+        open_faults.append((fault, at, subject.logged()))
+        return True
 
     def _strike(self, fault: Fault, subject: Subject, open_faults: list[tuple[Fault, float, int]]) -> bool:
         """Start the run, strike it, see it end; false when it was through before."""
@@ -293,6 +305,7 @@ def main() -> int:
     number = 0
     while runs:
         kinds, ranks = runs.pop(0), 2 if arguments.short else draw.choice((1, 2, 2))
+        ranks = 2 if kinds[0] in NEED_RANKS else ranks
         if kinds == [DIVERGENCE]:
             torture.diverge(number, 1 if arguments.short else ranks)
         elif left := torture.torture(number, ranks, kinds):

@@ -48,17 +48,25 @@ class Struck:
 
 
 Live = Callable[[Subject, Start, random.Random], Struck]
-Quiet = Callable[[Subject, random.Random], str]
+Quiet = Callable[[Subject, random.Random], str]  # empty: there was nothing to damage yet
 
 
 # --- live: processes -------------------------------------------------------------------------------------------------
 
 
+def _one_rank(start: Start, draw: random.Random) -> list[int]:
+    """A rank, once there are any; none when the start has ended."""
+    while not start.ended:
+        ranks = start.ranks()
+        if ranks:
+            return [draw.choice(ranks)]
+        time.sleep(0.02)
+    return []
+
+
 def kill_rank(subject: Subject, start: Start, draw: random.Random) -> Struck:
     """SIGKILL to one rank, as an out-of-memory killer does."""
-    ranks = start.ranks()
-    if ranks:
-        kill([draw.choice(ranks)])
+    kill(_one_rank(start, draw))
     return Struck("SIGKILL to one rank", (KILLED,))
 
 
@@ -98,16 +106,13 @@ def terminate_all(subject: Subject, start: Start, draw: random.Random) -> Struck
 
 def hang(subject: Subject, start: Start, draw: random.Random) -> Struck:
     """SIGSTOP to one rank: the others wait for it."""
-    ranks = start.ranks()
-    if ranks:
-        kill([draw.choice(ranks)], signal.SIGSTOP)
+    kill(_one_rank(start, draw), signal.SIGSTOP)
     return Struck("SIGSTOP to one rank", (EXIT_HANG,))
 
 
 def pause(subject: Subject, start: Start, draw: random.Random) -> Struck:
     """SIGSTOP to one rank for a second: no hang."""
-    ranks = start.ranks()
-    chosen = [draw.choice(ranks)] if ranks else []
+    chosen = _one_rank(start, draw)
     kill(chosen, signal.SIGSTOP)
     time.sleep(1)
     kill(chosen, signal.SIGCONT)
@@ -188,7 +193,7 @@ def damage_checkpoint(subject: Subject, draw: random.Random) -> str:
     """Something happens to the newest checkpoint, while an older one is whole."""
     steps = subject.run.complete_checkpoints()
     if len(steps) < 2:
-        return "nothing to damage yet"
+        return ""
     folder = subject.run.checkpoint(steps[-1])
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     chosen = draw.choice(files)
@@ -222,7 +227,7 @@ def leftovers(subject: Subject, draw: random.Random) -> str:
 def damage_facts(subject: Subject, draw: random.Random) -> str:
     """run.json or config.yaml is lost, empty, cut or something else; a checkpoint carries both."""
     if not subject.run.complete_checkpoints():
-        return "nothing to damage yet"
+        return ""
     path = draw.choice((subject.run.facts, subject.run.config))
     how = draw.choice(("lost", "empty", "cut", "[]"))
     if how == "lost":
@@ -239,7 +244,7 @@ def damage_metrics(subject: Subject, draw: random.Random) -> str:
     path = subject.run.metrics
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     if len(lines) < 3:
-        return "nothing to damage yet"
+        return ""
     if draw.random() < 0.5:
         path.write_bytes(b"".join(lines) + lines[-1][: len(lines[-1]) // 2])
         return "metrics.jsonl: half a row at the end"
@@ -279,6 +284,8 @@ QUIET: dict[str, Quiet] = {
     "damaged metrics.jsonl": damage_metrics,
     "damaged process.json": damage_process,
 }
+#: Live faults that need other ranks, which notice.
+NEED_RANKS = frozenset(("hang",))
 #: Live faults that need training to be under way.
 NEED_STEPS = frozenset(("hang", "short stop", "second writer", "W&B dies", "full disk", "damaged shards"))
 
