@@ -142,8 +142,8 @@ def is_hang(heard: Mapping[int, Heard], now: float, silent_seconds: float = 15.0
     """Whether no rank has given a sign for longer than the hindmost ranks may take.
 
     What was heard last of a rank that has been silent for `silent_seconds` may be out of date by a phase: it was
-    stopped between two beats, perhaps the moment after a start that may take half an hour. Ranks that are still heard and
-    are ahead of it wait for it where they are, so it gets no more time than they do.
+    stopped between two beats, perhaps the moment after a start that may take half an hour. Ranks that are still heard
+    and are ahead of it wait for it where they are, so it gets no more time than they do.
     """
     if not heard:
         return False
