@@ -1,9 +1,11 @@
 """What flows from the data pipeline to the model: whole steps of packed, masked rows, as numpy arrays.
 
 Neutral ground between `data` (which makes these) and `train` (which moves them to a device). Every array of a
-run has the same shape at every step, so that the step compiles once (DESIGN D4).
+run has the same shape at every step, so that the step compiles once (DESIGN D4); only `cu_seqlens` takes one of a few
+lengths, and what reads it is compiled for any of them.
 
-Letters: R rows of a micro-batch, L row length, P masked slots a row, K documents a row at most.
+Letters: R rows of a micro-batch, L row length, P masked slots a row, K documents a row at most, N entries of
+`cu_seqlens` after the first.
 """
 
 from __future__ import annotations
@@ -19,18 +21,29 @@ UInt64 = npt.NDArray[np.uint64]
 
 #: `MicroBatch.documents` of a padding position.
 PADDING_DOCUMENT = -1
+#: N is a multiple of this, where it is less than R * (K + 1).
+SEQUENCE_STEP = 256
+
+
+def sequence_entries(documents: int, rows: int, documents_per_row: int) -> int:
+    """N for so many documents, paddings counted: attention kernels work for each entry, used or not.
+
+    rows, documents_per_row  R and K; N is R * (K + 1) at most
+    """
+    rounded = -(-max(documents, 1) // SEQUENCE_STEP) * SEQUENCE_STEP
+    return min(rounded, rows * (documents_per_row + 1))
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """R packed rows with their masks; static shapes.
+    """R packed rows with their masks; static shapes but for `cu_seqlens`.
 
     tokens            (R, L)  original ids; [PAD] after the last document of a row
     inputs            (R, L)  what the generator reads: `tokens` with 85% of the masked positions set to [MASK]
     positions         (R, L)  position inside the document, restarting at 0 with each; 0 on padding
     documents         (R, L)  number of the document inside its row, from 0; `PADDING_DOCUMENT` on padding
-    cu_seqlens        (R * (K + 1) + 1,)  cumulative document lengths over the R * L flattened tokens; the padding
-                              at the end of a row counts as one more document; unused entries repeat R * L
+    cu_seqlens        (N + 1,)  cumulative document lengths over the R * L flattened tokens; the padding at the end
+                              of a row counts as one more document; unused entries repeat R * L (`sequence_entries`)
     masked_positions  (R, P)  masked positions inside the row, ascending; 0 in unused slots
     masked_targets    (R, P)  original ids at the masked positions; 0 in unused slots
     masked_weights    (R, P)  1.0 in used slots, 0.0 in unused ones

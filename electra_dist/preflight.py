@@ -36,8 +36,17 @@ from electra_dist.files import advice, reason, writing
 from electra_dist.plan import room_to_come
 from electra_dist.preflight_verdict import Measurement, Verdict, judge
 from electra_dist.rundir import RunDir
-from electra_dist.train.distributed import World, backends, barrier, check_meeting_point, detect, gather_objects, leave
-from electra_dist.train.hardware import matrix_product_rate
+from electra_dist.train.distributed import (
+    World,
+    backends,
+    barrier,
+    check_gpus,
+    check_meeting_point,
+    detect,
+    gather_objects,
+    leave,
+)
+from electra_dist.train.hardware import product_rate
 from electra_dist.train.meeting import raise_open_files
 
 _TIMEOUT = timedelta(seconds=120)
@@ -55,6 +64,7 @@ def preflight(config: Config, environment: dict[str, str], check_room: bool = Tr
     world = detect(environment, config.train.device, torch.cuda.device_count())
     _open_group(world)
     try:
+        check_gpus(world)
         node = environment.get("SLURMD_NODENAME") or platform.node()
         places = gather_objects([node, world.local_rank], world)
         measured = gather_objects(_measure(config, world, node, places, check_room).__dict__, world)
@@ -106,7 +116,7 @@ def report(verdict: Verdict, bad_nodes: Path | None) -> int:
 def _measure(config: Config, world: World, node: str, places: Sequence[list[object]], check_room: bool) -> Measurement:
     device = world.device
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    matrix = matrix_product_rate(device, dtype) / 1e12
+    matrix = product_rate(device, dtype)
     copies = _host_to_device_rate(device)
     within, between = _within_rate(world, node, places), _between_rate(world, node, places)
     first = places.index([node, world.local_rank]) == min(
@@ -121,7 +131,8 @@ def _measure(config: Config, world: World, node: str, places: Sequence[list[obje
         rank=world.rank,
         node=node,
         device=str(device),
-        matrix_tflops=matrix,
+        matrix_tflops=matrix.warm / 1e12,
+        cold_matrix_tflops=matrix.cold / 1e12,
         memory_gib=_free_memory(device) / 2**30,
         host_to_device_gb_s=copies,
         within_gb_s=within,
@@ -221,6 +232,9 @@ def _between_rate(world: World, node: str, places: Sequence[list[object]]) -> fl
     """Best exchange of this node's first rank with one of its two neighbours, so that a bad one spoils no good one."""
     heads = {str(name): rank for rank, (name, _) in reversed(list(enumerate(places)))}
     order = sorted(heads.values())
+    # NCCL makes the communicator of a group in the first call on it, which all ranks of the group must take part in:
+    # a first exchange between the heads alone would wait for the others for ever.
+    dist.all_reduce(torch.zeros(1, device=world.device))
     best = None
     for phase in (0, 1):
         barrier(world)

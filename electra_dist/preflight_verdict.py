@@ -20,6 +20,8 @@ MAX_CLOCK_SKEW = 5.0
 class Measurement:
     """What one rank saw; rates are None where they do not exist (no GPU, one rank a node, one node).
 
+    matrix_tflops, cold_matrix_tflops   warm and cold (`train.hardware.ProductRate`)
+
     disk_free_gib, disk_needed_gib   under the run directory; what the run's checkpoints will take of it
     run_error, shards_error          why the run directory cannot be written, the shards cannot be read
     """
@@ -28,6 +30,7 @@ class Measurement:
     node: str
     device: str
     matrix_tflops: float
+    cold_matrix_tflops: float
     memory_gib: float
     host_to_device_gb_s: float | None
     within_gb_s: float | None
@@ -63,6 +66,7 @@ class _Column:
 #: CPU nodes share machines and vary; GPU nodes of one partition do not. File systems vary everywhere.
 _COLUMNS = (
     _Column("matrix_tflops", "matmul TFLOP/s", 0.85, 0.2),
+    _Column("cold_matrix_tflops", "cold", 0.0, 0.0),  # shown, not judged: an idle clock is no fault
     _Column("memory_gib", "free memory GiB", 0.8, 0.2),
     _Column("host_to_device_gb_s", "host->GPU GB/s", 0.6, 0.3),
     _Column("within_gb_s", "within GB/s", 0.6, 0.1),

@@ -102,7 +102,8 @@ def _print(figures: StepFigures) -> None:
         "speed": f"{figures.real_tokens_per_s:,.0f} real tokens/s",
         "step": f"{figures.step_seconds:.4g} s ({low:.4g} to {high:.4g} in {figures.steps} steps)",
         "utilisation": f"{figures.mfu:.1%} of {figures.matrix_product_rate / 1e12:.4g} TFLOP/s, the matrix-product"
-        f" rate measured here ({figures.flops_per_token:.4g} FLOPs a token)",
+        f" rate measured here warm, {figures.cold_matrix_product_rate / 1e12:.4g} cold"
+        f" ({figures.flops_per_token:.4g} FLOPs a token)",
         "peak memory": f"{figures.peak_memory_bytes / 1e6:,.1f} MB of tensors"
         f" (predicted by `electra-dist plan`: {figures.predicted_bytes / 1e6:,.1f})",
     }

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, Int32
+from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, Int32, sequence_entries
 from electra_dist.data.blocks import Block
 
 Int64 = npt.NDArray[np.int64]
@@ -151,7 +151,7 @@ def documents_and_positions(rows: PackedRows) -> tuple[Int32, Int32]:
 
 
 def cumulative_lengths(rows: PackedRows) -> Int32:
-    """(B * (K + 1) + 1,) cumulative document lengths over the flattened rows; see `MicroBatch.cu_seqlens`."""
+    """(N + 1,) cumulative document lengths over the flattened rows; see `MicroBatch.cu_seqlens`."""
     count, length = rows.tokens.shape
     per_row = rows.ends.shape[1]
     first = np.arange(count)[:, None] * length
@@ -159,7 +159,7 @@ def cumulative_lengths(rows: PackedRows) -> Int32:
     used = np.arange(per_row + 1) < rows.counts[:, None]
     used[:, per_row] = rows.ends[:, -1] < length  # the padding counts as one more document
     found = (ends + first)[used]
-    cumulative = np.full(count * (per_row + 1) + 1, count * length, dtype=np.int32)
+    cumulative = np.full(sequence_entries(len(found), count, per_row) + 1, count * length, dtype=np.int32)
     cumulative[0] = 0
     cumulative[1 : 1 + len(found)] = found
     return cumulative

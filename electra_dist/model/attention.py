@@ -4,7 +4,7 @@
     varlen  PyTorch's variable-length flash attention: CUDA, half precision, no dropout
     triton  this project's flash kernel (electra_dist.model.kernels.flash_attention): no dropout
 
-Letters: B rows, L row length, T = B x L tokens, A heads, D head size, N documents of a micro-batch at most.
+Letters: B rows, L row length, T = B x L tokens, A heads, D head size, N documents of a micro-batch, rounded up.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def build_layout(documents_bl: Tensor, cu_seqlens: Tensor, backend: str, dtype: 
 
         bounds = document_bounds(cu_seqlens, documents_bl.numel())
         return Layout(documents_bl, cu_seqlens, bounds=(bounds.low_t, bounds.high_t))
+    torch._dynamo.maybe_mark_dynamic(cu_seqlens, 0)  # it takes one of a few lengths: a layer compiles once for all
     return Layout(documents_bl, cu_seqlens)
 
 

@@ -4,7 +4,7 @@ All three compute the same thing, and draw the same tokens for the same keys (`s
 
     torch    plain PyTorch, holds the whole (M, V) matrix; the reference
     chunked  passes over the vocabulary in chunks and recomputes them in backward; never holds (M, V). CPU and CUDA
-    triton   the same in one fused kernel (`kernels/generator_head.py`); CUDA
+    triton   the same in one fused kernel (`kernels/generator_head.py`); CUDA, meant for half precision
 
 The product runs in the precision of its inputs; loss, softmax and sampling in fp32. All shapes are static and nothing
 synchronises with the host. The backward by recomputation from the log-sum-exp follows FlashAttention-2's idea
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from electra_dist.errors import ConfigError, nearest
 from electra_dist.model import kernels, sampling
+from electra_dist.model.attention import HALF_DTYPES
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +89,11 @@ def masked_lm_head(
     return HeadOutput(*_ChunkedHead.apply(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature))
 
 
-def choose_backend(requested: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Backend:
-    """The backend that will run. "auto": triton on CUDA where it is installed, else chunked (on CUDA with a warning).
+def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> Backend:
+    """The backend that will run for hidden states of `dtype`.
+
+    "auto" is triton on CUDA in half precision where it is installed, else chunked (in half precision on CUDA with a
+    warning). In fp32 our kernel would not use the tensor cores, and cuBLAS is many times faster.
 
     Raises:
         ConfigError: `requested` is unknown, or cannot run on `device`.
@@ -101,13 +105,14 @@ def choose_backend(requested: str, device: torch.device, dtype: torch.dtype = to
         raise ConfigError(
             f"model.generator_head = {requested!r}: expected one of {', '.join(allowed)}" + nearest(requested, allowed)
         )
+    if requested == "auto" and (device.type != "cuda" or dtype not in HALF_DTYPES):
+        return "chunked"
     reason = kernels.available(device, dtype)
-    if requested == "auto" and reason is not None and device.type == "cuda":
-        _warn_once(reason)
-    if requested == "triton" and reason is not None:
-        raise ConfigError(f"model.generator_head = triton: {reason}; available here: auto, chunked")
-    if requested == "triton" or (reason is None and device.type == "cuda"):
+    if reason is None:
         return "triton"
+    if requested == "triton":
+        raise ConfigError(f"model.generator_head = triton: {reason}; available here: auto, chunked")
+    _warn_once(reason)
     return "chunked"
 
 

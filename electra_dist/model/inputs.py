@@ -24,7 +24,7 @@ class ModelBatch(NamedTuple):
 
     tokens, inputs, positions             (B, L) int64
     documents                             (B, L) int32, `PADDING_DOCUMENT` on padding
-    cu_seqlens                            (B * (K + 1) + 1,) int32
+    cu_seqlens                            (N + 1,) int32
     masked_positions, masked_targets      (B, P) int64
     masked_weights                        (B, P) float32
     masked_keys                           (B, P) int64, the bits of the unsigned 64-bit keys

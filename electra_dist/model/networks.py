@@ -37,6 +37,11 @@ def _backend(config: Config, network: Network, device: torch.device) -> str:
     return backend
 
 
+def head_backend(config: Config, device: torch.device) -> head.Backend:
+    """The backend of the generator's output layer; raises `ConfigError` when `model.generator_head` cannot run."""
+    return head.choose_backend(config.model.generator_head, device, DTYPES[config.precision_mode("generator")])
+
+
 def build_networks(
     config: Config, vocab_size: int, device: torch.device | str, seed: int
 ) -> tuple[Generator, Discriminator]:
@@ -46,8 +51,7 @@ def build_networks(
     Raises `UserError` when `model.attention` or `model.generator_head` names a backend that this machine cannot run.
     """
     target = torch.device(device)
-    head_backend = head.choose_backend(config.model.generator_head, target, DTYPES[config.precision_mode("generator")])
-    logger.info("output layer of the generator: %s", head_backend)
+    logger.info("output layer of the generator: %s", head_backend(config, target))
     with torch.device("meta"):
         generator = Generator(config.model, vocab_size, _backend(config, "generator", target))
         discriminator = Discriminator(config.model, vocab_size, _backend(config, "discriminator", target))

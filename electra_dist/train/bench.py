@@ -21,11 +21,10 @@ from electra_dist import plan
 from electra_dist.batch import Step
 from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import UserError
-from electra_dist.model import head
-from electra_dist.model.networks import build_networks
+from electra_dist.model.networks import build_networks, head_backend
 from electra_dist.train.distributed import World
 from electra_dist.train.engines import Engines, build_engines
-from electra_dist.train.hardware import matrix_product_rate
+from electra_dist.train.hardware import product_rate
 from electra_dist.train.step import train_step
 from electra_dist.train.tensor_memory import Held, TensorMemory
 from electra_dist.train.window import squared_lengths
@@ -44,6 +43,7 @@ class StepFigures:
 
     real_tokens_per_s    non-padding tokens
     mfu                  `plan.step_flops` of these steps, over the time, over `matrix_product_rate`
+    matrix_product_rate  of a warm device; cold_... of one that had nothing to do before (`hardware.ProductRate`)
     peak_memory_bytes    live tensor memory above the baseline after imports, from building the networks on
     predicted_bytes      what `electra-dist plan` says of the same
     attention, head      backends in use: of each network's attention, of the generator's output layer
@@ -61,6 +61,7 @@ class StepFigures:
     real_tokens_per_s: float
     mfu: float
     matrix_product_rate: float
+    cold_matrix_product_rate: float
     flops_per_token: float
     peak_memory_bytes: int
     predicted_bytes: float
@@ -115,20 +116,21 @@ def _measure(
     if profile_dir:
         trace, operations = _profile(engines, config, data, profile_dir)
     tokens, flops = sum(step.real_count for step in timed), _flops(config, vocab_size, timed)
-    rate = matrix_product_rate(device, engines.compute_dtype)
+    rate = product_rate(device, engines.compute_dtype)
     return StepFigures(
         device=device_name(device),
         torch=torch.__version__,
         precision="/".join(dict.fromkeys(config.precision_mode(network) for network in NETWORKS)),
         compiled=config.compiles(device.type),
         attention={name: str(getattr(engine.module, "attention_backend", "")) for name, engine in engines},
-        head=head.choose_backend(config.model.generator_head, device),
+        head=head_backend(config, device),
         steps=steps,
         step_seconds=sum(seconds) / steps,
         step_seconds_range=(min(seconds), max(seconds)),
         real_tokens_per_s=tokens / sum(seconds),
-        mfu=flops / sum(seconds) / rate,
-        matrix_product_rate=rate,
+        mfu=flops / sum(seconds) / rate.warm,
+        matrix_product_rate=rate.warm,
+        cold_matrix_product_rate=rate.cold,
         flops_per_token=flops / tokens,
         peak_memory_bytes=memory.peak_bytes,
         predicted_bytes=plan.plan_memory(config, vocab_size, 1, "cuda" if device.type == "cuda" else "cpu").peak,

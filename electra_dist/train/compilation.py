@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from electra_dist.batch import sequence_entries
 from electra_dist.config import Config, Network
 from electra_dist.data.rows import documents_per_row
 from electra_dist.errors import UserError
@@ -22,7 +23,7 @@ from electra_dist.model.attention import build_layout
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.encoder import Layer
 from electra_dist.model.generator import Generator
-from electra_dist.model.networks import DTYPES
+from electra_dist.model.networks import DTYPES, head_backend
 from electra_dist.train.distributed import World, together
 
 #: A dropout seed is drawn once a mask, by PyTorch; the compiler would draw it again at every element that reads it.
@@ -54,7 +55,7 @@ def check_compilation(config: Config, generator: Generator, discriminator: Discr
             if compiled or backend == "triton":
                 with _explained(_about_layers(config, network, backend, device)):
                     _train_layer(config, _blank_layer(config, network, backend, device), backend)
-        if head.choose_backend(config.model.generator_head, device) == "triton":
+        if head_backend(config, device) == "triton":
             with _explained(_ABOUT_THE_HEAD):
                 _train_head(config, generator, device)
 
@@ -110,7 +111,8 @@ def _train_layer(config: Config, layer: Layer, backend: str) -> None:
     device = weight.device
     hidden = torch.zeros(rows, length, weight.shape[1], dtype=weight.dtype, device=device, requires_grad=True)
     documents = torch.zeros(rows, length, dtype=torch.int32, device=device)
-    ends = torch.arange(rows * (documents_per_row(config) + 1) + 1, dtype=torch.int32, device=device) * length
+    entries = sequence_entries(rows, rows, documents_per_row(config))
+    ends = torch.arange(entries + 1, dtype=torch.int32, device=device) * length
     layout = build_layout(documents, ends.clamp(max=rows * length), backend, weight.dtype)
     # Dropout draws: a run with this check and a run without it are the same run.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -28,8 +28,9 @@ from torch._C._distributed_c10d import HashStore
 
 from electra_dist import errors, signs
 from electra_dist.errors import ConfigError, PeerFailedError, UserError
+from electra_dist.train import gpus
 from electra_dist.train.allocator import tune_allocator
-from electra_dist.train.meeting import Meeting, meet, raise_open_files
+from electra_dist.train.meeting import Meeting, host_name, meet, raise_open_files
 from electra_dist.train.progress import say
 
 _CPU = torch.device("cpu")
@@ -234,6 +235,7 @@ def initialise(
     else:
         _open_group(world, meeting or _open_and_close_meeting(world, meet_seconds), meet_seconds)
         set_timeout(timeout)
+        check_gpus(world)
     signs.enter("start")
     import deepspeed
 
@@ -245,6 +247,13 @@ def initialise(
     bf16_module: Any = importlib.import_module("deepspeed.runtime.bf16_optimizer")
     bf16_module.see_memory_usage = lambda *_, **__: None
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
+
+
+def check_gpus(world: World) -> None:
+    """Raise `ConfigError` on all ranks when two of them have the same GPU."""
+    if world.device.type == "cuda":
+        places = gather_objects([host_name(), gpus.identity(world.device)], world)
+        gpus.check_one_each([(host, gpu) for host, gpu in places], os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def open_meeting(world: World, seconds: float = 180.0, stop: Callable[[], bool] = lambda: False) -> Meeting | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from electra_dist.errors import UserError
 
-_CPU_SIZE, _CUDA_SIZE = 1024, 8192
+_CPU_SIZE, _CUDA_SIZE, _PRODUCTS = 1024, 8192, 5
+#: A GPU that idles takes some tenths of a second to raise its clock.
+WARM_UP_SECONDS = 0.5
 
 
 def device_of_command(wanted: str | None) -> torch.device:
@@ -19,22 +23,45 @@ def device_of_command(wanted: str | None) -> torch.device:
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
-def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a large square matrix product on random data, best of a few.
+@dataclass(frozen=True)
+class ProductRate:
+    """Floating-point operations a second of a large square matrix product on random data.
 
-    The denominator of MFU here: what this device reached just now, not a datasheet. Takes well under a second.
+    cold  the first few products, on a device that had nothing to do before: its clock may still be low
+    warm  after `WARM_UP_SECONDS` of them, which is what training meets
     """
+
+    cold: float
+    warm: float
+
+
+def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """The warm `ProductRate`, the denominator of MFU: what this device reached just now, not a datasheet."""
+    return product_rate(device, dtype).warm
+
+
+def product_rate(device: torch.device, dtype: torch.dtype) -> ProductRate:
+    """Measure `device`, in about a second: the best of a few products before and after it is warm."""
     size = _CUDA_SIZE if device.type == "cuda" else _CPU_SIZE
     generator = torch.Generator(device=device).manual_seed(0)
     a = torch.randn(size, size, generator=generator, device=device).to(dtype)
     b = torch.randn(size, size, generator=generator, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(5):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        torch.mm(a, b)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2.0 * size**3 / best
+    torch.mm(a, b)  # what is loaded and chosen once in a process
+
+    def rate() -> float:
+        return 2.0 * size**3 / min(_seconds(lambda: torch.mm(a, b), device) for _ in range(_PRODUCTS))
+
+    cold, until = rate(), time.perf_counter() + WARM_UP_SECONDS
+    while time.perf_counter() < until:
+        _seconds(lambda: [torch.mm(a, b) for _ in range(_PRODUCTS)], device)  # back to back, as in training
+    return ProductRate(cold, rate())
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -22,7 +22,7 @@ from electra_dist.heartbeat import JOB_VARIABLE, Heartbeat
 from electra_dist.hooks import Hook
 from electra_dist.metrics_log import cut_back
 from electra_dist.mirror import choose_mode
-from electra_dist.model import head
+from electra_dist.model.networks import head_backend
 from electra_dist.own_log import own_log
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint, rollback
@@ -214,7 +214,7 @@ def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
             f" the embeddings, discriminator {human_count(count.discriminator)}), {world.world_size} ranks on"
             f" {world.device.type}, ZeRO {sharding},"
             f" {config.precision_mode('discriminator')}, attention {generator.attention_backend}, generator head"
-            f" {head.choose_backend(config.model.generator_head, world.device)},"
+            f" {head_backend(config, world.device)},"
             f" {'compiled' if config.compiles(world.device.type) else 'not compiled'}"
         )
     return build_engines(config, generator, discriminator, world)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_tools.build import BuildOptions, build_shards
 from data_tools.corpus import write_pydoc_corpus
 from data_tools.tokenizer import train_tokenizer
-from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS
+from electra_dist.batch import PADDING_DOCUMENT, SEQUENCE_STEP, SPECIAL_TOKENS, sequence_entries
 from electra_dist.data.manifest import TRAIN
 from electra_dist.data.packing import (
     best_fit,
@@ -121,14 +121,29 @@ def test_documents_positions_and_cumulative_lengths_are_those_of_a_plain_loop(ca
             expected += [(PADDING_DOCUMENT, 0)] * (row_length - len(expected))
             cumulative.append((row + 1) * row_length)
         assert list(zip(documents[row].tolist(), positions[row].tolist(), strict=True)) == expected
-    size = len(packed) * (most + 1) + 1
-    cumulative += [len(packed) * row_length] * (size - len(cumulative))
-    assert cumulative_lengths(packed).tolist() == cumulative
+    found = cumulative_lengths(packed)
+    assert found[: len(cumulative)].tolist() == cumulative
+    assert (found[len(cumulative) :] == len(packed) * row_length).all()
+    assert len(found) == sequence_entries(len(cumulative) - 1, len(packed), most) + 1
 
 
 def test_a_document_that_fills_its_row_leaves_no_padding_document():
     packed = pack_block(block_of([14]), 16, 4)
     assert cumulative_lengths(packed).tolist() == [0, 16, 16, 16, 16, 16]
+
+
+@pytest.mark.parametrize(
+    ("documents", "entries"), [(0, 256), (1, 256), (256, 256), (257, 512), (4000, 4096), (4159, 4160)]
+)
+def test_entries_are_few_and_none_more_than_there_can_be(documents, entries):
+    """64 rows of at most 64 documents: 4,160 entries were there whatever was in them, of which some 180 were used."""
+    assert sequence_entries(documents, 64, 64) == entries
+
+
+def test_real_text_has_hardly_more_entries_than_documents(some_real_blocks):
+    packed = pack_block(next(iter(some_real_blocks.values()))[0], 512, 64)
+    documents = int(packed.counts.sum()) + len(packed)
+    assert len(cumulative_lengths(packed)) <= documents + SEQUENCE_STEP + 1 < len(packed) * 65
 
 
 @pytest.mark.parametrize("row_length", [128, 256, 512, 1024])

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from electra_dist import preflight
 from electra_dist.preflight_verdict import Measurement, judge
 from electra_dist.rundir import RunDir
+from electra_dist.train.distributed import World
 from launcher.records import events
 from launcher.status import status
 
@@ -21,6 +23,7 @@ GOOD = Measurement(
     node="n1",
     device="cuda:0",
     matrix_tflops=600.0,
+    cold_matrix_tflops=450.0,
     memory_gib=78.0,
     host_to_device_gb_s=50.0,
     within_gb_s=400.0,
@@ -42,6 +45,22 @@ def world(**changes: Any) -> list[Measurement]:
     ranks = [replace(GOOD, rank=rank, node=f"n{rank // 2 + 1}") for rank in range(8)]
     ranks[5] = replace(ranks[5], **changes)
     return ranks
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_all_ranks_open_the_communicator_before_two_of_them_exchange(
+    monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """NCCL opens a group's communicator in its first call, which waits for every rank of the group."""
+    calls: list[Any] = []
+    monkeypatch.setattr(preflight, "barrier", lambda world: None)
+    monkeypatch.setattr(preflight.dist, "P2POp", lambda *arguments: arguments)
+    monkeypatch.setattr(preflight.dist, "all_reduce", lambda tensor, group=None: calls.append(("together", group)))
+    monkeypatch.setattr(preflight.dist, "batch_isend_irecv", lambda operations: calls.append("two of them") or [])
+    places: list[list[object]] = [["n1", 0], ["n1", 1], ["n2", 0], ["n2", 1]]
+    preflight._between_rate(World(rank=rank, world_size=4), str(places[rank][0]), places)
+    assert calls[0] == ("together", None)
+    assert ("two of them" in calls) == (rank in (0, 2))
 
 
 def test_equal_nodes_are_good() -> None:

@@ -240,6 +240,41 @@ def test_a_layer_compiles_as_one_graph_once(make_config: Any, perturb: Any, pack
     assert len(graphs) == first
 
 
+@torch.library.custom_op("electra_dist_tests::by_sequence", mutates_args=())
+def by_sequence(x: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """In the place of variable-length attention, which a CPU has not: the mean of every sequence."""
+    return torch.cat([part.mean(0, keepdim=True).expand_as(part) for part in x.split(cu_seqlens.diff().tolist())])
+
+
+@by_sequence.register_fake
+def _(x: Tensor, cu_seqlens: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def test_another_number_of_sequences_compiles_nothing_again(
+    make_config: Any, perturb: Any, make_documents: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, probability: float) -> Tensor:
+        return by_sequence(v.flatten(0, 1), layout.cu_seqlens).view_as(q)
+
+    monkeypatch.setitem(BACKENDS, "varlen", attend)
+    encoder = Encoder(make_config("tiny").model, "generator", "varlen")
+    graphs = []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    for layer in encoder.layers:
+        layer.forward = torch.compile(layer.forward, fullgraph=True, backend=count)
+    with torch.no_grad():
+        for rows in ([[5, 27]], [[3, 9, 20]], [[2] * 16]):
+            batch = to_device(rows_of_documents([make_documents(row) for row in rows], 32), "cpu")
+            encode(encoder, batch)
+    assert len(graphs) == 1  # every layer is the same code
+
+
 def test_only_sdpa_holds_a_quadratic_mask(packed: Any) -> None:
     layouts = {
         name: build_layout(packed.documents, packed.cu_seqlens, name, torch.float32) for name in ("varlen", "sdpa")

@@ -180,7 +180,18 @@ def test_chunked_backend_never_holds_masked_times_vocabulary(temperature: float)
 
 
 def test_auto_takes_the_chunked_backend_on_cpu() -> None:
-    assert head.choose_backend("auto", torch.device("cpu")) == "chunked"
+    assert head.choose_backend("auto", torch.device("cpu"), torch.bfloat16) == "chunked"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "backend"), [(torch.bfloat16, "triton"), (torch.float16, "triton"), (torch.float32, "chunked")]
+)
+def test_auto_takes_the_kernel_on_cuda_where_it_has_tensor_cores(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, backend: str
+) -> None:
+    monkeypatch.setattr(head.kernels, "available", lambda *_: None)
+    assert head.choose_backend("auto", torch.device("cuda"), dtype) == backend
+    assert head.choose_backend("triton", torch.device("cuda"), dtype) == "triton"  # who asks for it gets it
 
 
 def test_unknown_backend_is_refused_with_the_allowed_ones() -> None:
@@ -191,4 +202,4 @@ def test_unknown_backend_is_refused_with_the_allowed_ones() -> None:
 def test_triton_on_cpu_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ConfigError, match=r"model\.generator_head = triton: .*available here: auto, chunked"):
-        head.choose_backend("triton", torch.device("cpu"))
+        head.choose_backend("triton", torch.device("cpu"), torch.float32)

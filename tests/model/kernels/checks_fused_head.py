@@ -226,8 +226,10 @@ def test_what_does_not_fit_is_refused() -> None:
             masked_lm_head(**inputs(4, 16, 300, torch.bfloat16), backend="triton")
 
 
-def test_auto_takes_the_kernel_on_cuda_only() -> None:
-    assert head.choose_backend("auto", DEVICE) == ("chunked" if INTERPRETED else "triton")
+def test_auto_takes_the_kernel_on_cuda_in_half_precision_only() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        assert head.choose_backend("auto", DEVICE, dtype) == ("chunked" if INTERPRETED else "triton")
+    assert head.choose_backend("auto", DEVICE, torch.float32) == "chunked"
 
 
 @pytest.mark.skipif(INTERPRETED, reason="needs a CUDA device")
