@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
@@ -13,10 +18,69 @@ from electra_dist.rundir import RunDir
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
+#: In the environment of the process that runs one test that needs a GPU: what CUDA_VISIBLE_DEVICES was, or nothing.
+GPU_TEST = "ELECTRA_DIST_GPU_TEST"
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("DS_ACCELERATOR", "cpu")
+if GPU_TEST not in os.environ:  # every other test is the same test on a machine with a GPU
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def has_gpu() -> bool:
+    """Whether a driver is there; asks no library that would then hold the GPU."""
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """A test marked `gpu` runs in a process of its own, which alone sees the GPUs."""
+    if item.get_closest_marker("gpu") is None or GPU_TEST in os.environ:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    start = time.time()
+    outcome, about = run_gpu_test(item) if has_gpu() else ("skipped", "needs a CUDA device")
+    skipped = (str(item.path), 0, f"Skipped: {about}")
+    report = pytest.TestReport(
+        item.nodeid,
+        item.location,
+        keywords=dict.fromkeys(item.keywords, 1),
+        outcome=outcome,
+        longrepr={"passed": None, "skipped": skipped, "failed": about}[outcome],
+        when="call",
+        duration=time.time() - start,
+        start=start,
+        stop=time.time(),
+    )
+    item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def run_gpu_test(item: pytest.Item) -> tuple[Literal["passed", "failed", "skipped"], str]:
+    """The outcome, and what the process printed."""
+    environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+    environment |= {GPU_TEST: "1"} | ({} if VISIBLE is None else {"CUDA_VISIBLE_DEVICES": VISIBLE})
+    name = f"{item.path}::{item.nodeid.partition('::')[2]}"
+    command = [sys.executable, "-m", "pytest", name, "-m", "gpu", "-rs", "-p", "no:cacheprovider"]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=580, check=False)
+    except subprocess.TimeoutExpired as error:
+        return "failed", f"not through after {error.timeout:.0f} s:\n{error.stdout}"
+    if done.returncode or not re.search(r"\b1 (passed|skipped)\b", done.stdout):
+        return "failed", done.stdout[-6000:] + done.stderr[-2000:]
+    return ("skipped", "needs a CUDA device") if " skipped" in done.stdout else ("passed", "")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
 
 
 @pytest.fixture(scope="session")

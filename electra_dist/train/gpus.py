@@ -1,7 +1,8 @@
 """Which GPU a rank has, so that no two ranks of a run share one by accident.
 
 NCCL would refuse two ranks on one GPU late and in its own words; a node where all ranks see the same single GPU has
-such ranks. The identity is the device's own, not its number: with one GPU visible to each task every rank is on number 0.
+such ranks. The identity is the device's own, not its number: with one GPU visible to each task every rank is on
+number 0.
 """
 
 from __future__ import annotations
@@ -44,6 +45,6 @@ def check_one_each(places: Sequence[tuple[str, str]], setting: str | None) -> No
     visible = "is not set" if setting is None else f"is {setting}"
     raise ConfigError(
         f"ranks {named} have the same GPU on {host}, {gpu}{more}: one rank a GPU. {_VISIBLE} {visible} there; start as"
-        " many ranks on a node as it has GPUs for this job (launch local --processes, srun --ntasks-per-node), or give each"
-        " task its own"
+        " many ranks on a node as it has GPUs for this job (launch local --processes, srun --ntasks-per-node), or give"
+        " each task its own"
     )

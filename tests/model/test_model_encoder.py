@@ -103,7 +103,6 @@ def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_varlen_on_the_gpu_equals_attention_one_document_at_a_time(packed: Any, dtype: torch.dtype) -> None:
     qkv = [x.detach().to("cuda", dtype).requires_grad_() for x in random_qkv(packed, size=64)]

@@ -159,7 +159,6 @@ def one_gpu() -> Iterator[World]:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_our_own_code_waits_for_nothing_in_a_step_on_a_gpu(one_gpu: World, repo_root: Path) -> None:
     for stage in (1, 2, 3):
         for compiled in ("false", "true"):
