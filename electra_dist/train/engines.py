@@ -24,6 +24,7 @@ from electra_dist.model.networks import DTYPES
 from electra_dist.model.parameters import no_decay
 from electra_dist.train.compilation import check_compilation, compile_layers
 from electra_dist.train.distributed import World, gather_objects, on_every_rank
+from electra_dist.train.fragments import set_weights
 
 #: Elements of DeepSpeed's buffers for reduction: fp32, allocated whole at the start, for each engine.
 _BUCKET_ELEMENTS = 50_000_000
@@ -160,6 +161,8 @@ def _build(config: Config, network: Network, module: nn.Module, world: World, ac
     from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
     from deepspeed.utils import set_z3_leaf_modules
 
+    halved = config.precision_mode(network) != "fp32"
+    exact = {name: p.detach().to("cpu", copy=True) for name, p in module.named_parameters()} if halved else {}
     module.to(world.device)
     if config.compiles(world.device.type):
         compile_layers(module)
@@ -179,6 +182,9 @@ def _build(config: Config, network: Network, module: nn.Module, world: World, ac
     if world.world_size == 1 and (config.zero_stage(network) == 0 or isinstance(engine.optimizer, BF16_Optimizer)):
         # DeepSpeed would copy all gradients to and fro to reduce them over one rank.
         built.enable_backward_allreduce = False
+    if halved:
+        # DeepSpeed makes its fp32 weights of parameters that it has rounded before.
+        set_weights(built, exact, world.rank)
     if built.fp16_enabled():
         # DeepSpeed would end the process where the smallest scale overflows; what to do then is for the guard to say.
         built.optimizer.loss_scaler.raise_error_at_min_scale = False

@@ -14,12 +14,13 @@ CPU memory; hierarchical partitioning changes nothing of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from electra_dist.train.engines import Engine
+if TYPE_CHECKING:
+    from electra_dist.train.engines import Engine
 
 #: What is kept of every parameter: the fp32 weight and Adam's two moments.
 KINDS = ("weight", "exp_avg", "exp_avg_sq")
@@ -155,11 +156,18 @@ def restart(engine: Engine, weights: Mapping[str, Tensor], loss_scale: dict[str,
     Every rank must call it; `loss_scale` is what `loss_scale_state` gave then.
     """
     for fragment in local_fragments(engine, rank):
-        stop = fragment.start + fragment.length
-        fragment.tensors["weight"].copy_(weights[fragment.name].flatten()[fragment.start : stop])
         for moment in _MOMENTS:
             fragment.tensors[moment].zero_()
     write_scalars(engine, {"optimizer_steps": 0, "loss_scale": loss_scale})
+    set_weights(engine, weights, rank)
+
+
+@torch.no_grad()
+def set_weights(engine: Engine, weights: Mapping[str, Tensor], rank: int) -> None:
+    """Set the engine to whole fp32 `weights` by name, and nothing else of it; every rank must call it."""
+    for fragment in local_fragments(engine, rank):
+        stop = fragment.start + fragment.length
+        fragment.tensors["weight"].copy_(weights[fragment.name].flatten()[fragment.start : stop])
     refresh_weights(engine)
 
 

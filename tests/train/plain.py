@@ -30,8 +30,7 @@ class PlainTrainer:
             for name, parameter in module.named_parameters()
         }
         self.dtype = DTYPES[config.precision.mode]
-        # As DeepSpeed does it: the fp32 weights start from the low-precision ones.
-        self.weights = {name: p.detach().to(self.dtype).float() for name, p in self.parameters.items()}
+        self.weights = {name: p.detach().clone() for name, p in self.parameters.items()}
         for module in self.networks.values():
             module.to(self.dtype)
         self.first = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
