@@ -144,6 +144,8 @@ class TrainConfig(Section):
     """Compile each layer's forward. Default: on cuda only."""
     activation_checkpointing: bool = False
     """Recompute each layer in backward instead of keeping its activations."""
+    deterministic: bool = False
+    """Only kernels that add in a fixed order, so that a restart on equal GPUs is equal to the bit. Slower on cuda."""
 
 
 class OptimOverrides(Section):

@@ -134,35 +134,47 @@ def _why_not_triton(device: torch.device, dtype: torch.dtype, head_size: int) ->
     return flash_attention.why_not(device, dtype, head_size)
 
 
-def why_not(name: str, device: torch.device, dtype: torch.dtype, head_size: int, dropout: float) -> str | None:
+def why_not(
+    name: str, device: torch.device, dtype: torch.dtype, head_size: int, dropout: float, deterministic: bool = False
+) -> str | None:
     """Why this machine cannot run backend `name` for such heads; None when it can."""
     if name == "sdpa":
         return None
     if dropout > 0:
         return f"it has no dropout, and model.attention_dropout = {dropout}"
+    if name == "varlen" and deterministic:
+        return "its backward adds the gradient of the queries in no fixed order, and train.deterministic = true"
     return {"varlen": _why_not_varlen, "triton": _why_not_triton}[name](device, dtype, head_size)
 
 
 def choose_backend(
-    name: str, device: torch.device | str, dtype: torch.dtype, head_size: int, dropout: float = 0.0
+    name: str,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    head_size: int,
+    dropout: float = 0.0,
+    deterministic: bool = False,
 ) -> str:
     """The backend to use for `model.attention = name`; the caller logs it.
 
-    `auto` is varlen on CUDA in half precision and sdpa elsewhere; where varlen would be right but cannot run, the
-    reason is logged as a warning. A backend named outright that cannot run raises `UserError` with what can.
+    `auto` is varlen on CUDA in half precision (triton for `deterministic` training) and sdpa elsewhere; where the
+    former would be right but cannot run, the reason is logged as a warning. A backend named outright that cannot run
+    raises `UserError` with what can.
     """
     target = torch.device(device)
     if name == "auto":
-        reason = why_not("varlen", target, dtype, head_size, dropout)
+        best = "triton" if deterministic else "varlen"
+        if target.type != "cuda" or dtype not in HALF_DTYPES:
+            return "sdpa"
+        reason = why_not(best, target, dtype, head_size, dropout, deterministic)
         if reason is None:
-            return "varlen"
-        if target.type == "cuda" and dtype in HALF_DTYPES:
-            logger.warning("attention: sdpa with a block mask, slower than varlen: %s", reason)
+            return best
+        logger.warning("attention: sdpa with a block mask, slower than %s: %s", best, reason)
         return "sdpa"
     if name not in BACKENDS:
         raise UserError(f"model.attention = {name!r}: expected one of auto, {', '.join(BACKENDS)}")
-    reason = why_not(name, target, dtype, head_size, dropout)
+    reason = why_not(name, target, dtype, head_size, dropout, deterministic)
     if reason is not None:
-        fits = [other for other in BACKENDS if why_not(other, target, dtype, head_size, dropout) is None]
+        fits = [other for other in BACKENDS if why_not(other, target, dtype, head_size, dropout, deterministic) is None]
         raise UserError(f"model.attention = {name}: {reason}; available here: auto, {', '.join(fits)}")
     return name

@@ -32,7 +32,8 @@ def _backend(config: Config, network: Network, device: torch.device) -> str:
     sizes = config.network(network)
     dtype = DTYPES[config.precision_mode(network)]
     head_size = sizes.hidden_size // sizes.heads
-    backend = choose_backend(config.model.attention, device, dtype, head_size, config.model.attention_dropout)
+    dropout, deterministic = config.model.attention_dropout, config.train.deterministic
+    backend = choose_backend(config.model.attention, device, dtype, head_size, dropout, deterministic)
     logger.info("attention of the %s: %s (head size %d, %s, %s)", network, backend, head_size, dtype, device.type)
     return backend
 

@@ -246,7 +246,9 @@ def surroundings(config: Config, device: Literal["cpu", "cuda"]) -> Surroundings
     wanted = config.model.attention
     half = all(config.precision_mode(network) != "fp32" for network in NETWORKS)
     if wanted == "auto":
-        wanted = "varlen" if device == "cuda" and half and not config.model.attention_dropout else "sdpa"
+        wanted = "triton" if config.train.deterministic else "varlen"
+        if device == "cpu" or not half or config.model.attention_dropout:
+            wanted = "sdpa"
     return Surroundings(device, wanted, config.compiles(device))
 
 

@@ -28,6 +28,7 @@ FREE_KEYS = (
     "train.device",
     "train.compile",
     "train.activation_checkpointing",
+    "train.deterministic",
 )
 FUTURE_SECTIONS = ("optim", "precision")
 FUTURE_KEYS = (

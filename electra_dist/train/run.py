@@ -26,6 +26,7 @@ from electra_dist.model.networks import head_backend
 from electra_dist.own_log import own_log
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint, rollback
+from electra_dist.train.determinism import determinism
 from electra_dist.train.distributed import (
     World,
     abort,
@@ -71,7 +72,7 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
             meeting = open_meeting(world, config.watchdog.meet_seconds, partial(_is_requested, interruption))
         except MeetingInterruptedError:
             return _interrupted_early(world)
-        with Watchdog(config, world, meeting) as watchdog:
+        with determinism(config.train.deterministic), Watchdog(config, world, meeting) as watchdog:
             try:
                 initialise(world, collective_timeout(config.watchdog), meeting, config.watchdog.meet_seconds)
                 outcome = _train(config, world, interruption, watchdog, environment, how)

@@ -127,6 +127,15 @@ def test_auto_is_varlen_on_cuda_in_half_precision(monkeypatch: pytest.MonkeyPatc
     assert choose_backend("auto", "cuda", torch.float16, 128) == "varlen"
 
 
+def test_deterministic_training_takes_our_kernel_and_refuses_varlen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr("electra_dist.model.attention.kernels.available", lambda *_: None)
+    assert choose_backend("auto", "cuda", torch.bfloat16, 64, deterministic=True) == "triton"
+    assert choose_backend("auto", "cpu", torch.bfloat16, 64, deterministic=True) == "sdpa"
+    with pytest.raises(UserError, match=r"no fixed order, and train.deterministic = true; available here: .*triton"):
+        choose_backend("varlen", "cuda", torch.bfloat16, 64, deterministic=True)
+
+
 def test_a_slower_choice_on_cuda_is_logged_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
