@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
+from electra_dist.config import sequence_entries
 from electra_dist.errors import UserError
 from electra_dist.model import attention
 
@@ -81,7 +82,8 @@ def make_inputs(case: AttentionCase, device: torch.device, dtype: torch.dtype) -
     generator = torch.Generator(device=device).manual_seed(0)
     shape = (case.rows, case.row, case.heads, case.head_size)
     made = [torch.randn(shape, generator=generator, device=device).to(dtype) for _ in range(4)]
-    ends = np.concatenate([[0], np.cumsum(lengths)])
+    ends = np.full(sequence_entries(len(lengths), case.rows, max(4, case.row // 8)) + 1, case.rows * case.row)
+    ends[: len(lengths) + 1] = np.concatenate([[0], np.cumsum(lengths)])  # the shape that the loader makes
     documents = np.repeat(np.arange(len(lengths)), lengths).reshape(case.rows, case.row)
     return Inputs(
         *(x.requires_grad_() for x in made[:3]),

@@ -21,17 +21,6 @@ UInt64 = npt.NDArray[np.uint64]
 
 #: `MicroBatch.documents` of a padding position.
 PADDING_DOCUMENT = -1
-#: N is a multiple of this, where it is less than R * (K + 1).
-SEQUENCE_STEP = 256
-
-
-def sequence_entries(documents: int, rows: int, documents_per_row: int) -> int:
-    """N for so many documents, paddings counted: attention kernels work for each entry, used or not.
-
-    rows, documents_per_row  R and K; N is R * (K + 1) at most
-    """
-    rounded = -(-max(documents, 1) // SEQUENCE_STEP) * SEQUENCE_STEP
-    return min(rounded, rows * (documents_per_row + 1))
 
 
 @dataclass(frozen=True)
@@ -43,7 +32,8 @@ class MicroBatch:
     positions         (R, L)  position inside the document, restarting at 0 with each; 0 on padding
     documents         (R, L)  number of the document inside its row, from 0; `PADDING_DOCUMENT` on padding
     cu_seqlens        (N + 1,)  cumulative document lengths over the R * L flattened tokens; the padding at the end
-                              of a row counts as one more document; unused entries repeat R * L (`sequence_entries`)
+                              of a row counts as one more document; unused entries repeat R * L;
+                              `config.sequence_entries` says how many
     masked_positions  (R, P)  masked positions inside the row, ascending; 0 in unused slots
     masked_targets    (R, P)  original ids at the masked positions; 0 in unused slots
     masked_weights    (R, P)  1.0 in used slots, 0.0 in unused ones

@@ -155,9 +155,17 @@ def _table(stages: tuple[StagePlan, ...], nodes: int) -> object:
             _bytes(stage.network_bytes),
             *([_bytes(stage.between_bytes)] if nodes > 1 else []),
             f"{stage.tokens_per_s / 1e3:,.1f}k",
-            f"{stage.days:,.1f} d" if stage.days >= 1 else f"{stage.days * 24:.1f} h",
+            _duration(stage.days),
         )
     return table
+
+
+def _duration(days: float) -> str:
+    """In the largest unit of which there is one at least."""
+    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
+        if days * 86400 >= seconds:
+            return f"{days * 86400 / seconds:,.1f} {unit}"
+    return f"{days * 86400:.0f} s"
 
 
 def _bytes(number: float) -> str:

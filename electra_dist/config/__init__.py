@@ -27,9 +27,11 @@ from electra_dist.config.schema import (
     TrackingConfig,
     WatchdogConfig,
 )
+from electra_dist.config.shapes import SEQUENCE_STEP, sequence_entries
 
 __all__ = [
     "NETWORKS",
+    "SEQUENCE_STEP",
     "Config",
     "DataConfig",
     "GuardConfig",
@@ -53,4 +55,5 @@ __all__ = [
     "parse_yaml",
     "read_yaml",
     "resolved_yaml",
+    "sequence_entries",
 ]

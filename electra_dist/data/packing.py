@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, Int32, sequence_entries
+from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, Int32
+from electra_dist.config import sequence_entries
 from electra_dist.data.blocks import Block
 
 Int64 = npt.NDArray[np.int64]

@@ -22,6 +22,7 @@ from electra_dist.plan.sizes import (
     ParameterCount,
     embedding_parameters,
     encoder_parameters,
+    parameter_tensors,
     parameters,
     step_flops,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "embedding_parameters",
     "encoder_parameters",
     "find_device",
+    "parameter_tensors",
     "parameters",
     "plan_memory",
     "plan_run",

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
-from electra_dist.config import Config, Network, PrecisionMode
+from electra_dist.config import Config, Network, PrecisionMode, sequence_entries
 
 BYTES: dict[PrecisionMode, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 INT64, FP32, BOOL = 8, 4, 1
+#: Documents of a row, the padding counted as one: what real text has at rows of 512.
+PLANNED_DOCUMENTS = 4
 #: Logits that the chunked head of the generator holds at a time, and the smallest chunk (`model.head`).
 HEAD_CHUNK_LOGITS, HEAD_CHUNK_LOGITS_CUDA, HEAD_SMALLEST_CHUNK = 2**20, 2**24, 256
 
@@ -186,7 +188,24 @@ def backward_temporaries(config: Config, network: Network, around: Surroundings)
     dropped = hidden - mask if config.model.dropout else 0.0  # its gradient instead of the saved mask
     again = total(layer_saved(config, network, around)) if config.train.activation_checkpointing else 0.0
     rise = again + ffn * (2 if around.recomputes else 1) + hidden + dropped - 2 * hidden
-    return max(rise - head, hidden)
+    # Later, in attention: gradients of query, key and value, of the attended values and of the residual are there; the
+    # feed-forward's tensors, both LayerNorms' and the attention output are gone.
+    later = again + varlen_temporaries(config, network, around) + 5 * hidden - 2 * ffn - 5 * hidden
+    return max(rise - head, later - head, hidden)
+
+
+def varlen_temporaries(config: Config, network: Network, around: Surroundings) -> float:
+    """Bytes in which the backward of FlashAttention-2 gathers the gradient of the queries, (T + 128 N, A, D) in fp32.
+
+    N as `config.sequence_entries` has it, for rows of `PLANNED_DOCUMENTS` documents, the padding counted.
+    """
+    if around.attention != "varlen":
+        return 0.0
+    size, sizes = micro_batch_sizes(config), config.network(network)
+    most = config.data.max_documents_per_row or max(4, size.length // 8)
+    entries = sequence_entries(PLANNED_DOCUMENTS * size.rows, size.rows, most)
+    heads_size = sizes.heads * (-(-(sizes.hidden_size // sizes.heads) // 32) * 32)
+    return (size.tokens + 128 * entries) * (heads_size + sizes.heads) * FP32
 
 
 def head_temporaries(config: Config, vocab_size: int, around: Surroundings) -> float:

@@ -1,8 +1,8 @@
 """A run on so many GPUs of a kind: memory, speed, time and network at every ZeRO stage.
 
 Comes in: a configuration, a vocabulary size, nodes and GPUs. Goes out: `Plan`. Speed is the device's rate times an
-*assumed* utilisation, plus the time on the network in full, as if nothing overlapped; memory is computed
-(`memory.py`). `electra-dist bench step` measures both on the machine itself.
+*assumed* utilisation, but no faster than the host can start the device's work, plus the time on the network in full, as
+if nothing overlapped; memory is computed (`memory.py`). `electra-dist bench step` measures both on the machine itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from electra_dist.plan.activations import micro_batch_sizes
 from electra_dist.plan.devices import Device, find_device
 from electra_dist.plan.memory import MemoryPlan, plan_memory
 from electra_dist.plan.room import checkpoint_bytes
-from electra_dist.plan.sizes import ParameterCount, parameters, step_flops
+from electra_dist.plan.sizes import ParameterCount, parameter_tensors, parameters, step_flops
 from electra_dist.plan.traffic import SentBytes, sent_bytes
 
 #: Fraction of the data sheet's rate that a step reaches, unless told otherwise.
@@ -27,6 +27,12 @@ STAGES = (0, 1, 2, 3)
 #: Beyond tensors: CUDA context, libraries and communicators; blocks that the allocator cannot use.
 RESERVE_BYTES, FRAGMENTATION = 2e9, 0.05
 _SECONDS_A_DAY = 86400.0
+#: The host's part of a micro-batch on a GPU, for each parameter: calls to start what the device does (estimated:
+#: 25 ms for the 304 of base); at stage 3 also a cut for each rank at every gather and reduction (measured on a CPU: 8,
+#: 140 and 1,200 ms for base at 8, 128 and 1,024 ranks).
+_LAUNCH_SECONDS, _CUT_SECONDS = 82e-6, 3.9e-6
+#: Below this size sharding the weights buys nothing that stage 1 does not.
+_WORTH_SHARDING = 1e9
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class StagePlan:
     fits            GPU and CPU; None where a memory that matters is not known
     network_bytes   what a rank sends in a step, to its own node and to others
     between_bytes   of it, to other nodes
+    host_seconds    of a step that the host needs to start the device's work, at least: a step takes no less
     """
 
     stage: int
@@ -52,6 +59,7 @@ class StagePlan:
     fits: bool | None
     network_bytes: float
     between_bytes: float
+    host_seconds: float
     step_seconds: float
     tokens_per_s: float
     days: float
@@ -183,6 +191,21 @@ class _Costs:
         return step_flops(self.config, self.vocab_size, size.tokens, squares, size.masked) / size.tokens
 
     @property
+    def accumulation(self) -> int:
+        return self.config.train.global_rows // self.world // self.config.train.micro_rows
+
+    def host_seconds(self, stages: dict[Network, int]) -> float:
+        """What the host of a GPU needs for a step; a CPU does the work itself."""
+        if self.kind == "cpu":
+            return 0.0
+        seconds = 0.0
+        for network, tensors in parameter_tensors(self.config).items():
+            seconds += tensors * _LAUNCH_SECONDS
+            if stages[network] == 3 and self.world > 1:
+                seconds += tensors * self.world * _CUT_SECONDS
+        return seconds * self.accumulation
+
+    @property
     def kind(self) -> Literal["cpu", "cuda"]:
         return "cpu" if self.device.name == "cpu" else "cuda"
 
@@ -202,7 +225,7 @@ class _Costs:
             flops_per_token=self.flops_per_token,
             document_length=self.document_length,
             step_tokens=self.step_tokens,
-            accumulation=config.train.global_rows // self.world // config.train.micro_rows,
+            accumulation=self.accumulation,
             utilisation=self.utilisation,
             rate=self.rate,
             network_gbit=self.network_gbit,
@@ -224,7 +247,9 @@ class _Costs:
         host, saving = memory.host * self.gpus_per_node, memory.saving * self.gpus_per_node
         if self.kind == "cpu":
             needed += memory.saving
-        seconds = self.step_tokens / self.world * self.flops_per_token / (self.rate * self.utilisation)
+        busy = self.step_tokens / self.world * self.flops_per_token / (self.rate * self.utilisation)
+        host_seconds = self.host_seconds(stages)
+        seconds = max(busy, host_seconds)
         seconds += (sent - between) / self.device.link_bytes + between / (self.network_gbit / 8 * 1e9)
         wanted = {name: config.zero_stage(name) for name in NETWORKS}
         return StagePlan(
@@ -238,6 +263,7 @@ class _Costs:
             fits=self.fits(needed, host, saving),
             network_bytes=sent,
             between_bytes=between,
+            host_seconds=host_seconds,
             step_seconds=seconds,
             tokens_per_s=self.step_tokens / seconds,
             days=config.train.steps * seconds / _SECONDS_A_DAY,
@@ -297,7 +323,23 @@ def _warnings(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...
             f" ({configured.saving_bytes / 1e9:.1f} GB), there are {costs.host_memory_bytes / 1e9:.0f} GB; offload"
             " less, set checkpoint.asynchronous=false, or take more nodes"
         )
+    found += _advice(costs, configured, stages)
     return found
+
+
+def _advice(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:
+    """Stage 3 where it costs time and saves memory that nobody needs."""
+    first = stages[1]
+    count = parameters(costs.config, costs.vocab_size).total
+    if configured.stage != 3 or count >= _WORTH_SHARDING or first.problem or not first.fits:
+        return []
+    if configured.step_seconds < 1.05 * first.step_seconds:
+        return []
+    return [
+        f"zero.stage=1 fits too, and is estimated {configured.step_seconds / first.step_seconds:.1f} times as fast: at"
+        f" stage 3 the host cuts each parameter into {costs.world} parts,"
+        f" {configured.host_seconds * 1e3:,.0f} ms a step of {configured.step_seconds * 1e3:,.0f}"
+    ]
 
 
 def _remedy(costs: _Costs, stages: tuple[StagePlan, ...]) -> str:

@@ -68,6 +68,17 @@ def parameters(config: Config, vocab_size: int) -> ParameterCount:
     )
 
 
+def parameter_tensors(config: Config) -> dict[Network, int]:
+    """Parameters that the engine of each network has, counted as tensors: what the host does, it does for each."""
+    model = config.model
+    table = 5  # words, positions, types, LayerNorm
+    found = {"generator": table + 5, "discriminator": 4 + (0 if model.embedding_sharing == "shared" else table)}
+    for network in NETWORKS:
+        sizes = config.network(network)
+        found[network] += 12 * sizes.layers + (2 if sizes.hidden_size != model.embedding_size else 0)
+    return found  # type: ignore[return-value]
+
+
 def step_flops(config: Config, vocab_size: int, real_tokens: int, squared_lengths: int, masked: int) -> float:
     """Floating-point operations of forward and backward over some rows.
 

@@ -25,7 +25,8 @@ from electra_dist.files import writing
 from electra_dist.rundir import RunDir
 from electra_dist.train.checkpoint_format import SliceReader, read_trainer_state
 from electra_dist.train.distributed import World, broadcast_object, gather_objects, on_every_rank, together
-from electra_dist.train.engines import Engine, Engines
+from electra_dist.train.engine import Engine
+from electra_dist.train.engines import Engines
 from electra_dist.train.fragments import local_fragments, parameter_shapes, refresh_weights, write_scalars
 from electra_dist.train.progress import warn
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from electra_dist.model.inputs import copy_ahead
 from electra_dist.train.distributed import World, all_reduce_sum
-from electra_dist.train.engines import Engine, Engines
+from electra_dist.train.engine import Engine
+from electra_dist.train.engines import Engines
 from electra_dist.train.fragments import stepped_tensors
 
 

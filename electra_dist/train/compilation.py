@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from electra_dist.batch import sequence_entries
-from electra_dist.config import Config, Network
+from electra_dist.config import Config, Network, sequence_entries
 from electra_dist.data.rows import documents_per_row
 from electra_dist.errors import UserError
 from electra_dist.model import head

@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from electra_dist.config import NETWORKS, Config, Network, check_world
 from electra_dist.errors import ConfigError
@@ -24,27 +24,11 @@ from electra_dist.model.networks import DTYPES
 from electra_dist.model.parameters import no_decay
 from electra_dist.train.compilation import check_compilation, compile_layers
 from electra_dist.train.distributed import World, gather_objects, on_every_rank
+from electra_dist.train.engine import Engine
 from electra_dist.train.fragments import set_weights
 
 #: Elements of DeepSpeed's buffers for reduction: fp32, allocated whole at the start, for each engine.
 _BUCKET_ELEMENTS = 50_000_000
-
-
-class Engine(Protocol):
-    """What this package uses of a `deepspeed.DeepSpeedEngine`."""
-
-    module: nn.Module
-    optimizer: Any
-    enable_backward_allreduce: bool
-
-    def __call__(self, *inputs: Any) -> Any: ...
-    def backward(self, loss: Tensor) -> Tensor: ...
-    def step(self) -> None: ...
-    def train(self) -> None: ...
-    def eval(self) -> None: ...
-    def destroy(self) -> None: ...
-    def zero_optimization_stage(self) -> int: ...
-    def fp16_enabled(self) -> bool: ...
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ CPU memory; hierarchical partitioning changes nothing of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from electra_dist.train.engines import Engine
+from electra_dist.train.engine import Engine
 
 #: What is kept of every parameter: the fp32 weight and Adam's two moments.
 KINDS = ("weight", "exp_avg", "exp_avg_sq")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from data_tools.build import BuildOptions, build_shards
 from data_tools.corpus import write_pydoc_corpus
 from data_tools.tokenizer import train_tokenizer
-from electra_dist.batch import PADDING_DOCUMENT, SEQUENCE_STEP, SPECIAL_TOKENS, sequence_entries
+from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS
+from electra_dist.config import SEQUENCE_STEP, sequence_entries
 from electra_dist.data.manifest import TRAIN
 from electra_dist.data.packing import (
     best_fit,

@@ -1,0 +1,17 @@
+"""Shapes that follow from a configuration and that data, model and plan must agree on."""
+
+from __future__ import annotations
+
+#: A number of entries is a multiple of this, where it is less than the most that there can be.
+SEQUENCE_STEP = 256
+
+
+def sequence_entries(documents: int, rows: int, documents_per_row: int) -> int:
+    """N, the entries of `MicroBatch.cu_seqlens` after the first, for so many documents, paddings counted.
+
+    Attention kernels work, and take memory, for each entry, used or not; and few different numbers are to be met.
+
+    rows, documents_per_row  R and K; N is R * (K + 1) at most
+    """
+    rounded = -(-max(documents, 1) // SEQUENCE_STEP) * SEQUENCE_STEP
+    return min(rounded, rows * (documents_per_row + 1))
