@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,46 @@ def test_the_gpu_script_runs_all_its_parts_in_the_smallest_sizes(repo_root: Path
     assert "failed" not in out
     for name in ("step", "zero", "kernels"):
         assert read(tmp_path / "figures" / f"{name}.json")
+
+
+#: What machines with GPUs have where there is no network.
+THERE = ("numpy", "transformers", "sentencepiece", "safetensors", "tokenizers", "rich", "psutil", "pyyaml", "protobuf")
+THERE += ("msgpack", "einops", "ninja", "tqdm", "packaging", "pytest")
+
+
+@pytest.fixture
+def clean_python(tmp_path: Path, repo_root: Path) -> str:
+    """A Python 3.12 with PyTorch and the usual packages, and nothing of ours."""
+    found = [shutil.which("python3.12"), *map(str, Path.home().glob(".pyenv/versions/3.12.*/bin/python"))]
+    working = [word for word in found if word and subprocess.run([word, "-V"], capture_output=True).returncode == 0]
+    if not working:
+        pytest.skip("no Python 3.12 here")
+    subprocess.run([working[0], "-m", "venv", str(tmp_path / "there")], check=True)
+    python = str(tmp_path / "there/bin/python")
+    install = (python, "-m", "pip", "install", "--quiet", "-c", "constraints.txt")
+    run(repo_root, *install, *THERE, f"torch=={torch_version()}", timeout=500)
+    return python
+
+
+def torch_version() -> str:
+    import torch
+
+    return torch.__version__.partition("+")[0]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1500)
+def test_a_gpu_machine_without_network_needs_the_wheels_and_no_more(
+    repo_root: Path, tmp_path: Path, clean_python: str
+) -> None:
+    run(repo_root, "bash", "benchmarks/gpu_wheels.sh", str(tmp_path / "wheels"))
+    wheels = sorted(map(str, (tmp_path / "wheels").glob("*.whl")))
+    assert sum(Path(wheel).stat().st_size for wheel in wheels) < 20e6
+    site = str(tmp_path / "site")
+    run(repo_root, clean_python, "-m", "pip", "install", "--no-index", "--no-deps", "--target", site, *wheels)
+    variables = {"PYTHON": clean_python, "PYTHONPATH": site, "QUICK": "1"}
+    out = run(repo_root, "bash", "benchmarks/gpu.sh", str(tmp_path / "figures"), timeout=550, **variables)
+    assert "failed" not in out
 
 
 def test_kernels_are_measured_and_what_cannot_run_says_why(repo_root: Path, tmp_path: Path) -> None:
