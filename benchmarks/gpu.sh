@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
 # The figures that need a GPU, in under 9 minutes on one GPU machine with only the repository and its wheels:
+#   smoke     imports, the rate of a large product cold and warm, copies                    (gpu_smoke.py)
+#   tests     the tests that need a GPU: kernels, attention, waits of a step                (pytest -m gpu)
+#   train     real text, one rank, loss falls, interrupted, resumed, exported               (gpu_train.py)
 #   step      our step against transformers, and with each optimisation switched off        (gpu_step.py)
 #   kernels   our kernels against PyTorch's                                                 (kernels.py)
 #   zero      ZeRO stages 0 to 3                                                            (zero_stages.py)
@@ -22,12 +25,11 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" OMP_NUM_THREADS="${OMP_NUM_T
 export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-$out/inductor}"
 failed=()
 
-part() { # NAME SECONDS COMMAND...
-  local name=$1 seconds=$2
+part() { # NAME SECONDS COMMAND...; FIGURES among them is the file of its figures
+  local name=$1 seconds=$2 began=$SECONDS
   shift 2
   echo "== $name (at most $seconds s)"
-  local began=$SECONDS
-  if ! timeout --kill-after=5 "$seconds" "$@" --json "$out/$name.json" 2>"$out/$name.log" | tee "$out/$name.txt"; then
+  if ! timeout --kill-after=5 "$seconds" "${@/FIGURES/$out/$name.json}" 2>"$out/$name.log" | tee "$out/$name.txt"; then
     echo "$name failed or ran out of time; the end of $out/$name.log:"
     tail -n 15 "$out/$name.log"
     failed+=("$name")
@@ -36,21 +38,25 @@ part() { # NAME SECONDS COMMAND...
 }
 
 if [ -n "${QUICK:-}" ]; then
+  train=(--preset tiny --rows 8 --steps 40)
   step=(--cases tiny:32:4 --peers transformers --variants "head: all logits in memory" "attention: triton" --steps 1)
   zero=(--preset tiny --vocab-size 1000 --row-length 32 --micro-rows 2 --steps 1)
   kernels=(--quick)
-  limits=(400 400 200)
+  limits=(100 200 300 400 400 200)
 else
   "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' ||
     { echo "PyTorch sees no GPU here; QUICK=1 runs the smallest sizes on a CPU" >&2; exit 2; }
-  "$PYTHON" -c 'import deepspeed, transformers' || exit 2
-  step=(--seconds 185)
+  train=()
+  step=(--seconds 120)
   zero=(--preset base --row-length 512 --micro-rows 32 --precision bf16)
-  kernels=(--seconds 115)
-  limits=(245 105 145) # and 5 more each where TERM is not enough: 510 s at most, and the two imports above
+  kernels=(--seconds 85)
+  limits=(30 90 70 165 80 105) # and 5 more each where TERM is not enough: 540 s and the import above at most
 fi
-part step "${limits[0]}" "$PYTHON" benchmarks/gpu_step.py "${step[@]}"
-part zero "${limits[1]}" "$PYTHON" benchmarks/zero_stages.py "${zero[@]}"
-part kernels "${limits[2]}" "$PYTHON" benchmarks/kernels.py "${kernels[@]}"
+part smoke "${limits[0]}" "$PYTHON" benchmarks/gpu_smoke.py --json FIGURES
+part tests "${limits[1]}" "$PYTHON" -m pytest -m gpu -p no:cacheprovider -rs tests/model tests/train/test_train_host_sync.py
+part train "${limits[2]}" "$PYTHON" benchmarks/gpu_train.py "${train[@]}" --json FIGURES
+part step "${limits[3]}" "$PYTHON" benchmarks/gpu_step.py "${step[@]}" --json FIGURES
+part zero "${limits[4]}" "$PYTHON" benchmarks/zero_stages.py "${zero[@]}" --json FIGURES
+part kernels "${limits[5]}" "$PYTHON" benchmarks/kernels.py "${kernels[@]}" --json FIGURES
 echo "figures in $out"
 [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

@@ -107,7 +107,7 @@ def test_memory_is_measured_against_transformers(repo_root: Path, tmp_path: Path
 def test_the_gpu_script_runs_all_its_parts_in_the_smallest_sizes(repo_root: Path, tmp_path: Path) -> None:
     out = run(repo_root, "bash", "benchmarks/gpu.sh", str(tmp_path / "figures"), timeout=550, QUICK="1")
     assert "failed" not in out
-    for name in ("step", "zero", "kernels"):
+    for name in ("smoke", "train", "step", "zero", "kernels"):
         assert read(tmp_path / "figures" / f"{name}.json")
 
 
