@@ -130,6 +130,11 @@ def kill(pids: Sequence[int], number: int = signal.SIGKILL) -> None:
             continue
 
 
+def _hear_hangups() -> None:
+    """In the child: below nohup it would ignore the signal of a closed terminal, as it should."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Subject:
     """One run under torture."""
 
@@ -171,7 +176,14 @@ class Subject:
         with self.log.open("ab") as log:
             log.write(f"==== {' '.join(words)}\n".encode())
             log.flush()
-            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_hear_hangups,
+            )
         self._starts.append(Start(process))
         return self._starts[-1]
 
