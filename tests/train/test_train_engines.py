@@ -166,8 +166,11 @@ def test_low_precision_equals_plain_pytorch_within_its_rounding(tmp_path: Path) 
 
 def test_in_low_precision_the_fp32_weights_start_exact(tmp_path: Path) -> None:
     """DeepSpeed rounds first: the generator's bias, a log-frequency, would be off by up to 0.03 nats in bf16."""
-    run_ranks(train_cases, 2, cases=LOW_PRECISION, steps=0, out=str(tmp_path), timeout=240)
-    for name, overrides in LOW_PRECISION.items():
+    chosen = ("bf16, stage 3, shared", "bf16, stage 1, shared", "fp16, stage 2, shared", "bf16, stage 1, offloaded")
+    cases = {name: overrides for name, overrides in LOW_PRECISION.items() if name in chosen}
+    assert len(cases) == len(chosen)
+    run_ranks(train_cases, 2, cases=cases, steps=0, out=str(tmp_path), timeout=240)
+    for name, overrides in cases.items():
         start = PlainTrainer(make_config(*overrides), SEED).weights
         parameters = torch.load(tmp_path / f"{name}.pt")
         assert parameters.keys() == start.keys()

@@ -122,9 +122,12 @@ ROLLED_BACK = {
     "stage 1 in bf16": (2, ["zero.stage=1", "precision.mode=bf16"]),
     "stage 2 in fp16": (1, ["zero.stage=2", "precision.mode=fp16", "checkpoint.asynchronous=false"]),
 }
+ROLLED_BACK_FULL = ("stage 0", "stage 1 in bf16")
 
 
-@pytest.mark.parametrize("case", ROLLED_BACK)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.full) if case in ROLLED_BACK_FULL else case for case in ROLLED_BACK]
+)
 def test_a_poisoned_run_equals_one_that_was_told_to_skip_the_rows(place: Path, case: str) -> None:
     ranks, overrides = ROLLED_BACK[case]
     assert start(place, "r", *overrides, ranks=ranks, poison=[POISON])["status"] == "finished"
