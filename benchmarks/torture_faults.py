@@ -217,7 +217,7 @@ def damage_checkpoint(subject: Subject, draw: random.Random) -> str:
 def leftovers(subject: Subject, draw: random.Random) -> str:
     """What a killed save leaves: hidden folders, half a file."""
     if not subject.run.checkpoints.is_dir():
-        return "nothing to leave yet"
+        return ""
     folder = subject.run.checkpoints / f".step-{draw.randrange(99):08d}.{draw.randrange(9999):04d}.partial"
     (folder / "generator").mkdir(parents=True)
     (folder / "generator" / "rank-00000.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{")
