@@ -223,7 +223,10 @@ def _size(number: float) -> str:
 
 
 def _days(days: float) -> str:
-    return f"{days:.1f} days" if days >= 2 else f"{days * 24:.1f} hours"
+    hours = days * 24
+    if hours < 1:
+        return f"{hours * 60:.0f} minutes"
+    return f"{days:.1f} days" if days >= 2 else f"{hours:.1f} hours"
 
 
 def _count(slots: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ if GPU_TEST not in os.environ:  # every other test is the same test on a machine
     VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("WANDB_SILENT", "true")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script; the tests send it themselves
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
@@ -36,7 +39,7 @@ def has_gpu() -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """A test marked `gpu` runs in a process of its own, which alone sees the GPUs."""
     if item.get_closest_marker("gpu") is None or GPU_TEST in os.environ:
         return None
@@ -56,6 +59,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
         stop=time.time(),
     )
     item.ihook.pytest_runtest_logreport(report=report)
+    item.session._setupstate.teardown_exact(nextitem)  # what the test before this one has left for it
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 

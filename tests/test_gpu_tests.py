@@ -19,6 +19,13 @@ def test_on_the_gpu(number):
     print("sees", os.environ.get("CUDA_VISIBLE_DEVICES"), "pid", os.getpid())
     assert number == 1
 
+@pytest.fixture(scope="module")
+def shared():
+    yield 1
+
+def test_before(shared):
+    pass
+
 @pytest.mark.gpu
 def test_that_dies():
     os._exit(0)
@@ -52,10 +59,10 @@ def test_a_gpu_test_has_a_process_of_its_own(tmp_path: Path, repo_root: Path, th
         check=False,
     )
     if not there:
-        assert "1 passed, 3 skipped" in done.stdout, done.stdout
+        assert "2 passed, 3 skipped" in done.stdout, done.stdout
         assert "needs a CUDA device" in done.stdout
         return
-    assert "2 failed, 2 passed" in done.stdout, done.stdout
+    assert "2 failed, 3 passed" in done.stdout, done.stdout
     assert "sees GPU-3f pid" in done.stdout  # of the one that fails
     assert "FAILED test_cases.py::test_that_dies" in done.stdout
 

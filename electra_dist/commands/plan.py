@@ -121,7 +121,7 @@ def _print(plan: Plan, notes: list[str]) -> None:
         print(f"{name + ':':<16}{value}")
     stages = plan.stages if any(stage.configured for stage in plan.stages) else (*plan.stages, plan.configured)
     console().print(_table(stages, plan.nodes))
-    for note in notes:
+    for note in (*notes, *plan.advice):
         print(f"note: {note}")
     for warning in plan.warnings:
         print(f"warning: {warning}")

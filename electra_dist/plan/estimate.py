@@ -77,6 +77,7 @@ class Plan:
     step_tokens         positions of a step, all rows taken as full
     configured          the run as its `zero` section has it; the networks' stages may differ
     warnings            in the order of their weight
+    advice              what would be faster, and needs no change elsewhere
     """
 
     nodes: int
@@ -96,6 +97,7 @@ class Plan:
     configured: StagePlan
     stages: tuple[StagePlan, ...]
     warnings: tuple[str, ...]
+    advice: tuple[str, ...]
 
     @property
     def world_size(self) -> int:
@@ -234,6 +236,7 @@ class _Costs:
             configured=configured,
             stages=stages,
             warnings=tuple(_warnings(self, configured, stages)),
+            advice=tuple(_advice(self, configured, stages)),
         )
 
     def stage(self, stages: dict[Network, int]) -> StagePlan:
@@ -323,7 +326,6 @@ def _warnings(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...
             f" ({configured.saving_bytes / 1e9:.1f} GB), there are {costs.host_memory_bytes / 1e9:.0f} GB; offload"
             " less, set checkpoint.asynchronous=false, or take more nodes"
         )
-    found += _advice(costs, configured, stages)
     return found
 
 

@@ -88,7 +88,9 @@ def test_a_dry_run_prints_the_script_and_the_plan_beside_it_and_touches_nothing(
     words = ("launch", "slurm", "config.yaml", "--cluster", profile, "--nodes", "1-2", "--dry-run")
     done = typed(*words, SBATCH_TIMELIMIT="5")
     assert done.returncode == 0, done.stderr
-    assert "note: not taken over from this shell: SBATCH_TIMELIMIT=5; the profile and" in done.stderr
+    (note,) = (line for line in done.stderr.splitlines() if line.startswith("note: not taken over from this shell: "))
+    assert "SBATCH_TIMELIMIT=5" in note
+    assert "; the profile and the options of `launch slurm` say what the job gets" in note
     assert "disk: " in done.stderr
     assert done.stdout.startswith("#!/bin/bash\n")
     assert done.stdout.endswith("main\nexit\n")
