@@ -145,7 +145,8 @@ def test_a_poisoned_run_equals_one_that_was_told_to_skip_the_rows(place: Path, c
     assert left == ["step-00000020", "step-00000024"]  # nothing of the course that was left
 
 
-@pytest.mark.parametrize("kill_in", ["cut_back", pytest.param("discard", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("kill_in", ["cut_back", "discard"])
 def test_a_kill_right_after_the_record_replays_the_same_on_another_world_size(place: Path, kill_in: str) -> None:
     where = {"config": str(place / "config.yaml"), "overrides": ["run.name=r", "checkpoint.every=2"]}
     (ended,) = end_ranks(trained, 1, meet=False, timeout=400, **where, poison=[POISON], kill_in=kill_in)

@@ -69,6 +69,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], se
         time.sleep(0.02)
 
 
+@pytest.mark.full  # the short torture kills and resumes too
 def test_killed_and_resumed_equals_straight_bit_for_bit(workplace: Path) -> None:
     straight = train(workplace, processes=2)
     assert straight.returncode == 0, straight.stderr
