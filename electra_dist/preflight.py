@@ -46,7 +46,7 @@ from electra_dist.train.distributed import (
     gather_objects,
     leave,
 )
-from electra_dist.train.hardware import product_rate
+from electra_dist.train.hardware import product_rate, seconds_of
 from electra_dist.train.meeting import raise_open_files
 
 _TIMEOUT = timedelta(seconds=120)
@@ -116,7 +116,7 @@ def report(verdict: Verdict, bad_nodes: Path | None) -> int:
 def _measure(config: Config, world: World, node: str, places: Sequence[list[object]], check_room: bool) -> Measurement:
     device = world.device
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    matrix = product_rate(device, dtype)
+    products = product_rate(device, dtype)
     copies = _host_to_device_rate(device)
     within, between = _within_rate(world, node, places), _between_rate(world, node, places)
     first = places.index([node, world.local_rank]) == min(
@@ -131,8 +131,8 @@ def _measure(config: Config, world: World, node: str, places: Sequence[list[obje
         rank=world.rank,
         node=node,
         device=str(device),
-        matrix_tflops=matrix.warm / 1e12,
-        cold_matrix_tflops=matrix.cold / 1e12,
+        matrix_tflops=products.warm / 1e12,
+        cold_matrix_tflops=products.cold / 1e12,
         memory_gib=_free_memory(device) / 2**30,
         host_to_device_gb_s=copies,
         within_gb_s=within,
@@ -156,17 +156,8 @@ def _measure(config: Config, world: World, node: str, places: Sequence[list[obje
 
 def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
     """Shortest of a few runs, after one that does not count."""
-    best = float("inf")
-    for repeat in range(_REPEATS + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if repeat:
-            best = min(best, time.perf_counter() - start)
-    return best
+    seconds_of(work, device)
+    return min(seconds_of(work, device) for _ in range(_REPEATS))
 
 
 def _host_to_device_rate(device: torch.device) -> float | None:

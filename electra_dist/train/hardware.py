@@ -49,15 +49,16 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> ProductRate:
     torch.mm(a, b)  # what is loaded and chosen once in a process
 
     def rate() -> float:
-        return 2.0 * size**3 / min(_seconds(lambda: torch.mm(a, b), device) for _ in range(_PRODUCTS))
+        return 2.0 * size**3 / min(seconds_of(lambda: torch.mm(a, b), device) for _ in range(_PRODUCTS))
 
     cold, until = rate(), time.perf_counter() + WARM_UP_SECONDS
     while time.perf_counter() < until:
-        _seconds(lambda: [torch.mm(a, b) for _ in range(_PRODUCTS)], device)  # back to back, as in training
+        seconds_of(lambda: [torch.mm(a, b) for _ in range(_PRODUCTS)], device)  # back to back, as in training
     return ProductRate(cold, rate())
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """How long `device` needs for `work`, once; waits for what it had to do before."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()

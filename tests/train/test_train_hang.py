@@ -50,6 +50,8 @@ def test_a_rank_that_stopped_between_two_beats_gets_no_more_time_than_those_who_
     assert not is_hang({0: waiting, 1: start._replace(at=NOW - 5)}, NOW)  # still heard: it is in the start
     first = waiting.beat._replace(limit=1800.0)
     assert not is_hang({0: waiting._replace(beat=first), 1: start}, NOW)  # they are at a first step themselves
+    unheard = start._replace(beat=start.beat._replace(beat=0))
+    assert not is_hang({0: waiting, 1: unheard}, NOW)  # behind a firewall: nobody knows what it does
 
 
 def test_who_is_asked_to_end_asks_all() -> None:
