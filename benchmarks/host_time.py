@@ -47,7 +47,7 @@ def configure(preset: str, stage: int, world: int, accumulation: int) -> Config:
 
 def tree(preset: str | None, model: dict[str, Any], stage: int, world: int, accumulation: int) -> dict[str, Any]:
     return {
-        "data": {"shards": "none", "row_length": ROW_LENGTH},
+        "data": {"shards": "none", "row_length": ROW_LENGTH, "streams": world},
         "model": model | ({"preset": preset} if preset else {}),
         "train": {"steps": 1000, "global_rows": world * accumulation, "micro_rows": 1, "compile": False},
         "optim": {"warmup_steps": 0},

@@ -8,6 +8,7 @@ Letters: B rows, L row length, E embedding, H hidden.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from electra_dist.batch import PADDING_DOCUMENT
 from electra_dist.config import ModelConfig
 from electra_dist.model.embeddings import Embeddings
 from electra_dist.model.encoder import Encoder
+from electra_dist.model.flat import FlatNetwork, flatten, lent
 from electra_dist.model.inputs import ModelBatch
 from electra_dist.model.parameters import initialise, initialise_glorot
 
@@ -61,11 +63,17 @@ class Discriminator(nn.Module):
         self.deltas = Embeddings(config, vocab_size) if sharing == "disentangled" else None
         self.encoder = Encoder(config, "discriminator", attention_backend)
         self.head = DiscriminatorHead(config.discriminator.hidden_size)
+        self.flat: FlatNetwork | None = None
 
     @property
     def attention_backend(self) -> str:
         """The attention backend in use."""
         return self.encoder.backend
+
+    def flatten(self, partitioned: bool) -> None:
+        """Put the parameters into few flat ones (`flat.py`); afterwards only `forward` computes."""
+        layers = {f"encoder.layers.{i}": layer for i, layer in enumerate(self.encoder.layers)}
+        self.flat = flatten(self, layers, partitioned)
 
     @torch.no_grad()
     def initialise(self, rng: torch.Generator) -> None:
@@ -91,17 +99,24 @@ class Discriminator(nn.Module):
         normed: Tensor = self.deltas.norm(shared + self.deltas.sum(tokens_bl, positions_bl))
         return normed
 
-    def encode(self, shared_ble: Tensor | None, tokens_bl: Tensor, batch: ModelBatch) -> Tensor:
-        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`."""
+    def encode(
+        self,
+        shared_ble: Tensor | None,
+        tokens_bl: Tensor,
+        batch: ModelBatch,
+        vectors: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`; `vectors` as in `Encoder.forward`."""
         embeddings = self.embed(shared_ble, tokens_bl, batch.positions)
-        out: Tensor = self.encoder(embeddings, batch.documents, batch.cu_seqlens)
+        out: Tensor = self.encoder(embeddings, batch.documents, batch.cu_seqlens, vectors)
         return out
 
     def forward(
         self, shared: Tensor | None, batch: ModelBatch, corrupted: Tensor, replaced: Tensor
     ) -> DiscriminatorOutput:
         """One micro-batch: `shared` (B, L, E) or None, `corrupted` (B, L) int64, `replaced` (B, L) fp32."""
-        logits_bl = self.head(self.encode(shared, corrupted, batch)).float()
+        with lent(self.flat) as vectors:
+            logits_bl = self.head(self.encode(shared, corrupted, batch, vectors)).float()
         losses_bl = F.binary_cross_entropy_with_logits(logits_bl, replaced, reduction="none")
         real_bl = batch.documents != PADDING_DOCUMENT
         return DiscriminatorOutput(loss_sum=(losses_bl * real_bl).sum(), logits=logits_bl.detach())

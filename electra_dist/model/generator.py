@@ -11,6 +11,7 @@ Letters: B rows, L row length, P masked slots a row, M = B x P, E embedding, H h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from electra_dist.config import ModelConfig
 from electra_dist.model.embeddings import Embeddings
 from electra_dist.model.encoder import Encoder
+from electra_dist.model.flat import FlatNetwork, flatten, lent
 from electra_dist.model.head import masked_lm_head
 from electra_dist.model.inputs import ModelBatch
 from electra_dist.model.parameters import initialise, initialise_glorot
@@ -81,11 +83,17 @@ class Generator(nn.Module):
         self.encoder = Encoder(config, "generator", attention_backend)
         self.head = GeneratorHead(config)
         self.output_bias = nn.Parameter(torch.zeros(vocab_size))
+        self.flat: FlatNetwork | None = None
 
     @property
     def attention_backend(self) -> str:
         """The attention backend in use."""
         return self.encoder.backend
+
+    def flatten(self, partitioned: bool) -> None:
+        """Put the parameters into few flat ones (`flat.py`); afterwards only `forward` computes."""
+        layers = {f"encoder.layers.{i}": layer for i, layer in enumerate(self.encoder.layers)}
+        self.flat = flatten(self, layers, partitioned)
 
     @torch.no_grad()
     def initialise(self, rng: torch.Generator) -> None:
@@ -106,10 +114,10 @@ class Generator(nn.Module):
             raise ValueError(f"expected {tuple(self.output_bias.shape)} finite log frequencies, got {values.shape}")
         self.output_bias.copy_(values)
 
-    def encode(self, tokens_bl: Tensor, batch: ModelBatch) -> Tensor:
-        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`."""
+    def encode(self, tokens_bl: Tensor, batch: ModelBatch, vectors: Sequence[Tensor] | None = None) -> Tensor:
+        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`; `vectors` as in `Encoder.forward`."""
         embeddings = self.embeddings(tokens_bl, batch.positions)
-        out: Tensor = self.encoder(embeddings, batch.documents, batch.cu_seqlens)
+        out: Tensor = self.encoder(embeddings, batch.documents, batch.cu_seqlens, vectors)
         return out
 
     def logits(self, batch: ModelBatch) -> Tensor:
@@ -131,16 +139,17 @@ class Generator(nn.Module):
                 return self.embeddings.sum(tokens_bl, positions_bl)
         return None
 
-    def hidden_at_masks(self, batch: ModelBatch) -> Tensor:
+    def hidden_at_masks(self, batch: ModelBatch, vectors: Sequence[Tensor] | None = None) -> Tensor:
         """What the word embeddings are compared with at the masked slots: (M, E), unused slots included."""
-        hidden_blh = self.encode(batch.inputs, batch)
+        hidden_blh = self.encode(batch.inputs, batch, vectors)
         at = batch.masked_positions.unsqueeze(-1).expand(-1, -1, hidden_blh.shape[-1])
         out: Tensor = self.head(hidden_blh.gather(1, at).flatten(0, 1))
         return out
 
     def forward(self, batch: ModelBatch, forced_samples: Tensor | None = None) -> GeneratorOutput:
         """One micro-batch; `forced_samples` (B, P) int64 takes the place of the samples (for tests)."""
-        return self.fill(batch, self.hidden_at_masks(batch), forced_samples)
+        with lent(self.flat) as vectors:
+            return self.fill(batch, self.hidden_at_masks(batch, vectors), forced_samples)
 
     def fill(self, batch: ModelBatch, hidden_me: Tensor, forced_samples: Tensor | None = None) -> GeneratorOutput:
         """The second half of `forward`: loss, samples and corrupted rows from `hidden_at_masks`."""

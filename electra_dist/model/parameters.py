@@ -12,6 +12,10 @@ import torch
 from torch import nn
 
 
+#: Names of the flat parameters (`flat.py`): a layer's weights, all other weights, and what is not decayed.
+MATRICES, SHELL, VECTORS = "matrices", "shell", "vectors"
+
+
 def initialise(network: nn.Module, std: float, rng: torch.Generator) -> None:
     """Give every Linear, Embedding and LayerNorm inside `network` its first values; parameters must be on the CPU."""
     for module in network.modules():
@@ -30,10 +34,10 @@ def initialise_glorot(linear: nn.Linear, rng: torch.Generator) -> None:
     nn.init.zeros_(linear.bias)
 
 
-def no_decay(name: str, parameter: nn.Parameter | None = None) -> bool:
+def no_decay(name: str) -> bool:
     """Whether the parameter of this name is exempt from weight decay: biases and LayerNorm are, embeddings are not.
 
     By name, because under ZeRO-3 a parameter does not show its shape.
     """
     owner, _, leaf = name.rpartition(".")
-    return leaf.endswith("bias") or owner.rpartition(".")[2].endswith("norm")
+    return leaf.endswith("bias") or owner.rpartition(".")[2].endswith("norm") or leaf == VECTORS

@@ -21,8 +21,10 @@ from electra_dist.model import head
 from electra_dist.model.attention import build_layout
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.encoder import Layer
+from electra_dist.model.flat import take_over
 from electra_dist.model.generator import Generator
 from electra_dist.model.networks import DTYPES, head_backend
+from electra_dist.model.parameters import VECTORS, no_decay
 from electra_dist.train.distributed import World, together
 
 #: A dropout seed is drawn once a mask, by PyTorch; the compiler would draw it again at every element that reads it.
@@ -35,8 +37,8 @@ def compile_layers(module: nn.Module) -> None:
     """Compile the forward of every layer; nothing happens before its first call."""
     for layer in module.modules():
         if isinstance(layer, Layer):
-            options = _CPU_OPTIONS if layer.query_key_value.weight.device.type == "cpu" else None
-            layer.forward = torch.compile(layer.forward, fullgraph=True, options=options)  # type: ignore[method-assign]
+            options = _CPU_OPTIONS if next(layer.parameters()).device.type == "cpu" else None
+            layer.run = torch.compile(layer.run, fullgraph=True, options=options)  # type: ignore[method-assign]
 
 
 def check_compilation(config: Config, generator: Generator, discriminator: Discriminator, world: World) -> None:
@@ -98,6 +100,9 @@ def _blank_layer(config: Config, network: Network, backend: str, device: torch.d
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.zero_()
+    vectors = take_over(layer, VECTORS, [name for name, _ in layer.named_parameters() if no_decay(name)])
+    layer.vector_slots = vectors.slots
+    layer.flatten(partitioned=config.zero_stage(network) == 3)
     if config.compiles(device.type):
         compile_layers(layer)
     return layer
@@ -106,16 +111,16 @@ def _blank_layer(config: Config, network: Network, backend: str, device: torch.d
 def _train_layer(config: Config, layer: Layer, backend: str) -> None:
     """Forward and backward over one micro-batch of rows that are one document each."""
     rows, length = config.train.micro_rows, config.data.row_length
-    weight = layer.query_key_value.weight
-    device = weight.device
-    hidden = torch.zeros(rows, length, weight.shape[1], dtype=weight.dtype, device=device, requires_grad=True)
+    vectors = layer.get_parameter(VECTORS)
+    device, dtype = vectors.device, vectors.dtype
+    hidden = torch.zeros(rows, length, layer.hidden_size, dtype=dtype, device=device, requires_grad=True)
     documents = torch.zeros(rows, length, dtype=torch.int32, device=device)
     entries = sequence_entries(rows, rows, documents_per_row(config))
     ends = torch.arange(entries + 1, dtype=torch.int32, device=device) * length
-    layout = build_layout(documents, ends.clamp(max=rows * length), backend, weight.dtype)
+    layout = build_layout(documents, ends.clamp(max=rows * length), backend, dtype)
     # Dropout draws: a run with this check and a run without it are the same run.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        layer(hidden, layout).float().sum().backward()
+        layer(hidden, layout, vectors).float().sum().backward()
 
 
 def _train_head(config: Config, generator: Generator, device: torch.device) -> None:

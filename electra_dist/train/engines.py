@@ -140,7 +140,7 @@ def _forget_hpz_groups() -> None:
     groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
 
 
-def _build(config: Config, network: Network, module: nn.Module, world: World, accumulation: int) -> Engine:
+def _build(config: Config, network: Network, module: Generator | Discriminator, world: World, accumulation: int) -> Engine:
     import deepspeed
     from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
     from deepspeed.utils import set_z3_leaf_modules
@@ -148,6 +148,7 @@ def _build(config: Config, network: Network, module: nn.Module, world: World, ac
     halved = config.precision_mode(network) != "fp32"
     exact = {name: p.detach().to("cpu", copy=True) for name, p in module.named_parameters()} if halved else {}
     module.to(world.device)
+    module.flatten(partitioned=config.zero_stage(network) == 3)
     if config.compiles(world.device.type):
         compile_layers(module)
     if config.zero_stage(network) == 3:
@@ -178,8 +179,8 @@ def _build(config: Config, network: Network, module: nn.Module, world: World, ac
 def _optimizer(config: Config, network: Network, module: nn.Module, world: World) -> torch.optim.AdamW:
     """AdamW of PyTorch, fused (one pass over memory, nothing to compile), biases and LayerNorm without decay."""
     optim = config.optimizer(network)
-    decayed = [p for name, p in module.named_parameters() if not no_decay(name, p)]
-    exempt = [p for name, p in module.named_parameters() if no_decay(name, p)]
+    decayed = [p for name, p in module.named_parameters() if not no_decay(name)]
+    exempt = [p for name, p in module.named_parameters() if no_decay(name)]
     groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": exempt, "weight_decay": 0.0}]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],

@@ -8,17 +8,20 @@ and any world size (DESIGN D6).
 Where they lie (deepspeed 0.19): stage 0, the parameters and the optimizer's own state, whole on every rank; stages 1
 and 2, `p._hp_mapping`, None where this rank holds nothing of p; stage 3, rank r holds elements [r * k, r * k + k), k
 being the size of the parameter's partition, padded at the end. With `zero.offload_optimizer` the same tensors lie in
-CPU memory; hierarchical partitioning changes nothing of it.
+CPU memory; hierarchical partitioning changes nothing of it. A parameter of a layer is a part of a flat one
+(`model/flat.py`), so it is held where that one is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from electra_dist.model.flat import Slice, named_slices
 from electra_dist.train.engine import Engine
 
 #: What is kept of every parameter: the fp32 weight and Adam's two moments.
@@ -54,15 +57,24 @@ class Fragment(NamedTuple):
 
 def parameter_shapes(engine: Engine) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by name, whole ones under ZeRO-3 too."""
-    return {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in engine.module.named_parameters()}
+    return {piece.name: piece.shape for piece in named_slices(engine.module)}
 
 
 def local_fragments(engine: Engine, rank: int) -> list[Fragment]:
     """All that lies on this rank, in the order of the parameters; creates Adam's moments where no step has yet."""
     _ensure_state(engine)
     find = {0: _whole, 3: _partition}.get(engine.zero_optimization_stage(), _mapped)
-    found = (find(engine, name, p, rank) for name, p in engine.module.named_parameters())
+    held = {p: find(engine, p, rank) for p in engine.module.parameters()}
+    found = (_part(piece, held[piece.held]) for piece in named_slices(engine.module))
     return [fragment for fragment in found if fragment is not None and fragment.length]
+
+
+def _part(piece: Slice, held: _Held | None) -> Fragment | None:
+    """What of `piece` lies in `held`, which this rank holds of the parameter that `piece` is a part of."""
+    if held is None:
+        return None
+    whole = Fragment(piece.name, piece.shape, held.start - piece.start, held.tensors)
+    return whole.narrow(0, math.prod(piece.shape))
 
 
 def own_share(fragments: list[Fragment], engine: Engine, rank: int, world_size: int) -> list[Fragment]:
@@ -74,13 +86,19 @@ def own_share(fragments: list[Fragment], engine: Engine, rank: int, world_size: 
     return [share for share in shares if share.length]
 
 
-def _whole(engine: Engine, name: str, p: Any, rank: int) -> Fragment:
+class _Held(NamedTuple):
+    """What this rank holds of a parameter as DeepSpeed knows it: from element `start`, `tensors` by kind."""
+
+    start: int
+    tensors: dict[str, Tensor]
+
+
+def _whole(engine: Engine, p: Any, rank: int) -> _Held:
     state = _base_optimizer(engine).state[p]
-    tensors = {"weight": p.data.view(-1)} | {kind: state[kind].view(-1) for kind in _MOMENTS}
-    return Fragment(name, tuple(p.shape), 0, tensors)
+    return _Held(0, {"weight": p.data.view(-1)} | {kind: state[kind].view(-1) for kind in _MOMENTS})
 
 
-def _mapped(engine: Engine, name: str, p: Any, rank: int) -> Fragment | None:
+def _mapped(engine: Engine, p: Any, rank: int) -> _Held | None:
     mapping = p._hp_mapping
     if mapping is None:
         return None
@@ -89,10 +107,10 @@ def _mapped(engine: Engine, name: str, p: Any, rank: int) -> Fragment | None:
     address, state = mapping.hp_fragment_address, _base_optimizer(engine).state[flat]
     held = {"weight": flat.data} | {kind: state[kind] for kind in _MOMENTS}
     tensors = {kind: tensor.narrow(0, address.start, address.numel) for kind, tensor in held.items()}
-    return Fragment(name, tuple(p.shape), int(mapping.lp_fragment_address.start), tensors)
+    return _Held(int(mapping.lp_fragment_address.start), tensors)
 
 
-def _partition(engine: Engine, name: str, p: Any, rank: int) -> Fragment | None:
+def _partition(engine: Engine, p: Any, rank: int) -> _Held | None:
     size = p.ds_tensor.numel()
     start = rank * size
     length = min(size, p.ds_numel - start)
@@ -103,8 +121,7 @@ def _partition(engine: Engine, name: str, p: Any, rank: int) -> Fragment | None:
     flat = engine.optimizer.fp32_partitioned_groups_flat[group]
     state = _base_optimizer(engine).state[flat]
     held = {"weight": flat.data} | {kind: state[kind] for kind in _MOMENTS}
-    parts = {kind: tensor.narrow(0, offset, length) for kind, tensor in held.items()}
-    return Fragment(name, tuple(p.ds_shape), start, parts)
+    return _Held(start, {kind: tensor.narrow(0, offset, length) for kind, tensor in held.items()})
 
 
 # --- the optimizer below ---------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from electra_dist import config as configuration
 from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch, Step
 from electra_dist.config import Config
 from electra_dist.config.schema import CheckpointConfig
+from electra_dist.model.flat import named_slices
 from electra_dist.model.networks import build_networks
 from electra_dist.rundir import RunDir
 from electra_dist.train.engines import Engines, build_engines
@@ -116,10 +119,21 @@ def full_parameters(engines: Engines) -> dict[str, torch.Tensor]:
     """fp32 parameters of both networks, by DeepSpeed's own means."""
     from deepspeed.utils import safe_get_full_fp32_param
 
-    return {
-        f"{network}/{name}": (
-            p.detach() if engine.zero_optimization_stage() == 0 else safe_get_full_fp32_param(p)
-        ).clone()
-        for network, engine in engines
-        for name, p in engine.module.named_parameters()
-    }
+    def whole(engine: Any, parameter: torch.nn.Parameter) -> torch.Tensor:
+        if engine.zero_optimization_stage() == 0:
+            return parameter.detach()
+        found: torch.Tensor = safe_get_full_fp32_param(parameter)
+        return found
+
+    return by_name(engines, whole)
+
+
+def by_name(engines: Engines, whole: Callable[[Any, torch.nn.Parameter], torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`network/name`: copies of what `whole` gives for every parameter, cut where several lie in one."""
+    found = {}
+    for network, engine in engines:
+        wholes = {p: whole(engine, p).flatten() for p in engine.module.parameters()}
+        for piece in named_slices(engine.module):
+            part = wholes[piece.held].narrow(0, piece.start, math.prod(piece.shape))
+            found[f"{network}/{piece.name}"] = part.view(piece.shape).clone()
+    return found

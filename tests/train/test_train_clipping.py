@@ -8,7 +8,7 @@ import pytest
 import torch
 from plain import PlainTrainer
 from processes import run_ranks
-from small import SEED, full_parameters, make_config, make_engines, make_step
+from small import SEED, by_name, full_parameters, make_config, make_engines, make_step
 
 from electra_dist.train import clipping, fragments
 from electra_dist.train import step as step_module
@@ -21,11 +21,7 @@ def full_gradients(engines: Engines) -> Gradients:
     """Reduced gradients of both networks, without loss scale, by DeepSpeed's own means."""
     from deepspeed.utils import safe_get_full_grad
 
-    return {
-        f"{network}/{name}": safe_get_full_grad(p).float().clone() / clipping.loss_scale(engine)
-        for network, engine in engines
-        for name, p in engine.module.named_parameters()
-    }
+    return by_name(engines, lambda engine, p: safe_get_full_grad(p).float() / clipping.loss_scale(engine))
 
 
 def largest_relative(got: Gradients, wanted: Gradients) -> float:
