@@ -150,18 +150,21 @@ def test_stage_3_below_a_billion_parameters_is_advised_against_where_it_costs_ti
     assert plan.plan_run(xl, 30522, 16, 8, "h100").advice == ()
 
 
-@pytest.mark.parametrize("preset", ["tiny", "small", "base"])
+@pytest.mark.parametrize("preset", ["tiny", "small", "base", "large"])
 @pytest.mark.parametrize("sharing", ["shared", "disentangled", "none"])
-def test_parameter_tensors_are_those_of_the_networks(preset: str, sharing: str) -> None:
+def test_flat_parameters_are_those_of_the_networks(preset: str, sharing: str) -> None:
     import torch
 
     from electra_dist.model.discriminator import Discriminator
     from electra_dist.model.generator import Generator
 
     config = make(preset, model__embedding_sharing=sharing)
-    with torch.device("meta"):
-        networks = {kind.__name__.lower(): kind(config.model, 1000, "sdpa") for kind in (Generator, Discriminator)}
-    assert plan.parameter_tensors(config) == {name: len(list(n.parameters())) for name, n in networks.items()}
+    for kind in (Generator, Discriminator):
+        with torch.device("meta"):
+            network = kind(config.model, 1000, "sdpa")
+            network.flatten(partitioned=True)
+        planned = plan.flat_parameters(config, 1000)[kind.__name__.lower()]  # type: ignore[index]
+        assert sorted(planned) == sorted(p.numel() for p in network.parameters())
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(20, "20 s"), (90, "1.5 min"), (5400, "1.5 h"), (129600, "1.5 d")])

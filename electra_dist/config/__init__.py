@@ -27,9 +27,10 @@ from electra_dist.config.schema import (
     TrackingConfig,
     WatchdogConfig,
 )
-from electra_dist.config.shapes import SEQUENCE_STEP, sequence_entries
+from electra_dist.config.shapes import GROUP_ELEMENTS, SEQUENCE_STEP, layers_of_groups, sequence_entries
 
 __all__ = [
+    "GROUP_ELEMENTS",
     "NETWORKS",
     "SEQUENCE_STEP",
     "Config",
@@ -51,6 +52,7 @@ __all__ = [
     "check_world",
     "divisors",
     "json_schema",
+    "layers_of_groups",
     "load",
     "parse_yaml",
     "read_yaml",

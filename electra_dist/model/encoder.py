@@ -12,6 +12,8 @@ Letters: B rows, L row length, E embedding, H hidden, A heads, D head size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,15 +22,16 @@ from torch.utils.checkpoint import checkpoint
 from electra_dist.config import ModelConfig, Network, NetworkConfig
 from electra_dist.model.attention import BACKENDS, Layout, build_layout
 from electra_dist.model.dropout import dropout, recomputed
-from electra_dist.model.flat import FlatParameter, Slot, Weights, cut, keeping_no_view, take_over
-from electra_dist.model.parameters import MATRICES, no_decay
+from electra_dist.model.flat import Slot, cut, keeping_no_view
+
+#: What a layer computes with, by the name of the parameter.
+Weights = dict[str, Tensor]
 
 
 class Layer(nn.Module):
     """Self-attention and feed-forward, each with dropout, residual and LayerNorm after it.
 
-    `flat` is None until the weights are put into one flat parameter, beside which the biases and LayerNorms lie in one
-    of the network (`flat.py`); `vector_slots` says where.
+    `matrix_slots` and `vector_slots` say how its parameters lie where they are parts of flat ones (`flat_network.py`).
     """
 
     def __init__(self, config: ModelConfig, sizes: NetworkConfig, backend: str) -> None:
@@ -46,32 +49,17 @@ class Layer(nn.Module):
         self.ffn_in = nn.Linear(hidden, sizes.ffn_size)
         self.ffn_out = nn.Linear(sizes.ffn_size, hidden)
         self.ffn_norm = nn.LayerNorm(hidden, eps=epsilon)
-        self.flat: FlatParameter | None = None
+        self.matrix_slots: tuple[Slot, ...] = ()
         self.vector_slots: tuple[Slot, ...] = ()
-        self.partitioned = False
-        #: Whether the caller recomputes the layer in backward, so that nothing of its forward is kept.
-        self.recomputed = False
 
-    def flatten(self, partitioned: bool) -> None:
-        """Put the four matrices into one flat parameter.
-
-        `partitioned`: its memory is there only around a call of the layer, forward or backward (ZeRO-3).
-        """
-        self.flat = take_over(self, MATRICES, [name for name, _ in self.named_parameters() if not no_decay(name)])
-        self.partitioned = partitioned
-
-    def forward(self, hidden_blh: Tensor, layout: Layout, vectors: Tensor | None = None) -> Tensor:
-        """One layer: (B, L, H) -> (B, L, H); `vectors` are its biases and LayerNorms where they lie elsewhere."""
-        if self.flat is None or not self.partitioned or self.recomputed:
-            return self.run(hidden_blh, layout, vectors)
-        with keeping_no_view(self.flat.tensor):
-            return self.run(hidden_blh, layout, vectors)
-
-    def run(self, hidden_blh: Tensor, layout: Layout, vectors: Tensor | None) -> Tensor:
-        """`forward`, as far as it is compiled."""
-        weights = dict(self.named_parameters()) if self.flat is None else self.flat.views()
-        if vectors is not None:
-            weights |= cut(vectors, self.vector_slots)
+    def forward(
+        self, hidden_blh: Tensor, layout: Layout, matrices: Tensor | None = None, vectors: Tensor | None = None
+    ) -> Tensor:
+        """One layer: (B, L, H) -> (B, L, H); `matrices` and `vectors`, flat, take the place of its parameters."""
+        if matrices is None or vectors is None:
+            weights = dict(self.named_parameters())
+        else:
+            weights = cut(matrices, self.matrix_slots) | cut(vectors, self.vector_slots)
         return self._compute(weights, hidden_blh, layout)
 
     def _compute(self, weights: Weights, hidden_blh: Tensor, layout: Layout) -> Tensor:
@@ -99,8 +87,57 @@ def _activate(inner_blf: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.linear(F.gelu(inner_blf), weight, bias)
 
 
+class LayerGroup(nn.Module):
+    """Consecutive layers whose weights are one flat parameter, `matrices`.
+
+    The layers themselves are no submodules: they have no parameter left. With `partitioned` nothing may keep the memory
+    of `matrices` between forward and backward (ZeRO-3).
+    """
+
+    def __init__(self, layers: Sequence[Layer], partitioned: bool) -> None:
+        super().__init__()
+        self.layers = list(layers)
+        self.partitioned = partitioned
+
+    def train(self, mode: bool = True) -> LayerGroup:
+        """As in `nn.Module`."""
+        super().train(mode)
+        for layer in self.layers:
+            layer.train(mode)
+        return self
+
+    def forward(self, hidden_blh: Tensor, layout: Layout, vectors: Tensor, recompute: Recompute | None) -> Tensor:
+        """All of them: (B, L, H) -> (B, L, H); `vectors` are theirs, one behind the other."""
+        matrices = self.get_parameter("matrices")
+        with keeping_no_view(matrices) if self.partitioned else nullcontext():
+            parts = zip(matrices.chunk(len(self.layers)), vectors.chunk(len(self.layers)), strict=True)
+            for layer, part in zip(self.layers, parts, strict=True):
+                # DeepSpeed gives the first one a view. One compiled layer serves all only if all get one.
+                hidden_blh = run_layer(layer, hidden_blh.view_as(hidden_blh), layout, recompute, *part)
+        return hidden_blh
+
+
+class Recompute(NamedTuple):
+    """Layers are computed again in backward; `random`: with the same random numbers."""
+
+    random: bool
+
+
+def run_layer(
+    layer: nn.Module, hidden_blh: Tensor, layout: Layout, recompute: Recompute | None, *parts: Tensor
+) -> Tensor:
+    """`Layer.forward`, with its activations kept for backward or not."""
+    if recompute is None:
+        out: Tensor = layer(hidden_blh, layout, *parts)
+    else:
+        out = checkpoint(layer, hidden_blh, layout, *parts, use_reentrant=False, preserve_rng_state=recompute.random)
+    return out
+
+
 class Encoder(nn.Module):
     """Embedding dropout, the projection where embedding and hidden size differ, and the layers.
+
+    `groups` are the layers again, once they are grouped (`flat_network.py`).
 
     `backend` is the attention backend, as `choose_backend` returned it. With `activation_checkpointing` each layer is
     recomputed in backward.
@@ -117,23 +154,25 @@ class Encoder(nn.Module):
             nn.Linear(config.embedding_size, sizes.hidden_size) if config.embedding_size != sizes.hidden_size else None
         )
         self.layers = nn.ModuleList(Layer(config, sizes, backend) for _ in range(sizes.layers))
+        self.groups = nn.ModuleList()
 
     def forward(
         self,
         embeddings_ble: Tensor,
         documents_bl: Tensor,
         cu_seqlens: Tensor,
-        vectors: Sequence[Tensor | None] | None = None,
+        vectors: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Hidden states of the last layer, (B, L, H); `vectors` as in `Layer.forward`, one for each layer."""
+        """Hidden states of the last layer, (B, L, H); `vectors` are those of each group, where there are groups."""
         layout = build_layout(documents_bl, cu_seqlens, self.backend, embeddings_ble.dtype)
         hidden = dropout(embeddings_ble, self.dropout, self.training)
         if self.project is not None:
             hidden = self.project(hidden)
-        for layer, own in zip(self.layers, vectors or [None] * len(self.layers), strict=True):
-            layer.recomputed = self.activation_checkpointing and self.training
-            if layer.recomputed:
-                hidden = checkpoint(layer, hidden, layout, own, use_reentrant=False, preserve_rng_state=self.random_layers)
-            else:
-                hidden = layer(hidden, layout, own)
+        recompute = Recompute(self.random_layers) if self.activation_checkpointing and self.training else None
+        if vectors is None:
+            for layer in self.layers:
+                hidden = run_layer(layer, hidden, layout, recompute)
+            return hidden
+        for group, own in zip(self.groups, vectors, strict=True):
+            hidden = group(hidden, layout, own, recompute)
         return hidden

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from electra_dist.config import ModelConfig
 from electra_dist.model.embeddings import Embeddings
 from electra_dist.model.encoder import Encoder
-from electra_dist.model.flat import FlatNetwork, flatten, lent
+from electra_dist.model.flat_network import FlatNetwork, lent
 from electra_dist.model.head import masked_lm_head
 from electra_dist.model.inputs import ModelBatch
 from electra_dist.model.parameters import initialise, initialise_glorot
@@ -91,9 +91,8 @@ class Generator(nn.Module):
         return self.encoder.backend
 
     def flatten(self, partitioned: bool) -> None:
-        """Put the parameters into few flat ones (`flat.py`); afterwards only `forward` computes."""
-        layers = {f"encoder.layers.{i}": layer for i, layer in enumerate(self.encoder.layers)}
-        self.flat = flatten(self, layers, partitioned)
+        """Put the parameters into few flat ones (`flat_network.py`); afterwards only `forward` computes."""
+        self.flat = FlatNetwork(self, partitioned)
 
     @torch.no_grad()
     def initialise(self, rng: torch.Generator) -> None:

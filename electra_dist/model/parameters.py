@@ -11,9 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-
-#: Names of the flat parameters (`flat.py`): a layer's weights, all other weights, and what is not decayed.
-MATRICES, SHELL, VECTORS = "matrices", "shell", "vectors"
+#: Names of the flat parameters (`flat.py`): a layer's weights, the word table, other weights, what is not decayed.
+MATRICES, WORDS, SHELL, VECTORS = "matrices", "words", "shell", "vectors"
 
 
 def initialise(network: nn.Module, std: float, rng: torch.Generator) -> None:

@@ -22,7 +22,7 @@ from electra_dist.plan.sizes import (
     ParameterCount,
     embedding_parameters,
     encoder_parameters,
-    parameter_tensors,
+    flat_parameters,
     parameters,
     step_flops,
 )
@@ -45,7 +45,7 @@ __all__ = [
     "embedding_parameters",
     "encoder_parameters",
     "find_device",
-    "parameter_tensors",
+    "flat_parameters",
     "parameters",
     "plan_memory",
     "plan_run",

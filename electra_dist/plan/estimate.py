@@ -16,7 +16,7 @@ from electra_dist.plan.activations import micro_batch_sizes
 from electra_dist.plan.devices import Device, find_device
 from electra_dist.plan.memory import MemoryPlan, plan_memory
 from electra_dist.plan.room import checkpoint_bytes
-from electra_dist.plan.sizes import ParameterCount, parameter_tensors, parameters, step_flops
+from electra_dist.plan.sizes import ParameterCount, flat_parameters, parameters, step_flops
 from electra_dist.plan.traffic import SentBytes, sent_bytes
 
 #: Fraction of the data sheet's rate that a step reaches, unless told otherwise.
@@ -201,7 +201,8 @@ class _Costs:
         if self.kind == "cpu":
             return 0.0
         seconds = 0.0
-        for network, tensors in parameter_tensors(self.config).items():
+        for network, flat in flat_parameters(self.config, self.vocab_size).items():
+            tensors = len(flat)
             seconds += tensors * _LAUNCH_SECONDS
             if stages[network] == 3 and self.world > 1:
                 seconds += tensors * self.world * _CUT_SECONDS

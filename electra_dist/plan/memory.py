@@ -26,7 +26,7 @@ from electra_dist.plan.activations import (
     micro_batch_sizes,
     total,
 )
-from electra_dist.plan.sizes import parameters
+from electra_dist.plan.sizes import flat_parameters, parameters
 
 #: Elements of DeepSpeed's buffers for reduction, as `train.engines` sets them.
 BUCKET_ELEMENTS = 50_000_000
@@ -121,12 +121,8 @@ def bucket_elements(config: Config, network: Network, vocab_size: int) -> int:
 
 
 def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
-    """Elements of the largest parameter: the word table where the network has one, or a matrix."""
-    sizes, embedding = config.network(network), config.model.embedding_size
-    has_table = network == "generator" or config.model.embedding_sharing != "shared"
-    return max(
-        vocab_size * embedding * has_table, sizes.hidden_size * max(sizes.ffn_size, sizes.hidden_size, embedding)
-    )
+    """Elements of the largest parameter: the word table where the network has one, or a group of layers."""
+    return max(flat_parameters(config, vocab_size)[network])
 
 
 def _stage_1_and_2(n: int, b: int, stage: int, world_size: int, bucket: int, again: bool) -> EngineBytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from electra_dist.config import NETWORKS, Config, Network, NetworkConfig
+from electra_dist.config import NETWORKS, Config, Network, NetworkConfig, layers_of_groups
 
 #: A backward pass costs two forward passes: gradients of the inputs and of the weights.
 FORWARD_AND_BACKWARD = 3
@@ -68,15 +68,31 @@ def parameters(config: Config, vocab_size: int) -> ParameterCount:
     )
 
 
-def parameter_tensors(config: Config) -> dict[Network, int]:
-    """Parameters that the engine of each network has, counted as tensors: what the host does, it does for each."""
+def flat_parameters(config: Config, vocab_size: int) -> dict[Network, list[int]]:
+    """Elements of the parameters that each engine works on, as `model.flat_network` makes them.
+
+    What the host does, it does for each of them; what DeepSpeed gathers or reduces at a time is one of them at least.
+    """
     model = config.model
-    table = 5  # words, positions, types, LayerNorm
-    found = {"generator": table + 5, "discriminator": 4 + (0 if model.embedding_sharing == "shared" else table)}
+    found: dict[Network, list[int]] = {}
     for network in NETWORKS:
         sizes = config.network(network)
-        found[network] += 12 * sizes.layers + (2 if sizes.hidden_size != model.embedding_size else 0)
-    return found  # type: ignore[return-value]
+        hidden = sizes.hidden_size
+        a_layer = 4 * hidden * hidden + 2 * hidden * sizes.ffn_size
+        groups = [count * a_layer for count in layers_of_groups(sizes.layers, a_layer)]
+
+        vectors = sizes.layers * (9 * hidden + sizes.ffn_size)
+        if model.embedding_size != hidden:
+            vectors += hidden
+        words = []
+        if network == "generator" or model.embedding_sharing != "shared":
+            words.append(vocab_size * model.embedding_size)
+            vectors += 2 * model.embedding_size
+        vectors += 3 * model.embedding_size + vocab_size if network == "generator" else hidden + 1
+
+        shell = parameters(config, vocab_size).of(network) - sum(groups) - sum(words) - vectors
+        found[network] = [*groups, *words, shell, vectors]
+    return found
 
 
 def step_flops(config: Config, vocab_size: int, real_tokens: int, squared_lengths: int, masked: int) -> float:

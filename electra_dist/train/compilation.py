@@ -7,7 +7,7 @@ does not start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,11 +20,12 @@ from electra_dist.errors import UserError
 from electra_dist.model import head
 from electra_dist.model.attention import build_layout
 from electra_dist.model.discriminator import Discriminator
-from electra_dist.model.encoder import Layer
+from electra_dist.model.encoder import Layer, LayerGroup
 from electra_dist.model.flat import take_over
+from electra_dist.model.flat_network import layer_slots
 from electra_dist.model.generator import Generator
 from electra_dist.model.networks import DTYPES, head_backend
-from electra_dist.model.parameters import VECTORS, no_decay
+from electra_dist.model.parameters import MATRICES, VECTORS
 from electra_dist.train.distributed import World, together
 
 #: A dropout seed is drawn once a mask, by PyTorch; the compiler would draw it again at every element that reads it.
@@ -35,10 +36,16 @@ _POSITIONS = 16
 
 def compile_layers(module: nn.Module) -> None:
     """Compile the forward of every layer; nothing happens before its first call."""
-    for layer in module.modules():
-        if isinstance(layer, Layer):
-            options = _CPU_OPTIONS if next(layer.parameters()).device.type == "cpu" else None
-            layer.run = torch.compile(layer.run, fullgraph=True, options=options)  # type: ignore[method-assign]
+    for found in module.modules():
+        for layer in _layers_of(found):
+            options = _CPU_OPTIONS if next(found.parameters()).device.type == "cpu" else None
+            layer.forward = torch.compile(layer.forward, fullgraph=True, options=options)  # type: ignore[method-assign]
+
+
+def _layers_of(module: nn.Module) -> Sequence[Layer]:
+    if isinstance(module, LayerGroup):
+        return module.layers
+    return [module] if isinstance(module, Layer) else []
 
 
 def check_compilation(config: Config, generator: Generator, discriminator: Discriminator, world: World) -> None:
@@ -100,9 +107,9 @@ def _blank_layer(config: Config, network: Network, backend: str, device: torch.d
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.zero_()
-    vectors = take_over(layer, VECTORS, [name for name, _ in layer.named_parameters() if no_decay(name)])
-    layer.vector_slots = vectors.slots
-    layer.flatten(partitioned=config.zero_stage(network) == 3)
+    layer.matrix_slots, layer.vector_slots = layer_slots(layer)
+    for name, slots in ((MATRICES, layer.matrix_slots), (VECTORS, layer.vector_slots)):
+        take_over(layer, layer, name, [slot.name for slot in slots])
     if config.compiles(device.type):
         compile_layers(layer)
     return layer
@@ -111,7 +118,7 @@ def _blank_layer(config: Config, network: Network, backend: str, device: torch.d
 def _train_layer(config: Config, layer: Layer, backend: str) -> None:
     """Forward and backward over one micro-batch of rows that are one document each."""
     rows, length = config.train.micro_rows, config.data.row_length
-    vectors = layer.get_parameter(VECTORS)
+    matrices, vectors = layer.get_parameter(MATRICES), layer.get_parameter(VECTORS)
     device, dtype = vectors.device, vectors.dtype
     hidden = torch.zeros(rows, length, layer.hidden_size, dtype=dtype, device=device, requires_grad=True)
     documents = torch.zeros(rows, length, dtype=torch.int32, device=device)
@@ -120,7 +127,8 @@ def _train_layer(config: Config, layer: Layer, backend: str) -> None:
     layout = build_layout(documents, ends.clamp(max=rows * length), backend, dtype)
     # Dropout draws: a run with this check and a run without it are the same run.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        layer(hidden, layout, vectors).float().sum().backward()
+        parts = (tensor.view_as(tensor) for tensor in (matrices, vectors))  # as a group of layers hands them over
+        layer(hidden.view_as(hidden), layout, *parts).float().sum().backward()
 
 
 def _train_head(config: Config, generator: Generator, device: torch.device) -> None:

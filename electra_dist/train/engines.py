@@ -18,10 +18,11 @@ from torch import nn
 from electra_dist.config import NETWORKS, Config, Network, check_world
 from electra_dist.errors import ConfigError
 from electra_dist.model.discriminator import Discriminator
-from electra_dist.model.encoder import Layer
+from electra_dist.model.encoder import LayerGroup
 from electra_dist.model.generator import Generator
 from electra_dist.model.networks import DTYPES
 from electra_dist.model.parameters import no_decay
+from electra_dist.train import reduction
 from electra_dist.train.compilation import check_compilation, compile_layers
 from electra_dist.train.distributed import World, gather_objects, on_every_rank
 from electra_dist.train.engine import Engine
@@ -140,7 +141,9 @@ def _forget_hpz_groups() -> None:
     groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
 
 
-def _build(config: Config, network: Network, module: Generator | Discriminator, world: World, accumulation: int) -> Engine:
+def _build(
+    config: Config, network: Network, module: Generator | Discriminator, world: World, accumulation: int
+) -> Engine:
     import deepspeed
     from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
     from deepspeed.utils import set_z3_leaf_modules
@@ -152,11 +155,9 @@ def _build(config: Config, network: Network, module: Generator | Discriminator, 
     if config.compiles(world.device.type):
         compile_layers(module)
     if config.zero_stage(network) == 3:
-        # A layer's parameters are gathered around its call, so that its forward compiles as one graph.
-        set_z3_leaf_modules(module, [Layer])
-        if isinstance(module, Generator):
-            # The head multiplies with the table outside of the table's own forward.
-            deepspeed.zero.register_external_parameter(module, module.embeddings.word.weight)
+        reduction.install()
+        # Their parameters are gathered around the call of a group, so that a layer's forward compiles as one graph.
+        set_z3_leaf_modules(module, [LayerGroup])
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=_optimizer(config, network, module, world),
@@ -211,7 +212,12 @@ def deepspeed_config(
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
             "stage3_prefetch_bucket_size": bucket,
+            # Parameters are few (`model/flat.py`): each is gathered into its own memory, with no copy for each rank.
+            "stage3_allgather_sequential": True,
+            "memory_efficient_linear": False,  # PyTorch's own keeps no more, and is not written in Python
             "contiguous_gradients": True,
+            # Stage 2 would send whole gradients all the same, after it has cut them into one slice for each rank.
+            "reduce_scatter": config.zero_stage(network) == 3,
         }
         | _placement(config, network, bucket, world),
         "zero_force_ds_cpu_optimizer": False,  # PyTorch's AdamW steps offloaded tensors too, fused, nothing to compile

@@ -30,13 +30,13 @@ def count_graphs(world: Any, backend: str) -> dict[str, int]:
     """Graphs, breaks and recompilations of training and validation, after the warm-up with recompilation forbidden."""
     from torch._dynamo.utils import counters
 
+    counters.clear()
     compiler = torch.compile
     with mock.patch.object(
         torch, "compile", lambda function, **options: compiler(function, backend=backend, **options)
     ):
         config = make_config("train.compile=true")
         engines = make_engines(config, world)
-    counters.clear()
     for index in range(STEPS):
         if index == WARM_UP:
             warm = counters["stats"]["unique_graphs"]
@@ -56,7 +56,8 @@ def test_two_zero_3_engines_compile_once_without_a_graph_break(backend: str) -> 
     for found in run_ranks(count_graphs, 2, backend=backend, timeout=400):
         assert found["breaks"] == 0
         assert found["graphs"] == found["warm"]
-        assert found["graphs"] == 4  # two networks, training and validation: one for all layers of each
+        # Two networks, training and validation: one for all layers of each. What was tried first is one of them.
+        assert found["graphs"] == 4
 
 
 def refuse_on_one(world: Any) -> list[str]:
