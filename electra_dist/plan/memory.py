@@ -182,7 +182,7 @@ def _stage_3(config: Config, network: Network, vocab_size: int, world_size: int)
         optimizer=OPTIMIZER_BYTES * share,
         kept_gradients=FP32 * share,
         buffers=FP32 * bucket,
-        fetch=b * bucket * many,
+        fetch=0.0,
         reduction=FP32 * bucket * copies * many,
     )
     if not zero.offload_optimizer:
