@@ -62,12 +62,12 @@ def build_layout(documents_bl: Tensor, cu_seqlens: Tensor, backend: str, dtype: 
     return Layout(documents_bl, cu_seqlens)
 
 
-#: (q, k, v: (B, L, A, D), layout, dropout probability) -> (B, L, A, D)
-Attention = Callable[[Tensor, Tensor, Tensor, Layout, float], Tensor]
+#: (query, key and value: (B, L, 3, A, D), layout, dropout probability) -> (B, L, A, D)
+Attention = Callable[[Tensor, Layout, float], Tensor]
 
 
-def _sdpa(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, probability: float) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (q_blad, k_blad, v_blad))  # (B, A, L, D)
+def _sdpa(qkv_bl3ad: Tensor, layout: Layout, probability: float) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in qkv_bl3ad.unbind(2))  # (B, A, L, D)
     if probability > 0.0 and q.device.type == "cpu":
         out = _with_dropout(q, k, v, layout, probability)
     else:
@@ -89,23 +89,23 @@ def _with_dropout(q_bald: Tensor, k_bald: Tensor, v_bald: Tensor, layout: Layout
     return recomputed(attended, weights_ball, draw(weights_ball, probability), v_bald.contiguous())
 
 
-def _varlen(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, probability: float) -> Tensor:
+def _varlen(qkv_bl3ad: Tensor, layout: Layout, probability: float) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    length = q_blad.shape[1]  # static, and no document is longer
-    q, k, v = (x.flatten(0, 1) for x in (q_blad, k_blad, v_blad))  # (T, A, D)
+    length = qkv_bl3ad.shape[1]  # static, and no document is longer
+    q, k, v = qkv_bl3ad.flatten(0, 1).unbind(1)  # (T, A, D)
     out = varlen_attn(q, k, v, layout.cu_seqlens, layout.cu_seqlens, length, length)
     assert isinstance(out, Tensor)  # a pair only when the log-sum-exp is asked for
-    return out.view_as(q_blad)
+    return out.view(*qkv_bl3ad.shape[:2], *out.shape[1:])
 
 
-def _triton(q_blad: Tensor, k_blad: Tensor, v_blad: Tensor, layout: Layout, probability: float) -> Tensor:
+def _triton(qkv_bl3ad: Tensor, layout: Layout, probability: float) -> Tensor:
     from electra_dist.model.kernels.flash_attention import Bounds, flash_attention
 
     assert layout.bounds is not None
-    q, k, v = (x.flatten(0, 1) for x in (q_blad, k_blad, v_blad))  # (T, A, D)
-    out = flash_attention(q, k, v, layout.cu_seqlens, q_blad.shape[1], bounds=Bounds(*layout.bounds))
-    return out.view(q_blad.shape)
+    bounds = Bounds(*layout.bounds)
+    out = flash_attention(qkv_bl3ad.flatten(0, 1), layout.cu_seqlens, bounds=bounds, dropout=probability)
+    return out.view(*qkv_bl3ad.shape[:2], *out.shape[1:])
 
 
 BACKENDS: dict[str, Attention] = {"sdpa": _sdpa, "varlen": _varlen, "triton": _triton}

@@ -41,9 +41,8 @@ class Layer(nn.Module):
         """One layer: (B, L, H) -> (B, L, H)."""
         b, length, hidden = hidden_blh.shape
         qkv = self.query_key_value(hidden_blh).view(b, length, 3, self.heads, hidden // self.heads)
-        q_blad, k_blad, v_blad = qkv.unbind(2)
         attention_dropout = self.attention_dropout if self.training else 0.0
-        attended = self.attend(q_blad, k_blad, v_blad, layout, attention_dropout).reshape(b, length, hidden)
+        attended = self.attend(qkv, layout, attention_dropout).reshape(b, length, hidden)
         attended = dropout(self.attention_output(attended), self.dropout, self.training)
         middle = self.attention_norm(attended + hidden_blh)
         fed = recomputed(self._activate, self.ffn_in(middle))

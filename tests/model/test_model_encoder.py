@@ -49,7 +49,7 @@ def random_qkv(batch: Any, heads: int = 2, size: int = 16) -> list[Tensor]:
 def test_sdpa_equals_attention_one_document_at_a_time_with_gradients(packed: Any) -> None:
     qkv = random_qkv(packed)
     layout = build_layout(packed.documents, packed.cu_seqlens, "sdpa", torch.float32)
-    out = BACKENDS["sdpa"](*qkv, layout, 0.0)
+    out = BACKENDS["sdpa"](torch.stack(qkv, 2), layout, 0.0)
     expected = attention_by_document(*qkv, packed.documents)
     torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-5)
     upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
@@ -81,9 +81,10 @@ def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
         assert max_q == max_k == 32
         return attention_by_document(q[None], k[None], v[None], numbers_of_documents(cu_q))[0].to(q.dtype)
 
-    def flash_attention(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, max_length: int, bounds: Any) -> Tensor:
+    def flash_attention(qkv: Tensor, cu: Tensor, bounds: Any, dropout: float) -> Tensor:
         numbers = numbers_of_documents(cu)[0]
-        assert max_length == 32
+        q, k, v = qkv.unbind(1)
+        assert dropout == 0.0
         assert torch.equal(bounds.low_t, cu[numbers])
         assert torch.equal(bounds.high_t, cu[numbers + 1])
         return attention_by_document(q[None], k[None], v[None], numbers[None])[0].to(q.dtype)
@@ -96,9 +97,9 @@ def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
         module = pytest.importorskip("electra_dist.model.kernels.flash_attention")
         monkeypatch.setattr(module, "flash_attention", flash_attention)
     layout = build_layout(packed.documents, packed.cu_seqlens, backend, torch.float32)
-    qkv = random_qkv(packed)
-    out = BACKENDS[backend](*qkv, layout, 0.0)
-    expected = BACKENDS["sdpa"](*qkv, build_layout(packed.documents, packed.cu_seqlens, "sdpa", torch.float32), 0.0)
+    qkv = torch.stack(random_qkv(packed), 2)
+    out = BACKENDS[backend](qkv, layout, 0.0)
+    expected = BACKENDS["sdpa"](qkv, build_layout(packed.documents, packed.cu_seqlens, "sdpa", torch.float32), 0.0)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -107,7 +108,7 @@ def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
 def test_varlen_on_the_gpu_equals_attention_one_document_at_a_time(packed: Any, dtype: torch.dtype) -> None:
     qkv = [x.detach().to("cuda", dtype).requires_grad_() for x in random_qkv(packed, size=64)]
     layout = build_layout(packed.documents.cuda(), packed.cu_seqlens.cuda(), "varlen", dtype)
-    out = BACKENDS["varlen"](*qkv, layout, 0.0)
+    out = BACKENDS["varlen"](torch.stack(qkv, 2), layout, 0.0)
     expected = attention_by_document(*(x.cpu() for x in qkv), packed.documents)
     torch.testing.assert_close(out.cpu().double(), expected, rtol=2e-2, atol=2e-2)
     grads = torch.autograd.grad(out, qkv, torch.ones_like(out))
@@ -262,8 +263,9 @@ def _(x: Tensor, cu_seqlens: Tensor) -> Tensor:
 def test_another_number_of_sequences_compiles_nothing_again(
     make_config: Any, perturb: Any, make_documents: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, probability: float) -> Tensor:
-        return by_sequence(v.flatten(0, 1), layout.cu_seqlens).view_as(q)
+    def attend(qkv: Tensor, layout: Layout, probability: float) -> Tensor:
+        values = qkv[:, :, 2]
+        return by_sequence(values.flatten(0, 1), layout.cu_seqlens).view_as(values)
 
     monkeypatch.setitem(BACKENDS, "varlen", attend)
     encoder = Encoder(make_config("tiny").model, "generator", "varlen")
