@@ -137,14 +137,34 @@ def test_deterministic_training_takes_our_kernel_and_refuses_varlen(monkeypatch:
         choose_backend("varlen", "cuda", torch.bfloat16, 64, deterministic=True)
 
 
+def test_dropout_on_cuda_takes_our_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr("electra_dist.model.attention.kernels.available", lambda *_: None)
+    assert choose_backend("auto", "cuda", torch.bfloat16, 64, dropout=0.1) == "triton"
+    assert choose_backend("triton", "cuda", torch.bfloat16, 64, dropout=0.1) == "triton"
+
+
+def test_more_documents_than_flash_attention_has_take_our_kernel(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their number is an axis of its launch; 16 rows of 32,768 tokens may have 65,552."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr("electra_dist.model.attention.kernels.available", lambda *_: None)
+    assert choose_backend("auto", "cuda", torch.bfloat16, 64, sequences=65_535) == "varlen"
+    assert choose_backend("auto", "cuda", torch.bfloat16, 64, sequences=16 * (32_768 // 8 + 1)) == "triton"
+    assert "attention: triton, because of varlen: it has 65,535 documents of a micro-batch at most" in caplog.text
+    with pytest.raises(UserError, match=r"there may be 65,552: train.micro_rows x .*; available here: .*triton"):
+        choose_backend("varlen", "cuda", torch.bfloat16, 64, sequences=65_552)
+
+
 def test_a_slower_choice_on_cuda_is_logged_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    assert choose_backend("auto", "cuda", torch.float16, 64) == "sdpa"
-    assert choose_backend("auto", "cuda", torch.float16, 64, dropout=0.1) == "sdpa"
-    assert "compute capability 8.0" in caplog.text
-    assert "model.attention_dropout = 0.1" in caplog.text
+    for dropout in (0.0, 0.1):
+        assert choose_backend("auto", "cuda", torch.float16, 64, dropout=dropout) == "sdpa"
+    assert "sdpa with a block mask, slower, because of varlen: it needs compute capability 8.0" in caplog.text
+    assert "sdpa with a block mask, slower, because of triton: " in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -154,7 +174,6 @@ def test_a_slower_choice_on_cuda_is_logged_with_its_reason(
         ("varlen", CUDA, torch.float32, 64, 0.0, "bf16 or fp16"),
         ("varlen", CUDA, torch.bfloat16, 20, 0.0, "multiple of 8"),
         ("varlen", CUDA, torch.bfloat16, 64, 0.1, "it has no dropout"),
-        ("triton", CPU, torch.float32, 64, 0.1, "it has no dropout"),
         ("triton", CPU, torch.float32, 64, 0.0, "model.attention = triton: .*available here: auto, sdpa"),
         ("flash", CPU, torch.float32, 64, 0.0, "expected one of auto, sdpa, varlen, triton"),
     ],
@@ -169,6 +188,7 @@ def test_a_backend_that_cannot_run_is_refused_with_what_can(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     with pytest.raises(UserError, match=message):
         choose_backend(name, device, dtype, head_size, dropout)
 
