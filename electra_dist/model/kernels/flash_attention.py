@@ -164,11 +164,7 @@ def _forward_op(qkv: Tensor, low: Tensor, high: Tensor, seed: Tensor | None, dro
     lse = torch.empty((heads, tokens), dtype=torch.float32, device=qkv.device)
     if out.numel() == 0:
         return out, lse
-    config, common = _launch("forward", qkv, seed)
-    flash_kernels.forward_kernel[grid(tokens, config.block_m, heads)](
-        qkv, out, lse, low, high, seed, tokens, size**-0.5 * _LOG2_E, *_dropping(seed, dropout),
-        *qkv.stride()[:3], *out.stride()[:2], **common,
-    )  # fmt: skip
+    launch_forward(qkv, out, lse, low, high, seed, dropout)
     return out, lse
 
 
@@ -190,25 +186,13 @@ def _backward_op(
     dropout: float,
 ) -> Tensor:
     """Gradient of query, key and value, (T, 3, A, D) contiguous."""
-    tokens, _, heads, size = qkv.shape
     grad_out, qkv = _unit_stride(grad_out), _unit_stride(qkv)
     grad_qkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
     if out.numel() == 0:
         return grad_qkv
-    delta = torch.empty_like(lse)
-    threshold, keep_scale = _dropping(seed, dropout)
-    scale = size**-0.5
-    numbers = (tokens, scale * keep_scale, scale * _LOG2_E, threshold, keep_scale)
-    config, common = _launch("query_grad", qkv, seed)
-    flash_kernels.query_grad_kernel[grid(tokens, config.block_m, heads)](
-        qkv, out, grad_out, lse, delta, grad_qkv, low, high, seed, *numbers,
-        *qkv.stride()[:3], *out.stride()[:2], *grad_out.stride()[:2], *grad_qkv.stride()[:3], **common,
-    )  # fmt: skip
-    config, common = _launch("key_grad", qkv, seed)
-    flash_kernels.key_grad_kernel[grid(tokens, config.block_n, heads)](
-        qkv, grad_out, lse, delta, grad_qkv, low, high, seed, *numbers,
-        *qkv.stride()[:3], *grad_out.stride()[:2], *grad_qkv.stride()[:3], **common,
-    )  # fmt: skip
+    passed = BackwardTensors(grad_out, qkv, out, lse, torch.empty_like(lse), grad_qkv, low, high, seed)
+    launch_query_grad(passed, dropout)
+    launch_key_grad(passed, dropout)
     return grad_qkv
 
 
@@ -240,6 +224,59 @@ def _backward(ctx: Any, grad_out: Tensor | None, _: Tensor | None) -> tuple[Tens
 
 
 torch.library.register_autograd(_forward_op, _backward, setup_context=_save_for_backward)
+
+
+class BackwardTensors(NamedTuple):
+    """What both backward kernels read and write: `delta` and the queries' part of `grad_qkv` come of the first."""
+
+    grad_out: Tensor
+    qkv: Tensor
+    out: Tensor
+    lse: Tensor
+    delta: Tensor
+    grad_qkv: Tensor
+    low: Tensor
+    high: Tensor
+    seed: Tensor | None
+
+
+def launch_forward(
+    qkv: Tensor, out: Tensor, lse: Tensor, low: Tensor, high: Tensor, seed: Tensor | None, dropout: float
+) -> None:
+    """Fill `out` and `lse`."""
+    tokens, _, heads, size = qkv.shape
+    config, common = _launch("forward", qkv, seed)
+    flash_kernels.forward_kernel[grid(tokens, config.block_m, heads)](
+        qkv, out, lse, low, high, seed, tokens, size**-0.5 * _LOG2_E, *_dropping(seed, dropout),
+        *qkv.stride()[:3], *out.stride()[:2], **common,
+    )  # fmt: skip
+
+
+def launch_query_grad(passed: BackwardTensors, dropout: float) -> None:
+    """Fill `delta`, and the gradient of the queries in `grad_qkv`."""
+    grad_out, qkv, out, lse, delta, grad_qkv, low, high, seed = passed
+    config, common = _launch("query_grad", qkv, seed)
+    flash_kernels.query_grad_kernel[grid(qkv.shape[0], config.block_m, qkv.shape[2])](
+        qkv, out, grad_out, lse, delta, grad_qkv, low, high, seed, *_numbers(passed, dropout),
+        *qkv.stride()[:3], *out.stride()[:2], *grad_out.stride()[:2], *grad_qkv.stride()[:3], **common,
+    )  # fmt: skip
+
+
+def launch_key_grad(passed: BackwardTensors, dropout: float) -> None:
+    """Fill the gradients of keys and values in `grad_qkv`; after `launch_query_grad`."""
+    grad_out, qkv, _, lse, delta, grad_qkv, low, high, seed = passed
+    config, common = _launch("key_grad", qkv, seed)
+    flash_kernels.key_grad_kernel[grid(qkv.shape[0], config.block_n, qkv.shape[2])](
+        qkv, grad_out, lse, delta, grad_qkv, low, high, seed, *_numbers(passed, dropout),
+        *qkv.stride()[:3], *grad_out.stride()[:2], *grad_qkv.stride()[:3], **common,
+    )  # fmt: skip
+
+
+def _numbers(passed: BackwardTensors, dropout: float) -> tuple[int, float, float, int, float]:
+    """What both backward kernels take between tensors and strides."""
+    scale = passed.qkv.shape[3] ** -0.5
+    threshold, keep_scale = _dropping(passed.seed, dropout)
+    return passed.qkv.shape[0], scale * keep_scale, scale * _LOG2_E, threshold, keep_scale
 
 
 def grid(tokens: int, block: int, heads: int) -> tuple[int, int]:
