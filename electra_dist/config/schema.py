@@ -146,7 +146,8 @@ class TrainConfig(Section):
     activation_checkpointing: bool = False
     """Recompute each layer in backward instead of keeping its activations."""
     deterministic: bool = False
-    """Only kernels that add in a fixed order, so that a restart on equal GPUs is equal to the bit. Slower on cuda."""
+    """Only kernels that add in a fixed order, so that a restart on equal GPUs is equal to the bit. Slower on cuda; an
+    operation that has no such kernel ends the run and is named."""
 
 
 class OptimOverrides(Section):
