@@ -25,6 +25,7 @@ DEFAULT = "FA2"
 LATER = {9: ("FA3", "FA4"), 10: ("FA4",)}
 MODULES = {"FA3": "flash_attn_interface", "FA4": "flash_attn.cute.interface"}
 
+_NEEDED = ("activate_flash_attention_impl", "current_flash_attention_impl", "restore_flash_attention_impl")
 _LENGTH, _HEADS, _TOLERANCE = 16, 2, 0.05
 _in_use = DEFAULT
 
@@ -50,7 +51,8 @@ def activate(device: torch.device, heads: Iterable[tuple[int, torch.dtype]]) -> 
             for size, dtype in wanted:
                 _try(device, size, dtype)
         except Exception as error:  # a foreign package, built for some machine: anything may come
-            registry.restore_flash_attention_impl(_raise_warn=False)
+            if registry.current_flash_attention_impl():
+                registry.restore_flash_attention_impl()
             reason = str(error).strip().partition("\n")[0] or "no message"
             logger.warning(
                 "attention: %s (%s) is installed but does not run: %s: %s; going on without it, slower. Build it for"
@@ -65,7 +67,7 @@ def activate(device: torch.device, heads: Iterable[tuple[int, torch.dtype]]) -> 
 
 def _installed(device: torch.device) -> list[str]:
     """What this device has and can be found, without importing it."""
-    if device.type != "cuda" or not hasattr(registry, "activate_flash_attention_impl"):
+    if device.type != "cuda" or not all(hasattr(registry, name) for name in _NEEDED):
         return []
     major, _ = torch.cuda.get_device_capability(device)
     return [name for name in LATER.get(major, ()) if _found(MODULES[name])]
