@@ -53,11 +53,13 @@ class AttentionCase(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """q, k, v (B, L, A, D) with gradient, documents (B, L), cu_seqlens (N + 1,), and the gradient of the output."""
+    """qkv (B, L, 3, A, D) with gradient, documents (B, L), cu_seqlens (N + 1,), and the gradient of the output.
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
+    Query, key and value are one tensor, as the projection of a layer writes them. So is their gradient: what a peer
+    needs to make one of it counts.
+    """
+
+    qkv: Tensor
     documents: Tensor
     cu_seqlens: Tensor
     grad: Tensor
@@ -80,22 +82,22 @@ def document_lengths(case: AttentionCase) -> list[int]:
 def make_inputs(case: AttentionCase, device: torch.device, dtype: torch.dtype) -> Inputs:
     lengths = document_lengths(case)
     generator = torch.Generator(device=device).manual_seed(0)
-    shape = (case.rows, case.row, case.heads, case.head_size)
-    made = [torch.randn(shape, generator=generator, device=device).to(dtype) for _ in range(4)]
+    shapes = [(case.rows, case.row, *three, case.heads, case.head_size) for three in ((3,), ())]
+    qkv, grad = (torch.randn(shape, generator=generator, device=device).to(dtype) for shape in shapes)
     ends = np.full(sequence_entries(len(lengths), case.rows, max(4, case.row // 8)) + 1, case.rows * case.row)
     ends[: len(lengths) + 1] = np.concatenate([[0], np.cumsum(lengths)])  # the shape that the loader makes
     documents = np.repeat(np.arange(len(lengths)), lengths).reshape(case.rows, case.row)
     return Inputs(
-        *(x.requires_grad_() for x in made[:3]),
+        qkv.requires_grad_(),
         torch.from_numpy(documents.astype(np.int32)).to(device),
         torch.from_numpy(ends.astype(np.int32)).to(device),
-        made[3],
+        grad,
         sum(length**2 for length in lengths),
     )
 
 
 class Peer(NamedTuple):
-    """prepare: what is done once a step when the documents change; attend: (B, L, A, D) with what it gave."""
+    """prepare: what is done once a step when the documents change; attend: (B, L, A, D) with what that gave."""
 
     prepare: Callable[[Inputs], Any]
     attend: Callable[[Inputs, Any], Tensor]
@@ -103,20 +105,20 @@ class Peer(NamedTuple):
 
 def ours_or_pytorch(backend: str, inputs: Inputs) -> Peer:
     """A backend of `electra_dist.model.attention`, refused where it cannot run."""
-    q = inputs.q
-    reason = attention.why_not(backend, q.device, q.dtype, q.shape[3], 0.0)
+    qkv = inputs.qkv
+    reason = attention.why_not(backend, qkv.device, qkv.dtype, qkv.shape[4], 0.0)
     if reason is not None:
         raise UserError(f"cannot run here: {reason}")
     attend = attention.BACKENDS[backend]
     return Peer(
-        lambda i: attention.build_layout(i.documents, i.cu_seqlens, backend, q.dtype),
-        lambda i, layout: attend(i.q, i.k, i.v, layout, 0.0),
+        lambda i: attention.build_layout(i.documents, i.cu_seqlens, backend, qkv.dtype),
+        lambda i, layout: attend(i.qkv, layout, 0.0),
     )
 
 
 def flex(inputs: Inputs) -> Peer:
     """FlexAttention, compiled, with a block mask of the documents, which is built by a compiled function too."""
-    if not inputs.q.is_cuda:
+    if not inputs.qkv.is_cuda:
         raise UserError("cannot run here: FlexAttention has no backward on a CPU")
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -128,7 +130,7 @@ def flex(inputs: Inputs) -> Peer:
         return documents[b, q] == documents[b, k]
 
     def attended(i: Inputs, mask: Any) -> Tensor:
-        out: Tensor = attend(*(x.transpose(1, 2) for x in (i.q, i.k, i.v)), block_mask=mask)
+        out: Tensor = attend(*(x.transpose(1, 2) for x in i.qkv.unbind(2)), block_mask=mask)
         return out.transpose(1, 2)
 
     return Peer(lambda i: build(same_document, rows, None, length, length, device=documents.device), attended)
@@ -153,7 +155,7 @@ def measure_attention(name: str, case: AttentionCase, device: torch.device, rate
         return peer.attend(inputs, prepared)
 
     def both() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(forward(), (inputs.q, inputs.k, inputs.v), inputs.grad)
+        return torch.autograd.grad(forward(), inputs.qkv, inputs.grad)
 
     error = relative_error(forward(), inputs)
     seconds = {
@@ -177,7 +179,7 @@ def timed(function: Callable[[], Any], run_seconds: float) -> float:
 @torch.no_grad()
 def relative_error(out: Tensor, inputs: Inputs) -> float:
     """Of the first row, against SDPA with a block mask in fp32."""
-    q, k, v = (x[:1].float().transpose(1, 2) for x in (inputs.q, inputs.k, inputs.v))
+    q, k, v = (x.float().transpose(1, 2) for x in inputs.qkv[:1].unbind(2))
     row = inputs.documents[:1]
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=(row[:, None, :, None] == row[:, None, None, :]))
     difference = out[:1].float() - expected.transpose(1, 2)

@@ -6,6 +6,7 @@
 #   step      our step against transformers, and with each optimisation switched off        (gpu_step.py)
 #   kernels   our kernels against PyTorch's                                                 (kernels.py)
 #   zero      ZeRO stages 0 to 3                                                            (zero_stages.py)
+#   sweep     tiles, warps and stages of our attention, next to PyTorch's                   (attention_sweep.py)
 #
 #   benchmarks/gpu.sh [OUT]        tables to the terminal, and everything to OUT/*.txt and *.json (default: gpu-figures)
 #   PYTHON=/path/to/python         the Python that has torch, deepspeed and transformers (default: .venv, else python3)
@@ -42,15 +43,17 @@ if [ -n "${QUICK:-}" ]; then
   step=(--cases tiny:32:4 --peers transformers --variants "head: all logits in memory" "attention: triton" --steps 1)
   zero=(--preset tiny --vocab-size 1000 --row-length 32 --micro-rows 2 --steps 1)
   kernels=(--quick)
-  limits=(100 200 300 400 400 200)
+  sweep=(--compile-only --head-size 32 --most 3)
+  limits=(100 200 300 400 400 200 100)
 else
   "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' ||
     { echo "PyTorch sees no GPU here; QUICK=1 runs the smallest sizes on a CPU" >&2; exit 2; }
   train=()
-  step=(--seconds 120)
+  step=(--seconds 95)
   zero=(--preset base --row-length 512 --micro-rows 32 --precision bf16)
-  kernels=(--seconds 85)
-  limits=(30 90 70 165 80 105) # and 5 more each where TERM is not enough: 540 s and the import above at most
+  kernels=(--seconds 60)
+  sweep=(--seconds 42)
+  limits=(30 90 70 140 80 80 50) # and 5 more each where TERM is not enough: 540 s and the import above at most
 fi
 part smoke "${limits[0]}" "$PYTHON" benchmarks/gpu_smoke.py --json FIGURES
 part tests "${limits[1]}" "$PYTHON" -m pytest -m gpu -p no:cacheprovider -rs tests/model tests/train/test_train_host_sync.py
@@ -58,5 +61,6 @@ part train "${limits[2]}" "$PYTHON" benchmarks/gpu_train.py "${train[@]}" --json
 part step "${limits[3]}" "$PYTHON" benchmarks/gpu_step.py "${step[@]}" --json FIGURES
 part zero "${limits[4]}" "$PYTHON" benchmarks/zero_stages.py "${zero[@]}" --json FIGURES
 part kernels "${limits[5]}" "$PYTHON" benchmarks/kernels.py "${kernels[@]}" --json FIGURES
+part sweep "${limits[6]}" "$PYTHON" benchmarks/attention_sweep.py "${sweep[@]}" --json FIGURES
 echo "figures in $out"
 [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

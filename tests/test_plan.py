@@ -127,6 +127,20 @@ def test_the_backward_of_varlen_attention_has_its_buffer() -> None:
     assert varlen_temporaries(many, "discriminator", Surroundings("cuda", "varlen")) > buffer / 2
 
 
+def test_attention_with_dropout_on_a_gpu_is_our_kernel_and_keeps_no_mask() -> None:
+    from electra_dist.plan.activations import attention_saved
+    from electra_dist.plan.memory import surroundings
+
+    plain, dropped = (
+        make("base", precision__mode="bf16", model__attention_dropout=dropout, train__deterministic=True)
+        for dropout in (0.0, 0.1)
+    )
+    around = surroundings(dropped, "cuda")
+    assert around.attention == "triton"
+    assert attention_saved(dropped, "discriminator", around) == attention_saved(plain, "discriminator", around)
+    assert surroundings(dropped, "cpu").attention == "sdpa"
+
+
 def test_a_step_is_no_faster_than_the_host_starts_it() -> None:
     """Small on 8 H100 came out at 25 M tokens a second; at stage 3 the host's part grows with the ranks."""
     config = make("small", train__global_rows=1024, train__micro_rows=16, precision__mode="bf16")

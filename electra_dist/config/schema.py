@@ -108,7 +108,7 @@ class ModelConfig(Section):
     dropout: Probability = 0.0
     """Of embeddings and layer outputs (ELECTRA: 0.1)."""
     attention_dropout: Probability = 0.0
-    """Of attention weights; above 0 only the sdpa backend runs."""
+    """Of attention weights; above 0 the backends triton and sdpa run, varlen does not."""
     layer_norm_epsilon: PositiveFloat = 1e-12
     """Added to the variance in LayerNorm."""
     initializer_range: PositiveFloat = 0.02
@@ -118,7 +118,8 @@ class ModelConfig(Section):
     temperature: PositiveFloat = 1.0
     """Temperature of the softmax that replaced tokens are sampled from."""
     attention: Literal["auto", "sdpa", "varlen", "triton"] = "auto"
-    """Attention backend. auto: the fastest one that this machine runs; the choice is logged."""
+    """Attention backend. auto: the fastest one that this machine runs; the choice is logged. varlen: FlashAttention 3
+    or 4 where its package is installed, else 2."""
     generator_head: Literal["auto", "chunked", "triton"] = "auto"
     """Backend of the generator's output layer. auto: triton (one fused kernel) on cuda, chunked elsewhere."""
 
@@ -145,7 +146,8 @@ class TrainConfig(Section):
     activation_checkpointing: bool = False
     """Recompute each layer in backward instead of keeping its activations."""
     deterministic: bool = False
-    """Only kernels that add in a fixed order, so that a restart on equal GPUs is equal to the bit. Slower on cuda."""
+    """Only kernels that add in a fixed order, so that a restart on equal GPUs is equal to the bit. Slower on cuda; an
+    operation that has no such kernel ends the run and is named."""
 
 
 class OptimOverrides(Section):

@@ -8,7 +8,8 @@ PyTorch's default generator: so compiled code may neither merge two calls nor dr
     compiled      a hash of the seed and the element's index, inside the kernel that reads the mask: never in memory
 
 The keep probability is a multiple of 2**-16; the output is scaled by the probability that was used, so its expectation
-is exact. On a GPU, PyTorch's own dropout is used, which the compiler fuses into its neighbours.
+is exact. On a GPU, PyTorch's own dropout is used, which the compiler fuses into its neighbours. Our attention kernel
+has a hash of its own (`kernels.hashing`) for a seed of `draw_seed`.
 """
 
 from __future__ import annotations
@@ -49,18 +50,23 @@ def _dropped(x: Tensor, drawn: Tensor, probability: float) -> Tensor:
 
 def draw(like: Tensor, probability: float) -> Tensor:
     """What a new mask of the shape of `like` is made of: where the code is compiled its seed, elsewhere itself."""
-    seed = torch.randint(_SEEDS, ())
-    return seed if torch.compiler.is_compiling() else generated_mask(like, seed, _kept_levels(probability))
+    seed = draw_seed(like.device)
+    return seed if torch.compiler.is_compiling() else generated_mask(like, seed, kept_levels(probability))
+
+
+def draw_seed(device: torch.device) -> Tensor:
+    """() int64 on `device`, from its default generator: no wait for a GPU, and the same where a layer is recomputed."""
+    return torch.randint(_SEEDS, (), device=device)
 
 
 def drawn_mask(like: Tensor, drawn: Tensor, probability: float) -> Tensor:
     """The mask of the shape of `like` (CPU) from `draw`: bool, false with `probability`."""
-    return hashed_mask(like, drawn, _kept_levels(probability)) if torch.compiler.is_compiling() else drawn
+    return hashed_mask(like, drawn, kept_levels(probability)) if torch.compiler.is_compiling() else drawn
 
 
 def mask_scale(probability: float) -> float:
     """What keeps the expectation where a mask of `drawn_mask` was applied."""
-    return _LEVELS / _kept_levels(probability)
+    return _LEVELS / kept_levels(probability)
 
 
 def recomputed(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
@@ -75,7 +81,7 @@ def recomputed(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     return out
 
 
-def _kept_levels(probability: float) -> int:
+def kept_levels(probability: float) -> int:
     """How many of the 2**16 numbers keep an element: at least one."""
     return max(round((1.0 - probability) * _LEVELS), 1)
 

@@ -65,9 +65,8 @@ class Layer(nn.Module):
     def _compute(self, weights: Weights, hidden_blh: Tensor, layout: Layout) -> Tensor:
         b, length, hidden = hidden_blh.shape
         qkv = _linear(hidden_blh, weights, "query_key_value").view(b, length, 3, self.heads, hidden // self.heads)
-        q_blad, k_blad, v_blad = qkv.unbind(2)
         attention_dropout = self.attention_dropout if self.training else 0.0
-        attended = self.attend(q_blad, k_blad, v_blad, layout, attention_dropout).reshape(b, length, hidden)
+        attended = self.attend(qkv, layout, attention_dropout).reshape(b, length, hidden)
         attended = dropout(_linear(attended, weights, "attention_output"), self.dropout, self.training)
         middle = self._norm(attended + hidden_blh, weights, "attention_norm")
         inner = _linear(middle, weights, "ffn_in")

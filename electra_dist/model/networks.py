@@ -7,8 +7,8 @@ import logging
 
 import torch
 
-from electra_dist.config import Config, Network, PrecisionMode
-from electra_dist.model import head
+from electra_dist.config import NETWORKS, Config, Network, PrecisionMode
+from electra_dist.model import flash_implementation, head
 from electra_dist.model.attention import choose_backend
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
@@ -33,9 +33,23 @@ def _backend(config: Config, network: Network, device: torch.device) -> str:
     dtype = DTYPES[config.precision_mode(network)]
     head_size = sizes.hidden_size // sizes.heads
     dropout, deterministic = config.model.attention_dropout, config.train.deterministic
-    backend = choose_backend(config.model.attention, device, dtype, head_size, dropout, deterministic)
+    sequences = config.train.micro_rows * ((config.data.max_documents_per_row or 0) + 1)
+    backend = choose_backend(config.model.attention, device, dtype, head_size, dropout, deterministic, sequences)
     logger.info("attention of the %s: %s (head size %d, %s, %s)", network, backend, head_size, dtype, device.type)
     return backend
+
+
+def _backends(config: Config, device: torch.device) -> dict[Network, str]:
+    """The attention backend of each network; the implementation of variable-length attention is activated."""
+    found = {network: _backend(config, network, device) for network in NETWORKS}
+    heads = []
+    for network, backend in found.items():
+        if backend == "varlen":
+            sizes = config.network(network)
+            heads.append((sizes.hidden_size // sizes.heads, DTYPES[config.precision_mode(network)]))
+    if heads:
+        logger.info("attention: varlen runs %s", flash_implementation.activate(device, heads))
+    return found
 
 
 def head_backend(config: Config, device: torch.device) -> head.Backend:
@@ -53,9 +67,10 @@ def build_networks(
     """
     target = torch.device(device)
     logger.info("output layer of the generator: %s", head_backend(config, target))
+    backends = _backends(config, target)
     with torch.device("meta"):
-        generator = Generator(config.model, vocab_size, _backend(config, "generator", target))
-        discriminator = Discriminator(config.model, vocab_size, _backend(config, "discriminator", target))
+        generator = Generator(config.model, vocab_size, backends["generator"])
+        discriminator = Discriminator(config.model, vocab_size, backends["discriminator"])
     _initialise(generator, discriminator, seed)
     for network in (generator, discriminator):
         network.encoder.activation_checkpointing = config.train.activation_checkpointing

@@ -103,7 +103,7 @@ def attention_saved(config: Config, network: Network, around: Surroundings) -> l
     size, sizes = micro_batch_sizes(config), config.network(network)
     b = BYTES[config.precision_mode(network)]
     hidden = size.tokens * sizes.hidden_size * b
-    if config.model.attention_dropout:
+    if config.model.attention_dropout and around.attention != "triton":  # whose mask is made anew from a seed
         # The batched product wants query, key and value contiguous, and the projection's own output is let go; with one
         # head it reads query and key where they are. The softmax is fp32.
         copies = 4 if sizes.heads > 1 else 5

@@ -242,8 +242,8 @@ def surroundings(config: Config, device: Literal["cpu", "cuda"]) -> Surroundings
     wanted = config.model.attention
     half = all(config.precision_mode(network) != "fp32" for network in NETWORKS)
     if wanted == "auto":
-        wanted = "triton" if config.train.deterministic else "varlen"
-        if device == "cpu" or not half or config.model.attention_dropout:
+        wanted = "triton" if config.train.deterministic or config.model.attention_dropout else "varlen"
+        if device == "cpu" or not half:
             wanted = "sdpa"
     return Surroundings(device, wanted, config.compiles(device))
 

@@ -21,6 +21,7 @@ from electra_dist import plan
 from electra_dist.batch import Step
 from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import UserError
+from electra_dist.model.attention import described
 from electra_dist.model.networks import build_networks, head_backend
 from electra_dist.train.distributed import World
 from electra_dist.train.engines import Engines, build_engines
@@ -122,7 +123,7 @@ def _measure(
         torch=torch.__version__,
         precision="/".join(dict.fromkeys(config.precision_mode(network) for network in NETWORKS)),
         compiled=config.compiles(device.type),
-        attention={name: str(getattr(engine.module, "attention_backend", "")) for name, engine in engines},
+        attention={name: described(str(getattr(engine.module, "attention_backend", ""))) for name, engine in engines},
         head=head_backend(config, device),
         steps=steps,
         step_seconds=sum(seconds) / steps,

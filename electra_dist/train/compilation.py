@@ -26,7 +26,9 @@ from electra_dist.model.flat_network import layer_slots
 from electra_dist.model.generator import Generator
 from electra_dist.model.networks import DTYPES, head_backend
 from electra_dist.model.parameters import MATRICES, VECTORS
+from electra_dist.train.determinism import refusal
 from electra_dist.train.distributed import World, together
+from electra_dist.train.toolchain import missing_for_triton
 
 #: A dropout seed is drawn once a mask, by PyTorch; the compiler would draw it again at every element that reads it.
 _CPU_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True}
@@ -61,23 +63,31 @@ def check_compilation(config: Config, generator: Generator, discriminator: Discr
         for network, module in networks.items():
             backend = module.attention_backend
             if compiled or backend == "triton":
-                with _explained(_about_layers(config, network, backend, device)):
+                with _explained(_about_layers(config, network, backend, device), device.type == "cuda"):
                     _train_layer(config, _blank_layer(config, network, backend, device), backend)
         if head_backend(config, device) == "triton":
-            with _explained(_ABOUT_THE_HEAD):
+            with _explained(_ABOUT_THE_HEAD, device.type == "cuda"):
                 _train_head(config, generator, device)
 
 
 @contextmanager
-def _explained(what_and_remedy: tuple[str, str]) -> Iterator[None]:
-    """Say what failed, why and what to do; running out of memory is another matter."""
+def _explained(what_and_remedy: tuple[str, str], on_cuda: bool) -> Iterator[None]:
+    """Say what failed, why and what to do; running out of memory is another matter.
+
+    A compiler that is not there fails in several ways, most of which do not say so: what is missing is named first.
+    """
     what, remedy = what_and_remedy
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        raise UserError(f"{what} on this machine: {_cause(error)}. {remedy} (--debug shows the whole error)") from error
+        refused = refusal(error)
+        if refused:
+            raise refused from error
+        missing = missing_for_triton() if on_cuda else None
+        cause = f"{missing}: {_cause(error)}" if missing else _cause(error)
+        raise UserError(f"{what} on this machine: {cause}. {remedy} (--debug shows the whole error)") from error
 
 
 def _about_layers(config: Config, network: Network, backend: str, device: torch.device) -> tuple[str, str]:

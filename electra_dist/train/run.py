@@ -22,11 +22,12 @@ from electra_dist.heartbeat import JOB_VARIABLE, Heartbeat
 from electra_dist.hooks import Hook
 from electra_dist.metrics_log import cut_back
 from electra_dist.mirror import choose_mode
+from electra_dist.model.attention import described
 from electra_dist.model.networks import head_backend
 from electra_dist.own_log import own_log
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint, rollback
-from electra_dist.train.determinism import determinism
+from electra_dist.train.determinism import determinism, refusals_explained
 from electra_dist.train.distributed import (
     World,
     abort,
@@ -165,7 +166,8 @@ def _fit(
         trainer = Trainer(config, manifest, engines, world, tracker, rollbacks, hook)
         if step is not None:
             trainer.resume(step)
-        outcome = trainer.fit(interruption)
+        with refusals_explained():
+            outcome = trainer.fit(interruption)
     except BaseException as error:
         watchdog.failed(error)  # before anything below, which may wait
         raise
@@ -214,8 +216,8 @@ def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
             f"{config.run.path}: {human_count(count.total)} parameters (generator {human_count(count.generator)} with"
             f" the embeddings, discriminator {human_count(count.discriminator)}), {world.world_size} ranks on"
             f" {world.device.type}, ZeRO {sharding},"
-            f" {config.precision_mode('discriminator')}, attention {generator.attention_backend}, generator head"
-            f" {head_backend(config, world.device)},"
+            f" {config.precision_mode('discriminator')}, attention {described(generator.attention_backend)},"
+            f" generator head {head_backend(config, world.device)},"
             f" {'compiled' if config.compiles(world.device.type) else 'not compiled'}"
         )
     return build_engines(config, generator, discriminator, world)

@@ -110,13 +110,13 @@ def test_a_compiled_layer_keeps_no_mask() -> None:
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_sdpa_with_dropout_is_the_formula_on_the_weights_that_were_kept(compiled: bool) -> None:
-    b, length, heads, size = 2, 12, 2, 8
+    b, length, heads, size = 2, 12, 2, 12
     q, k = (torch.randn(b, length, heads, size, requires_grad=True) for _ in range(2))
     v = torch.eye(length).expand(b, heads, length, length).transpose(1, 2)  # the output shows the weights themselves
     documents = torch.tensor([[0] * 5 + [1] * 7, [0] * 12])
     layout = build_layout(documents, torch.tensor([0, 5, 12, 24], dtype=torch.int32), "sdpa", torch.float32)
     attend = torch.compile(BACKENDS["sdpa"], fullgraph=True) if compiled else BACKENDS["sdpa"]
-    out = attend(q, k, v, layout, 0.25).transpose(1, 2)
+    out = attend(torch.stack([q, k, v], 2), layout, 0.25).transpose(1, 2)
     plain = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), layout.mask)
     kept = out != 0
     expected = torch.where(kept, plain / 0.75, 0.0)

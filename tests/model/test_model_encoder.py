@@ -49,7 +49,7 @@ def random_qkv(batch: Any, heads: int = 2, size: int = 16) -> list[Tensor]:
 def test_sdpa_equals_attention_one_document_at_a_time_with_gradients(packed: Any) -> None:
     qkv = random_qkv(packed)
     layout = build_layout(packed.documents, packed.cu_seqlens, "sdpa", torch.float32)
-    out = BACKENDS["sdpa"](*qkv, layout, 0.0)
+    out = BACKENDS["sdpa"](torch.stack(qkv, 2), layout, 0.0)
     expected = attention_by_document(*qkv, packed.documents)
     torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-5)
     upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
@@ -81,9 +81,10 @@ def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
         assert max_q == max_k == 32
         return attention_by_document(q[None], k[None], v[None], numbers_of_documents(cu_q))[0].to(q.dtype)
 
-    def flash_attention(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, max_length: int, bounds: Any) -> Tensor:
+    def flash_attention(qkv: Tensor, cu: Tensor, bounds: Any, dropout: float) -> Tensor:
         numbers = numbers_of_documents(cu)[0]
-        assert max_length == 32
+        q, k, v = qkv.unbind(1)
+        assert dropout == 0.0
         assert torch.equal(bounds.low_t, cu[numbers])
         assert torch.equal(bounds.high_t, cu[numbers + 1])
         return attention_by_document(q[None], k[None], v[None], numbers[None])[0].to(q.dtype)
@@ -96,9 +97,9 @@ def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
         module = pytest.importorskip("electra_dist.model.kernels.flash_attention")
         monkeypatch.setattr(module, "flash_attention", flash_attention)
     layout = build_layout(packed.documents, packed.cu_seqlens, backend, torch.float32)
-    qkv = random_qkv(packed)
-    out = BACKENDS[backend](*qkv, layout, 0.0)
-    expected = BACKENDS["sdpa"](*qkv, build_layout(packed.documents, packed.cu_seqlens, "sdpa", torch.float32), 0.0)
+    qkv = torch.stack(random_qkv(packed), 2)
+    out = BACKENDS[backend](qkv, layout, 0.0)
+    expected = BACKENDS["sdpa"](qkv, build_layout(packed.documents, packed.cu_seqlens, "sdpa", torch.float32), 0.0)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -107,7 +108,7 @@ def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
 def test_varlen_on_the_gpu_equals_attention_one_document_at_a_time(packed: Any, dtype: torch.dtype) -> None:
     qkv = [x.detach().to("cuda", dtype).requires_grad_() for x in random_qkv(packed, size=64)]
     layout = build_layout(packed.documents.cuda(), packed.cu_seqlens.cuda(), "varlen", dtype)
-    out = BACKENDS["varlen"](*qkv, layout, 0.0)
+    out = BACKENDS["varlen"](torch.stack(qkv, 2), layout, 0.0)
     expected = attention_by_document(*(x.cpu() for x in qkv), packed.documents)
     torch.testing.assert_close(out.cpu().double(), expected, rtol=2e-2, atol=2e-2)
     grads = torch.autograd.grad(out, qkv, torch.ones_like(out))
@@ -136,14 +137,34 @@ def test_deterministic_training_takes_our_kernel_and_refuses_varlen(monkeypatch:
         choose_backend("varlen", "cuda", torch.bfloat16, 64, deterministic=True)
 
 
+def test_dropout_on_cuda_takes_our_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr("electra_dist.model.attention.kernels.available", lambda *_: None)
+    assert choose_backend("auto", "cuda", torch.bfloat16, 64, dropout=0.1) == "triton"
+    assert choose_backend("triton", "cuda", torch.bfloat16, 64, dropout=0.1) == "triton"
+
+
+def test_more_documents_than_flash_attention_has_take_our_kernel(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their number is an axis of its launch; 16 rows of 32,768 tokens may have 65,552."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr("electra_dist.model.attention.kernels.available", lambda *_: None)
+    assert choose_backend("auto", "cuda", torch.bfloat16, 64, sequences=65_535) == "varlen"
+    assert choose_backend("auto", "cuda", torch.bfloat16, 64, sequences=16 * (32_768 // 8 + 1)) == "triton"
+    assert "attention: triton, because of varlen: it has 65,535 documents of a micro-batch at most" in caplog.text
+    with pytest.raises(UserError, match=r"there may be 65,552: train.micro_rows x .*; available here: .*triton"):
+        choose_backend("varlen", "cuda", torch.bfloat16, 64, sequences=65_552)
+
+
 def test_a_slower_choice_on_cuda_is_logged_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    assert choose_backend("auto", "cuda", torch.float16, 64) == "sdpa"
-    assert choose_backend("auto", "cuda", torch.float16, 64, dropout=0.1) == "sdpa"
-    assert "compute capability 8.0" in caplog.text
-    assert "model.attention_dropout = 0.1" in caplog.text
+    for dropout in (0.0, 0.1):
+        assert choose_backend("auto", "cuda", torch.float16, 64, dropout=dropout) == "sdpa"
+    assert "sdpa with a block mask, slower, because of varlen: it needs compute capability 8.0" in caplog.text
+    assert "sdpa with a block mask, slower, because of triton: " in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -153,7 +174,6 @@ def test_a_slower_choice_on_cuda_is_logged_with_its_reason(
         ("varlen", CUDA, torch.float32, 64, 0.0, "bf16 or fp16"),
         ("varlen", CUDA, torch.bfloat16, 20, 0.0, "multiple of 8"),
         ("varlen", CUDA, torch.bfloat16, 64, 0.1, "it has no dropout"),
-        ("triton", CPU, torch.float32, 64, 0.1, "it has no dropout"),
         ("triton", CPU, torch.float32, 64, 0.0, "model.attention = triton: .*available here: auto, sdpa"),
         ("flash", CPU, torch.float32, 64, 0.0, "expected one of auto, sdpa, varlen, triton"),
     ],
@@ -168,6 +188,7 @@ def test_a_backend_that_cannot_run_is_refused_with_what_can(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     with pytest.raises(UserError, match=message):
         choose_backend(name, device, dtype, head_size, dropout)
 
@@ -262,8 +283,9 @@ def _(x: Tensor, cu_seqlens: Tensor) -> Tensor:
 def test_another_number_of_sequences_compiles_nothing_again(
     make_config: Any, perturb: Any, make_documents: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, probability: float) -> Tensor:
-        return by_sequence(v.flatten(0, 1), layout.cu_seqlens).view_as(q)
+    def attend(qkv: Tensor, layout: Layout, probability: float) -> Tensor:
+        values = qkv[:, :, 2]
+        return by_sequence(values.flatten(0, 1), layout.cu_seqlens).view_as(values)
 
     monkeypatch.setitem(BACKENDS, "varlen", attend)
     encoder = Encoder(make_config("tiny").model, "generator", "varlen")

@@ -107,7 +107,7 @@ def test_memory_is_measured_against_transformers(repo_root: Path, tmp_path: Path
 def test_the_gpu_script_runs_all_its_parts_in_the_smallest_sizes(repo_root: Path, tmp_path: Path) -> None:
     out = run(repo_root, "bash", "benchmarks/gpu.sh", str(tmp_path / "figures"), timeout=550, QUICK="1")
     assert "failed" not in out
-    for name in ("smoke", "train", "step", "zero", "kernels"):
+    for name in ("smoke", "train", "step", "zero", "kernels", "sweep"):
         assert read(tmp_path / "figures" / f"{name}.json")
 
 
@@ -167,6 +167,54 @@ def test_kernels_are_measured_and_what_cannot_run_says_why(repo_root: Path, tmp_
         chunked, plain = figures["ours (chunked)"], figures["linear, loss, multinomial"]
         assert max(chunked["error"], plain["error"]) < 1e-6
     assert chunked["peak_bytes"] < plain["peak_bytes"]  # of the largest vocabulary
+
+
+@pytest.mark.full
+def test_the_sweep_of_attention_compiles_without_a_gpu(repo_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sweep.json"
+    words = ("--compile-only", "--head-size", "32", "--most", "4", "--dropout", "0.1", "--json", str(file))
+    out = run(repo_root, sys.executable, "benchmarks/attention_sweep.py", *words, TRITON_INTERPRET="0")
+    found = read(file)["configurations"]
+    assert list(found) == ["forward", "query_grad", "key_grad"]
+    assert len(found["forward"]) == 2
+    for figures in found.values():
+        assert all(f["registers"] > 16 and f["shared_bytes"] > 0 for f in figures.values())
+    assert "forward    128 x 64, 4 warps, 3 stages" in out
+
+
+def test_the_sweep_of_attention_tries_near_configurations_first_and_finds_the_best(
+    repo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(repo_root / "benchmarks")
+    import attention_sweep
+
+    from electra_dist.model.kernels import flash_attention as fa
+
+    wanted = attention_sweep.trials(64)
+    assert len(wanted) == len(set(wanted)) >= 56
+    assert [(t.kernel, t.config) for t in wanted[:3]] == [(k, tuple(fa.CONFIGS[k, 64])) for k in attention_sweep.SPACE]
+    changed = [sum(a != b for a, b in zip(t.config, fa.CONFIGS[t.kernel, 64], strict=True)) for t in wanted]
+    assert changed[3:9] == [1] * 6
+
+    def times(*values: float) -> dict[str, Any]:
+        lengths = map(str, attention_sweep.LENGTHS)
+        return {"milliseconds": dict(zip(lengths, values, strict=True)), "error": 0.0}
+
+    results = {"forward": {"a": times(1, 2, 4), "b": times(0.5, 2, 4.4), "c": {"refused": "no"}, "d": times(1, 1.9, 9)}}
+    results |= {"query_grad": {"a": times(1, 1, 1)}, "key_grad": {"a": times(2, 2, 2), "b": times(3, 1, 1.5)}}
+    chosen = attention_sweep.best(results)
+    assert chosen == {"forward": "b", "query_grad": "a", "key_grad": "b"}
+    peer = {str(n): {"forward": 0.25, "backward": 0.5} for n in attention_sweep.LENGTHS}
+    attention_sweep.print_best(chosen, results, {"varlen_attn, FA2": peer})
+    said = capsys.readouterr().out
+    assert "best forward: b" in said
+    assert " ".join(said.split()).count("0.2500 0.2500 0.2500") == 1
+    assert "3.0000    3.0000    3.0000" in said
+    monkeypatch.setattr(sys, "argv", ["attention_sweep.py"])
+    monkeypatch.setattr(attention_sweep.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        attention_sweep.parse()
+    assert "timing needs a CUDA device" in capsys.readouterr().err
 
 
 def test_a_failed_measurement_is_listed_and_ends_no_other(

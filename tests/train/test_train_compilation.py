@@ -19,6 +19,7 @@ from electra_dist.errors import UserError
 from electra_dist.model import head
 from electra_dist.model.encoder import Layer
 from electra_dist.model.networks import build_networks
+from electra_dist.train import compilation, toolchain
 from electra_dist.train.compilation import check_compilation
 from electra_dist.train.distributed import World
 from electra_dist.train.step import evaluate_step, train_step
@@ -106,6 +107,50 @@ def test_a_kernel_that_does_not_run_names_the_key_that_does_without() -> None:
         pytest.raises(UserError, match=r"model\.attention = triton: .* the discriminator.*: out of shared memory\."),
     ):
         check_compilation(config, generator, discriminator, World())
+
+
+def test_a_c_compiler_or_headers_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's own words are a command that returned a non-zero exit status."""
+    (tmp_path / "gcc").touch(mode=0o755)
+    (tmp_path / "include").mkdir()
+    monkeypatch.setattr(toolchain.sysconfig, "get_paths", lambda _: {"include": str(tmp_path / "include")})
+    bare, gcc = {"PATH": "/nonexistent"}, {"PATH": str(tmp_path)}
+    both = toolchain.missing_for_triton(bare)
+    assert both is not None
+    for words in ("no gcc or clang in PATH (apt-get install gcc, or set CC", "no Python.h in", "-dev", "CPATH"):
+        assert words in both
+    assert "gcc" not in (toolchain.missing_for_triton(gcc) or "")
+    assert "CC = 'icx' is no program here" in (toolchain.missing_for_triton(gcc | {"CC": "icx"}) or "")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "Python.h").touch()
+    assert toolchain.missing_for_triton(gcc | {"CPATH": f"/nowhere:{elsewhere}"}) is None
+
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.delenv("CC", raising=False)
+    failed = subprocess.CalledProcessError(1, ["gcc", "main.c"])
+    with (
+        pytest.raises(UserError) as raised,
+        compilation._explained(compilation._ABOUT_THE_HEAD, on_cuda=True),
+    ):
+        raise failed
+    start = (
+        "the fused kernel of the generator's output layer does not run on this machine: Triton needs a C compiler and"
+    )
+    assert str(raised.value).startswith(start)
+    assert "apt-get install gcc" in str(raised.value)
+    assert "CalledProcessError" in str(raised.value)
+
+
+def test_a_kernel_without_a_fixed_order_is_said_to_be_that() -> None:
+    refused = (
+        "f_cuda does not have a deterministic implementation, but you set 'torch.use_deterministic_algorithms(True)'."
+    )
+    with (
+        pytest.raises(UserError, match=r"^train.deterministic = true: f_cuda has no kernel"),
+        compilation._explained(compilation._ABOUT_THE_HEAD, on_cuda=True),
+    ):
+        raise RuntimeError(refused)
 
 
 def test_without_a_compiler_the_command_ends_with_one_line(tmp_path: Path) -> None:

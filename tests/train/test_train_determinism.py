@@ -9,7 +9,8 @@ import torch
 from processes import run_ranks
 from small import full_parameters, make_config, make_engines, make_step
 
-from electra_dist.train.determinism import determinism
+from electra_dist.errors import UserError
+from electra_dist.train.determinism import determinism, refusals_explained
 from electra_dist.train.step import train_step
 
 
@@ -26,6 +27,30 @@ def test_it_is_asked_for_and_taken_back(monkeypatch: pytest.MonkeyPatch, before:
     with determinism(False):
         assert not torch.are_deterministic_algorithms_enabled()
         assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+
+
+def test_an_operation_without_a_fixed_order_is_named_and_what_to_do() -> None:
+    """`put_` has none on any device; the compiler's errors have it as their cause."""
+
+    def put() -> None:
+        torch.zeros(3).put_(torch.tensor([0]), torch.ones(1), accumulate=False)
+
+    def compiled() -> None:
+        try:
+            put()
+        except RuntimeError as error:
+            raise ValueError("the backend failed") from error
+
+    for attempt in (put, compiled):
+        with (
+            pytest.raises(UserError, match=r"deterministic = true: put_ has no .*=false") as raised,
+            determinism(True),
+            refusals_explained(),
+        ):
+            attempt()
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="something else"), refusals_explained():
+        raise ValueError("something else")
 
 
 def train_both_ways(world: object) -> list[bool]:

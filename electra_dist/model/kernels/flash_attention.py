@@ -11,6 +11,12 @@ documents share a block), and a block that lies inside one document runs without
 Backward is deterministic by construction, always: one kernel owns each block of queries and writes its gradient,
 another owns each block of keys; no atomic addition anywhere. The price is seven products instead of five.
 
+Query, key and value come in one tensor, as the projection writes them, and their gradients go out in one of the same
+shape: nothing is stacked or copied on the way to the projection's backward.
+
+Dropout of the attention weights is inside: its mask is a hash of a seed, the head, the query and the key
+(`hashing.py`), made again by each kernel and never in memory.
+
 Everything between the kernel launches is a registered custom operator with a shape function, so that
 `torch.compile(fullgraph=True)` passes over it without a graph break.
 
@@ -25,11 +31,13 @@ import torch
 import triton
 from torch import Tensor
 
+from electra_dist.model.dropout import draw_seed, kept_levels, mask_scale
 from electra_dist.model.kernels import LARGE_SHARED_MEMORY, available, flash_kernels
 
 SMALLEST_HEAD, LARGEST_HEAD = 16, 128
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _LOG2_E = 1.4426950408889634
+_TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 
 class Config(NamedTuple):
@@ -69,25 +77,23 @@ class Bounds(NamedTuple):
 
 
 def flash_attention(
-    q_tad: Tensor,
-    k_tad: Tensor,
-    v_tad: Tensor,
+    qkv_t3ad: Tensor,
     cu_seqlens: Tensor,
-    max_length: int,
     window: int | None = None,
-    deterministic: bool = False,
     bounds: Bounds | None = None,
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
 ) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v inside each packed document.
+    """dropout(softmax(q k^T / sqrt(D))) v inside each packed document.
 
     Args:
-        q_tad, k_tad, v_tad: (T, A, D), one type of fp16, bf16, fp32; D from 16 to 128, a multiple of 8.
+        qkv_t3ad: (T, 3, A, D), query, key and value in fp16, bf16 or fp32; D from 16 to 128, a multiple of 8.
         cu_seqlens: (N + 1,) int32 cumulative document lengths; unused entries repeat the last value. Tokens after it
             get zeros.
-        max_length: no document is longer; part of the common interface, this kernel does not need it.
         window: attend only where |query - key| <= window; None: the whole document.
-        deterministic: accepted for the common interface; the backward is always deterministic.
         bounds: `document_bounds(cu_seqlens, T, window)`, where one call serves many layers.
+        dropout: probability in [0, 1) that a weight is set to zero, rounded to a multiple of 2**-16.
+        seed: () int64 on the device, which decides what is dropped; None: drawn by PyTorch's generator of the device.
 
     Returns:
         (T, A, D) contiguous, in the type of the inputs.
@@ -96,11 +102,14 @@ def flash_attention(
         ValueError: shapes, types or head size are not those above; `check` says what is wrong.
         RuntimeError: the kernels cannot run on this device.
     """
-    del max_length, deterministic
-    check(q_tad, k_tad, v_tad, window)
+    check(qkv_t3ad, window)
     if bounds is None:
-        bounds = document_bounds(cu_seqlens, q_tad.shape[0], window)
-    out_tad: Tensor = _forward_op(q_tad, k_tad, v_tad, bounds.low_t, bounds.high_t)[0]
+        bounds = document_bounds(cu_seqlens, qkv_t3ad.shape[0], window)
+    if dropout == 0.0:
+        seed = None
+    elif seed is None:
+        seed = draw_seed(qkv_t3ad.device)
+    out_tad: Tensor = _forward_op(qkv_t3ad, bounds.low_t, bounds.high_t, seed, dropout)[0]
     return out_tad
 
 
@@ -132,77 +141,78 @@ def why_not(device: torch.device, dtype: torch.dtype, head_size: int) -> str | N
     return available(device, dtype)
 
 
-def check(q_tad: Tensor, k_tad: Tensor, v_tad: Tensor, window: int | None) -> None:
-    """Raise ValueError where the inputs of `flash_attention` do not fit together or the kernels do not have them."""
-    if q_tad.dim() != 3 or not q_tad.shape == k_tad.shape == v_tad.shape:
-        shapes = ", ".join(str(tuple(x.shape)) for x in (q_tad, k_tad, v_tad))
-        raise ValueError(f"flash_attention: q, k, v have shapes {shapes}; expected the same (tokens, heads, size)")
-    if not q_tad.dtype == k_tad.dtype == v_tad.dtype:
-        raise ValueError(f"flash_attention: q, k, v have types {q_tad.dtype}, {k_tad.dtype}, {v_tad.dtype}")
+def check(qkv_t3ad: Tensor, window: int | None) -> None:
+    """Raise ValueError where the inputs of `flash_attention` are no such tensors or the kernels do not have them."""
+    if qkv_t3ad.dim() != 4 or qkv_t3ad.shape[1] != 3:
+        raise ValueError(
+            f"flash_attention: query, key and value have shape {tuple(qkv_t3ad.shape)};"
+            " expected (tokens, 3, heads, size)"
+        )
     if window is not None and window < 0:
         raise ValueError(f"flash_attention: window is {window}, expected 0 or more")
-    reason = why_not(q_tad.device, q_tad.dtype, q_tad.shape[2])
+    reason = why_not(qkv_t3ad.device, qkv_t3ad.dtype, qkv_t3ad.shape[3])
     if reason is not None:
         raise ValueError(f"flash_attention: {reason}")
 
 
 @torch.library.custom_op("electra_dist::flash_attention", mutates_args=())
-def _forward_op(q: Tensor, k: Tensor, v: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def _forward_op(qkv: Tensor, low: Tensor, high: Tensor, seed: Tensor | None, dropout: float) -> tuple[Tensor, Tensor]:
     """Output (T, A, D) and log-sum-exp in log2 (A, T)."""
-    tokens, heads, size = q.shape
-    q, k, v = (_unit_stride(x) for x in (q, k, v))
-    out = torch.empty((tokens, heads, size), dtype=q.dtype, device=q.device)
-    lse = torch.empty((heads, tokens), dtype=torch.float32, device=q.device)
+    tokens, _, heads, size = qkv.shape
+    qkv = _unit_stride(qkv)
+    out = torch.empty((tokens, heads, size), dtype=qkv.dtype, device=qkv.device)
+    lse = torch.empty((heads, tokens), dtype=torch.float32, device=qkv.device)
     if out.numel() == 0:
         return out, lse
-    config, common = _launch("forward", q)
-    flash_kernels.forward_kernel[(triton.cdiv(tokens, config.block_m), heads)](
-        q, k, v, out, lse, low, high, tokens, size**-0.5 * _LOG2_E,
-        *q.stride()[:2], *k.stride()[:2], *v.stride()[:2], *out.stride()[:2], **common,
-    )  # fmt: skip
+    launch_forward(qkv, out, lse, low, high, seed, dropout)
     return out, lse
 
 
 @_forward_op.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    return q.new_empty(q.shape), q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
+def _(qkv: Tensor, low: Tensor, high: Tensor, seed: Tensor | None, dropout: float) -> tuple[Tensor, Tensor]:
+    tokens, _, heads, size = qkv.shape
+    return qkv.new_empty((tokens, heads, size)), qkv.new_empty((heads, tokens), dtype=torch.float32)
 
 
 @torch.library.custom_op("electra_dist::flash_attention_backward", mutates_args=())
 def _backward_op(
-    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, low: Tensor, high: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v, each (T, A, D) contiguous."""
-    tokens, heads, size = q.shape
-    grad_out, q, k, v = (_unit_stride(x) for x in (grad_out, q, k, v))
-    grad_q, grad_k, grad_v = (torch.empty_like(out) for _ in range(3))
+    grad_out: Tensor,
+    qkv: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    low: Tensor,
+    high: Tensor,
+    seed: Tensor | None,
+    dropout: float,
+) -> Tensor:
+    """Gradient of query, key and value, (T, 3, A, D) contiguous."""
+    grad_out, qkv = _unit_stride(grad_out), _unit_stride(qkv)
+    grad_qkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
     if out.numel() == 0:
-        return grad_q, grad_k, grad_v
-    delta = torch.empty_like(lse)
-    scale, strides = size**-0.5, (*q.stride()[:2], *k.stride()[:2], *v.stride()[:2])
-    config, common = _launch("query_grad", q)
-    flash_kernels.query_grad_kernel[(triton.cdiv(tokens, config.block_m), heads)](
-        q, k, v, out, grad_out, lse, delta, grad_q, low, high, tokens, scale, scale * _LOG2_E,
-        *strides, *out.stride()[:2], *grad_out.stride()[:2], **common,
-    )  # fmt: skip
-    config, common = _launch("key_grad", q)
-    flash_kernels.key_grad_kernel[(triton.cdiv(tokens, config.block_n), heads)](
-        q, k, v, grad_out, lse, delta, grad_k, grad_v, low, high, tokens, scale, scale * _LOG2_E,
-        *strides, *grad_out.stride()[:2], *out.stride()[:2], **common,
-    )  # fmt: skip
-    return grad_q, grad_k, grad_v
+        return grad_qkv
+    passed = BackwardTensors(grad_out, qkv, out, lse, torch.empty_like(lse), grad_qkv, low, high, seed)
+    launch_query_grad(passed, dropout)
+    launch_key_grad(passed, dropout)
+    return grad_qkv
 
 
 @_backward_op.register_fake
 def _(
-    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, low: Tensor, high: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), q.new_empty(q.shape), q.new_empty(q.shape)
+    grad_out: Tensor,
+    qkv: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    low: Tensor,
+    high: Tensor,
+    seed: Tensor | None,
+    dropout: float,
+) -> Tensor:
+    return qkv.new_empty(qkv.shape)
 
 
-def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, low, high = inputs
-    ctx.save_for_backward(q, k, v, *output, low, high)
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    qkv, low, high, seed, ctx.dropout = inputs
+    ctx.save_for_backward(qkv, *output, low, high, seed)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
@@ -210,10 +220,75 @@ def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tenso
 def _backward(ctx: Any, grad_out: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad_out is None:
         return None, None, None, None, None
-    return *_backward_op(grad_out, *ctx.saved_tensors), None, None
+    return _backward_op(grad_out, *ctx.saved_tensors, ctx.dropout), None, None, None, None
 
 
 torch.library.register_autograd(_forward_op, _backward, setup_context=_save_for_backward)
+
+
+class BackwardTensors(NamedTuple):
+    """What both backward kernels read and write: `delta` and the queries' part of `grad_qkv` come of the first."""
+
+    grad_out: Tensor
+    qkv: Tensor
+    out: Tensor
+    lse: Tensor
+    delta: Tensor
+    grad_qkv: Tensor
+    low: Tensor
+    high: Tensor
+    seed: Tensor | None
+
+
+def launch_forward(
+    qkv: Tensor, out: Tensor, lse: Tensor, low: Tensor, high: Tensor, seed: Tensor | None, dropout: float
+) -> None:
+    """Fill `out` and `lse`."""
+    tokens, _, heads, size = qkv.shape
+    config, common = _launch("forward", qkv, seed)
+    flash_kernels.forward_kernel[grid(tokens, config.block_m, heads)](
+        qkv, out, lse, low, high, seed, tokens, size**-0.5 * _LOG2_E, *_dropping(seed, dropout),
+        *qkv.stride()[:3], *out.stride()[:2], **common,
+    )  # fmt: skip
+
+
+def launch_query_grad(passed: BackwardTensors, dropout: float) -> None:
+    """Fill `delta`, and the gradient of the queries in `grad_qkv`."""
+    grad_out, qkv, out, lse, delta, grad_qkv, low, high, seed = passed
+    config, common = _launch("query_grad", qkv, seed)
+    flash_kernels.query_grad_kernel[grid(qkv.shape[0], config.block_m, qkv.shape[2])](
+        qkv, out, grad_out, lse, delta, grad_qkv, low, high, seed, *_numbers(passed, dropout),
+        *qkv.stride()[:3], *out.stride()[:2], *grad_out.stride()[:2], *grad_qkv.stride()[:3], **common,
+    )  # fmt: skip
+
+
+def launch_key_grad(passed: BackwardTensors, dropout: float) -> None:
+    """Fill the gradients of keys and values in `grad_qkv`; after `launch_query_grad`."""
+    grad_out, qkv, _, lse, delta, grad_qkv, low, high, seed = passed
+    config, common = _launch("key_grad", qkv, seed)
+    flash_kernels.key_grad_kernel[grid(qkv.shape[0], config.block_n, qkv.shape[2])](
+        qkv, grad_out, lse, delta, grad_qkv, low, high, seed, *_numbers(passed, dropout),
+        *qkv.stride()[:3], *grad_out.stride()[:2], *grad_qkv.stride()[:3], **common,
+    )  # fmt: skip
+
+
+def _numbers(passed: BackwardTensors, dropout: float) -> tuple[int, float, float, int, float]:
+    """What both backward kernels take between tensors and strides."""
+    scale = passed.qkv.shape[3] ** -0.5
+    threshold, keep_scale = _dropping(passed.seed, dropout)
+    return passed.qkv.shape[0], scale * keep_scale, scale * _LOG2_E, threshold, keep_scale
+
+
+def grid(tokens: int, block: int, heads: int) -> tuple[int, int]:
+    """Programs of a launch: blocks of all tokens on x, which has room for 2**31, and heads on y (`LARGEST_GRID_Y`)."""
+    return triton.cdiv(tokens, block), heads
+
+
+def _dropping(seed: Tensor | None, dropout: float) -> tuple[int, float]:
+    """The largest hash, as a signed number, that keeps a weight; and what the weights that are kept are scaled by."""
+    if seed is None:
+        return 0, 1.0
+    return kept_levels(dropout) * 2**16 - 1 - 2**31, mask_scale(dropout)
 
 
 def config_for(kernel: str, size: int, dtype: torch.dtype, capability: tuple[int, int] | None) -> Config:
@@ -226,20 +301,38 @@ def config_for(kernel: str, size: int, dtype: torch.dtype, capability: tuple[int
     return config._replace(stages=min(config.stages, 2), block_n=min(config.block_n, 64))
 
 
-def _launch(kernel: str, q: Tensor) -> tuple[Config, dict[str, Any]]:
-    """The configuration of a kernel for `q`, and the keyword arguments of its launch."""
-    capability = torch.cuda.get_device_capability(q.device) if q.is_cuda else None
-    config = config_for(kernel, q.shape[2], q.dtype, capability)
-    return config, {
-        "head_dim": q.shape[2],
-        "block_d": _padded(q.shape[2]),
+def statistics_copies(config: Config, dtype: torch.dtype) -> int:
+    """Equal lines in which `key_grad` loads log-sum-exp and delta.
+
+    Counted in code for sm_90, head size 64: 192 copies of 4 bytes with Triton 3.6 and one line, 12 with four lines; 12
+    with Triton 3.9 and one line. Versions between were not seen.
+    """
+    if dtype == torch.float32 or _TRITON >= (3, 9):
+        return 1
+    return max(32 * config.warps // config.block_m, 1)
+
+
+def constants(kernel: str, config: Config, size: int, dtype: torch.dtype, dropout: bool) -> dict[str, Any]:
+    """What a kernel is compiled for."""
+    found: dict[str, Any] = {
+        "head_dim": size,
+        "block_d": _padded(size),
         "block_m": config.block_m,
         "block_n": config.block_n,
         "precision": "ieee",  # fp32 inputs are multiplied exactly, not in TF32
-        "num_warps": config.warps,
-        "num_stages": config.stages,
-        "enable_fp_fusion": True,
+        "dropout": dropout,
     }
+    if kernel == "key_grad":
+        found["copies"] = statistics_copies(config, dtype)
+    return found
+
+
+def _launch(kernel: str, qkv: Tensor, seed: Tensor | None) -> tuple[Config, dict[str, Any]]:
+    """The configuration of a kernel for `qkv`, and the keyword arguments of its launch."""
+    capability = torch.cuda.get_device_capability(qkv.device) if qkv.is_cuda else None
+    config = config_for(kernel, qkv.shape[3], qkv.dtype, capability)
+    options = {"num_warps": config.warps, "num_stages": config.stages, "enable_fp_fusion": True}
+    return config, constants(kernel, config, qkv.shape[3], qkv.dtype, seed is not None) | options
 
 
 def _padded(size: int) -> int:

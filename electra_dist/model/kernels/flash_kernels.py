@@ -9,8 +9,13 @@ to t), so one pair of arrays drives all three kernels. A block of queries meets 
     inner start .. inner stop                every query of the block attends to every key: no mask
     inner stop .. high of the last query     masked
 
-Pointers are to (T, A, D) tensors with a unit last stride, and to (A, T) fp32 arrays for log-sum-exp and delta. Scores
-are kept in units of log2, so that exp2 serves: `scale_log2` = softmax scale * log2(e).
+`qkv` is (T, 3, A, D) and `grad_qkv` alike, the others are (T, A, D), all with a unit last stride; log-sum-exp and delta
+are (A, T) fp32. Scores are kept in units of log2, so that exp2 serves: `scale_log2` = softmax scale * log2(e).
+
+Dropout sets weights to zero after the softmax and scales the others by s. Where m is the mask, p the softmax, g the
+gradient of the output times the transposed values: the gradient of the scores is s p (m g - delta / s), with
+delta = rowsum(out * grad_out) as without dropout. So s is left out inside and multiplied at the end; `delta` is kept
+divided by it. `hashing.keeps` makes m anew in each kernel.
 
 Names: block_m queries, block_n keys of a block, head_dim D, block_d the next power of two.
 """
@@ -22,6 +27,8 @@ from typing import Any
 
 import triton
 import triton.language as tl
+
+from electra_dist.model.kernels.hashing import head_states, keeps, key_state, query_states
 
 jit: Callable[[Callable[..., Any]], Any] = triton.jit
 
@@ -64,15 +71,27 @@ def _stretches(low_ptr, high_ptr, first, tokens, block: tl.constexpr, step: tl.c
 
 
 @jit
+def _stretch(part: tl.constexpr, start, inner_start, inner_stop, stop):
+    """First and last of the stretch number `part` of the three."""
+    if part == 0:
+        first, last = start, inner_start
+    elif part == 1:
+        first, last = inner_start, inner_stop
+    else:
+        first, last = inner_stop, stop
+    return first, last
+
+
+@jit
 def _forward_stretch(
-    acc, sum_m, max_m, q, k_base, v_base, stride_k, stride_v, start, stop, low_m, high_m, scale_log2,
-    masked: tl.constexpr, block_n: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr,
-    precision: tl.constexpr,
+    acc, sum_m, max_m, q, k_base, v_base, stride_t, start, stop, low_m, high_m, scale_log2,
+    state_1, state_2, state_3, threshold, masked: tl.constexpr, dropout: tl.constexpr, block_n: tl.constexpr,
+    head_dim: tl.constexpr, block_d: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
     """Online softmax over the keys [start, stop)."""
     for first in range(start, stop, block_n):
         keys = first + tl.arange(0, block_n)
-        k = _load_rows(k_base, keys, stride_k, stop, masked, head_dim, block_d)
+        k = _load_rows(k_base, keys, stride_t, stop, masked, head_dim, block_d)
         scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale_log2
         if masked:
             seen = (keys[None, :] >= low_m[:, None]) & (keys[None, :] < high_m[:, None])
@@ -83,7 +102,10 @@ def _forward_stretch(
         weights = tl.exp2(scores - shift[:, None])
         correction = tl.exp2(max_m - shift)
         sum_m = sum_m * correction + tl.sum(weights, axis=1)
-        v = _load_rows(v_base, keys, stride_v, stop, masked, head_dim, block_d)
+        if dropout:
+            third = key_state(state_3, keys)
+            weights = tl.where(keeps(state_1[:, None], state_2[:, None], third[None, :], threshold), weights, 0.0)
+        v = _load_rows(v_base, keys, stride_t, stop, masked, head_dim, block_d)
         acc = tl.dot(weights.to(v.dtype), v, acc * correction[:, None], input_precision=precision)
         max_m = new_max
     return acc, sum_m, max_m
@@ -91,10 +113,10 @@ def _forward_stretch(
 
 @jit
 def forward_kernel(
-    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, low_ptr, high_ptr, tokens, scale_log2,
-    stride_qt, stride_qa, stride_kt, stride_ka, stride_vt, stride_va, stride_ot, stride_oa,
+    qkv_ptr, out_ptr, lse_ptr, low_ptr, high_ptr, seed_ptr, tokens, scale_log2, threshold, keep_scale,
+    stride_t, stride_p, stride_a, stride_ot, stride_oa,
     head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
-    precision: tl.constexpr,
+    precision: tl.constexpr, dropout: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of one head: output and log-sum-exp (in log2)."""
     first, head = tl.program_id(0) * block_m, tl.program_id(1)
@@ -102,47 +124,51 @@ def forward_kernel(
     low_m = tl.load(low_ptr + queries, mask=queries < tokens, other=0)
     high_m = tl.load(high_ptr + queries, mask=queries < tokens, other=0)
     start, inner_start, inner_stop, stop = _stretches(low_ptr, high_ptr, first, tokens, block_m, block_n)
-    q = _load_rows(q_ptr + head * stride_qa, queries, stride_qt, tokens, True, head_dim, block_d)
-    k_base, v_base = k_ptr + head * stride_ka, v_ptr + head * stride_va
+    q_base = qkv_ptr + head * stride_a
+    k_base, v_base = q_base + stride_p, q_base + 2 * stride_p
+    state_1, state_2, state_3 = 0, 0, 0
+    if dropout:
+        head_1, head_2, state_3 = head_states(seed_ptr, head)
+        state_1, state_2 = query_states(head_1, head_2, queries)
+    q = _load_rows(q_base, queries, stride_t, tokens, True, head_dim, block_d)
     acc = tl.zeros((block_m, block_d), tl.float32)
     sum_m = tl.zeros((block_m,), tl.float32)
     max_m = tl.full((block_m,), float("-inf"), tl.float32)
-    acc, sum_m, max_m = _forward_stretch(
-        acc, sum_m, max_m, q, k_base, v_base, stride_kt, stride_vt, start, inner_start, low_m, high_m, scale_log2,
-        True, block_n, head_dim, block_d, precision,
-    )  # fmt: skip
-    acc, sum_m, max_m = _forward_stretch(
-        acc, sum_m, max_m, q, k_base, v_base, stride_kt, stride_vt, inner_start, inner_stop, low_m, high_m, scale_log2,
-        False, block_n, head_dim, block_d, precision,
-    )  # fmt: skip
-    acc, sum_m, max_m = _forward_stretch(
-        acc, sum_m, max_m, q, k_base, v_base, stride_kt, stride_vt, inner_stop, stop, low_m, high_m, scale_log2,
-        True, block_n, head_dim, block_d, precision,
-    )  # fmt: skip
+    for part in tl.static_range(3):
+        begin, end = _stretch(part, start, inner_start, inner_stop, stop)
+        acc, sum_m, max_m = _forward_stretch(
+            acc, sum_m, max_m, q, k_base, v_base, stride_t, begin, end, low_m, high_m, scale_log2,
+            state_1, state_2, state_3, threshold, part != 1, dropout, block_n, head_dim, block_d, precision,
+        )  # fmt: skip
     empty = sum_m == 0.0  # a token outside every document attends to nothing: output 0
     sum_m = tl.where(empty, 1.0, sum_m)
-    _store_rows(out_ptr + head * stride_oa, queries, stride_ot, tokens, acc / sum_m[:, None], head_dim, block_d)
+    share_m = keep_scale / sum_m if dropout else 1.0 / sum_m
+    _store_rows(out_ptr + head * stride_oa, queries, stride_ot, tokens, acc * share_m[:, None], head_dim, block_d)
     lse_m = tl.where(empty, 0.0, max_m + tl.log2(sum_m))
     tl.store(lse_ptr + head.to(tl.int64) * tokens + queries, lse_m, mask=queries < tokens)
 
 
 @jit
 def _query_grad_stretch(
-    grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_k, stride_v, start, stop, low_m, high_m, scale_log2,
-    masked: tl.constexpr, block_n: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr,
-    precision: tl.constexpr,
+    grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_t, start, stop, low_m, high_m, scale_log2,
+    state_1, state_2, state_3, threshold, masked: tl.constexpr, dropout: tl.constexpr, block_n: tl.constexpr,
+    head_dim: tl.constexpr, block_d: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
     """Add the part of the keys [start, stop) to the gradient of a block of queries."""
     for first in range(start, stop, block_n):
         keys = first + tl.arange(0, block_n)
-        k = _load_rows(k_base, keys, stride_k, stop, masked, head_dim, block_d)
-        v = _load_rows(v_base, keys, stride_v, stop, masked, head_dim, block_d)
+        k = _load_rows(k_base, keys, stride_t, stop, masked, head_dim, block_d)
+        v = _load_rows(v_base, keys, stride_t, stop, masked, head_dim, block_d)
         scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale_log2
         if masked:
             seen = (keys[None, :] >= low_m[:, None]) & (keys[None, :] < high_m[:, None])
             scores = tl.where(seen, scores, float("-inf"))
         weights = tl.exp2(scores - lse_m[:, None])
         grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=precision)
+        if dropout:
+            third = key_state(state_3, keys)
+            kept = keeps(state_1[:, None], state_2[:, None], third[None, :], threshold)
+            grad_weights = tl.where(kept, grad_weights, 0.0)
         grad_scores = weights * (grad_weights - delta_m[:, None])
         grad_q = tl.dot(grad_scores.to(k.dtype), k, grad_q, input_precision=precision)
     return grad_q
@@ -150,14 +176,15 @@ def _query_grad_stretch(
 
 @jit
 def query_grad_kernel(
-    q_ptr, k_ptr, v_ptr, out_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_q_ptr, low_ptr, high_ptr,
-    tokens, scale, scale_log2, stride_qt, stride_qa, stride_kt, stride_ka, stride_vt, stride_va, stride_ot, stride_oa,
-    stride_gt, stride_ga, head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr,
-    block_n: tl.constexpr, precision: tl.constexpr,
+    qkv_ptr, out_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_qkv_ptr, low_ptr, high_ptr, seed_ptr,
+    tokens, scale, scale_log2, threshold, keep_scale, stride_t, stride_p, stride_a, stride_ot, stride_oa,
+    stride_gt, stride_ga, stride_dt, stride_dp, stride_da,
+    head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
+    precision: tl.constexpr, dropout: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of one head: their gradient, and delta = rowsum(out * grad_out) for the other kernel.
 
-    `grad_q` has the strides of `out` (both are contiguous).
+    `scale` is the softmax scale times `keep_scale`.
     """
     first, head = tl.program_id(0) * block_m, tl.program_id(1)
     queries = first + tl.arange(0, block_m)
@@ -165,54 +192,73 @@ def query_grad_kernel(
     low_m = tl.load(low_ptr + queries, mask=inside, other=0)
     high_m = tl.load(high_ptr + queries, mask=inside, other=0)
     start, inner_start, inner_stop, stop = _stretches(low_ptr, high_ptr, first, tokens, block_m, block_n)
-    q = _load_rows(q_ptr + head * stride_qa, queries, stride_qt, tokens, True, head_dim, block_d)
+    q_base = qkv_ptr + head * stride_a
+    k_base, v_base = q_base + stride_p, q_base + 2 * stride_p
+    state_1, state_2, state_3 = 0, 0, 0
+    if dropout:
+        head_1, head_2, state_3 = head_states(seed_ptr, head)
+        state_1, state_2 = query_states(head_1, head_2, queries)
+    q = _load_rows(q_base, queries, stride_t, tokens, True, head_dim, block_d)
     out = _load_rows(out_ptr + head * stride_oa, queries, stride_ot, tokens, True, head_dim, block_d)
     grad_out = _load_rows(grad_out_ptr + head * stride_ga, queries, stride_gt, tokens, True, head_dim, block_d)
     delta_m = tl.sum(out.to(tl.float32) * grad_out.to(tl.float32), axis=1)
+    if dropout:
+        delta_m = delta_m / keep_scale
     row = head.to(tl.int64) * tokens
     tl.store(delta_ptr + row + queries, delta_m, mask=inside)
     lse_m = tl.load(lse_ptr + row + queries, mask=inside, other=0.0)
-    k_base, v_base = k_ptr + head * stride_ka, v_ptr + head * stride_va
     grad_q = tl.zeros((block_m, block_d), tl.float32)
-    grad_q = _query_grad_stretch(
-        grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_kt, stride_vt, start, inner_start, low_m, high_m,
-        scale_log2, True, block_n, head_dim, block_d, precision,
-    )  # fmt: skip
-    grad_q = _query_grad_stretch(
-        grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_kt, stride_vt, inner_start, inner_stop, low_m,
-        high_m, scale_log2, False, block_n, head_dim, block_d, precision,
-    )  # fmt: skip
-    grad_q = _query_grad_stretch(
-        grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_kt, stride_vt, inner_stop, stop, low_m, high_m,
-        scale_log2, True, block_n, head_dim, block_d, precision,
-    )  # fmt: skip
-    _store_rows(grad_q_ptr + head * stride_oa, queries, stride_ot, tokens, grad_q * scale, head_dim, block_d)
+    for part in tl.static_range(3):
+        begin, end = _stretch(part, start, inner_start, inner_stop, stop)
+        grad_q = _query_grad_stretch(
+            grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_t, begin, end, low_m, high_m, scale_log2,
+            state_1, state_2, state_3, threshold, part != 1, dropout, block_n, head_dim, block_d, precision,
+        )  # fmt: skip
+    _store_rows(grad_qkv_ptr + head * stride_da, queries, stride_dt, tokens, grad_q * scale, head_dim, block_d)
+
+
+@jit
+def _load_statistics(base, rows, limit, masked: tl.constexpr, copies: tl.constexpr):
+    """fp32 numbers of `rows`.
+
+    With `copies` above 1 as many equal lines are loaded and the largest of equal numbers is taken. An older Triton
+    loads a vector with fewer elements than threads in the layout that the products want, element by element in every
+    thread; what has as many elements as there are threads it loads once (`flash_attention.statistics_copies`).
+    """
+    places = rows if copies == 1 else rows[None, :] + tl.zeros((copies, 1), tl.int32)
+    values = tl.load(base + places, mask=places < limit, other=0.0) if masked else tl.load(base + places)
+    if copies > 1:
+        values = tl.max(values, axis=0)
+    return values
 
 
 @jit
 def _key_grad_stretch(
-    grad_k, grad_v, k, v, q_base, grad_out_base, lse_base, delta_base, stride_q, stride_g, start, stop, low_n, high_n,
-    scale_log2, masked: tl.constexpr, block_m: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr,
-    precision: tl.constexpr,
+    grad_k, grad_v, k, v, q_base, grad_out_base, lse_base, delta_base, stride_t, stride_g, start, stop, low_n, high_n,
+    scale_log2, head_1, head_2, third, threshold, masked: tl.constexpr, dropout: tl.constexpr, block_m: tl.constexpr,
+    head_dim: tl.constexpr, block_d: tl.constexpr, precision: tl.constexpr, copies: tl.constexpr,
 ):  # fmt: skip
     """Add the part of the queries [start, stop) to the gradients of a block of keys and values."""
     for first in range(start, stop, block_m):
         queries = first + tl.arange(0, block_m)
-        q = _load_rows(q_base, queries, stride_q, stop, masked, head_dim, block_d)
+        q = _load_rows(q_base, queries, stride_t, stop, masked, head_dim, block_d)
         grad_out = _load_rows(grad_out_base, queries, stride_g, stop, masked, head_dim, block_d)
-        if masked:
-            lse_m = tl.load(lse_base + queries, mask=queries < stop, other=0.0)
-            delta_m = tl.load(delta_base + queries, mask=queries < stop, other=0.0)
-        else:
-            lse_m = tl.load(lse_base + queries)
-            delta_m = tl.load(delta_base + queries)
+        lse_m = _load_statistics(lse_base, queries, stop, masked, copies)
+        delta_m = _load_statistics(delta_base, queries, stop, masked, copies)
         scores = tl.dot(k, tl.trans(q), input_precision=precision) * scale_log2  # (block_n, block_m)
         if masked:
             seen = (queries[None, :] >= low_n[:, None]) & (queries[None, :] < high_n[:, None])
             scores = tl.where(seen, scores, float("-inf"))
         weights = tl.exp2(scores - lse_m[None, :])
-        grad_v = tl.dot(weights.to(grad_out.dtype), grad_out, grad_v, input_precision=precision)
+        dropped = weights
+        if dropout:
+            state_1, state_2 = query_states(head_1, head_2, queries)
+            kept = keeps(state_1[None, :], state_2[None, :], third[:, None], threshold)
+            dropped = tl.where(kept, weights, 0.0)
+        grad_v = tl.dot(dropped.to(grad_out.dtype), grad_out, grad_v, input_precision=precision)
         grad_weights = tl.dot(v, tl.trans(grad_out), input_precision=precision)
+        if dropout:
+            grad_weights = tl.where(kept, grad_weights, 0.0)
         grad_scores = weights * (grad_weights - delta_m[None, :])
         grad_k = tl.dot(grad_scores.to(q.dtype), q, grad_k, input_precision=precision)
     return grad_k, grad_v
@@ -220,34 +266,37 @@ def _key_grad_stretch(
 
 @jit
 def key_grad_kernel(
-    q_ptr, k_ptr, v_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_k_ptr, grad_v_ptr, low_ptr, high_ptr,
-    tokens, scale, scale_log2, stride_qt, stride_qa, stride_kt, stride_ka, stride_vt, stride_va, stride_gt, stride_ga,
-    stride_ot, stride_oa, head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr,
-    block_n: tl.constexpr, precision: tl.constexpr,
+    qkv_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_qkv_ptr, low_ptr, high_ptr, seed_ptr,
+    tokens, scale, scale_log2, threshold, keep_scale, stride_t, stride_p, stride_a, stride_gt, stride_ga,
+    stride_dt, stride_dp, stride_da,
+    head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
+    precision: tl.constexpr, dropout: tl.constexpr, copies: tl.constexpr,
 ):  # fmt: skip
-    """One block of keys of one head: the gradients of keys and values (both with the strides `stride_o*`)."""
+    """One block of keys of one head: the gradients of keys and values; `scale` as in the other kernel."""
     first, head = tl.program_id(0) * block_n, tl.program_id(1)
     keys = first + tl.arange(0, block_n)
     low_n = tl.load(low_ptr + keys, mask=keys < tokens, other=0)
     high_n = tl.load(high_ptr + keys, mask=keys < tokens, other=0)
     start, inner_start, inner_stop, stop = _stretches(low_ptr, high_ptr, first, tokens, block_n, block_m)
-    k = _load_rows(k_ptr + head * stride_ka, keys, stride_kt, tokens, True, head_dim, block_d)
-    v = _load_rows(v_ptr + head * stride_va, keys, stride_vt, tokens, True, head_dim, block_d)
-    q_base, grad_out_base = q_ptr + head * stride_qa, grad_out_ptr + head * stride_ga
+    q_base, grad_out_base = qkv_ptr + head * stride_a, grad_out_ptr + head * stride_ga
+    k = _load_rows(q_base + stride_p, keys, stride_t, tokens, True, head_dim, block_d)
+    v = _load_rows(q_base + 2 * stride_p, keys, stride_t, tokens, True, head_dim, block_d)
+    head_1, head_2, third = 0, 0, 0
+    if dropout:
+        head_1, head_2, head_3 = head_states(seed_ptr, head)
+        third = key_state(head_3, keys)
     row = head.to(tl.int64) * tokens
     grad_k = tl.zeros((block_n, block_d), tl.float32)
     grad_v = tl.zeros((block_n, block_d), tl.float32)
-    grad_k, grad_v = _key_grad_stretch(
-        grad_k, grad_v, k, v, q_base, grad_out_base, lse_ptr + row, delta_ptr + row, stride_qt, stride_gt,
-        start, inner_start, low_n, high_n, scale_log2, True, block_m, head_dim, block_d, precision,
-    )  # fmt: skip
-    grad_k, grad_v = _key_grad_stretch(
-        grad_k, grad_v, k, v, q_base, grad_out_base, lse_ptr + row, delta_ptr + row, stride_qt, stride_gt,
-        inner_start, inner_stop, low_n, high_n, scale_log2, False, block_m, head_dim, block_d, precision,
-    )  # fmt: skip
-    grad_k, grad_v = _key_grad_stretch(
-        grad_k, grad_v, k, v, q_base, grad_out_base, lse_ptr + row, delta_ptr + row, stride_qt, stride_gt,
-        inner_stop, stop, low_n, high_n, scale_log2, True, block_m, head_dim, block_d, precision,
-    )  # fmt: skip
-    _store_rows(grad_k_ptr + head * stride_oa, keys, stride_ot, tokens, grad_k * scale, head_dim, block_d)
-    _store_rows(grad_v_ptr + head * stride_oa, keys, stride_ot, tokens, grad_v, head_dim, block_d)
+    for part in tl.static_range(3):
+        begin, end = _stretch(part, start, inner_start, inner_stop, stop)
+        grad_k, grad_v = _key_grad_stretch(
+            grad_k, grad_v, k, v, q_base, grad_out_base, lse_ptr + row, delta_ptr + row, stride_t, stride_gt,
+            begin, end, low_n, high_n, scale_log2, head_1, head_2, third, threshold,
+            part != 1, dropout, block_m, head_dim, block_d, precision, copies,
+        )  # fmt: skip
+    if dropout:
+        grad_v = grad_v * keep_scale
+    grad_base = grad_qkv_ptr + head * stride_da
+    _store_rows(grad_base + stride_dp, keys, stride_dt, tokens, grad_k * scale, head_dim, block_d)
+    _store_rows(grad_base + 2 * stride_dp, keys, stride_dt, tokens, grad_v, head_dim, block_d)

@@ -25,7 +25,7 @@ import triton
 from torch import Tensor
 
 from electra_dist.model import sampling
-from electra_dist.model.kernels import LARGE_SHARED_MEMORY, available, head_kernels
+from electra_dist.model.kernels import LARGE_SHARED_MEMORY, LARGEST_GRID_Y, available, head_kernels
 
 
 class Config(NamedTuple):
@@ -217,8 +217,8 @@ def _processors(device: torch.device) -> int:
 
 
 def _chunk_entries(rows: int, vocabulary: int) -> int:
-    """Entries a chunk in backward: even chunks of whole tiles within the buffer's size."""
-    most = max(GRAD_LOGITS // rows // sampling.TILE, 1) * sampling.TILE
+    """Entries a chunk in backward: even chunks of whole tiles within the buffer's size and one launch."""
+    most = min(max(GRAD_LOGITS // rows // sampling.TILE, 1), LARGEST_GRID_Y) * sampling.TILE
     chunks = -(-vocabulary // most)
     return -(-vocabulary // (chunks * sampling.TILE)) * sampling.TILE
 

@@ -15,14 +15,11 @@ import triton
 import triton.language as tl
 
 from electra_dist.model import sampling
+from electra_dist.model.kernels.hashing import key_states, mix
 
 jit: Callable[[Callable[..., Any]], Any] = triton.jit
 
 TILE = tl.constexpr(sampling.TILE)
-KEY_OFFSET_1 = tl.constexpr(sampling.KEY_OFFSET_1)
-KEY_OFFSET_2 = tl.constexpr(sampling.KEY_OFFSET_2)
-MIX_1 = tl.constexpr(sampling.MIX_1)
-MIX_2 = tl.constexpr(sampling.MIX_2)
 UNIFORM_COUNTER = tl.constexpr(sampling.UNIFORM_COUNTER)
 LARGEST_BELOW_ONE = tl.constexpr(1.0 - 2.0**-24)
 TO_UNIT = tl.constexpr(2.0**-32)
@@ -33,26 +30,9 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @jit
-def _mix(x):
-    """`sampling._mix` on uint32."""
-    x = x ^ (x >> 16)
-    x = x * MIX_1
-    x = x ^ (x >> 15)
-    x = x * MIX_2
-    return x ^ (x >> 15)
-
-
-@jit
-def _key_states(keys):
-    """The two 32-bit halves of a key's state."""
-    low, high = keys.to(tl.uint32), (keys >> 32).to(tl.uint32)
-    return _mix(_mix(low + KEY_OFFSET_1) ^ high), _mix(_mix(high + KEY_OFFSET_2) ^ low)
-
-
-@jit
 def _gumbel(state_1, state_2, tile):
     """`sampling.gumbel_noise` of one tile for every position."""
-    bits = _mix(_mix(state_1 + tile.to(tl.uint32)) ^ state_2)
+    bits = mix(mix(state_1 + tile.to(tl.uint32)) ^ state_2)
     v = tl.minimum(tl.maximum(bits.to(tl.float32) * TO_UNIT, SMALLEST_UNIT), LARGEST_BELOW_ONE)
     return -tl.log(tl.where(v < SERIES_BELOW, v + 0.5 * v * v, -tl.log(1.0 - v)))
 
@@ -120,7 +100,7 @@ def forward_kernel(
     split = tl.program_id(1)
     inside = rows < count
     targets = tl.load(targets_ptr + rows, mask=inside, other=-1)
-    state_1, state_2 = _key_states(tl.load(keys_ptr + rows, mask=inside, other=0))
+    state_1, state_2 = key_states(tl.load(keys_ptr + rows, mask=inside, other=0))
     hidden_rows = _row_pointers(hidden_ptr, rows, count, stride_h)
     hidden = _load_columns(hidden_rows, 0, size, block_e)
     total_max = tl.full((block_m,), float("-inf"), tl.float32)
@@ -194,8 +174,8 @@ def finish_kernel(
     weights = tl.exp2((logits - tl.max(logits, axis=1)[:, None]) * LOG2_E)
     cdf = tl.cumsum(weights, axis=1)
     total = tl.max(cdf, axis=1)
-    state_1, state_2 = _key_states(tl.load(keys_ptr + rows, mask=inside, other=0))
-    bits = _mix(_mix(state_1 + UNIFORM_COUNTER) ^ state_2)
+    state_1, state_2 = key_states(tl.load(keys_ptr + rows, mask=inside, other=0))
+    bits = mix(mix(state_1 + UNIFORM_COUNTER) ^ state_2)
     threshold = (bits >> 9).to(tl.float32) * UNIT_23 * total
     passed = tl.sum((cdf <= threshold[:, None]).to(tl.int32), axis=1)
     sample = tl.minimum(tile * TILE + passed, vocabulary - 1)

@@ -7,14 +7,22 @@ CPU (TRITON_INTERPRET=1 must be set before Triton is imported; fp32 only), or on
 from __future__ import annotations
 
 import os
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from electra_dist.model import kernels, sampling
+from electra_dist.model.attention import build_layout
+from electra_dist.model.encoder import Layer
 from electra_dist.model.kernels import flash_attention as fa
+from electra_dist.model.kernels import generator_head
 from electra_dist.model.kernels.flash_attention import document_bounds, flash_attention
+from electra_dist.train.compilation import compile_layers
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
@@ -53,17 +61,35 @@ def make_inputs(tokens: int, heads: int, size: int, dtype: torch.dtype, scale: f
     return [x.to(DEVICE, dtype).requires_grad_() for x in made]
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, **options: Any) -> Tensor:
+    return flash_attention(torch.stack([q, k, v], dim=1), cu, **options)
+
+
 def relative_error(got: Tensor, expected: Tensor) -> float:
     assert torch.isfinite(got).all()
     return ((got.double() - expected).norm() / expected.norm().clamp(min=1e-30)).item()
 
 
-def compare(qkv: list[Tensor], lengths: list[int], window: int | None = None) -> None:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, kept: Tensor | None, dropout: float) -> Tensor:
+    """The formula, of (T, A, D) in float64; `kept` (A, T, T) are the weights that dropout leaves."""
+    if kept is None:
+        return F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in (q, k, v)), attn_mask=mask).transpose(0, 1)
+    scores = torch.einsum("tad,sad->ats", q, k) * q.shape[2] ** -0.5
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+    rounded = 1 - round((1 - dropout) * 2**16) / 2**16
+    return torch.einsum("ats,sad->tad", weights * kept / (1 - rounded), v)
+
+
+def compare(
+    qkv: list[Tensor], lengths: list[int], window: int | None = None, dropout: float = 0.0, seed: int = 0
+) -> None:
     """Output and all gradients within the tolerance of the type."""
     mask = reference_mask(lengths, window)
     wide = [x.detach().double().requires_grad_() for x in qkv]
-    expected = F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in wide), attn_mask=mask).transpose(0, 1)
-    out = flash_attention(*qkv, cumulative(lengths), max(lengths), window)
+    kept = kept_weights(seed, qkv[0].shape[1], sum(lengths), dropout) if dropout else None
+    expected = attention(*wide, mask, kept, dropout)
+    options = {"dropout": dropout, "seed": torch.tensor(seed, device=DEVICE)} if dropout else {}
+    out = attend(*qkv, cumulative(lengths), window=window, **options)
     grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
     tolerance = TOLERANCE[out.dtype]
     assert out.dtype == qkv[0].dtype
@@ -72,6 +98,28 @@ def compare(qkv: list[Tensor], lengths: list[int], window: int | None = None) ->
     for got, want in zip(grads, torch.autograd.grad(expected, wide, grad_out.double()), strict=True):
         # the gradient of a length-1 document is 0 for q and k: only rounding remains there
         assert relative_error(got, want) < tolerance or (got.double() - want).abs().max() < tolerance
+
+
+def kept_weights(seed: int, heads: int, tokens: int, dropout: float) -> Tensor:
+    """The mask of dropout (A, T, T), by the formula in numpy."""
+
+    def mix(x: Any) -> Any:
+        x = x ^ (x >> np.uint32(16))
+        x = x * np.uint32(sampling.MIX_1)
+        x = x ^ (x >> np.uint32(15))
+        x = x * np.uint32(sampling.MIX_2)
+        return x ^ (x >> np.uint32(15))
+
+    low, high = (np.full(1, half, np.uint32) for half in (seed & 0xFFFFFFFF, seed >> 32))
+    offset_1, offset_2 = np.uint32(sampling.KEY_OFFSET_1), np.uint32(sampling.KEY_OFFSET_2)
+    head, token = np.arange(heads, dtype=np.uint32)[:, None], np.arange(tokens, dtype=np.uint32)
+    first = mix(mix(mix(low + offset_1) ^ high) + head)
+    second = mix(mix(mix(high + offset_2) ^ low) ^ head)
+    third = mix(mix(first ^ offset_2) + second)
+    query_1, query_2, key = mix(first + token), mix(second + token), mix(third + token)
+    x = (query_1[:, :, None] ^ key[:, None, :]) * np.uint32(sampling.MIX_1)
+    x = ((x ^ (x >> np.uint32(15))) ^ query_2[:, :, None]) * np.uint32(sampling.MIX_2)
+    return torch.from_numpy(x.view(np.int32) < round((1 - dropout) * 2**16) * 2**16 - 2**31).to(DEVICE)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
@@ -98,36 +146,98 @@ def test_random_document_boundaries(seed: int) -> None:
 
 def test_window_of_zero_gives_each_token_its_own_value() -> None:
     q, k, v = make_inputs(40, 1, 32, torch.float32)
-    torch.testing.assert_close(flash_attention(q, k, v, cumulative([40]), 40, window=0), v)
+    torch.testing.assert_close(attend(q, k, v, cumulative([40]), window=0), v)
 
 
 def test_large_scores_stay_finite_and_right() -> None:
     compare(make_inputs(50, 1, 32, torch.float32, scale=8.0), [30, 20])
 
 
-def test_slices_of_one_projection_are_read_in_place() -> None:
-    fused = torch.randn(60, 3, 2, 32, device=DEVICE)
-    separate = [fused[:, i].contiguous().requires_grad_() for i in range(3)]
-    views = [fused[:, i].detach().requires_grad_() for i in range(3)]
-    cu = cumulative([31, 29])
-    got, expected = flash_attention(*views, cu, 31), flash_attention(*separate, cu, 31)
-    torch.testing.assert_close(got, expected, rtol=0, atol=0)
-    grads = torch.autograd.grad(got.sum(), views), torch.autograd.grad(expected.sum(), separate)
-    for one, other in zip(*grads, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize(("size", "dropout"), [(32, 0.1), (40, 0.5)])
+def test_dropout_is_the_formula_with_the_mask_of_its_seed(size: int, dropout: float, dtype: torch.dtype) -> None:
+    compare(make_inputs(99, 2, size, dtype), [5, 64, 1, 29], dropout=dropout, seed=2**61 + 12345)
+
+
+def test_older_tritons_load_the_statistics_in_several_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fa, "statistics_copies", lambda *_: 4)
+    compare(make_inputs(99, 1, 32, torch.float32), [5, 64, 1, 29], dropout=0.3)
+
+
+def test_weights_are_kept_at_the_rate_and_independently() -> None:
+    """The output of unit values shows the weights that were kept; the mask of the reference is looked at closer."""
+    tokens, dropout = 1024, 0.25
+    kept = kept_weights(3, 2, tokens, dropout).double()
+    deviation = (dropout * (1 - dropout) / tokens) ** 0.5
+    for part in (kept, kept_weights(4, 2, tokens, dropout).double()):
+        assert abs(part.mean().item() - 0.75) < 5 * deviation / (2 * tokens) ** 0.5
+    for axis in (1, 2):  # binomial: the variance of a mean of so many
+        assert kept.mean(axis).std().item() == pytest.approx(deviation, rel=0.15)
+    centred = kept - 0.75
+    pairs = [(centred[0], centred[1]), (kept_weights(4, 1, tokens, dropout).double()[0] - 0.75, centred[0])]
+    pairs += [(centred[0].T, centred[0]), (centred[:, 1:], centred[:, :-1]), (centred[..., 1:], centred[..., :-1])]
+    pairs += [(centred[:, :, 64:], centred[:, :, :-64]), (centred[:, 64:], centred[:, :-64])]
+    pairs += [(centred[:, 1:, 1:] * centred[:, :-1, :-1], centred[:, 1:, :-1] * centred[:, :-1, 1:])]
+    for one, other in pairs:
+        correlation = (one * other).mean() / (one.std() * other.std())
+        assert abs(correlation.item()) < 5 / one.numel() ** 0.5
+    qkv = torch.zeros(64, 3, 1, 16, device=DEVICE)
+    qkv[:, 2] = 1.0
+    seeds = [
+        flash_attention(qkv, cumulative([64]), dropout=dropout, seed=torch.tensor(s, device=DEVICE)) for s in (3, 4)
+    ]
+    expected = kept[0, :64, :64].mean(1) / 0.75
+    torch.testing.assert_close(seeds[0][:, 0, 0].double(), expected, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(*seeds)
+
+
+@pytest.mark.parametrize("compiled", [False] if INTERPRETED else [False, True])
+def test_pytorch_draws_the_seed_and_a_recomputed_layer_draws_it_again(make_config: Any, compiled: bool) -> None:
+    model = make_config("tiny", attention_dropout=0.4).model
+    layer = Layer(model, model.generator, "triton").to(DEVICE)
+    if compiled:
+        compile_layers(layer)
+    hidden = torch.randn(2, 20, layer.query_key_value.in_features, device=DEVICE, requires_grad=True)
+    documents = torch.zeros(2, 20, dtype=torch.int32, device=DEVICE)
+    layout = build_layout(documents, cumulative([20, 20]), "triton", torch.float32)
+    found = []
+    for recompute in (False, True, None):
+        torch.manual_seed(5 if recompute is not None else 6)
+        if recompute:
+            out = checkpoint(layer, hidden, layout, use_reentrant=False, preserve_rng_state=True)
+        else:
+            out = layer(hidden, layout)
+        found.append((out, *torch.autograd.grad(out.square().sum(), [hidden, layer.query_key_value.weight])))
+    for one, again, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, again)
+        assert relative_error(other, one.double()) > 1e-3
+
+
+def test_one_gradient_goes_back_to_the_projection() -> None:
+    """No stack, no concatenation and no copy: the operator's own gradient is that of the projection's output."""
+    projected = torch.randn(60, 3 * 2 * 32, device=DEVICE, requires_grad=True)
+    out = flash_attention(projected.view(60, 3, 2, 32), cumulative([31, 29]))
+    names, node = [], out.grad_fn
+    while node is not None and node.next_functions:
+        names.append(node.name())
+        node = node.next_functions[0][0]
+    assert len(names) == 2
+    assert names[1].startswith("View")
+    (grad,) = torch.autograd.grad(out.sum(), projected)
+    assert grad.is_contiguous()
 
 
 def test_gradient_that_is_expanded_or_transposed_is_accepted() -> None:
     qkv, cu = make_inputs(40, 2, 32, torch.float32), cumulative([40])
-    plain = torch.autograd.grad(flash_attention(*qkv, cu, 40).transpose(1, 2).contiguous().sum(), qkv)
-    expanded = torch.autograd.grad(flash_attention(*qkv, cu, 40).sum(), qkv)
+    plain = torch.autograd.grad(attend(*qkv, cu).transpose(1, 2).contiguous().sum(), qkv)
+    expanded = torch.autograd.grad(attend(*qkv, cu).sum(), qkv)
     for one, other in zip(plain, expanded, strict=True):
         torch.testing.assert_close(one, other)
 
 
 def test_tokens_after_the_last_document_get_zeros() -> None:
     qkv = make_inputs(50, 1, 32, torch.float32)
-    out = flash_attention(*qkv, cumulative([20, 15]), 20)
+    out = attend(*qkv, cumulative([20, 15]))
     assert (out[35:] == 0).all()
     for grad in torch.autograd.grad(out.sum(), qkv):
         assert torch.isfinite(grad).all()
@@ -136,7 +246,7 @@ def test_tokens_after_the_last_document_get_zeros() -> None:
 
 def test_no_tokens_give_no_output() -> None:
     qkv = make_inputs(0, 2, 32, torch.float32)
-    assert flash_attention(*qkv, cumulative([]), 1).shape == (0, 2, 32)
+    assert attend(*qkv, cumulative([])).shape == (0, 2, 32)
 
 
 @pytest.mark.parametrize("window", [None, 0, 3])
@@ -152,27 +262,29 @@ def test_bounds_are_the_document_cut_to_the_window(window: int | None) -> None:
 def test_bounds_may_be_computed_once_for_many_layers() -> None:
     qkv, cu = make_inputs(40, 1, 32, torch.float32), cumulative([10, 30])
     once = document_bounds(cu, 40)
-    assert torch.equal(flash_attention(*qkv, cu, 30, bounds=once), flash_attention(*qkv, cu, 30))
+    assert torch.equal(attend(*qkv, cu, bounds=once), attend(*qkv, cu))
 
 
 def test_backward_is_deterministic() -> None:
     qkv, cu = make_inputs(96, 2, 32, torch.float32), cumulative([50, 46])
 
     def grads() -> tuple[Tensor, ...]:
-        out = flash_attention(*qkv, cu, 50, deterministic=True)
+        out = attend(*qkv, cu, dropout=0.2, seed=torch.tensor(7, device=DEVICE))
         return torch.autograd.grad(out.square().sum(), qkv)
 
     for one, other in zip(grads(), grads(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_operators_pass_the_library_check() -> None:
-    q, k, v = make_inputs(20, 1, 16, torch.float32)
-    low, high = document_bounds(cumulative([12, 8]), 20)
-    torch.library.opcheck(fa._forward_op, (q, k, v, low, high))
-    out, lse = fa._forward_op(q.detach(), k.detach(), v.detach(), low, high)
-    saved = (torch.ones_like(out), q.detach(), k.detach(), v.detach(), out, lse, low, high)
-    torch.library.opcheck(fa._backward_op, saved)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_operators_pass_the_library_check(dropout: float) -> None:
+    qkv = torch.stack(make_inputs(20, 1, 16, torch.float32), dim=1).detach()
+    seed = torch.tensor(3, device=DEVICE) if dropout else None
+    given = (*document_bounds(cumulative([12, 8]), 20), seed, dropout)
+    torch.library.opcheck(fa._forward_op, (qkv.requires_grad_(), *given))
+    qkv = qkv.detach()
+    out, lse = fa._forward_op(qkv, *given)
+    torch.library.opcheck(fa._backward_op, (torch.ones_like(out), qkv, out, lse, *given))
 
 
 def test_compiles_as_one_graph_that_serves_other_documents() -> None:
@@ -183,19 +295,22 @@ def test_compiles_as_one_graph_that_serves_other_documents() -> None:
         graphs += 1
         return module.forward
 
-    compiled = torch.compile(lambda *a: flash_attention(*a, 40) * 2, fullgraph=True, backend=count)
+    compiled = torch.compile(lambda *a: attend(*a) * 2, fullgraph=True, backend=count)
     qkv = make_inputs(40, 1, 32, torch.float32)
     for lengths in ([10, 30, 0], [40, 0, 0], [1, 2, 37]):
-        expected = 2 * flash_attention(*qkv, cumulative(lengths), 40)
+        expected = 2 * attend(*qkv, cumulative(lengths))
         torch.testing.assert_close(compiled(*qkv, cumulative(lengths)), expected)
     assert graphs == 1
 
 
-def test_compiled_forward_and_backward_equal_eager() -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_compiled_forward_and_backward_equal_eager(dropout: float) -> None:
     qkv, cu = make_inputs(40, 1, 32, torch.float32), cumulative([11, 29])
-    compiled = torch.compile(lambda *a: flash_attention(*a, 40).square(), fullgraph=True, backend="aot_eager")
-    got = torch.autograd.grad(compiled(*qkv, cu).sum(), qkv)
-    for one, other in zip(got, torch.autograd.grad(flash_attention(*qkv, cu, 40).square().sum(), qkv), strict=True):
+    found = []
+    for function in (attend, torch.compile(attend, fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(0)
+        found.append(torch.autograd.grad(function(*qkv, cu, dropout=dropout).square().sum(), qkv))
+    for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -205,20 +320,34 @@ def test_compiled_forward_and_backward_equal_eager() -> None:
 )
 def test_heads_it_does_not_have_are_refused(size: int, dtype: torch.dtype, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        flash_attention(*make_inputs(8, 1, size, dtype), cumulative([8]), 8)
+        attend(*make_inputs(8, 1, size, dtype), cumulative([8]))
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="about the interpreter")
 def test_half_precision_in_the_interpreter_is_refused() -> None:
     with pytest.raises(ValueError, match="interpreter computes correctly in fp32 only"):
-        flash_attention(*make_inputs(8, 1, 32, torch.bfloat16), cumulative([8]), 8)
+        attend(*make_inputs(8, 1, 32, torch.bfloat16), cumulative([8]))
 
 
-def test_mixed_types_and_shapes_are_refused() -> None:
+def test_other_shapes_and_windows_are_refused() -> None:
     q, k, v = make_inputs(8, 1, 32, torch.float32)
-    with pytest.raises(ValueError, match="types"):
-        flash_attention(q, k.double(), v, cumulative([8]), 8)
-    with pytest.raises(ValueError, match="shapes"):
-        flash_attention(q, k[:4], v, cumulative([8]), 8)
+    with pytest.raises(ValueError, match=r"shape \(8, 1, 32\)"):
+        flash_attention(q, cumulative([8]))
+    with pytest.raises(ValueError, match=r"expected \(tokens, 3, heads, size\)"):
+        flash_attention(torch.stack([q, k], dim=1), cumulative([8]))
     with pytest.raises(ValueError, match="window is -1"):
-        flash_attention(q, k, v, cumulative([8]), 8, window=-1)
+        attend(q, k, v, cumulative([8]), window=-1)
+
+
+def test_no_axis_of_a_launch_but_the_first_is_long() -> None:
+    """Rows of 32,768 tokens, as many as fit in memory, and more heads than a configuration may have."""
+    widest = 2**18  # `config.schema.Width`
+    for tokens in (32_768 * 64, 2**31 - 1):
+        for config in (*fa.CONFIGS.values(), fa.FP32_CONFIG):
+            for block in (config.block_m, config.block_n):
+                x, y = fa.grid(tokens, block, widest // fa.SMALLEST_HEAD)
+                assert x < 2**31
+                assert y <= kernels.LARGEST_GRID_Y
+    for positions in (1, 15 * 32_768):
+        entries = generator_head._chunk_entries(positions, 2**24)
+        assert entries // generator_head._BACKWARD_ENTRIES <= kernels.LARGEST_GRID_Y

@@ -19,7 +19,7 @@ from electra_dist.errors import ConfigError
 from electra_dist.model import head, sampling
 from electra_dist.model.head import masked_lm_head
 from electra_dist.model.kernels import generator_head as gh
-from electra_dist.model.kernels import head_kernels
+from electra_dist.model.kernels import hashing, head_kernels
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
@@ -128,9 +128,9 @@ def test_samples_follow_the_softmax(temperature: float, monkeypatch: pytest.Monk
 @triton.jit
 def noise_kernel(keys_ptr, bits_ptr, gumbel_ptr, rows: tl.constexpr, tiles):
     keys = tl.load(keys_ptr + tl.arange(0, rows))
-    state_1, state_2 = head_kernels._key_states(keys)
+    state_1, state_2 = hashing.key_states(keys)
     for tile in range(tiles):
-        bits = head_kernels._mix(head_kernels._mix(state_1 + tile) ^ state_2)
+        bits = hashing.mix(hashing.mix(state_1 + tile) ^ state_2)
         tl.store(bits_ptr + tl.arange(0, rows) * tiles + tile, bits.to(tl.int64))
         noise = head_kernels._gumbel(state_1, state_2, tl.full((), tile, tl.int32))
         tl.store(gumbel_ptr + tl.arange(0, rows) * tiles + tile, noise)
