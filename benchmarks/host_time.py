@@ -79,7 +79,7 @@ class Silent(dist.ProcessGroup):  # type: ignore[misc]
     _allgather_base = _reduce_scatter_base = _done
     all_gather_single = reduce_scatter_single = _done  # their names from torch 2.13
 
-    def getBackendName(self) -> str:
+    def getBackendName(self) -> str:  # noqa: N802
         return "silent"
 
 

@@ -11,7 +11,7 @@ Letters: B rows, L row length, E embedding, H hidden, A heads, D head size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from electra_dist.model.dropout import dropout, recomputed
 from electra_dist.model.flat import Slot, cut, keeping_no_view
 
 #: What a layer computes with, by the name of the parameter.
-Weights = dict[str, Tensor]
+Weights = Mapping[str, Tensor]
 
 
 class Layer(nn.Module):
@@ -57,7 +57,7 @@ class Layer(nn.Module):
     ) -> Tensor:
         """One layer: (B, L, H) -> (B, L, H); `matrices` and `vectors`, flat, take the place of its parameters."""
         if matrices is None or vectors is None:
-            weights = dict(self.named_parameters())
+            weights: Weights = dict(self.named_parameters())
         else:
             weights = cut(matrices, self.matrix_slots) | cut(vectors, self.vector_slots)
         return self._compute(weights, hidden_blh, layout)

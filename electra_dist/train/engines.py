@@ -103,13 +103,9 @@ def build_engines(config: Config, generator: Generator, discriminator: Discrimin
     accumulation = config.train.global_rows // world.world_size // config.train.micro_rows
     _check_nodes(config, world)
     _forget_hpz_groups()
-    built = {
-        network: _build(config, network, module, world, accumulation)
-        for network, module in zip(NETWORKS, (generator, discriminator), strict=True)
-    }
     return Engines(
-        generator=built["generator"],
-        discriminator=built["discriminator"],
+        generator=_build(config, "generator", generator, world, accumulation),
+        discriminator=_build(config, "discriminator", discriminator, world, accumulation),
         world=world,
         accumulation=accumulation,
         compute_dtype=DTYPES[config.precision_mode("discriminator")],
