@@ -27,10 +27,11 @@ STAGES = (0, 1, 2, 3)
 #: Beyond tensors: CUDA context, libraries and communicators; blocks that the allocator cannot use.
 RESERVE_BYTES, FRAGMENTATION = 2e9, 0.05
 _SECONDS_A_DAY = 86400.0
-#: The host's part of a micro-batch on a GPU, for each parameter: calls to start what the device does (estimated:
-#: 25 ms for the 304 of base); at stage 3 also a cut for each rank at every gather and reduction (measured on a CPU: 8,
-#: 140 and 1,200 ms for base at 8, 128 and 1,024 ranks).
-_LAUNCH_SECONDS, _CUT_SECONDS = 82e-6, 3.9e-6
+#: The host's part of a micro-batch on a GPU. For a layer, forward and backward: a compiled graph's calls (estimated).
+#: For a flat parameter: DeepSpeed's, by stage (`benchmarks/host_time.py` on a CPU: 1 to 9 ms at stage 1 for the 9 of
+#: base and the 18 of large, 3 to 16 at stage 2, 10 to 21 at stage 3, at 8 and at 1,024 ranks).
+_LAYER_SECONDS = 0.4e-3
+_FLAT_SECONDS = {0: 0.5e-3, 1: 0.5e-3, 2: 0.5e-3, 3: 1.1e-3}
 #: Below this size sharding the weights buys nothing that stage 1 does not.
 _WORTH_SHARDING = 1e9
 
@@ -202,10 +203,8 @@ class _Costs:
             return 0.0
         seconds = 0.0
         for network, flat in flat_parameters(self.config, self.vocab_size).items():
-            tensors = len(flat)
-            seconds += tensors * _LAUNCH_SECONDS
-            if stages[network] == 3 and self.world > 1:
-                seconds += tensors * self.world * _CUT_SECONDS
+            seconds += self.config.network(network).layers * _LAYER_SECONDS
+            seconds += len(flat) * _FLAT_SECONDS[stages[network]]
         return seconds * self.accumulation
 
     @property
@@ -340,8 +339,8 @@ def _advice(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...])
         return []
     return [
         f"zero.stage=1 fits too, and is estimated {configured.step_seconds / first.step_seconds:.1f} times as fast: at"
-        f" stage 3 the host cuts each parameter into {costs.world} parts,"
-        f" {configured.host_seconds * 1e3:,.0f} ms a step of {configured.step_seconds * 1e3:,.0f}"
+        f" stage 3 a rank sends {configured.network_bytes / 1e9:.1f} GB a step, at stage 1"
+        f" {first.network_bytes / 1e9:.1f} GB"
     ]
 
 
