@@ -91,8 +91,9 @@ class EngineBytes(NamedTuple):
 
 def engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> EngineBytes:
     """Memory of one engine at ZeRO `stage`, apart from activations (arXiv 1910.02054, section 5, and its sources)."""
-    joined = BYTES[config.precision_mode(network)] * joined_elements(config, network)
-    return _engine_bytes(config, network, vocab_size, stage, world_size)._replace(joined=joined)
+    engine = _engine_bytes(config, network, vocab_size, stage, world_size)
+    cast = stage == 1 and config.precision_mode(network) == "bf16" and not config.sharding(network).offload_optimizer
+    return engine._replace(joined=joined_bytes(config, network, cast))
 
 
 def _engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> EngineBytes:
@@ -109,14 +110,12 @@ def _engine_bytes(config: Config, network: Network, vocab_size: int, stage: int,
             reduction=FP32 * n * many,
         )
     if stage == 1 and mode == "bf16" and not zero.offload_optimizer:
-        # BF16_Optimizer: whole fp32 gradients, kept, beside those of the backward until the step is done.
+        # BF16_Optimizer: whole fp32 gradients, kept, to which those of the backward are added as they come.
         return EngineBytes(
             weights=b * n,
             optimizer=OPTIMIZER_BYTES * share,
             kept_gradients=FP32 * n,
-            gradients=b * n,
-            reduced_gradients=b * n,
-            reduction=FP32 * n * many,
+            gradients=0.0,
         )
     if stage < 3:
         again, bucket = _accumulation(config, world_size) > 1, bucket_elements(config, network, vocab_size)
@@ -129,11 +128,13 @@ def _engine_bytes(config: Config, network: Network, vocab_size: int, stage: int,
     return engine if zero.offload_optimizer else engine._replace(update=flat)
 
 
-def joined_elements(config: Config, network: Network) -> int:
-    """Elements of `EngineBytes.joined`."""
+def joined_bytes(config: Config, network: Network, cast: bool) -> float:
+    """`EngineBytes.joined`: beside the flat gradient its parts, or what it is `cast` to before it is added in fp32."""
     sizes = config.network(network)
     count, *_ = layers_of_groups(sizes.layers, layer_weights(sizes))
-    return count * layer_weights(sizes) * (1 if count == 1 else 2)
+    b = BYTES[config.precision_mode(network)]
+    beside = max(0 if count == 1 else b, FP32 if cast else 0)
+    return (b + beside) * count * layer_weights(sizes)
 
 
 def bucket_elements(config: Config, network: Network, vocab_size: int) -> int:
@@ -150,9 +151,10 @@ def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
 def _stage_1_and_2(n: int, b: int, stage: int, world_size: int, bucket: int, again: bool) -> EngineBytes:
     """Weights, gradients and reduction; the optimizer is added by the caller.
 
-    A bucket is filled by the backward, at stage 2 in the network's precision, at stage 1 in fp32; ranks reduce a copy of
-    it in fp32. At stage 1 the gradients of the last micro-batch move into it. A rank's share of them is there while they
-    are reduced where another precision adds them up, and twice at stage 2 where micro-batches do (`again`) in fp32.
+    A bucket is filled by the backward, at stage 2 in the network's precision, at stage 1 in fp32; ranks reduce a copy
+    of it in fp32. At stage 1 the gradients of the last micro-batch move into it. A rank's share of them is there while
+    they are reduced where another precision adds them up, and twice at stage 2 where micro-batches do (`again`) in
+    fp32.
     """
     many, share = world_size > 1, FP32 * n / world_size
     filled = FP32 if stage == 1 else b

@@ -11,7 +11,9 @@ both means over the *global* counts of the step: all ranks, all micro-batches.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,7 +69,7 @@ def train_step(
     for index, micro_batch in enumerate(step.micro_batches):
         batch = to_device(micro_batch, engines.world.device)
         outputs = _forward_backward(engines, batch, weights, None if forced_samples is None else forced_samples[index])
-        added = micro_batch_totals(batch, *outputs)
+        added = _compiled(micro_batch_totals, engines)(batch, *outputs)
         totals = added if totals is None else StepTotals(*(a + b for a, b in zip(totals, added, strict=True)))
         if index == engines.accumulation - 1:
             sums = torch.stack([totals.generator_loss_sum, totals.discriminator_loss_sum])
@@ -90,7 +92,8 @@ def evaluate_step(engines: Engines, micro_batch: MicroBatch, config: Config) -> 
     judged = engines.discriminator(generated.shared, batch, generated.corrupted, generated.replaced)
     for _, engine in engines:
         engine.train()
-    return micro_batch_totals(batch, generated, judged)
+    totals: StepTotals = _compiled(micro_batch_totals, engines)(batch, generated, judged)
+    return totals
 
 
 def _global_counts(engines: Engines, step: Step) -> Tensor:
@@ -122,9 +125,24 @@ def _forward_backward(
     if shared is not None and leaf is not None and leaf.grad is not None:
         # The backward below divides by the accumulation again; leaf.grad carries the discriminator's loss scale.
         factor = engines.accumulation / loss_scale(engines.discriminator)
-        loss = loss + (shared.float() * (leaf.grad.float() * factor)).sum()
+        loss = loss + _compiled(_product, engines)(shared, leaf.grad) * factor
     engines.generator.backward(loss)
     return generated, judged
+
+
+def _product(shared_ble: Tensor, gradient_ble: Tensor) -> Tensor:
+    """What has `gradient_ble` as its gradient by `shared_ble`; fp32 scalar."""
+    return (shared_ble.float() * gradient_ble.float()).sum()
+
+
+def _compiled(function: Callable[..., Any], engines: Engines) -> Callable[..., Any]:
+    """`function`, compiled where the networks are."""
+    return _compile(function) if engines.compiled else function
+
+
+@functools.cache
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, fullgraph=True)
 
 
 def micro_batch_totals(batch: ModelBatch, generated: GeneratorOutput, judged: DiscriminatorOutput) -> StepTotals:
