@@ -178,6 +178,23 @@ def test_flat_parameters_are_those_of_the_networks(preset: str, sharing: str) ->
         assert sorted(planned) == sorted(p.numel() for p in network.parameters())
 
 
+def test_what_is_proposed_fits_and_nothing_faster_of_its_kind_does() -> None:
+    config = make("base", train__global_rows=4096, train__micro_rows=1, precision__mode="bf16")
+    found = plan.fits(plan.costs_of(config, 30522, 1, 8, "a100-40gb"))
+    assert found[0].step_seconds == min(fit.step_seconds for fit in found)
+    assert {fit.stage for fit in found} == {1, 2, 3}
+    for stage, recomputed in {(fit.stage, fit.activation_checkpointing) for fit in found}:
+        rows = max(f.micro_rows for f in found if (f.stage, f.activation_checkpointing) == (stage, recomputed))
+        keys = {"train__global_rows": 4096, "precision__mode": "bf16", "zero__stage": stage}
+        keys["train__activation_checkpointing"] = str(recomputed).lower()
+        for micro_rows, fits in ((rows, True), (2 * rows, False)):
+            changed = make("base", train__micro_rows=micro_rows, **keys)
+            if micro_rows <= 512:
+                assert plan.plan_run(changed, 30522, 1, 8, "a100-40gb").configured.fits is fits
+    assert max(fit.micro_rows for fit in found if fit.activation_checkpointing) > found[0].micro_rows
+    assert plan.fits(plan.costs_of(config, 30522, 1, 8, "a100-40gb", memory_bytes=1e9)) == []
+
+
 @pytest.mark.parametrize(("seconds", "shown"), [(20, "20 s"), (90, "1.5 min"), (5400, "1.5 h"), (129600, "1.5 d")])
 def test_a_short_run_is_told_in_minutes(seconds: float, shown: str) -> None:
     from electra_dist.commands.plan import _duration
@@ -279,7 +296,8 @@ def test_offload_moves_the_optimizer_to_the_host_and_nothing_else() -> None:
         largest = sum(max(elements) for elements in flat.values())
         more = 4 * count if stage == 3 else 2 * count + 8 * 2 * largest
         assert there.host_bytes == pytest.approx(16 * count + more)
-        assert there.memory.peak < here.memory.peak
+        if stage > 1:  # at stage 1 in bf16 we reduce without DeepSpeed's buckets, unless it offloads
+            assert there.memory.peak < here.memory.peak
         assert there.network_bytes == here.network_bytes
 
 

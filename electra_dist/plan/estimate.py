@@ -110,7 +110,12 @@ class Plan:
         return content | {"stages": [stage.to_dict() for stage in self.stages]}
 
 
-def plan_run(
+def plan_run(config: Config, vocab_size: int, nodes: int, gpus_per_node: int, gpu: str, **assumed: Any) -> Plan:
+    """The plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu`; `assumed` as in `costs_of`."""
+    return costs_of(config, vocab_size, nodes, gpus_per_node, gpu, **assumed).plan()
+
+
+def costs_of(
     config: Config,
     vocab_size: int,
     nodes: int,
@@ -123,8 +128,8 @@ def plan_run(
     memory_bytes: float | None = None,
     network_gbit: float = NETWORK_GBIT,
     host_memory_bytes: float | None = None,
-) -> Plan:
-    """The plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu`.
+) -> Costs:
+    """What a plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu` is made from.
 
     document_length   tokens of a document as attention sees it; default: a document fills its row
     utilisation       fraction of the rate that a step reaches
@@ -141,7 +146,7 @@ def plan_run(
     if not 0 < utilisation <= 1:
         raise UserError(f"utilisation = {utilisation}: expected a fraction above 0, up to 1")
     check_world(config, nodes * gpus_per_node, gpus_per_node)
-    costs = _Costs(
+    return Costs(
         config=config,
         vocab_size=vocab_size,
         nodes=nodes,
@@ -154,7 +159,6 @@ def plan_run(
         rate=rate or device.rate(config.precision_mode("discriminator")),
         network_gbit=network_gbit,
     )
-    return costs.plan()
 
 
 def _check_numbers(**numbers: float) -> None:
@@ -164,8 +168,8 @@ def _check_numbers(**numbers: float) -> None:
 
 
 @dataclass(frozen=True)
-class _Costs:
-    """What every stage has in common: the arguments of `plan_run`, checked and with the device's own in the gaps."""
+class Costs:
+    """What every stage has in common: the arguments of `costs_of`, checked and with the device's own in the gaps."""
 
     config: Config
     vocab_size: int
@@ -196,6 +200,11 @@ class _Costs:
     @property
     def accumulation(self) -> int:
         return self.config.train.global_rows // self.world // self.config.train.micro_rows
+
+    @property
+    def busy_seconds(self) -> float:
+        """Of a step that a device needs for its arithmetic."""
+        return self.step_tokens / self.world * self.flops_per_token / (self.rate * self.utilisation)
 
     def host_seconds(self, stages: dict[Network, int]) -> float:
         """What the host of a GPU needs for a step; a CPU does the work itself."""
@@ -250,7 +259,7 @@ class _Costs:
         host, saving = memory.host * self.gpus_per_node, memory.saving * self.gpus_per_node
         if self.kind == "cpu":
             needed += memory.saving
-        busy = self.step_tokens / self.world * self.flops_per_token / (self.rate * self.utilisation)
+        busy = self.busy_seconds
         host_seconds = self.host_seconds(stages)
         seconds = max(busy, host_seconds)
         seconds += (sent - between) / self.device.link_bytes + between / (self.network_gbit / 8 * 1e9)
@@ -308,7 +317,7 @@ class _Costs:
         return None
 
 
-def _warnings(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:
+def _warnings(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:
     found = []
     if configured.problem:
         found.append(f"cannot run as configured: {configured.problem}")
@@ -329,7 +338,7 @@ def _warnings(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...
     return found
 
 
-def _advice(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:
+def _advice(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:
     """Stage 3 where it costs time and saves memory that nobody needs."""
     first = stages[1]
     count = parameters(costs.config, costs.vocab_size).total
@@ -344,7 +353,7 @@ def _advice(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...])
     ]
 
 
-def _remedy(costs: _Costs, stages: tuple[StagePlan, ...]) -> str:
+def _remedy(costs: Costs, stages: tuple[StagePlan, ...]) -> str:
     """What to change so that it fits: a higher stage, checkpointing, fewer rows at once, offload: in order of price."""
     for stage in stages:
         if stage.fits and not stage.problem:

@@ -36,13 +36,18 @@ _LONGEST_CAUSE = 300
 _POSITIONS = 16
 
 
-def compile_network(network: nn.Module) -> None:
+def compile_network(network: nn.Module, cuda_graphs: bool = False) -> None:
     """Compile what the modules of `network` name as their `compiled_parts`; nothing happens before the first call.
 
     One graph each: the layers, and what lies before, between and after them. All layers of a network share theirs,
-    which a graph of the whole network would not: it takes as long to compile as it has layers.
+    which a graph of the whole network would not: it takes as long to compile as it has layers. `cuda_graphs`: each is
+    recorded and replayed; `torch.compiler.cudagraph_mark_step_begin` must be called before every micro-batch.
     """
-    options = _CPU_OPTIONS if next(network.parameters()).device.type == "cpu" else None
+    options: dict[str, str | int | bool | Callable[..., Any]] | None = None
+    if next(network.parameters()).device.type == "cpu":
+        options = _CPU_OPTIONS
+    elif cuda_graphs:
+        options = {"triton.cudagraphs": True}
     for module in network.modules():
         for name in getattr(module, "compiled_parts", ()):
             setattr(module, name, torch.compile(getattr(module, name), fullgraph=True, options=options))
@@ -119,7 +124,7 @@ def _blank_layer(config: Config, network: Network, backend: str, device: torch.d
     for name, slots in ((MATRICES, layer.matrix_slots), (VECTORS, layer.vector_slots)):
         take_over(layer, layer, name, [slot.name for slot in slots])
     if config.compiles(device.type):
-        compile_network(layer)
+        compile_network(layer, config.train.cuda_graphs)
     return layer
 
 

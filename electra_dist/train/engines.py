@@ -101,6 +101,8 @@ def build_engines(config: Config, generator: Generator, discriminator: Discrimin
     where the layers do not compile.
     """
     check_engines(config)
+    if config.train.cuda_graphs and world.device.type != "cuda":
+        raise ConfigError(f"train.cuda_graphs = true needs a GPU, and this run is on {world.device.type}")
     _check_precision(config)
     check_world(config, world.world_size)
     check_compilation(config, generator, discriminator, world)
@@ -163,7 +165,7 @@ def _build(
     exact = {name: p.detach().to("cpu", copy=True) for name, p in module.named_parameters()} if halved else {}
     module.to(world.device)
     if config.compiles(world.device.type):
-        compile_network(module)
+        compile_network(module, config.train.cuda_graphs)
     module.flatten(partitioned=config.zero_stage(network) == 3)
     if config.zero_stage(network) == 3:
         reduction.install()

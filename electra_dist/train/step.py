@@ -68,6 +68,7 @@ def train_step(
     totals: StepTotals | None = None
     for index, micro_batch in enumerate(step.micro_batches):
         batch = to_device(micro_batch, engines.world.device)
+        _begin_graphs(config)
         outputs = _forward_backward(engines, batch, weights, None if forced_samples is None else forced_samples[index])
         added = _compiled(micro_batch_totals, engines)(batch, *outputs)
         totals = added if totals is None else StepTotals(*(a + b for a, b in zip(totals, added, strict=True)))
@@ -88,12 +89,19 @@ def evaluate_step(engines: Engines, micro_batch: MicroBatch, config: Config) -> 
     for _, engine in engines:
         engine.eval()
     batch = to_device(micro_batch, engines.world.device)
+    _begin_graphs(config)
     generated: GeneratorOutput = engines.generator(batch)
     judged = engines.discriminator(generated.shared, batch, generated.corrupted, generated.replaced)
     for _, engine in engines:
         engine.train()
     totals: StepTotals = _compiled(micro_batch_totals, engines)(batch, generated, judged)
     return totals
+
+
+def _begin_graphs(config: Config) -> None:
+    """Let CUDA graphs write over what they gave in the micro-batch before."""
+    if config.train.cuda_graphs:
+        torch.compiler.cudagraph_mark_step_begin()
 
 
 def _global_counts(engines: Engines, step: Step) -> Tensor:
@@ -153,7 +161,7 @@ def micro_batch_totals(batch: ModelBatch, generated: GeneratorOutput, judged: Di
         generator_loss_sum=generated.loss_sum.detach(),
         correct=generated.correct,
         masked_count=batch.masked_weights.sum(),
-        discriminator_loss_sum=judged.loss_sum.detach(),
+        discriminator_loss_sum=judged.loss_sum.detach().clone(),  # a CUDA graph writes over its results
         real_count=real.sum().float(),
         histogram=replacement_histogram(judged.logits, generated.replaced, real),
         generator_norm=zero,
