@@ -207,7 +207,7 @@ class ZeroConfig(Section):
     """0 shards nothing, 1 the optimizer state, 2 the gradients too, 3 the parameters too."""
     persistence_threshold: NonNegativeInt = 0
     """Stage 3: parameters of fewer elements stay whole on every rank, which gathers each of them after every step.
-    With 0 they come with their layer, in one collective."""
+    A parameter is the weights of a group of layers, the word embeddings, all other weights, or what is not decayed."""
     offload_optimizer: bool = False
     """Stages 1 to 3: keep master weights and moments in CPU memory, and update them there."""
     offload_parameters: bool = False
