@@ -81,8 +81,6 @@ def clip(engines: Engines, clip_norm: float, mode: Literal["joint", "separate"],
     `losses`, (2,) fp32, is this rank's share of the step's losses; the ranks add them up on the way. Without a host
     synchronisation, except at stage 0 and where gradients were offloaded: the CPU works on these.
     """
-    for reduction in engines.reductions:
-        reduction.finish()
     gradients = [local_gradients(engine) for _, engine in engines]
     if engines.world.device.type == "cuda" and any(gradient.offloaded for gradient in gradients):
         torch.cuda.synchronize(engines.world.device)  # DeepSpeed copies them to the CPU on streams of its own

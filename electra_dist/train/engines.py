@@ -60,6 +60,11 @@ class Engines:
         for _, engine in self:
             engine.destroy()
 
+    def finish_reductions(self) -> None:
+        """Wait for what was reduced beside the backward; between the last backward of a step and clipping. Collective."""
+        for reducing in self.reductions:
+            reducing.finish()
+
     def set_lr(self, lrs: dict[Network, float]) -> None:
         """Learning rate of the next step, by network."""
         for network, engine in self:

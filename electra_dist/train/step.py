@@ -75,6 +75,7 @@ def train_step(
         if index == engines.accumulation - 1:
             sums = torch.stack([totals.generator_loss_sum, totals.discriminator_loss_sum])
             shares = (sums / counts).float()
+            engines.finish_reductions()
             agreed = clip(engines, config.optim.clip_norm, config.optim.clip_mode, shares)
             totals = totals._replace(**agreed._asdict())
         engines.generator.step()
