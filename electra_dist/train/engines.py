@@ -61,7 +61,7 @@ class Engines:
             engine.destroy()
 
     def finish_reductions(self) -> None:
-        """Wait for what was reduced beside the backward; between the last backward of a step and clipping. Collective."""
+        """Wait for what is reduced beside the backward; after the last backward of a step. Collective."""
         for reducing in self.reductions:
             reducing.finish()
 
