@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +64,9 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     resolved = config.load(arguments.config, arguments.overrides)
     vocab_size, document_length, notes = _data(resolved, arguments)
+    if arguments.fit:
+        resolved, changed = _divisible(resolved, arguments.nodes * arguments.gpus_per_node)
+        notes += changed
     memory = arguments.gpu_memory * 1e9 if arguments.gpu_memory else None
     if memory is None and arguments.gpu.lower() == "cpu":
         memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / max(arguments.gpus_per_node, 1)
@@ -90,6 +94,17 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.fit:
         _print_fits(found)
     return 0
+
+
+def _divisible(resolved: Config, world_size: int) -> tuple[Config, list[str]]:
+    """The configuration with micro rows that a rank's rows are divisible by: what `--fit` is asked for."""
+    train = resolved.train
+    rows = train.global_rows // max(world_size, 1)
+    micro_rows = math.gcd(rows, train.micro_rows)
+    if rows < 1 or train.global_rows % world_size or micro_rows == train.micro_rows:
+        return resolved, []
+    note = f"train.micro_rows={micro_rows} in place of {train.micro_rows}: a rank has {rows} rows a step"
+    return resolved.model_copy(update={"train": train.model_copy(update={"micro_rows": micro_rows})}), [note]
 
 
 def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, int | None, list[str]]:

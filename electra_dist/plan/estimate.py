@@ -347,9 +347,9 @@ def _advice(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) 
     if configured.step_seconds < 1.05 * first.step_seconds:
         return []
     return [
-        f"zero.stage=1 fits too, and is estimated {configured.step_seconds / first.step_seconds:.1f} times as fast: at"
-        f" stage 3 a rank sends {configured.network_bytes / 1e9:.1f} GB a step, at stage 1"
-        f" {first.network_bytes / 1e9:.1f} GB"
+        f"zero.stage=1 fits too, and is estimated {configured.step_seconds / first.step_seconds:.1f} times as fast:"
+        f" {first.step_seconds * 1e3:,.0f} ms a step instead of {configured.step_seconds * 1e3:,.0f}; stage 3"
+        " gathers and sends in every micro-batch"
     ]
 
 
