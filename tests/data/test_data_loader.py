@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch, Step
-from electra_dist.data import loader as loader_module
+from electra_dist.data.steps import StepSource, layout_of
 from electra_dist.data.loader import TrainLoader
 from electra_dist.data.manifest import TRAIN, VALIDATION, Manifest
 from electra_dist.data.masking import masked_slots
@@ -121,7 +121,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened_at_every_step_and_worl
 
 def test_seeking_far_reads_one_block_a_stream(make_config, manifest, monkeypatch):
     config = make_config(train={"steps": 10**6 + 1, "global_rows": 4}, data={"prefetch_steps": 1})
-    far = LoaderState(10**6, loader_module.layout_of(config, manifest), dict.fromkeys(range(4), (54321, 3)), 10**6)
+    far = LoaderState(10**6, layout_of(config, manifest), dict.fromkeys(range(4), (54321, 3)), 10**6)
     read: list[int] = []
     original = RowSource.rows
     monkeypatch.setattr(RowSource, "rows", lambda self, *place: read.append(1) or original(self, *place))
