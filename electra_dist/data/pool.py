@@ -25,7 +25,7 @@ class RowPool:
     def __init__(self, positions: Mapping[int, StreamPosition], order: BlockOrder, source: RowSource) -> None:
         self._streams = list(positions)
         self._order, self._source = order, source
-        self.positions: Int64 = np.array(list(positions.values()), np.int64).reshape(-1, 2)
+        self.positions: Int64 = np.array(list(positions.values()), np.int64)
         self._blocks, self._rows = self.positions[:, 0], self.positions[:, 1]  # the same memory
         self._sizes = np.zeros(len(positions), np.int64)  # rows of each block at hand; 0 where it is still to be read
         self._at_hand: KeyedRows | None = None  # (S * C) rows

@@ -27,7 +27,7 @@ from electra_dist.data.pool import RowPool
 from electra_dist.data.rows import RowSource, documents_per_row, micro_batches
 from electra_dist.data.shards import sign_of_data
 from electra_dist.data.skips import Interval, Skips
-from electra_dist.data.streams import BlockOrder, LoaderState, StreamPosition, streams_of_rank
+from electra_dist.data.streams import BlockOrder, LoaderState, Positions, streams_of_rank
 from electra_dist.errors import ConfigError, DataError
 
 
@@ -65,7 +65,7 @@ def first_state(
     streams, layout = stream_count(config), layout_of(config, manifest)
     mine = streams_of_rank(streams, rank, world_size)
     if state is None:
-        return LoaderState(0, layout, {stream: StreamPosition(0, 0) for stream in mine}, drawn=0)
+        return LoaderState(0, layout, Positions(mine, np.zeros((len(mine), 2), np.int64)), drawn=0)
     if state.layout != layout:
         raise DataError(
             "state of the data loader: it belongs to other shards, or to another train.seed, data.streams,"
@@ -76,7 +76,8 @@ def first_state(
         raise DataError(
             f"state of the data loader: it lacks {len(missing)} of {streams} streams; merge all ranks' states"
         )
-    return LoaderState(state.step, layout, {stream: state.streams[stream] for stream in mine}, state.drawn)
+    positions = np.array([state.streams[stream] for stream in mine], np.int64)
+    return LoaderState(state.step, layout, Positions(mine, positions), state.drawn)
 
 
 class StepSource:
@@ -107,18 +108,14 @@ class StepSource:
         order = BlockOrder(manifest.facts.train.blocks, streams, config.train.seed)
         self._pool = RowPool(start.streams, order, RowSource(config, manifest, TRAIN, tell))
         self._rows_per_stream = config.train.global_rows // streams
-        self._layout, self._streams = start.layout, list(start.streams)
-        self._next, self.drawn = start.step, start.drawn
-
-    @property
-    def positions(self) -> list[list[int]]:
-        """(S, 2) block and row of each stream, after the last step that was made."""
-        return self._pool.positions.tolist()
+        self._layout, self._next, self._drawn = start.layout, start.step, start.drawn
+        self._mine = streams_of_rank(streams, rank, world_size)
 
     @property
     def state(self) -> LoaderState:
         """Where the data stands after the last step that was made."""
-        return state_of(self._next, self._layout, self._streams, self.positions, self.drawn)
+        positions = Positions(self._mine, self._pool.positions.copy())
+        return LoaderState(self._next, self._layout, positions, self._drawn)
 
     def __iter__(self) -> Iterator[Step]:
         return self
@@ -127,11 +124,11 @@ class StepSource:
         index = self._next
         if index >= self._config.train.steps:
             raise StopIteration
-        wanted = self._skips.next_kept(self.drawn)
-        for _ in range(self.drawn, wanted):
+        wanted = self._skips.next_kept(self._drawn)
+        for _ in range(self._drawn, wanted):
             self._pool.drop(self._rows_per_stream)
         step = self._make(index)
-        self._next, self.drawn = index + 1, wanted + 1
+        self._next, self._drawn = index + 1, wanted + 1
         return step
 
     def _make(self, index: int) -> Step:
@@ -144,9 +141,3 @@ class StepSource:
             masked_count=sum(int(batch.masked_weights.sum(dtype=np.float64)) for batch in batches),
             real_count=int((rows.rows.ends[:, -1]).sum()),
         )
-
-
-def state_of(step: int, layout: str, streams: Iterable[int], positions: list[list[int]], drawn: int) -> LoaderState:
-    """The state of a rank whose `streams` stand at `positions` (S, 2)."""
-    found = {stream: StreamPosition(*position) for stream, position in zip(streams, positions, strict=True)}
-    return LoaderState(step, layout, found, drawn)
