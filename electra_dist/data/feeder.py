@@ -1,14 +1,14 @@
 """The loader's own process: makes steps ahead and puts them into shared memory, for the process that trains.
 
-    python -c "from electra_dist.data.feeder import main; main()" MEMORY SOCKET PARENT START
+    python -c "from electra_dist.data.feeder import main; main()" MEMORY SOCKET PARENT
 
-`loader.TrainLoader` starts it; the numbers are two descriptors that it inherits, the process that trains, and where in
-the memory its `Work` lies. Over the socket it says one letter for each slot that it has filled, in turn, one at the end of
-the steps, or one for an error with the error behind it; it hears one byte for each slot that may be filled again. It
-knows no torch, so that it starts in a quarter of a second and takes little memory.
+`loader.TrainLoader` starts it; the numbers are two descriptors that it inherits, and the process that trains. Over the
+socket it hears its `Work`, and then one byte for each slot that may be filled again. It says one letter for each slot
+that it has filled, in turn; one at the end of the steps; or one for an error, with the error behind it. It knows no
+torch, so that it starts in a quarter of a second and takes little memory.
 
 It ends when the process that trains is gone or has closed the socket, whatever it is doing. The signals that ask a run
-to end are blocked here from its first instruction: steps are wanted until training is over.
+to end are blocked here from its first instruction on: steps are wanted until training is over.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import ctypes
 import faulthandler
 import json
 import os
-import pickle
 import signal
 import socket
 import sys
 import threading
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from electra_dist.config import Config
@@ -43,14 +43,39 @@ _TRACEBACK = 16_384
 
 @dataclass(frozen=True)
 class Work:
-    """The arguments of a `StepSource`."""
+    """The arguments of a `StepSource`; the manifest is read again, and `state` knows whether it is still the same."""
 
     config: Config
-    manifest: Manifest
+    shards: Path
     rank: int
     world_size: int
     state: LoaderState
     skipped: tuple[Interval, ...]
+
+    def to_json(self) -> bytes:
+        """In one line."""
+        content = {
+            "config": self.config.model_dump(mode="json"),
+            "shards": str(self.shards),
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "state": self.state.to_dict(),
+            "skipped": self.skipped,
+        }
+        return json.dumps(content).encode()
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Work:
+        """The inverse of `to_json`."""
+        content = json.loads(line)
+        return cls(
+            config=Config.model_validate(content["config"]),
+            shards=Path(content["shards"]),
+            rank=content["rank"],
+            world_size=content["world_size"],
+            state=LoaderState.from_dict(content["state"]),
+            skipped=tuple((first, stop) for first, stop in content["skipped"]),
+        )
 
 
 class Feeder:
@@ -77,7 +102,8 @@ class Feeder:
 
     def _make_all(self) -> None:
         work = self._work
-        arguments = (work.config, work.manifest, work.rank, work.world_size, work.state, work.skipped)
+        manifest = Manifest.load(work.shards)
+        arguments = (work.config, manifest, work.rank, work.world_size, work.state, work.skipped)
         source = StepSource(*arguments, tell=self._ring.write_note)
         number = 0
         for step in source:
@@ -121,21 +147,13 @@ def _end_with(parent: int) -> None:
         leave()
 
 
-def _read_work(memory: int, start: int) -> Work:
-    """What the parent has put behind the ring; given back to the system then."""
-    size = os.fstat(memory).st_size - start
-    content = b""
-    while len(content) < size:
-        content += os.pread(memory, size - len(content), start + len(content))
-    os.truncate(memory, start)
-    work = pickle.loads(content)  # our own parent's memory, which no other process can write
-    assert isinstance(work, Work)
-    return work
-
-
 def main() -> None:
     """The process, from its arguments to its end."""
-    memory, channel, parent, start = map(int, sys.argv[1:])
+    memory, descriptor, parent = map(int, sys.argv[1:])
     faulthandler.enable()
     _end_with(parent)
-    Feeder(_read_work(memory, start), memory, socket.socket(fileno=channel), parent).feed()
+    channel = socket.socket(fileno=descriptor)
+    with channel.makefile("rb") as said:
+        line = said.readline()
+    if line:
+        Feeder(Work.from_json(line), memory, channel, parent).feed()

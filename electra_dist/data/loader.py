@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -23,7 +22,7 @@ from typing import Self
 from electra_dist import early, errors
 from electra_dist.batch import Step
 from electra_dist.config import Config
-from electra_dist.data.feeder import FILLED, END, Work
+from electra_dist.data.feeder import END, FILLED, Work
 from electra_dist.data.manifest import Manifest
 from electra_dist.data.ring import Ring, anonymous_memory
 from electra_dist.data.shards import sign_of_data
@@ -59,16 +58,15 @@ class TrainLoader:
         self._ring = Ring(config, rank, world_size, self.state.layout)
         self._slot = 0
         self._closed = False
-        self._start(Work(config, manifest, rank, world_size, self.state, tuple(skipped)))
+        self._start(Work(config, manifest.path, rank, world_size, self.state, tuple(skipped)))
 
     def _start(self, work: Work) -> None:
         memory = anonymous_memory(self._ring.bytes)
         here, there = socket.socketpair()
         try:
-            _write_behind(memory, self._ring.bytes, pickle.dumps(work))
             self._ring.open(memory, writable=False)
             code = f"from {FEEDER} import main; main()"
-            numbers = (memory, there.fileno(), os.getpid(), self._ring.bytes)
+            numbers = (memory, there.fileno(), os.getpid())
             with _deaf():
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-c", code, *map(str, numbers)],
@@ -80,6 +78,8 @@ class TrainLoader:
         finally:
             os.close(memory)
             there.close()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended: `next` says so
+            here.sendall(work.to_json() + b"\n")
         here.settimeout(_WAIT_SECONDS)
         self._socket = here
 
@@ -191,12 +191,6 @@ class TrainLoader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _write_behind(memory: int, start: int, content: bytes) -> None:
-    while content:
-        written = os.pwrite(memory, content, start)
-        content, start = content[written:], start + written
 
 
 @contextlib.contextmanager

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch, Step
-from electra_dist.data.steps import StepSource, layout_of
 from electra_dist.data.manifest import TRAIN, VALIDATION, Manifest
 from electra_dist.data.masking import masked_slots
 from electra_dist.data.rows import RowSource, micro_batch
+from electra_dist.data.steps import StepSource, layout_of
 from electra_dist.data.streams import BlockOrder, LoaderState
 from electra_dist.data.validation import has_validation, validation_micro_batches
 from electra_dist.errors import ConfigError, DataError
