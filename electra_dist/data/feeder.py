@@ -13,10 +13,12 @@ to end are blocked here from its first instruction on: steps are wanted until tr
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -87,7 +89,6 @@ class Feeder:
         self._ring = Ring(work.config, work.rank, work.world_size, work.state.layout)
         self._ring.open(memory, writable=True)
         self._free = threading.Semaphore(len(self._ring))
-        channel.settimeout(_LOOK_SECONDS)
         threading.Thread(target=self._listen, name="electra-dist-feeder", daemon=True).start()
 
     def feed(self) -> None:
@@ -95,10 +96,9 @@ class Feeder:
         try:
             self._make_all()
             self._channel.sendall(END)
-        except (BrokenPipeError, ConnectionResetError):  # nobody wants more
-            leave()
         except BaseException as error:  # whatever it is, the process that trains raises it
-            self._channel.sendall(ERROR + error_as_json(error))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is gone, or wants no more
+                self._channel.sendall(ERROR + error_as_json(error))
 
     def _make_all(self) -> None:
         work = self._work
@@ -114,13 +114,15 @@ class Feeder:
 
     def _listen(self) -> None:
         """In a thread: slots come back until nobody is there any more."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
         while True:
-            try:
-                words = self._channel.recv(256)
-            except TimeoutError:
+            if not poll.poll(1000 * _LOOK_SECONDS):
                 if os.getppid() != self._parent:
                     leave()
                 continue
+            try:
+                words = self._channel.recv(256)
             except OSError:
                 leave()
             if not words:

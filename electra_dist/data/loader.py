@@ -56,7 +56,7 @@ class TrainLoader:
     ) -> None:
         self.state = first_state(config, manifest, rank, world_size, state)
         self._ring = Ring(config, rank, world_size, self.state.layout)
-        self._slot = 0
+        self._slot, self._owed = 0, 0  # the slot that is read next; those that are to be given back
         self._closed = False
         self._start(Work(config, manifest.path, rank, world_size, self.state, tuple(skipped)))
 
@@ -135,8 +135,9 @@ class TrainLoader:
         """The step in the next slot, which is then free again."""
         step, self.state = self._ring.read(self._slot)
         self._slot = (self._slot + 1) % len(self._ring)
-        with contextlib.suppress(OSError):  # the process has ended, after its last step or before
-            self._socket.send(b"f")
+        self._owed += 1
+        with contextlib.suppress(OSError):  # the process has ended, or is stopped and takes no more just now
+            self._owed -= self._socket.send(b"f" * self._owed)
         return step
 
     def _error(self) -> Exception:
