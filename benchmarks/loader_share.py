@@ -10,8 +10,8 @@ process, which shares the interpreter's lock with the loop. The figure is the me
 its quartiles.
 
 Printed beside it: what the loop waits and works for a step of `TrainLoader`, the processor time and memory of its
-process, the seconds from its start to the first step, and the same of a `StepSource` in this process. Other work on
-the machine makes the figures worse: the loop and the process need a core each.
+process, the seconds from its start to the first step, and the same of a `StepSource` in this process. The loop and
+the process need a core each: a round in which other processes took more of the machine is left out.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from electra_dist.data.loader import TrainLoader
 from electra_dist.data.manifest import Manifest
 from electra_dist.data.steps import StepSource
 
+#: A round is left out where other processes took more than this share of a core; so many times the rounds at most.
+QUIET, LONGEST = 0.04, 10
 ALONE, PROCESS, THREAD = "alone", "process", "thread"
 
 
@@ -105,13 +107,20 @@ def measure(arguments: argparse.Namespace, row_length: int) -> dict[str, Any]:
             for _ in range(8):  # past the first blocks of all streams, which are read for the first step
                 take()
         rates: dict[str, list[float]] = {way: [] for way in ways}
-        taking, worked = [], -processor_seconds(loader.pid)
-        for _ in range(arguments.rounds):
+        taking, worked, disturbed = [], -processor_seconds(loader.pid), 0
+        while len(rates[ALONE]) < arguments.rounds:
+            others = seconds_of_others(loader.pid)
+            found = {}
             for way, take in ways.items():
                 time.sleep(0.05)  # for what the last way has still to make
-                rate, seconds = speed(take, arguments.seconds, every)
+                found[way] = speed(take, arguments.seconds, every)
+            others = seconds_of_others(loader.pid) - others
+            if others > QUIET * len(ways) * arguments.seconds and disturbed < LONGEST * arguments.rounds:
+                disturbed += 1
+                continue
+            for way, (rate, _) in found.items():
                 rates[way].append(rate)
-                taking += [seconds] if way == PROCESS else []
+            taking.append(found[PROCESS][1])
         worked += processor_seconds(loader.pid)
         memory = peak_memory(loader.pid)
     ratios = {way: [a / b for a, b in zip(rates[way], rates[ALONE], strict=True)] for way in (PROCESS, THREAD)}
@@ -121,7 +130,8 @@ def measure(arguments: argparse.Namespace, row_length: int) -> dict[str, Any]:
         "ratio": {way: statistics.median(found) for way, found in ratios.items()},
         "quartiles": {way: statistics.quantiles(found, n=4)[::2] for way, found in ratios.items()},
         "seconds_of_the_loop_a_step": statistics.median(taking),
-        "share_of_a_core": worked / (arguments.rounds * arguments.seconds),
+        "share_of_a_core": worked / ((arguments.rounds + disturbed) * arguments.seconds),
+        "rounds_left_out": disturbed,
         "peak_bytes_of_the_process": memory,
         **starts(config, manifest),
     }
@@ -131,6 +141,15 @@ def processor_seconds(pid: int) -> float:
     """User and system time of a process so far; needs /proc."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def seconds_of_others(pid: int) -> float:
+    """Processor time of the machine so far that is neither this process's nor that of `pid`, stolen time included."""
+    user, nice, system, _, _, interrupts, soft, stolen, *_ = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    )
+    everything = (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
+    return everything - sum(os.times()[:2]) - processor_seconds(pid)
 
 
 def peak_memory(pid: int) -> int:
@@ -178,7 +197,7 @@ def main() -> int:
         print(
             f"rows of {row_length}, {found['steps_per_s']:.1f} steps/s: main thread at"
             f" {found['ratio'][PROCESS]:.3f} of its speed alone ({quartiles[PROCESS]}), with a thread"
-            f" {found['ratio'][THREAD]:.3f} ({quartiles[THREAD]})\n"
+            f" {found['ratio'][THREAD]:.3f} ({quartiles[THREAD]}); {found['rounds_left_out']} rounds left out\n"
             f"    {1e3 * found['seconds_of_the_loop_a_step']:.2f} ms of the loop a step,"
             f" {found['share_of_a_core']:.0%} of a core and {found['peak_bytes_of_the_process'] / 1e6:.0f} MB for the"
             f" process; first step after"
