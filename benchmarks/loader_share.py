@@ -7,7 +7,8 @@ how far it comes, and takes the next step whenever one is due at `--tokens-per-s
 alone is the `ratio`: 1.0 for a loader that costs nothing. Three ways are timed in turn, in rounds, because machines are
 noisy: alone; fed by `TrainLoader`, whose process makes the steps; fed by the same steps made in a thread of this
 process, which shares the interpreter's lock with the loop. The figure is the median of the ratios of a round, with
-its quartiles.
+its quartiles. Of the process the same is said by the processor time of the loop's thread alone, which other work on the
+machine changes less: it holds all that taking a step costs, but for waiting.
 
 Printed beside it: what the loop waits and works for a step of `TrainLoader`, the processor time and memory of its
 process, the seconds from its start to the first step, and the same of a `StepSource` in this process. The loop and
@@ -26,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from electra_dist import config as configuration
 from electra_dist.batch import Step
@@ -36,7 +37,7 @@ from electra_dist.data.manifest import Manifest
 from electra_dist.data.steps import StepSource
 
 #: A round is left out where other processes took more than this share of a core; so many times the rounds at most.
-QUIET, LONGEST = 0.04, 10
+QUIET, LONGEST = 0.04, 3
 ALONE, PROCESS, THREAD = "alone", "process", "thread"
 
 
@@ -64,11 +65,19 @@ class ThreadLoader:
         return self._ready.get()
 
 
-def speed(take: Callable[[], object], seconds: float, every: float) -> tuple[float, float]:
-    """Work done a second, and the seconds of one `take`, which is called every so many seconds."""
+class Lap(NamedTuple):
+    """How fast the loop was: work done a second of the clock, and of its own processor time; seconds of one `take`."""
+
+    by_clock: float
+    by_processor: float
+    taking: float
+
+
+def lap(take: Callable[[], object], seconds: float, every: float) -> Lap:
+    """Loop for so many seconds, with a `take` every so many."""
     done, taken, taking = 0, 0, 0.0
-    begin = now = time.perf_counter()
-    due = begin + every
+    begin, used = time.perf_counter(), time.thread_time()
+    now, due = begin, begin + every
     while now < begin + seconds:
         if now >= due:
             take()
@@ -78,7 +87,7 @@ def speed(take: Callable[[], object], seconds: float, every: float) -> tuple[flo
         work(100)
         done += 1
         now = time.perf_counter()
-    return done / (now - begin), taking / max(taken, 1)
+    return Lap(done / (now - begin), done / (time.thread_time() - used), taking / max(taken, 1))
 
 
 def configure(arguments: argparse.Namespace, row_length: int) -> Config:
@@ -106,30 +115,33 @@ def measure(arguments: argparse.Namespace, row_length: int) -> dict[str, Any]:
         for take in ways.values():
             for _ in range(8):  # past the first blocks of all streams, which are read for the first step
                 take()
-        rates: dict[str, list[float]] = {way: [] for way in ways}
-        taking, worked, disturbed = [], -processor_seconds(loader.pid), 0
-        while len(rates[ALONE]) < arguments.rounds:
+        laps: dict[str, list[Lap]] = {way: [] for way in ways}
+        worked, disturbed = -processor_seconds(loader.pid), 0
+        while len(laps[ALONE]) < arguments.rounds:
             others = seconds_of_others(loader.pid)
             found = {}
             for way, take in ways.items():
                 time.sleep(0.05)  # for what the last way has still to make
-                found[way] = speed(take, arguments.seconds, every)
+                found[way] = lap(take, arguments.seconds, every)
             others = seconds_of_others(loader.pid) - others
             if others > QUIET * len(ways) * arguments.seconds and disturbed < LONGEST * arguments.rounds:
                 disturbed += 1
                 continue
-            for way, (rate, _) in found.items():
-                rates[way].append(rate)
-            taking.append(found[PROCESS][1])
+            for way, one in found.items():
+                laps[way].append(one)
         worked += processor_seconds(loader.pid)
         memory = peak_memory(loader.pid)
-    ratios = {way: [a / b for a, b in zip(rates[way], rates[ALONE], strict=True)] for way in (PROCESS, THREAD)}
+    ratios = {
+        way: [a.by_clock / b.by_clock for a, b in zip(laps[way], laps[ALONE], strict=True)] for way in (PROCESS, THREAD)
+    }
+    own = [a.by_processor / b.by_processor for a, b in zip(laps[PROCESS], laps[ALONE], strict=True)]
     return {
         "row_length": row_length,
         "steps_per_s": 1 / every,
         "ratio": {way: statistics.median(found) for way, found in ratios.items()},
         "quartiles": {way: statistics.quantiles(found, n=4)[::2] for way, found in ratios.items()},
-        "seconds_of_the_loop_a_step": statistics.median(taking),
+        "ratio_by_processor_time": statistics.median(own),
+        "seconds_of_the_loop_a_step": statistics.median(one.taking for one in laps[PROCESS]),
         "share_of_a_core": worked / ((arguments.rounds + disturbed) * arguments.seconds),
         "rounds_left_out": disturbed,
         "peak_bytes_of_the_process": memory,
@@ -196,7 +208,8 @@ def main() -> int:
         quartiles = {way: f"{low:.3f} to {high:.3f}" for way, (low, high) in found["quartiles"].items()}
         print(
             f"rows of {row_length}, {found['steps_per_s']:.1f} steps/s: main thread at"
-            f" {found['ratio'][PROCESS]:.3f} of its speed alone ({quartiles[PROCESS]}), with a thread"
+            f" {found['ratio'][PROCESS]:.3f} of its speed alone ({quartiles[PROCESS]}; by its own processor time"
+            f" {found['ratio_by_processor_time']:.3f}), with a thread"
             f" {found['ratio'][THREAD]:.3f} ({quartiles[THREAD]}); {found['rounds_left_out']} rounds left out\n"
             f"    {1e3 * found['seconds_of_the_loop_a_step']:.2f} ms of the loop a step,"
             f" {found['share_of_a_core']:.0%} of a core and {found['peak_bytes_of_the_process'] / 1e6:.0f} MB for the"
