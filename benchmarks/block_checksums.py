@@ -6,8 +6,8 @@
 Blocks are read from the page cache, the case in which a checksum weighs most, so that reading is CPU time: that of the
 thread is measured, which a busy machine changes least. Rounds with and without are taken in turn, and the figures are
 medians of rounds. WebDataset's own iterator over the same blocks stands beside them. "Making rows" is all that the
-loader's thread does with a block: read, pack, mask. The share of a training step is that of a rank which trains
-`--tokens-per-second`; the thread runs beside the step, so that even this is time of another core and no wait. The
+loader's process does with a block: read, pack, mask. The share of a training step is that of a rank which trains
+`--tokens-per-second`; the process runs beside the step, so that even this is time of another core and no wait. The
 candidates for the checksum are measured on one block in memory.
 """
 
@@ -82,7 +82,7 @@ def read_with_webdataset(manifest: Manifest, count: int) -> None:
 
 
 def make_rows(manifest: Manifest, config: Config, count: int) -> None:
-    """All that the loader's thread does with `count` blocks."""
+    """All that the loader's process does with `count` blocks."""
     import numpy as np
 
     reader = BlockReader(manifest, TRAIN)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from torture_subject import Start, Subject, kill, name_of, place_of
+from torture_subject import Start, Subject, is_loader, kill, name_of, place_of
 
 from electra_dist.errors import (
     EXIT_CTRL_C,
@@ -130,7 +130,7 @@ def tracking_dies(subject: Subject, start: Start, draw: random.Random) -> Struck
     """SIGKILL, SIGTERM or SIGSTOP to everything that serves W&B."""
     ranks = start.ranks()
     number = draw.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP))
-    struck = [pid for pid in start.tree()[1:] if pid not in ranks]
+    struck = [pid for pid in start.tree()[1:] if pid not in ranks and not is_loader(pid)]
     names = " and ".join(filter(None, map(name_of, struck))) or "no process, none was there"
     kill(struck, number)
     return Struck(f"{number.name} to {names}", (EXIT_UNFINISHED,), goes_on=True)

@@ -110,6 +110,14 @@ def _is_rank(pid: int) -> bool:
     return trains and "launch" not in words
 
 
+def is_loader(pid: int) -> bool:
+    """Whether it loads the data of a rank."""
+    try:
+        return any("electra_dist.data.feeder" in word for word in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+
+
 def name_of(pid: int) -> str:
     """What a process runs, in a word or two; empty when it is gone."""
     try:

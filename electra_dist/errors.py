@@ -91,6 +91,12 @@ class CheckpointError(UserError):
     """A checkpoint that is missing, incomplete or damaged."""
 
 
+class LoaderDiedError(UserError):
+    """The process that loads the data has ended without saying why: killed, perhaps because memory ran out."""
+
+    exit_status = EXIT_CRASH
+
+
 class StorageError(UserError):
     """A file of the run that cannot be written: no space, quota, permission, read-only file system."""
 

@@ -6,7 +6,8 @@ how it is masked, depends on (configuration, data, seed, split, epoch, block, ro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -14,11 +15,20 @@ from electra_dist.batch import MicroBatch, UInt64
 from electra_dist.config import Config
 from electra_dist.data.manifest import TRAIN, VALIDATION, Manifest, SplitName
 from electra_dist.data.masking import absorb, hash_words, mask_rows
-from electra_dist.data.packing import PackedRows, concatenate, cumulative_lengths, documents_and_positions, pack_block
-from electra_dist.data.shards import BlockReader
+from electra_dist.data.packing import (
+    Int64,
+    PackedRows,
+    concatenate,
+    cumulative_lengths,
+    documents_and_positions,
+    pack_block,
+)
+from electra_dist.data.shards import BlockReader, sign_of_data
 from electra_dist.errors import ConfigError
 
 _ROW_ORDER, _ROW_KEY = 0x6F72646572, 0x6B6579  # purposes of the keys drawn here
+#: Tokens that are masked at once: many, and still in the cache.
+_MASKED_TOKENS = 2**16
 _SPLIT_NUMBER: dict[SplitName, int] = {TRAIN: 0, VALIDATION: 1}
 
 
@@ -36,15 +46,18 @@ class KeyedRows:
     rows: PackedRows
     keys: UInt64
 
-    def take(self, rows: slice) -> KeyedRows:
+    def take(self, rows: slice | Int64) -> KeyedRows:
+        """The rows of a slice, or of an array of row numbers."""
         return KeyedRows(self.rows.take(rows), self.keys[rows])
 
 
 class RowSource:
-    """Blocks of one split as packed rows in their drawn order, with their keys."""
+    """Blocks of one split as packed rows in their drawn order, with their keys; `tell` hears which one is read."""
 
-    def __init__(self, config: Config, manifest: Manifest, split: SplitName) -> None:
-        self._reader = BlockReader(manifest, split)
+    def __init__(
+        self, config: Config, manifest: Manifest, split: SplitName, tell: Callable[[str], None] = sign_of_data
+    ) -> None:
+        self._reader = BlockReader(manifest, split, tell)
         self._row_length, self._documents = config.data.row_length, documents_per_row(config)
         self._domain = (config.train.seed, _SPLIT_NUMBER[split])
 
@@ -86,6 +99,18 @@ def join(parts: list[KeyedRows]) -> KeyedRows:
 
 
 def micro_batches(rows: KeyedRows, config: Config) -> list[MicroBatch]:
-    """`rows` in order, `train.micro_rows` at a time."""
-    size = config.train.micro_rows
-    return [micro_batch(rows.take(slice(first, first + size)), config) for first in range(0, len(rows.keys), size)]
+    """`rows` in order, `train.micro_rows` at a time; masked all at once, because a call has its price."""
+    size, masked = config.train.micro_rows, _MASKED_TOKENS // config.data.row_length
+    masked = max(1, masked // size) * size
+    batches = []
+    for first in range(0, len(rows.keys), masked):
+        part = rows.take(slice(first, first + masked))
+        whole = micro_batch(part, config)
+        batches += [_cut(whole, part, slice(start, start + size)) for start in range(0, len(part.keys), size)]
+    return batches
+
+
+def _cut(whole: MicroBatch, rows: KeyedRows, part: slice) -> MicroBatch:
+    """Some rows of `whole`, which was made of `rows`: views, and cumulative lengths of their own."""
+    arrays = {field.name: getattr(whole, field.name)[part] for field in fields(whole) if field.name != "cu_seqlens"}
+    return MicroBatch(**arrays, cu_seqlens=cumulative_lengths(rows.rows.take(part)))

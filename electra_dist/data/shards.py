@@ -14,6 +14,7 @@ import functools
 import hashlib
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -70,11 +71,19 @@ def shard_name(split: SplitName, shard: int) -> str:
     return f"{split}-{shard:05d}"
 
 
-class BlockReader:
-    """The blocks of one split as one sequence, 0 to `len(reader)` - 1, in the order of the manifest's shards."""
+def sign_of_data(detail: str) -> None:
+    """A sign of life of whoever waits for data in this process."""
+    signs.sign(detail, within="data")
 
-    def __init__(self, manifest: Manifest, split: SplitName) -> None:
-        self._manifest = manifest
+
+class BlockReader:
+    """The blocks of one split as one sequence, 0 to `len(reader)` - 1, in the order of the manifest's shards.
+
+    `tell` hears which block is about to be read.
+    """
+
+    def __init__(self, manifest: Manifest, split: SplitName, tell: Callable[[str], None] = sign_of_data) -> None:
+        self._manifest, self._tell = manifest, tell
         self._shards = manifest.split(split).shards
         self._ends = list(itertools.accumulate(shard.blocks for shard in self._shards))
         self._index = functools.lru_cache(maxsize=_INDEXES)(self._load_index)
@@ -88,7 +97,7 @@ class BlockReader:
             raise IndexError(f"block {block} of {len(self)}")
         shard = bisect.bisect_right(self._ends, block)
         inside = block - (self._ends[shard - 1] if shard else 0)
-        signs.sign(f"block {inside} of {self._manifest.path / self._shards[shard].tar.name}", within="data")
+        self._tell(f"block {inside} of {self._manifest.path / self._shards[shard].tar.name}")
         return read_block(self._manifest, self._shards[shard], self._index(shard), inside)
 
     def _load_index(self, shard: int) -> ShardIndex:

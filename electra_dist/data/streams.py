@@ -9,8 +9,12 @@ block (DESIGN D2).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from electra_dist.data.masking import hash_words
 from electra_dist.errors import DataError
@@ -49,6 +53,28 @@ class StreamPosition(NamedTuple):
 
     j: int
     row: int
+
+
+class Positions(Mapping[int, StreamPosition]):
+    """The position of each of `streams`, held as one array (S, 2) int64 of blocks and rows.
+
+    One is made for every step and looked into at checkpoints only, so it costs next to nothing until then.
+    """
+
+    def __init__(self, streams: Sequence[int], positions: npt.NDArray[np.int64]) -> None:
+        self._streams, self._positions = streams, positions
+
+    def __getitem__(self, stream: int) -> StreamPosition:
+        try:
+            return StreamPosition(*self._positions[self._streams.index(stream)].tolist())
+        except ValueError:
+            raise KeyError(stream) from None
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._streams)
+
+    def __len__(self) -> int:
+        return len(self._streams)
 
 
 class BlockPlace(NamedTuple):
@@ -93,7 +119,7 @@ class LoaderState:
 
     step: int
     layout: str
-    streams: dict[int, StreamPosition]
+    streams: Mapping[int, StreamPosition]
     drawn: int
 
     def to_dict(self) -> dict[str, Any]:

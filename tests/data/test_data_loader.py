@@ -1,319 +1,189 @@
-"""The loader: steps that depend on the data alone, on any world size, resumed at any step."""
+"""The loader's process: the same steps as without it, the same errors, and no trace of it however training ends."""
 
 from __future__ import annotations
 
-import itertools
 import json
+import os
+import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch, Step
-from electra_dist.data import loader as loader_module
+from electra_dist import signs
+from electra_dist.batch import MicroBatch, Step
+from electra_dist.data import feeder, loader
 from electra_dist.data.loader import TrainLoader
-from electra_dist.data.manifest import TRAIN, VALIDATION, Manifest
-from electra_dist.data.masking import masked_slots
-from electra_dist.data.rows import RowSource, micro_batch
-from electra_dist.data.streams import BlockOrder, LoaderState
-from electra_dist.data.validation import has_validation, validation_micro_batches
-from electra_dist.errors import ConfigError, DataError
-
-FIELDS = [
-    "tokens",
-    "inputs",
-    "positions",
-    "documents",
-    "masked_positions",
-    "masked_targets",
-    "masked_weights",
-    "masked_keys",
-]
+from electra_dist.data.steps import StepSource
+from electra_dist.data.streams import LoaderState
+from electra_dist.errors import EXIT_CRASH, LoaderDiedError, StorageError
+from electra_dist.processes import ticks
 
 
-def rows_of(batches: list[MicroBatch] | tuple[MicroBatch, ...]) -> list[bytes]:
-    """Every row of the micro-batches as bytes, with all that belongs to it, in order."""
-    return [
-        b"".join(getattr(batch, field)[row].tobytes() for field in FIELDS)
-        for batch in batches
-        for row in range(len(batch.tokens))
-    ]
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
-def steps_of(config, manifest, rank=0, world_size=1, state=None, count=None) -> tuple[list[Step], list[LoaderState]]:
-    steps, states = [], []
-    with TrainLoader(config, manifest, rank, world_size, state) as loader:
-        for step in loader:
-            steps.append(step)
-            states.append(loader.state)
-            if count is not None and len(steps) == count:
-                break
-    return steps, states
+def prepared(opened: TrainLoader) -> None:
+    """Wait until the process has made what it may."""
+    until(lambda: opened._ring.read_note()[0])
+    time.sleep(0.3)
 
 
-def test_rows_are_dealt_as_the_formula_says(make_config, manifest):
-    config = make_config(data={"streams": 4}, train={"global_rows": 8, "steps": 30})
-    source, order = RowSource(config, manifest, TRAIN), BlockOrder(manifest.facts.train.blocks, 4, config.train.seed)
-    streams: list[list[bytes]] = []
-    for stream in range(4):
-        rows: list[bytes] = []
-        for j in range(20):
-            keyed = source.rows(*order.place(stream, j))
-            rows += rows_of([micro_batch(keyed, config)])
-        streams.append(rows)
-    steps, _ = steps_of(config, manifest)
-    assert [step.index for step in steps] == list(range(30))
-    for number, step in enumerate(steps):
-        expected = [row for stream in streams for row in stream[2 * number : 2 * number + 2]]
-        assert rows_of(step.micro_batches) == expected
+def assert_equal(one: Step, other: Step) -> None:
+    for name in ("index", "epoch", "masked_count", "real_count"):
+        assert getattr(one, name) == getattr(other, name)
+    for a, b in zip(one.micro_batches, other.micro_batches, strict=True):
+        for field in fields(MicroBatch):
+            x, y = getattr(a, field.name), getattr(b, field.name)
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
 
 
-def test_an_epoch_has_every_token_of_the_split_exactly_once(make_config, manifest):
-    config = make_config()
-    source = RowSource(config, manifest, TRAIN)
-    total = sum(len(source.rows(0, block).keys) for block in range(len(source)))
-    config = make_config(data={"streams": 1}, train={"global_rows": 1, "micro_rows": 1, "steps": total})
-    counts = np.zeros(manifest.vocab_size, np.int64)
-    steps, states = steps_of(config, manifest)
-    for step in steps:
-        counts += np.bincount(step.micro_batches[0].tokens.ravel(), minlength=len(counts))
-    counts[[SPECIAL_TOKENS.pad, SPECIAL_TOKENS.cls, SPECIAL_TOKENS.sep]] = 0
-    np.testing.assert_array_equal(counts, manifest.token_counts)
-    assert steps[-1].epoch == pytest.approx(1.0)
-    assert states[-1].streams[0] == (manifest.facts.train.blocks, 0)
-    assert all(a.epoch < b.epoch for a, b in itertools.pairwise(steps))
-
-
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_a_step_has_the_same_rows_whatever_the_world_size(make_config, manifest, world_size):
-    config = make_config(train={"steps": 12})
-    alone, alone_states = steps_of(config, manifest)
-    ranks = [steps_of(config, manifest, rank, world_size) for rank in range(world_size)]
-    for number, step in enumerate(alone):
-        parts = [steps[number] for steps, _ in ranks]
-        assert sorted(rows_of(step.micro_batches)) == sorted(
-            row for part in parts for row in rows_of(part.micro_batches)
-        )
-        assert step.masked_count == sum(part.masked_count for part in parts)
-        assert step.real_count == sum(part.real_count for part in parts)
-        assert step.epoch == parts[0].epoch
-        assert LoaderState.merge([states[number] for _, states in ranks]) == alone_states[number]
-
-
-def test_a_resumed_run_goes_on_as_if_nothing_had_happened_at_every_step_and_world_size(make_config, manifest):
-    config = make_config(train={"steps": 24})
-    straight, _ = steps_of(config, manifest)
-    for stop in range(1, 24, 5):
-        parts = [steps_of(config, manifest, rank, 2, count=stop)[1][-1] for rank in range(2)]
-        state = LoaderState.from_dict(json.loads(json.dumps(LoaderState.merge(parts).to_dict())))
-        assert state.step == stop
-        for world_size in (1, 4):
-            ranks = [steps_of(config, manifest, rank, world_size, state)[0] for rank in range(world_size)]
-            for number, step in enumerate(straight[stop:]):
-                assert all(steps[number].index == step.index for steps in ranks)
-                found = [row for steps in ranks for row in rows_of(steps[number].micro_batches)]
-                assert sorted(found) == sorted(rows_of(step.micro_batches))
-                assert ranks[0][number].epoch == step.epoch
-
-
-def test_seeking_far_reads_one_block_a_stream(make_config, manifest, monkeypatch):
-    config = make_config(train={"steps": 10**6 + 1, "global_rows": 4}, data={"prefetch_steps": 1})
-    far = LoaderState(10**6, loader_module.layout_of(config, manifest), dict.fromkeys(range(4), (54321, 3)), 10**6)
-    read: list[int] = []
-    original = RowSource.rows
-    monkeypatch.setattr(RowSource, "rows", lambda self, *place: read.append(1) or original(self, *place))
-    steps, _ = steps_of(config, manifest, state=LoaderState.from_dict(far.to_dict()))
-    assert [step.index for step in steps] == [10**6]
-    assert len(read) == 4
+def test_steps_and_states_are_those_of_the_source_and_stay_while_slots_are_used_again(make_config, manifest):
+    """Resumed in the midst of a block, as one rank of two, with rows passed over, in a ring of one slot."""
+    config = make_config(data={"prefetch_steps": 1, "skip_steps": [[1, 2], [20, 23]]}, train={"steps": 30})
+    begun = [StepSource(config, manifest, rank, 2) for rank in range(2)]
+    for source in begun:
+        for _ in range(3):
+            next(source)
+    state = LoaderState.from_dict(json.loads(json.dumps(LoaderState.merge([s.state for s in begun]).to_dict())))
+    source = StepSource(config, manifest, 1, 2, state, [(9, 11)])
+    with TrainLoader(config, manifest, 1, 2, state, [(9, 11)]) as opened:
+        steps = [(step, opened.state) for step in opened]
+        with pytest.raises(StopIteration):
+            next(opened)
+    assert [step.index for step, _ in steps] == list(range(3, 30))
+    for step, after in steps:
+        assert_equal(step, next(source))
+        assert after == source.state
+    assert all(array.flags.writeable for array in vars(steps[0][0].micro_batches[0]).values())
 
 
 def test_the_state_is_that_of_the_last_consumed_step_not_of_what_was_prefetched(make_config, manifest):
     config = make_config(data={"prefetch_steps": 4})
-    with TrainLoader(config, manifest, 0, 1) as loader:
-        next(loader)
-        time.sleep(0.3)
-        assert loader.state.step == 1
-        assert sum(row + j for j, row in loader.state.streams.values()) == 8
+    with TrainLoader(config, manifest, 0, 1) as opened:
+        next(opened)
+        prepared(opened)
+        assert opened.state.step == 1
+        assert sum(row + j for j, row in opened.state.streams.values()) == 8
 
 
-def test_shapes_types_and_counts_are_those_of_the_contract(make_config, manifest):
-    config = make_config(train={"steps": 20})
-    documents = config.data.max_documents_per_row
-    slots = masked_slots(config.data.mask_fraction, 64)
-    for step in steps_of(config, manifest)[0]:
-        assert len(step.micro_batches) == 4
-        assert step.masked_count == sum(int((batch.masked_weights > 0).sum()) for batch in step.micro_batches)
-        assert step.real_count == sum(int((batch.documents != PADDING_DOCUMENT).sum()) for batch in step.micro_batches)
-        for batch in step.micro_batches:
-            for name in ("tokens", "inputs", "positions", "documents"):
-                assert getattr(batch, name).shape == (2, 64)
-                assert getattr(batch, name).dtype == np.int32
-            assert batch.cu_seqlens.shape == (2 * (documents + 1) + 1,)  # fewer than one step of `sequence_entries`
-            assert batch.cu_seqlens.dtype == np.int32
-            assert batch.masked_positions.shape == batch.masked_keys.shape == (2, slots)
-            assert batch.masked_keys.dtype == np.uint64
-            assert batch.masked_weights.dtype == np.float32
-            assert ((batch.tokens == SPECIAL_TOKENS.pad) == (batch.documents == PADDING_DOCUMENT)).all()
+# --- while it runs ---------------------------------------------------------------------------------------------------
 
 
-def test_masks_and_orders_differ_between_epochs_and_seeds(make_config, manifest):
-    source = RowSource(make_config(), manifest, TRAIN)
-    other = RowSource(make_config(train={"seed": 99}), manifest, TRAIN)
-    first, second, third = source.rows(0, 3), source.rows(1, 3), other.rows(0, 3)
-    assert not np.array_equal(first.rows.tokens, second.rows.tokens)
-    assert not np.array_equal(first.rows.tokens, third.rows.tokens)
-    assert len({*first.keys.tolist(), *second.keys.tolist(), *third.keys.tolist()}) == 3 * len(first.keys)
-    assert sorted(map(bytes, first.rows.tokens)) == sorted(map(bytes, second.rows.tokens))
+def test_signals_that_ask_the_run_to_end_do_not_reach_it_not_even_while_it_starts(make_config, manifest):
+    with TrainLoader(make_config(train={"steps": 10**6}), manifest, 0, 1) as opened:
+        for moment in range(2):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+                os.kill(opened.pid, number)
+            for _ in range(4):
+                assert next(opened).index >= moment
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
 
 
-def test_sampling_keys_are_unique_over_several_epochs(make_config, manifest):
-    config = make_config(train={"steps": 400})
-    keys = [
-        batch.masked_keys[batch.masked_weights > 0]
-        for step in steps_of(config, manifest)[0]
-        for batch in step.micro_batches
-    ]
-    joined = np.concatenate(keys)
-    assert len(np.unique(joined)) == len(joined) > 10_000
+def test_who_waits_for_a_step_says_which_block_it_is_and_waits_no_longer_than_it_wants(make_config, manifest):
+    with TrainLoader(make_config(train={"steps": 10**6}), manifest, 0, 1) as opened:
+        prepared(opened)
+        os.kill(opened.pid, signal.SIGSTOP)
+        signs.enter("data", 0)
+        while opened.next_unless(lambda: True) is not None:
+            pass
+        assert "block " in signs.doing().detail
+        assert str(manifest.path) in signs.doing().detail
+        os.kill(opened.pid, signal.SIGCONT)
+        assert next(opened).index > 0
 
 
-# --- wrong use and errors --------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_error_of_the_thread_reaches_the_consumer_and_the_thread_ends(make_config, manifest, monkeypatch):
-    def fail(self: RowSource, *place: int) -> None:
-        raise DataError("broken shard")
-
-    monkeypatch.setattr(RowSource, "rows", fail)
-    loader = TrainLoader(make_config(), manifest, 0, 1)
-    with pytest.raises(DataError, match="broken shard"):
-        next(loader)
-    assert "electra-dist-loader" not in [thread.name for thread in threading.enumerate()]
-    loader.close()
-
-
-def test_closing_early_joins_the_thread_at_once(make_config, manifest):
-    loader = TrainLoader(make_config(train={"steps": 10**6}), manifest, 0, 1)
-    next(loader)
-    start = time.perf_counter()
-    loader.close()
-    assert time.perf_counter() - start < 2
-    assert "electra-dist-loader" not in [thread.name for thread in threading.enumerate()]
+def test_a_process_that_is_killed_is_one_clear_error_after_what_it_had_made(make_config, manifest):
+    opened = TrainLoader(make_config(train={"steps": 10**6}), manifest, 0, 1)
+    prepared(opened)
+    os.kill(opened.pid, signal.SIGKILL)
+    assert [next(opened).index for _ in range(2)] == [0, 1]
+    with pytest.raises(LoaderDiedError, match=r"has ended by itself: SIGKILL; has the machine run out of memory"):
+        next(opened)
     with pytest.raises(StopIteration):
-        next(loader)
+        next(opened)
+    assert LoaderDiedError.exit_status == EXIT_CRASH
 
 
-def test_a_world_size_a_vocabulary_or_a_state_that_does_not_fit_is_refused(make_config, manifest):
-    with pytest.raises(ConfigError, match="world size 3"):
-        TrainLoader(make_config(), manifest, 0, 3)
-    with pytest.raises(ConfigError, match="vocab_size = 999"):
-        TrainLoader(make_config(model={"vocab_size": 999}), manifest, 0, 1)
-    _, states = steps_of(make_config(train={"steps": 1}), manifest)
-    with pytest.raises(DataError, match=r"data\.row_length"):
-        TrainLoader(make_config(data={"row_length": 128}), manifest, 0, 1, states[0])
-    _, half = steps_of(make_config(train={"steps": 1}), manifest, 0, 2)
-    with pytest.raises(DataError, match="merge"):
-        TrainLoader(make_config(), manifest, 0, 1, half[0])
+def test_an_error_of_the_process_is_rebuilt_when_it_is_ours_and_shown_when_it_is_not():
+    ours = loader._rebuilt(**json.loads(feeder.error_as_json(StorageError("no space"))))
+    assert isinstance(ours, StorageError)
+    assert str(ours) == "no space"
+    try:
+        {}["missing"]
+    except KeyError as error:
+        other = loader._rebuilt(**json.loads(feeder.error_as_json(error)))
+    assert isinstance(other, RuntimeError)
+    assert "KeyError: 'missing'" in str(other)
+    assert Path(__file__).name in str(other)
 
 
-def test_the_data_pipeline_imports_no_torch(repo_root):
-    files = [*repo_root.glob("electra_dist/data/*.py"), *repo_root.glob("data_tools/*.py")]
-    modules = [".".join(file.relative_to(repo_root).with_suffix("").parts).removesuffix(".__init__") for file in files]
-    assert "electra_dist.data.loader" in modules
-    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+# --- the end ---------------------------------------------------------------------------------------------------------
 
 
-# --- validation ------------------------------------------------------------------------------------------------------
+def test_closing_early_ends_the_process_at_once_and_one_that_does_not_hear_it_is_killed(
+    make_config, manifest, monkeypatch
+):
+    for stopped in (False, True):
+        opened = TrainLoader(make_config(train={"steps": 10**6}), manifest, 0, 1)
+        next(opened)
+        if stopped:
+            monkeypatch.setattr(loader, "_CLOSE_SECONDS", 0.3)
+            os.kill(opened.pid, signal.SIGSTOP)
+        start = time.perf_counter()
+        opened.close()
+        opened.close()
+        assert time.perf_counter() - start < 1.5
+        assert ticks(opened.pid) is None
+        with pytest.raises(StopIteration):
+            next(opened)
 
 
-@pytest.mark.parametrize("wanted", [5, 13, 10_000])
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_validation_rows_are_always_the_same_and_dealt_in_turn(make_config, manifest, wanted, world_size):
-    config = make_config(validation={"rows": wanted})
-    source = RowSource(config, manifest, VALIDATION)
-    everything = [row for block in range(len(source)) for row in rows_of([micro_batch(source.rows(0, block), config)])]
-    expected = everything[:wanted]
-    ranks = [list(validation_micro_batches(config, manifest, rank, world_size)) for rank in range(world_size)]
-    assert len({len(batches) for batches in ranks}) == 1
-    for rank, batches in enumerate(ranks):
-        own = expected[rank::world_size]
-        rows = rows_of(batches)
-        assert rows[: len(own)] == own
-        for batch in batches:
-            assert batch.tokens.shape == (config.train.micro_rows, 64)
-        rest = [(batch, row) for batch in batches for row in range(len(batch.tokens))][len(own) :]
-        for batch, row in rest:
-            assert not batch.masked_weights[row].any()
-            assert (batch.tokens[row] == SPECIAL_TOKENS.pad).all()
-            assert (batch.documents[row] == PADDING_DOCUMENT).all()
-    assert sum(len(batches) for batches in ranks) * 2 - len(expected) < 2 * world_size
+PARENT = """
+import json, os, signal, sys, time
+from electra_dist import config as configuration
+from electra_dist.data.loader import TrainLoader
+from electra_dist.data.manifest import Manifest
+config = configuration.build(json.loads(sys.argv[1]))
+loaders = [TrainLoader(config, Manifest.load(config.data.shards), 0, 1) for _ in range(2)]
+for loader in loaders:
+    next(loader)
+if os.fork() == 0:  # it holds the sockets open
+    time.sleep(30)
+    os._exit(0)
+os.kill(loaders[1].pid, signal.SIGSTOP)
+print(*(loader.pid for loader in loaders), flush=True)
+time.sleep(60)
+"""
 
 
-def test_shards_without_validation_say_so(make_config, manifest, topics_file, tokenizer_dir, tmp_path):
-    from data_tools.build import build_shards
-
-    bare: Manifest = build_shards([topics_file], tokenizer_dir, tmp_path / "bare").manifest
-    assert has_validation(manifest)
-    assert not has_validation(bare)
-    assert list(validation_micro_batches(make_config(), bare, 0, 1)) == []
-
-
-# --- rows that are passed over ---------------------------------------------------------------------------------------
-
-
-def taken(config, manifest, rank=0, world_size=1, state=None, skipped=(), count=None):
-    """Rows, data step and state of each step."""
-    found = []
-    with TrainLoader(config, manifest, rank, world_size, state, skipped) as loader:
-        for step in loader:
-            found.append((step, rows_of(step.micro_batches), loader.state))
-            if len(found) == count:
-                break
-    return found
-
-
-def test_steps_take_the_rows_that_are_not_skipped_in_order(make_config, manifest):
-    straight = taken(make_config(train={"steps": 30}), manifest)
-    config = make_config(train={"steps": 15}, data={"skip_steps": [[0, 2], [7, 8], [9, 14]]})
-    some = taken(config, manifest, skipped=[(12, 16), (20, 21)])
-    kept = [d for d in range(30) if d not in {0, 1, 7, 9, 10, 11, 12, 13, 14, 15, 20}]
-    assert [step.index for step, _, _ in some] == list(range(15))
-    assert [rows for _, rows, _ in some] == [straight[d][1] for d in kept[:15]]
-    assert [state.drawn for _, _, state in some] == [d + 1 for d in kept[:15]]
-    assert [state.step for _, _, state in some] == list(range(1, 16))
-    assert [step.epoch for step, _, _ in some] == [straight[d][0].epoch for d in kept[:15]]
-
-
-def test_a_resumed_run_skips_the_same_rows_at_every_step_and_world_size(make_config, manifest):
-    config = make_config(train={"steps": 12}, data={"skip_steps": [[2, 4]]})
-    skipped = [(6, 9), (11, 12)]
-    straight = taken(config, manifest, skipped=skipped)
-    for stop in (1, 2, 3, 5, 8):
-        parts = [taken(config, manifest, rank, 2, skipped=skipped, count=stop)[-1][2] for rank in range(2)]
-        state = LoaderState.from_dict(json.loads(json.dumps(LoaderState.merge(parts).to_dict())))
-        for world_size in (1, 4):
-            ranks = [taken(config, manifest, rank, world_size, state, skipped) for rank in range(world_size)]
-            for number, (step, rows, _) in enumerate(straight[stop:]):
-                assert all(rank[number][0].index == step.index for rank in ranks)
-                assert sorted(row for rank in ranks for row in rank[number][1]) == sorted(rows)
-
-
-def test_rows_are_skipped_from_a_state_on_and_never_behind_it(make_config, manifest):
-    """The guard adds rows to skip after the state that it goes back to; those before it have been trained on."""
-    config = make_config(train={"steps": 10})
-    straight = taken(config, manifest)
-    state = straight[3][2]
-    on = taken(config, manifest, state=state, skipped=[(1, 3), (5, 7)])
-    assert [rows for _, rows, _ in on][:3] == [straight[4][1], straight[7][1], straight[8][1]]
-
-
-def test_a_state_of_before_rows_could_be_skipped_has_skipped_none(make_config, manifest):
-    config = make_config(train={"steps": 6})
-    straight = taken(config, manifest)
-    old = straight[2][2].to_dict()
-    del old["drawn"]
-    assert LoaderState.from_dict(old) == straight[2][2]
+def test_nothing_is_left_of_it_when_the_process_that_trains_is_killed(make_config, manifest):
+    """Not even of one that is stopped, nor while another child of the trainer holds what the loader hears it by."""
+    config = make_config(train={"steps": 10**6}).model_dump(mode="json")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", PARENT, json.dumps(config)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, process_group=0) as parent:
+        assert parent.stdout is not None
+        children = [int(word) for word in parent.stdout.readline().split()]
+        assert len(children) == 2
+        assert all(ticks(child) is not None for child in children)
+        for process in (parent.pid, children[0]):
+            assert "/dev/shm/" not in Path(f"/proc/{process}/maps").read_text()  # memory without a name
+        parent.kill()
+        try:
+            until(lambda: all(ticks(child) is None for child in children), 10)
+        finally:
+            os.killpg(parent.pid, signal.SIGKILL)

@@ -7,7 +7,7 @@ FAULT happens on RANK alone, inside of step STEP (counted from 0):
     stop    the process stops itself (SIGSTOP)
     kill    the process kills itself
     raise   an exception
-    read    the loader's thread waits for ever for a block of STEP or a later one, as on a file system that is gone
+    read    the loader's process waits for ever for a block of STEP or a later one, as on a file system that is gone
     start   the training thread sleeps before the first step, whatever STEP is
     none    nothing
 """
@@ -18,17 +18,16 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 import time
 from typing import Any
 
 from electra_dist import cli
-from electra_dist.data.loader import TrainLoader
+from electra_dist.data import loader
 from electra_dist.train import run, trainer
 
 FAULT, RANK, STEP = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 HERE = int(os.environ.get("RANK", "0")) == RANK
-train_step, make, build_engines = trainer.train_step, TrainLoader._make, run.build_engines
+train_step, build_engines = trainer.train_step, run.build_engines
 
 
 def faulty_step(engines: Any, step: Any, *others: Any) -> Any:
@@ -48,12 +47,6 @@ def happen() -> None:
         raise ZeroDivisionError("a planted fault")
 
 
-def faulty_make(loader: TrainLoader, index: int) -> Any:
-    if FAULT == "read" and HERE and index >= STEP:
-        threading.Event().wait()
-    return make(loader, index)
-
-
 def faulty_engines(*arguments: Any) -> Any:
     if FAULT == "start" and HERE:
         time.sleep(1000)
@@ -62,7 +55,9 @@ def faulty_engines(*arguments: Any) -> Any:
 
 if __name__ == "__main__":
     trainer.train_step = faulty_step  # type: ignore[assignment]
-    TrainLoader._make = faulty_make  # type: ignore[method-assign]
+    if FAULT == "read" and HERE:
+        loader.FEEDER = "faulty_feeder"
+        os.environ["FAULTY_STEP"] = str(STEP)
     run.build_engines = faulty_engines  # type: ignore[assignment]
     sys.argv = ["electra-dist", "train", *sys.argv[4:]]
     cli.entry()

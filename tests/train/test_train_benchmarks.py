@@ -286,3 +286,15 @@ def test_the_cost_of_checksums_is_measured(repo_root: Path, tmp_path: Path, tiny
     assert figures["blocks"] == 2
     assert set(figures["read_bytes_per_s"]) == {"webdataset", "without", "verified"}
     assert figures["share_of_a_step"] < 1
+
+
+def test_what_the_loader_takes_from_the_main_thread_is_measured(
+    repo_root: Path, tmp_path: Path, tiny_shards: Path
+) -> None:
+    file = tmp_path / "share.json"
+    words = ("--shards", str(tiny_shards), "--rows", "8", "--micro-rows", "4", "--row-lengths", "64", "--goal", "0")
+    rounds = ("--rounds", "2", "--seconds", "0.1", "--tokens-per-second", "50000", "--json", str(file))
+    run(repo_root, sys.executable, "benchmarks/loader_share.py", *words, *rounds)
+    (case,) = read(file)["cases"]
+    assert set(case["ratio"]) == {"process", "thread"}
+    assert 0 < case["seconds_of_the_loop_a_step"] < case["seconds_to_first_step"]
