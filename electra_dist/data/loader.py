@@ -167,6 +167,10 @@ class TrainLoader:
         step, self.state = item
         return step
 
+    def is_ready(self) -> bool:
+        """Whether `next` would not wait: a step is there, or an error, or the end."""
+        return not self._queue.empty()
+
     def close(self) -> None:
         """Stop the thread and wait for it, not for ever: it may be reading from a file system that is gone.
 
