@@ -227,7 +227,7 @@ def deepspeed_config(
             "min_loss_scale": 1,
         },
         "data_types": {"grad_accum_dtype": "fp32"},
-        "communication_data_type": "fp32",
+        "communication_data_type": config.zero.communication_data_type,
     }
     return copy.deepcopy(settings)
 
