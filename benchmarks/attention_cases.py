@@ -136,10 +136,20 @@ def flex(inputs: Inputs) -> Peer:
     return Peer(lambda i: build(same_document, rows, None, length, length, device=documents.device), attended)
 
 
+def untrimmed(inputs: Inputs) -> Peer:
+    """`varlen_attn` with an entry for every document that there could be, as before the loader left out empty ones."""
+    rows, length = inputs.documents.shape
+    missing = rows * (max(4, length // 8) + 1) + 1 - len(inputs.cu_seqlens)
+    padded = F.pad(inputs.cu_seqlens, (0, missing), value=inputs.documents.numel())
+    peer = ours_or_pytorch("varlen", inputs)
+    return Peer(lambda i: peer.prepare(i._replace(cu_seqlens=padded)), peer.attend)
+
+
 #: Name in the table -> how to make it.
 ATTENTION: dict[str, Callable[[Inputs], Peer]] = {
     "ours (triton)": lambda i: ours_or_pytorch("triton", i),
     "varlen_attn": lambda i: ours_or_pytorch("varlen", i),
+    "varlen_attn, untrimmed": untrimmed,
     "FlexAttention, compiled": flex,
     "SDPA, block mask": lambda i: ours_or_pytorch("sdpa", i),
 }

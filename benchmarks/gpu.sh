@@ -7,6 +7,7 @@
 #   kernels   our kernels against PyTorch's                                                 (kernels.py)
 #   zero      ZeRO stages 0 to 3                                                            (zero_stages.py)
 #   sweep     tiles, warps and stages of our attention, next to PyTorch's                   (attention_sweep.py)
+#   profile   where the time of a step goes, as a Chrome trace and a table                  (bench step)
 #
 #   benchmarks/gpu.sh [OUT]        tables to the terminal, and everything to OUT/*.txt and *.json (default: gpu-figures)
 #   PYTHON=/path/to/python         the Python that has torch, deepspeed and transformers (default: .venv, else python3)
@@ -44,16 +45,18 @@ if [ -n "${QUICK:-}" ]; then
   zero=(--preset tiny --vocab-size 1000 --row-length 32 --micro-rows 2 --steps 1)
   kernels=(--quick)
   sweep=(--compile-only --head-size 32 --most 3)
-  limits=(100 200 300 400 400 200 100)
+  profile=(model.preset=tiny train.global_rows=4 train.micro_rows=4 data.row_length=32 train.device=cpu)
+  limits=(100 200 300 400 400 200 100 100)
 else
   "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' ||
     { echo "PyTorch sees no GPU here; QUICK=1 runs the smallest sizes on a CPU" >&2; exit 2; }
   train=()
-  step=(--seconds 95)
+  step=(--seconds 80)
   zero=(--preset base --row-length 512 --micro-rows 32 --precision bf16)
-  kernels=(--seconds 60)
-  sweep=(--seconds 42)
-  limits=(30 90 70 140 80 80 50) # and 5 more each where TERM is not enough: 540 s and the import above at most
+  kernels=(--seconds 46)
+  sweep=(--seconds 36)
+  profile=(train.global_rows=64 train.micro_rows=64)
+  limits=(30 90 70 125 80 65 42 38) # and 5 more each where TERM is not enough: 540 s and the import above at most
 fi
 part smoke "${limits[0]}" "$PYTHON" benchmarks/gpu_smoke.py --json FIGURES
 part tests "${limits[1]}" "$PYTHON" -m pytest -m gpu -p no:cacheprovider -rs tests/model tests/train/test_train_host_sync.py
@@ -62,5 +65,6 @@ part step "${limits[3]}" "$PYTHON" benchmarks/gpu_step.py "${step[@]}" --json FI
 part zero "${limits[4]}" "$PYTHON" benchmarks/zero_stages.py "${zero[@]}" --json FIGURES
 part kernels "${limits[5]}" "$PYTHON" benchmarks/kernels.py "${kernels[@]}" --json FIGURES
 part sweep "${limits[6]}" "$PYTHON" benchmarks/attention_sweep.py "${sweep[@]}" --json FIGURES
+part profile "${limits[7]}" "$PYTHON" -m electra_dist bench step configs/base.yaml --synthetic --steps 3 --profile "$out/trace" "${profile[@]}"
 echo "figures in $out"
 [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

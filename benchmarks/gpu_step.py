@@ -97,6 +97,9 @@ def unfused_optimizer() -> Iterator[None]:
 VARIANTS: dict[str, Variant] = {
     WHOLE: Variant(),
     "without compilation": Variant(("train.compile=false",)),
+    "CUDA graphs": Variant(("train.cuda_graphs=true",)),
+    "8 rows at a time": Variant(("train.micro_rows=8",)),
+    "8 rows at a time, CUDA graphs": Variant(("train.micro_rows=8", "train.cuda_graphs=true")),
     "attention: sdpa": Variant(("model.attention=sdpa",)),
     "attention: triton": Variant(("model.attention=triton",)),
     "head: all logits in memory": Variant(change=all_logits),

@@ -80,6 +80,8 @@ def test_networks_override_the_common_keys() -> None:
         ("data.row_length=1024", ["data.row_length = 1024", "model.max_positions = 512"]),
         ("model.generator.heads=3", ["model.generator.hidden_size = 64", "heads = 3"]),
         ("optim.warmup_steps=20001", ["optim.warmup_steps = 20001", "20000"]),
+        ("train.cuda_graphs=true", ["zero.stage = 3 for the generator", "zero.stage=1"]),
+        ("train.cuda_graphs=true,zero.stage=1,train.compile=false", ["train.cuda_graphs", "train.compile=true"]),
         ("zero.stage=4", ["zero.stage", "4", "3"]),
         ("run.name=../elsewhere", ["run.name", "../elsewhere"]),
         ("run.name=$(reboot)", ["run.name"]),
@@ -90,7 +92,7 @@ def test_networks_override_the_common_keys() -> None:
 )
 def test_a_mistake_is_named_with_its_value_and_what_is_allowed(override: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        build(override)
+        build(*override.split(","))
     for word in words:
         assert word in str(caught.value)
 

@@ -150,26 +150,23 @@ def test_attention_with_dropout_on_a_gpu_is_our_kernel_and_keeps_no_mask() -> No
 
 
 def test_a_step_is_no_faster_than_the_host_starts_it() -> None:
-    """Small on 8 H100 came out at 25 M tokens a second; at stage 3 the host's part grows with the ranks."""
+    """Small on 8 H100 came out at 25 M tokens a second."""
     config = make("small", train__global_rows=1024, train__micro_rows=16, precision__mode="bf16")
-    run = plan.plan_run(config, 30522, 8, 8, "h100")
-    tensors = sum(plan.parameter_tensors(config).values())
-    for stage in run.stages[1:]:
-        cuts = tensors * 64 * 3.9e-6 if stage.stage == 3 else 0.0
-        assert stage.host_seconds == pytest.approx(tensors * 82e-6 + cuts)
+    few, many = (plan.plan_run(config, 30522, nodes, 8, "h100") for nodes in (1, 8))
+    for stage in few.stages[1:]:
+        assert stage.host_seconds > 24 * 0.3e-3
         assert stage.step_seconds >= stage.host_seconds
+    # Twelve layers in each network, and as much work for the host at any number of ranks.
+    assert many.configured.host_seconds * many.world_size == pytest.approx(few.configured.host_seconds * 8)
     assert plan.plan_run(config, 30522, 1, 1, "cpu").configured.host_seconds == 0
 
 
 def test_stage_3_below_a_billion_parameters_is_advised_against_where_it_costs_time() -> None:
-    config = make("base", train__global_rows=2048, train__micro_rows=16, precision__mode="bf16", zero__stage=3)
-    (advice,) = plan.plan_run(config, 30522, 16, 8, "h100").advice
+    keys = {"train__global_rows": 2048, "train__micro_rows": 4, "precision__mode": "bf16"}
+    (advice,) = plan.plan_run(make("base", zero__stage=3, **keys), 30522, 16, 8, "h100").advice
     assert advice.startswith("zero.stage=1 fits too, and is estimated ")
-    assert "cuts each parameter into 128 parts" in advice
-    stage_1 = make("base", train__global_rows=2048, train__micro_rows=16, precision__mode="bf16", zero__stage=1)
-    assert plan.plan_run(stage_1, 30522, 16, 8, "h100").advice == ()
-    xl = make("xl", train__global_rows=2048, train__micro_rows=4, precision__mode="bf16", zero__stage=3)
-    assert plan.plan_run(xl, 30522, 16, 8, "h100").advice == ()
+    assert plan.plan_run(make("base", zero__stage=1, **keys), 30522, 16, 8, "h100").advice == ()
+    assert plan.plan_run(make("xl", zero__stage=3, **keys), 30522, 16, 8, "h100").advice == ()
 
 
 @pytest.mark.parametrize("preset", ["tiny", "small", "base", "large"])
@@ -187,6 +184,23 @@ def test_flat_parameters_are_those_of_the_networks(preset: str, sharing: str) ->
             network.flatten(partitioned=True)
         planned = plan.flat_parameters(config, 1000)[kind.__name__.lower()]  # type: ignore[index]
         assert sorted(planned) == sorted(p.numel() for p in network.parameters())
+
+
+def test_what_is_proposed_fits_and_nothing_faster_of_its_kind_does() -> None:
+    config = make("base", train__global_rows=4096, train__micro_rows=1, precision__mode="bf16")
+    found = plan.fits(plan.costs_of(config, 30522, 1, 8, "a100-40gb"))
+    assert found[0].step_seconds == min(fit.step_seconds for fit in found)
+    assert {fit.stage for fit in found} == {1, 2, 3}
+    for stage, recomputed in {(fit.stage, fit.activation_checkpointing) for fit in found}:
+        rows = max(f.micro_rows for f in found if (f.stage, f.activation_checkpointing) == (stage, recomputed))
+        keys = {"train__global_rows": 4096, "precision__mode": "bf16", "zero__stage": stage}
+        keys["train__activation_checkpointing"] = str(recomputed).lower()
+        for micro_rows, fits in ((rows, True), (2 * rows, False)):
+            changed = make("base", train__micro_rows=micro_rows, **keys)
+            if micro_rows <= 512:
+                assert plan.plan_run(changed, 30522, 1, 8, "a100-40gb").configured.fits is fits
+    assert max(fit.micro_rows for fit in found if fit.activation_checkpointing) > found[0].micro_rows
+    assert plan.fits(plan.costs_of(config, 30522, 1, 8, "a100-40gb", memory_bytes=1e9)) == []
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(20, "20 s"), (90, "1.5 min"), (5400, "1.5 h"), (129600, "1.5 d")])
@@ -286,9 +300,12 @@ def test_offload_moves_the_optimizer_to_the_host_and_nothing_else() -> None:
         assert there.memory.optimizer == 0
         # Master weights, moments and the gradient that AdamW reads. Stage 3 keeps the accumulating ones there as well;
         # below it, the weights on their way back in bf16 and, on each rank, the largest parameter on its way.
-        more = 4 * count if stage == 3 else 2 * count + 8 * 2 * (VOCABULARY * 768 + 768 * 3072)
+        flat = plan.flat_parameters(make(), VOCABULARY)
+        largest = sum(max(elements) for elements in flat.values())
+        more = 4 * count if stage == 3 else 2 * count + 8 * 2 * largest
         assert there.host_bytes == pytest.approx(16 * count + more)
-        assert there.memory.peak < here.memory.peak
+        if stage > 1:  # at stage 1 in bf16 we reduce without DeepSpeed's buckets, unless it offloads
+            assert there.memory.peak < here.memory.peak
         assert there.network_bytes == here.network_bytes
 
 
@@ -301,7 +318,8 @@ def test_offloaded_parameters_leave_a_bucket_of_weights_on_the_gpu() -> None:
         for p in ("false", "true")
     ]
     assert weights[1].weights == 0
-    assert weights[1].gathered == 2 * BUCKET_ELEMENTS
+    config = make("xl", **keys)
+    assert weights[1].gathered == 2 * max(BUCKET_ELEMENTS, *plan.flat_parameters(config, 30522)["discriminator"])
     assert weights[1].host - weights[0].host == pytest.approx(weights[0].weights)
 
 

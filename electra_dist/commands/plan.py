@@ -11,7 +11,7 @@ from electra_dist.commands.parsers import Subparsers, add_command, add_config, a
 
 if TYPE_CHECKING:
     from electra_dist.config import Config
-    from electra_dist.plan import Plan, StagePlan
+    from electra_dist.plan import Fit, Plan, StagePlan
 
 #: The published vocabulary, for a configuration whose shards are not there yet.
 _DEFAULT_VOCABULARY = 30522
@@ -29,6 +29,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist plan configs/large.yaml train.micro_rows=16 --gpus-per-node 8 --gpu a100 --utilisation 0.4
         electra-dist plan configs/xl.yaml zero.hpz_partition_size=8 --nodes 4 --gpus-per-node 8 --gpu h100
         electra-dist plan configs/xl.yaml zero.offload_optimizer=true --gpu a100-40gb --host-memory 200
+        electra-dist plan configs/base.yaml --gpus-per-node 8 --gpu h200 --fit
         electra-dist plan configs/quickstart.yaml --gpus-per-node 2 --gpu cpu --json
 
         speeds follow from an assumed utilisation; `electra-dist bench step` measures them
@@ -50,12 +51,15 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--vocab-size", type=int, metavar="N", help="default: that of the shards")
     parser.add_argument("--document-length", type=int, metavar="N", help="default: the mean of the shards")
+    parser.add_argument(
+        "--fit", action="store_true", help="also propose micro rows, ZeRO stage and checkpointing for these GPUs"
+    )
     add_json(parser)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from electra_dist import config
-    from electra_dist.plan import NETWORK_GBIT, UTILISATION, plan_run
+    from electra_dist.plan import NETWORK_GBIT, UTILISATION, costs_of, fits
 
     resolved = config.load(arguments.config, arguments.overrides)
     vocab_size, document_length, notes = _data(resolved, arguments)
@@ -63,7 +67,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     if memory is None and arguments.gpu.lower() == "cpu":
         memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / max(arguments.gpus_per_node, 1)
         notes.append("memory: this machine's, shared by the processes of a node")
-    plan = plan_run(
+    costs = costs_of(
         resolved,
         vocab_size,
         arguments.nodes,
@@ -76,10 +80,15 @@ def _plan(arguments: argparse.Namespace) -> int:
         network_gbit=NETWORK_GBIT if arguments.network is None else arguments.network,
         host_memory_bytes=arguments.host_memory * 1e9 if arguments.host_memory else None,
     )
+    plan = costs.plan()
+    found = fits(costs) if arguments.fit else []
     if arguments.json:
-        print_json(plan.to_dict() | {"notes": notes})
-    else:
-        _print(plan, notes)
+        fitting = {"fits": [fit.to_dict() for fit in found]} if arguments.fit else {}
+        print_json(plan.to_dict() | fitting | {"notes": notes})
+        return 0
+    _print(plan, notes)
+    if arguments.fit:
+        _print_fits(found)
     return 0
 
 
@@ -158,6 +167,27 @@ def _table(stages: tuple[StagePlan, ...], nodes: int) -> object:
             _duration(stage.days),
         )
     return table
+
+
+def _print_fits(found: list[Fit]) -> None:
+    """The fastest of them, each stage and way of checkpointing once, and what to set for the first."""
+    from rich.table import Table
+
+    best: dict[tuple[int, bool], Fit] = {}
+    for fit in found:
+        best.setdefault((fit.stage, fit.activation_checkpointing), fit)
+    table = Table("ZeRO", title="what fits: the fastest of each kind, estimated", padding=(0, 0))
+    for heading in ("recomputed", "rows at a time", "reserved", "tokens/s"):
+        table.add_column(heading, justify="right")
+    for fit in best.values():
+        recomputed = "layers" if fit.activation_checkpointing else "nothing"
+        row = (str(fit.micro_rows), _bytes(fit.needed_bytes), f"{fit.tokens_per_s / 1e3:,.1f}k")
+        table.add_row(str(fit.stage), recomputed, *row)
+    if not best:
+        print("nothing fits, not even one row at a time with layers recomputed; take more or larger GPUs, or offload")
+        return
+    console().print(table)
+    print(f"fastest: {' '.join(found[0].overrides)}")
 
 
 def _duration(days: float) -> str:

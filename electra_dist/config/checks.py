@@ -49,7 +49,14 @@ def contradictions(config: Config) -> list[str]:
             f"data.row_length = {data.row_length} is more than model.max_positions = {model.max_positions}:"
             f" raise model.max_positions to at least {data.row_length}"
         )
+    if train.cuda_graphs and (train.compile is False or train.device == "cpu"):
+        found.append("train.cuda_graphs = true needs compiled code on a GPU: train.compile=true, train.device=cuda")
     for network in NETWORKS:
+        if train.cuda_graphs and config.zero_stage(network) == 3:
+            found.append(
+                f"train.cuda_graphs = true with zero.stage = 3 for the {network}: a graph replays with the memory that"
+                " it was recorded with, and stage 3 gathers weights into other memory each time; set zero.stage=1"
+            )
         sizes = config.network(network)
         if sizes.hidden_size % sizes.heads:
             found.append(

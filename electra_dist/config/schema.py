@@ -142,7 +142,10 @@ class TrainConfig(Section):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """auto: cuda where there is one."""
     compile: bool | None = None
-    """Compile each layer's forward. Default: on cuda only."""
+    """Compile the networks, all but the generator's output layer. Default: on cuda only."""
+    cuda_graphs: bool = False
+    """Replay the compiled parts as CUDA graphs: for micro-batches so small that the host is slower than the GPU. On
+    cuda, compiled, at zero.stage 0 to 2. Takes memory of its own for each shape."""
     activation_checkpointing: bool = False
     """Recompute each layer in backward instead of keeping its activations."""
     deterministic: bool = False
@@ -204,7 +207,7 @@ class ZeroConfig(Section):
     """0 shards nothing, 1 the optimizer state, 2 the gradients too, 3 the parameters too."""
     persistence_threshold: NonNegativeInt = 0
     """Stage 3: parameters of fewer elements stay whole on every rank, which gathers each of them after every step.
-    With 0 they come with their layer, in one collective."""
+    A parameter is the weights of a group of layers, the word embeddings, all other weights, or what is not decayed."""
     offload_optimizer: bool = False
     """Stages 1 to 3: keep master weights and moments in CPU memory, and update them there."""
     offload_parameters: bool = False

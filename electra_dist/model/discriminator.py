@@ -55,6 +55,8 @@ class Discriminator(nn.Module):
     `embeddings` are its own ones (sharing `none`); `deltas` are what it adds to the generator's (`disentangled`).
     """
 
+    compiled_parts = ("judge",)
+
     def __init__(self, config: ModelConfig, vocab_size: int, attention_backend: str) -> None:
         super().__init__()
         self.config = config
@@ -115,7 +117,12 @@ class Discriminator(nn.Module):
     ) -> DiscriminatorOutput:
         """One micro-batch: `shared` (B, L, E) or None, `corrupted` (B, L) int64, `replaced` (B, L) fp32."""
         with lent(self.flat) as vectors:
-            logits_bl = self.head(self.encode(shared, corrupted, batch, vectors)).float()
-        losses_bl = F.binary_cross_entropy_with_logits(logits_bl, replaced, reduction="none")
-        real_bl = batch.documents != PADDING_DOCUMENT
-        return DiscriminatorOutput(loss_sum=(losses_bl * real_bl).sum(), logits=logits_bl.detach())
+            hidden = self.encode(shared, corrupted, batch, vectors)
+            return DiscriminatorOutput(*self.judge(hidden, replaced, batch.documents))
+
+    def judge(self, hidden_blh: Tensor, replaced_bl: Tensor, documents_bl: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss summed over the real tokens, and the logits (B, L) without gradient."""
+        logits_bl = self.head(hidden_blh).float()
+        losses_bl = F.binary_cross_entropy_with_logits(logits_bl, replaced_bl, reduction="none")
+        real_bl = documents_bl != PADDING_DOCUMENT
+        return (losses_bl * real_bl).sum(), logits_bl.detach()

@@ -23,6 +23,8 @@ class Embeddings(nn.Module):
     that network's sum before `norm`.
     """
 
+    compiled_parts = ("forward", "sum")
+
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
         self.word = nn.Embedding(vocab_size, config.embedding_size)

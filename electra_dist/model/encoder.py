@@ -34,6 +34,8 @@ class Layer(nn.Module):
     `matrix_slots` and `vector_slots` say how its parameters lie where they are parts of flat ones (`flat_network.py`).
     """
 
+    compiled_parts = ("forward",)
+
     def __init__(self, config: ModelConfig, sizes: NetworkConfig, backend: str) -> None:
         super().__init__()
         hidden, epsilon = sizes.hidden_size, config.layer_norm_epsilon
@@ -142,6 +144,8 @@ class Encoder(nn.Module):
     recomputed in backward.
     """
 
+    compiled_parts = ("enter",)
+
     def __init__(self, config: ModelConfig, network: Network, backend: str) -> None:
         super().__init__()
         sizes: NetworkConfig = getattr(config, network)
@@ -164,9 +168,7 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """Hidden states of the last layer, (B, L, H); `vectors` are those of each group, where there are groups."""
         layout = build_layout(documents_bl, cu_seqlens, self.backend, embeddings_ble.dtype)
-        hidden = dropout(embeddings_ble, self.dropout, self.training)
-        if self.project is not None:
-            hidden = self.project(hidden)
+        hidden = self.enter(embeddings_ble)
         recompute = Recompute(self.random_layers) if self.activation_checkpointing and self.training else None
         if vectors is None:
             for layer in self.layers:
@@ -174,4 +176,11 @@ class Encoder(nn.Module):
             return hidden
         for group, own in zip(self.groups, vectors, strict=True):
             hidden = group(hidden, layout, own, recompute)
+        return hidden
+
+    def enter(self, embeddings_ble: Tensor) -> Tensor:
+        """What the first layer reads: (B, L, E) -> (B, L, H)."""
+        hidden = dropout(embeddings_ble, self.dropout, self.training)
+        if self.project is not None:
+            hidden = self.project(hidden)
         return hidden

@@ -60,21 +60,10 @@ class GeneratorHead(nn.Module):
         return out
 
 
-def corrupt(batch: ModelBatch, samples_bp: Tensor) -> tuple[Tensor, Tensor]:
-    """The original rows with each used slot set to its sample (B, L) int64, and where they differ (B, L) fp32.
-
-    A sample that equals the original counts as original. Unused slots write into a column that is cut off again.
-    """
-    rows, length = batch.tokens.shape
-    used = batch.masked_weights > 0
-    columns = torch.where(used, batch.masked_positions, length)
-    wider = torch.cat([batch.tokens, batch.tokens.new_zeros(rows, 1)], dim=1)
-    corrupted = wider.scatter(1, columns, samples_bp)[:, :length].contiguous()
-    return corrupted, (corrupted != batch.tokens).float()
-
-
 class Generator(nn.Module):
     """Embeddings, encoder and masked-language-model head; parameters are unset until `initialise`."""
+
+    compiled_parts = ("at_masks", "corrupt")
 
     def __init__(self, config: ModelConfig, vocab_size: int, attention_backend: str) -> None:
         super().__init__()
@@ -140,10 +129,27 @@ class Generator(nn.Module):
 
     def hidden_at_masks(self, batch: ModelBatch, vectors: Sequence[Tensor] | None = None) -> Tensor:
         """What the word embeddings are compared with at the masked slots: (M, E), unused slots included."""
-        hidden_blh = self.encode(batch.inputs, batch, vectors)
-        at = batch.masked_positions.unsqueeze(-1).expand(-1, -1, hidden_blh.shape[-1])
+        return self.at_masks(self.encode(batch.inputs, batch, vectors), batch.masked_positions)
+
+    def at_masks(self, hidden_blh: Tensor, positions_bp: Tensor) -> Tensor:
+        """The head over the hidden states at the masked slots: (M, E)."""
+        at = positions_bp.unsqueeze(-1).expand(-1, -1, hidden_blh.shape[-1])
         out: Tensor = self.head(hidden_blh.gather(1, at).flatten(0, 1))
         return out
+
+    def corrupt(
+        self, tokens_bl: Tensor, positions_bp: Tensor, weights_bp: Tensor, samples_bp: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The original rows with each used slot set to its sample (B, L) int64, and where they differ (B, L) fp32.
+
+        A sample that equals the original counts as original. Unused slots (weight 0) write into a column that is cut
+        off again.
+        """
+        rows, length = tokens_bl.shape
+        columns = torch.where(weights_bp > 0, positions_bp, length)
+        wider = torch.cat([tokens_bl, tokens_bl.new_zeros(rows, 1)], dim=1)
+        corrupted = wider.scatter(1, columns, samples_bp)[:, :length].contiguous()
+        return corrupted, (corrupted != tokens_bl).float()
 
     def forward(self, batch: ModelBatch, forced_samples: Tensor | None = None) -> GeneratorOutput:
         """One micro-batch; `forced_samples` (B, P) int64 takes the place of the samples (for tests)."""
@@ -163,7 +169,9 @@ class Generator(nn.Module):
         )
         weights_m = batch.masked_weights.flatten()
         samples = head.samples_m.view_as(batch.masked_positions)
-        corrupted, replaced = corrupt(batch, samples if forced_samples is None else forced_samples)
+        if forced_samples is not None:
+            samples = forced_samples
+        corrupted, replaced = self.corrupt(batch.tokens, batch.masked_positions, batch.masked_weights, samples)
         return GeneratorOutput(
             loss_sum=(head.nll_m * weights_m).sum(),
             correct=(head.correct_m * weights_m).sum().detach(),

@@ -3,7 +3,7 @@
 No torch: a login node can ask. `sizes` counts parameters and floating-point operations, `activations` what a
 micro-batch keeps for its backward, `memory` what lies in a rank's memory and when it is most, `traffic` what a rank
 sends in a step, `room` what its checkpoints take on the disk, `estimate` puts them together for a number of nodes and
-a kind of GPU (`devices`).
+a kind of GPU (`devices`), and `fit` looks for what suits them.
 """
 
 from electra_dist.plan.activations import Surroundings
@@ -11,10 +11,13 @@ from electra_dist.plan.devices import DEVICES, Device, find_device
 from electra_dist.plan.estimate import (
     NETWORK_GBIT,
     UTILISATION,
+    Costs,
     Plan,
     StagePlan,
+    costs_of,
     plan_run,
 )
+from electra_dist.plan.fit import Fit, fits
 from electra_dist.plan.memory import MemoryPlan, plan_memory
 from electra_dist.plan.room import checkpoint_bytes, checkpoints_at_once, room_to_come
 from electra_dist.plan.sizes import (
@@ -33,7 +36,9 @@ __all__ = [
     "FORWARD_AND_BACKWARD",
     "NETWORK_GBIT",
     "UTILISATION",
+    "Costs",
     "Device",
+    "Fit",
     "MemoryPlan",
     "ParameterCount",
     "Plan",
@@ -42,9 +47,11 @@ __all__ = [
     "Surroundings",
     "checkpoint_bytes",
     "checkpoints_at_once",
+    "costs_of",
     "embedding_parameters",
     "encoder_parameters",
     "find_device",
+    "fits",
     "flat_parameters",
     "parameters",
     "plan_memory",

@@ -27,10 +27,11 @@ STAGES = (0, 1, 2, 3)
 #: Beyond tensors: CUDA context, libraries and communicators; blocks that the allocator cannot use.
 RESERVE_BYTES, FRAGMENTATION = 2e9, 0.05
 _SECONDS_A_DAY = 86400.0
-#: The host's part of a micro-batch on a GPU, for each parameter: calls to start what the device does (estimated:
-#: 25 ms for the 304 of base); at stage 3 also a cut for each rank at every gather and reduction (measured on a CPU: 8,
-#: 140 and 1,200 ms for base at 8, 128 and 1,024 ranks).
-_LAUNCH_SECONDS, _CUT_SECONDS = 82e-6, 3.9e-6
+#: The host's part of a micro-batch on a GPU. For a layer, forward and backward: a compiled graph's calls (estimated).
+#: For a flat parameter: DeepSpeed's, by stage (`benchmarks/host_time.py` on a CPU: 1 to 9 ms at stage 1 for the 9 of
+#: base and the 18 of large, 3 to 16 at stage 2, 10 to 21 at stage 3, at 8 and at 1,024 ranks).
+_LAYER_SECONDS = 0.4e-3
+_FLAT_SECONDS = {0: 0.5e-3, 1: 0.5e-3, 2: 0.5e-3, 3: 1.1e-3}
 #: Below this size sharding the weights buys nothing that stage 1 does not.
 _WORTH_SHARDING = 1e9
 
@@ -109,7 +110,12 @@ class Plan:
         return content | {"stages": [stage.to_dict() for stage in self.stages]}
 
 
-def plan_run(
+def plan_run(config: Config, vocab_size: int, nodes: int, gpus_per_node: int, gpu: str, **assumed: Any) -> Plan:
+    """The plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu`; `assumed` as in `costs_of`."""
+    return costs_of(config, vocab_size, nodes, gpus_per_node, gpu, **assumed).plan()
+
+
+def costs_of(
     config: Config,
     vocab_size: int,
     nodes: int,
@@ -122,8 +128,8 @@ def plan_run(
     memory_bytes: float | None = None,
     network_gbit: float = NETWORK_GBIT,
     host_memory_bytes: float | None = None,
-) -> Plan:
-    """The plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu`.
+) -> Costs:
+    """What a plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu` is made from.
 
     document_length   tokens of a document as attention sees it; default: a document fills its row
     utilisation       fraction of the rate that a step reaches
@@ -140,7 +146,7 @@ def plan_run(
     if not 0 < utilisation <= 1:
         raise UserError(f"utilisation = {utilisation}: expected a fraction above 0, up to 1")
     check_world(config, nodes * gpus_per_node, gpus_per_node)
-    costs = _Costs(
+    return Costs(
         config=config,
         vocab_size=vocab_size,
         nodes=nodes,
@@ -153,7 +159,6 @@ def plan_run(
         rate=rate or device.rate(config.precision_mode("discriminator")),
         network_gbit=network_gbit,
     )
-    return costs.plan()
 
 
 def _check_numbers(**numbers: float) -> None:
@@ -163,8 +168,8 @@ def _check_numbers(**numbers: float) -> None:
 
 
 @dataclass(frozen=True)
-class _Costs:
-    """What every stage has in common: the arguments of `plan_run`, checked and with the device's own in the gaps."""
+class Costs:
+    """What every stage has in common: the arguments of `costs_of`, checked and with the device's own in the gaps."""
 
     config: Config
     vocab_size: int
@@ -196,16 +201,19 @@ class _Costs:
     def accumulation(self) -> int:
         return self.config.train.global_rows // self.world // self.config.train.micro_rows
 
+    @property
+    def busy_seconds(self) -> float:
+        """Of a step that a device needs for its arithmetic."""
+        return self.step_tokens / self.world * self.flops_per_token / (self.rate * self.utilisation)
+
     def host_seconds(self, stages: dict[Network, int]) -> float:
         """What the host of a GPU needs for a step; a CPU does the work itself."""
         if self.kind == "cpu":
             return 0.0
         seconds = 0.0
         for network, flat in flat_parameters(self.config, self.vocab_size).items():
-            tensors = len(flat)
-            seconds += tensors * _LAUNCH_SECONDS
-            if stages[network] == 3 and self.world > 1:
-                seconds += tensors * self.world * _CUT_SECONDS
+            seconds += self.config.network(network).layers * _LAYER_SECONDS
+            seconds += len(flat) * _FLAT_SECONDS[stages[network]]
         return seconds * self.accumulation
 
     @property
@@ -251,7 +259,7 @@ class _Costs:
         host, saving = memory.host * self.gpus_per_node, memory.saving * self.gpus_per_node
         if self.kind == "cpu":
             needed += memory.saving
-        busy = self.step_tokens / self.world * self.flops_per_token / (self.rate * self.utilisation)
+        busy = self.busy_seconds
         host_seconds = self.host_seconds(stages)
         seconds = max(busy, host_seconds)
         seconds += (sent - between) / self.device.link_bytes + between / (self.network_gbit / 8 * 1e9)
@@ -309,7 +317,7 @@ class _Costs:
         return None
 
 
-def _warnings(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:
+def _warnings(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:
     found = []
     if configured.problem:
         found.append(f"cannot run as configured: {configured.problem}")
@@ -330,7 +338,7 @@ def _warnings(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...
     return found
 
 
-def _advice(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:
+def _advice(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -> list[str]:
     """Stage 3 where it costs time and saves memory that nobody needs."""
     first = stages[1]
     count = parameters(costs.config, costs.vocab_size).total
@@ -340,12 +348,12 @@ def _advice(costs: _Costs, configured: StagePlan, stages: tuple[StagePlan, ...])
         return []
     return [
         f"zero.stage=1 fits too, and is estimated {configured.step_seconds / first.step_seconds:.1f} times as fast: at"
-        f" stage 3 the host cuts each parameter into {costs.world} parts,"
-        f" {configured.host_seconds * 1e3:,.0f} ms a step of {configured.step_seconds * 1e3:,.0f}"
+        f" stage 3 a rank sends {configured.network_bytes / 1e9:.1f} GB a step, at stage 1"
+        f" {first.network_bytes / 1e9:.1f} GB"
     ]
 
 
-def _remedy(costs: _Costs, stages: tuple[StagePlan, ...]) -> str:
+def _remedy(costs: Costs, stages: tuple[StagePlan, ...]) -> str:
     """What to change so that it fits: a higher stage, checkpointing, fewer rows at once, offload: in order of price."""
     for stage in stages:
         if stage.fits and not stage.problem:

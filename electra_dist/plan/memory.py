@@ -1,6 +1,6 @@
 """What lies in one rank's memory, by kind, and when it is most: the peak of live tensor memory of a training step.
 
-Comes in: a configuration and its surroundings. Goes out: `MemoryPlan`. A step has six moments that can be the highest
+Comes in: a configuration and its surroundings. Goes out: `MemoryPlan`. A step has eight moments that can be the highest
 (`PHASES`); each is the sum of what both engines hold all the time, of gradients so far, of DeepSpeed's buffers at that
 moment, and of what autograd has saved. What DeepSpeed 0.19 allocates was read in its sources and checked by measurement
 (benchmarks/memory.py, zero_stages.py); what `train.engines` tells it is repeated here because this package knows no
@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from electra_dist.config import NETWORKS, Config, Network
+from electra_dist.config import NETWORKS, Config, Network, layers_of_groups
 from electra_dist.plan.activations import (
     BYTES,
     FP32,
@@ -26,7 +26,7 @@ from electra_dist.plan.activations import (
     micro_batch_sizes,
     total,
 )
-from electra_dist.plan.sizes import flat_parameters, parameters
+from electra_dist.plan.sizes import flat_parameters, layer_weights, parameters
 
 #: Elements of DeepSpeed's buffers for reduction, as `train.engines` sets them.
 BUCKET_ELEMENTS = 50_000_000
@@ -35,11 +35,21 @@ LIVE_PARAMETERS = 1_000_000_000
 #: Master weight and two moments.
 OPTIMIZER_BYTES = 3 * FP32
 
-Phase = Literal["start", "discriminator", "discriminator reduced", "generator", "generator reduced", "update"]
+Phase = Literal[
+    "start",
+    "discriminator",
+    "discriminator joined",
+    "discriminator reduced",
+    "generator",
+    "generator joined",
+    "generator reduced",
+    "update",
+]
 #: start                  both networks whole and in fp32, before the engines share them out
 #: discriminator          its backward begins: the activations of both networks are there
+#: discriminator joined   the gradients of its first group of layers become one
 #: discriminator reduced  its backward ends: its gradients and the copies that are reduced, the generator's activations
-#: generator, .. reduced  the same of the generator; the discriminator's gradients are there
+#: generator, ...         the same of the generator; the discriminator's gradients are there
 #: update                 the optimizers run: all gradients are there
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
@@ -57,7 +67,7 @@ class EngineBytes(NamedTuple):
     buffers           all the time
     bucket            DeepSpeed's reduction bucket, where it is made in the backward
     keeps_bucket      it is kept from one micro-batch to the next
-    fetch             what a gathering arrives in, before it is cut into parameters
+    joined            the flat gradient of a group of layers, and those of its layers that it is made of
     reduction         copies of the bucket while it is reduced
     update            while its own optimizer runs
     host              in CPU memory; not part of the others
@@ -73,7 +83,7 @@ class EngineBytes(NamedTuple):
     buffers: float = 0.0
     bucket: float = 0.0
     keeps_bucket: bool = False
-    fetch: float = 0.0
+    joined: float = 0.0
     reduction: float = 0.0
     update: float = 0.0
     host: float = 0.0
@@ -81,6 +91,12 @@ class EngineBytes(NamedTuple):
 
 def engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> EngineBytes:
     """Memory of one engine at ZeRO `stage`, apart from activations (arXiv 1910.02054, section 5, and its sources)."""
+    engine = _engine_bytes(config, network, vocab_size, stage, world_size)
+    cast = stage == 1 and config.precision_mode(network) == "bf16" and not config.sharding(network).offload_optimizer
+    return engine._replace(joined=joined_bytes(config, network, cast))
+
+
+def _engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> EngineBytes:
     mode, many = config.precision_mode(network), world_size > 1
     n, b = parameters(config, vocab_size).of(network), BYTES[mode]
     share, zero = n / world_size, config.sharding(network)
@@ -95,14 +111,13 @@ def engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, 
             reduction=FP32 * n * many,
         )
     if stage == 1 and mode == "bf16" and not zero.offload_optimizer:
-        # BF16_Optimizer: whole fp32 gradients, kept, beside those of the backward until the step is done.
+        # BF16_Optimizer: whole fp32 gradients, kept, to which those of the backward are added as they come.
         return EngineBytes(
             weights=b * n,
             optimizer=OPTIMIZER_BYTES * share,
             kept_gradients=FP32 * n,
-            gradients=b * n,
-            reduced_gradients=b * n,
-            reduction=(FP32 * n + (g * n if g != FP32 else 0)) * many,
+            gradients=0.0,
+            reduction=g * n * many if g != FP32 else 0.0,  # copies of what is on its way
         )
     if stage < 3:
         again, bucket = _accumulation(config, world_size) > 1, bucket_elements(config, network, vocab_size)
@@ -113,6 +128,15 @@ def engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, 
         return _offloaded(engine, n, b, world_size, largest, again)
     engine = _stage_3(config, network, vocab_size, world_size)
     return engine if zero.offload_optimizer else engine._replace(update=flat)
+
+
+def joined_bytes(config: Config, network: Network, cast: bool) -> float:
+    """`EngineBytes.joined`: beside the flat gradient its parts, or what it is `cast` to before it is added in fp32."""
+    sizes = config.network(network)
+    count, *_ = layers_of_groups(sizes.layers, layer_weights(sizes))
+    b = BYTES[config.precision_mode(network)]
+    beside = max(0 if count == 1 else b, FP32 if cast else 0)
+    return (b + beside) * count * layer_weights(sizes)
 
 
 def bucket_elements(config: Config, network: Network, vocab_size: int) -> int:
@@ -129,20 +153,21 @@ def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
 def _stage_1_and_2(n: int, b: int, g: int, stage: int, world_size: int, bucket: int, again: bool) -> EngineBytes:
     """Weights, gradients and reduction; the optimizer is added by the caller.
 
-    A bucket is filled by the backward, at stage 2 in the network's precision, at stage 1 in fp32; where ranks reduce
-    it, it is flattened once more, and once more in what they send, `g` bytes an element. At stage 1 the gradients of
-    the last micro-batch move into it. A rank's share of them is there while they are reduced where another precision
-    adds them up, and at stage 2 where micro-batches do (`again`).
+    A bucket is filled by the backward, at stage 2 in the network's precision, at stage 1 in fp32; ranks reduce a copy
+    of it, `g` bytes an element. At stage 1 the gradients of the last micro-batch move into it. A rank's share of them
+    is there while they are reduced where another precision adds them up, and twice at stage 2 where micro-batches do
+    (`again`) in fp32.
     """
     many, share = world_size > 1, FP32 * n / world_size
     filled = FP32 if stage == 1 else b
+    shares = 1 if b != FP32 else 2 if stage == 2 and again else 0
     return EngineBytes(
         weights=b * n,
         gradients=FP32 * n if stage == 1 else share,
-        reduced_gradients=share if b != FP32 or (stage == 2 and again) else 0.0,
+        reduced_gradients=shares * share,
         bucket=filled * bucket,
         keeps_bucket=stage == 1,
-        reduction=many * bucket * (filled + (g if filled != g else 0)),
+        reduction=many * bucket * g,
     )
 
 
@@ -184,7 +209,6 @@ def _stage_3(config: Config, network: Network, vocab_size: int, world_size: int)
         optimizer=OPTIMIZER_BYTES * share,
         kept_gradients=FP32 * share,
         buffers=g * bucket,
-        fetch=0.0,
         reduction=(g * copies + summed) * bucket * many,
     )
     if not zero.offload_optimizer:
@@ -309,7 +333,14 @@ def _moments(
             kept + g_before + d_before,
             optimizer,
             saved_g + saved_d + rise_d,
-            buffers + d.bucket + g_bucket + max(d.fetch, d_early),
+            buffers + d.bucket + g_bucket + d_early,
+        ),
+        "discriminator joined": _Moment(
+            weights + g.gathered + d.gathered + again * second,
+            kept + g_before + d_before,
+            optimizer,
+            saved_g + exchanged,
+            buffers + g_bucket + d.keeps_bucket * d.bucket + d.joined,
         ),
         "discriminator reduced": _Moment(
             weights + g.gathered + again * g.second + d.second,
@@ -323,7 +354,14 @@ def _moments(
             kept + g_before + d.gradients,
             optimizer,
             saved_g + rise_g,
-            buffers + g.bucket + max(g.fetch, g_early),
+            buffers + g.bucket + g_early,
+        ),
+        "generator joined": _Moment(
+            weights + g.gathered + second,
+            kept + d.gradients + g_before,
+            optimizer,
+            0.0,
+            buffers + g.keeps_bucket * g.bucket + g.joined,
         ),
         "generator reduced": _Moment(
             weights + second,

@@ -20,7 +20,12 @@ def _encoder_weights(sizes: NetworkConfig, embedding_size: int) -> int:
     """Weights of the matrix products that every token passes: projection, attention, feed-forward."""
     hidden = sizes.hidden_size
     projection = embedding_size * hidden if embedding_size != hidden else 0
-    return projection + sizes.layers * (4 * hidden * hidden + 2 * hidden * sizes.ffn_size)
+    return projection + sizes.layers * layer_weights(sizes)
+
+
+def layer_weights(sizes: NetworkConfig) -> int:
+    """Elements of the four matrices of one layer."""
+    return 4 * sizes.hidden_size**2 + 2 * sizes.hidden_size * sizes.ffn_size
 
 
 def encoder_parameters(sizes: NetworkConfig, embedding_size: int) -> int:
@@ -78,7 +83,7 @@ def flat_parameters(config: Config, vocab_size: int) -> dict[Network, list[int]]
     for network in NETWORKS:
         sizes = config.network(network)
         hidden = sizes.hidden_size
-        a_layer = 4 * hidden * hidden + 2 * hidden * sizes.ffn_size
+        a_layer = layer_weights(sizes)
         groups = [count * a_layer for count in layers_of_groups(sizes.layers, a_layer)]
 
         vectors = sizes.layers * (9 * hidden + sizes.ffn_size)

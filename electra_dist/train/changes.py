@@ -27,6 +27,7 @@ FREE_KEYS = (
     "train.micro_rows",
     "train.device",
     "train.compile",
+    "train.cuda_graphs",
     "train.activation_checkpointing",
     "train.deterministic",
 )

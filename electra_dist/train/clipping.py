@@ -6,7 +6,7 @@ in either network makes both skip the step, by DeepSpeed's own overflow check, s
 the networks stay in step.
 
 Where the reduced gradients lie (deepspeed 0.19): stage 0, `p.grad`, whole on every rank; stage 1 in bf16
-(`BF16_Optimizer`), `fp32_groups_gradients`, whole on every rank; stages 1 and 2 otherwise and stage 3,
+(`BF16_Optimizer`), `fp32_groups_gradients_flat`, whole on every rank; stages 1 and 2 otherwise and stage 3,
 `averaged_gradients`, this rank's share; with `zero.offload_optimizer`, `.grad` of the tensors that AdamW steps, this
 rank's share in CPU memory.
 """
@@ -59,8 +59,8 @@ def local_gradients(engine: Engine) -> Gradients:
         return Gradients([p.grad for p in engine.module.parameters() if p.grad is not None], whole=True)
     if offloads_optimizer(engine):
         return Gradients([t.grad for t in stepped_tensors(engine) if t.grad is not None], whole=False, offloaded=True)
-    if hasattr(optimizer, "fp32_groups_gradients"):
-        return Gradients([g for group in optimizer.fp32_groups_gradients for g in group], whole=True)
+    if hasattr(optimizer, "fp32_groups_gradients_flat"):
+        return Gradients(list(optimizer.fp32_groups_gradients_flat), whole=True)
     groups = [optimizer.averaged_gradients[i] for i in sorted(optimizer.averaged_gradients)]
     return Gradients([g for group in groups for g in group], whole=False)
 
@@ -81,6 +81,8 @@ def clip(engines: Engines, clip_norm: float, mode: Literal["joint", "separate"],
     `losses`, (2,) fp32, is this rank's share of the step's losses; the ranks add them up on the way. Without a host
     synchronisation, except at stage 0 and where gradients were offloaded: the CPU works on these.
     """
+    for reduction in engines.reductions:
+        reduction.finish()
     gradients = [local_gradients(engine) for _, engine in engines]
     if engines.world.device.type == "cuda" and any(gradient.offloaded for gradient in gradients):
         torch.cuda.synchronize(engines.world.device)  # DeepSpeed copies them to the CPU on streams of its own

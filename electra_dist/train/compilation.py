@@ -1,4 +1,4 @@
-"""Compiling the layers and our kernels (DESIGN D4, D5), and finding out before the first step that this machine can.
+"""Compiling the networks and our kernels (DESIGN D4, D5), and finding out before the first step that this machine can.
 
 Comes in: the configuration and a network. Goes out: layers whose forward is compiled, as one graph each; or one
 `UserError` on every rank that says why they cannot be. There is no fallback: a run that would be slower than asked for
@@ -7,7 +7,7 @@ does not start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from electra_dist.errors import UserError
 from electra_dist.model import head
 from electra_dist.model.attention import build_layout
 from electra_dist.model.discriminator import Discriminator
-from electra_dist.model.encoder import Layer, LayerGroup
+from electra_dist.model.encoder import Layer
 from electra_dist.model.flat import take_over
 from electra_dist.model.flat_network import layer_slots
 from electra_dist.model.generator import Generator
@@ -36,18 +36,21 @@ _LONGEST_CAUSE = 300
 _POSITIONS = 16
 
 
-def compile_layers(module: nn.Module) -> None:
-    """Compile the forward of every layer; nothing happens before its first call."""
-    for found in module.modules():
-        for layer in _layers_of(found):
-            options = _CPU_OPTIONS if next(found.parameters()).device.type == "cpu" else None
-            layer.forward = torch.compile(layer.forward, fullgraph=True, options=options)  # type: ignore[method-assign]
+def compile_network(network: nn.Module, cuda_graphs: bool = False) -> None:
+    """Compile what the modules of `network` name as their `compiled_parts`; nothing happens before the first call.
 
-
-def _layers_of(module: nn.Module) -> Sequence[Layer]:
-    if isinstance(module, LayerGroup):
-        return module.layers
-    return [module] if isinstance(module, Layer) else []
+    One graph each: the layers, and what lies before, between and after them. All layers of a network share theirs,
+    which a graph of the whole network would not: it takes as long to compile as it has layers. `cuda_graphs`: each is
+    recorded and replayed; `torch.compiler.cudagraph_mark_step_begin` must be called before every micro-batch.
+    """
+    options: dict[str, str | int | bool | Callable[..., Any]] | None = None
+    if next(network.parameters()).device.type == "cpu":
+        options = _CPU_OPTIONS
+    elif cuda_graphs:
+        options = {"triton.cudagraphs": True}
+    for module in network.modules():
+        for name in getattr(module, "compiled_parts", ()):
+            setattr(module, name, torch.compile(getattr(module, name), fullgraph=True, options=options))
 
 
 def check_compilation(config: Config, generator: Generator, discriminator: Discriminator, world: World) -> None:
@@ -121,7 +124,7 @@ def _blank_layer(config: Config, network: Network, backend: str, device: torch.d
     for name, slots in ((MATRICES, layer.matrix_slots), (VECTORS, layer.vector_slots)):
         take_over(layer, layer, name, [slot.name for slot in slots])
     if config.compiles(device.type):
-        compile_layers(layer)
+        compile_network(layer, config.train.cuda_graphs)
     return layer
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from electra_dist.model.generator import Generator
 from electra_dist.model.networks import DTYPES
 from electra_dist.model.parameters import no_decay
 from electra_dist.train import reduction
-from electra_dist.train.compilation import check_compilation, compile_layers
+from electra_dist.train.compilation import check_compilation, compile_network
 from electra_dist.train.distributed import World, gather_objects, on_every_rank
 from electra_dist.train.engine import Engine
 from electra_dist.train.fragments import set_weights
@@ -37,6 +37,8 @@ class Engines:
     """Both engines of a run.
 
     accumulation    micro-batches of one step on each rank
+    reductions      of engines that reduce beside the backward, one for each
+    compiled        the networks are, and so is what lies between them
     compute_dtype   of the discriminator, which does most of the arithmetic
     """
 
@@ -45,6 +47,8 @@ class Engines:
     world: World
     accumulation: int
     compute_dtype: torch.dtype
+    compiled: bool = False
+    reductions: list[reduction.OverlappedReduction] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[Network, Engine]]:
         """(name, engine) of both, the generator first."""
@@ -97,19 +101,34 @@ def build_engines(config: Config, generator: Generator, discriminator: Discrimin
     where the layers do not compile.
     """
     check_engines(config)
+    if config.train.cuda_graphs and world.device.type != "cuda":
+        raise ConfigError(f"train.cuda_graphs = true needs a GPU, and this run is on {world.device.type}")
     _check_precision(config)
     check_world(config, world.world_size)
     check_compilation(config, generator, discriminator, world)
     accumulation = config.train.global_rows // world.world_size // config.train.micro_rows
     _check_nodes(config, world)
     _forget_hpz_groups()
-    return Engines(
+    engines = Engines(
         generator=_build(config, "generator", generator, world, accumulation),
         discriminator=_build(config, "discriminator", discriminator, world, accumulation),
         world=world,
         accumulation=accumulation,
         compute_dtype=DTYPES[config.precision_mode("discriminator")],
+        compiled=config.compiles(world.device.type),
     )
+    for _, engine in engines:
+        if world.world_size > 1 and _reduces_at_the_end(engine):
+            dtype = DTYPES[config.zero.communication_data_type]
+            engines.reductions.append(reduction.OverlappedReduction(engine, world.world_size, dtype))
+    return engines
+
+
+def _reduces_at_the_end(engine: Engine) -> bool:
+    """Whether DeepSpeed would reduce all gradients after the last backward (stage 1 in bf16)."""
+    from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
+
+    return isinstance(engine.optimizer, BF16_Optimizer)
 
 
 def _check_nodes(config: Config, world: World) -> None:
@@ -141,15 +160,14 @@ def _build(
     config: Config, network: Network, module: Generator | Discriminator, world: World, accumulation: int
 ) -> Engine:
     import deepspeed
-    from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
     from deepspeed.utils import set_z3_leaf_modules
 
     halved = config.precision_mode(network) != "fp32"
     exact = {name: p.detach().to("cpu", copy=True) for name, p in module.named_parameters()} if halved else {}
     module.to(world.device)
-    module.flatten(partitioned=config.zero_stage(network) == 3)
     if config.compiles(world.device.type):
-        compile_layers(module)
+        compile_network(module, config.train.cuda_graphs)
+    module.flatten(partitioned=config.zero_stage(network) == 3)
     if config.zero_stage(network) == 3:
         reduction.install()
         # Their parameters are gathered around the call of a group, so that a layer's forward compiles as one graph.
@@ -161,7 +179,7 @@ def _build(
         dist_init_required=False,
     )
     built: Engine = engine
-    if world.world_size == 1 and (config.zero_stage(network) == 0 or isinstance(engine.optimizer, BF16_Optimizer)):
+    if world.world_size == 1 and (config.zero_stage(network) == 0 or _reduces_at_the_end(engine)):
         # DeepSpeed would copy all gradients to and fro to reduce them over one rank.
         built.enable_backward_allreduce = False
     if halved:
@@ -217,7 +235,8 @@ def deepspeed_config(
         }
         | _placement(config, network, bucket, world),
         "zero_force_ds_cpu_optimizer": False,  # PyTorch's AdamW steps offloaded tensors too, fused, nothing to compile
-        "bf16": {"enabled": mode == "bf16", "check_grad_overflow": True},
+        # A gradient is added to the fp32 one when it is complete, and let go.
+        "bf16": {"enabled": mode == "bf16", "check_grad_overflow": True, "immediate_grad_update": True},
         "fp16": {
             "enabled": mode == "fp16",
             "loss_scale": 0,  # dynamic

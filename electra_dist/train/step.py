@@ -11,7 +11,9 @@ both means over the *global* counts of the step: all ranks, all micro-batches.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,8 +68,9 @@ def train_step(
     totals: StepTotals | None = None
     for index, micro_batch in enumerate(step.micro_batches):
         batch = to_device(micro_batch, engines.world.device)
+        _begin_graphs(config)
         outputs = _forward_backward(engines, batch, weights, None if forced_samples is None else forced_samples[index])
-        added = micro_batch_totals(batch, *outputs)
+        added = _compiled(micro_batch_totals, engines)(batch, *outputs)
         totals = added if totals is None else StepTotals(*(a + b for a, b in zip(totals, added, strict=True)))
         if index == engines.accumulation - 1:
             sums = torch.stack([totals.generator_loss_sum, totals.discriminator_loss_sum])
@@ -86,11 +89,19 @@ def evaluate_step(engines: Engines, micro_batch: MicroBatch, config: Config) -> 
     for _, engine in engines:
         engine.eval()
     batch = to_device(micro_batch, engines.world.device)
+    _begin_graphs(config)
     generated: GeneratorOutput = engines.generator(batch)
     judged = engines.discriminator(generated.shared, batch, generated.corrupted, generated.replaced)
     for _, engine in engines:
         engine.train()
-    return micro_batch_totals(batch, generated, judged)
+    totals: StepTotals = _compiled(micro_batch_totals, engines)(batch, generated, judged)
+    return totals
+
+
+def _begin_graphs(config: Config) -> None:
+    """Let CUDA graphs write over what they gave in the micro-batch before."""
+    if config.train.cuda_graphs:
+        torch.compiler.cudagraph_mark_step_begin()
 
 
 def _global_counts(engines: Engines, step: Step) -> Tensor:
@@ -122,9 +133,24 @@ def _forward_backward(
     if shared is not None and leaf is not None and leaf.grad is not None:
         # The backward below divides by the accumulation again; leaf.grad carries the discriminator's loss scale.
         factor = engines.accumulation / loss_scale(engines.discriminator)
-        loss = loss + (shared.float() * (leaf.grad.float() * factor)).sum()
+        loss = loss + _compiled(_product, engines)(shared, leaf.grad) * factor
     engines.generator.backward(loss)
     return generated, judged
+
+
+def _product(shared_ble: Tensor, gradient_ble: Tensor) -> Tensor:
+    """What has `gradient_ble` as its gradient by `shared_ble`; fp32 scalar."""
+    return (shared_ble.float() * gradient_ble.float()).sum()
+
+
+def _compiled(function: Callable[..., Any], engines: Engines) -> Callable[..., Any]:
+    """`function`, compiled where the networks are."""
+    return _compile(function) if engines.compiled else function
+
+
+@functools.cache
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, fullgraph=True)
 
 
 def micro_batch_totals(batch: ModelBatch, generated: GeneratorOutput, judged: DiscriminatorOutput) -> StepTotals:
@@ -135,7 +161,7 @@ def micro_batch_totals(batch: ModelBatch, generated: GeneratorOutput, judged: Di
         generator_loss_sum=generated.loss_sum.detach(),
         correct=generated.correct,
         masked_count=batch.masked_weights.sum(),
-        discriminator_loss_sum=judged.loss_sum.detach(),
+        discriminator_loss_sum=judged.loss_sum.detach().clone(),  # a CUDA graph writes over its results
         real_count=real.sum().float(),
         histogram=replacement_histogram(judged.logits, generated.replaced, real),
         generator_norm=zero,

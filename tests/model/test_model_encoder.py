@@ -15,7 +15,7 @@ from electra_dist.errors import UserError
 from electra_dist.model.attention import BACKENDS, Layout, build_layout, choose_backend
 from electra_dist.model.encoder import Encoder
 from electra_dist.model.inputs import rows_of_documents, to_device
-from electra_dist.train.compilation import compile_layers
+from electra_dist.train.compilation import compile_network
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -227,7 +227,7 @@ def test_activation_checkpointing_changes_nothing(
 ) -> None:
     encoder = small_encoder(make_config, perturb, dropout=dropout, attention_dropout=dropout)
     if compiled:
-        compile_layers(encoder)
+        compile_network(encoder)
     results = []
     for checkpointing in (False, True):
         encoder.activation_checkpointing = checkpointing

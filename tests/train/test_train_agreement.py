@@ -62,7 +62,7 @@ STEPS = 8
 
 
 class ScriptedLoader:
-    """Ready steps; that of `late` comes `seconds` after it is waited for, in place of that of `fails` comes an error."""
+    """Ready steps, but that of `late` comes `seconds` after it is waited for, that of `fails` is an error."""
 
     def __init__(self, steps: list[Any], late: int | None, seconds: float, fails: int | None) -> None:
         self.state = LoaderState(0, "none", {}, 0)

@@ -22,7 +22,7 @@ from electra_dist.model.encoder import Layer
 from electra_dist.model.kernels import flash_attention as fa
 from electra_dist.model.kernels import generator_head
 from electra_dist.model.kernels.flash_attention import document_bounds, flash_attention
-from electra_dist.train.compilation import compile_layers
+from electra_dist.train.compilation import compile_network
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
@@ -196,7 +196,7 @@ def test_pytorch_draws_the_seed_and_a_recomputed_layer_draws_it_again(make_confi
     model = make_config("tiny", attention_dropout=0.4).model
     layer = Layer(model, model.generator, "triton").to(DEVICE)
     if compiled:
-        compile_layers(layer)
+        compile_network(layer)
     hidden = torch.randn(2, 20, layer.query_key_value.in_features, device=DEVICE, requires_grad=True)
     documents = torch.zeros(2, 20, dtype=torch.int32, device=DEVICE)
     layout = build_layout(documents, cumulative([20, 20]), "triton", torch.float32)
