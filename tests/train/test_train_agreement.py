@@ -21,6 +21,16 @@ from electra_dist.train.trainer import Trainer
 LATE_SECONDS = 0.6
 
 
+@pytest.fixture(scope="module")
+def ranks() -> list[dict[str, Any]]:
+    """What each of two ranks has seen."""
+    return run_ranks(both_ways, 2, scripts=SCRIPTS)
+
+
+def both_ways(world: Any, scripts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"talk": talk(world), **follow(world, scripts)}
+
+
 # --- the message -----------------------------------------------------------------------------------------------------
 
 
@@ -43,10 +53,10 @@ def talk(world: Any) -> dict[str, Any]:
     return {"heard": heard, "posting": posted - start, "reading": time.monotonic() - posted}
 
 
-def test_all_hear_the_largest_and_nobody_waits_to_ask() -> None:
-    first, *others = run_ranks(talk, 3)
+def test_all_hear_the_largest_and_nobody_waits_to_ask(ranks: list[dict[str, Any]]) -> None:
+    first, other = (rank["talk"] for rank in ranks)
     assert first["heard"] == [[0, False], [0, False], [0, True], [Call.STOP, False], [0, False]]
-    assert all(other["heard"] == first["heard"] for other in others)
+    assert other["heard"] == first["heard"]
     assert first["posting"] < LATE_SECONDS / 2 < first["reading"]
 
 
@@ -142,11 +152,6 @@ def play(config: Any, engines: Any, manifest: Any, world: Any, steps: list[Any],
     return [outcome, trained, saved[-1:], state]
 
 
-@pytest.fixture(scope="module")
-def played() -> list[dict[str, Any]]:
-    return run_ranks(follow, 2, scripts=SCRIPTS)
-
-
 @pytest.mark.parametrize(
     ("name", "outcome", "done"),
     [
@@ -158,15 +163,15 @@ def played() -> list[dict[str, Any]]:
     ],
 )
 def test_all_ranks_stop_after_the_same_step_and_keep_its_state(
-    played: list[dict[str, Any]], name: str, outcome: str, done: int
+    ranks: list[dict[str, Any]], name: str, outcome: str, done: int
 ) -> None:
-    for rank in played:
+    for rank in ranks:
         assert rank[name] == [outcome, list(range(done)), [done], done]
 
 
 @pytest.mark.parametrize(("name", "failed"), [("damaged", 5), ("the first is damaged", 0)])
 def test_the_data_error_of_one_rank_ends_all_before_its_step(
-    played: list[dict[str, Any]], name: str, failed: int
+    ranks: list[dict[str, Any]], name: str, failed: int
 ) -> None:
-    for rank in played:
+    for rank in ranks:
         assert rank[name] == [[f"block {failed} is damaged", True], list(range(failed)), [], failed]
