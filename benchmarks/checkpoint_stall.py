@@ -35,7 +35,7 @@ from electra_dist.config import Config
 from electra_dist.model.networks import build_networks
 from electra_dist.rundir import RunDir
 from electra_dist.train.bench import device_name
-from electra_dist.train.distributed import World, barrier, choose_device, detect, initialise, leave, shutdown
+from electra_dist.train.distributed import World, any_rank, barrier, choose_device, detect, initialise, leave, shutdown
 from electra_dist.train.engines import Engines, build_engines
 from electra_dist.train.saving import Saver
 from electra_dist.train.step import train_step
@@ -134,7 +134,7 @@ class Bench:
             if saver and number == 0:
                 self.save(saver)
             elif saver:
-                saver.poll()
+                saver.poll(any_rank(saver.is_writing, self.world))
         if saver:
             saver.finish()
         self.settle()

@@ -58,7 +58,7 @@ WARM_UP_STEPS = 2
 
 
 def configure(arguments: argparse.Namespace, case: str) -> Config:
-    zero = dict(CASES[case])
+    zero = CASES[case] | {"communication_data_type": arguments.communication}
     if case == HPZ:
         zero["hpz_partition_size"] = arguments.processes // arguments.nodes
     rows = arguments.micro_rows * arguments.accumulation * arguments.processes
@@ -229,6 +229,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--micro-rows", type=int, default=8, help="rows of a micro-batch on each rank")
     parser.add_argument("--accumulation", type=int, default=1, help="micro-batches of a step on each rank")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
+    parser.add_argument("--communication", default="fp32", choices=("fp32", "bf16"), help="of gradients between ranks")
     parser.add_argument("--cases", nargs="+", choices=CASES, help="default: all; hpZ from two nodes of two ranks on")
     parser.add_argument("--processes", type=int, help="default: the machine's GPUs, or 2")
     parser.add_argument("--nodes", type=int, default=1, help="nodes that the ranks are taken to lie on")

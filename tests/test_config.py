@@ -168,6 +168,10 @@ def test_shipped_files_resolve_and_follow_the_schema(repo_root: Path) -> None:
             r"zero\.hpz_partition_size = 4 with zero\.offload_parameters = true.*keep one of them",
         ),
         (["zero.stage=2", "zero.hpz_partition_size=4"], r"zero\.hpz_partition_size = 4 with no network at stage 3"),
+        (
+            ["precision.discriminator.mode=fp32", "zero.communication_data_type=bf16"],
+            r"zero\.communication_data_type = bf16 with precision\.mode = fp32 for the discriminator.*mode=bf16",
+        ),
         (["zero.hpz_partition_size=1"], r"key zero\.hpz_partition_size = 1"),
         (["zero.offload_optimiser=true"], r"did you mean 'offload_optimizer'"),
     ],

@@ -103,6 +103,14 @@ def test_network_volume_follows_the_ring_formulas() -> None:
     assert plan.plan_run(config, VOCABULARY, 1, 1, "h100").configured.network_bytes == 0
 
 
+def test_gradients_sent_in_bf16_halve_what_they_cost_and_leave_the_weights() -> None:
+    config = make(zero__communication_data_type="bf16", train__micro_rows=16)  # 8 ranks, 2 micro-batches a step
+    n = plan.parameters(config, VOCABULARY).total
+    sent = [stage.network_bytes for stage in plan.plan_run(config, VOCABULARY, 1, 8, "h100").stages[1:]]
+    ring = 7 / 8
+    assert sent == pytest.approx([ring * n * (4 + 2), ring * n * (2 * 4 + 2), ring * n * 2 * (2 + 2)])
+
+
 def test_time_follows_from_rate_utilisation_and_network() -> None:
     config = make()
     run = plan.plan_run(config, VOCABULARY, 2, 8, "h100", utilisation=0.5, rate=100e12, network_gbit=80)

@@ -70,7 +70,7 @@ def contradictions(config: Config) -> list[str]:
     room = train.steps - (optim.decay_steps or 0 if optim.schedule == "wsd" else 0)
     if optim.warmup_steps > room:
         found.append(f"optim.warmup_steps = {optim.warmup_steps} is more than {end} = {room}")
-    return found + _sharding_contradictions(config)
+    return found + _sharding_contradictions(config) + _communication_contradictions(config)
 
 
 def _sharding_contradictions(config: Config) -> list[str]:
@@ -108,6 +108,19 @@ def _sharding_contradictions(config: Config) -> list[str]:
             " partitions weights; set zero.stage=3, or zero.hpz_partition_size=null"
         )
     return found
+
+
+def _communication_contradictions(config: Config) -> list[str]:
+    """Gradients in bf16 between the ranks, where the backward makes more exact ones."""
+    asked = config.zero.communication_data_type
+    modes = {network: config.precision_mode(network) for network in NETWORKS}
+    return [
+        f"zero.communication_data_type = {asked} with precision.mode = {mode} for the {network}: gradients that were"
+        f" computed in {mode} would lose digits on the way; set precision.mode=bf16, whose gradients are bf16 anyway,"
+        " or zero.communication_data_type=fp32"
+        for network, mode in modes.items()
+        if asked == "bf16" and mode != "bf16"
+    ]
 
 
 def _zero_key(config: Config, network: Network, name: str) -> str:

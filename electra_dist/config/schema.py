@@ -217,6 +217,10 @@ class ZeroConfig(Section):
     """Stage 3 on many nodes (ZeRO++ hpZ): every so many consecutive ranks, normally those of a node, share out a second
     copy of the weights, so that only the first gathering of a step crosses nodes. Divides the world size; a world of no
     more ranks is one group, plain stage 3."""
+    communication_data_type: Literal["fp32", "bf16"] = "fp32"
+    """In which the ranks add up their gradients. bf16 (with precision.mode bf16 only) halves that traffic: each rank's
+    gradient is rounded once before it is sent, and so are the sums on the way; accumulation and master weights stay
+    fp32."""
     generator: ZeroOverrides = ZeroOverrides()
     discriminator: ZeroOverrides = ZeroOverrides()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -114,6 +115,13 @@ class TrainLoader:
             raise self._error() if word else self._death()
         finally:
             self.close()
+
+    def is_ready(self) -> bool:
+        """Whether `next` would not wait: a step is there, or an error, or the end."""
+        poll = select.poll()  # `select.select` knows only the first 1,024 files of a process
+        if not self._closed:
+            poll.register(self._socket, select.POLLIN)
+        return self._closed or bool(poll.poll(0))
 
     def _hear(self, asked_to_end: Callable[[], bool]) -> bytes | None:
         """The letter that comes next; nothing when the process is gone, None when nobody wants to wait any more."""

@@ -100,6 +100,7 @@ def _engine_bytes(config: Config, network: Network, vocab_size: int, stage: int,
     mode, many = config.precision_mode(network), world_size > 1
     n, b = parameters(config, vocab_size).of(network), BYTES[mode]
     share, zero = n / world_size, config.sharding(network)
+    g = BYTES[zero.communication_data_type]
     flat = FP32 * share  # the flattened gradient; AdamW is fused and has no temporaries
     if stage == 0:
         return EngineBytes(
@@ -116,10 +117,11 @@ def _engine_bytes(config: Config, network: Network, vocab_size: int, stage: int,
             optimizer=OPTIMIZER_BYTES * share,
             kept_gradients=FP32 * n,
             gradients=0.0,
+            reduction=g * n * many if g != FP32 else 0.0,  # copies of what is on its way
         )
     if stage < 3:
         again, bucket = _accumulation(config, world_size) > 1, bucket_elements(config, network, vocab_size)
-        engine = _stage_1_and_2(n, b, stage, world_size, bucket, again)
+        engine = _stage_1_and_2(n, b, g, stage, world_size, bucket, again)
         if not zero.offload_optimizer:
             return engine._replace(optimizer=OPTIMIZER_BYTES * share, update=flat)
         largest = largest_parameter(config, network, vocab_size)
@@ -148,13 +150,13 @@ def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
     return max(flat_parameters(config, vocab_size)[network])
 
 
-def _stage_1_and_2(n: int, b: int, stage: int, world_size: int, bucket: int, again: bool) -> EngineBytes:
+def _stage_1_and_2(n: int, b: int, g: int, stage: int, world_size: int, bucket: int, again: bool) -> EngineBytes:
     """Weights, gradients and reduction; the optimizer is added by the caller.
 
     A bucket is filled by the backward, at stage 2 in the network's precision, at stage 1 in fp32; ranks reduce a copy
-    of it in fp32. At stage 1 the gradients of the last micro-batch move into it. A rank's share of them is there while
-    they are reduced where another precision adds them up, and twice at stage 2 where micro-batches do (`again`) in
-    fp32.
+    of it, `g` bytes an element. At stage 1 the gradients of the last micro-batch move into it. A rank's share of them
+    is there while they are reduced where another precision adds them up, and twice at stage 2 where micro-batches do
+    (`again`) in fp32.
     """
     many, share = world_size > 1, FP32 * n / world_size
     filled = FP32 if stage == 1 else b
@@ -165,7 +167,7 @@ def _stage_1_and_2(n: int, b: int, stage: int, world_size: int, bucket: int, aga
         reduced_gradients=shares * share,
         bucket=filled * bucket,
         keeps_bucket=stage == 1,
-        reduction=many * bucket * FP32,
+        reduction=many * bucket * g,
     )
 
 
@@ -188,16 +190,17 @@ def _offloaded(engine: EngineBytes, n: int, b: int, world_size: int, largest: in
 
 
 def _stage_3(config: Config, network: Network, vocab_size: int, world_size: int) -> EngineBytes:
-    """Everything shared out; a bucket in fp32 all the time, and a flat copy while it is reduced.
+    """Everything shared out; a bucket in what the ranks send all the time, and a flat copy while it is reduced.
 
     Gathered weights stay until their backward is done, up to `LIVE_PARAMETERS`; with `zero.offload_parameters` a
     bucket of them. Host, with the optimizer there: fp32 gradients as they accumulate and once more as AdamW reads them.
     """
     n, b, many = parameters(config, vocab_size).of(network), BYTES[config.precision_mode(network)], world_size > 1
     share, zero, bucket = n / world_size, config.sharding(network), bucket_elements(config, network, vocab_size)
-    groups = zero.hpz_partition_size
+    groups, g = zero.hpz_partition_size, BYTES[zero.communication_data_type]
     # gloo copies what a reduce-scatter reads
     copies = 2 if config.train.device == "cpu" else 1
+    summed = FP32 / world_size if g != FP32 else 0.0  # a rank's part of the sum, on its way to the fp32 ones
     live = bucket if zero.offload_parameters else LIVE_PARAMETERS
     engine = EngineBytes(
         weights=b * share,
@@ -205,8 +208,8 @@ def _stage_3(config: Config, network: Network, vocab_size: int, world_size: int)
         second=b * n / groups if groups and groups < world_size else 0.0,
         optimizer=OPTIMIZER_BYTES * share,
         kept_gradients=FP32 * share,
-        buffers=FP32 * bucket,
-        reduction=FP32 * bucket * copies * many,
+        buffers=g * bucket,
+        reduction=(g * copies + summed) * bucket * many,
     )
     if not zero.offload_optimizer:
         return engine

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from electra_dist.config import Config, Network
-from electra_dist.plan.activations import BYTES, FP32
+from electra_dist.plan.activations import BYTES
 from electra_dist.plan.memory import LIVE_PARAMETERS, bucket_elements
 from electra_dist.plan.sizes import parameters
 
@@ -30,7 +30,7 @@ class SentBytes(NamedTuple):
 
 
 def sent_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> SentBytes:
-    """Gradients travel in fp32 (`communication_data_type`), weights in the network's precision.
+    """Gradients travel in `zero.communication_data_type`, weights in the network's precision.
 
     An all-reduce sends 2 (W-1)/W of a tensor's size, a reduce-scatter or a gathering half of it. DeepSpeed 0.19
     all-reduces at stages 1 and 2 too (`use_multi_rank_bucket_allreduce`), at stage 2 in every micro-batch. Weights are
@@ -40,15 +40,16 @@ def sent_bytes(config: Config, network: Network, vocab_size: int, stage: int, wo
     group, (P-1)/P of their size a gathering.
     """
     n, b = parameters(config, vocab_size).of(network), BYTES[config.precision_mode(network)]
+    g = BYTES[config.zero.communication_data_type]
     ring, zero = (world_size - 1) / world_size, config.sharding(network)
     accumulation = max(1, config.train.global_rows // world_size // config.train.micro_rows)
     if stage == 0:
-        return SentBytes(ring * 2 * FP32 * n, 0.0)
+        return SentBytes(ring * 2 * g * n, 0.0)
     if stage < 3:
-        return SentBytes(ring * n * (2 * FP32 * (accumulation if stage == 2 else 1) + b), 0.0)
+        return SentBytes(ring * n * (2 * g * (accumulation if stage == 2 else 1) + b), 0.0)
     live = bucket_elements(config, network, vocab_size) if zero.offload_parameters else LIVE_PARAMETERS
     gathered = b * accumulation * (n + max(0, n - live))
     group = zero.hpz_partition_size
     if not group or group >= world_size:
-        return SentBytes(ring * (accumulation * FP32 * n + gathered), 0.0)
-    return SentBytes(ring * (accumulation * FP32 + b) * n, (group - 1) / group * (gathered - b * n))
+        return SentBytes(ring * (accumulation * g * n + gathered), 0.0)
+    return SentBytes(ring * (accumulation * g + b) * n, (group - 1) / group * (gathered - b * n))

@@ -42,15 +42,16 @@ FUTURE_KEYS = (
     "train.steps",
     "train.generator_weight",
     "train.discriminator_weight",
+    "zero.communication_data_type",
 )
 
 
 def kind_of(key: str) -> Kind:
     """Which of the three a key is."""
     section = key.split(".")[0]
-    if section in FREE_SECTIONS or key in FREE_KEYS:
-        return "free"
-    return "future" if section in FUTURE_SECTIONS or key in FUTURE_KEYS else "past"
+    if section in FUTURE_SECTIONS or key in FUTURE_KEYS:
+        return "future"
+    return "free" if section in FREE_SECTIONS or key in FREE_KEYS else "past"
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,11 @@ def build_engines(config: Config, generator: Generator, discriminator: Discrimin
         compute_dtype=DTYPES[config.precision_mode("discriminator")],
         compiled=config.compiles(world.device.type),
     )
+    sent = DTYPES[config.zero.communication_data_type]
     for _, engine in engines:
         if world.world_size > 1 and _reduces_at_the_end(engine):
-            engines.reductions.append(reduction.OverlappedReduction(engine, world.world_size, torch.float32))
+            dtype = DTYPES[config.zero.communication_data_type]
+            engines.reductions.append(reduction.OverlappedReduction(engine, world.world_size, dtype))
     return engines
 
 
@@ -250,7 +252,7 @@ def deepspeed_config(
             "min_loss_scale": 1,
         },
         "data_types": {"grad_accum_dtype": "fp32"},
-        "communication_data_type": "fp32",
+        "communication_data_type": config.zero.communication_data_type,
     }
     return copy.deepcopy(settings)
 

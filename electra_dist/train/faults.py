@@ -1,8 +1,9 @@
 """Interruptions: signals become a request that the ranks act on together at a step boundary (DESIGN D8).
 
 SIGINT (Ctrl-C), SIGTERM (preemption), SIGHUP (the terminal is closed) and SIGUSR1 (the job script, ahead of the time
-limit) set a flag; the trainer asks all ranks at every step boundary, saves when any of them has it, and exits with
-`EXIT_UNFINISHED`. A second Ctrl-C ends the process at once. Under nohup SIGHUP stays ignored.
+limit) set a flag; the trainer tells all ranks before every step, saves after it when any of them has it, and exits with
+`EXIT_UNFINISHED`: at the latest two steps later. A second Ctrl-C ends the process at once. Under nohup SIGHUP stays
+ignored.
 
 What came before, while the libraries were imported, is taken over from `electra_dist.early`.
 """

@@ -2,13 +2,14 @@
 
     save    rank 0 makes a hidden folder; every rank copies what it holds to CPU memory and goes on training
             a thread of each rank writes the copy, hashes it and flushes it to the disk
-    poll    at the next step boundary at which all these threads are done, the ranks exchange sizes and checksums
+    poll    at the next step boundary at which all these threads are known to be done, the ranks exchange sizes and
+            checksums
             a thread of rank 0 writes the manifest and COMPLETE, renames the folder, and removes old checkpoints
 
-At most one is in flight: the next `save` waits for it. The ranks agree in their training threads, at step boundaries,
-and only while a save is in flight: gloo's collectives must come in the same order on all ranks, so the background
-threads call none. Entry files in the folder would need no agreement, but another host may see them a minute late on a
-network file system, and a rank whose disk is full could not leave one.
+At most one is in flight: the next `save` waits for it. Whether all have written travels with what the ranks ask each
+other in every step (`agreement`). They exchange in their training threads: gloo's collectives must come in the same
+order on all ranks, so the background threads call none. Entry files in the folder would need no agreement, but another
+host may see them a minute late on a network file system, and a rank whose disk is full could not leave one.
 
 The last save of a run, and that of an interruption, is written at once. Its failure ends the run. Where another one
 fails, a warning says why, its rests are removed, and the run goes on to the next: nothing before it is lost.
@@ -39,7 +40,6 @@ from electra_dist.rundir import RunDir
 from electra_dist.train.checkpoint_format import Tensors, share_name, write_share
 from electra_dist.train.distributed import (
     World,
-    any_rank,
     broadcast_object,
     gather_objects,
     on_every_rank,
@@ -154,12 +154,18 @@ class Saver:
             if at_once:
                 self._land(final)
 
-    def poll(self) -> None:
-        """At a step boundary: take the save that is in flight a step further, if all ranks are ready for it."""
-        if self._flight is not None:
+    @property
+    def is_writing(self) -> bool:
+        """Whether this rank has not written its part of the save in flight; `poll` wants to know it of all ranks."""
+        return self._flight is not None and self._flight.writing.is_alive()
+
+    def poll(self, any_writes: bool) -> None:
+        """At a step boundary: take the save that is in flight a step further, unless `any_writes`: some rank is not
+        ready for it, or was not when it said so; no save has begun since.
+        """
+        if self._flight is not None and not any_writes:
             with self._waiting():
-                if not any_rank(self._flight.writing.is_alive(), self._world):
-                    self._exchange(final=False)
+                self._exchange(final=False)
         if self._publishing is not None and not self._publishing[1].is_alive():
             self._report_published()
 

@@ -14,7 +14,7 @@ import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum, IntEnum
+from enum import Enum
 from typing import Any
 
 from electra_dist import lock, signs
@@ -29,10 +29,10 @@ from electra_dist.hooks import Hook
 from electra_dist.rollbacks import Rollback, rollbacks_in
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint, rollback
+from electra_dist.train.agreement import Agreement, Ahead, Call, Said
 from electra_dist.train.checkpoint_format import read_trainer_state
 from electra_dist.train.distributed import (
     World,
-    all_reduce_max,
     any_rank,
     broadcast_object,
     gather_objects,
@@ -59,15 +59,6 @@ class Outcome(Enum):
 
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
-
-
-class Call(IntEnum):
-    """What the ranks agree on at a step boundary; the largest wins."""
-
-    GO_ON = 0
-    STOP = 1
-    ROLL_BACK = 2
-    FAIL = 3
 
 
 class Trainer:
@@ -98,6 +89,7 @@ class Trainer:
         self._peak_flops = matrix_product_rate(world.device, engines.compute_dtype) * world.world_size
         self._watch = Stopwatch()
         self._saver = Saver(self.run, engines, world, config.checkpoint)
+        self._agreement = Agreement(world)
         self._epoch = 0.0
         self._logged_finite = True  # what is known of the losses where no guard hears them
         self.done: int  # optimizer steps behind us
@@ -138,16 +130,20 @@ class Trainer:
             raise
 
     def _train_on(self, interruption: Interruption) -> Call:
-        """Train from here to the last step, or until something else is to be done."""
+        """Train from here to the last step, or until something else is to be done.
+
+        Whether all go on after step k is asked before it and read after it (`agreement`).
+        """
         with self._open_loader() as loader:
+            ahead, call = Ahead(loader, self.config.train.steps), Call.WAIT
             self._watch.lap()
             while self.done < self.config.train.steps:
-                step, call = self._next_step(loader, interruption)
-                if step is None:
-                    return call
-                self._train(step, loader.state)
-                call = self._after_step(interruption)
+                call = self._before_step(call, ahead, interruption)
                 if call is not Call.GO_ON:
+                    return call
+                self._train(*self._ask(ahead, interruption))
+                call = self._after_step(ahead, interruption)
+                if call not in (Call.GO_ON, Call.WAIT):
                     return call
         return Call.GO_ON
 
@@ -156,28 +152,49 @@ class Trainer:
         skipped = [rollback.rows for rollback in self.rollbacks]
         return TrainLoader(self.config, self.manifest, world.rank, world.world_size, self._loader_state, skipped)
 
-    def _next_step(self, loader: TrainLoader, interruption: Interruption) -> tuple[Step | None, Call]:
-        """The next step, or what any rank wants instead. A rank that cannot read its data fails all of them."""
-        step, error = None, None
+    def _before_step(self, call: Call, ahead: Ahead, interruption: Interruption) -> Call:
+        """`call`; or, where a rank waits for its data, what all want once they are there or no longer wanted."""
         signs.enter("data", self.done)
-        try:
-            step = loader.next_unless(lambda: interruption.requested is not None)
-            if self.world.is_main:
-                lock.check(self.run)  # another process may have taken the run over while this one was stopped
-        except UserError as problem:
-            error = problem
+        if call is Call.WAIT:
+            ahead.wait(lambda: interruption.requested is not None)
         signs.enter("step", self.done)
+        if call is Call.WAIT:
+            said = self._said(ahead, interruption)
+            self._agreement.post(said)
+            call = self._heard(said, ahead).call
+        return call
+
+    def _ask(self, ahead: Ahead, interruption: Interruption) -> tuple[Step, LoaderState]:
+        """The next step, whose data all ranks have; on the way is the question whether all go on after it."""
+        taken = ahead.take()
+        ahead.look()
+        self._agreement.post(self._said(ahead, interruption))
+        return taken
+
+    def _said(self, ahead: Ahead, interruption: Interruption) -> Said:
+        """What this rank wants after the step in hand."""
+        if self.world.is_main and ahead.error is None:
+            try:
+                lock.check(self.run)  # another process may have taken the run over while this one was stopped
+            except UserError as error:
+                ahead.error = error
         call = Call.GO_ON
-        if error is not None:
+        if ahead.error is not None:
             call = Call.FAIL
         elif self.guard and self.guard.incident:
             call = Call.ROLL_BACK
         elif interruption.requested is not None:
             call = Call.STOP
-        call = Call(all_reduce_max(call, self.world))
-        if call is Call.FAIL:
-            raise_together(error, self.world)
-        return (step, call) if call is Call.GO_ON else (None, call)
+        elif ahead.lacks:
+            call = Call.WAIT
+        return Said(call, self._saver.is_writing)
+
+    def _heard(self, now: Said, ahead: Ahead) -> Said:
+        """What the ranks want; `now` is what this one would say now. The error of one rank is raised by all."""
+        said = self._agreement.read(now)
+        if said.call is Call.FAIL:
+            raise_together(ahead.error, self.world)
+        return said
 
     def _train(self, step: Step, state: LoaderState) -> None:
         factor = lr_factor(step.index, self.config.train.steps, self.config.optim)
@@ -190,20 +207,21 @@ class Trainer:
         self._epoch = step.epoch
         self._loader_state = state
 
-    def _after_step(self, interruption: Interruption) -> Call:
-        """Log, save and validate what is due after step `self.done`."""
+    def _after_step(self, ahead: Ahead, interruption: Interruption) -> Call:
+        """Log, save and validate what is due after step `self.done`; what the ranks want then."""
         config, last = self.config, self.done == self.config.train.steps
+        call, writes = self._heard(self._said(ahead, interruption), ahead)
         saves = last or self.done % config.checkpoint.every == 0
         validates = last or bool(config.validation.every and self.done % config.validation.every == 0)
         metrics: Metrics = {}
         if last or self.done % config.tracking.every == 0:
             metrics = self._logged()
         paused = self._watch.pause()
-        self._saver.poll()
+        self._saver.poll(writes)
         if not saves and not validates:
             self._write(metrics)
             self._watch.resume(paused)
-            return Call.GO_ON
+            return call
         if self._diverged(last):
             return Call.ROLL_BACK
         validates = validates and has_validation(self.manifest)
@@ -213,7 +231,10 @@ class Trainer:
             self._write(metrics)
         if saves and not self.save(final=last):
             return Call.ROLL_BACK
-        call = self._validate(interruption) if validates else Call.GO_ON
+        if validates and call is not Call.STOP:
+            call = max(call, self._validate(interruption))
+        elif last and not validates:
+            call = Call.GO_ON  # whoever asks to stop now gets a finished run
         self._watch.resume(paused)
         return call
 
@@ -306,11 +327,14 @@ class Trainer:
         """
         window = Window(self.world.device)
         batches = validation_micro_batches(self.config, self.manifest, self.world.rank, self.world.world_size)
+        if any_rank(interruption.requested is not None, self.world):
+            return Call.STOP
         with signs.phase("validation", self.done):
             for batch in batches:
-                if any_rank(interruption.requested is not None, self.world):
-                    return Call.STOP
+                self._agreement.post(_stop_if_asked(interruption))
                 window.add(evaluate_step(self.engines, batch, self.config), (batch,))
+                if self._agreement.read(_stop_if_asked(interruption)).call is Call.STOP:
+                    return Call.STOP
                 signs.sign()
         losses = window.reduced(self.world).losses("validation/")
         if self.guard and self.done:
@@ -419,6 +443,10 @@ class Trainer:
             self.rollbacks += [old for old in rollbacks_in(state) if old not in self.rollbacks]
             guard = state.get("guard")
         self.guard = Guard(self.config.guard, self.manifest.vocab_size, guard) if self.config.guard.enabled else None
+
+
+def _stop_if_asked(interruption: Interruption) -> Said:
+    return Said(Call.GO_ON if interruption.requested is None else Call.STOP)
 
 
 def is_validated(run: RunDir, step: int) -> bool:

@@ -278,6 +278,16 @@ def test_what_saving_costs_is_measured(repo_root: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]  # its checkpoints are gone
 
 
+@pytest.mark.full
+def test_the_cost_of_agreeing_is_measured(repo_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "agreement.json"
+    words = ("--processes", "2", "--milliseconds", "1", "--steps", "5", "--rounds", "1", "--json", str(file))
+    run(repo_root, sys.executable, "benchmarks/agreement.py", *words)
+    figures = read(file)
+    assert figures["processes"] == 2
+    assert all(figures[kind]["agreeing_milliseconds"] > 0 for kind in ("waited for", "posted"))
+
+
 def test_the_cost_of_checksums_is_measured(repo_root: Path, tmp_path: Path, tiny_shards: Path) -> None:
     file = tmp_path / "checksums.json"
     words = ("--shards", str(tiny_shards), "--rounds", "1", "--blocks", "2", "--json", str(file))

@@ -73,6 +73,14 @@ LOW_PRECISION = {
         ("fp16", 1, "shared"),
     ]
 }
+LOW_PRECISION |= {
+    f"bf16, stage {stage}, sent in bf16": [
+        "precision.mode=bf16",
+        f"zero.stage={stage}",
+        "zero.communication_data_type=bf16",
+    ]
+    for stage in (1, 2, 3)
+}
 _OFFLOADED = {
     "bf16, stage 1": ["zero.stage=1"],
     "bf16, stage 2": ["zero.stage=2"],
@@ -236,7 +244,7 @@ def test_deepspeed_is_told_every_default_that_matters() -> None:
     networks = build_networks(config, VOCABULARY, "cpu", SEED)
     told = engines_module.deepspeed_config(config, "discriminator", networks[1], 4, World())
     assert told["gradient_clipping"] == 0.0
-    assert told["data_types"]["grad_accum_dtype"] == "fp32"
+    assert told["data_types"]["grad_accum_dtype"] == told["communication_data_type"] == "fp32"
     assert told["zero_optimization"]["stage3_param_persistence_threshold"] == 0
     assert told["fp16"]["enabled"]
     assert told["fp16"]["hysteresis"] == 1

@@ -104,6 +104,7 @@ def tree_of(path: Path) -> dict[str, bytes]:
 def test_every_key_is_free_or_of_the_future_or_of_the_past(runs: Runs) -> None:
     kinds = {
         "zero.stage": "free",
+        "zero.communication_data_type": "future",
         "train.micro_rows": "free",
         "train.steps": "future",
         "optim.generator.lr": "future",

@@ -24,7 +24,7 @@ from electra_dist.errors import CheckpointError, StorageError
 from electra_dist.rundir import RunDir
 from electra_dist.train import checkpoint
 from electra_dist.train import saving as saving_module
-from electra_dist.train.distributed import World, barrier
+from electra_dist.train.distributed import World, any_rank, barrier
 from electra_dist.train.saving import Saver
 from electra_dist.train.step import train_step
 
@@ -98,7 +98,7 @@ def save_both_ways(world: Any, folder: str, kinds: dict[str, list[str]]) -> dict
             with Gate() as gate:
                 saver.save(first, {"step": first})
                 train_on(engines, config, world, first, first + 2)
-                saver.poll()
+                saver.poll(any_rank(saver.is_writing, world))
                 assert gate.arrived.wait(60)
                 barrier(world)
                 assert first not in later.complete_checkpoints()
@@ -138,12 +138,12 @@ def in_flight(world: Any, folder: str) -> dict[str, Any]:
             gate.open.set()
         saver.save(1, {"step": 1})
         for _ in range(20):
-            saver.poll()
+            saver.poll(any_rank(saver.is_writing, world))
         seen["while rank 1 writes"] = run.complete_checkpoints()
         barrier(world)
         gate.open.set()
         while saver._flight is not None:
-            saver.poll()
+            saver.poll(any_rank(saver.is_writing, world))
     saver.save(2, {"step": 2}, healthy=True)
     saver.save(3, {"step": 3}, healthy=False, reason="loss 1e9")
     saver.save(4, {"step": 4}, healthy=False, reason="loss 1e9")
