@@ -122,7 +122,6 @@ def build_engines(config: Config, generator: Generator, discriminator: Discrimin
         compute_dtype=DTYPES[config.precision_mode("discriminator")],
         compiled=config.compiles(world.device.type),
     )
-    sent = DTYPES[config.zero.communication_data_type]
     for _, engine in engines:
         if world.world_size > 1 and _reduces_at_the_end(engine):
             dtype = DTYPES[config.zero.communication_data_type]
