@@ -104,7 +104,7 @@ class Cluster(Section):
     time_limit: TimeLimit = "24:00:00"
     """Of one job, as Slurm writes it: minutes, H:MM:SS or D-HH:MM:SS. A longer run goes on in the next time slot."""
     signal_ahead_seconds: Annotated[int, Field(ge=30, le=65535)] = 300
-    """Seconds before the time limit at which the ranks are told to save; two steps and a checkpoint must fit into it."""
+    """Seconds before the time limit at which the ranks are told to save; two steps and a checkpoint must fit."""
     straggler_seconds: PositiveInt = 60
     """Seconds from the first rank that has ended to the end of the others (closing a W&B run takes some)."""
     requeue: bool = True
