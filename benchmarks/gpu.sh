@@ -65,6 +65,6 @@ part step "${limits[3]}" "$PYTHON" benchmarks/gpu_step.py "${step[@]}" --json FI
 part zero "${limits[4]}" "$PYTHON" benchmarks/zero_stages.py "${zero[@]}" --json FIGURES
 part kernels "${limits[5]}" "$PYTHON" benchmarks/kernels.py "${kernels[@]}" --json FIGURES
 part sweep "${limits[6]}" "$PYTHON" benchmarks/attention_sweep.py "${sweep[@]}" --json FIGURES
-part profile "${limits[7]}" "$PYTHON" -m electra_dist bench step configs/base.yaml --synthetic --steps 3 --profile "$out/trace" "${profile[@]}"
+part profile "${limits[7]}" "$PYTHON" -m electra_dist.cli bench step configs/base.yaml --synthetic --steps 3 --profile "$out/trace" "${profile[@]}"
 echo "figures in $out"
 [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

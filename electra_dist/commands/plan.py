@@ -60,7 +60,7 @@ def add(subparsers: Subparsers) -> None:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from electra_dist import config
-    from electra_dist.plan import NETWORK_GBIT, UTILISATION, costs_of, fits
+    from electra_dist.plan import NETWORK_GBIT, UTILISATION, costs_of, fits, plan_of
 
     resolved = config.load(arguments.config, arguments.overrides)
     vocab_size, document_length, notes = _data(resolved, arguments)
@@ -84,7 +84,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         network_gbit=NETWORK_GBIT if arguments.network is None else arguments.network,
         host_memory_bytes=arguments.host_memory * 1e9 if arguments.host_memory else None,
     )
-    plan = costs.plan()
+    plan = plan_of(costs)
     found = fits(costs) if arguments.fit else []
     if arguments.json:
         fitting = {"fits": [fit.to_dict() for fit in found]} if arguments.fit else {}
@@ -138,6 +138,7 @@ def _print(plan: Plan, notes: list[str]) -> None:
         "tokens a step": f"{plan.step_tokens:,} (accumulation {plan.accumulation})",
         "speed assumed": f"{plan.utilisation:.0%} of {plan.rate / 1e12:,.4g} TFLOP/s a GPU"
         + (f", {plan.network_gbit:g} Gbit/s a GPU between nodes" if plan.nodes > 1 else ""),
+        "in all": f"{plan.configured.utilisation:.0%} of it as configured, with what the host and the network add",
         "checkpoint": f"{_bytes(plan.checkpoint_bytes)}, {_bytes(plan.checkpoints_bytes)} for those kept"
         + _saving(plan),
     }

@@ -7,14 +7,14 @@ a kind of GPU (`devices`), and `fit` looks for what suits them.
 """
 
 from electra_dist.plan.activations import Surroundings
+from electra_dist.plan.costs import Costs, StagePlan
 from electra_dist.plan.devices import DEVICES, Device, find_device
 from electra_dist.plan.estimate import (
     NETWORK_GBIT,
     UTILISATION,
-    Costs,
     Plan,
-    StagePlan,
     costs_of,
+    plan_of,
     plan_run,
 )
 from electra_dist.plan.fit import Fit, fits
@@ -55,6 +55,7 @@ __all__ = [
     "flat_parameters",
     "parameters",
     "plan_memory",
+    "plan_of",
     "plan_run",
     "room_to_come",
     "sent_bytes",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from electra_dist.config import NETWORKS, divisors
-from electra_dist.plan.estimate import Costs, StagePlan
+from electra_dist.plan.costs import Costs, StagePlan
 
 #: A forward more for every forward and backward.
 _RECOMPUTED = 1 / 3

@@ -19,10 +19,12 @@ class SentBytes(NamedTuple):
 
     all_ranks   in collectives over all ranks
     groups      in collectives within a group of hierarchical partitioning
+    updated     of `all_ranks`, the weights after the update, for which everything waits
     """
 
     all_ranks: float
     groups: float
+    updated: float = 0.0
 
     @property
     def total(self) -> float:
@@ -46,7 +48,8 @@ def sent_bytes(config: Config, network: Network, vocab_size: int, stage: int, wo
     if stage == 0:
         return SentBytes(ring * 2 * g * n, 0.0)
     if stage < 3:
-        return SentBytes(ring * n * (2 * g * (accumulation if stage == 2 else 1) + b), 0.0)
+        reduced = 2 * g * (accumulation if stage == 2 else 1)
+        return SentBytes(ring * n * (reduced + b), 0.0, ring * n * b)
     live = bucket_elements(config, network, vocab_size) if zero.offload_parameters else LIVE_PARAMETERS
     gathered = b * accumulation * (n + max(0, n - live))
     group = zero.hpz_partition_size
