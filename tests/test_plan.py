@@ -121,7 +121,8 @@ def test_time_follows_from_rate_utilisation_and_network() -> None:
     assert run.configured.utilisation == pytest.approx(0.5 * compute / run.configured.step_seconds)
     # Stage 1 hides nothing in fp32, in bf16 all but the weights after the update; stage 3 hides all.
     byte = 15 / 16 * run.parameters.total * (7 / 8 / 450e9 + 1 / 8 / 10e9)
-    for mode, stage, wanted in (("fp32", 1, compute + 12 * byte), ("bf16", 1, compute + 2 * byte), ("bf16", 3, compute)):
+    cases = (("fp32", 1, compute + 12 * byte), ("bf16", 1, compute + 2 * byte), ("bf16", 3, compute))
+    for mode, stage, wanted in cases:
         other = plan.plan_run(
             make(precision__mode=mode), VOCABULARY, 2, 8, "h100", utilisation=0.5, rate=100e12, network_gbit=80
         )
