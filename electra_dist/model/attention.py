@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,8 +30,11 @@ VARLEN_MAX_HEAD_SIZE = 256
 _LEAST_CAPABILITY = (8, 0)
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True)
+class Layout:
     """Where the documents of a micro-batch lie; built once a forward, read by every layer.
+
+    No tuple: into one DeepSpeed looks for tensors at every call of a module, to hook each of them.
 
     documents   (B, L)       number of each token's document in its row, -1 on padding (a document of its own)
     cu_seqlens  (N + 1,)     int32 cumulative document lengths over the T flattened tokens
