@@ -9,10 +9,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import NoReturn
 
-from electra_dist import early
+from electra_dist import __version__, early
 from electra_dist.commands import (
     bench,
     checkpoint,
@@ -48,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="The order of the work: data, plan, train (or launch, status, logs, stop, checkpoint), report, sync,"
         " evaluate, export, finetune, predict. COMMAND --help has examples.",
     )
-    parser.add_argument("--version", action="version", version=f"electra-dist {metadata.version('electra-dist')}")
+    parser.add_argument("--version", action="version", version=f"electra-dist {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     in_order = (
         data,

@@ -84,3 +84,21 @@ def test_a_missing_package_names_the_extra(
     monkeypatch.setattr("electra_dist.commands.config._show", without_torch)
     assert cli.main(["config", "show", str(repo_root / "configs/quickstart.yaml")]) == EXIT_USER_ERROR
     assert "pip install 'electra-dist[train]'" in capsys.readouterr().err
+
+
+def test_the_command_runs_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU machine that has the repository and wheels of what it needs."""
+    from importlib import metadata
+
+    from electra_dist.train.start import software
+
+    honest = metadata.version
+
+    def version(name: str) -> str:
+        if name == "electra-dist":
+            raise metadata.PackageNotFoundError(name)
+        return honest(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert cli.build_parser().prog == "electra-dist"
+    assert software()["electra-dist"] == honest("electra-dist")

@@ -15,6 +15,7 @@ import socket
 import time
 from importlib import metadata
 
+from electra_dist import __version__
 from electra_dist import config as configuration
 from electra_dist.checkpoints.folders import saved_steps
 from electra_dist.config import Config
@@ -35,8 +36,9 @@ _LEFTOVER = re.compile(r"^\.(config\.yaml|run\.json|process\.json|tokenizer|metr
 
 def software() -> dict[str, str]:
     """Versions of what computes."""
-    names = ("electra-dist", "torch", "deepspeed", "webdataset", "numpy", "tokenizers")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    names = ("torch", "deepspeed", "webdataset", "numpy", "tokenizers")
+    ours = {"python": platform.python_version(), "electra-dist": __version__}
+    return ours | {name: metadata.version(name) for name in names}
 
 
 def check_run(run: RunDir, config: Config, dataset: str | None = None, how: GoingOn = PLAIN) -> OwnFiles:
