@@ -197,7 +197,11 @@ def test_flat_parameters_are_those_of_the_networks(preset: str, sharing: str) ->
 def test_what_is_proposed_fits_and_nothing_faster_of_its_kind_does() -> None:
     config = make("base", train__global_rows=4096, train__micro_rows=1, precision__mode="bf16")
     found = plan.fits(plan.costs_of(config, 30522, 1, 8, "a100-40gb"))
-    assert found[0].step_seconds == min(fit.step_seconds for fit in found)
+    fastest = min(fit.step_seconds for fit in found)
+    equals = [fit for fit in found if fit.step_seconds < 1.019 * fastest]
+    assert found[0] in equals
+    assert found[0].micro_rows == max(fit.micro_rows for fit in equals) > 1
+    assert found[0].stage == min(fit.stage for fit in equals if fit.micro_rows == found[0].micro_rows)
     assert {fit.stage for fit in found} == {1, 2, 3}
     for stage, recomputed in {(fit.stage, fit.activation_checkpointing) for fit in found}:
         rows = max(f.micro_rows for f in found if (f.stage, f.activation_checkpointing) == (stage, recomputed))

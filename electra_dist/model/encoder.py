@@ -3,8 +3,8 @@
 Comes in: embeddings (B, L, E) and the layout of the documents. Goes out: hidden states (B, L, H). Query, key and
 value come out of one matrix; `huggingface.py` splits it.
 
-`Layer.forward` has no data-dependent control flow, so that it compiles as one graph (DESIGN D4); DeepSpeed is told
-that a layer is a leaf, so that its parameters are gathered around the call and not inside it.
+`Layer.forward` has no data-dependent control flow, so that it compiles as one graph (DESIGN D4). In an engine
+consecutive layers are a `LayerGroup`, which DeepSpeed is told is a leaf: its parameters are gathered around the call.
 
 Letters: B rows, L row length, E embedding, H hidden, A heads, D head size.
 """
@@ -22,7 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from electra_dist.config import ModelConfig, Network, NetworkConfig
 from electra_dist.model.attention import BACKENDS, Layout, build_layout
 from electra_dist.model.dropout import dropout, recomputed
-from electra_dist.model.flat import Slot, cut, keeping_no_view
+from electra_dist.model.flat import cut, keeping_no_view, lay_out
+from electra_dist.model.parameters import no_decay
 
 #: What a layer computes with, by the name of the parameter.
 Weights = Mapping[str, Tensor]
@@ -51,8 +52,9 @@ class Layer(nn.Module):
         self.ffn_in = nn.Linear(hidden, sizes.ffn_size)
         self.ffn_out = nn.Linear(sizes.ffn_size, hidden)
         self.ffn_norm = nn.LayerNorm(hidden, eps=epsilon)
-        self.matrix_slots: tuple[Slot, ...] = ()
-        self.vector_slots: tuple[Slot, ...] = ()
+        parameters = list(self.named_parameters())
+        self.matrix_slots = lay_out(pair for pair in parameters if not no_decay(pair[0]))
+        self.vector_slots = lay_out(pair for pair in parameters if no_decay(pair[0]))
 
     def forward(
         self, hidden_blh: Tensor, layout: Layout, matrices: Tensor | None = None, vectors: Tensor | None = None

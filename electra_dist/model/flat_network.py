@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from electra_dist.config import layers_of_groups
 from electra_dist.model.encoder import Encoder, Layer, LayerGroup
-from electra_dist.model.flat import FlatParameter, Slot, cut, lay_out, place, take_over
+from electra_dist.model.flat import FlatParameter, Slot, cut, place, take_over
 from electra_dist.model.parameters import MATRICES, SHELL, VECTORS, WORDS, no_decay
 
 _LAYERS = "encoder.layers."
@@ -45,8 +45,6 @@ class FlatNetwork:
         encoder = network.get_submodule("encoder")
         assert isinstance(encoder, Encoder)
         layers = [layer for layer in encoder.layers if isinstance(layer, Layer)]
-        for layer in layers:
-            layer.matrix_slots, layer.vector_slots = layer_slots(layer)
         counts = layers_of_groups(len(layers), _elements(layers[0].matrix_slots))
         names = [name for name, _ in network.named_parameters()]
         of_layers = [name for name in names if name.startswith(_LAYERS)]
@@ -99,15 +97,6 @@ class FlatNetwork:
 def lent(flat: FlatNetwork | None) -> AbstractContextManager[Sequence[Tensor] | None]:
     """`flat.lent()`, and nothing where the parameters lie in their modules."""
     return nullcontext() if flat is None else flat.lent()
-
-
-def layer_slots(layer: Layer) -> tuple[tuple[Slot, ...], tuple[Slot, ...]]:
-    """How the weights of a layer lie in its matrices, and its biases and LayerNorms in its vectors."""
-    parameters = list(layer.named_parameters())
-    return (
-        lay_out((name, parameter) for name, parameter in parameters if not no_decay(name)),
-        lay_out((name, parameter) for name, parameter in parameters if no_decay(name)),
-    )
 
 
 def _elements(slots: Sequence[Slot]) -> int:

@@ -21,8 +21,8 @@ from electra_dist.plan.traffic import SentBytes, sent_bytes
 RESERVE_BYTES, FRAGMENTATION = 2e9, 0.05
 _SECONDS_A_DAY = 86400.0
 #: The host's part of a micro-batch on a GPU. For a layer, forward and backward: a compiled graph's calls (estimated).
-#: For a flat parameter: DeepSpeed's, by stage (`benchmarks/host_time.py` on a CPU: 1 to 9 ms at stage 1 for the 9 of
-#: base and the 18 of large, 3 to 16 at stage 2, 10 to 21 at stage 3, at 8 and at 1,024 ranks).
+#: For a flat parameter: DeepSpeed's, by stage (`benchmarks/host_time.py` on a CPU, for the 9 of base and the 18 of
+#: large: 3 to 11 ms at stage 1, 4 to 10 at stage 2, 11 to 23 at stage 3, at any number of ranks).
 _LAYER_SECONDS = 0.4e-3
 _FLAT_SECONDS = {0: 0.5e-3, 1: 0.5e-3, 2: 0.5e-3, 3: 1.1e-3}
 

@@ -7,7 +7,7 @@ for what they make fit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from electra_dist.config import NETWORKS, divisors
@@ -16,6 +16,8 @@ from electra_dist.plan.costs import Costs, StagePlan
 #: A forward more for every forward and backward.
 _RECOMPUTED = 1 / 3
 _STAGES = (1, 2, 3)
+#: Steps that differ by less are equal: an estimate knows no better.
+_EQUAL = 0.02
 
 
 @dataclass(frozen=True)
@@ -43,27 +45,25 @@ class Fit:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "micro_rows": self.micro_rows,
-            "stage": self.stage,
-            "activation_checkpointing": self.activation_checkpointing,
-            "step_seconds": self.step_seconds,
-            "tokens_per_s": self.tokens_per_s,
-            "needed_bytes": self.needed_bytes,
-            "overrides": list(self.overrides),
-        }
+        """For JSON."""
+        return asdict(self) | {"overrides": list(self.overrides)}
 
 
 def fits(costs: Costs) -> list[Fit]:
-    """All that fit, the fastest first, among equals the one that takes least memory.
+    """All that fit, the fastest first; among equals the largest micro-batch, then the lowest stage.
 
-    For each stage and way of checkpointing the largest micro-batch and the smaller ones. Empty where nothing fits, or
-    where the memory is not known.
+    Empty where nothing fits, or where the memory is not known.
     """
-    found = [
-        fit for micro_rows in divisors(costs.config.train.global_rows // costs.world) for fit in _try(costs, micro_rows)
-    ]
-    return sorted(found, key=lambda fit: (round(fit.step_seconds, 4), fit.needed_bytes))
+    found = []
+    for micro_rows in divisors(costs.config.train.global_rows // costs.world):
+        found += _try(costs, micro_rows)
+    fastest = min((fit.step_seconds for fit in found), default=0.0)
+
+    def rank(fit: Fit) -> tuple[int, int, int]:
+        slower = int((fit.step_seconds / fastest - 1) / _EQUAL)
+        return slower, -fit.micro_rows, fit.stage
+
+    return sorted(found, key=rank)
 
 
 def _try(costs: Costs, micro_rows: int) -> list[Fit]:

@@ -22,7 +22,6 @@ from electra_dist.model.attention import build_layout
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.encoder import Layer
 from electra_dist.model.flat import take_over
-from electra_dist.model.flat_network import layer_slots
 from electra_dist.model.generator import Generator
 from electra_dist.model.networks import DTYPES, head_backend
 from electra_dist.model.parameters import MATRICES, VECTORS
@@ -120,7 +119,6 @@ def _blank_layer(config: Config, network: Network, backend: str, device: torch.d
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.zero_()
-    layer.matrix_slots, layer.vector_slots = layer_slots(layer)
     for name, slots in ((MATRICES, layer.matrix_slots), (VECTORS, layer.vector_slots)):
         take_over(layer, layer, name, [slot.name for slot in slots])
     if config.compiles(device.type):
