@@ -62,14 +62,16 @@ def test_shorter_documents_cost_less_attention_and_nothing_else() -> None:
 def test_the_bucket_is_the_one_that_deepspeed_is_given() -> None:
     pytest.importorskip("torch")
     from electra_dist.model.generator import Generator
-    from electra_dist.plan import memory
+    from electra_dist.plan import engine_memory
     from electra_dist.train import engines
     from electra_dist.train.distributed import World
 
-    assert memory.BUCKET_ELEMENTS == engines._BUCKET_ELEMENTS
+    assert engine_memory.BUCKET_ELEMENTS == engines._BUCKET_ELEMENTS
     config = make("tiny")
-    told = engines.deepspeed_config(config, "generator", Generator(config.model, 1000, "sdpa"), 1, World())
-    buffers = memory.engine_bytes(config, "generator", 1000, 3, 1).buffers
+    generator = Generator(config.model, 1000, "sdpa")
+    generator.flatten(partitioned=True)
+    told = engines.deepspeed_config(config, "generator", generator, 1, World())
+    buffers = engine_memory.engine_bytes(config, "generator", 1000, 3, 1).buffers
     assert buffers == pytest.approx(4 * told["zero_optimization"]["reduce_bucket_size"], abs=8)
 
 
@@ -84,7 +86,7 @@ def test_each_stage_shares_out_what_zero_says() -> None:
 
 
 def test_stage_3_shares_out_weights_beyond_what_deepspeed_keeps_gathered() -> None:
-    from electra_dist.plan.memory import LIVE_PARAMETERS, engine_bytes
+    from electra_dist.plan.engine_memory import LIVE_PARAMETERS, engine_bytes
 
     config = make("xl")
     count = plan.parameters(config, 30522).discriminator
@@ -322,7 +324,7 @@ def test_offload_moves_the_optimizer_to_the_host_and_nothing_else() -> None:
 
 
 def test_offloaded_parameters_leave_a_bucket_of_weights_on_the_gpu() -> None:
-    from electra_dist.plan.memory import BUCKET_ELEMENTS, engine_bytes
+    from electra_dist.plan.engine_memory import BUCKET_ELEMENTS, engine_bytes
 
     keys = {"zero__stage": 3, "zero__offload_optimizer": "true"}
     weights = [

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from electra_dist.config import NETWORKS, Config, Network
 from electra_dist.plan.activations import micro_batch_sizes
 from electra_dist.plan.devices import Device
+from electra_dist.plan.engine_memory import accumulation
 from electra_dist.plan.memory import MemoryPlan, plan_memory
 from electra_dist.plan.sizes import flat_parameters, step_flops
 from electra_dist.plan.traffic import SentBytes, sent_bytes
@@ -94,7 +95,7 @@ class Costs:
 
     @property
     def accumulation(self) -> int:
-        return self.config.train.global_rows // self.world // self.config.train.micro_rows
+        return accumulation(self.config, self.world)
 
     @property
     def busy_seconds(self) -> float:

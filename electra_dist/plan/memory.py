@@ -2,11 +2,7 @@
 
 Comes in: a configuration and its surroundings. Goes out: `MemoryPlan`. A step has eight moments that can be the highest
 (`PHASES`); each is the sum of what both engines hold all the time, of gradients so far, of DeepSpeed's buffers at that
-moment, and of what autograd has saved. What DeepSpeed 0.19 allocates was read in its sources and checked by measurement
-(benchmarks/memory.py, zero_stages.py); what `train.engines` tells it is repeated here because this package knows no
-torch.
-
-Letters: N parameters of one network, W ranks, b bytes of an element in the network's precision.
+moment (`engine_memory.py`), and of what autograd has saved (`activations.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from electra_dist.config import NETWORKS, Config, Network, layers_of_groups
+from electra_dist.config import NETWORKS, Config, Network
 from electra_dist.plan.activations import (
     BYTES,
     FP32,
@@ -26,14 +22,8 @@ from electra_dist.plan.activations import (
     micro_batch_sizes,
     total,
 )
-from electra_dist.plan.sizes import flat_parameters, layer_weights, parameters
-
-#: Elements of DeepSpeed's buffers for reduction, as `train.engines` sets them.
-BUCKET_ELEMENTS = 50_000_000
-#: DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance: below it, gathered weights stay for the step.
-LIVE_PARAMETERS = 1_000_000_000
-#: Master weight and two moments.
-OPTIMIZER_BYTES = 3 * FP32
+from electra_dist.plan.engine_memory import OPTIMIZER_BYTES, EngineBytes, accumulation, bucket_elements, engine_bytes
+from electra_dist.plan.sizes import parameters
 
 Phase = Literal[
     "start",
@@ -52,178 +42,6 @@ Phase = Literal[
 #: generator, ...         the same of the generator; the discriminator's gradients are there
 #: update                 the optimizers run: all gradients are there
 PHASES: tuple[Phase, ...] = get_args(Phase)
-
-
-class EngineBytes(NamedTuple):
-    """What one engine holds on one rank.
-
-    weights           all the time, fp32 master weights not included
-    gathered          weights that stage 3 has gathered, from the forward to the end of the network's backward
-    second            share of the second copy of hierarchical partitioning, from a step's first backward to its end
-    optimizer         master weights and moments, all the time
-    kept_gradients    all the time
-    gradients         from the backward to the update, `kept_gradients` not included
-    reduced_gradients those of them that lie beside the bucket while they are reduced
-    buffers           all the time
-    bucket            DeepSpeed's reduction bucket, where it is made in the backward
-    keeps_bucket      it is kept from one micro-batch to the next
-    joined            the flat gradient of a group of layers, and those of its layers that it is made of
-    reduction         copies of the bucket while it is reduced
-    update            while its own optimizer runs
-    host              in CPU memory; not part of the others
-    """
-
-    weights: float = 0.0
-    gathered: float = 0.0
-    second: float = 0.0
-    optimizer: float = 0.0
-    kept_gradients: float = 0.0
-    gradients: float = 0.0
-    reduced_gradients: float = 0.0
-    buffers: float = 0.0
-    bucket: float = 0.0
-    keeps_bucket: bool = False
-    joined: float = 0.0
-    reduction: float = 0.0
-    update: float = 0.0
-    host: float = 0.0
-
-
-def engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> EngineBytes:
-    """Memory of one engine at ZeRO `stage`, apart from activations (arXiv 1910.02054, section 5, and its sources)."""
-    engine = _engine_bytes(config, network, vocab_size, stage, world_size)
-    cast = stage == 1 and config.precision_mode(network) == "bf16" and not config.sharding(network).offload_optimizer
-    return engine._replace(joined=joined_bytes(config, network, cast))
-
-
-def _engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> EngineBytes:
-    mode, many = config.precision_mode(network), world_size > 1
-    n, b = parameters(config, vocab_size).of(network), BYTES[mode]
-    share, zero = n / world_size, config.sharding(network)
-    g = BYTES[zero.communication_data_type]
-    flat = FP32 * share  # the flattened gradient; AdamW is fused and has no temporaries
-    if stage == 0:
-        return EngineBytes(
-            weights=FP32 * n,
-            optimizer=2 * FP32 * n,
-            gradients=FP32 * n,
-            reduced_gradients=FP32 * n,
-            reduction=FP32 * n * many,
-        )
-    if stage == 1 and mode == "bf16" and not zero.offload_optimizer:
-        # BF16_Optimizer: whole fp32 gradients, kept, to which those of the backward are added as they come.
-        return EngineBytes(
-            weights=b * n,
-            optimizer=OPTIMIZER_BYTES * share,
-            kept_gradients=FP32 * n,
-            gradients=0.0,
-            reduction=g * n * many if g != FP32 else 0.0,  # copies of what is on its way
-        )
-    if stage < 3:
-        again, bucket = _accumulation(config, world_size) > 1, bucket_elements(config, network, vocab_size)
-        engine = _stage_1_and_2(n, b, g, stage, world_size, bucket, again)
-        if not zero.offload_optimizer:
-            return engine._replace(optimizer=OPTIMIZER_BYTES * share, update=flat)
-        largest = largest_parameter(config, network, vocab_size)
-        return _offloaded(engine, n, b, world_size, largest, again)
-    engine = _stage_3(config, network, vocab_size, world_size)
-    return engine if zero.offload_optimizer else engine._replace(update=flat)
-
-
-def joined_bytes(config: Config, network: Network, cast: bool) -> float:
-    """`EngineBytes.joined`: beside the flat gradient its parts, or what it is `cast` to before it is added in fp32."""
-    sizes = config.network(network)
-    count, *_ = layers_of_groups(sizes.layers, layer_weights(sizes))
-    b = BYTES[config.precision_mode(network)]
-    beside = max(0 if count == 1 else b, FP32 if cast else 0)
-    return (b + beside) * count * layer_weights(sizes)
-
-
-def bucket_elements(config: Config, network: Network, vocab_size: int) -> int:
-    """Elements of one reduction bucket, as `train.engines` sets it."""
-    wanted = max(BUCKET_ELEMENTS, largest_parameter(config, network, vocab_size))
-    return min(parameters(config, vocab_size).of(network), wanted)
-
-
-def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
-    """Elements of the largest parameter: the word table where the network has one, or a group of layers."""
-    return max(flat_parameters(config, vocab_size)[network])
-
-
-def _stage_1_and_2(n: int, b: int, g: int, stage: int, world_size: int, bucket: int, again: bool) -> EngineBytes:
-    """Weights, gradients and reduction; the optimizer is added by the caller.
-
-    A bucket is filled by the backward, at stage 2 in the network's precision, at stage 1 in fp32; ranks reduce a copy
-    of it, `g` bytes an element. At stage 1 the gradients of the last micro-batch move into it. A rank's share of them
-    is there while they are reduced where another precision adds them up, and twice at stage 2 where micro-batches do
-    (`again`) in fp32.
-    """
-    many, share = world_size > 1, FP32 * n / world_size
-    filled = FP32 if stage == 1 else b
-    shares = 1 if b != FP32 else 2 if stage == 2 and again else 0
-    return EngineBytes(
-        weights=b * n,
-        gradients=FP32 * n if stage == 1 else share,
-        reduced_gradients=shares * share,
-        bucket=filled * bucket,
-        keeps_bucket=stage == 1,
-        reduction=many * bucket * g,
-    )
-
-
-def _offloaded(engine: EngineBytes, n: int, b: int, world_size: int, largest: int, again: bool) -> EngineBytes:
-    """Stages 1 and 2 with the optimizer in CPU memory.
-
-    Host: master weights, moments and the gradient that AdamW steps with, fp32; the weights on their way back; one
-    parameter on its way; at stage 2 in fp32 the gradients that accumulate. GPU: one parameter on its way.
-    """
-    share, on_the_way = n / world_size, b * largest
-    whole = engine.gradients > FP32 * share  # stage 1 accumulates on the GPU
-    accumulated = FP32 * share if b == FP32 and again and not whole else 0.0
-    gradients = engine.gradients if whole or b != FP32 else 0.0
-    return engine._replace(
-        gradients=gradients,
-        reduced_gradients=engine.reduced_gradients if gradients else 0.0,
-        buffers=on_the_way,
-        host=(OPTIMIZER_BYTES + FP32 + b) * share + on_the_way + accumulated,
-    )
-
-
-def _stage_3(config: Config, network: Network, vocab_size: int, world_size: int) -> EngineBytes:
-    """Everything shared out; a bucket in what the ranks send all the time, and a flat copy while it is reduced.
-
-    Gathered weights stay until their backward is done, up to `LIVE_PARAMETERS`; with `zero.offload_parameters` a
-    bucket of them. Host, with the optimizer there: fp32 gradients as they accumulate and once more as AdamW reads them.
-    """
-    n, b, many = parameters(config, vocab_size).of(network), BYTES[config.precision_mode(network)], world_size > 1
-    share, zero, bucket = n / world_size, config.sharding(network), bucket_elements(config, network, vocab_size)
-    groups, g = zero.hpz_partition_size, BYTES[zero.communication_data_type]
-    # gloo copies what a reduce-scatter reads
-    copies = 2 if config.train.device == "cpu" else 1
-    summed = FP32 / world_size if g != FP32 else 0.0  # a rank's part of the sum, on its way to the fp32 ones
-    live = bucket if zero.offload_parameters else LIVE_PARAMETERS
-    engine = EngineBytes(
-        weights=b * share,
-        gathered=b * min(n, live) if many or zero.offload_parameters else 0.0,
-        second=b * n / groups if groups and groups < world_size else 0.0,
-        optimizer=OPTIMIZER_BYTES * share,
-        kept_gradients=FP32 * share,
-        buffers=g * bucket,
-        reduction=(g * copies + summed) * bucket * many,
-    )
-    if not zero.offload_optimizer:
-        return engine
-    weights = engine.weights if zero.offload_parameters else 0.0
-    return engine._replace(
-        weights=engine.weights - weights,
-        optimizer=0.0,
-        kept_gradients=0.0,
-        host=engine.optimizer + 2 * FP32 * share + weights,
-    )
-
-
-def _accumulation(config: Config, world_size: int) -> int:
-    return max(1, config.train.global_rows // world_size // config.train.micro_rows)
 
 
 @dataclass(frozen=True)
@@ -303,74 +121,148 @@ def saving_bytes(config: Config, vocab_size: int, world_size: int) -> float:
     )
 
 
+class _Heights(NamedTuple):
+    """What the moments of a step are added up from.
+
+    again      micro-batches come before: their gradients are there, and whole second copies
+    saved_...  what autograd keeps of a network's forward
+    rise_...   temporaries of its backward; `exchanged` are those of what passes between the networks
+    early_...  copies for a reduction during the backward, of a network larger than its bucket
+    """
+
+    g: EngineBytes
+    d: EngineBytes
+    again: bool
+    saved_g: float
+    saved_d: float
+    rise_g: float
+    rise_d: float
+    exchanged: float
+    early_g: float
+    early_d: float
+
+    @property
+    def weights(self) -> float:
+        """Of both networks, all the time."""
+        return self.g.weights + self.d.weights
+
+    @property
+    def optimizer(self) -> float:
+        """Of both networks, all the time."""
+        return self.g.optimizer + self.d.optimizer
+
+    @property
+    def second(self) -> float:
+        """Both second copies of hierarchical partitioning."""
+        return self.g.second + self.d.second
+
+    @property
+    def kept(self) -> float:
+        """Gradients of both networks, all the time."""
+        return self.g.kept_gradients + self.d.kept_gradients
+
+    @property
+    def buffers(self) -> float:
+        """Of both engines, all the time."""
+        return self.g.buffers + self.d.buffers
+
+
+def _heights(
+    config: Config, vocab_size: int, world_size: int, around: Surroundings, g: EngineBytes, d: EngineBytes
+) -> _Heights:
+    size = micro_batch_sizes(config)
+    exchanged = size.tokens * config.model.embedding_size * (2 * FP32 + BYTES[config.precision_mode("generator")])
+    backward_g = backward_temporaries(config, "generator", around) + exchanged
+
+    def early(network: Network, engine: EngineBytes) -> float:
+        larger = parameters(config, vocab_size).of(network) > bucket_elements(config, network, vocab_size)
+        return engine.reduction if larger else 0.0
+
+    return _Heights(
+        g=g,
+        d=d,
+        again=accumulation(config, world_size) > 1,
+        saved_g=total(generator_saved(config, around)),
+        saved_d=total(discriminator_saved(config, around)),
+        rise_g=max(backward_g, head_temporaries(config, vocab_size, around)),
+        rise_d=backward_temporaries(config, "discriminator", around),
+        exchanged=exchanged,
+        early_g=early("generator", g),
+        early_d=early("discriminator", d),
+    )
+
+
 def _moments(
     config: Config, vocab_size: int, world_size: int, around: Surroundings, g: EngineBytes, d: EngineBytes
 ) -> dict[Phase, _Moment]:
-    weights, optimizer = g.weights + d.weights, g.optimizer + d.optimizer
-    kept, buffers = g.kept_gradients + d.kept_gradients, g.buffers + d.buffers
-    # From the second micro-batch on, gradients of both networks are there, and whole second copies.
-    again = _accumulation(config, world_size) > 1
-    g_before, d_before = again * g.gradients, again * d.gradients
-    saved_g, saved_d = total(generator_saved(config, around)), total(discriminator_saved(config, around))
-    size = micro_batch_sizes(config)
-    exchanged = size.tokens * config.model.embedding_size * (2 * FP32 + BYTES[config.precision_mode("generator")])
-    rise_g = max(
-        backward_temporaries(config, "generator", around) + exchanged, head_temporaries(config, vocab_size, around)
-    )
-    rise_d = backward_temporaries(config, "discriminator", around)
+    at = _heights(config, vocab_size, world_size, around, g, d)
     whole = FP32 * parameters(config, vocab_size).total
-    g_bucket = again * g.keeps_bucket * g.bucket
-    # A network larger than its bucket reduces during its backward.
-    g_early, d_early = (
-        engine.reduction * (parameters(config, vocab_size).of(name) > bucket_elements(config, name, vocab_size))
-        for name, engine in zip(NETWORKS, (g, d), strict=True)
+    start = _Moment(whole + at.weights, at.kept, at.optimizer / 3, 0.0, at.buffers)
+    update = _Moment(
+        at.weights + at.second,
+        at.kept + g.gradients + d.gradients,
+        at.optimizer,
+        0.0,
+        at.buffers + max(g.update, d.update),
     )
-    second = g.second + d.second
+    return {"start": start, **_of_the_discriminator(at), **_of_the_generator(at), "update": update}
+
+
+def _of_the_discriminator(at: _Heights) -> dict[Phase, _Moment]:
+    """Its backward comes first, while the activations of the generator wait."""
+    g, d, again = at.g, at.d, at.again
+    gradients = at.kept + again * g.gradients
+    buffers = at.buffers + again * g.keeps_bucket * g.bucket
+    all_gathered = at.weights + g.gathered + d.gathered + again * at.second
     return {
-        "start": _Moment(whole + weights, kept, optimizer / 3, 0.0, buffers),
         "discriminator": _Moment(
-            weights + g.gathered + d.gathered + again * second,
-            kept + g_before + d_before,
-            optimizer,
-            saved_g + saved_d + rise_d,
-            buffers + d.bucket + g_bucket + d_early,
+            all_gathered,
+            gradients + again * d.gradients,
+            at.optimizer,
+            at.saved_g + at.saved_d + at.rise_d,
+            buffers + d.bucket + at.early_d,
         ),
         "discriminator joined": _Moment(
-            weights + g.gathered + d.gathered + again * second,
-            kept + g_before + d_before,
-            optimizer,
-            saved_g + exchanged,
-            buffers + g_bucket + d.keeps_bucket * d.bucket + d.joined,
+            all_gathered,
+            gradients + again * d.gradients,
+            at.optimizer,
+            at.saved_g + at.exchanged,
+            buffers + d.keeps_bucket * d.bucket + d.joined,
         ),
         "discriminator reduced": _Moment(
-            weights + g.gathered + again * g.second + d.second,
-            kept + g_before + d.reduced_gradients,
-            optimizer,
-            saved_g + exchanged,
-            buffers + d.bucket + g_bucket + d.reduction,
+            at.weights + g.gathered + again * g.second + d.second,
+            gradients + d.reduced_gradients,
+            at.optimizer,
+            at.saved_g + at.exchanged,
+            buffers + d.bucket + d.reduction,
         ),
+    }
+
+
+def _of_the_generator(at: _Heights) -> dict[Phase, _Moment]:
+    """The discriminator's gradients are there."""
+    g, d, again = at.g, at.d, at.again
+    gradients = at.kept + d.gradients
+    return {
         "generator": _Moment(
-            weights + g.gathered + again * g.second + d.second,
-            kept + g_before + d.gradients,
-            optimizer,
-            saved_g + rise_g,
-            buffers + g.bucket + g_early,
+            at.weights + g.gathered + again * g.second + d.second,
+            gradients + again * g.gradients,
+            at.optimizer,
+            at.saved_g + at.rise_g,
+            at.buffers + g.bucket + at.early_g,
         ),
         "generator joined": _Moment(
-            weights + g.gathered + second,
-            kept + d.gradients + g_before,
-            optimizer,
+            at.weights + g.gathered + at.second,
+            gradients + again * g.gradients,
+            at.optimizer,
             0.0,
-            buffers + g.keeps_bucket * g.bucket + g.joined,
+            at.buffers + g.keeps_bucket * g.bucket + g.joined,
         ),
         "generator reduced": _Moment(
-            weights + second,
-            kept + d.gradients + g.reduced_gradients,
-            optimizer,
+            at.weights + at.second,
+            gradients + g.reduced_gradients,
+            at.optimizer,
             0.0,
-            buffers + g.bucket + g.reduction,
-        ),
-        "update": _Moment(
-            weights + second, kept + g.gradients + d.gradients, optimizer, 0.0, buffers + max(g.update, d.update)
+            at.buffers + g.bucket + g.reduction,
         ),
     }

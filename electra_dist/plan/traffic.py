@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from electra_dist.config import Config, Network
 from electra_dist.plan.activations import BYTES
-from electra_dist.plan.memory import LIVE_PARAMETERS, bucket_elements
+from electra_dist.plan.engine_memory import LIVE_PARAMETERS, accumulation, bucket_elements
 from electra_dist.plan.sizes import parameters
 
 
@@ -44,15 +44,15 @@ def sent_bytes(config: Config, network: Network, vocab_size: int, stage: int, wo
     n, b = parameters(config, vocab_size).of(network), BYTES[config.precision_mode(network)]
     g = BYTES[config.zero.communication_data_type]
     ring, zero = (world_size - 1) / world_size, config.sharding(network)
-    accumulation = max(1, config.train.global_rows // world_size // config.train.micro_rows)
+    micro_batches = accumulation(config, world_size)
     if stage == 0:
         return SentBytes(ring * 2 * g * n, 0.0)
     if stage < 3:
-        reduced = 2 * g * (accumulation if stage == 2 else 1)
+        reduced = 2 * g * (micro_batches if stage == 2 else 1)
         return SentBytes(ring * n * (reduced + b), 0.0, ring * n * b)
     live = bucket_elements(config, network, vocab_size) if zero.offload_parameters else LIVE_PARAMETERS
-    gathered = b * accumulation * (n + max(0, n - live))
+    gathered = b * micro_batches * (n + max(0, n - live))
     group = zero.hpz_partition_size
     if not group or group >= world_size:
-        return SentBytes(ring * (accumulation * g * n + gathered), 0.0)
-    return SentBytes(ring * (accumulation * g + b) * n, (group - 1) / group * (gathered - b * n))
+        return SentBytes(ring * (micro_batches * g * n + gathered), 0.0)
+    return SentBytes(ring * (micro_batches * g + b) * n, (group - 1) / group * (gathered - b * n))
