@@ -36,7 +36,10 @@ class Call(IntEnum):
     WAIT = 1
     STOP = 2
     ROLL_BACK = 3
+    #: The data of the next step cannot be read. What is due after this one is done first.
     FAIL = 4
+    #: The run is another process's now: nothing more is written.
+    LEAVE = 5
 
 
 class Said(NamedTuple):

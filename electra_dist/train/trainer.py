@@ -90,6 +90,7 @@ class Trainer:
         self._watch = Stopwatch()
         self._saver = Saver(self.run, engines, world, config.checkpoint)
         self._agreement = Agreement(world)
+        self._lost: UserError | None = None  # why the run is no longer this process's
         self._epoch = 0.0
         self._logged_finite = True  # what is known of the losses where no guard hears them
         self.done: int  # optimizer steps behind us
@@ -139,10 +140,11 @@ class Trainer:
             self._watch.lap()
             while self.done < self.config.train.steps:
                 call = self._before_step(call, ahead, interruption)
-                if call is not Call.GO_ON:
-                    return call
-                self._train(*self._ask(ahead, interruption))
-                call = self._after_step(ahead, interruption)
+                if call is Call.GO_ON:
+                    self._train(*self._ask(ahead, interruption))
+                    call = self._after_step(ahead, interruption)
+                if call is Call.FAIL:
+                    raise_together(ahead.error, self.world)
                 if call not in (Call.GO_ON, Call.WAIT):
                     return call
         return Call.GO_ON
@@ -161,7 +163,7 @@ class Trainer:
         if call is Call.WAIT:
             said = self._said(ahead, interruption)
             self._agreement.post(said)
-            call = self._heard(said, ahead).call
+            call = self._heard(said).call
         return call
 
     def _ask(self, ahead: Ahead, interruption: Interruption) -> tuple[Step, LoaderState]:
@@ -173,13 +175,15 @@ class Trainer:
 
     def _said(self, ahead: Ahead, interruption: Interruption) -> Said:
         """What this rank wants after the step in hand."""
-        if self.world.is_main and ahead.error is None:
+        if self.world.is_main and self._lost is None:
             try:
                 lock.check(self.run)  # another process may have taken the run over while this one was stopped
             except UserError as error:
-                ahead.error = error
+                self._lost = error
         call = Call.GO_ON
-        if ahead.error is not None:
+        if self._lost is not None:
+            call = Call.LEAVE
+        elif ahead.error is not None:
             call = Call.FAIL
         elif self.guard and self.guard.incident:
             call = Call.ROLL_BACK
@@ -189,11 +193,11 @@ class Trainer:
             call = Call.WAIT
         return Said(call, self._saver.is_writing)
 
-    def _heard(self, now: Said, ahead: Ahead) -> Said:
-        """What the ranks want; `now` is what this one would say now. The error of one rank is raised by all."""
+    def _heard(self, now: Said) -> Said:
+        """What the ranks want; `now` is what this one would say now. That the run is lost is raised by all, at once."""
         said = self._agreement.read(now)
-        if said.call is Call.FAIL:
-            raise_together(ahead.error, self.world)
+        if said.call is Call.LEAVE:
+            raise_together(self._lost, self.world)
         return said
 
     def _train(self, step: Step, state: LoaderState) -> None:
@@ -210,7 +214,7 @@ class Trainer:
     def _after_step(self, ahead: Ahead, interruption: Interruption) -> Call:
         """Log, save and validate what is due after step `self.done`; what the ranks want then."""
         config, last = self.config, self.done == self.config.train.steps
-        call, writes = self._heard(self._said(ahead, interruption), ahead)
+        call, writes = self._heard(self._said(ahead, interruption))
         saves = last or self.done % config.checkpoint.every == 0
         validates = last or bool(config.validation.every and self.done % config.validation.every == 0)
         metrics: Metrics = {}
@@ -231,7 +235,7 @@ class Trainer:
             self._write(metrics)
         if saves and not self.save(final=last):
             return Call.ROLL_BACK
-        if validates and call is not Call.STOP:
+        if validates and call not in (Call.STOP, Call.FAIL):
             call = max(call, self._validate(interruption))
         elif last and not validates:
             call = Call.GO_ON  # whoever asks to stop now gets a finished run
