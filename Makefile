@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: install
-	$(BIN)/python -m electra_dist.quickstart
+	$(BIN)/python examples/quickstart.py
 
 test: install
 	$(BIN)/python -m pytest

@@ -22,8 +22,10 @@ from typing import Any, Literal
 
 from attempts import write_json
 
+from electra_dist.parallel.collectives import all_reduce_max, barrier
+from electra_dist.parallel.group import initialise, leave, shutdown
+from electra_dist.parallel.world import World, detect
 from electra_dist.train.agreement import Agreement, Call, Said
-from electra_dist.train.distributed import World, all_reduce_max, barrier, detect, initialise, leave, shutdown
 from launcher.local import launch_local
 
 Kind = Literal["without", "waited for", "posted"]

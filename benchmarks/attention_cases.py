@@ -20,7 +20,7 @@ from torch.utils.benchmark import Timer
 
 from electra_dist.config import sequence_entries
 from electra_dist.errors import UserError
-from electra_dist.model import attention
+from electra_dist.model.attention import backends
 
 #: A row is no shorter: short documents share one, as in training.
 SHORTEST_ROW = 512
@@ -104,14 +104,14 @@ class Peer(NamedTuple):
 
 
 def ours_or_pytorch(backend: str, inputs: Inputs) -> Peer:
-    """A backend of `electra_dist.model.attention`, refused where it cannot run."""
+    """A backend of `electra_dist.model.attention.backends`, refused where it cannot run."""
     qkv = inputs.qkv
-    reason = attention.why_not(backend, qkv.device, qkv.dtype, qkv.shape[4], 0.0)
+    reason = backends.why_not(backend, qkv.device, qkv.dtype, qkv.shape[4], 0.0)
     if reason is not None:
         raise UserError(f"cannot run here: {reason}")
-    attend = attention.BACKENDS[backend]
+    attend = backends.BACKENDS[backend]
     return Peer(
-        lambda i: attention.build_layout(i.documents, i.cu_seqlens, backend, qkv.dtype),
+        lambda i: backends.build_layout(i.documents, i.cu_seqlens, backend, qkv.dtype),
         lambda i, layout: attend(i.qkv, layout, 0.0),
     )
 

@@ -30,8 +30,8 @@ from attempts import Figures, Stopped, attempt, stop_on_sigterm, write_json
 from attention_cases import AttentionCase, make_inputs, measure_attention
 from torch import Tensor
 
-from electra_dist.model import flash_implementation
-from electra_dist.train.bench import device_name
+from electra_dist.measure.bench import device_name
+from electra_dist.model.attention import flash_implementation
 
 LENGTHS = (128, 512, 2048)
 HOPPER = (9, 0)

@@ -25,11 +25,11 @@ from pathlib import Path
 
 from electra_dist import config as configuration
 from electra_dist.config import Config
-from electra_dist.data.blocks import array_bytes
-from electra_dist.data.manifest import TRAIN, Manifest
 from electra_dist.data.packing import pack_block
 from electra_dist.data.rows import KeyedRows, documents_per_row, micro_batch
-from electra_dist.data.shards import BlockReader, read_block, read_index
+from electra_dist.data.shards.blocks import array_bytes
+from electra_dist.data.shards.manifest import TRAIN, Manifest
+from electra_dist.data.shards.reading import BlockReader, read_block, read_index
 
 CANDIDATES: dict[str, Callable[[bytes], object]] = {
     "zlib.crc32": zlib.crc32,

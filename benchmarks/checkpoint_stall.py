@@ -31,15 +31,17 @@ from attempts import write_json
 from electra_dist import config as configuration
 from electra_dist import plan
 from electra_dist.batch import Step
+from electra_dist.checkpoint.saving import Saver
 from electra_dist.config import Config
+from electra_dist.measure.bench import device_name
+from electra_dist.measure.synthetic import synthetic_steps
 from electra_dist.model.networks import build_networks
-from electra_dist.rundir import RunDir
-from electra_dist.train.bench import device_name
-from electra_dist.train.distributed import World, any_rank, barrier, choose_device, detect, initialise, leave, shutdown
-from electra_dist.train.engines import Engines, build_engines
-from electra_dist.train.saving import Saver
+from electra_dist.parallel.collectives import any_rank, barrier
+from electra_dist.parallel.group import initialise, leave, shutdown
+from electra_dist.parallel.world import World, choose_device, detect
+from electra_dist.runs.directory import RunDir
 from electra_dist.train.step import train_step
-from electra_dist.train.synthetic import synthetic_steps
+from electra_dist.zero.engines import Engines, build_engines
 from launcher.local import launch_local
 
 BACKGROUND, WAITING, WITHOUT = "in the background", "waited for", "without"

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from electra_dist.finetune.labelled import Columns, read_examples
+from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.run import Settings, finetune
-from electra_dist.model_folder import ModelFolder
-from electra_dist.train.bench import device_name
+from electra_dist.measure.bench import device_name
 
 
 def untrained(model: Path, out: Path) -> Path:

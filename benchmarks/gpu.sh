@@ -59,7 +59,7 @@ else
   limits=(30 90 70 125 80 65 42 38) # and 5 more each where TERM is not enough: 540 s and the import above at most
 fi
 part smoke "${limits[0]}" "$PYTHON" benchmarks/gpu_smoke.py --json FIGURES
-part tests "${limits[1]}" "$PYTHON" -m pytest -m gpu -p no:cacheprovider -rs tests/model tests/train/test_train_host_sync.py
+part tests "${limits[1]}" "$PYTHON" -m pytest -m gpu -p no:cacheprovider -rs tests/model tests/train/test_host_sync.py
 part train "${limits[2]}" "$PYTHON" benchmarks/gpu_train.py "${train[@]}" --json FIGURES
 part step "${limits[3]}" "$PYTHON" benchmarks/gpu_step.py "${step[@]}" --json FIGURES
 part zero "${limits[4]}" "$PYTHON" benchmarks/zero_stages.py "${zero[@]}" --json FIGURES

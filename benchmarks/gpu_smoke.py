@@ -20,8 +20,8 @@ import torch
 from attempts import write_json
 from torch.utils.benchmark import Timer
 
-from electra_dist.train.bench import device_name
-from electra_dist.train.hardware import device_of_command, product_rate
+from electra_dist.measure.bench import device_name
+from electra_dist.parallel.hardware import device_of_command, product_rate
 
 #: What the GPU script needs; what is missing is named, and ends it.
 NEEDED = ("deepspeed", "transformers", "pydantic", "webdataset", "sentencepiece", "safetensors", "tokenizers", "numpy")

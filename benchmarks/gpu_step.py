@@ -35,12 +35,13 @@ from electra_dist import config as configuration
 from electra_dist import plan
 from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.config import Config
+from electra_dist.measure.bench import device_name, measure_steps
+from electra_dist.measure.synthetic import synthetic_steps
+from electra_dist.measure.tensor_memory import TensorMemory
 from electra_dist.model import generator, head
-from electra_dist.train.bench import device_name, measure_steps
-from electra_dist.train.distributed import World, detect, initialise, shutdown
-from electra_dist.train.hardware import matrix_product_rate
-from electra_dist.train.synthetic import synthetic_steps
-from electra_dist.train.tensor_memory import TensorMemory
+from electra_dist.parallel.group import initialise, shutdown
+from electra_dist.parallel.hardware import matrix_product_rate
+from electra_dist.parallel.world import World, detect
 
 VOCABULARY = 30522
 PEER, COMPILED_PEER, WHOLE = "transformers", "transformers, compiled", "electra-dist"

@@ -26,7 +26,7 @@ from attempts import write_json
 from torture_subject import write_shards
 
 from electra_dist.errors import EXIT_OK, EXIT_UNFINISHED
-from electra_dist.rundir import RunDir
+from electra_dist.runs.directory import RunDir
 
 CONFIG = """
 run: {{dir: '{folder}/runs', name: gpu}}

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from electra_dist.errors import UserError
+from electra_dist.measure.tensor_memory import TensorMemory
 from electra_dist.model import kernels
 from electra_dist.model.head import masked_lm_head
-from electra_dist.train.tensor_memory import TensorMemory
 
 _CHECKED = 64
 

@@ -99,11 +99,11 @@ def open_silent_group(world: int) -> None:
 
 def step_seconds(preset: str, stage: int, world: int, accumulation: int, repeats: int) -> float:
     """Of one step with so many micro-batches."""
+    from electra_dist.measure.synthetic import synthetic_steps
     from electra_dist.model.networks import build_networks
-    from electra_dist.train import engines as engines_module
-    from electra_dist.train.distributed import World
+    from electra_dist.parallel.world import World
     from electra_dist.train.step import train_step
-    from electra_dist.train.synthetic import synthetic_steps
+    from electra_dist.zero import engines as engines_module
 
     config = configure(preset, stage, world, accumulation)
     networks = build_networks(config, VOCABULARY, "cpu", 1)
@@ -118,9 +118,9 @@ def step_seconds(preset: str, stage: int, world: int, accumulation: int, repeats
 
 def plain_seconds(preset: str, stage: int, repeats: int) -> float:
     """Forward and backward of both networks by themselves."""
+    from electra_dist.measure.synthetic import synthetic_steps
     from electra_dist.model.inputs import to_device
     from electra_dist.model.networks import DTYPES, build_networks
-    from electra_dist.train.synthetic import synthetic_steps
 
     config = configure(preset, stage, 1, 1)
     generator, discriminator = (n.to(DTYPES[MODES[stage]]) for n in build_networks(config, VOCABULARY, "cpu", 1))

@@ -31,8 +31,8 @@ from attempts import Figures, Stopped, attempt, stop_on_sigterm, write_json
 from attention_cases import ATTENTION, AttentionCase, measure_attention
 from head_cases import HEADS, HeadCase, measure_head
 
-from electra_dist.train.bench import device_name
-from electra_dist.train.hardware import matrix_product_rate
+from electra_dist.measure.bench import device_name
+from electra_dist.parallel.hardware import matrix_product_rate
 
 #: Part -> case -> implementation -> its figures.
 Results = dict[str, dict[str, dict[str, Figures]]]

@@ -32,8 +32,8 @@ from typing import Any, NamedTuple
 from electra_dist import config as configuration
 from electra_dist.batch import Step
 from electra_dist.config import Config
-from electra_dist.data.loader import TrainLoader
-from electra_dist.data.manifest import Manifest
+from electra_dist.data.loading.loader import TrainLoader
+from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.steps import StepSource
 
 #: A round is left out where other processes took more than this share of a core; so many times the rounds at most.

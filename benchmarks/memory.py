@@ -3,7 +3,7 @@
     python benchmarks/memory.py --text corpus --preset small --json memory.json
 
 Live tensor memory above the baseline after imports, weights and optimizer included, over the first two steps of 64 rows
-x 128; every allocation is counted, temporaries of the backward included (electra_dist.train.tensor_memory). Both loops
+x 128; every allocation is counted, temporaries of the backward included (electra_dist.measure.tensor_memory). Both loops
 are those of `train_speed.py`: same sizes, text, vocabulary, rows, dropout and precision. On CUDA the allocator's own
 peak is taken.
 """
@@ -25,10 +25,10 @@ from data_tools.build import BuildOptions, build_shards
 from data_tools.tokenizer import train_tokenizer
 from electra_dist import plan
 from electra_dist.config import Config
-from electra_dist.data.manifest import Manifest
-from electra_dist.train.bench import device_name
-from electra_dist.train.distributed import shutdown
-from electra_dist.train.tensor_memory import Held, TensorMemory
+from electra_dist.data.shards.manifest import Manifest
+from electra_dist.measure.bench import device_name
+from electra_dist.measure.tensor_memory import Held, TensorMemory
+from electra_dist.parallel.group import shutdown
 
 STEPS = 2
 

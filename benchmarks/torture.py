@@ -43,8 +43,8 @@ from rich.table import Table
 from torture_faults import LIVE, NEED_RANKS, NEED_STEPS, QUIET, mount, unmount
 from torture_subject import Start, Subject, kill, write_shards
 
+from electra_dist.console import human_seconds
 from electra_dist.errors import EXIT_OK
-from electra_dist.train.progress import human_seconds
 
 #: Of every run, and of those of `--short`.
 STEPS, SHORT_STEPS = 240, 120

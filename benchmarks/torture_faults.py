@@ -29,7 +29,7 @@ from electra_dist.errors import (
     EXIT_UNFINISHED,
     EXIT_USER_ERROR,
 )
-from electra_dist.metrics_log import parse_row
+from electra_dist.runs.metrics_log import parse_row
 
 KILLED = 128 + signal.SIGKILL
 

@@ -26,7 +26,7 @@ def launch(ranks: int, poison: str, words: list[str]) -> int:
 
 def train(poison: str, words: list[str]) -> None:
     """`electra-dist train` with the planted rate."""
-    from electra_dist import cli
+    from electra_dist.cli import main as cli
     from electra_dist.train import trainer
 
     chosen = {int(number) for number in poison.split(",")}

@@ -22,10 +22,10 @@ from typing import Any
 import psutil
 import torch
 
+from electra_dist.checkpoint.tensors import read_network
 from electra_dist.config import NETWORKS
-from electra_dist.mirror.children import descendants
-from electra_dist.rundir import RunDir
-from electra_dist.train.checkpoint_format import read_network
+from electra_dist.runs.directory import RunDir
+from electra_dist.tracking.wandb.children import descendants
 
 RANK_PROGRAM = Path(__file__).with_name("torture_rank.py")
 #: Longest time that any start may take; a run that is still there is killed, and the fault counts as lost.
@@ -113,7 +113,7 @@ def _is_rank(pid: int) -> bool:
 def is_loader(pid: int) -> bool:
     """Whether it loads the data of a rank."""
     try:
-        return any("electra_dist.data.feeder" in word for word in psutil.Process(pid).cmdline())
+        return any("electra_dist.data.loading.feeder" in word for word in psutil.Process(pid).cmdline())
     except psutil.Error:
         return False
 

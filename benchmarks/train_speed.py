@@ -46,15 +46,16 @@ from electra_dist import config as configuration
 from electra_dist import plan
 from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.config import Config
-from electra_dist.data.loader import TrainLoader
-from electra_dist.data.manifest import Manifest
+from electra_dist.data.loading.loader import TrainLoader
+from electra_dist.data.shards.manifest import Manifest
 from electra_dist.model.huggingface import hf_config
 from electra_dist.model.networks import DTYPES, build_networks
-from electra_dist.train.distributed import detect, initialise, shutdown
-from electra_dist.train.engines import build_engines
-from electra_dist.train.hardware import matrix_product_rate
+from electra_dist.parallel.group import initialise, shutdown
+from electra_dist.parallel.hardware import matrix_product_rate
+from electra_dist.parallel.world import detect
 from electra_dist.train.step import train_step
 from electra_dist.train.window import squared_lengths
+from electra_dist.zero.engines import build_engines
 from launcher.local import free_port
 
 OURS, PEER = "electra-dist", "transformers"

@@ -36,13 +36,14 @@ from electra_dist import config as configuration
 from electra_dist import plan
 from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import UserError
+from electra_dist.measure.bench import device_name
+from electra_dist.measure.synthetic import synthetic_steps
+from electra_dist.measure.tensor_memory import TensorMemory
 from electra_dist.model.networks import build_networks
-from electra_dist.train.bench import device_name
-from electra_dist.train.distributed import World, detect, initialise, leave, shutdown
-from electra_dist.train.engines import build_engines
+from electra_dist.parallel.group import initialise, leave, shutdown
+from electra_dist.parallel.world import World, detect
 from electra_dist.train.step import train_step
-from electra_dist.train.synthetic import synthetic_steps
-from electra_dist.train.tensor_memory import TensorMemory
+from electra_dist.zero.engines import build_engines
 from launcher.local import free_port
 
 OFFLOAD = {"offload_optimizer": True}

@@ -29,12 +29,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from data_tools.clean import digest, normalise
-from data_tools.progress import Progress, silent
 from data_tools.sources import Part, find_inputs, read_documents, split_parts
 from data_tools.spill import KeyRange, Spill, SpillWriter
 from data_tools.tokenizer import ShardTokenizer, load_tokenizer
 from data_tools.write import WriteTask, WrittenShard, file_facts, write_shard
-from electra_dist.data.manifest import (
+from electra_dist.console import Progress, silent
+from electra_dist.data.shards.manifest import (
     FORMAT,
     MANIFEST_FILE,
     MAX_BLOCK_TOKENS,
@@ -50,9 +50,9 @@ from electra_dist.data.manifest import (
     dataset_fingerprint,
     manifest_json,
 )
-from electra_dist.data.shards import shard_name
+from electra_dist.data.shards.reading import shard_name
 from electra_dist.errors import DataError
-from electra_dist.tokenizer_files import read_tokenizer_files, write_tokenizer
+from electra_dist.files.tokenizers import read_tokenizer_files, write_tokenizer
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")

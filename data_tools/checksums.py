@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_tools.progress import Progress, silent
 from data_tools.write import file_facts
-from electra_dist.data.manifest import (
+from electra_dist.console import Progress, silent
+from electra_dist.data.shards.files import file_problem
+from electra_dist.data.shards.manifest import (
     MANIFEST_FILE,
     SPLITS,
     TRAIN,
@@ -26,10 +27,9 @@ from electra_dist.data.manifest import (
     SplitFacts,
     manifest_json,
 )
-from electra_dist.data.shard_files import file_problem
-from electra_dist.data.shards import block_checksum, read_index
+from electra_dist.data.shards.reading import block_checksum, read_index
 from electra_dist.errors import DataError
-from electra_dist.files import write_atomically, writing
+from electra_dist.files.writing import write_atomically, writing
 
 _SUFFIX, _NEW_SUFFIX = ".index.json", ".index-crc32.json"
 

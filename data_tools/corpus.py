@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.clean import digest, normalise
-from data_tools.progress import Progress, silent
+from electra_dist.console import Progress, silent
 from electra_dist.errors import DataError
 
 FILE_NAME = "pydoc.jsonl"

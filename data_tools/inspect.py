@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.checksums import superseded
-from data_tools.progress import Progress, silent
 from data_tools.tokenizer import load_tokenizer
-from electra_dist.data.manifest import (
+from electra_dist.console import Progress, silent
+from electra_dist.data.packing import WRAPPING, best_fit, cut_lengths
+from electra_dist.data.shards.files import file_problem
+from electra_dist.data.shards.manifest import (
     MANIFEST_FILE,
     SPLITS,
     TOKENIZER_FOLDER,
@@ -27,9 +29,7 @@ from electra_dist.data.manifest import (
     Manifest,
     SplitName,
 )
-from electra_dist.data.packing import WRAPPING, best_fit, cut_lengths
-from electra_dist.data.shard_files import file_problem
-from electra_dist.data.shards import BlockReader
+from electra_dist.data.shards.reading import BlockReader
 from electra_dist.errors import DataError
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

@@ -27,11 +27,11 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from data_tools.clean import normalise
-from data_tools.progress import Progress, silent
 from data_tools.sources import Part, find_inputs, read_documents, split_parts
 from electra_dist.batch import SPECIAL_TOKENS
+from electra_dist.console import Progress, silent
 from electra_dist.errors import DataError
-from electra_dist.tokenizer_files import (
+from electra_dist.files.tokenizers import (
     CONFIG_FILE,
     MODEL_FILE,
     SPECIAL_FILE,

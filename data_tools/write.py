@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.spill import KeyRange, Spill, gather
-from electra_dist.data.blocks import LENGTHS, TOKENS, array_bytes, checksum
-from electra_dist.data.manifest import ShardFacts, SplitName
-from electra_dist.data.shard_files import FileFacts, sha256_of
-from electra_dist.data.shards import ShardIndex, block_name
+from electra_dist.data.shards.blocks import LENGTHS, TOKENS, array_bytes, checksum
+from electra_dist.data.shards.files import FileFacts, sha256_of
+from electra_dist.data.shards.manifest import ShardFacts, SplitName
+from electra_dist.data.shards.reading import ShardIndex, block_name
 
 _Ids = npt.NDArray[Any]
 

@@ -20,8 +20,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from electra_dist import config as configuration
-from electra_dist.presets import PRESETS
-from electra_dist.train.changes import Kind, kind_of
+from electra_dist.config.presets import PRESETS
+from electra_dist.runs.opening.changes import Kind, kind_of
 
 PAGE = Path(__file__).with_name("configuration.md")
 

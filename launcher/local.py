@@ -26,10 +26,10 @@ from types import FrameType
 from typing import BinaryIO
 
 from electra_dist.errors import EXIT_HANG, EXIT_OK, EXIT_UNFINISHED, UserError
-from electra_dist.files import writing
-from electra_dist.own_log import LOGGED_VARIABLE
-from electra_dist.processes import LAUNCH_VARIABLE
-from electra_dist.vitals import Vitals
+from electra_dist.files.writing import writing
+from electra_dist.parallel.processes import LAUNCH_VARIABLE
+from electra_dist.runs.own_log import LOGGED_VARIABLE
+from electra_dist.runs.progress import Vitals
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 30
@@ -209,7 +209,7 @@ def launch_local(
 
     command      program and arguments, the same for every rank
     environment  variables on top of the launcher's own; rank variables win over both
-    vitals       what the ranks have noted of their progress (`electra_dist.vitals.read_vitals`)
+    vitals       what the ranks have noted of their progress (`electra_dist.runs.progress.read_vitals`)
     returns      0; 75 when the ranks saved and are not finished; else the first failed rank's code (128 + signal)
     raises       UserError when `processes` is not positive or the command does not exist
     """

@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from electra_dist.errors import UserError
-from electra_dist.files import MIB, read_bounded, read_json, write_json
-from electra_dist.rundir import RunDir
+from electra_dist.files.reading import MIB, read_bounded, read_json
+from electra_dist.files.writing import write_json
+from electra_dist.runs.directory import RunDir
 
 _PACKAGES = ("electra_dist", "launcher", "data_tools")
 _COMMENT = re.compile(r"^electra-dist: (\S+) (\d+) ([a-z]+): (.*)$")

@@ -1,7 +1,7 @@
 """`status`, `logs` and `stop`: what a run does, from the queue where there is one and from its run directory.
 
 Everything here works on a login node without torch, and for a run that was never submitted: there, and where Slurm is
-out of reach, the pulse of the training process tells (`electra_dist.heartbeat`).
+out of reach, the pulse of the training process tells (`electra_dist.runs.heartbeat`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from electra_dist import config as configuration
-from electra_dist import lock
-from electra_dist.checkpoints import health
-from electra_dist.checkpoints.memory import saving
 from electra_dist.errors import ConfigError, UserError
-from electra_dist.files import MIB, open_regular
-from electra_dist.heartbeat import Life, life
-from electra_dist.metrics_log import Row
-from electra_dist.rollbacks import Rollback, rollbacks_of
-from electra_dist.rundir import RunDir
-from electra_dist.vitals import read_vitals
-from launcher import queue
-from launcher.queue import QueuedJob
+from electra_dist.files.reading import MIB, open_regular
+from electra_dist.runs import lock
+from electra_dist.runs.checkpoints import health
+from electra_dist.runs.checkpoints.memory import saving
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heartbeat import Life, life
+from electra_dist.runs.metrics_log import Row
+from electra_dist.runs.progress import read_vitals
+from electra_dist.runs.rollbacks import Rollback, rollbacks_of
 from launcher.records import Event, JobRecord, events, records, said_in
+from launcher.slurm import queue
+from launcher.slurm.queue import QueuedJob
 
 State = Literal["waiting", "running", "ending", "finished", "stopped", "cancelled", "failed", "unfinished", "idle"]
 _JOB_ID = re.compile(r"^\d+(_\d+)?$")

@@ -15,7 +15,7 @@ from typing import Literal
 import pytest
 import yaml
 
-from electra_dist.rundir import RunDir
+from electra_dist.runs.directory import RunDir
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,7 +122,7 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without Slurm, whatever is installed here."""
-    from launcher import queue
+    from launcher.slurm import queue
 
     monkeypatch.setattr(queue, "has_slurm", lambda: False)
 

@@ -18,82 +18,40 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("electra_dist", "data_tools", "launcher")
 
-#: The floors, from the top down. A unit is a module or a package with all that lies in it. A unit imports its own
-#: floor and the floors below.
+#: The rooms of the house, from the top floor down. A room is a package with all that lies in it, or a module of the
+#: hall `electra_dist`. It imports from its own floor and from those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("electra_dist.quickstart",),
-    ("electra_dist.cli", "electra_dist.commands"),
-    (
-        "electra_dist.export",
-        "electra_dist.export_check",
-        "electra_dist.model_card",
-        "electra_dist.report",
-        "electra_dist.preflight",
-        "electra_dist.preflight_verdict",
-        "electra_dist.evaluate",
-        "electra_dist.finetune",
-        "electra_dist.predict",
-        "electra_dist.model_folder",
-        "electra_dist.model_claims",
-        "electra_dist.networks_of_run",
-        "electra_dist.pictures",
-    ),
-    ("electra_dist.train", "electra_dist.mirror"),
-    ("data_tools", "launcher"),
-    (
-        "electra_dist.data",
-        "electra_dist.plan",
-        "electra_dist.rundir",
-        "electra_dist.checkpoints",
-        "electra_dist.heartbeat",
-        "electra_dist.own_log",
-        "electra_dist.lock",
-        "electra_dist.rollbacks",
-        "electra_dist.hooks",
-        "electra_dist.vitals",
-        "electra_dist.staging",
-    ),
-    ("electra_dist.model",),
-    (
-        "electra_dist.config",
-        "electra_dist.presets",
-        "electra_dist.batch",
-        "electra_dist.errors",
-        "electra_dist.files",
-        "electra_dist.signs",
-        "electra_dist.processes",
-        "electra_dist.tokenizer_files",
-        "electra_dist.metrics_log",
-        "electra_dist.output",
-        "electra_dist.early",
-    ),
+    ("electra_dist.cli",),
+    ("electra_dist.export",),
+    ("electra_dist.evaluate", "electra_dist.finetune"),
+    ("electra_dist.measure",),
+    ("electra_dist.train",),
+    ("electra_dist.checkpoint", "electra_dist.tracking"),
+    ("electra_dist.zero", "launcher"),
+    ("electra_dist.model", "electra_dist.runs", "data_tools"),
+    ("electra_dist.plan", "electra_dist.data"),
+    ("electra_dist.config", "electra_dist.parallel", "electra_dist.files"),
+    ("electra_dist.errors", "electra_dist.batch", "electra_dist.console"),
 )
 #: Never imported by the core, not even inside a function.
 TORCH_FREE = (
     "data_tools",
     "launcher",
     "electra_dist.config",
-    "electra_dist.presets",
     "electra_dist.errors",
-    "electra_dist.files",
-    "electra_dist.tokenizer_files",
-    "electra_dist.hooks",
-    "electra_dist.vitals",
-    "electra_dist.signs",
-    "electra_dist.metrics_log",
-    "electra_dist.output",
-    "electra_dist.early",
     "electra_dist.batch",
+    "electra_dist.console",
+    "electra_dist.files.reading",
+    "electra_dist.files.writing",
+    "electra_dist.files.staging",
+    "electra_dist.files.shipped",
+    "electra_dist.files.tokenizers",
+    "electra_dist.parallel.early",
+    "electra_dist.parallel.processes",
+    "electra_dist.parallel.signs",
     "electra_dist.data",
     "electra_dist.plan",
-    "electra_dist.rundir",
-    "electra_dist.checkpoints",
-    "electra_dist.heartbeat",
-    "electra_dist.own_log",
-    "electra_dist.lock",
-    "electra_dist.processes",
-    "electra_dist.rollbacks",
-    "electra_dist.staging",
+    "electra_dist.runs",
 )
 #: What the extras `train` and `hf` install, and what only comes with it.
 EXTRAS = ("torch", "deepspeed", "transformers", "accelerate", "sklearn", "scipy", "wandb", "matplotlib", "triton")
@@ -132,7 +90,7 @@ def within(module: str, unit: str) -> bool:
 
 def unit_of(module: str) -> str:
     found = [unit for floor in FLOORS for unit in floor if within(module, unit)]
-    assert found, f"{module} has no place in the house: add it to FLOORS here and to docs/extend.md"
+    assert found, f"{module} has no place in the house: add its room to FLOORS here and to docs/extend.md"
     return found[0]
 
 
@@ -158,7 +116,7 @@ def test_data_and_model_do_not_know_each_other() -> None:
 
 
 def test_nothing_but_the_command_line_imports_the_launcher_or_the_data_tools() -> None:
-    top = ("electra_dist.cli", "electra_dist.commands", "electra_dist.quickstart")
+    top = ("electra_dist.cli",)
     for tool in ("launcher", "data_tools"):
         users = {m for m, t in EDGES if within(t, tool) and not within(m, tool)}
         assert all(any(within(user, allowed) for allowed in top) for user in users), users
@@ -177,16 +135,16 @@ def test_the_core_names_torch_nowhere() -> None:
     assert not wrong
 
 
-#: Where a file is read whole without `electra_dist.files`: it is this program's own, or the kernel's.
+#: Where a file is read whole without `electra_dist.files.reading`: it is this program's own, or the kernel's.
 READ_WHOLE = {
-    "electra_dist.processes": "/proc",
-    "electra_dist.mirror.children": "/proc",
-    "electra_dist.preflight": "/proc, and the files of this program",
-    "launcher.job_script": "the template that comes with this program",
+    "electra_dist.parallel.processes": "/proc",
+    "electra_dist.tracking.wandb.children": "/proc",
+    "electra_dist.measure.preflight": "/proc, and the files of this program",
+    "launcher.slurm.job_script": "the template that comes with this program",
     "data_tools.tokenizer": "what SentencePiece has just written",
     "data_tools.corpus": "the sources of this Python installation",
     "data_tools.spill": "files that the same command wrote a minute before",
-    "electra_dist.export_check": "the export that was just written",
+    "electra_dist.export.check": "the export that was just written",
 }
 
 
@@ -227,7 +185,7 @@ def test_the_core_and_its_commands_work_where_the_extras_are_not_installed() -> 
 import importlib
 for name in {core!r}:
     importlib.import_module(name)
-from electra_dist.cli import main
+from electra_dist.cli.main import main
 assert main(["config", "show", "configs/quickstart.yaml"]) == 0
 """
     assert "quickstart" in run_python(code)
@@ -245,7 +203,7 @@ def test_what_a_login_node_starts_loads_nothing_heavy(imported: str) -> None:
 def test_help_of_every_command_loads_nothing_heavy() -> None:
     code = """
 import contextlib, io, sys
-from electra_dist.cli import build_parser
+from electra_dist.cli.main import build_parser
 with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
     build_parser().parse_args(["launch", "local", "--help"])
 print(*sys.modules)

@@ -10,8 +10,10 @@ from electra_dist.config.reading import (
     read_yaml,
     resolved_yaml,
 )
+from electra_dist.config.schedule import lr_factor
 from electra_dist.config.schema import (
     NETWORKS,
+    CheckpointConfig,
     Config,
     DataConfig,
     GuardConfig,
@@ -33,6 +35,7 @@ __all__ = [
     "GROUP_ELEMENTS",
     "NETWORKS",
     "SEQUENCE_STEP",
+    "CheckpointConfig",
     "Config",
     "DataConfig",
     "GuardConfig",
@@ -54,6 +57,7 @@ __all__ = [
     "json_schema",
     "layers_of_groups",
     "load",
+    "lr_factor",
     "parse_yaml",
     "read_yaml",
     "resolved_yaml",

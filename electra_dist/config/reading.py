@@ -20,10 +20,10 @@ import yaml
 from pydantic import BaseModel
 
 from electra_dist.config.checks import contradictions, with_derived_defaults
+from electra_dist.config.presets import PRESETS
 from electra_dist.config.schema import Config, ModelConfig
 from electra_dist.errors import ConfigError, nearest
-from electra_dist.files import NotRegularError, TooLargeError, read_bounded
-from electra_dist.presets import PRESETS
+from electra_dist.files.reading import NotRegularError, TooLargeError, read_bounded
 
 #: Bytes of a file, and its values and their characters where each alias counts as what it stands for.
 _MOST_BYTES = 128 * 1024

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, Int32
 from electra_dist.config import sequence_entries
-from electra_dist.data.blocks import Block
+from electra_dist.data.shards.blocks import Block
 
 Int64 = npt.NDArray[np.int64]
 #: [CLS] and [SEP] around each piece.

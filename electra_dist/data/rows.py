@@ -13,7 +13,6 @@ import numpy as np
 
 from electra_dist.batch import MicroBatch, UInt64
 from electra_dist.config import Config
-from electra_dist.data.manifest import TRAIN, VALIDATION, Manifest, SplitName
 from electra_dist.data.masking import absorb, hash_words, mask_rows
 from electra_dist.data.packing import (
     Int64,
@@ -23,7 +22,8 @@ from electra_dist.data.packing import (
     documents_and_positions,
     pack_block,
 )
-from electra_dist.data.shards import BlockReader, sign_of_data
+from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest, SplitName
+from electra_dist.data.shards.reading import BlockReader, sign_of_data
 from electra_dist.errors import ConfigError
 
 _ROW_ORDER, _ROW_KEY = 0x6F72646572, 0x6B6579  # purposes of the keys drawn here

@@ -22,10 +22,10 @@ import numpy as np
 
 from electra_dist.batch import Step
 from electra_dist.config import Config, check_world
-from electra_dist.data.manifest import TRAIN, Manifest, check_vocabulary
 from electra_dist.data.pool import RowPool
 from electra_dist.data.rows import RowSource, documents_per_row, micro_batches
-from electra_dist.data.shards import sign_of_data
+from electra_dist.data.shards.manifest import TRAIN, Manifest, check_vocabulary
+from electra_dist.data.shards.reading import sign_of_data
 from electra_dist.data.skips import Interval, Skips
 from electra_dist.data.streams import BlockOrder, LoaderState, Positions, streams_of_rank
 from electra_dist.errors import ConfigError, DataError

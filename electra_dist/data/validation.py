@@ -8,9 +8,9 @@ import numpy as np
 
 from electra_dist.batch import SPECIAL_TOKENS, MicroBatch
 from electra_dist.config import Config
-from electra_dist.data.manifest import VALIDATION, Manifest
 from electra_dist.data.packing import PackedRows
 from electra_dist.data.rows import KeyedRows, RowSource, join, micro_batch
+from electra_dist.data.shards.manifest import VALIDATION, Manifest
 
 
 def has_validation(manifest: Manifest) -> bool:

@@ -7,4 +7,4 @@ run directory to an `Evaluation`.
 
 from electra_dist.evaluate.run import Evaluation, Progress, evaluate_run
 
-__all__ = ["Evaluation", "Progress", "evaluate_run"]
+__all__ = ["Evaluation", "Progress", "evaluate_run", "examples", "plot"]

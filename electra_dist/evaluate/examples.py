@@ -19,8 +19,8 @@ import tokenizers
 from electra_dist.batch import PADDING_DOCUMENT, MicroBatch
 from electra_dist.errors import UserError
 from electra_dist.evaluate.scores import sigmoid
-from electra_dist.rundir import RunDir
-from electra_dist.tokenizer_files import TOKENIZER_FILE, read_tokenizer_file
+from electra_dist.files.tokenizers import TOKENIZER_FILE, read_tokenizer_file
+from electra_dist.runs.directory import RunDir
 
 #: Tokens of a passage at most; longer documents are cut into passages.
 PASSAGE_TOKENS = 64

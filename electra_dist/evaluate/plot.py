@@ -10,7 +10,7 @@ from typing import Any
 
 from electra_dist.evaluate.run import Evaluation
 from electra_dist.evaluate.scores import CALIBRATION_BINS
-from electra_dist.pictures import pyplot, save_picture
+from electra_dist.files.pictures import pyplot, save_picture
 
 _ORIGINAL, _REPLACED = "tab:blue", "tab:orange"
 

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import torch
 
 from electra_dist import config as configuration
+from electra_dist.checkpoint.networks import choose_step, load_whole
 from electra_dist.config import Config
-from electra_dist.data.manifest import Manifest
 from electra_dist.data.rows import KeyedRows
-from electra_dist.data.shard_files import sha256_of
+from electra_dist.data.shards.files import sha256_of
+from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.validation import deal, has_validation, validation_rows
 from electra_dist.errors import DataError, UserError
 from electra_dist.evaluate import scores
@@ -27,11 +28,10 @@ from electra_dist.evaluate.heldout import Networks, Observed, judge
 from electra_dist.evaluate.scores import Band, CalibrationBin, Convincing, DiscriminatorScores, GeneratorScores
 from electra_dist.evaluate.uncertainty import StandardErrors, standard_errors
 from electra_dist.model.inputs import to_device
-from electra_dist.networks_of_run import choose_step, load_whole
-from electra_dist.rundir import RunDir
-from electra_dist.train.distributed import World
-from electra_dist.train.hardware import device_of_command
-from electra_dist.train.tracking import Metrics
+from electra_dist.parallel.hardware import device_of_command
+from electra_dist.parallel.world import World
+from electra_dist.runs.directory import RunDir
+from electra_dist.tracking.sinks import Metrics
 from electra_dist.train.window import Window
 
 Device = Literal["cpu", "cuda"]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from electra_dist.console import warn
+from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.questions import (
     Answer,
     Question,
@@ -18,8 +20,6 @@ from electra_dist.finetune.questions import (
 from electra_dist.finetune.recipe import Recipe
 from electra_dist.finetune.squad_scores import best_threshold, squad_scores
 from electra_dist.finetune.training import Learner, Scores, as_array
-from electra_dist.model_folder import ModelFolder
-from electra_dist.train.progress import warn
 
 
 class WindowFeatures(Sequence[dict[str, Any]]):

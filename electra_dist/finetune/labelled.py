@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from electra_dist.errors import DataError, nearest
-from electra_dist.files import open_regular
+from electra_dist.files.reading import open_regular
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt")
 

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from electra_dist.errors import DataError, UserError
-from electra_dist.files import open_regular
+from electra_dist.files.reading import open_regular
 
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]

@@ -20,16 +20,16 @@ from typing import Any
 
 import torch
 
+from electra_dist.console import human_seconds, say
 from electra_dist.errors import UserError
-from electra_dist.files import open_to_readers, write_json
+from electra_dist.files.staging import check_folder_can_be_made, staged
+from electra_dist.files.writing import open_to_readers, write_json
 from electra_dist.finetune.labelled import Columns
+from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
 from electra_dist.finetune.recipe import Recipe, default_recipe
 from electra_dist.finetune.tasks import TASKS
 from electra_dist.finetune.training import Learner, Scores, Trained, train_seed
-from electra_dist.model_folder import MARKER, WEIGHTS, ModelFolder
-from electra_dist.staging import check_folder_can_be_made, staged
-from electra_dist.train.hardware import device_of_command
-from electra_dist.train.progress import human_seconds, say
+from electra_dist.parallel.hardware import device_of_command
 
 
 @dataclass(frozen=True)

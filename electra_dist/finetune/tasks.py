@@ -13,10 +13,10 @@ import numpy as np
 
 from electra_dist.finetune.answering import QuestionLearner
 from electra_dist.finetune.labelled import Columns, read_examples
+from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.recipe import Recipe
 from electra_dist.finetune.texts import TextTask, classes, classification_scores, regression_scores
 from electra_dist.finetune.training import Learner, Scores, as_array
-from electra_dist.model_folder import ModelFolder
 
 
 class TextLearner(Learner):

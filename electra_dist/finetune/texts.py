@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from electra_dist.console import warn
 from electra_dist.errors import DataError
 from electra_dist.finetune.labelled import Columns, Example, read_examples
-from electra_dist.train.progress import warn
 
 Floats = NDArray[np.floating[Any]]
 #: More classes than this are taken for a mistake: a column of ids or of numbers.

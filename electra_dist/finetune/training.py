@@ -27,9 +27,9 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from electra_dist.console import human_seconds, say
 from electra_dist.errors import UserError
 from electra_dist.finetune.recipe import Recipe, parameter_groups
-from electra_dist.train.progress import human_seconds, say
 
 #: Examples at a time where no gradient is needed.
 EVALUATION_BATCH = 128

@@ -1,1 +1,14 @@
 """The two networks: embeddings, encoder, heads, attention backends and kernels. Imports neither `data` nor `train`."""
+
+__all__ = [
+    "discriminator",
+    "dropout",
+    "encoder",
+    "generator",
+    "head",
+    "huggingface",
+    "inputs",
+    "networks",
+    "parameters",
+    "sampling",
+]

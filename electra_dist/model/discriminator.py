@@ -19,7 +19,7 @@ from electra_dist.batch import PADDING_DOCUMENT
 from electra_dist.config import ModelConfig
 from electra_dist.model.embeddings import Embeddings
 from electra_dist.model.encoder import Encoder
-from electra_dist.model.flat_network import FlatNetwork, lent
+from electra_dist.model.flat.network import FlatNetwork, lent
 from electra_dist.model.inputs import ModelBatch
 from electra_dist.model.parameters import initialise, initialise_glorot
 

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from electra_dist.config import ModelConfig, Network, NetworkConfig
-from electra_dist.model.attention import BACKENDS, Layout, build_layout
+from electra_dist.model.attention.backends import BACKENDS, Layout, build_layout
 from electra_dist.model.dropout import dropout, recomputed
-from electra_dist.model.flat import cut, keeping_no_view, lay_out
+from electra_dist.model.flat.slots import cut, keeping_no_view, lay_out
 from electra_dist.model.parameters import no_decay
 
 #: What a layer computes with, by the name of the parameter.

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from electra_dist.config import ModelConfig
 from electra_dist.model.embeddings import Embeddings
 from electra_dist.model.encoder import Encoder
-from electra_dist.model.flat_network import FlatNetwork, lent
+from electra_dist.model.flat.network import FlatNetwork, lent
 from electra_dist.model.head import masked_lm_head
 from electra_dist.model.inputs import ModelBatch
 from electra_dist.model.parameters import initialise, initialise_glorot

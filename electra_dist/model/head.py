@@ -26,7 +26,7 @@ from torch import Tensor
 
 from electra_dist.errors import ConfigError, nearest
 from electra_dist.model import kernels, sampling
-from electra_dist.model.attention import HALF_DTYPES
+from electra_dist.model.attention.backends import HALF_DTYPES
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ import logging
 import torch
 
 from electra_dist.config import NETWORKS, Config, Network, PrecisionMode
-from electra_dist.model import flash_implementation, head
-from electra_dist.model.attention import choose_backend
+from electra_dist.model import head
+from electra_dist.model.attention import flash_implementation
+from electra_dist.model.attention.backends import choose_backend
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 

@@ -22,10 +22,10 @@ import torch
 import torch.distributed as dist
 
 from electra_dist.batch import Step
-from electra_dist.data.loader import TrainLoader
+from electra_dist.data.loading.loader import TrainLoader
 from electra_dist.data.streams import LoaderState
 from electra_dist.errors import UserError
-from electra_dist.train.distributed import World
+from electra_dist.parallel.world import World
 
 
 class Call(IntEnum):

@@ -5,7 +5,7 @@ limit) set a flag; the trainer tells all ranks before every step, saves after it
 `EXIT_UNFINISHED`: at the latest two steps later. A second Ctrl-C ends the process at once. Under nohup SIGHUP stays
 ignored.
 
-What came before, while the libraries were imported, is taken over from `electra_dist.early`.
+What came before, while the libraries were imported, is taken over from `electra_dist.parallel.early`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 import signal
 from types import FrameType, TracebackType
 
-from electra_dist import early
-from electra_dist.train.distributed import World, all_reduce_max
+from electra_dist.parallel import early
+from electra_dist.parallel.collectives import all_reduce_max
+from electra_dist.parallel.world import World
 
 _NOTHING, _STOP, _CTRL_C = 0, 1, 2
 _open: list[Interruption] = []

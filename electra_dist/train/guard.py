@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-from electra_dist.config import NETWORKS
-from electra_dist.config.schema import GuardConfig
+from electra_dist.config import NETWORKS, GuardConfig
 
 #: Smallest robust standard deviation, as a fraction of the median.
 _FLOOR = 0.02

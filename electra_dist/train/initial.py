@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from electra_dist.config import Config, Network
-from electra_dist.data.manifest import Manifest
+from electra_dist.data.shards.manifest import Manifest
 from electra_dist.model import networks
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator

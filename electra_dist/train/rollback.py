@@ -15,17 +15,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import takewhile
 
-from electra_dist.checkpoints import list_checkpoints, memory, saved_steps
-from electra_dist.checkpoints.folders import remove
+from electra_dist.checkpoint import loading
+from electra_dist.checkpoint.tensors import read_trainer_state
 from electra_dist.config import Config
+from electra_dist.console import warn
 from electra_dist.errors import DivergedError, UserError
-from electra_dist.rollbacks import Rollback, rollbacks_in
-from electra_dist.rundir import RunDir, RunFacts
-from electra_dist.train import checkpoint
-from electra_dist.train.checkpoint_format import read_trainer_state
-from electra_dist.train.distributed import World, broadcast_object, gather_objects, on_every_rank, together
+from electra_dist.parallel.collectives import broadcast_object, gather_objects, on_every_rank, together
+from electra_dist.parallel.world import World
+from electra_dist.runs.checkpoints import list_checkpoints, memory, saved_steps
+from electra_dist.runs.checkpoints.folders import remove
+from electra_dist.runs.directory import RunDir, RunFacts
+from electra_dist.runs.rollbacks import Rollback, rollbacks_in
 from electra_dist.train.guard import Incident
-from electra_dist.train.progress import warn
 
 #: Sections that decide what a run computes.
 _COMPUTING = ("data", "model", "train", "optim", "precision")
@@ -69,7 +70,7 @@ def _target(run: RunDir, incident: Incident, every: int, world: World) -> int:
     before = [step for step in reversed(healthy) if step <= incident.back_to]
     after = [step for step in healthy if step > incident.back_to and incident.back_to >= every]
     for step in (*before, *after):
-        if not checkpoint.verify(run, step, world):
+        if not loading.verify(run, step, world):
             return int(step)
     return 0
 
@@ -137,7 +138,7 @@ def discard(run: RunDir, rollbacks: Sequence[Rollback]) -> None:
 
 
 def _knows(run: RunDir, step: int, rollback: Rollback) -> bool:
-    """Whether a checkpoint comes after a rollback; one that cannot be read is left for `checkpoint.verify` to judge."""
+    """Whether a checkpoint comes after a rollback; one that cannot be read is left for `loading.verify` to judge."""
     try:
         return rollback in rollbacks_in(read_trainer_state(run.checkpoint(step)))
     except (OSError, UserError, ValueError):

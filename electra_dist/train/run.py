@@ -15,42 +15,37 @@ from pathlib import Path
 
 import torch
 
-from electra_dist import lock, plan, signs
+from electra_dist import plan
+from electra_dist.checkpoint import loading
 from electra_dist.config import NETWORKS, Config, Network, check_world
-from electra_dist.data.manifest import Manifest, check_vocabulary
-from electra_dist.heartbeat import JOB_VARIABLE, Heartbeat
-from electra_dist.hooks import Hook
-from electra_dist.metrics_log import cut_back
-from electra_dist.mirror import choose_mode
-from electra_dist.model.attention import described
+from electra_dist.console import human_count, say, warn
+from electra_dist.data.shards.manifest import Manifest, check_vocabulary
+from electra_dist.model.attention.backends import described
 from electra_dist.model.networks import head_backend
-from electra_dist.own_log import own_log
-from electra_dist.rundir import RunDir
-from electra_dist.train import checkpoint, rollback
-from electra_dist.train.determinism import determinism, refusals_explained
-from electra_dist.train.distributed import (
-    World,
-    abort,
-    choose_device,
-    detect,
-    initialise,
-    note_alone,
-    open_meeting,
-    set_timeout,
-    shutdown,
-    together,
-)
-from electra_dist.train.engines import Engines, build_engines, check_engines
+from electra_dist.parallel import signs
+from electra_dist.parallel.collectives import together
+from electra_dist.parallel.determinism import determinism, refusals_explained
+from electra_dist.parallel.group import abort, initialise, open_meeting, set_timeout, shutdown
+from electra_dist.parallel.meeting import MeetingInterruptedError
+from electra_dist.parallel.world import World, choose_device, detect, note_alone
+from electra_dist.runs import lock
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heartbeat import JOB_VARIABLE, Heartbeat
+from electra_dist.runs.hooks import Hook
+from electra_dist.runs.metrics_log import cut_back
+from electra_dist.runs.opening.going_on import PLAIN, GoingOn
+from electra_dist.runs.opening.start import check_run, open_run, record_start
+from electra_dist.runs.own_log import own_log
+from electra_dist.tracking.sinks import Tracker
+from electra_dist.tracking.wandb import choose_mode
+from electra_dist.train import rollback
 from electra_dist.train.faults import Interruption
-from electra_dist.train.going_on import PLAIN, GoingOn
-from electra_dist.train.hang import collective_timeout
 from electra_dist.train.initial import initial_networks
-from electra_dist.train.meeting import MeetingInterruptedError
-from electra_dist.train.progress import Checking, human_count, say, warn
-from electra_dist.train.start import check_run, open_run, record_start
-from electra_dist.train.tracking import Tracker
+from electra_dist.train.lines import Checking
 from electra_dist.train.trainer import Outcome, Trainer, owes_validation
-from electra_dist.train.watchdog import Watchdog
+from electra_dist.train.watch.hang import collective_timeout
+from electra_dist.train.watch.watchdog import Watchdog
+from electra_dist.zero.engines import Engines, build_engines, check_engines
 
 
 def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) -> Outcome:
@@ -146,7 +141,7 @@ def _fit(
     """Train; `hook` is rank 0's. How training ended, and the step that is saved."""
     run = RunDir(config.run.path)
     rollbacks = rollback.recorded(run, world)
-    step = checkpoint.find_start(run, world, config.checkpoint.every)
+    step = loading.find_start(run, world, config.checkpoint.every)
     if step is not None and step >= config.train.steps and not owes_validation(run, step, world):
         if world.is_main:
             say(f"{run.path}: already finished at step {step}; set run.name for another run")

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from electra_dist.train.clipping import loss_scale
-from electra_dist.train.engines import Engines
 from electra_dist.train.guard import Place, Signal
 from electra_dist.train.step import StepTotals
+from electra_dist.zero.clipping import loss_scale
+from electra_dist.zero.engines import Engines
 
 #: Two losses, and whether the step was skipped.
 _NUMBERS = 3

@@ -23,10 +23,10 @@ from electra_dist.config import NETWORKS, Config
 from electra_dist.model.discriminator import DiscriminatorOutput
 from electra_dist.model.generator import GeneratorOutput
 from electra_dist.model.inputs import ModelBatch, copy_ahead, to_device
-from electra_dist.train.clipping import clip, loss_scale
-from electra_dist.train.distributed import all_reduce_sum
-from electra_dist.train.engines import Engines
+from electra_dist.parallel.collectives import all_reduce_sum
 from electra_dist.train.metrics import replacement_histogram
+from electra_dist.zero.clipping import clip, loss_scale
+from electra_dist.zero.engines import Engines
 
 
 class StepTotals(NamedTuple):

@@ -17,41 +17,37 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
-from electra_dist import lock, signs
 from electra_dist.batch import Step
-from electra_dist.config import NETWORKS, Config
-from electra_dist.data.loader import TrainLoader
-from electra_dist.data.manifest import Manifest
+from electra_dist.checkpoint import loading
+from electra_dist.checkpoint.saving import Saver
+from electra_dist.checkpoint.tensors import read_trainer_state
+from electra_dist.config import NETWORKS, Config, lr_factor
+from electra_dist.console import say, warn
+from electra_dist.data.loading.loader import TrainLoader
+from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.streams import LoaderState
 from electra_dist.data.validation import has_validation, validation_micro_batches
 from electra_dist.errors import UserError
-from electra_dist.hooks import Hook
-from electra_dist.rollbacks import Rollback, rollbacks_in
-from electra_dist.rundir import RunDir
-from electra_dist.train import checkpoint, rollback
+from electra_dist.parallel import signs
+from electra_dist.parallel.collectives import any_rank, broadcast_object, gather_objects, raise_together, together
+from electra_dist.parallel.hardware import matrix_product_rate
+from electra_dist.parallel.world import World
+from electra_dist.runs import lock
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.hooks import Hook
+from electra_dist.runs.rollbacks import Rollback, rollbacks_in
+from electra_dist.tracking.sinks import Metrics, Tracker
+from electra_dist.train import rollback
 from electra_dist.train.agreement import Agreement, Ahead, Call, Said
-from electra_dist.train.checkpoint_format import read_trainer_state
-from electra_dist.train.distributed import (
-    World,
-    any_rank,
-    broadcast_object,
-    gather_objects,
-    raise_together,
-    together,
-)
-from electra_dist.train.engines import Engines
 from electra_dist.train.faults import Interruption
-from electra_dist.train.fragments import are_finite, loss_scale_state, restart
 from electra_dist.train.guard import Guard, Place, Signal
-from electra_dist.train.hardware import matrix_product_rate
 from electra_dist.train.initial import initial_weights
-from electra_dist.train.progress import Stopwatch, say, training_line, validation_line, warn
-from electra_dist.train.saving import Saver
-from electra_dist.train.schedule import lr_factor
+from electra_dist.train.lines import Stopwatch, training_line, validation_line
 from electra_dist.train.signals import Signals, scale_can_fall
 from electra_dist.train.step import evaluate_step, train_step
-from electra_dist.train.tracking import Metrics, Tracker
 from electra_dist.train.window import Window
+from electra_dist.zero.engines import Engines
+from electra_dist.zero.fragments import are_finite, loss_scale_state, restart
 
 
 class Outcome(Enum):
@@ -429,7 +425,7 @@ class Trainer:
     def resume(self, step: int) -> None:
         """Take up the run at the checkpoint of `step`, which `find_start` has verified."""
         self._saver.finish()
-        self._set_state(checkpoint.load_checkpoint(self.run, step, self.engines, self.world, verified=True))
+        self._set_state(loading.load_checkpoint(self.run, step, self.engines, self.world, verified=True))
 
     def _set_state(self, state: dict[str, Any] | None) -> None:
         """All that is no weight, as a checkpoint has it; None is the start of the run."""

@@ -16,10 +16,11 @@ from torch import Tensor
 from electra_dist import plan
 from electra_dist.batch import MicroBatch
 from electra_dist.config import Config
-from electra_dist.train.distributed import World, all_reduce_sum
+from electra_dist.parallel.collectives import all_reduce_sum
+from electra_dist.parallel.world import World
+from electra_dist.tracking.sinks import Metrics
 from electra_dist.train.metrics import BINS, detection_scores
 from electra_dist.train.step import StepTotals
-from electra_dist.train.tracking import Metrics
 
 _SCALARS = ("generator_loss_sum", "correct", "masked_count", "discriminator_loss_sum", "real_count")
 #: Scalars that the host counts itself.

@@ -14,7 +14,7 @@ from data_tools.build import BuildOptions, build_shards
 from data_tools.tokenizer import train_tokenizer
 from electra_dist import config as configuration
 from electra_dist.config import Config
-from electra_dist.data.manifest import Manifest
+from electra_dist.data.shards.manifest import Manifest
 
 ConfigFactory = Callable[..., Config]
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from toy_task import random_model, sentences, write_table
+from tests.support.toy_task import random_model, sentences, write_table
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher.slurm import Request, Submission, prepare, submit
+from launcher.slurm.submit import Request, Submission, prepare, submit
+from tests.support import PROGRAMS
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
-STANDIN = (str(Path(__file__).with_name("standin.py")),)
+STANDIN = (str(PROGRAMS / "standin.py"),)
 
 
 def _testbed_module() -> Any:

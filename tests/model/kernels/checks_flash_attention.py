@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from electra_dist.model import kernels, sampling
-from electra_dist.model.attention import build_layout
+from electra_dist.model.attention.backends import build_layout
 from electra_dist.model.encoder import Layer
 from electra_dist.model.kernels import flash_attention as fa
 from electra_dist.model.kernels import generator_head
 from electra_dist.model.kernels.flash_attention import document_bounds, flash_attention
-from electra_dist.train.compilation import compile_network
+from electra_dist.zero.compilation import compile_network
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")

@@ -1,0 +1,402 @@
+"""Saving a run over its ranks, in the background where it is safe: a checkpoint is whole or absent (DESIGN D6).
+
+    save    rank 0 makes a hidden folder; every rank copies what it holds to CPU memory and goes on training
+            a thread of each rank writes the copy, hashes it and flushes it to the disk
+    poll    at the next step boundary at which all these threads are known to be done, the ranks exchange sizes and
+            checksums
+            a thread of rank 0 writes the manifest and COMPLETE, renames the folder, and removes old checkpoints
+
+At most one is in flight: the next `save` waits for it. Whether all have written travels with what the ranks ask each
+other in every step (`agreement`). They exchange in their training threads: gloo's collectives must come in the same
+order on all ranks, so the background threads call none. Entry files in the folder would need no agreement, but another
+host may see them a minute late on a network file system, and a rank whose disk is full could not leave one.
+
+The last save of a run, and that of an interruption, is written at once. Its failure ends the run. Where another one
+fails, a warning says why, its rests are removed, and the run goes on to the next: nothing before it is lost.
+
+`Saver.save`, `poll` and `finish` are collective: all ranks call them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from electra_dist.checkpoint.host_copy import HostCopy
+from electra_dist.checkpoint.tensors import Tensors, share_name, write_share
+from electra_dist.config import CheckpointConfig, Network
+from electra_dist.console import human_seconds, say, warn
+from electra_dist.errors import LostLockError, StorageError, UserError
+from electra_dist.files.reading import read_bounded
+from electra_dist.files.writing import reason
+from electra_dist.parallel.collectives import broadcast_object, gather_objects, on_every_rank, raise_together
+from electra_dist.parallel.world import World
+from electra_dist.runs import lock
+from electra_dist.runs.checkpoints import folders, manifest, members, memory
+from electra_dist.runs.checkpoints.manifest import CheckpointManifest, FileEntry, NetworkEntry, ParameterEntry, Slice
+from electra_dist.runs.directory import RunDir
+from electra_dist.zero.engines import Engines
+from electra_dist.zero.fragments import Fragment, local_fragments, own_share, parameter_shapes, read_scalars
+
+_FP32 = 4
+#: Moments and weight of each parameter.
+_BYTES_A_PARAMETER = 3 * _FP32
+#: Of the file system, on top of a checkpoint, so that the run's small files find room while it is written.
+_ROOM_TO_SPARE = 1_000_000
+#: A wait for the save before that is worth a line.
+_LONG_WAIT_SECONDS = 5.0
+
+
+class _NoRoomError(OSError):
+    """The file system has less room than a checkpoint needs."""
+
+
+class _Job(threading.Thread):
+    """A call in the background; what it gave or raised."""
+
+    def __init__(self, name: str, call: Callable[[], Any]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._call = call
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self._call()
+        except Exception as error:
+            self.error = error
+
+    def wait(self) -> None:
+        """Until it has ended; it may have been called without a thread."""
+        if self.ident is not None:
+            self.join()
+
+
+@dataclass
+class _Flight:
+    """A checkpoint that is being written.
+
+    content   rank 0: what the manifest needs beside the files
+    writing   this rank's files; its result: `FileEntry` by name, as JSON
+    """
+
+    step: int
+    folder: Path
+    content: _Content
+    writing: _Job
+
+
+@dataclass(frozen=True)
+class _Content:
+    """Rank 0's part, as it is when `save` is called."""
+
+    state: str = ""
+    carried: dict[str, str] = field(default_factory=dict)
+    scalars: dict[Network, dict[str, Any]] = field(default_factory=dict)
+    healthy: bool | None = None
+    reason: str = ""
+    clear: int | None = None
+
+
+class Saver:
+    """Saves the engines of one run; owns the threads and the memory for it."""
+
+    def __init__(self, run: RunDir, engines: Engines, world: World, settings: CheckpointConfig) -> None:
+        self._run = run
+        self._engines = engines
+        self._world = world
+        self._settings = settings
+        self._host_copy = HostCopy()
+        self._flight: _Flight | None = None
+        self._publishing: tuple[int, _Job] | None = None  # rank 0
+        self._layout: dict[Network, dict[str, ParameterEntry]] | None = None
+        self._carried: dict[str, str] = {}
+        self._waited, self._since = 0.0, time.perf_counter()
+
+    # --- what the trainer calls --------------------------------------------------------------------------------------
+
+    def save(
+        self,
+        step: int,
+        state: dict[str, Any],
+        *,
+        final: bool = False,
+        healthy: bool | None = None,
+        reason: str = "",
+        clear: int | None = None,
+    ) -> None:
+        """Save the engines as they are now, with `state`, rank 0's, as JSON.
+
+        final     write it at once, and raise `StorageError` on every rank where that fails
+        healthy   what is known of weights and losses (`CheckpointManifest`), and why not
+        clear     the newest healthy checkpoint up to this step is not removed (`folders.removable`)
+        """
+        with self._waiting():
+            self._land_the_one_before(step)
+            folder = self._new_folder(step, final)
+            if folder is None:
+                return
+            self._agree_on_layout()
+            at_once = final or not self._settings.asynchronous
+            self._take_off(step, folder, self._content(state, healthy, reason, clear), at_once)
+            if at_once:
+                self._land(final)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether this rank has not written its part of the save in flight; `poll` wants to know it of all ranks."""
+        return self._flight is not None and self._flight.writing.is_alive()
+
+    def poll(self, any_writes: bool) -> None:
+        """At a step boundary: take the save that is in flight a step further, unless `any_writes`: some rank is not
+        ready for it, or was not when it said so; no save has begun since.
+        """
+        if self._flight is not None and not any_writes:
+            with self._waiting():
+                self._exchange(final=False)
+        if self._publishing is not None and not self._publishing[1].is_alive():
+            self._report_published()
+
+    def finish(self) -> None:
+        """Wait until nothing is in flight; call it before the engines change otherwise than by training."""
+        with self._waiting():
+            self._land(final=False)
+
+    def stall(self) -> float:
+        """Fraction of the time since the last call that the training thread spent in here."""
+        now = time.perf_counter()
+        fraction = self._waited / max(now - self._since, 1e-9)
+        self._waited, self._since = 0.0, now
+        return fraction
+
+    @property
+    def host_bytes(self) -> int:
+        """Memory that the copies take on this rank."""
+        return self._host_copy.bytes
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waited += time.perf_counter() - start
+
+    # --- taking off --------------------------------------------------------------------------------------------------
+
+    def _land_the_one_before(self, step: int) -> None:
+        start, before = time.perf_counter(), self._flight
+        self._land(final=False)
+        seconds = time.perf_counter() - start
+        if before is not None and seconds > _LONG_WAIT_SECONDS and self._world.is_main:
+            warn(
+                f"step {step}: training waited {human_seconds(seconds)} until the checkpoint of step {before.step} was"
+                f" written; checkpoint.every = {self._settings.every} is shorter than a save takes"
+            )
+
+    def _new_folder(self, step: int, final: bool) -> Path | None:
+        """The hidden folder, the same on every rank; None where it cannot be made."""
+        name: str | None = None
+        problem: str | None = None
+        bug: Exception | None = None
+        if self._world.is_main:
+            try:
+                folder = folders.new_partial(self._run, step)
+                name = folder.name
+                self._check_room(folder)
+            except OSError as error:
+                problem = _why(error)
+            except Exception as error:
+                bug = error
+        raise_together(bug, self._world)
+        name, problem = broadcast_object([name, problem], self._world)
+        if problem:
+            self._give_up(step, problem, final)
+            return None
+        return self._run.checkpoints / str(name)
+
+    def _check_room(self, folder: Path) -> None:
+        """Raise before the file system is full: the run's own small files lie there too."""
+        shapes = (shape for _, engine in self._engines for shape in parameter_shapes(engine).values())
+        needed = _BYTES_A_PARAMETER * sum(math.prod(shape) for shape in shapes) + _ROOM_TO_SPARE
+        usage = shutil.disk_usage(folder)
+        if usage.total and usage.free < needed:
+            raise _NoRoomError(f"no space left: {needed / 1e6:,.1f} MB needed, {usage.free / 1e6:,.1f} MB free")
+
+    def _agree_on_layout(self) -> None:
+        """Which file has which slice of which parameter: the same at every save, so the ranks tell it once."""
+        if self._layout is not None:
+            return
+        own = {
+            network: [(f.name, share_name(network, self._world.rank), f.start, f.length) for f in fragments]
+            for network, fragments in self._fragments()
+        }
+        ranks = gather_objects(own, self._world)
+        self._layout = {
+            network: manifest.parameter_entries(
+                parameter_shapes(engine),
+                ((name, Slice(*where)) for rank in ranks for name, *where in rank[network]),
+            )
+            for network, engine in self._engines
+        }
+
+    def _fragments(self) -> Iterator[tuple[Network, list[Fragment]]]:
+        rank, world_size = self._world.rank, self._world.world_size
+        for network, engine in self._engines:
+            yield network, own_share(local_fragments(engine, rank), engine, rank, world_size)
+
+    def _content(self, state: dict[str, Any], healthy: bool | None, reason: str, clear: int | None) -> _Content:
+        if not self._world.is_main:
+            return _Content()
+        for name in manifest.CARRIED:
+            try:
+                self._carried[name] = read_bounded(self._run.path / name, manifest.SMALL_FILE_LIMIT).decode()
+            except (OSError, UserError, UnicodeDecodeError):
+                continue  # what was carried last time goes with this one too
+        scalars = {network: read_scalars(engine) for network, engine in self._engines}
+        return _Content(json.dumps(state), dict(self._carried), scalars, healthy, reason, clear)
+
+    def _take_off(self, step: int, folder: Path, content: _Content, at_once: bool) -> None:
+        tensors: Tensors = {
+            network: {f"{kind}/{f.name}": tensor for f in fragments for kind, tensor in f.tensors.items()}
+            for network, fragments in self._fragments()
+        }
+        if not at_once:
+            tensors = self._host_copy.take(tensors)
+
+        def write() -> dict[str, Any]:
+            if not at_once:
+                self._host_copy.ready()
+            return write_share(folder, tensors, self._world.rank)
+
+        self._flight = _Flight(step, folder, content, _Job(f"checkpoint-{step}", write))
+        if at_once:
+            self._flight.writing.run()
+        else:
+            self._flight.writing.start()
+
+    # --- landing -----------------------------------------------------------------------------------------------------
+
+    def _land(self, final: bool) -> None:
+        """Wait for what is in flight, to its very end."""
+        if self._flight is not None:
+            self._flight.writing.wait()
+            self._exchange(final)
+        if self._publishing is not None:
+            self._publishing[1].wait()
+            self._report_published()
+
+    def _exchange(self, final: bool) -> None:
+        """All ranks have written: rank 0 gets to know what, and publishes it."""
+        assert self._flight is not None
+        flight, self._flight = self._flight, None
+        error = flight.writing.error
+        raise_together(None if isinstance(error, OSError) else error, self._world)
+        problem = _why(error) if isinstance(error, OSError) else None
+        ranks = gather_objects([flight.writing.result, problem], self._world)
+        problems = dict.fromkeys(problem for _, problem in ranks if problem)
+        if problems:
+            self._give_up(flight.step, "; ".join(problems), final)
+            return
+        written = {name: FileEntry(**entry) for entries, _ in ranks for name, entry in entries.items()}
+        if final:
+            self._publish_now(flight, written)
+        elif self._world.is_main:
+            job = _Job(f"checkpoint-{flight.step}-publish", lambda: self._publish(flight, written))
+            self._publishing = (flight.step, job)
+            if self._settings.asynchronous:
+                job.start()
+            else:
+                job.run()
+
+    def _publish_now(self, flight: _Flight, written: dict[str, FileEntry]) -> None:
+        problem: str | None = None
+        bug: Exception | None = None
+        if self._world.is_main:
+            try:
+                self._publish(flight, written)
+            except OSError as error:
+                problem = _why(error)
+            except Exception as error:
+                bug = error
+        raise_together(bug, self._world)
+        problem = broadcast_object(problem, self._world)
+        if problem:
+            self._give_up(flight.step, problem, final=True)
+        elif self._world.is_main:
+            self._say_saved(flight.step)
+
+    def _publish(self, flight: _Flight, written: dict[str, FileEntry]) -> None:
+        """Rank 0: write what belongs to all ranks, give the folder its name, remove what is too old."""
+        assert self._layout is not None
+        folder, content = flight.folder, flight.content
+        texts = {manifest.TRAINER: content.state} | content.carried
+        own = {name: members.write_text(folder / name, text) for name, text in texts.items()}
+        networks = {
+            network: NetworkEntry(scalars=content.scalars[network], parameters=parameters)
+            for network, parameters in self._layout.items()
+        }
+        members.finish(
+            folder,
+            CheckpointManifest(
+                version=manifest.VERSION,
+                step=flight.step,
+                world_size=self._world.world_size,
+                healthy=content.healthy,
+                reason=content.reason,
+                files=own | written,
+                networks=networks,
+            ),
+        )
+        lock.check(self._run, fresh=True)
+        folders.publish(folder, self._run.checkpoint(flight.step))
+        memory.note_saved(self._run, flight.step)
+        try:
+            folders.prune(self._run, self._settings.keep, self._settings.milestones_every, content.clear)
+        except OSError as error:
+            warn(f"{self._run.checkpoints}: old checkpoints cannot be removed: {reason(error)}")
+
+    def _report_published(self) -> None:
+        """Rank 0: the background has ended; say how."""
+        assert self._publishing is not None
+        (step, job), self._publishing = self._publishing, None
+        if job.error is None:
+            self._say_saved(step)
+        elif isinstance(job.error, OSError):
+            self._give_up(step, _why(job.error), final=False)
+        elif not isinstance(job.error, LostLockError):  # which the next step boundary raises on all ranks together
+            raise job.error
+
+    def _say_saved(self, step: int) -> None:
+        say(f"step {step}: checkpoint {self._run.checkpoint(step)}")
+
+    def _give_up(self, step: int, problem: str, final: bool) -> None:
+        """The checkpoint of `step` cannot be: remove its rests, say so; a final one ends the run."""
+        what = f"{self._run.checkpoints}: the checkpoint of step {step} cannot be written: {problem}"
+        if self._world.is_main and not lock.is_lost(self._run):  # what is there may be the other one's
+            folders.remove_leftovers(self._run)
+            memory.note_failed(self._run, step, problem)
+        if final:
+            raise on_every_rank(
+                StorageError(f"{what}. The checkpoints before it are untouched; make it writable and start again")
+            )
+        if self._world.is_main:
+            failures = (memory.saving(self._run) or memory.Saving(failures=1)).failures
+            again = f" ({failures} tries in a row)" if failures > 1 else ""
+            following = (step // self._settings.every + 1) * self._settings.every
+            warn(
+                f"{what}{again}. The checkpoints before it are untouched; training goes on and tries again at step"
+                f" {following}"
+            )
+
+
+def _why(error: OSError) -> str:
+    return str(error) if isinstance(error, _NoRoomError) else reason(error)

@@ -1,0 +1,225 @@
+"""`electra-dist evaluate`: how good both networks of a run are on held-out text."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from electra_dist.evaluate import Evaluation
+    from electra_dist.evaluate.examples import Example, Piece
+
+
+def add(subparsers: Subparsers) -> None:
+    """Register the subcommand."""
+    parser = add_command(
+        subparsers,
+        "evaluate",
+        _evaluate,
+        "Measure both networks of a run on held-out text, by token frequency too",
+        """
+        electra-dist evaluate runs/quickstart
+        electra-dist evaluate runs/quickstart --rows all --plot evaluation.png
+        electra-dist evaluate runs/quickstart --step 2000 --examples 4
+        electra-dist evaluate runs/quickstart --shards other-shards --device cpu --json
+        """,
+    )
+    parser.add_argument("run_path", metavar="RUN", type=Path, help="run directory")
+    parser.add_argument("--step", type=int, metavar="N", help="checkpoint to evaluate (default: the newest)")
+    parser.add_argument(
+        "--rows",
+        type=_rows,
+        metavar="N|all",
+        help="held-out rows, or all of them (default: validation.rows of the run, the trainer's own)",
+    )
+    parser.add_argument(
+        "--shards", type=Path, metavar="DIR", help="other shards of the same tokenizer (default: those of the run)"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw ROC, calibration and losses into this file")
+    parser.add_argument("--examples", type=int, default=0, metavar="N", help="print N held-out passages, marked up")
+    add_json(parser)
+
+
+def _rows(text: str) -> int | Literal["all"]:
+    if text == "all":
+        return "all"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of rows nor `all`") from None
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from electra_dist.console import bar
+    from electra_dist.evaluate import evaluate_run
+    from electra_dist.evaluate.plot import plot_evaluation
+    from electra_dist.files.pictures import check_picture_path
+    from electra_dist.runs.directory import RunDir
+
+    run = RunDir.existing(arguments.run_path)
+    if arguments.plot:
+        check_picture_path(arguments.plot)
+    with bar(unit="rows") as progress:
+        evaluation = evaluate_run(
+            run,
+            step=arguments.step,
+            rows=arguments.rows,
+            shards=arguments.shards,
+            device=arguments.device,
+            examples=arguments.examples,
+            progress=progress,
+        )
+    if arguments.plot:
+        plot_evaluation(evaluation, arguments.plot)
+    if arguments.json:
+        print_json(evaluation.to_dict() | {"plot": str(arguments.plot) if arguments.plot else None})
+        return 0
+    _print(evaluation)
+    if arguments.plot:
+        print(f"picture: {arguments.plot}")
+    return 0
+
+
+def _print(evaluation: Evaluation) -> None:
+    target, whose = console(), "" if evaluation.own_shards else ", which are not the run's own"
+    print(
+        f"{evaluation.run} at step {evaluation.step:,}, fp32 on {evaluation.device}: {evaluation.rows:,} held-out rows"
+        f" of {evaluation.row_length} from {evaluation.shards}{whose};"
+        f" {evaluation.discriminator.tokens:,} tokens, {evaluation.generator.masked_tokens:,} of them masked"
+    )
+    for table in (_networks(evaluation), _bands(evaluation), _convincing(evaluation)):
+        target.print(table)
+    for example in evaluation.examples:
+        target.print(_marked_up(example))
+    if evaluation.examples:
+        target.print(f"\n{_LEGEND}", markup=False, highlight=False)
+
+
+def _networks(evaluation: Evaluation) -> Table:
+    from rich.table import Table
+
+    table = Table("", title="networks", title_justify="left")
+    table.add_column("held out", justify="right")
+    table.add_column("±", justify="right")
+    table.add_column("to compare with")
+    generator, judge, errors = evaluation.generator, evaluation.discriminator, evaluation.standard_errors
+    entropy, fraction = generator.unigram_entropy, judge.replaced_fraction
+    lines: list[tuple[str, float | None, str]] = [
+        ("generator loss, nats per masked token", generator.loss, f"{entropy:.3f}  unigram entropy of the corpus"),
+        ("generator perplexity", generator.perplexity, f"{math.exp(entropy):,.1f}  its exponential"),
+        ("generator accuracy", generator.accuracy, ""),
+        ("generator top-5 accuracy", generator.top5_accuracy, ""),
+        (
+            "discriminator loss, nats per token",
+            judge.loss,
+            f"{_entropy(fraction):.3f}  entropy of the replaced fraction",
+        ),
+        ("discriminator accuracy", judge.accuracy, f"{judge.always_original_accuracy:.3f}  always `original`"),
+        ("discriminator AUC", judge.auc, "0.500  chance"),
+        ("discriminator average precision", judge.average_precision, f"{fraction:.3f}  chance: the replaced fraction"),
+        ("discriminator precision", judge.precision, f"{fraction:.3f}  chance"),
+        ("discriminator recall", judge.recall, ""),
+        ("discriminator F1", judge.f1, ""),
+        ("Brier score", judge.brier, f"{judge.brier_of_replaced_fraction:.3f}  always the replaced fraction"),
+        ("expected calibration error", judge.expected_calibration_error, ""),
+    ]
+    spread = {
+        "generator loss, nats per masked token": errors.generator_loss,
+        "generator accuracy": errors.generator_accuracy,
+        "discriminator loss, nats per token": errors.discriminator_loss,
+        "discriminator AUC": errors.discriminator_auc,
+    }
+    for name, value, other in lines:
+        error = spread.get(name)
+        number = f"{value:,.1f}" if name == "generator perplexity" else _number(value)
+        table.add_row(name, number, "" if error is None else f"{error:.3f}", other)
+    return table
+
+
+def _bands(evaluation: Evaluation) -> Table:
+    from rich.table import Table
+
+    title = "by frequency rank in the training split: generator (G) by the masked token, discriminator (D) by the shown"
+    table = Table(title=title, title_justify="left", padding=(0, 0))
+    table.add_column("rank", no_wrap=True)
+    for name in ("masked", "G loss", "unigram", "G acc", "G top-5", "shown", "replaced", "D AUC", "D recall"):
+        table.add_column(name, justify="right")
+    for band in evaluation.bands:
+        table.add_row(
+            band.name,
+            f"{band.masked_tokens:,}",
+            *map(_short, (band.loss, band.unigram_loss, band.accuracy, band.top5_accuracy)),
+            f"{band.shown_tokens:,}",
+            f"{band.replaced:,}",
+            *map(_short, (band.auc, band.recall)),
+        )
+    return table
+
+
+def _convincing(evaluation: Evaluation) -> Table:
+    from rich.table import Table
+
+    table = Table(title="replaced tokens, by the generator's probability of them", title_justify="left")
+    table.add_column("probability")
+    for name in ("replaced", "D recall", "mean D probability"):
+        table.add_column(name, justify="right")
+    for row in evaluation.convincing:
+        name = f"{row.low:g} to {row.high:g}"
+        table.add_row(name, f"{row.replaced:,}", _short(row.recall), _short(row.mean_probability))
+    return table
+
+
+#: How a token that is nothing but a space is shown.
+_SPACE = "␣"
+_LEGEND = (
+    "[original→sampled p] replaced, [token p] masked and sampled again, {token p} not masked but called replaced;"
+    " p: the discriminator's probability of `replaced`"
+)
+
+
+def _marked_up(example: Example) -> Text:
+    """A passage with its marks; colours where the terminal has them."""
+    from rich.text import Text
+
+    text = Text(f"\n{example.kind} passage, discriminator loss {example.loss:.3f}: ", style="bold")
+    for piece in example.pieces:
+        mark, style = _mark(piece)
+        bare = mark.lstrip(" ")
+        text.append(mark[: len(mark) - len(bare)], "not bold")
+        text.append(bare, f"not bold {style}")
+    return text
+
+
+def _mark(piece: Piece) -> tuple[str, str]:
+    """(text, style) of one token."""
+    space = piece.text[: len(piece.text) - len(piece.text.lstrip(" "))]
+    word, probability = piece.text[len(space) :], f"{piece.probability:.2f}"
+    called = piece.probability >= 0.5
+    colour = "green" if called else "red"
+    if piece.replaced:
+        return f"{space}[{word or _SPACE}→{(piece.proposed or '').strip(' ') or _SPACE} {probability}]", colour
+    if piece.proposed is not None:
+        return f"{space}[{word} {probability}]", "yellow" if called else "cyan"
+    return (f"{space}{{{word} {probability}}}", "yellow") if called else (piece.text, "")
+
+
+def _entropy(fraction: float) -> float:
+    """Loss of a discriminator that always answers with the replaced fraction, in nats."""
+    return -sum(p * math.log(p) for p in (fraction, 1 - fraction) if p > 0)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _short(value: float | None) -> str:
+    """For narrow columns: a dash for what is undefined."""
+    return "-" if value is None else f"{value:.3f}"

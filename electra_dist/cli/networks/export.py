@@ -1,0 +1,42 @@
+"""`electra-dist export`: consolidated weights for `transformers`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from electra_dist.cli.parsers import Subparsers, add_command, add_json, print_json
+
+
+def add(subparsers: Subparsers) -> None:
+    """Register the subcommand."""
+    parser = add_command(
+        subparsers,
+        "export",
+        _export,
+        "Write the weights of a run as a Hugging Face model, and check that it computes the same",
+        """
+        electra-dist export runs/quickstart --out exported
+        electra-dist export runs/quickstart --out exported-generator --network generator --step 400
+        """,
+    )
+    parser.add_argument("run_path", metavar="RUN", type=Path, help="run directory")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new folder for the model")
+    parser.add_argument(
+        "--network", choices=("discriminator", "generator"), default="discriminator", help="default: %(default)s"
+    )
+    parser.add_argument("--step", type=int, metavar="N", help="checkpoint to export (default: the newest)")
+    add_json(parser)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from electra_dist.export.run import export_run
+    from electra_dist.runs.directory import RunDir
+
+    run = RunDir.existing(arguments.run_path)
+    report = export_run(run, arguments.out, arguments.network, arguments.step)
+    if arguments.json:
+        print_json(report.to_dict())
+    else:
+        print(report.summary())
+    return 0

@@ -1,0 +1,45 @@
+"""`electra-dist train`: one rank of a run; the same command alone, under torchrun and under srun."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from electra_dist.cli.runs.going_on import add_going_on
+from electra_dist.cli.runs.going_on import resolve
+from electra_dist.cli.parsers import Subparsers
+from electra_dist.cli.parsers import add_command
+from electra_dist.cli.parsers import add_config
+from electra_dist.errors import EXIT_OK, EXIT_UNFINISHED
+
+
+def add(subparsers: Subparsers) -> None:
+    """Register the subcommand."""
+    parser = add_command(
+        subparsers,
+        "train",
+        _train,
+        "Train, or go on with an interrupted run; Ctrl-C saves and says how to go on",
+        """
+        electra-dist train configs/quickstart.yaml                      one process
+        electra-dist train configs/quickstart.yaml run.name=second train.steps=500
+        torchrun --nproc-per-node 8 -m electra_dist.cli train configs/base.yaml
+        srun electra-dist train configs/base.yaml                       one task a GPU
+        electra-dist train configs/base.yaml train.steps=2000000 --from-here
+        electra-dist train configs/base.yaml optim.lr=1e-4 --branch slower --from-step 500000
+
+        exit status: 0 finished, 75 interrupted and saved (run it again), 2 a mistake that the message names, 69 a rank
+        hung, 70 training diverged, 74 the run's files cannot be written; docs/train.md has the whole table
+        """,
+    )
+    add_config(parser)
+    add_going_on(parser)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    resolved = resolve(arguments)
+    from electra_dist.train.run import train
+    from electra_dist.train.trainer import Outcome
+
+    outcome = train(resolved.config, dict(os.environ), how=resolved.how)
+    return EXIT_OK if outcome is Outcome.FINISHED else EXIT_UNFINISHED

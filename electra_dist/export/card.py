@@ -1,0 +1,127 @@
+"""The model card of an export: what the model is, how it was trained, how to load it. Facts of the run only."""
+
+from __future__ import annotations
+
+from electra_dist.config import Config, Network
+from electra_dist.export.check import Compared
+from electra_dist.model.huggingface import FINE_TUNING_DROPOUT
+from electra_dist.runs.directory import RunDir, RunFacts
+
+_USE: dict[Network, str] = {
+    "discriminator": """\
+from transformers import AutoModelForPreTraining, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{path}")
+model = AutoModelForPreTraining.from_pretrained("{path}")
+logits = model(**tokenizer("The chef ate the meal.", return_tensors="pt")).logits  # above 0: replaced
+""",
+    "generator": """\
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{path}")
+model = AutoModelForMaskedLM.from_pretrained("{path}")
+ids = tokenizer("The chef cooked the meal.", return_tensors="pt")
+ids["input_ids"][0, 3] = tokenizer.mask_token_id  # a literal [MASK] in the text stays text
+best = model(**ids).logits[0, 3].argmax()
+""",
+}
+
+
+def model_card(
+    run: RunDir,
+    config: Config,
+    facts: RunFacts,
+    network: Network,
+    step: int,
+    parameters: int,
+    compared: Compared,
+) -> str:
+    """The card as Markdown with the front matter of the Hugging Face hub."""
+    tags = "\n".join(f"- {tag}" for tag in ("electra", "replaced-token-detection", "electra-dist"))
+    pipeline = "pipeline_tag: fill-mask\n" if network == "generator" else ""
+    job = "fills masked tokens" if network == "generator" else "tells which tokens of a text were replaced"
+    return f"""---
+library_name: transformers
+{pipeline}tags:
+{tags}
+---
+
+# {config.run.name}: ELECTRA {network}, step {step}
+
+The {network} of an ELECTRA pre-training run: it {job}. {parameters:,} parameters.
+{"For fine-tuning take the discriminator." if network == "generator" else "This is the network to fine-tune."}
+
+```python
+{_USE[network].format(path="path/to/this/folder")}```
+
+## Architecture
+
+{_table(_architecture(config, network))}
+
+## Training
+
+{_table(_training(config, facts, step))}
+
+## Last logged metrics up to step {step}
+
+{_table(_metrics(run, step)) or "None were logged."}
+
+## Check of this export
+
+{compared.sentence()}.
+
+`config.json` sets dropout {FINE_TUNING_DROPOUT}, which ELECTRA fine-tunes with; it acts only when you train.
+"""
+
+
+def _table(rows: dict[str, str]) -> str:
+    if not rows:
+        return ""
+    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")
+
+
+def _architecture(config: Config, network: Network) -> dict[str, str]:
+    sizes, model = config.network(network), config.model
+    numbers = (sizes.layers, sizes.hidden_size, sizes.heads, sizes.ffn_size)
+    return {
+        "layers / hidden / heads / feed-forward": " / ".join(map(str, numbers)),
+        "embedding size": str(model.embedding_size),
+        "positions": str(model.max_positions),
+        "embedding sharing in pre-training": model.embedding_sharing,
+    }
+
+
+def _training(config: Config, facts: RunFacts, step: int) -> dict[str, str]:
+    starts = facts.get("starts") or [{}]
+    last, optim, train = starts[-1], config.optim, config.train
+    versions = [f"{name} {last[name]}" for name in ("python", "electra-dist", "torch", "deepspeed") if name in last]
+    return {
+        "steps": f"{step} of {train.steps}",
+        "rows a step": f"{train.global_rows} x {config.data.row_length} tokens",
+        "tokens, padding included": f"{step * train.global_rows * config.data.row_length:,}",
+        "dataset fingerprint": f"`{facts.get('dataset_fingerprint', 'unknown')}`",
+        "mask fraction": str(config.data.mask_fraction),
+        "learning rate": f"{optim.lr}, {optim.schedule}, {optim.warmup_steps} warm-up steps",
+        "discriminator loss weight": str(train.discriminator_weight),
+        "dropout / attention dropout": f"{config.model.dropout} / {config.model.attention_dropout}",
+        "precision": config.precision.mode,
+        "seed": str(train.seed),
+        "starts of the run": f"{len(starts)}, the last on {last.get('world_size', '?')} processes",
+        "software": ", ".join(versions) or "unknown",
+    }
+
+
+def _metrics(run: RunDir, step: int) -> dict[str, str]:
+    """The last value of every metric but speeds, up to `step`."""
+    values: dict[str, str] = {}
+    for record in run.read_metrics():
+        if record.get("step", 0) > step:
+            break
+        for name, value in record.items():
+            if isinstance(value, int | float) and not name.startswith(("speed/", "optim/")) and name != "step":
+                values[name] = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+    return dict(sorted(values.items()))

@@ -1,0 +1,183 @@
+"""Exporting one network of a run as a Hugging Face model: consolidated, checked, whole or absent.
+
+Comes in: a run directory, the checkpoint's step. Goes out: a folder that `transformers` loads offline.
+
+    OUT/
+        model.safetensors  config.json   the fp32 master weights under Hugging Face's names
+        tokenizer.json ...               the tokenizer that encoded the run's shards
+        README.md                        model card with the run's facts
+        electra_dist.json                which run, step and network this is, and what the check compared
+
+Everything is written to a temporary folder beside OUT, loaded there with `transformers`, compared with our own networks
+(`export_check.py`), and only then renamed. Reads the checkpoint without DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from electra_dist import config as configuration
+from electra_dist.checkpoint.networks import load_whole
+from electra_dist.config import Config, Network
+from electra_dist.errors import UserError
+from electra_dist.export.card import model_card
+from electra_dist.export.check import Compared, check_export, check_texts
+from electra_dist.files.reading import read_json
+from electra_dist.files.staging import staged
+from electra_dist.files.tokenizers import CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
+from electra_dist.files.writing import open_to_readers, write_json, writing
+from electra_dist.finetune.model_folder import MARKER, WEIGHTS
+from electra_dist.model.discriminator import Discriminator
+from electra_dist.model.generator import Generator
+from electra_dist.model.huggingface import (
+    State,
+    discriminator_to_huggingface,
+    generator_to_huggingface,
+    hf_config,
+)
+from electra_dist.runs.directory import RunDir
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported, and what the check compared."""
+
+    out: Path
+    run: str
+    network: Network
+    step: int
+    parameters: int
+    check: Compared
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "out": str(self.out)}
+
+    def summary(self) -> str:
+        """Three lines for the terminal."""
+        return (
+            f"{self.out}: {self.network} of {self.run} at step {self.step}, {self.parameters:,} parameters in fp32\n"
+            f"checked: {self.check.sentence()}\n"
+            f"load it with transformers.{self.check.auto_class}.from_pretrained({str(self.out)!r})"
+        )
+
+
+def export_run(run: RunDir, out: Path, network: Network, step: int | None = None) -> ExportReport:
+    """Export `network` of `run` at `step` (default: the newest whole checkpoint) to the folder `out`.
+
+    `out` must be absent, empty, or an earlier export of the same network of the same run, which is then replaced.
+    Raises `UserError` when transformers is missing, `out` holds something else, or the exported model does not compute
+    the same as ours; `CheckpointError` when no checkpoint is whole, or `step` is not; `StorageError` when `out` cannot
+    be written. Nothing is left behind then.
+    """
+    _require_transformers()
+    config = configuration.load(run.config)
+    facts = run.read_facts()
+    identity = {"run": config.run.name, "run_id": facts.get("wandb_id"), "network": network}
+    check_out(out, identity)
+    chosen, generator, discriminator = load_whole(run, config, step)
+    state = _huggingface_state(generator, discriminator, network, config)
+    with staged(out) as folder:
+        with writing(out, "the export"):
+            _write_model(folder, state, hf_config(config.model, _vocabulary(generator), network))
+            _copy_tokenizer(run, folder, config.model.max_positions)
+        texts = check_texts(config)
+        compared = check_export(folder, network, generator, discriminator, texts)
+        parameters = sum(tensor.numel() for tensor in state.values())
+        report = ExportReport(out, config.run.name, network, chosen, parameters, compared)
+        card = model_card(run, config, facts, network, chosen, parameters, compared)
+        with writing(out, "the export"):
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            write_json(folder / MARKER, identity | {"step": chosen, "check": asdict(compared)})
+    return report
+
+
+def _require_transformers() -> None:
+    if importlib.util.find_spec("transformers") is None:
+        raise UserError(
+            "transformers is not installed, and an export is checked by loading it there;"
+            " install the extra: pip install 'electra-dist[hf]'"
+        )
+
+
+def check_out(out: Path, identity: Mapping[str, Any]) -> None:
+    """Raise `UserError` when `out` holds anything but an earlier export with this identity."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"--out {out}: is a file; give a folder")
+    entries = sorted(entry.name for entry in out.iterdir())
+    if not entries:
+        return
+    try:
+        found = read_json(out / MARKER)
+    except (OSError, ValueError, UserError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(
+            f"--out {out}: holds something that is no export ({', '.join(entries[:5])}); nothing was changed,"
+            " give a new or empty folder"
+        )
+    if any(found.get(key) != value for key, value in identity.items()):
+        raise UserError(
+            f"--out {out}: holds the {found.get('network')} of run {found.get('run')!r} ({found.get('run_id')}), not"
+            f" the {identity['network']} of {identity['run']!r} ({identity['run_id']}); nothing was changed, give"
+            " another folder"
+        )
+
+
+def _vocabulary(generator: Generator) -> int:
+    return int(generator.output_bias.shape[0])
+
+
+def _huggingface_state(generator: Generator, discriminator: Discriminator, network: Network, config: Config) -> State:
+    ours = generator.state_dict()
+    if network == "generator":
+        return generator_to_huggingface(ours)
+    return discriminator_to_huggingface(discriminator.state_dict(), ours, config.model.embedding_sharing)
+
+
+def _write_model(folder: Path, state: Mapping[str, Tensor], config: dict[str, Any]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
+    try:
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise _os_error(error) from error
+    open_to_readers(folder / WEIGHTS)
+    write_json(folder / "config.json", config)
+
+
+def _os_error(error: Exception) -> OSError:
+    """What the file system said; safetensors has it in the text alone: `... No space left on device (os error 28)`."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
+
+
+def _copy_tokenizer(run: RunDir, folder: Path, max_positions: int) -> None:
+    """The run's tokenizer, told how many positions the model has (so that truncation and warnings work)."""
+    files = read_tokenizer_files(run.tokenizer)
+    for name in (TOKENIZER_FILE, CONFIG_FILE):
+        if name not in files:
+            raise UserError(
+                f"{run.tokenizer / name}: missing; copy the folder `tokenizer` of the run's shards to {run.tokenizer}"
+            )
+    try:
+        settings = json.loads(files[CONFIG_FILE])
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{run.tokenizer / CONFIG_FILE}: is not JSON: {error}; copy it from the run's shards"
+        ) from error
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    write_json(folder / CONFIG_FILE, settings | {"model_max_length": max_positions})

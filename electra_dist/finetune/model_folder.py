@@ -1,0 +1,118 @@
+"""Opening the folder of a model: what kind it is, and the encoder with a task's head on it, offline and without pickle.
+
+The kind is in the marker that an export or a fine-tuning of ours leaves beside the weights; a folder without one is
+taken for a discriminator as `transformers` keeps it, when its configuration says ELECTRA. What the folder claims is
+held against its weights first (`model_claims`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from electra_dist.errors import UserError
+from electra_dist.files.reading import MIB, NotRegularError, TooLargeError, read_json
+from electra_dist.files.tokenizers import LIMIT, TOKENIZER_FILE
+from electra_dist.finetune.model_claims import check_entries, check_sizes
+
+#: Marks a folder as an export or a fine-tuned model of ours.
+MARKER = "electra_dist.json"
+WEIGHTS = "model.safetensors"
+#: Weights that only a task's head has.
+_HEADS = ("classifier.", "qa_outputs.")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder that `transformers` loads; `marker` is empty where it is not ours."""
+
+    path: Path
+    config: dict[str, Any]
+    marker: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> ModelFolder:
+        """Look at a folder without loading weights; raises `UserError` when it is not an ELECTRA model."""
+        if (path / "checkpoints").is_dir():
+            raise UserError(f"{path}: is a run; export its discriminator first: electra-dist export {path} --out DIR")
+        check_entries(path)
+        config = _read_json(path / "config.json", f"{path}: not the folder of a model")
+        if config.get("model_type") != "electra":
+            raise UserError(f"{path}/config.json: model_type is {config.get('model_type')!r}; expected 'electra'")
+        for name in (WEIGHTS, TOKENIZER_FILE):
+            if not (path / name).is_file():
+                raise UserError(f"{path}: has no {name}; a folder written by `electra-dist export` has")
+        if (path / TOKENIZER_FILE).stat().st_size > LIMIT:
+            raise UserError(f"{path / TOKENIZER_FILE}: is larger than {LIMIT:,} bytes, the most that it can have")
+        check_sizes(path, config, path / WEIGHTS)
+        marker = _read_json(path / MARKER, "") if (path / MARKER).is_file() else {}
+        return cls(path, config, marker)
+
+    @property
+    def kind(self) -> str:
+        """`discriminator`, `generator`, or the task that it was fine-tuned for."""
+        return str(self.marker.get("task") or self.marker.get("network") or "discriminator")
+
+    def fact(self, name: str) -> Any:
+        """What the marker says under `name`; raises `UserError` where it says nothing."""
+        if name not in self.marker:
+            raise UserError(f"{self.path / MARKER}: has no {name!r}; was it written by `electra-dist finetune`?")
+        return self.marker[name]
+
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # whatever the library meets in files that anybody may have written
+            raise UserError(f"{self.path}: transformers cannot load its tokenizer: {_first_line(error)}") from error
+
+    def load(self, auto_class: str, new_head: bool = False, **settings: Any) -> Any:
+        """The model as `transformers.<auto_class>`; with `new_head`, a head that starts at random is expected.
+
+        Raises `UserError` when weights are missing: nothing but a new head may start at random.
+        """
+        import transformers
+        from transformers.utils import logging
+
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # it warns of the new head, which is checked below
+        logging.disable_progress_bar()
+        try:
+            model, found = getattr(transformers, auto_class).from_pretrained(
+                self.path,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **settings,
+            )
+        except Exception as error:  # whatever the library meets in files that anybody may have written
+            raise UserError(
+                f"{self.path}: transformers cannot load it as {auto_class}: {_first_line(error)}"
+            ) from error
+        finally:
+            logging.set_verbosity(verbosity)
+        missing = [name for name in found["missing_keys"] if not (new_head and name.startswith(_HEADS))]
+        if missing:
+            raise UserError(f"{self.path}: has no weights for {', '.join(sorted(missing)[:3])}; is the export whole?")
+        return model
+
+
+def _read_json(path: Path, what: str) -> dict[str, Any]:
+    try:
+        content = read_json(path, 16 * MIB, follow=True)
+    except (NotRegularError, TooLargeError):
+        raise
+    except OSError as error:
+        raise UserError(f"{what or path}: {path.name} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is {type(content).__name__}; expected an object")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]

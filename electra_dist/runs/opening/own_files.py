@@ -1,0 +1,131 @@
+"""config.yaml and run.json of a run directory: as they stand there, or as its checkpoints carry them.
+
+Comes in: a run directory, whatever a crash, a full disk or a person left of it. Goes out: what they say, and a sentence
+for each that is lost or broken. Touches nothing; `start.open_run` writes. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from electra_dist import config as configuration
+from electra_dist.runs.checkpoints.carried import Carried
+from electra_dist.runs.checkpoints.carried import all_carried
+from electra_dist.runs.checkpoints.folders import saved_steps
+from electra_dist.config import Config
+from electra_dist.errors import ConfigError, UserError
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.directory import RunFacts
+
+
+@dataclass(frozen=True)
+class OwnFiles:
+    """What the two files say.
+
+    config     None where the run has none yet, or has lost it before anything was saved
+    facts      None likewise
+    whole      run.json stands there as it should; it is the last thing that a first start makes
+    said       one sentence for each file that is not as a run left it
+    """
+
+    config: Config | None
+    facts: RunFacts | None
+    whole: bool
+    said: tuple[str, ...]
+
+
+def own_files(run: RunDir) -> OwnFiles:
+    """Read both files; what is lost or broken comes from the newest checkpoint that carries it undamaged.
+
+    Raises `UserError` where config.yaml can be had from nowhere and something was saved under it.
+    """
+    config, config_problem = _config(run)
+    facts, facts_problem = _facts(run)
+    whole, said = facts is not None, []
+    saved = bool(saved_steps(run))
+    if config is None and (saved or run.facts.exists()):
+        config, sentence = _lost_config(run, config_problem, saved)
+        said.append(sentence)
+    if facts is None and (saved or facts_problem is not None):
+        facts, sentence = _lost_facts(run, facts_problem, saved)
+        said.append(sentence)
+    return OwnFiles(_with_changes(config, facts) if whole else config, facts, whole, tuple(said))
+
+
+def _config(run: RunDir) -> tuple[Config | None, str | None]:
+    """config.yaml; or what is wrong with it, where it is there."""
+    if not run.config.exists():
+        return None, None
+    try:
+        return configuration.load(run.config), None
+    except ConfigError as error:
+        return None, str(error).removeprefix(f"{run.config}: ")
+
+
+def _facts(run: RunDir) -> tuple[RunFacts | None, str | None]:
+    if not run.facts.exists():
+        return None, None
+    try:
+        facts = run.read_facts()
+    except UserError as error:
+        return None, str(error).removeprefix(f"{run.facts}: ")
+    return (facts, None) if _are_facts(facts) else (None, "does not hold what a run writes there")
+
+
+def _are_facts(facts: RunFacts) -> bool:
+    """Whether what a start needs of it is there, and as it should be."""
+    named = all(isinstance(facts.get(key), str) for key in ("wandb_id", "dataset_fingerprint"))
+    return named and _are_entries(facts.get("changes"), "key", "new") and _are_entries(facts.get("went_back"), "to")
+
+
+def _are_entries(found: object, *keys: str) -> bool:
+    if found is None:
+        return True
+    return isinstance(found, list) and all(isinstance(entry, dict) and entry.keys() >= {*keys} for entry in found)
+
+
+def _lost_config(run: RunDir, problem: str | None, saved: bool) -> tuple[Config | None, str]:
+    what = f"{run.config}: {problem or 'is gone'}"
+    for found in all_carried(run):
+        if found.config_yaml is None:
+            continue
+        try:
+            tree = configuration.parse_yaml(found.config_yaml, str(run.config))
+            return configuration.build(tree), f"{what}; restored from the checkpoint of step {found.step}"
+        except (ConfigError, TypeError, ValueError):
+            continue
+    if saved:
+        raise UserError(
+            f"{what}, and no checkpoint carries a copy that can be read. Put it back, or write it again as it was:"
+            f" electra-dist config show CONFIG run.dir={run.path.parent} run.name={run.path.name} > {run.config}"
+        )
+    return None, f"{what}; nothing was saved under it, so it is written from the given configuration"
+
+
+def _with_changes(config: Config | None, facts: RunFacts | None) -> Config | None:
+    """The configuration with the changes that run.json has recorded, which it knows before config.yaml does."""
+    recorded = facts.get("changes") if facts else None
+    if config is None or not recorded:
+        return config
+    values = (f"{entry['key']}={json.dumps(entry['new'])}" for entry in recorded)  # JSON is YAML
+    return configuration.build(configuration.apply_overrides(config.model_dump(mode="json"), list(values)))
+
+
+def _lost_facts(run: RunDir, problem: str | None, saved: bool) -> tuple[RunFacts | None, str]:
+    what = f"{run.facts}: {problem or 'is gone'}"
+    for found in _with_facts(run):
+        facts = RunFacts(**found.facts)  # type: ignore[typeddict-item]
+        if _are_facts(facts):
+            return facts, f"{what}; restored from the checkpoint of step {found.step}"
+    if not saved:
+        return None, f"{what}; nothing was saved yet, so it is made anew"
+    return None, (
+        f"{what}, and no checkpoint carries a copy; made anew: W&B shows a run of its own from here on, and that the"
+        " shards are the same as before is taken for granted"
+    )
+
+
+def _with_facts(run: RunDir) -> Iterator[Carried]:
+    return (found for found in all_carried(run) if found.facts is not None)

@@ -1,0 +1,184 @@
+"""Opening a run directory: make a new one, or check that an existing one is this run and go on with it.
+
+Rank 0 only; the other ranks wait for its verdict. Comes in: the configuration, the manifest of the shards. Goes out:
+config.yaml, run.json, a copy of the tokenizer, and the W&B run id that every restart shares.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import re
+import secrets
+import shutil
+import socket
+import time
+from importlib import metadata
+
+from electra_dist import __version__
+from electra_dist import config as configuration
+from electra_dist.runs.checkpoints.folders import saved_steps
+from electra_dist.config import Config
+from electra_dist.data.shards.manifest import Manifest
+from electra_dist.errors import CheckpointError, ConfigError, StorageError, UserError
+from electra_dist.files.writing import advice
+from electra_dist.files.writing import reason
+from electra_dist.files.writing import write_atomically
+from electra_dist.files.writing import write_json
+from electra_dist.files.writing import writing
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.directory import RunFacts
+from electra_dist.runs.opening.branching import as_made
+from electra_dist.runs.opening.branching import check_branch
+from electra_dist.runs.opening.branching import is_branch
+from electra_dist.runs.opening.branching import make_branch
+from electra_dist.runs.opening.going_on import PLAIN
+from electra_dist.runs.opening.going_on import GoingOn
+from electra_dist.runs.opening.going_on import Tell
+from electra_dist.runs.opening.going_on import check_going_on
+from electra_dist.runs.opening.going_on import go_on
+from electra_dist.runs.opening.going_on import settle_changes
+from electra_dist.runs.opening.own_files import OwnFiles
+from electra_dist.runs.opening.own_files import own_files
+
+#: What a folder may hold before run.json is there: made by `launch`, or by a start that was killed.
+_EARLY = ("config.yaml", "tokenizer", "jobs", "logs", "code")
+#: What it may hold where a start of ours, which begins with the lock, came further, and run.json was lost.
+_LATER = re.compile(r"^(checkpoints|wandb|process\.json|run\.json|metrics.*\.jsonl)$")
+_LEFTOVER = re.compile(r"^\.(config\.yaml|run\.json|process\.json|tokenizer|metrics.*\.jsonl)\.\d+\.(tmp|old|mode)$")
+
+
+def software() -> dict[str, str]:
+    """Versions of what computes."""
+    names = ("torch", "deepspeed", "webdataset", "numpy", "tokenizers")
+    ours = {"python": platform.python_version(), "electra-dist": __version__}
+    return ours | {name: metadata.version(name) for name in names}
+
+
+def check_run(run: RunDir, config: Config, dataset: str | None = None, how: GoingOn = PLAIN) -> OwnFiles:
+    """What the folder of `run` says of its run, if `config` can be trained in it as `how` says; touches nothing.
+
+    Raises `ConfigError` where it holds a run of another configuration, or of other data than `dataset` (not asked when
+    None), `CheckpointError` where `how` names one that is not there, `UserError` where it holds something that is no
+    run. Needs no torch, so that `launch` asks before it submits.
+    """
+    try:
+        own = own_files(run)
+        if own.facts is None:
+            _refuse_foreign(run)
+        if how.branch_of is not None:
+            if not is_branch(own, how):
+                check_branch(config, dataset, how)
+                return own
+            how = as_made(how)
+        if own.facts is not None or saved_steps(run):  # a first start that was killed has trained nothing
+            _check_data(run, own, config, dataset)
+            check_going_on(run, own, config, how)
+        elif how.from_step is not None:
+            raise CheckpointError(f"--from-step {how.from_step}: {run.path} has saved nothing yet")
+    except OSError as error:
+        raise StorageError(f"{run.path}: cannot be read: {reason(error)}{advice(error)}") from error
+    return own
+
+
+def _check_data(run: RunDir, own: OwnFiles, config: Config, dataset: str | None) -> None:
+    known = own.facts.get("dataset_fingerprint") if own.facts else None
+    if known is not None and dataset is not None and known != dataset:
+        raise ConfigError(
+            f"data.shards = {config.data.shards}: not the data that {run.path} was trained on (fingerprint"
+            f" {dataset[:12]}, the run has {known[:12]}). Point data.shards at the same shards, or set run.name to"
+            " start another run"
+        )
+
+
+def open_run(config: Config, manifest: Manifest, warn: Tell, say: Tell | None = None, how: GoingOn = PLAIN) -> None:
+    """Create or check `config.run.path`, whose lock this process holds, and do what `how` asks for.
+
+    A kill or a full disk at any moment leaves a folder in which the next start succeeds: every file and folder is
+    whole or absent, run.json is the last that a first start makes, and what is not whole is made again or restored
+    from a checkpoint, which `warn` is told. Raises what `check_run` raises, and `StorageError` when something cannot be
+    written.
+    """
+    run = RunDir(config.run.path)
+    own = check_run(run, config, manifest.fingerprint, how)
+    _remove_leftovers(run)
+    if not manifest.is_tokenizer(run.tokenizer):
+        manifest.copy_tokenizer(run.tokenizer)
+    if how.branch_of is not None and own.facts is None:
+        make_branch(run, config, how, say or warn)
+        return
+    for sentence in own.said:
+        warn(sentence)
+    if own.facts is None:
+        _write_config(run, config)
+    if not own.whole:
+        with writing(run.facts, "run.json"):
+            write_json(run.facts, own.facts or _new_facts(config, manifest))
+    go_on(run, own, config, as_made(how) if how.branch_of else how, say or warn)
+    _write_config(run, config)
+
+
+def _write_config(run: RunDir, config: Config) -> None:
+    with writing(run.config, "the resolved configuration"):
+        write_atomically(run.config, configuration.resolved_yaml(config))
+
+
+def _new_facts(config: Config, manifest: Manifest) -> RunFacts:
+    return RunFacts(
+        name=config.run.name,
+        wandb_id=secrets.token_hex(4),
+        dataset_fingerprint=manifest.fingerprint,
+        starts=[],
+    )
+
+
+def record_start(run: RunDir, world_size: int, step: int) -> None:
+    """Add this start, which goes on from `step`, to run.json; one that finds the run finished is none."""
+    start = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "world_size": world_size}
+    start |= {"host": socket.gethostname()} | software()
+
+    def add(facts: RunFacts) -> None:
+        facts.setdefault("starts", []).append(start)
+        settle_changes(facts, step)
+
+    run.update_facts(add)
+
+
+def _remove_leftovers(run: RunDir) -> None:
+    """What a start left that was killed while it wrote; nobody else writes, because we hold the lock."""
+    for entry in run.path.iterdir():
+        if _LEFTOVER.match(entry.name):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    entry.unlink()
+
+
+def _refuse_foreign(run: RunDir) -> None:
+    """A new run needs a new or empty folder; what `launch` or a start that was killed left there is allowed."""
+    try:
+        names = sorted(entry.name for entry in run.path.iterdir())
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        raise UserError(f"{run.path}: is a file; run.dir/run.name must be a folder, set another run.name") from error
+    foreign = [name for name in names if name not in (*_EARLY, "lock") and not _LEFTOVER.match(name)]
+    if "lock" in names:
+        foreign = [name for name in foreign if not _LATER.match(name)]
+    if run.config.exists() and not saved_steps(run):
+        foreign += _foreign_config(run)
+    if foreign:
+        raise UserError(
+            f"{run.path}: holds something that is not a run of electra-dist ({', '.join(foreign[:5])}). Nothing was"
+            " changed; set run.name or run.dir to a new folder"
+        )
+
+
+def _foreign_config(run: RunDir) -> list[str]:
+    """A config.yaml that no start of ours has written: they are whole."""
+    try:
+        configuration.load(run.config)
+    except ConfigError:
+        return [run.config.name]
+    return []

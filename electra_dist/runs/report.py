@@ -1,0 +1,178 @@
+"""What came of a run: a table and a picture of its curves, from the run directory alone.
+
+Comes in: a run directory. Goes out: `RunReport` (facts and losses), and a PNG of training and held-out curves. Needs
+matplotlib for the picture, no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from electra_dist import config as configuration
+from electra_dist import plan
+from electra_dist.runs.checkpoints import health
+from electra_dist.data.shards.manifest import Manifest
+from electra_dist.errors import DataError, UserError
+from electra_dist.files.pictures import pyplot
+from electra_dist.files.pictures import save_picture
+from electra_dist.runs.rollbacks import Rollback
+from electra_dist.runs.rollbacks import rollbacks_of
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.directory import RunFacts
+
+Row = dict[str, Any]
+
+_HELD_OUT = {
+    "generator loss": "validation/loss/generator",
+    "generator accuracy": "validation/generator/accuracy",
+    "discriminator loss": "validation/loss/discriminator",
+    "discriminator AUC": "validation/discriminator/auc",
+    "discriminator precision": "validation/discriminator/precision",
+    "discriminator recall": "validation/discriminator/recall",
+}
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One run, told in numbers. Losses are in nats; `held_out` has (first, last) of each curve."""
+
+    path: str
+    step: int
+    steps: int
+    parameters: int | None
+    real_tokens: int
+    epochs: float
+    starts: int
+    world_sizes: list[int]
+    checkpoints: list[int]
+    tokens_per_s: float | None
+    unigram_entropy: float | None
+    corpus_tokens: int | None
+    held_out: dict[str, tuple[float | None, float | None]]
+    broken_rows: int = 0
+    """What stands in metrics.jsonl and is no row: a crash of the node, a full disk."""
+    rollbacks: tuple[Rollback, ...] = ()
+    """Returns from a divergence, oldest first."""
+    unhealthy: str | None = None
+    """Why the newest checkpoint is not healthy; None where it is, or where nobody looked."""
+    last_healthy: int | None = None
+    """Step of the newest checkpoint that is."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(name, before, after) lines of the table; facts have no `before`."""
+        lines = [
+            ("run", "", self.path),
+            ("steps", "", f"{self.step:,} of {self.steps:,} in {self.starts} starts, ranks {self.world_sizes}"),
+            ("parameters trained", "", f"{self.parameters:,}" if self.parameters else "?"),
+            ("corpus", "", f"{self.corpus_tokens:,} tokens" if self.corpus_tokens else "?"),
+            ("real tokens trained on", "", f"{self.real_tokens:,} ({self.epochs:.2f} epochs)"),
+            ("real tokens/s, median", "", f"{self.tokens_per_s:,.0f}" if self.tokens_per_s else "?"),
+        ]
+        lines += [("went back from a divergence", "", str(rollback)) for rollback in self.rollbacks]
+        if self.unhealthy:
+            lines.append(
+                ("newest checkpoint", "", f"not healthy: {self.unhealthy}; newest healthy: {self.last_healthy}")
+            )
+        if self.broken_rows:
+            lines.append(("broken rows of metrics.jsonl, left out", "", f"{self.broken_rows:,}"))
+        if self.unigram_entropy is not None:
+            lines.append(("unigram entropy of the corpus", "", f"{self.unigram_entropy:.3f} nats"))
+        for name, (before, after) in self.held_out.items():
+            lines.append((f"{name}, held out", _number(before), _number(after)))
+        return lines
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def read_report(run: RunDir) -> RunReport:
+    """The report of a run; raises `UserError` when nothing was logged yet, or not by a training of ours."""
+    reader = run.read_metrics()
+    rows = list(reader)
+    if not rows:
+        raise UserError(f"{run.metrics}: nothing was logged yet; train first")
+    try:
+        return _report_of(run, rows, reader.broken)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{run.path}: metrics.jsonl or run.json holds something else than training writes"
+            f" ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
+    config = configuration.load(run.config)
+    facts = run.read_facts() if run.facts.is_file() else RunFacts()
+    manifest = _manifest(config)
+    trained = [row for row in rows if "loss/generator" in row]
+    held_out = [row for row in rows if "validation/loss/generator" in row]
+    speeds = [row["speed/real_tokens_per_s"] for row in trained if row.get("speed/real_tokens_per_s") is not None]
+    return RunReport(
+        path=str(run.path),
+        step=int(rows[-1]["step"]),
+        steps=config.train.steps,
+        parameters=plan.parameters(config, manifest.vocab_size).total if manifest else None,
+        real_tokens=int(trained[-1].get("data/real_tokens") or 0) if trained else 0,
+        epochs=float(trained[-1].get("data/epoch") or 0.0) if trained else 0.0,
+        starts=len(facts.get("starts", [])),
+        world_sizes=[start["world_size"] for start in facts.get("starts", [])],
+        checkpoints=run.complete_checkpoints(),
+        tokens_per_s=float(np.median(speeds)) if speeds else None,
+        unigram_entropy=manifest.unigram_entropy() if manifest else None,
+        corpus_tokens=int(manifest.token_counts.sum()) if manifest else None,
+        held_out={
+            name: (held_out[0].get(key), held_out[-1].get(key)) if held_out else (None, None)
+            for name, key in _HELD_OUT.items()
+        },
+        broken_rows=broken_rows,
+        rollbacks=tuple(rollbacks_of(run)),
+        **asdict(health(run)),
+    )
+
+
+def _manifest(config: configuration.Config) -> Manifest | None:
+    """The manifest, or None where the shards are gone: a report of an old run needs them for two lines only."""
+    try:
+        return Manifest.load(Path(config.data.shards))
+    except DataError:
+        return None
+
+
+def plot_curves(run: RunDir, out: Path) -> None:
+    """Draw losses, discriminator scores and speed over the steps into the PNG `out`; raises `UserError`."""
+    report, rows = read_report(run), list(run.read_metrics())
+    figure, axes = pyplot().subplots(2, 2, figsize=(11, 7), constrained_layout=True)
+    panels = (
+        (axes[0, 0], "loss/generator", "generator loss (nats per masked token)"),
+        (axes[0, 1], "loss/discriminator", "discriminator loss (nats per token)"),
+        (axes[1, 0], "discriminator/auc", "discriminator AUC"),
+        (axes[1, 1], "speed/real_tokens_per_s", "real tokens per second"),
+    )
+    for axis, key, title in panels:
+        _draw(axis, rows, key, "training", alpha=0.5)
+        _draw(axis, rows, f"validation/{key}", "held out", marker="o")
+        axis.set_title(title)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+    if report.unigram_entropy is not None:
+        axes[0, 0].axhline(report.unigram_entropy, linestyle="--", color="grey", label="unigram entropy")
+    axes[1, 0].axhline(0.5, linestyle="--", color="grey", label="chance")
+    for axis, _, _ in panels:
+        axis.legend()
+    figure.suptitle(f"{report.path}: {report.real_tokens:,} tokens in {report.step:,} steps")
+    save_picture(figure, out)
+
+
+def _draw(axis: Any, rows: list[Row], key: str, label: str, **style: Any) -> None:
+    points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    if points:
+        axis.plot(*zip(*points, strict=True), label=label, **style)

@@ -1,0 +1,166 @@
+"""Where metrics go: `metrics.jsonl` is the record and alone is needed; W&B mirrors it (DESIGN D7, D12). Rank 0 only.
+
+A resume and a rollback cut `metrics.jsonl` back to the step that they go on from; the tail is kept in a file beside
+it. W&B is a process of its own that reads the file (`electra_dist.tracking.wandb`): nothing here waits for it, but for a
+bounded time at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from electra_dist.errors import StorageError
+from electra_dist.files.writing import advice, reason, writing
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.metrics_log import Cut, cut_back
+from electra_dist.tracking.wandb import Keeper, Mode
+
+Metrics = dict[str, float | int]
+
+#: What W&B may take at the end of a run, and when somebody waits for the process to end (a scheduler, a user).
+FINISH_SECONDS = 60.0
+LEAVE_SECONDS = 10.0
+
+
+def _as_json(value: float | int) -> float | int | None:
+    """JSON has no NaN: what is undefined is null. Floats keep fp32 precision (shortest form that reads back)."""
+    if isinstance(value, float):
+        return float(str(np.float32(value))) if math.isfinite(value) else None
+    return value
+
+
+class MetricsFile:
+    """Appends one JSON object a row. Training goes on where one cannot be written: it waits in memory for its time.
+
+    A row is handed to the kernel at once, and forced to the disk by `sync`, which a checkpoint calls before it is
+    whole: what a crash of the node takes of the file is trained again. `warn` is told once when writing begins to
+    fail, and once when the rows that waited are written.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        """Open, or make, the file, whose last line has its end (`cut_back`); raises `StorageError`."""
+        self.path = path
+        self._warn = warn
+        self._waiting: list[bytes] = []
+        self._failing = False
+        self._open()
+
+    def _open(self) -> None:
+        with writing(self.path, "the metrics"):
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._size = os.fstat(self._descriptor).st_size
+
+    def write(self, metrics: Mapping[str, float | int]) -> None:
+        """One more row."""
+        row = {name: _as_json(value) for name, value in metrics.items()}
+        self._waiting.append(json.dumps(row).encode() + b"\n")
+        self._try(self._flush)
+
+    def sync(self) -> None:
+        """Force the rows to the disk."""
+        self._try(self._flush_to_disk)
+
+    def cut_back(self, step: int) -> Cut:
+        """Keep the rows up to `step`; see `metrics_log.cut_back`."""
+        self.close()
+        cut = cut_back(self.path, step)
+        self._open()
+        return cut
+
+    def close(self) -> None:
+        """Write what waits and close; raises `StorageError` where rows are lost by it."""
+        try:
+            self._flush_to_disk()
+        except OSError as error:
+            if self._waiting:
+                raise StorageError(
+                    f"{self.path}: the last {len(self._waiting)} rows cannot be written: {reason(error)}{advice(error)}"
+                ) from error
+        finally:
+            os.close(self._descriptor)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:
+            if not self._failing:
+                self._warn(
+                    f"{self.path}: cannot be written now: {reason(error)}. Training goes on; the rows wait in memory"
+                    " until it can be"
+                )
+            self._failing = True
+            return
+        if self._failing:
+            self._warn(f"{self.path}: can be written again; no row is missing")
+            self._failing = False
+
+    def _flush_to_disk(self) -> None:
+        self._flush()
+        os.fsync(self._descriptor)
+
+    def _flush(self) -> None:
+        """Append all rows that wait, or none: what a failure leaves of them is cut off before the next try."""
+        if not self._waiting:
+            return
+        if os.fstat(self._descriptor).st_size != self._size:
+            os.ftruncate(self._descriptor, self._size)
+        content = b"".join(self._waiting)
+        try:
+            _write_all(self._descriptor, content)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
+            raise
+        self._size += len(content)
+        self._waiting.clear()
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+class Tracker:
+    """The metrics file and, unless disabled, the mirror that feeds W&B from it."""
+
+    def __init__(self, run: RunDir, mode: Mode, warn: Callable[[str], None]) -> None:
+        """Open the metrics file, cut back before, and start the mirror; raises `StorageError`."""
+        self._run = run
+        self._file = MetricsFile(run.metrics, warn)
+        self._mirror = None if mode == "disabled" else Keeper(run, mode, warn)
+
+    def write(self, metrics: Metrics) -> None:
+        """One row, in the file when this returns; W&B has it seconds later."""
+        self._file.write(metrics)
+
+    def sync(self) -> None:
+        """Force the rows to the disk, before a checkpoint that stands on them is whole."""
+        self._file.sync()
+
+    def cut_back(self, step: int) -> Cut:
+        """A rollback: rows after `step` go to a file beside the metrics; W&B follows."""
+        return self._file.cut_back(step)
+
+    def close(self, *, failed: bool = False, finished: bool = True) -> None:
+        """End both; W&B has `FINISH_SECONDS` for a run that is finished, else `LEAVE_SECONDS`."""
+        try:
+            self._file.close()
+        finally:
+            if self._mirror is not None:
+                seconds = FINISH_SECONDS if finished and not failed else LEAVE_SECONDS
+                self._mirror.close(1 if failed else 0, seconds)
+
+    @property
+    def how_to_sync(self) -> str | None:
+        """The command that brings W&B the rows that its server has not, or None when it has all."""
+        if self._mirror is None or not (self._mirror.behind or self._mirror.is_offline):
+            return None
+        return f"electra-dist sync {self._run.path}"

@@ -1,0 +1,237 @@
+"""The mirror: a process that sends the rows of metrics.jsonl to W&B, while a run is trained or once.
+
+In: a run directory and a mode. Out: one JSON object a line on standard output (`failed`, `done`), and an exit
+status. Standard input is the word of the trainer: `finish 0` when it has finished, `finish 1` when it failed, and its
+end when the trainer is gone without a word. What W&B prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from electra_dist.files.writing import reason
+from electra_dist.runs.metrics_log import Row
+from electra_dist.tracking.wandb.children import descendants
+from electra_dist.tracking.wandb.children import kill_all
+from electra_dist.tracking.wandb.environment import Mode
+from electra_dist.tracking.wandb.follower import Follower
+from electra_dist.tracking.wandb.ledger import ONLINE
+from electra_dist.tracking.wandb.ledger import Ledger
+from electra_dist.tracking.wandb.session import Session
+from electra_dist.tracking.wandb.session import SessionError
+from electra_dist.tracking.wandb.session import UnreachableError
+from electra_dist.console import put
+from electra_dist.runs.directory import RunDir
+
+DONE, FAILED, UNREACHABLE = 0, 1, 3
+POLL_SECONDS = 2.0
+#: From the start to an open session, everything that W&B waits for included.
+OPEN_SECONDS = 120.0
+#: For the service to take the rows of one reading.
+SEND_SECONDS = 120.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Reporter:
+    """Messages to whoever started the mirror; nobody may be there any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def say(self, kind: str, **facts: Any) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, (json.dumps({"kind": kind, **facts}) + "\n").encode())
+
+
+class Deadline:
+    """Bounds what may never return: at its end the service is killed, and this process ends."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    @contextlib.contextmanager
+    def within(self, seconds: float, what: str, status: int = FAILED) -> Iterator[None]:
+        timer = threading.Timer(seconds, self._expire, (seconds, what, status))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _expire(self, seconds: float, what: str, status: int) -> None:
+        self._reporter.say("failed", reason=f"{what} took longer than {seconds:g} s")
+        leave(status)
+
+
+def leave(status: int) -> NoReturn:
+    """End now: W&B's exit functions would wait for its service."""
+    kill_all(descendants(os.getpid()))
+    os._exit(status)
+
+
+class Trainer:
+    """What the process of training says: goes on, or is over (`status` of W&B's run then)."""
+
+    def __init__(self, *, listens: bool) -> None:
+        self.over = not listens
+        self.status = 0
+
+    def wait(self, seconds: float) -> None:
+        """Return when it is over, or after `seconds`."""
+        if self.over or not select.select([0], [], [], seconds)[0]:
+            return
+        word = os.read(0, 64).split()
+        self.over = True
+        self.status = int(word[1]) if len(word) == 2 and word[1].isdigit() else 1
+
+
+class Mirror:
+    """Sends what W&B has not, until the trainer is over."""
+
+    def __init__(self, run: RunDir, mode: Mode, trainer: Trainer, pid: int | None, reporter: Reporter) -> None:
+        self.run = run
+        self.mode = mode
+        self.trainer = trainer
+        self.pid = pid
+        self.reporter = reporter
+        self.deadline = Deadline(reporter)
+        self.rows = Follower(run.metrics)
+        self.ledger = Ledger(run.mirrored, run.wandb, str(run.read_facts()["wandb_id"]))
+        self.there = self.ledger.keys
+        self.place = ONLINE
+        self.sent = 0
+
+    def mirror(self, finish_seconds: float) -> None:
+        """Open, feed and finish one session."""
+        if self.trainer.over and self.mode == "offline" and not self._lacks_rows():
+            self._done(None)
+            return
+        status = UNREACHABLE if self.mode == "online" else FAILED
+        with self.deadline.within(OPEN_SECONDS, "opening the W&B run", status):
+            session = Session(self.run, self.mode, self.pid)
+            self._reconcile(session)
+        self._feed(session)
+        with self.deadline.within(finish_seconds, "finishing the W&B run"):
+            session.finish(self.trainer.status)
+        if self.mode == "offline":
+            self.ledger.close(self.place)
+        self._done(session.url)
+
+    def _done(self, url: str | None) -> None:
+        self.reporter.say("done", rows=len(self.rows.keys), sent=self.sent, url=url)
+
+    def _lacks_rows(self) -> bool:
+        while self.rows.read():
+            pass
+        lacks = not self.rows.keys <= self.there
+        if lacks:
+            self.rows = Follower(self.run.metrics)
+        return lacks
+
+    def _reconcile(self, session: Session) -> None:
+        """Where this session's rows go; online, the server says first how many rows it has."""
+        if self.mode == "offline":
+            self.place = session.folder.name
+            return
+        if not self.ledger.on_server(session.there):
+            keys = (key for key, row in _all_rows(self.run) if row["step"] <= session.last_step)
+            self.ledger.adopt(keys)
+        self.there = self.ledger.keys
+
+    def _feed(self, session: Session) -> None:
+        """Send rows until the trainer is over and none is left."""
+        while True:
+            over = self.trainer.over  # asked first: what was written before is read below
+            new = self.rows.read()
+            with self.deadline.within(SEND_SECONDS, "handing rows to the W&B service"):
+                self._send(session, [(key, row) for key, row in new if key not in self.there])
+                session.check()
+            if new:
+                continue
+            if over:
+                return
+            self.trainer.wait(POLL_SECONDS)
+
+    def _send(self, session: Session, rows: list[tuple[str, Row]]) -> None:
+        if rows:
+            self.ledger.add((key for key, _ in rows), self.place)
+        for key, row in rows:
+            session.send(row)
+            self.there.add(key)
+            self.sent += 1
+
+
+def _all_rows(run: RunDir) -> Iterator[tuple[str, Row]]:
+    follower = Follower(run.metrics)
+    while new := follower.read():
+        yield from new
+
+
+@contextlib.contextmanager
+def only_one(run: RunDir, seconds: float) -> Iterator[None]:
+    """One mirror a run: wait for another to end (it does, in bounded time), then keep others out."""
+    run.wandb.mkdir(exist_ok=True)
+    with (run.wandb / "mirror.lock").open("a") as file:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() > end:
+                    raise SessionError("another process mirrors this run to W&B now") from None
+                time.sleep(0.2)
+            except OSError:
+                break  # a file system without locks
+        yield
+
+
+def main() -> NoReturn:
+    """The process: `python -m electra_dist.tracking.wandb RUN --mode MODE`."""
+    parser = argparse.ArgumentParser(prog="python -m electra_dist.tracking.wandb", description=__doc__)
+    parser.add_argument("run_path", type=Path)
+    parser.add_argument("--mode", choices=("online", "offline"), required=True)
+    parser.add_argument("--trainer", type=int, help="process of training, whose word comes on standard input")
+    parser.add_argument("--finish-seconds", type=float, default=60.0)
+    parser.add_argument("--lock-seconds", type=float, default=0.0)
+    arguments = parser.parse_args()
+    for number in _SIGNALS:  # they are meant for the ranks, which save now
+        signal.signal(number, signal.SIG_IGN)
+    reporter = Reporter(os.dup(1))
+    os.dup2(2, 1)
+    run, trainer = RunDir(arguments.run_path), Trainer(listens=arguments.trainer is not None)
+    try:
+        with only_one(run, arguments.lock_seconds):
+            mirror = Mirror(run, arguments.mode, trainer, arguments.trainer, reporter)
+            mirror.mirror(arguments.finish_seconds)
+        status = DONE
+    except UnreachableError as error:
+        reporter.say("failed", reason=str(error))
+        status = UNREACHABLE
+    except Exception as error:
+        reporter.say("failed", reason=str(error) if isinstance(error, SessionError) else _sentence(error))
+        put(f"{type(error).__name__}: {error}", to_error=True)
+        status = FAILED
+    leave(status)
+
+
+def _sentence(error: Exception) -> str:
+    first = str(error).partition("\n")[0]
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return f"{error.filename or 'its files'} cannot be written: {reason(error)}"
+    if isinstance(error, ConnectionError) or type(error).__name__ == "HandleAbandonedError":
+        return f"its service is gone ({first or type(error).__name__})"
+    return f"{type(error).__name__}: {first}"

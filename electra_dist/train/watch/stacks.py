@@ -1,0 +1,73 @@
+"""Where this process stands: for the watchdog, which names the rank that the others wait for.
+
+In: nothing. Out: the innermost line of the training thread, the number of collectives begun, a file with the stacks of
+all threads. Called from a thread beside training, and never in its way.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch.distributed as dist
+
+from electra_dist.train.watch.hang import Stand
+
+
+def collectives() -> int:
+    """Collectives that this rank has begun, over all groups; 0 where that is not known."""
+    total = 0
+    try:
+        for group in list(dist.distributed_c10d._world.pg_map):
+            for device in group._device_types:
+                backend: Any = group._get_backend(device)
+                total += backend._get_sequence_number_for_group()
+    except Exception:
+        return 0
+    return total
+
+
+def stand_of(thread: int) -> Stand:
+    """Where a thread stands: its innermost call, and the innermost line of this project that led there."""
+    frames = [frame for frame, _ in traceback.walk_stack(sys._current_frames().get(thread))]
+    if not frames:
+        return Stand("", False)
+    own = next((frame for frame in frames if _is_ours(frame)), None)
+    where = f"in {frames[0].f_code.co_name}"
+    if own is not None:
+        where += f", from {Path(own.f_code.co_filename).name}:{own.f_lineno}"
+    near = frames[:6]
+    waits = any("torch/distributed" in frame.f_code.co_filename for frame in near)
+    return Stand(where, waits or frames[0].f_code.co_name in ("synchronize", "wait"))
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return "electra_dist" in Path(frame.f_code.co_filename).parts
+
+
+def write_stacks(path: Path, about: str) -> None:
+    """`about` and the Python stacks of all threads, into a new file; raises `OSError` when it cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        file.write(about)
+        file.flush()
+        faulthandler.dump_traceback(file, all_threads=True)
+    _write_flight_record(path)
+
+
+def _write_flight_record(path: Path) -> None:
+    """What torch has recorded of NCCL's collectives, as its own time-out would leave it; nothing without NCCL."""
+    from torch._C import _distributed_c10d
+
+    record: Callable[..., bytes] | None = getattr(_distributed_c10d, "_dump_nccl_trace", None)
+    if record is not None:
+        prefix = os.environ.get("TORCH_FR_DUMP_TEMP_FILE")
+        rank = path.stem.rpartition("-")[2]
+        target = Path(f"{prefix}{rank}") if prefix else path.with_suffix(".nccl")
+        target.write_bytes(record())

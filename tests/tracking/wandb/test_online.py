@@ -1,0 +1,146 @@
+"""Online, against a stand-in for the server: every row arrives once, through dying services, lost networks, no key."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.offline import files, points, services, wait_for
+from tests.support.wandb_server import KEY, WandbServer
+
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.metrics_log import cut_back
+from electra_dist.tracking import sinks
+from electra_dist.tracking.sinks import Tracker
+from electra_dist.tracking.wandb import MirrorError, mirror_once
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    with WandbServer() as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "15")
+        yield running
+
+
+def on_server(server: WandbServer) -> list[tuple[int, float]]:
+    """(step, loss) of the rows on the server, in its order; its own numbers have no gap and no repetition."""
+    rows = server.runs["abcd1234"].rows()
+    assert [row["_step"] for row in rows] == list(range(len(rows)))
+    return [(int(row["step"]), float(row["loss/generator"])) for row in rows]
+
+
+def arrived(server: WandbServer) -> int:
+    return len(server.runs["abcd1234"].lines) if "abcd1234" in server.runs else 0
+
+
+def train(run: RunDir, steps: range, said: list[str], mode: sinks.Mode = "online", **end: bool) -> None:
+    """One start that goes on from a checkpoint just before `steps`."""
+    cut_back(run.metrics, steps[0] - 1)
+    tracker = Tracker(run, mode, said.append)
+    write(tracker, steps)
+    tracker.close(**end)
+
+
+def write(tracker: Tracker, steps: range) -> None:
+    for step in steps:
+        tracker.write({"step": step, "loss/generator": 100.0 - step, "speed/step_seconds": time.time() % 1000})
+
+
+def expected(last: int) -> list[tuple[int, float]]:
+    return [(step, 100.0 - step) for step in range(1, last + 1)]
+
+
+def test_rows_arrive_once_through_a_killed_service_and_a_restart(new_run: RunDir, server: WandbServer) -> None:
+    said: list[str] = []
+    tracker = Tracker(new_run, "online", said.append)
+    write(tracker, range(1, 11))
+    wait_for(lambda: arrived(server) == 10)
+    write(tracker, range(11, 21))
+    for pid in services(new_run):
+        os.kill(pid, signal.SIGKILL)
+    write(tracker, range(21, 31))
+    tracker.close()
+    assert on_server(server) == expected(30)
+    assert len(said) == 1
+    assert tracker.how_to_sync is None
+    train(new_run, range(26, 41), said)
+    assert on_server(server) == expected(40)
+    assert len(said) == 1
+
+
+def test_without_a_key_a_run_is_offline_until_there_is_one(
+    new_run: RunDir, server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY")
+    said: list[str] = []
+    train(new_run, range(1, 11), said)
+    assert len(said) == 1
+    assert "key" in said[0]
+    assert "offline from here on; the next start tries again" in said[0]
+    assert points(new_run) == expected(10)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    train(new_run, range(9, 21), said)
+    assert on_server(server) == expected(20)
+    assert len(said) == 1
+    assert all(Path(f"{file}.synced").exists() for file in files(new_run))
+    for path in [*new_run.path.parents[1].rglob("*"), Path.home() / ".netrc"]:
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), f"the key stands in {path}"
+
+
+def test_a_lost_network_costs_one_warning_and_a_bounded_end(
+    new_run: RunDir, server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "LEAVE_SECONDS", 4.0)
+    said: list[str] = []
+    tracker = Tracker(new_run, "online", said.append)
+    write(tracker, range(1, 11))
+    wait_for(lambda: arrived(server) == 10)
+    server.refuses_history.set()
+    write(tracker, range(11, 21))
+    before = time.monotonic()
+    tracker.close(finished=False)
+    assert time.monotonic() - before < 30
+    assert len(said) == 1
+    assert tracker.how_to_sync == f"electra-dist sync {new_run.path}"
+    server.refuses_history.clear()
+    assert mirror_once(new_run, "online", 300).rows == 20
+    assert on_server(server) == expected(20)
+    assert mirror_once(new_run, "online", 300).sent == 0
+
+
+@pytest.mark.full
+def test_offline_sessions_that_wandb_uploaded_are_not_sent_again(new_run: RunDir, server: WandbServer) -> None:
+    said: list[str] = []
+    train(new_run, range(1, 11), said, "offline")
+    train(new_run, range(11, 21), said, "offline")
+    upload = [str(Path(sys.executable).with_name("wandb")), "sync", *(str(file.parent) for file in files(new_run))]
+    subprocess.run(upload, check=True, capture_output=True, timeout=120)
+    assert on_server(server) == expected(20)
+    train(new_run, range(21, 31), said, "offline")
+    assert mirror_once(new_run, "online", 300).sent == 10
+    assert on_server(server) == expected(30)
+    subprocess.run([*upload[:2], *(str(file.parent) for file in files(new_run))], check=True, timeout=120)
+    assert on_server(server) == expected(30)
+
+
+@pytest.mark.full
+def test_no_network_at_the_start_is_offline_within_a_bound(new_run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
+    said: list[str] = []
+    train(new_run, range(1, 11), said)
+    assert len(said) == 1
+    assert "offline from here on" in said[0]
+    assert points(new_run) == expected(10)
+    with pytest.raises(MirrorError, match="W&B: "):
+        mirror_once(new_run, "online", 300)
+    assert points(new_run) == expected(10)
