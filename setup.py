@@ -1,4 +1,6 @@
-"""What pyproject.toml cannot say: folders of the repository that a wheel carries as data of the package."""
+"""What pyproject.toml cannot say: folders of the repository that a wheel carries as data of the
+package.
+"""
 
 from setuptools import find_namespace_packages, setup
 

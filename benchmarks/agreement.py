@@ -1,12 +1,15 @@
-"""What agreeing in every step costs it: waited for, as a plain all-reduce, or posted before the step and read after it.
+"""What agreeing in every step costs it: waited for, as a plain all-reduce, or posted before the
+step and read after it.
 
-    python benchmarks/agreement.py --json agreement.json                   8 processes on this machine, gloo on loopback
-    srun python benchmarks/agreement.py                                    on the hosts of an allocation
+    python benchmarks/agreement.py --json agreement.json                   8 processes on this
+                                                                           machine, gloo on loopback
+    srun python benchmarks/agreement.py                                    on the hosts of an
+                                                                           allocation
 
-A step is a sleep, so that cores and network are free meanwhile as the host is while a GPU computes. Each round is a
-window of `--steps` steps of each kind in turn: without agreement, waited for, posted. What is given is the time that
-the training thread of rank 0 spends agreeing in a step, the median over all steps, and by how much the whole step
-took longer than one without.
+A step is a sleep, so that cores and network are free meanwhile as the host is while a GPU computes.
+Each round is a window of `--steps` steps of each kind in turn: without agreement, waited for,
+posted. What is given is the time that the training thread of rank 0 spends agreeing in a step, the
+median over all steps, and by how much the whole step took longer than one without.
 """
 
 from __future__ import annotations
@@ -34,9 +37,13 @@ WARM_UP_STEPS = 5
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--milliseconds", type=float, default=20.0, help="of a step without agreement")
+    parser.add_argument(
+        "--milliseconds", type=float, default=20.0, help="of a step without agreement"
+    )
     parser.add_argument("--steps", type=int, default=100, help="of a window")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -47,12 +54,14 @@ class Bench:
     """Steps that agree in one way or another; notes the seconds that each spent on it."""
 
     def __init__(self, world: World, seconds: float) -> None:
-        self._world, self._seconds = world, seconds
+        self._world = world
+        self._seconds = seconds
         self._agreement = Agreement(world)
 
     def step(self, kind: Kind) -> float:
         """One step; seconds that this thread spent agreeing."""
-        said, start = Said(Call.GO_ON), time.perf_counter()
+        said = Said(Call.GO_ON)
+        start = time.perf_counter()
         if kind == "waited for":
             all_reduce_max(said.call, self._world)
         elif kind == "posted":
@@ -101,7 +110,8 @@ def measure(arguments: argparse.Namespace, world: World) -> dict[str, Any]:
 
 def report(figures: dict[str, Any]) -> None:
     print(
-        f"{figures['processes']} processes on {figures['cores']} cores, {figures['step_milliseconds']:.2f} ms a step"
+        f"{figures['processes']} processes on {figures['cores']} cores,"
+        f" {figures['step_milliseconds']:.2f} ms a step"
         " without agreement"
     )
     for kind in KINDS[1:]:

@@ -1,7 +1,8 @@
-"""What the GPU benchmarks share: a measurement that fails is a result with its reason, and never ends the others.
+"""What the GPU benchmarks share: a measurement that fails is a result with its reason, and never
+ends the others.
 
-Comes in: something to measure. Goes out: its figures, or `{"refused": reason}`. Figures are written as they come, so
-that a script that is stopped half-way keeps what it has.
+Comes in: something to measure. Goes out: its figures, or `{"refused": reason}`. Figures are written
+as they come, so that a script that is stopped half-way keeps what it has.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def stop_on_sigterm() -> None:
 
 
 def attempt(measure: Callable[[], Figures], device: torch.device) -> Figures:
-    """The figures of `measure`, or why there are none; memory of what came before is given back first."""
+    """The figures of `measure`, or why there are none; memory of what came before is given back
+    first.
+    """
     torch._dynamo.reset()
     gc.collect()
     if device.type == "cuda":
@@ -57,8 +60,13 @@ def attempt(measure: Callable[[], Figures], device: torch.device) -> Figures:
 def reason(error: Exception) -> str:
     """The kind of an error and its first line with words, short enough for a table."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
+    if lines:
+        text = f"{type(error).__name__}: {lines[0]}"
+    else:
+        text = type(error).__name__
+    if len(text) <= _LONGEST_REASON:
+        return text
+    return text[: _LONGEST_REASON - 3] + "..."
 
 
 def write_json(path: Path | None, content: Figures) -> None:

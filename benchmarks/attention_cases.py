@@ -1,7 +1,8 @@
-"""Attention over packed documents for `kernels.py`: the same queries, keys and values through every implementation.
+"""Attention over packed documents for `kernels.py`: the same queries, keys and values through every
+implementation.
 
-Comes in: a case (tokens, heads, document length). Goes out: seconds forward, forward and backward, and of what changes
-with the documents; and the error against SDPA in fp32 on one row.
+Comes in: a case (tokens, heads, document length). Goes out: seconds forward, forward and backward,
+and of what changes with the documents; and the error against SDPA in fp32 on one row.
 
 Letters: B rows, L row length, T = B x L tokens, A heads, D head size, N documents.
 """
@@ -38,12 +39,17 @@ class AttentionCase(NamedTuple):
     head_size: int
 
     def __str__(self) -> str:
-        return "documents of mixed lengths" if self.length is None else f"documents of {self.length}"
+        if self.length is None:
+            return "documents of mixed lengths"
+        return f"documents of {self.length}"
 
     @property
     def row(self) -> int:
         """L: rows are filled by whole documents."""
-        wanted = MIXED[1] if self.length is None else max(self.length, SHORTEST_ROW)
+        if self.length is None:
+            wanted = MIXED[1]
+        else:
+            wanted = max(self.length, SHORTEST_ROW)
         return min(wanted, self.tokens)
 
     @property
@@ -53,10 +59,11 @@ class AttentionCase(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """qkv (B, L, 3, A, D) with gradient, documents (B, L), cu_seqlens (N + 1,), and the gradient of the output.
+    """qkv (B, L, 3, A, D) with gradient, documents (B, L), cu_seqlens (N + 1,), and the gradient of
+    the output.
 
-    Query, key and value are one tensor, as the projection of a layer writes them. So is their gradient: what a peer
-    needs to make one of it counts.
+    Query, key and value are one tensor, as the projection of a layer writes them. So is their
+    gradient: what a peer needs to make one of it counts.
     """
 
     qkv: Tensor
@@ -83,9 +90,15 @@ def make_inputs(case: AttentionCase, device: torch.device, dtype: torch.dtype) -
     lengths = document_lengths(case)
     generator = torch.Generator(device=device).manual_seed(0)
     shapes = [(case.rows, case.row, *three, case.heads, case.head_size) for three in ((3,), ())]
-    qkv, grad = (torch.randn(shape, generator=generator, device=device).to(dtype) for shape in shapes)
-    ends = np.full(sequence_entries(len(lengths), case.rows, max(4, case.row // 8)) + 1, case.rows * case.row)
-    ends[: len(lengths) + 1] = np.concatenate([[0], np.cumsum(lengths)])  # the shape that the loader makes
+    qkv, grad = (
+        torch.randn(shape, generator=generator, device=device).to(dtype) for shape in shapes
+    )
+    ends = np.full(
+        sequence_entries(len(lengths), case.rows, max(4, case.row // 8)) + 1, case.rows * case.row
+    )
+    ends[: len(lengths) + 1] = np.concatenate(
+        [[0], np.cumsum(lengths)]
+    )  # the shape that the loader makes
     documents = np.repeat(np.arange(len(lengths)), lengths).reshape(case.rows, case.row)
     return Inputs(
         qkv.requires_grad_(),
@@ -97,7 +110,9 @@ def make_inputs(case: AttentionCase, device: torch.device, dtype: torch.dtype) -
 
 
 class Peer(NamedTuple):
-    """prepare: what is done once a step when the documents change; attend: (B, L, A, D) with what that gave."""
+    """prepare: what is done once a step when the documents change; attend: (B, L, A, D) with what
+    that gave.
+    """
 
     prepare: Callable[[Inputs], Any]
     attend: Callable[[Inputs, Any], Tensor]
@@ -117,12 +132,15 @@ def ours_or_pytorch(backend: str, inputs: Inputs) -> Peer:
 
 
 def flex(inputs: Inputs) -> Peer:
-    """FlexAttention, compiled, with a block mask of the documents, which is built by a compiled function too."""
+    """FlexAttention, compiled, with a block mask of the documents, which is built by a compiled
+    function too.
+    """
     if not inputs.qkv.is_cuda:
         raise UserError("cannot run here: FlexAttention has no backward on a CPU")
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    attend, build = torch.compile(flex_attention, dynamic=False), torch.compile(create_block_mask, dynamic=False)
+    attend = torch.compile(flex_attention, dynamic=False)
+    build = torch.compile(create_block_mask, dynamic=False)
     documents = inputs.documents
     rows, length = documents.shape
 
@@ -133,11 +151,16 @@ def flex(inputs: Inputs) -> Peer:
         out: Tensor = attend(*(x.transpose(1, 2) for x in i.qkv.unbind(2)), block_mask=mask)
         return out.transpose(1, 2)
 
-    return Peer(lambda i: build(same_document, rows, None, length, length, device=documents.device), attended)
+    return Peer(
+        lambda i: build(same_document, rows, None, length, length, device=documents.device),
+        attended,
+    )
 
 
 def untrimmed(inputs: Inputs) -> Peer:
-    """`varlen_attn` with an entry for every document that there could be, as before the loader left out empty ones."""
+    """`varlen_attn` with an entry for every document that there could be, as before the loader left
+    out empty ones.
+    """
     rows, length = inputs.documents.shape
     missing = rows * (max(4, length // 8) + 1) + 1 - len(inputs.cu_seqlens)
     padded = F.pad(inputs.cu_seqlens, (0, missing), value=inputs.documents.numel())
@@ -155,7 +178,9 @@ ATTENTION: dict[str, Callable[[Inputs], Peer]] = {
 }
 
 
-def measure_attention(name: str, case: AttentionCase, device: torch.device, rate: float, run_seconds: float) -> Figures:
+def measure_attention(
+    name: str, case: AttentionCase, device: torch.device, rate: float, run_seconds: float
+) -> Figures:
     """Figures of one implementation; raises `UserError` where it cannot run."""
     inputs = make_inputs(case, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     peer = ATTENTION[name](inputs)
@@ -191,6 +216,8 @@ def relative_error(out: Tensor, inputs: Inputs) -> float:
     """Of the first row, against SDPA with a block mask in fp32."""
     q, k, v = (x.float().transpose(1, 2) for x in inputs.qkv[:1].unbind(2))
     row = inputs.documents[:1]
-    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=(row[:, None, :, None] == row[:, None, None, :]))
+    expected = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=(row[:, None, :, None] == row[:, None, None, :])
+    )
     difference = out[:1].float() - expected.transpose(1, 2)
     return float(difference.norm() / expected.norm())

@@ -1,13 +1,15 @@
-"""What it costs to verify each block's checksum as it is read: of reading, of making rows, of a training step.
+"""What it costs to verify each block's checksum as it is read: of reading, of making rows, of a
+training step.
 
     python benchmarks/block_checksums.py --shards shards
     python benchmarks/block_checksums.py --shards shards --tokens-per-second 1000000
 
-Blocks are read from the page cache, the case in which a checksum weighs most, so that reading is CPU time: that of the
-thread is measured, which a busy machine changes least. Rounds with and without are taken in turn, and the figures are
-medians of rounds. WebDataset's own iterator over the same blocks stands beside them. "Making rows" is all that the
-loader's process does with a block: read, pack, mask. The share of a training step is that of a rank which trains
-`--tokens-per-second`; the process runs beside the step, so that even this is time of another core and no wait. The
+Blocks are read from the page cache, the case in which a checksum weighs most, so that reading is
+CPU time: that of the thread is measured, which a busy machine changes least. Rounds with and
+without are taken in turn, and the figures are medians of rounds. WebDataset's own iterator over the
+same blocks stands beside them. "Making rows" is all that the loader's process does with a block:
+read, pack, mask. The share of a training step is that of a rank which trains `--tokens-per-second`;
+the process runs beside the step, so that even this is time of another core and no wait. The
 candidates for the checksum are measured on one block in memory.
 """
 
@@ -40,9 +42,13 @@ CANDIDATES: dict[str, Callable[[bytes], object]] = {
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shards", type=Path, required=True, help="folder written by `data build`")
-    parser.add_argument("--tokens-per-second", type=float, default=300_000.0, help="that one rank trains")
+    parser.add_argument(
+        "--tokens-per-second", type=float, default=300_000.0, help="that one rank trains"
+    )
     parser.add_argument("--row-length", type=int, default=512)
     parser.add_argument("--blocks", type=int, default=64, help="blocks of a round")
     parser.add_argument("--rounds", type=int, default=9)
@@ -96,7 +102,9 @@ def make_rows(manifest: Manifest, config: Config, count: int) -> None:
 
 def rounds(count: int, *works: Callable[[], object]) -> Iterator[float]:
     """Median seconds of each work, taken in turn."""
-    taken = [[seconds(work) for work in works] for _ in range(count + 1)][1:]  # the first one fills the page cache
+    taken = [[seconds(work) for work in works] for _ in range(count + 1)][
+        1:
+    ]  # the first one fills the page cache
     yield from (statistics.median(column) for column in zip(*taken, strict=True))
 
 
@@ -104,7 +112,9 @@ def main() -> None:
     arguments = parse()
     manifest = Manifest.load(arguments.shards)
     if manifest.facts.block_checksums is None:
-        raise SystemExit(f"{arguments.shards}: has no checksums; add them with `electra-dist data checksums`")
+        raise SystemExit(
+            f"{arguments.shards}: has no checksums; add them with `electra-dist data checksums`"
+        )
     config = configuration.build(
         {
             "data": {"shards": str(arguments.shards), "row_length": arguments.row_length},
@@ -127,14 +137,19 @@ def main() -> None:
         lambda: read_all(manifest, count, verify=True),
         lambda: make_rows(manifest, config, count),
     )
-    # The checksum alone, from the rate measured above: differences of two readings drown in their noise.
+    # The checksum alone, from the rate measured above: differences of two readings drown in their
+    # noise.
     alone = size / rates["zlib.crc32"]
     bytes_per_second = arguments.tokens_per_second * manifest.token_dtype.itemsize
     figures = {
         "blocks": count,
         "block_bytes": size / count,
         "checksum_bytes_per_s": rates,
-        "read_bytes_per_s": {"webdataset": size / peer, "without": size / without, "verified": size / checked},
+        "read_bytes_per_s": {
+            "webdataset": size / peer,
+            "without": size / without,
+            "verified": size / checked,
+        },
         "read_ratio": checked / without,
         "share_of_making_rows": alone / rows,
         "share_of_a_step": bytes_per_second / rates["zlib.crc32"],
@@ -144,7 +159,9 @@ def main() -> None:
     print(f"reading {count} blocks of {size / count / 1000:.0f} kB from the page cache")
     print(f"  webdataset      {size / peer / 1e6:8,.0f} MB/s")
     print(f"  not verified    {size / without / 1e6:8,.0f} MB/s")
-    print(f"  verified        {size / checked / 1e6:8,.0f} MB/s   {checked / without:.3f} x the time")
+    print(
+        f"  verified        {size / checked / 1e6:8,.0f} MB/s   {checked / without:.3f} x the time"
+    )
     print(f"share of making rows of {arguments.row_length}: {alone / rows:.2%}")
     print(
         f"share of a training step at {arguments.tokens_per_second:,.0f} tokens/s a rank:"

@@ -1,13 +1,16 @@
-"""What saving costs: training waits for the disk, or only for a copy to memory while the rest happens behind it.
+"""What saving costs: training waits for the disk, or only for a copy to memory while the rest
+happens behind it.
 
-    python benchmarks/checkpoint_stall.py --folder /scratch/me --json stall.json      one process, preset small
+    python benchmarks/checkpoint_stall.py --folder /scratch/me --json stall.json      one process,
+                                                                                      preset small
     python benchmarks/checkpoint_stall.py --folder /scratch/me --processes 2 --preset base
 
-Trains random rows in rounds, each of them three windows of `--steps` steps: without saving, with one save in the
-background after the first step, and with one that is waited for. `waited` is the time that the training thread spent in
-the saver, the `speed/checkpoint_stall` of metrics.jsonl; `slower` is by how much the whole window took longer than the
-one without saving, which counts what the writing takes from the cores and the bus too. Both are given as a fraction of
-the time between two saves at `--every` steps, by default the configuration's own. Medians of the rounds. The folder
+Trains random rows in rounds, each of them three windows of `--steps` steps: without saving, with
+one save in the background after the first step, and with one that is waited for. `waited` is the
+time that the training thread spent in the saver, the `speed/checkpoint_stall` of metrics.jsonl;
+`slower` is by how much the whole window took longer than the one without saving, which counts what
+the writing takes from the cores and the bus too. Both are given as a fraction of the time between
+two saves at `--every` steps, by default the configuration's own. Medians of the rounds. The folder
 should lie on the file system that a run would write to.
 """
 
@@ -44,14 +47,21 @@ from electra_dist.train.step import train_step
 from electra_dist.zero.engines import Engines, build_engines
 from launcher.local import launch_local
 
-BACKGROUND, WAITING, WITHOUT = "in the background", "waited for", "without"
+BACKGROUND = "in the background"
+WAITING = "waited for"
+WITHOUT = "without"
 WARM_UP_STEPS = 3
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--folder", type=Path, required=True, help="where the checkpoints are written, and removed again"
+        "--folder",
+        type=Path,
+        required=True,
+        help="where the checkpoints are written, and removed again",
     )
     parser.add_argument("--preset", default="small")
     parser.add_argument("--vocab-size", type=int, default=30522)
@@ -61,9 +71,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--zero-stage", type=int, default=3)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--steps", type=int, default=20, help="of a window; the writing must end within it")
+    parser.add_argument(
+        "--steps", type=int, default=20, help="of a window; the writing must end within it"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--every", type=int, help="steps between two saves (default: checkpoint.every)")
+    parser.add_argument(
+        "--every", type=int, help="steps between two saves (default: checkpoint.every)"
+    )
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -73,7 +87,11 @@ def configure(arguments: argparse.Namespace, world: World) -> Config:
     tree: dict[str, Any] = {
         "data": {"shards": "none", "row_length": arguments.row_length, "streams": world.world_size},
         "model": {"preset": arguments.preset, "max_positions": max(512, arguments.row_length)},
-        "train": {"steps": 10**6, "global_rows": arguments.rows, "micro_rows": arguments.micro_rows},
+        "train": {
+            "steps": 10**6,
+            "global_rows": arguments.rows,
+            "micro_rows": arguments.micro_rows,
+        },
         "optim": {"lr": 1e-4, "warmup_steps": 0},
         "zero": {"stage": arguments.zero_stage},
         "precision": {"mode": "bf16" if cuda else "fp32"},
@@ -86,7 +104,9 @@ def configure(arguments: argparse.Namespace, world: World) -> Config:
 
 def own_steps(config: Config, vocab_size: int, world: World) -> Iterator[Step]:
     """Random steps, this rank's rows of them."""
-    share = config.train.model_copy(update={"global_rows": config.train.global_rows // world.world_size})
+    share = config.train.model_copy(
+        update={"global_rows": config.train.global_rows // world.world_size}
+    )
     return synthetic_steps(config.model_copy(update={"train": share}), vocab_size)
 
 
@@ -171,7 +191,8 @@ def measure(arguments: argparse.Namespace, world: World, folder: Path) -> dict[s
     for kind in (BACKGROUND, WAITING):
         waited = statistics.median(waiting for _, waiting in found[kind])
         slower = statistics.median(
-            seconds - other for (seconds, _), (other, _) in zip(found[kind], found[WITHOUT], strict=True)
+            seconds - other
+            for (seconds, _), (other, _) in zip(found[kind], found[WITHOUT], strict=True)
         )
         figures[kind] = {
             "waited_seconds": waited,
@@ -190,18 +211,22 @@ def checkpoint_bytes(folder: Path) -> int:
 
 def report(figures: dict[str, Any]) -> None:
     print(
-        f"{figures['preset']}, {figures['parameters']:,} parameters, ZeRO stage {figures['zero_stage']}, on"
-        f" {figures['processes']} x {figures['device']}: {figures['step_seconds']:.3f} s a step, a checkpoint of"
+        f"{figures['preset']}, {figures['parameters']:,} parameters, ZeRO stage"
+        f" {figures['zero_stage']}, on"
+        f" {figures['processes']} x {figures['device']}: {figures['step_seconds']:.3f} s a step, a"
+        f" checkpoint of"
         f" {figures['checkpoint_bytes'] / 1e6:,.0f} MB every {figures['every']:,} steps"
     )
     for kind in (BACKGROUND, WAITING):
         one = figures[kind]
         print(
-            f"{kind:<18} waited {one['waited_seconds']:7.3f} s a save, {one['waited_fraction']:8.4%} of the time;"
+            f"{kind:<18} waited {one['waited_seconds']:7.3f} s a save,"
+            f" {one['waited_fraction']:8.4%} of the time;"
             f" slower by {one['slower_seconds']:7.3f} s, {one['slower_fraction']:8.4%}"
         )
     print(
-        f"waited in the background / waited for: {figures['ratio']:.3f}; CPU memory for the copy on each rank:"
+        f"waited in the background / waited for: {figures['ratio']:.3f}; CPU memory for the copy on"
+        f" each rank:"
         f" {figures['host_bytes_a_rank'] / 1e6:,.0f} MB"
     )
 
@@ -212,7 +237,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as logs:
             command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:]]
             return launch_local(command, arguments.processes, Path(logs))
-    cuda = torch.cuda.device_count() if arguments.device != "cpu" else 0
+    if arguments.device != "cpu":
+        cuda = torch.cuda.device_count()
+    else:
+        cuda = 0
     world = detect(os.environ, "auto", cuda)
     world = replace(world, device=choose_device(arguments.device, world.local_rank, cuda))
     initialise(world)

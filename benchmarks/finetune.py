@@ -1,11 +1,13 @@
-"""What pre-training buys: a fine-tuned discriminator against the same network untrained, and against word counts.
+"""What pre-training buys: a fine-tuned discriminator against the same network untrained, and
+against word counts.
 
-    python benchmarks/finetune.py --model runs/quickstart/export/discriminator --train train.tsv --dev dev.tsv \
+    python benchmarks/finetune.py --model runs/quickstart/export/discriminator --train train.tsv
+    --dev dev.tsv \
         --seeds 3 --json finetune.json
 
-Every encoder is fine-tuned with the same recipe at every learning rate given, over the same seeds; the held-out score
-is that after the last epoch. The linear peer is logistic regression on TF-IDF of words and word pairs (scikit-learn's
-defaults otherwise). `simple` is the most frequent class.
+Every encoder is fine-tuned with the same recipe at every learning rate given, over the same seeds;
+the held-out score is that after the last epoch. The linear peer is logistic regression on TF-IDF of
+words and word pairs (scikit-learn's defaults otherwise). `simple` is the most frequent class.
 """
 
 from __future__ import annotations
@@ -49,8 +51,12 @@ def word_counts(train: Path, dev: Path, columns: Columns) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder written by `electra-dist export`")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, help="folder written by `electra-dist export`"
+    )
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--dev", type=Path, required=True)
     parser.add_argument("--text", default="text")
@@ -63,10 +69,14 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    columns, rows = Columns(options.text, None, options.label), []
+    columns = Columns(options.text, None, options.label)
+    rows = []
     parameters = json.loads((ModelFolder.open(options.model).path / "config.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:
-        encoders = {"pre-trained": options.model, "untrained": untrained(options.model, Path(scratch) / "untrained")}
+        encoders = {
+            "pre-trained": options.model,
+            "untrained": untrained(options.model, Path(scratch) / "untrained"),
+        }
         for name, folder in encoders.items():
             for lr in options.lr:
                 recipe = {
@@ -87,12 +97,20 @@ def main() -> None:
                 )
                 report = finetune(settings)
                 scores = [one["accuracy"] for one in report.seeds.values()]
-                rows.append(row(f"{name}, lr {lr:g}", report.median["accuracy"], min(scores), max(scores)))
+                rows.append(
+                    row(f"{name}, lr {lr:g}", report.median["accuracy"], min(scores), max(scores))
+                )
         simple = report.simple["accuracy"]
     linear = word_counts(options.train, options.dev, columns)
-    rows += [row("TF-IDF, logistic regression", linear, linear, linear), row("most frequent class", *[simple] * 3)]
+    rows += [
+        row("TF-IDF, logistic regression", linear, linear, linear),
+        row("most frequent class", *[simple] * 3),
+    ]
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    print(f"\n{device_name(device)}, {parameters['num_hidden_layers']} layers of {parameters['hidden_size']}")
+    print(
+        f"\n{device_name(device)}, {parameters['num_hidden_layers']} layers of"
+        f" {parameters['hidden_size']}"
+    )
     print(f"{'accuracy, held out':32}{'median':>8}{'min':>8}{'max':>8}")
     for one in rows:
         print(f"{one['what']:32}{one['median']:8.3f}{one['min']:8.3f}{one['max']:8.3f}")

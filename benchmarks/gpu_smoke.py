@@ -1,9 +1,10 @@
-"""The first half minute on a GPU: whether everything imports, and what the device gives before any of our code.
+"""The first half minute on a GPU: whether everything imports, and what the device gives before any
+of our code.
 
     python benchmarks/gpu_smoke.py --json smoke.json
 
-Prints the versions, the rate of a large matrix product cold and warm, and the bandwidth of a copy within the device and
-from pinned memory: the two ceilings that every later figure is read against.
+Prints the versions, the rate of a large matrix product cold and warm, and the bandwidth of a copy
+within the device and from pinned memory: the two ceilings that every later figure is read against.
 """
 
 from __future__ import annotations
@@ -24,7 +25,16 @@ from electra_dist.measure.bench import device_name
 from electra_dist.parallel.hardware import device_of_command, product_rate
 
 #: What the GPU script needs; what is missing is named, and ends it.
-NEEDED = ("deepspeed", "transformers", "pydantic", "webdataset", "sentencepiece", "safetensors", "tokenizers", "numpy")
+NEEDED = (
+    "deepspeed",
+    "transformers",
+    "pydantic",
+    "webdataset",
+    "sentencepiece",
+    "safetensors",
+    "tokenizers",
+    "numpy",
+)
 COPIES = 10
 MEGABYTES = {"cuda": 1024, "cpu": 64}
 
@@ -55,22 +65,32 @@ def bandwidths(device: torch.device) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     device = device_of_command(arguments.device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    if device.type == "cuda":
+        dtype = torch.bfloat16
+    else:
+        dtype = torch.float32
     rate = product_rate(device, dtype)
-    found, copies = versions(), bandwidths(device)
+    found = versions()
+    copies = bandwidths(device)
     figures = {
         "device": device_name(device),
         "versions": found,
         "matrix_product_rate": {"cold": rate.cold, "warm": rate.warm},
         "bytes_per_s": copies,
     }
-    print(f"{figures['device']}: {', '.join(f'{name} {version}' for name, version in found.items())}")
-    print(f"{dtype} matrix products: {rate.cold / 1e12:.4g} TFLOP/s cold, {rate.warm / 1e12:.4g} warm")
+    print(
+        f"{figures['device']}: {', '.join(f'{name} {version}' for name, version in found.items())}"
+    )
+    print(
+        f"{dtype} matrix products: {rate.cold / 1e12:.4g} TFLOP/s cold, {rate.warm / 1e12:.4g} warm"
+    )
     for name, value in copies.items():
         print(f"copy {name.replace('_', ' ')}: {value / 1e9:,.1f} GB/s")
     write_json(arguments.json, figures)

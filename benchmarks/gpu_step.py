@@ -1,15 +1,20 @@
-"""Our step on this machine: against `transformers`, and with each optimisation switched off in turn.
+"""Our step on this machine: against `transformers`, and with each optimisation switched off in
+turn.
 
-    python benchmarks/gpu_step.py --json gpu_step.json                 base and large at 512, small at 128 (a GPU)
-    python benchmarks/gpu_step.py --cases tiny:32:4 --device cpu       the same code, in a minute on a CPU
+    python benchmarks/gpu_step.py --json gpu_step.json                 base and large at 512, small
+                                                                       at 128 (a GPU)
+    python benchmarks/gpu_step.py --cases tiny:32:4 --device cpu       the same code, in a minute on
+                                                                       a CPU
 
-Each case is PRESET:ROW_LENGTH:ROWS, all rows at once, bf16 on a GPU and fp32 on a CPU, no dropout, ZeRO stage 1. Rows
-are random tokens in whole documents, the same shapes for both. The peer is the loop of `train_speed.py`, its models as
-they are and compiled, under bf16 autocast, with the fastest attention that `transformers` has without another package:
-SDPA, and no mask, because full rows have no padding, so that SDPA takes its flash kernel (`peer_attention` of the
-figures says what was chosen). The utilisation of all of them counts the same operations, those that the step needs
-(`electra_dist.plan.step_flops`), over the matrix-product rate measured in the same run. Peers and whole steps come
-first, then the variants of each case, until `--seconds` are over; what cannot run, fails or was left out is listed.
+Each case is PRESET:ROW_LENGTH:ROWS, all rows at once, bf16 on a GPU and fp32 on a CPU, no dropout,
+ZeRO stage 1. Rows are random tokens in whole documents, the same shapes for both. The peer is the
+loop of `train_speed.py`, its models as they are and compiled, under bf16 autocast, with the fastest
+attention that `transformers` has without another package: SDPA, and no mask, because full rows have
+no padding, so that SDPA takes its flash kernel (`peer_attention` of the figures says what was
+chosen). The utilisation of all of them counts the same operations, those that the step needs
+(`electra_dist.plan.step_flops`), over the matrix-product rate measured in the same run. Peers and
+whole steps come first, then the variants of each case, until `--seconds` are over; what cannot run,
+fails or was left out is listed.
 """
 
 from __future__ import annotations
@@ -44,7 +49,9 @@ from electra_dist.parallel.hardware import matrix_product_rate
 from electra_dist.parallel.world import World, detect
 
 VOCABULARY = 30522
-PEER, COMPILED_PEER, WHOLE = "transformers", "transformers, compiled", "electra-dist"
+PEER = "transformers"
+COMPILED_PEER = "transformers, compiled"
+WHOLE = "electra-dist"
 PEERS = (PEER, COMPILED_PEER)
 
 
@@ -65,7 +72,9 @@ class Case(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """Our step with `overrides` of the configuration and something of the program changed for as long as it runs."""
+    """Our step with `overrides` of the configuration and something of the program changed for as
+    long as it runs.
+    """
 
     overrides: tuple[str, ...] = ()
     change: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -108,7 +117,9 @@ VARIANTS: dict[str, Variant] = {
     "optimizer not fused": Variant(change=unfused_optimizer),
     "fp32": Variant(("precision.mode=fp32",)),
     "layers checkpointed": Variant(("train.activation_checkpointing=true",)),
-    "ZeRO stage 3": Variant(("zero.stage=3",)),  # last: DeepSpeed does not give all of its memory back
+    "ZeRO stage 3": Variant(
+        ("zero.stage=3",)
+    ),  # last: DeepSpeed does not give all of its memory back
 }
 
 
@@ -116,7 +127,12 @@ def configure(case: Case, device: str, overrides: tuple[str, ...] = ()) -> Confi
     tree: dict[str, Any] = {
         "data": {"shards": "none", "row_length": case.length, "streams": 1},
         "model": {"preset": case.preset, "max_positions": max(512, case.length)},
-        "train": {"steps": 10**6, "global_rows": case.rows, "micro_rows": case.rows, "device": device},
+        "train": {
+            "steps": 10**6,
+            "global_rows": case.rows,
+            "micro_rows": case.rows,
+            "device": device,
+        },
         "optim": {"lr": 1e-4, "warmup_steps": 0},
         "zero": {"stage": 1},
         "precision": {"mode": "bf16" if device == "cuda" else "fp32"},
@@ -129,9 +145,19 @@ def ours(case: Case, name: str, world: World, steps: int) -> Figures:
     variant = VARIANTS[name]
     config = configure(case, world.device.type, variant.overrides)
     with variant.change():
-        figures = measure_steps(config, VOCABULARY, synthetic_steps(config, VOCABULARY), world, steps)
+        figures = measure_steps(
+            config, VOCABULARY, synthetic_steps(config, VOCABULARY), world, steps
+        )
     found = figures.to_dict()
-    kept = ("real_tokens_per_s", "mfu", "step_seconds", "peak_memory_bytes", "predicted_bytes", "attention", "compiled")
+    kept = (
+        "real_tokens_per_s",
+        "mfu",
+        "step_seconds",
+        "peak_memory_bytes",
+        "predicted_bytes",
+        "attention",
+        "compiled",
+    )
     return {key: found[key] for key in kept}
 
 
@@ -157,7 +183,10 @@ def peer(case: Case, name: str, world: World, steps: int) -> Figures:
     rng = np.random.default_rng(0)
     rows = rng.integers(SPECIAL_TOKENS.mask + 1, VOCABULARY, (4 * case.rows, case.length))
     manifest: Any = SimpleNamespace(vocab_size=VOCABULARY)
-    compiled = mock.patch.object(train_speed, "joint_loss", Compiled()) if name == COMPILED_PEER else nullcontext()
+    if name == COMPILED_PEER:
+        compiled = mock.patch.object(train_speed, "joint_loss", Compiled())
+    else:
+        compiled = nullcontext()
     with compiled, mock.patch.object(train_speed, "full_rows", return_value=rows):
         with TensorMemory(world.device) as memory:
             step = train_speed.plain_transformers(config, [], manifest, world.device)
@@ -165,7 +194,9 @@ def peer(case: Case, name: str, world: World, steps: int) -> Figures:
                 step()
         rate = train_speed.timed(step, steps, world.device)
     flops = plan.plan_run(config, VOCABULARY, 1, 1, "h100").flops_per_token
-    machine = matrix_product_rate(world.device, torch.bfloat16 if world.device.type == "cuda" else torch.float32)
+    machine = matrix_product_rate(
+        world.device, torch.bfloat16 if world.device.type == "cuda" else torch.float32
+    )
     return {
         "real_tokens_per_s": rate,
         "mfu": rate * flops / machine,
@@ -180,20 +211,29 @@ def peer_attention() -> str:
     """The attention that `transformers` chooses for these models."""
     from transformers import ElectraConfig, ElectraForPreTraining
 
-    small = ElectraConfig(vocab_size=8, hidden_size=8, num_attention_heads=1, num_hidden_layers=1, intermediate_size=8)
+    small = ElectraConfig(
+        vocab_size=8, hidden_size=8, num_attention_heads=1, num_hidden_layers=1, intermediate_size=8
+    )
     return str(ElectraForPreTraining(small).config._attn_implementation)
 
 
 def measured(case: Case, name: str, world: World, steps: int) -> Figures:
-    """One measurement, printed as it comes; one that cannot run, fails or runs out of memory says why."""
-    kind = peer if name in PEERS else ours
+    """One measurement, printed as it comes; one that cannot run, fails or runs out of memory says
+    why.
+    """
+    if name in PEERS:
+        kind = peer
+    else:
+        kind = ours
     found = attempt(functools.partial(kind, case, name, world, steps), world.device)
     print(f"{case}: {name}: {line(found)}", file=sys.stderr, flush=True)
     return found
 
 
 def line(figures: Figures, *against: float | None) -> str:
-    """One row of the table: tokens/s, utilisation, peak, and the rate over each of the rates `against`."""
+    """One row of the table: tokens/s, utilisation, peak, and the rate over each of the rates
+    `against`.
+    """
     if "refused" in figures:
         return str(figures["refused"])
     rate = figures["real_tokens_per_s"]
@@ -202,13 +242,21 @@ def line(figures: Figures, *against: float | None) -> str:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     default = ["base:512:64", "large:512:32", "small:128:512"]
     parser.add_argument(
-        "--cases", nargs="+", default=default, metavar="PRESET:LENGTH:ROWS", help="default: %(default)s"
+        "--cases",
+        nargs="+",
+        default=default,
+        metavar="PRESET:LENGTH:ROWS",
+        help="default: %(default)s",
     )
     parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS, help="default: both")
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS)[1:], help="default: all of them")
+    parser.add_argument(
+        "--variants", nargs="*", default=list(VARIANTS)[1:], help="default: all of them"
+    )
     parser.add_argument("--steps", type=int, default=10, help="timed steps")
     parser.add_argument("--seconds", type=float, default=300, help="start nothing after so long")
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
@@ -217,7 +265,9 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     unknown = set(arguments.variants) - set(VARIANTS)
     if unknown:
-        parser.error(f"unknown variants: {', '.join(unknown)}; known: {', '.join(list(VARIANTS)[1:])}")
+        parser.error(
+            f"unknown variants: {', '.join(unknown)}; known: {', '.join(list(VARIANTS)[1:])}"
+        )
     return arguments
 
 
@@ -245,7 +295,9 @@ def measure_all(
 def print_table(results: dict[str, dict[str, Figures]]) -> None:
     for case, figures in results.items():
         bases = [figures.get(name, {}).get("real_tokens_per_s") for name in (PEER, WHOLE)]
-        print(f"{case:<32}{'tokens/s':>12}{'utilisation':>13}{'peak':>13}{'of ' + PEER:>19}{'of ' + WHOLE:>19}")
+        print(
+            f"{case:<32}{'tokens/s':>12}{'utilisation':>13}{'peak':>13}{'of ' + PEER:>19}{'of ' + WHOLE:>19}"
+        )
         for name, found in figures.items():
             print(f"    {name:<28}{line(found, *bases)}")
 
@@ -256,10 +308,19 @@ def main() -> None:
     stop_on_sigterm()
     world = detect({}, arguments.device, torch.cuda.device_count())
     initialise(world)
-    dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
-    rate, machine = matrix_product_rate(world.device, dtype), device_name(world.device)
+    if world.device.type == "cuda":
+        dtype = torch.bfloat16
+    else:
+        dtype = torch.float32
+    rate = matrix_product_rate(world.device, dtype)
+    machine = device_name(world.device)
     settings = {k: v for k, v in vars(arguments).items() if k != "json"}
-    about = {"machine": machine, "torch": torch.__version__, "matrix_product_rate": rate, "settings": settings}
+    about = {
+        "machine": machine,
+        "torch": torch.__version__,
+        "matrix_product_rate": rate,
+        "settings": settings,
+    }
     results: dict[str, dict[str, Figures]] = {}
     save = functools.partial(write_json, arguments.json, about | {"cases": results})
     try:
@@ -268,7 +329,10 @@ def main() -> None:
         print("stopped before the end", file=sys.stderr)
     save()
     shutdown()
-    print(f"{machine}, torch {torch.__version__}, matrix products {rate / 1e12:,.4g} TFLOP/s ({dtype})")
+    print(
+        f"{machine}, torch {torch.__version__}, matrix products {rate / 1e12:,.4g} TFLOP/s"
+        f" ({dtype})"
+    )
     print_table(results)
 
 

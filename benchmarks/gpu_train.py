@@ -1,10 +1,12 @@
-"""A minute of real training on one device, as users train: data, loss, interruption, resume, export, parity.
+"""A minute of real training on one device, as users train: data, loss, interruption, resume,
+export, parity.
 
     python benchmarks/gpu_train.py --json train.json
 
-Makes shards of real English (the topics of `pydoc`), trains one rank in bf16 (fp32 on a CPU), interrupts it with
-SIGTERM, goes on, exports the discriminator and has its output compared with transformers'. It fails when a step is
-missing or there twice, when the loss does not fall, or when any command does not end as it should.
+Makes shards of real English (the topics of `pydoc`), trains one rank in bf16 (fp32 on a CPU),
+interrupts it with SIGTERM, goes on, exports the discriminator and has its output compared with
+transformers'. It fails when a step is missing or there twice, when the loss does not fall, or when
+any command does not end as it should.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ tracking: {{every: 5, wandb: disabled}}
 """
 
 
-#: From the first logged steps to the last ones, in nats; it starts at the log of the vocabulary's size.
+#: From the first logged steps to the last ones, in nats; it starts at the log of the vocabulary's
+#: size.
 _LEAST_FALL = 0.3
 
 
@@ -55,28 +58,39 @@ def electra_dist(*words: str, wanted: int = EXIT_OK) -> subprocess.CompletedProc
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != wanted:
         raise WrongError(
-            f"electra-dist {' '.join(words)}: {done.returncode} instead of {wanted}\n{done.stderr[-3000:]}"
+            f"electra-dist {' '.join(words)}: {done.returncode} instead of"
+            f" {wanted}\n{done.stderr[-3000:]}"
         )
     return done
 
 
 def interrupt(config: Path, run: RunDir, step: int) -> int:
     """Train to about `step`, then ask for the end; the step that was saved."""
-    with subprocess.Popen([sys.executable, "-m", "electra_dist.cli", "train", str(config)]) as process:
-        while process.poll() is None and max((row["step"] for row in run.read_metrics()), default=0) < step:
+    with subprocess.Popen(
+        [sys.executable, "-m", "electra_dist.cli", "train", str(config)]
+    ) as process:
+        while (
+            process.poll() is None
+            and max((row["step"] for row in run.read_metrics()), default=0) < step
+        ):
             time.sleep(0.1)
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         status = process.wait()
     if status != EXIT_UNFINISHED:
-        raise WrongError(f"the interrupted training ended with {status} instead of {EXIT_UNFINISHED}")
+        raise WrongError(
+            f"the interrupted training ended with {status} instead of {EXIT_UNFINISHED}"
+        )
     return run.complete_checkpoints()[-1]
 
 
 def train(folder: Path, steps: int, preset: str, rows: int) -> dict[str, Any]:
     began = time.monotonic()
     write_shards(folder)
-    mode = "bf16" if torch.cuda.is_available() else "fp32"
+    if torch.cuda.is_available():
+        mode = "bf16"
+    else:
+        mode = "fp32"
     config = folder / "config.yaml"
     text = CONFIG.format(folder=folder, preset=preset, steps=steps, rows=rows, mode=mode)
     config.write_text(text, encoding="utf-8")
@@ -88,10 +102,15 @@ def train(folder: Path, steps: int, preset: str, rows: int) -> dict[str, Any]:
     if numbers != sorted(set(numbers)) or numbers[-1] != steps:
         raise WrongError(f"steps missing, doubled or out of order: {numbers}")
     losses = [float(row["loss/generator"]) for row in logged]
-    first, last = statistics.mean(losses[:4]), statistics.mean(losses[-4:])
+    first = statistics.mean(losses[:4])
+    last = statistics.mean(losses[-4:])
     if not last < first - _LEAST_FALL:
-        raise WrongError(f"the generator's loss went from {first:.3f} to {last:.3f}: it does not learn")
-    report = json.loads(electra_dist("export", str(run.path), "--out", str(folder / "export"), "--json").stdout)
+        raise WrongError(
+            f"the generator's loss went from {first:.3f} to {last:.3f}: it does not learn"
+        )
+    report = json.loads(
+        electra_dist("export", str(run.path), "--out", str(folder / "export"), "--json").stdout
+    )
     speeds = [row["speed/real_tokens_per_s"] for row in logged if "speed/real_tokens_per_s" in row]
     return {
         "mode": mode,
@@ -107,7 +126,9 @@ def train(folder: Path, steps: int, preset: str, rows: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--preset", default="small")
     parser.add_argument("--rows", type=int, default=128)
@@ -122,9 +143,12 @@ def main() -> int:
             return 1
     losses = figures["generator_loss"]
     print(
-        f"{figures['preset']}, {figures['mode']}: {figures['steps']} steps, interrupted at {figures['interrupted_at']}"
-        f" and resumed; the generator's loss went from {losses['first']:.3f} to {losses['last']:.3f};"
-        f" {figures['real_tokens_per_s']:,.0f} real tokens/s; exported, as transformers computes it;"
+        f"{figures['preset']}, {figures['mode']}: {figures['steps']} steps, interrupted at"
+        f" {figures['interrupted_at']}"
+        f" and resumed; the generator's loss went from {losses['first']:.3f} to"
+        f" {losses['last']:.3f};"
+        f" {figures['real_tokens_per_s']:,.0f} real tokens/s; exported, as transformers computes"
+        f" it;"
         f" {figures['seconds']:.0f} s in all"
     )
     write_json(arguments.json, figures)

@@ -1,7 +1,9 @@
-"""The generator's output layer for `kernels.py`: loss and a sampled token of every masked position, several ways.
+"""The generator's output layer for `kernels.py`: loss and a sampled token of every masked position,
+several ways.
 
-Comes in: a case (masked positions, embedding size, vocabulary). Goes out: seconds forward, forward and backward, peak
-memory above the inputs; and the error of the loss against fp32 on some positions.
+Comes in: a case (masked positions, embedding size, vocabulary). Goes out: seconds forward, forward
+and backward, peak memory above the inputs; and the error of the loss against fp32 on some
+positions.
 
 Letters: M masked positions, E embedding size, V vocabulary.
 """
@@ -66,7 +68,10 @@ def make_inputs(case: HeadCase, device: torch.device, dtype: torch.dtype) -> Inp
 
 def ours(backend: str, inputs: Inputs) -> Head:
     """A backend of `electra_dist.model.head`, refused where it cannot run."""
-    reason = kernels.available(inputs.hidden.device, inputs.hidden.dtype) if backend == "triton" else None
+    if backend == "triton":
+        reason = kernels.available(inputs.hidden.device, inputs.hidden.dtype)
+    else:
+        reason = None
     if reason is not None:
         raise UserError(f"cannot run here: {reason}")
 
@@ -78,7 +83,9 @@ def ours(backend: str, inputs: Inputs) -> Head:
 
 
 def plain(given: Inputs) -> tuple[Tensor, Tensor]:
-    """What one writes with PyTorch: all logits, cross-entropy, softmax, multinomial; loss and softmax in fp32."""
+    """What one writes with PyTorch: all logits, cross-entropy, softmax, multinomial; loss and
+    softmax in fp32.
+    """
     logits = F.linear(given.hidden, given.weight, given.bias).float()
     nll = F.cross_entropy(logits, given.targets, reduction="none")
     with torch.no_grad():
@@ -95,7 +102,9 @@ HEADS: dict[str, Callable[[Inputs], Head]] = {
 }
 
 
-def measure_head(name: str, case: HeadCase, device: torch.device, rate: float, run_seconds: float) -> Figures:
+def measure_head(
+    name: str, case: HeadCase, device: torch.device, rate: float, run_seconds: float
+) -> Figures:
     """Figures of one implementation; raises `UserError` where it cannot run."""
     inputs = make_inputs(case, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     head = HEADS[name](inputs)
@@ -113,7 +122,11 @@ def measure_head(name: str, case: HeadCase, device: torch.device, rate: float, r
     }
     achieved = FORWARD_AND_BACKWARD * 2.0 * case.positions * case.embedding * case.vocabulary
     achieved /= seconds["forward_backward_seconds"]
-    figures = {"peak_bytes": memory.peak_bytes, "flops_per_s": achieved, "utilisation": achieved / rate}
+    figures = {
+        "peak_bytes": memory.peak_bytes,
+        "flops_per_s": achieved,
+        "utilisation": achieved / rate,
+    }
     return seconds | figures | {"error": relative_error(head(inputs)[0], inputs)}
 
 

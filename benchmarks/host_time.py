@@ -1,13 +1,15 @@
-"""What the host does for a micro-batch, at world sizes that nobody has at hand: DeepSpeed's own work in Python.
+"""What the host does for a micro-batch, at world sizes that nobody has at hand: DeepSpeed's own
+work in Python.
 
     python benchmarks/host_time.py --json host.json
     python benchmarks/host_time.py --presets base --stages 3 --worlds 8 1024
 
-On a GPU the host must have started the work of a micro-batch before the device has done it; what DeepSpeed does for
-each parameter and each rank (gathering, cutting, reducing) is paid there. Here rank 0 of a world of W ranks trains
-alone with collectives that do nothing, networks with a preset's layers and very small
-matrices: what is left is the host's work. `host_ms_per_micro_batch` is what one more micro-batch in a step takes,
-without what the same networks take by themselves. Each case has a process of its own.
+On a GPU the host must have started the work of a micro-batch before the device has done it; what
+DeepSpeed does for each parameter and each rank (gathering, cutting, reducing) is paid there. Here
+rank 0 of a world of W ranks trains alone with collectives that do nothing, networks with a preset's
+layers and very small matrices: what is left is the host's work. `host_ms_per_micro_batch` is what
+one more micro-batch in a step takes, without what the same networks take by themselves. Each case
+has a process of its own.
 """
 
 from __future__ import annotations
@@ -31,8 +33,11 @@ from attempts import write_json
 from electra_dist import config as configuration
 from electra_dist.config import NETWORKS, Config
 
-VOCABULARY, ROW_LENGTH, SIZE = 256, 16, 64
-FEW, MANY = 1, 3
+VOCABULARY = 256
+ROW_LENGTH = 16
+SIZE = 64
+FEW = 1
+MANY = 3
 MODES = {0: "fp32", 1: "bf16", 2: "bf16", 3: "bf16"}
 
 
@@ -40,16 +45,25 @@ def configure(preset: str, stage: int, world: int, accumulation: int) -> Config:
     """The layers of `preset`, everything else small."""
     layers = configuration.build(tree(preset, {}, stage, world, accumulation)).model
     sizes = {"hidden_size": SIZE, "heads": 1, "ffn_size": SIZE}
-    model: dict[str, Any] = {name: {"layers": getattr(layers, name).layers} | sizes for name in NETWORKS}
+    model: dict[str, Any] = {
+        name: {"layers": getattr(layers, name).layers} | sizes for name in NETWORKS
+    }
     model |= {"embedding_size": SIZE, "max_positions": ROW_LENGTH}
     return configuration.build(tree(None, model, stage, world, accumulation))
 
 
-def tree(preset: str | None, model: dict[str, Any], stage: int, world: int, accumulation: int) -> dict[str, Any]:
+def tree(
+    preset: str | None, model: dict[str, Any], stage: int, world: int, accumulation: int
+) -> dict[str, Any]:
     return {
         "data": {"shards": "none", "row_length": ROW_LENGTH, "streams": world},
         "model": model | ({"preset": preset} if preset else {}),
-        "train": {"steps": 1000, "global_rows": world * accumulation, "micro_rows": 1, "compile": False},
+        "train": {
+            "steps": 1000,
+            "global_rows": world * accumulation,
+            "micro_rows": 1,
+            "compile": False,
+        },
         "optim": {"warmup_steps": 0},
         "precision": {"mode": MODES[stage]},
         "zero": {"stage": stage},
@@ -68,7 +82,9 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 class Silent(dist.ProcessGroup):  # type: ignore[misc]
-    """Collectives that do nothing (PyTorch's `fake` ones copy what each rank would have sent, one after the other)."""
+    """Collectives that do nothing (PyTorch's `fake` ones copy what each rank would have sent, one
+    after the other).
+    """
 
     def _done(self, *_: Any, **__: Any) -> Any:
         done: torch.futures.Future[None] = torch.futures.Future()
@@ -86,9 +102,16 @@ class Silent(dist.ProcessGroup):  # type: ignore[misc]
 def open_silent_group(world: int) -> None:
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(world)}
+    os.environ |= {
+        "DS_ACCELERATOR": "cpu",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": str(world),
+    }
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    dist.Backend.register_backend("silent", lambda store, rank, size, timeout: Silent(rank, size), devices=["cpu"])
+    dist.Backend.register_backend(
+        "silent", lambda store, rank, size, timeout: Silent(rank, size), devices=["cpu"]
+    )
     dist.init_process_group("silent", store=FakeStore(), rank=0, world_size=world)
     import deepspeed
 
@@ -109,7 +132,9 @@ def step_seconds(preset: str, stage: int, world: int, accumulation: int, repeats
     networks = build_networks(config, VOCABULARY, "cpu", 1)
     with mock.patch.object(engines_module, "check_compilation"):  # the ranks would agree on it
         engines = engines_module.build_engines(config, *networks, World(world_size=world))
-    own = config.model_copy(update={"train": config.train.model_copy(update={"global_rows": accumulation})})
+    own = config.model_copy(
+        update={"train": config.train.model_copy(update={"global_rows": accumulation})}
+    )
     steps = synthetic_steps(own, VOCABULARY)
     seconds = median_seconds(lambda: train_step(engines, next(steps), config, 1.0), repeats)
     engines.destroy()
@@ -123,7 +148,9 @@ def plain_seconds(preset: str, stage: int, repeats: int) -> float:
     from electra_dist.model.networks import DTYPES, build_networks
 
     config = configure(preset, stage, 1, 1)
-    generator, discriminator = (n.to(DTYPES[MODES[stage]]) for n in build_networks(config, VOCABULARY, "cpu", 1))
+    generator, discriminator = (
+        n.to(DTYPES[MODES[stage]]) for n in build_networks(config, VOCABULARY, "cpu", 1)
+    )
     steps = synthetic_steps(config, VOCABULARY)
 
     def train() -> None:
@@ -150,7 +177,16 @@ def measure(preset: str, stage: int, world: int, repeats: int) -> dict[str, floa
 
 def measure_apart(preset: str, stage: int, world: int, repeats: int) -> dict[str, Any]:
     """The same in a process of its own; why not, where it fails."""
-    words = [sys.executable, __file__, "--one", preset, str(stage), str(world), "--repeats", str(repeats)]
+    words = [
+        sys.executable,
+        __file__,
+        "--one",
+        preset,
+        str(stage),
+        str(world),
+        "--repeats",
+        str(repeats),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"refused": (done.stderr.strip().splitlines() or ["no message"])[-1]}
@@ -159,13 +195,17 @@ def measure_apart(preset: str, stage: int, world: int, repeats: int) -> dict[str
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--presets", nargs="+", default=["base", "large"])
     parser.add_argument("--stages", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--worlds", nargs="+", type=int, default=[8, 128, 1024])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", nargs=3, metavar=("PRESET", "STAGE", "WORLD"), help="one case, as JSON")
+    parser.add_argument(
+        "--one", nargs=3, metavar=("PRESET", "STAGE", "WORLD"), help="one case, as JSON"
+    )
     arguments = parser.parse_args()
     if arguments.one:
         preset, stage, world = arguments.one
@@ -177,10 +217,13 @@ def main() -> int:
         for stage in arguments.stages:
             for world in arguments.worlds:
                 found = measure_apart(preset, stage, world, arguments.repeats)
-                figures["host_ms_per_micro_batch"].setdefault(preset, {}).setdefault(str(stage), {})[str(world)] = (
-                    found.get("host_ms_per_micro_batch", found)
+                figures["host_ms_per_micro_batch"].setdefault(preset, {}).setdefault(
+                    str(stage), {}
+                )[str(world)] = found.get("host_ms_per_micro_batch", found)
+                shown = (
+                    found.get("refused")
+                    or f"{found['host_ms_per_micro_batch']:>10.1f}{found['plain_ms']:>13.1f}"
                 )
-                shown = found.get("refused") or f"{found['host_ms_per_micro_batch']:>10.1f}{found['plain_ms']:>13.1f}"
                 print(f"{preset:<8}{stage:>6}{world:>7}{shown}", flush=True)
                 write_json(arguments.json, figures)
     return 0

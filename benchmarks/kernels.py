@@ -1,19 +1,25 @@
 """Our two kernels against what PyTorch has, on this machine (figure 4).
 
     python benchmarks/kernels.py --json kernels.json                       a GPU: about two minutes
-    python benchmarks/kernels.py --quick                                   the smallest sizes, on a CPU too
-    TRITON_INTERPRET=1 python benchmarks/kernels.py --quick                the same, our kernels interpreted
+    python benchmarks/kernels.py --quick                                   the smallest sizes, on a
+                                                                           CPU too
+    TRITON_INTERPRET=1 python benchmarks/kernels.py --quick                the same, our kernels
+                                                                           interpreted
 
-attention   packed documents, bidirectional, base's heads (12 x 64), a fixed number of tokens filled by documents of one
-            length, and of mixed lengths: ours, PyTorch's `varlen_attn`, FlexAttention (compiled, document block mask),
-            and SDPA with a block mask (`attention_cases.py`). `each step` is what changes with the documents and is
-            done once for all layers: our kernel's intervals, FlexAttention's block mask, SDPA's mask.
-head        the generator's output layer at base's sizes: ours fused, ours in chunks, and linear + cross-entropy +
+attention   packed documents, bidirectional, base's heads (12 x 64), a fixed number of tokens filled
+            by documents of one
+            length, and of mixed lengths: ours, PyTorch's `varlen_attn`, FlexAttention (compiled,
+            document block mask), and SDPA with a block mask (`attention_cases.py`). `each step` is
+            what changes with the documents and is done once for all layers: our kernel's intervals,
+            FlexAttention's block mask, SDPA's mask.
+head        the generator's output layer at base's sizes: ours fused, ours in chunks, and linear +
+            cross-entropy +
             multinomial, plain and compiled (`head_cases.py`); peak memory above the inputs.
 
-Operations are counted as in docs/performance.md: two products forward, a backward costs two forwards, only pairs of
-tokens of one document; `of the machine` is against a large matrix product measured in the same run. A case that
-cannot run or fails is listed with the reason; `--seconds` bounds the whole, and what was left out is listed.
+Operations are counted as in docs/performance.md: two products forward, a backward costs two
+forwards, only pairs of tokens of one document; `of the machine` is against a large matrix product
+measured in the same run. A case that cannot run or fails is listed with the reason; `--seconds`
+bounds the whole, and what was left out is listed.
 """
 
 from __future__ import annotations
@@ -39,7 +45,9 @@ Results = dict[str, dict[str, dict[str, Figures]]]
 
 
 class Sizes(NamedTuple):
-    """How large everything is: tokens, heads and head size, rows; positions, embedding and vocabularies; seconds."""
+    """How large everything is: tokens, heads and head size, rows; positions, embedding and
+    vocabularies; seconds.
+    """
 
     tokens: int
     heads: int
@@ -53,7 +61,14 @@ class Sizes(NamedTuple):
 
 #: In the order of their weight: what is left out when the time is over is what matters least.
 FULL = Sizes(
-    32768, 12, 64, (512, 128, 2048, 8192, 1024, 256, 4096), 4928, 768, (32768, 262144, 8192, 131072, 65536), 0.2
+    32768,
+    12,
+    64,
+    (512, 128, 2048, 8192, 1024, 256, 4096),
+    4928,
+    768,
+    (32768, 262144, 8192, 131072, 65536),
+    0.2,
 )
 QUICK = Sizes(128, 2, 32, (32,), 24, 32, (3000,), 0.01)
 
@@ -72,13 +87,21 @@ def jobs(sizes: Sizes, device: torch.device, rate: float) -> list[Job]:
     mixed = AttentionCase(None, sizes.tokens, sizes.heads, sizes.head_size)
     cases = [mixed._replace(length=length) for length in sizes.lengths]
     cases.insert(2, mixed)
-    heads = [HeadCase(sizes.positions, sizes.embedding, vocabulary) for vocabulary in sizes.vocabularies]
+    heads = [
+        HeadCase(sizes.positions, sizes.embedding, vocabulary) for vocabulary in sizes.vocabularies
+    ]
     common = (device, rate, sizes.run_seconds)
     attention = [
-        [Job("attention", str(c), name, partial(measure_attention, name, c, *common)) for name in ATTENTION]
+        [
+            Job("attention", str(c), name, partial(measure_attention, name, c, *common))
+            for name in ATTENTION
+        ]
         for c in cases
     ]
-    head = [[Job("head", str(c), name, partial(measure_head, name, c, *common)) for name in HEADS] for c in heads]
+    head = [
+        [Job("head", str(c), name, partial(measure_head, name, c, *common)) for name in HEADS]
+        for c in heads
+    ]
     both = []
     for number in range(max(len(attention), len(head))):
         both += [job for part in (attention, head) if number < len(part) for job in part[number]]
@@ -86,12 +109,20 @@ def jobs(sizes: Sizes, device: torch.device, rate: float) -> list[Job]:
 
 
 def measure_all(
-    wanted: list[Job], results: Results, seconds: float, device: torch.device, save: Callable[[], None]
+    wanted: list[Job],
+    results: Results,
+    seconds: float,
+    device: torch.device,
+    save: Callable[[], None],
 ) -> None:
-    """Fill `results`, and `save` after each; what does not begin within `seconds` is listed as left out."""
+    """Fill `results`, and `save` after each; what does not begin within `seconds` is listed as left
+    out.
+    """
     end = time.monotonic() + seconds
     for job in wanted:
-        results.setdefault(job.part, {}).setdefault(job.case, {})[job.name] = {"refused": "left out: time was over"}
+        results.setdefault(job.part, {}).setdefault(job.case, {})[job.name] = {
+            "refused": "left out: time was over"
+        }
     for job in wanted:
         if time.monotonic() > end:
             break
@@ -110,7 +141,10 @@ def line(figures: Figures) -> str:
         text += f"{figures['prepare_seconds'] * 1e3:>11.3f}"
     else:
         text += f"{figures['peak_bytes'] / 1e6:>11,.1f}"
-    return text + f"{figures['flops_per_s'] / 1e12:>10.4g}{figures['utilisation']:>9.1%}{figures['error']:>9.1e}"
+    return (
+        text
+        + f"{figures['flops_per_s'] / 1e12:>10.4g}{figures['utilisation']:>9.1%}{figures['error']:>9.1e}"
+    )
 
 
 HEADINGS = {
@@ -135,9 +169,16 @@ def _number(case: str) -> tuple[int, str]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="the smallest sizes")
-    parser.add_argument("--seconds", type=float, default=120, help="start nothing after so long (default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=120,
+        help="start nothing after so long (default: %(default)s)",
+    )
     parser.add_argument("--tokens", type=int, help="tokens of the attention (default: 32768)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
@@ -150,9 +191,18 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     stop_on_sigterm()
     cuda = arguments.device == "cuda" or (arguments.device == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda", 0) if cuda else torch.device("cpu")
-    dtype = torch.bfloat16 if cuda else torch.float32
-    sizes = QUICK if arguments.quick else FULL
+    if cuda:
+        device = torch.device("cuda", 0)
+    else:
+        device = torch.device("cpu")
+    if cuda:
+        dtype = torch.bfloat16
+    else:
+        dtype = torch.float32
+    if arguments.quick:
+        sizes = QUICK
+    else:
+        sizes = FULL
     sizes = sizes._replace(tokens=arguments.tokens or sizes.tokens)
     rate = matrix_product_rate(device, dtype)
     results: Results = {}
@@ -164,7 +214,10 @@ def main() -> None:
         save()
     except Stopped:
         print("stopped before the end", file=sys.stderr)
-    print(f"{about['machine']}, torch {torch.__version__}, {dtype}, matrix products {rate / 1e12:,.4g} TFLOP/s")
+    print(
+        f"{about['machine']}, torch {torch.__version__}, {dtype}, matrix products"
+        f" {rate / 1e12:,.4g} TFLOP/s"
+    )
     print_tables(results)
 
 

@@ -1,18 +1,22 @@
-"""What the loader takes from the main thread: a host-bound loop alone, and while steps come at a given rate.
+"""What the loader takes from the main thread: a host-bound loop alone, and while steps come at a
+given rate.
 
     python benchmarks/loader_share.py --shards shards --json loader_share.json
 
-The loop is pure Python and knows no device, as the part of a training step that starts the work of a GPU: it counts
-how far it comes, and takes the next step whenever one is due at `--tokens-per-second`. Its speed beside its speed
-alone is the `ratio`: 1.0 for a loader that costs nothing. Three ways are timed in turn, in rounds, because machines are
-noisy: alone; fed by `TrainLoader`, whose process makes the steps; fed by the same steps made in a thread of this
-process, which shares the interpreter's lock with the loop. The figure is the median of the ratios of a round, with
-its quartiles. Of the process the same is said by the processor time of the loop's thread alone, which other work on the
-machine changes less: it holds all that taking a step costs, but for waiting.
+The loop is pure Python and knows no device, as the part of a training step that starts the work of
+a GPU: it counts how far it comes, and takes the next step whenever one is due at
+`--tokens-per-second`. Its speed beside its speed alone is the `ratio`: 1.0 for a loader that costs
+nothing. Three ways are timed in turn, in rounds, because machines are noisy: alone; fed by
+`TrainLoader`, whose process makes the steps; fed by the same steps made in a thread of this
+process, which shares the interpreter's lock with the loop. The figure is the median of the ratios
+of a round, with its quartiles. Of the process the same is said by the processor time of the loop's
+thread alone, which other work on the machine changes less: it holds all that taking a step costs,
+but for waiting.
 
-Printed beside it: what the loop waits and works for a step of `TrainLoader`, the processor time and memory of its
-process, the seconds from its start to the first step, and the same of a `StepSource` in this process. The loop and
-the process need a core each: a round in which other processes took more of the machine is left out.
+Printed beside it: what the loop waits and works for a step of `TrainLoader`, the processor time and
+memory of its process, the seconds from its start to the first step, and the same of a `StepSource`
+in this process. The loop and the process need a core each: a round in which other processes took
+more of the machine is left out.
 """
 
 from __future__ import annotations
@@ -36,9 +40,13 @@ from electra_dist.data.loading.loader import TrainLoader
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.steps import StepSource
 
-#: A round is left out where other processes took more than this share of a core; so many times the rounds at most.
-QUIET, LONGEST = 0.04, 3
-ALONE, PROCESS, THREAD = "alone", "process", "thread"
+#: A round is left out where other processes took more than this share of a core; so many times the
+#: rounds at most.
+QUIET = 0.04
+LONGEST = 3
+ALONE = "alone"
+PROCESS = "process"
+THREAD = "thread"
 
 
 def work(count: int) -> int:
@@ -66,7 +74,9 @@ class ThreadLoader:
 
 
 class Lap(NamedTuple):
-    """How fast the loop was: work done a second of the clock, and of its own processor time; seconds of one `take`."""
+    """How fast the loop was: work done a second of the clock, and of its own processor time;
+    seconds of one `take`.
+    """
 
     by_clock: float
     by_processor: float
@@ -75,14 +85,21 @@ class Lap(NamedTuple):
 
 def lap(take: Callable[[], object], seconds: float, every: float) -> Lap:
     """Loop for so many seconds, with a `take` every so many."""
-    done, taken, taking = 0, 0, 0.0
-    begin, used = time.perf_counter(), time.thread_time()
-    now, due = begin, begin + every
+    done = 0
+    taken = 0
+    taking = 0.0
+    begin = time.perf_counter()
+    used = time.thread_time()
+    now = begin
+    due = begin + every
     while now < begin + seconds:
         if now >= due:
             take()
             after = time.perf_counter()
-            taken, taking, due, now = taken + 1, taking + after - now, due + every, after
+            taken = taken + 1
+            taking = taking + after - now
+            due = due + every
+            now = after
             continue
         work(100)
         done += 1
@@ -95,7 +112,11 @@ def configure(arguments: argparse.Namespace, row_length: int) -> Config:
         {
             "data": {"shards": str(arguments.shards), "row_length": row_length},
             "model": {"preset": "tiny", "max_positions": row_length},
-            "train": {"steps": 10**9, "global_rows": arguments.rows, "micro_rows": arguments.micro_rows},
+            "train": {
+                "steps": 10**9,
+                "global_rows": arguments.rows,
+                "micro_rows": arguments.micro_rows,
+            },
             "optim": {"warmup_steps": 0},
         }
     )
@@ -103,7 +124,8 @@ def configure(arguments: argparse.Namespace, row_length: int) -> Config:
 
 def measure(arguments: argparse.Namespace, row_length: int) -> dict[str, Any]:
     """The ratios of one row length."""
-    config, manifest = configure(arguments, row_length), Manifest.load(arguments.shards)
+    config = configure(arguments, row_length)
+    manifest = Manifest.load(arguments.shards)
     every = arguments.rows * row_length / arguments.tokens_per_second
     thread = ThreadLoader(config, manifest)
     with TrainLoader(config, manifest, 0, 1) as loader:
@@ -113,10 +135,13 @@ def measure(arguments: argparse.Namespace, row_length: int) -> dict[str, Any]:
             THREAD: thread.__next__,
         }
         for take in ways.values():
-            for _ in range(8):  # past the first blocks of all streams, which are read for the first step
+            for _ in range(
+                8
+            ):  # past the first blocks of all streams, which are read for the first step
                 take()
         laps: dict[str, list[Lap]] = {way: [] for way in ways}
-        worked, disturbed = -processor_seconds(loader.pid), 0
+        worked = -processor_seconds(loader.pid)
+        disturbed = 0
         while len(laps[ALONE]) < arguments.rounds:
             others = seconds_of_others(loader.pid)
             found = {}
@@ -124,7 +149,10 @@ def measure(arguments: argparse.Namespace, row_length: int) -> dict[str, Any]:
                 time.sleep(0.05)  # for what the last way has still to make
                 found[way] = lap(take, arguments.seconds, every)
             others = seconds_of_others(loader.pid) - others
-            if others > QUIET * len(ways) * arguments.seconds and disturbed < LONGEST * arguments.rounds:
+            if (
+                others > QUIET * len(ways) * arguments.seconds
+                and disturbed < LONGEST * arguments.rounds
+            ):
                 disturbed += 1
                 continue
             for way, one in found.items():
@@ -132,7 +160,8 @@ def measure(arguments: argparse.Namespace, row_length: int) -> dict[str, Any]:
         worked += processor_seconds(loader.pid)
         memory = peak_memory(loader.pid)
     ratios = {
-        way: [a.by_clock / b.by_clock for a, b in zip(laps[way], laps[ALONE], strict=True)] for way in (PROCESS, THREAD)
+        way: [a.by_clock / b.by_clock for a, b in zip(laps[way], laps[ALONE], strict=True)]
+        for way in (PROCESS, THREAD)
     }
     own = [a.by_processor / b.by_processor for a, b in zip(laps[PROCESS], laps[ALONE], strict=True)]
     return {
@@ -156,7 +185,9 @@ def processor_seconds(pid: int) -> float:
 
 
 def seconds_of_others(pid: int) -> float:
-    """Processor time of the machine so far that is neither this process's nor that of `pid`, stolen time included."""
+    """Processor time of the machine so far that is neither this process's nor that of `pid`, stolen
+    time included.
+    """
     user, nice, system, _, _, interrupts, soft, stolen, *_ = map(
         int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     )
@@ -165,14 +196,17 @@ def seconds_of_others(pid: int) -> float:
 
 
 def peak_memory(pid: int) -> int:
-    """The most bytes of memory that a process had, what it shares with others included; needs /proc."""
+    """The most bytes of memory that a process had, what it shares with others included; needs
+    /proc.
+    """
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def starts(config: Config, manifest: Manifest, rounds: int = 5) -> dict[str, float]:
     """Seconds from nothing to the first step, with a process and without."""
-    process, here = [], []
+    process = []
+    here = []
     for _ in range(rounds):
         begin = time.perf_counter()
         with TrainLoader(config, manifest, 0, 1) as loader:
@@ -181,11 +215,16 @@ def starts(config: Config, manifest: Manifest, rounds: int = 5) -> dict[str, flo
         begin = time.perf_counter()
         next(StepSource(config, manifest, 0, 1))
         here.append(time.perf_counter() - begin)
-    return {"seconds_to_first_step": statistics.median(process), "without_a_process": statistics.median(here)}
+    return {
+        "seconds_to_first_step": statistics.median(process),
+        "without_a_process": statistics.median(here),
+    }
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shards", type=Path, required=True)
     parser.add_argument("--row-lengths", nargs="+", type=int, default=[128, 512])
     parser.add_argument("--tokens-per-second", type=float, default=2e6)
@@ -193,33 +232,45 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--micro-rows", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each way in each round")
-    parser.add_argument("--goal", type=float, default=0.97, help="the least ratio that is a success (exit status 0)")
+    parser.add_argument(
+        "--goal", type=float, default=0.97, help="the least ratio that is a success (exit status 0)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     return parser.parse_args()
 
 
 def main() -> int:
     arguments = parse()
-    settings = {key: value for key, value in vars(arguments).items() if key not in ("json", "shards")}
+    settings = {
+        key: value for key, value in vars(arguments).items() if key not in ("json", "shards")
+    }
     figures: dict[str, Any] = {"settings": settings, "cases": []}
     for row_length in arguments.row_lengths:
         found = measure(arguments, row_length)
         figures["cases"].append(found)
-        quartiles = {way: f"{low:.3f} to {high:.3f}" for way, (low, high) in found["quartiles"].items()}
+        quartiles = {
+            way: f"{low:.3f} to {high:.3f}" for way, (low, high) in found["quartiles"].items()
+        }
         print(
             f"rows of {row_length}, {found['steps_per_s']:.1f} steps/s: main thread at"
-            f" {found['ratio'][PROCESS]:.3f} of its speed alone ({quartiles[PROCESS]}; by its own processor time"
+            f" {found['ratio'][PROCESS]:.3f} of its speed alone ({quartiles[PROCESS]}; by its own"
+            f" processor time"
             f" {found['ratio_by_processor_time']:.3f}), with a thread"
-            f" {found['ratio'][THREAD]:.3f} ({quartiles[THREAD]}); {found['rounds_left_out']} rounds left out\n"
+            f" {found['ratio'][THREAD]:.3f} ({quartiles[THREAD]}); {found['rounds_left_out']}"
+            f" rounds left out\n"
             f"    {1e3 * found['seconds_of_the_loop_a_step']:.2f} ms of the loop a step,"
-            f" {found['share_of_a_core']:.0%} of a core and {found['peak_bytes_of_the_process'] / 1e6:.0f} MB for the"
+            f" {found['share_of_a_core']:.0%} of a core and"
+            f" {found['peak_bytes_of_the_process'] / 1e6:.0f} MB for the"
             f" process; first step after"
-            f" {found['seconds_to_first_step']:.2f} s, without a process {found['without_a_process']:.2f} s",
+            f" {found['seconds_to_first_step']:.2f} s, without a process"
+            f" {found['without_a_process']:.2f} s",
             flush=True,
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return 0 if all(case["ratio"][PROCESS] >= arguments.goal for case in figures["cases"]) else 1
+    if all(case["ratio"][PROCESS] >= arguments.goal for case in figures["cases"]):
+        return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Peak tensor memory: our training step against a plain `transformers` loop, and against what `plan` predicts.
+"""Peak tensor memory: our training step against a plain `transformers` loop, and against what
+`plan` predicts.
 
     python benchmarks/memory.py --text corpus --preset small --json memory.json
 
-Live tensor memory above the baseline after imports, weights and optimizer included, over the first two steps of 64 rows
-x 128; every allocation is counted, temporaries of the backward included (electra_dist.measure.tensor_memory). Both loops
-are those of `train_speed.py`: same sizes, text, vocabulary, rows, dropout and precision. On CUDA the allocator's own
-peak is taken.
+Live tensor memory above the baseline after imports, weights and optimizer included, over the first
+two steps of 64 rows x 128; every allocation is counted, temporaries of the backward included
+(electra_dist.measure.tensor_memory). Both loops are those of `train_speed.py`: same sizes, text,
+vocabulary, rows, dropout and precision. On CUDA the allocator's own peak is taken.
 """
 
 from __future__ import annotations
@@ -44,23 +45,32 @@ def peak(make: Callable[[], Step], device: torch.device) -> tuple[int, list[Held
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", nargs="+", type=Path, required=True, help="input files, as for `data build`")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--text", nargs="+", type=Path, required=True, help="input files, as for `data build`"
+    )
     parser.add_argument("--preset", default="small")
     parser.add_argument("--vocab-size", type=int, default=30522, help="default: ELECTRA's own")
     parser.add_argument("--row-length", type=int, default=128)
     parser.add_argument("--rows", type=int, default=64, help="rows of a step, all at once")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--dropout", type=float, default=0.1, help="of both loops; attention dropout included")
+    parser.add_argument(
+        "--dropout", type=float, default=0.1, help="of both loops; attention dropout included"
+    )
     parser.add_argument("--zero-stage", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="ours: compile each layer")
-    parser.add_argument("--checkpointing", action="store_true", help="ours: recompute each layer in backward")
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="ours: recompute each layer in backward"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--no-peer", action="store_true", help="ours only")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    arguments.micro_rows, arguments.processes = None, 1
+    arguments.micro_rows = None
+    arguments.processes = 1
     return arguments
 
 
@@ -72,11 +82,15 @@ def with_checkpointing(config: Config) -> Config:
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     train_tokenizer(arguments.text, arguments.vocab_size, folder / "tokenizer")
     build_shards(arguments.text, folder / "tokenizer", folder / "shards", BuildOptions())
-    config, manifest = configure(arguments, folder / "shards"), Manifest.load(folder / "shards")
+    config = configure(arguments, folder / "shards")
+    manifest = Manifest.load(folder / "shards")
     cuda = arguments.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     torch.manual_seed(0)
-    mine = with_checkpointing(config) if arguments.checkpointing else config
+    if arguments.checkpointing:
+        mine = with_checkpointing(config)
+    else:
+        mine = config
     loops = {"electra-dist": lambda: ours(mine, manifest, device)}
     if not arguments.no_peer:
         loops["transformers"] = lambda: plain_transformers(config, arguments.text, manifest, device)
@@ -101,17 +115,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(arguments, Path(folder))
     shutdown()
-    print(f"{figures['machine']}, {arguments.preset}, {arguments.rows} x {arguments.row_length}, {arguments.precision}")
+    print(
+        f"{figures['machine']}, {arguments.preset}, {arguments.rows} x {arguments.row_length},"
+        f" {arguments.precision}"
+    )
     for name, bytes_ in figures["peak_bytes"].items():
         print(f"{name:<16}{bytes_ / 1e6:>10,.1f} MB")
         for held in figures["held_at_peak"][name][:8]:
-            print(f"    {held['bytes'] / 1e6:>10,.1f}  {held['tensors']:>5} x  {held['operations']}")
+            print(
+                f"    {held['bytes'] / 1e6:>10,.1f}  {held['tensors']:>5} x  {held['operations']}"
+            )
     off = figures["predicted_bytes"] / figures["peak_bytes"]["electra-dist"] - 1
     print(f"{'predicted':<16}{figures['predicted_bytes'] / 1e6:>10,.1f} MB ({off:+.1%})")
     if figures["ratio"]:
         print(f"{'ratio':<16}{figures['ratio']:>10.2f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2, default=str) + "\n", encoding="utf-8")
+        arguments.json.write_text(
+            json.dumps(figures, indent=2, default=str) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

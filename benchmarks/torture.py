@@ -1,25 +1,31 @@
-"""Never lose a run: real runs under faults drawn at random, each compared with a run that nobody disturbed.
+"""Never lose a run: real runs under faults drawn at random, each compared with a run that nobody
+disturbed.
 
-    python benchmarks/torture.py --short                           one fault of each important kind, under 3 minutes
+    python benchmarks/torture.py --short                           one fault of each important kind,
+                                                                   under 3 minutes
     python benchmarks/torture.py --faults 100 --seed 1 --json torture.json
 
-A run of 240 steps (two networks, ZeRO-3, real text) is started as users start it, with `electra-dist launch local`, and
-struck again and again: processes killed, stopped and signalled, files damaged, the disk filled, a second writer, W&B
-killed, another number of ranks. It is started again until it is finished. Then its metrics must have every step once,
-with the losses of the undisturbed run to the bit (to rounding after a change of the number of ranks), its last weights
-must be equal, and every start must have ended with a documented exit status. A run that diverges, because of a planted
-learning rate, must equal one that was told to pass over those rows.
+A run of 240 steps (two networks, ZeRO-3, real text) is started as users start it, with
+`electra-dist launch local`, and struck again and again: processes killed, stopped and signalled,
+files damaged, the disk filled, a second writer, W&B killed, another number of ranks. It is started
+again until it is finished. Then its metrics must have every step once, with the losses of the
+undisturbed run to the bit (to rounding after a change of the number of ranks), its last weights
+must be equal, and every start must have ended with a documented exit status. A run that diverges,
+because of a planted learning rate, must equal one that was told to pass over those rows.
 
 The table has a row a kind of fault:
 
     tries      faults struck
     survived   the status was right, and the run was equal at its end
-    lost       the run was not equal at its end (counted for each fault that struck it), or never ended
+    lost       the run was not equal at its end (counted for each fault that struck it), or never
+               ended
     status     an exit status that is not documented for this fault
-    recovery   median seconds from the fault to the next step that was not logged before it: until it is
+    recovery   median seconds from the fault to the next step that was not logged before it: until
+               it is
                noticed, the end of that start and the whole next start included
 
-Exit status 1 when anything was lost or undocumented. Needs no GPU; a full disk needs the right to mount (root).
+Exit status 1 when anything was lost or undocumented. Needs no GPU; a full disk needs the right to
+mount (root).
 """
 
 from __future__ import annotations
@@ -47,7 +53,8 @@ from electra_dist.console import human_seconds
 from electra_dist.errors import EXIT_OK
 
 #: Of every run, and of those of `--short`.
-STEPS, SHORT_STEPS = 240, 120
+STEPS = 240
+SHORT_STEPS = 120
 #: Of the file system that a run lies on; its checkpoints take half of it.
 DISK_MEGABYTES = 48
 DIVERGENCE = "divergence"
@@ -55,7 +62,13 @@ DIVERGENCE = "divergence"
 PER_RUN = 7
 #: What `--short` strikes: two runs, then a divergence.
 SHORT = (
-    ("SIGTERM to everything", "damaged checkpoint", "kill of a rank", "damaged metrics.jsonl", "second writer"),
+    (
+        "SIGTERM to everything",
+        "damaged checkpoint",
+        "kill of a rank",
+        "damaged metrics.jsonl",
+        "second writer",
+    ),
     ("W&B dies", "full disk", "damaged run.json or config.yaml", "hang"),
 )
 
@@ -89,7 +102,10 @@ class Torture:
     """All runs of one call."""
 
     def __init__(self, folder: Path, shards: Path, steps: int, seed: int, total: int) -> None:
-        self.folder, self.shards, self.steps, self.total = folder, shards, steps, total
+        self.folder = folder
+        self.shards = shards
+        self.steps = steps
+        self.total = total
         self.draw = random.Random(seed)
         self.faults: list[Fault] = []
         self.began = time.monotonic()
@@ -109,7 +125,9 @@ class Torture:
     # --- one run -----------------------------------------------------------------------------------------------------
 
     def torture(self, number: int, ranks: int, kinds: Sequence[str]) -> list[str]:
-        """Strike one run with `kinds`, in order, let it finish, compare; those that it was through too early for."""
+        """Strike one run with `kinds`, in order, let it finish, compare; those that it was through
+        too early for.
+        """
         wanted = self.reference(ranks)
         place = self.folder / f"run-{number}"
         mounted = mount(place / "runs", DISK_MEGABYTES)
@@ -124,7 +142,9 @@ class Torture:
                 unmount(place / "runs")
             shutil.rmtree(place, ignore_errors=True)
 
-    def _torture(self, subject: Subject, number: int, kinds: Sequence[str], wanted: Subject) -> list[str]:
+    def _torture(
+        self, subject: Subject, number: int, kinds: Sequence[str], wanted: Subject
+    ) -> list[str]:
         struck: list[Fault] = []
         open_faults: list[tuple[Fault, float, int]] = []
         left = list(kinds)
@@ -141,14 +161,22 @@ class Torture:
             fault.differences = differences
         if differences:
             kept = subject.keep()
-            print(f"  run {number} is not what it should be: {'; '.join(differences[:5])}; see {kept}", flush=True)
+            print(
+                f"  run {number} is not what it should be: {'; '.join(differences[:5])}; see {kept}",
+                flush=True,
+            )
         return left
 
-    def _strike_one(self, fault: Fault, subject: Subject, open_faults: list[tuple[Fault, float, int]]) -> bool:
-        """Strike the run while it trains, or its files while it does not; false when it was through before."""
+    def _strike_one(
+        self, fault: Fault, subject: Subject, open_faults: list[tuple[Fault, float, int]]
+    ) -> bool:
+        """Strike the run while it trains, or its files while it does not; false when it was through
+        before.
+        """
         if fault.kind in LIVE:
             return self._strike(fault, subject, open_faults)
-        fault.statuses, fault.status = (EXIT_OK,), EXIT_OK
+        fault.statuses = (EXIT_OK,)
+        fault.status = EXIT_OK
         while not fault.what:
             at = time.monotonic()
             fault.what = QUIET[fault.kind](subject, self.draw)
@@ -156,11 +184,16 @@ class Torture:
                 further = Fault("signal", fault.run)
                 if not self._strike(further, subject, open_faults):
                     return False
-                self.faults += [further] if further.wrong else []
+                if further.wrong:
+                    self.faults += [further]
+                else:
+                    self.faults += []
         open_faults.append((fault, at, subject.logged()))
         return True
 
-    def _strike(self, fault: Fault, subject: Subject, open_faults: list[tuple[Fault, float, int]]) -> bool:
+    def _strike(
+        self, fault: Fault, subject: Subject, open_faults: list[tuple[Fault, float, int]]
+    ) -> bool:
         """Start the run, strike it, see it end; false when it was through before."""
         if subject.logged() >= self.steps:
             return False
@@ -180,10 +213,13 @@ class Torture:
         fault.status = start.wait()
         if not struck.goes_on:
             open_faults.append((fault, at, subject.logged()))
-        fault.what, fault.statuses = f"{struck.what} at step {before}", struck.statuses
+        fault.what = f"{struck.what} at step {before}"
+        fault.statuses = struck.statuses
         fault.wrong = struck.wrong
         if fault.status not in (*struck.statuses, EXIT_OK) and not fault.wrong:
-            fault.wrong = f"exit status {fault.status} instead of {' or '.join(map(str, struck.statuses))}"
+            fault.wrong = (
+                f"exit status {fault.status} instead of {' or '.join(map(str, struck.statuses))}"
+            )
         return True
 
     def _moment(self, kind: str, subject: Subject, start: Start) -> None:
@@ -196,14 +232,20 @@ class Torture:
         subject.wait_for(start, lambda: subject.logged() > first or subject.logged() >= self.steps)
         subject.wait_for(start, lambda: subject.logged() >= min(goal, self.steps - 1), 20)
 
-    def _recover(self, subject: Subject, start: Start, open_faults: list[tuple[Fault, float, int]]) -> None:
-        """Wait for a step that was not logged before the faults that are still open, and note how long it took."""
+    def _recover(
+        self, subject: Subject, start: Start, open_faults: list[tuple[Fault, float, int]]
+    ) -> None:
+        """Wait for a step that was not logged before the faults that are still open, and note how
+        long it took.
+        """
         for fault, at, before in open_faults:
             if subject.wait_for(start, lambda before=before: subject.logged() > before):  # type: ignore[misc]
                 fault.recovery = time.monotonic() - at
         open_faults.clear()
 
-    def _finish(self, subject: Subject, open_faults: list[tuple[Fault, float, int]], wanted: Subject) -> list[str]:
+    def _finish(
+        self, subject: Subject, open_faults: list[tuple[Fault, float, int]], wanted: Subject
+    ) -> list[str]:
         start = subject.start()
         self._recover(subject, start, open_faults)
         status = start.wait()
@@ -235,7 +277,9 @@ class Torture:
         self.faults.append(fault)
         self._say(fault)
 
-    def _told(self, number: int, ranks: int, rollbacks: list[dict[str, Any]], subject: Subject) -> list[str]:
+    def _told(
+        self, number: int, ranks: int, rollbacks: list[dict[str, Any]], subject: Subject
+    ) -> list[str]:
         rows = [list(rollback["rows"]) for rollback in rollbacks]
         told = Subject(self.folder / f"told-{number}", self.shards, ranks, self.steps)
         status = told.start(f"data.skip_steps={json.dumps(rows)}").wait()
@@ -246,10 +290,14 @@ class Torture:
     # --- the books ---------------------------------------------------------------------------------------------------
 
     def _say(self, fault: Fault) -> None:
-        done, passed = len(self.faults), time.monotonic() - self.began
+        done = len(self.faults)
+        passed = time.monotonic() - self.began
         left = human_seconds(passed / done * max(0, self.total - done))
         ending = fault.wrong or f"status {fault.status}"
-        print(f"{done:>4}/{self.total} {fault.kind}: {fault.what}: {ending}  ({left} left)", flush=True)
+        print(
+            f"{done:>4}/{self.total} {fault.kind}: {fault.what}: {ending}  ({left} left)",
+            flush=True,
+        )
 
 
 def plan(faults: int, draw: random.Random) -> list[list[str]]:
@@ -259,7 +307,9 @@ def plan(faults: int, draw: random.Random) -> list[list[str]]:
     draw.shuffle(drawn)
     divergences = [[kind] for kind in drawn if kind == DIVERGENCE]
     others = [kind for kind in drawn if kind != DIVERGENCE]
-    return [others[first : first + PER_RUN] for first in range(0, len(others), PER_RUN)] + divergences
+    return [
+        others[first : first + PER_RUN] for first in range(0, len(others), PER_RUN)
+    ] + divergences
 
 
 def table(faults: Sequence[Fault]) -> list[dict[str, Any]]:
@@ -289,23 +339,38 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--short", action="store_true", help="one fault of each important kind")
     parser.add_argument("--faults", type=int, default=100, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="every fault, and the table")
-    parser.add_argument("--folder", type=Path, help="work here, and leave it (default: a temporary folder)")
+    parser.add_argument(
+        "--folder", type=Path, help="work here, and leave it (default: a temporary folder)"
+    )
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="torture-"))
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(arguments.seed)
-    runs = [*map(list, SHORT), [DIVERGENCE]] if arguments.short else plan(arguments.faults, draw)
-    steps = SHORT_STEPS if arguments.short else STEPS
+    if arguments.short:
+        runs = [*map(list, SHORT), [DIVERGENCE]]
+    else:
+        runs = plan(arguments.faults, draw)
+    if arguments.short:
+        steps = SHORT_STEPS
+    else:
+        steps = STEPS
     torture = Torture(folder, write_shards(folder), steps, arguments.seed, sum(map(len, runs)))
     number = 0
     while runs:
-        kinds, ranks = runs.pop(0), 2 if arguments.short else draw.choice((1, 2, 2))
-        ranks = 2 if kinds[0] in NEED_RANKS else ranks
+        kinds = runs.pop(0)
+        if arguments.short:
+            ranks = 2
+        else:
+            ranks = draw.choice((1, 2, 2))
+        if kinds[0] in NEED_RANKS:
+            ranks = 2
         if kinds == [DIVERGENCE]:
             torture.diverge(number, 1 if arguments.short else ranks)
         elif left := torture.torture(number, ranks, kinds):
@@ -317,15 +382,22 @@ def main() -> int:
         print("full disks were left out: no file system may be mounted here")
     bad = [fault for fault in torture.faults if not fault.survived]
     print(
-        f"{len(torture.faults)} faults on {number} runs in {human_seconds(time.monotonic() - torture.began)}:"
+        f"{len(torture.faults)} faults on {number} runs in"
+        f" {human_seconds(time.monotonic() - torture.began)}:"
         f" {len(torture.faults) - len(bad)} survived, {len(bad)} not"
     )
     if arguments.json:
-        content = {"seed": arguments.seed, "table": rows, "faults": [asdict(fault) for fault in torture.faults]}
+        content = {
+            "seed": arguments.seed,
+            "table": rows,
+            "faults": [asdict(fault) for fault in torture.faults],
+        }
         arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if not bad and arguments.folder is None:
         shutil.rmtree(folder, ignore_errors=True)
-    return 1 if bad else 0
+    if bad:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The kinds of fault, and how each must end: one class a kind, drawn by name.
 
-A *live* fault strikes a start of the run at a drawn moment; a *quiet* one strikes its files while nobody trains. Each
-says what it did and which exit statuses are documented for it (`electra_dist.errors.EXIT_STATUSES`). A run that was
-through before the fault struck ends with 0, which is right for all of them.
+A *live* fault strikes a start of the run at a drawn moment; a *quiet* one strikes its files while
+nobody trains. Each says what it did and which exit statuses are documented for it
+(`electra_dist.errors.EXIT_STATUSES`). A run that was through before the fault struck ends with 0,
+which is right for all of them.
 """
 
 from __future__ import annotations
@@ -86,12 +87,17 @@ def one_signal(subject: Subject, start: Start, draw: random.Random) -> Struck:
     """A signal that asks a run to save and end, to the launcher."""
     number = draw.choice((signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT))
     kill([start.process.pid], number)
-    early = (EXIT_CTRL_C,) if number == signal.SIGINT else ()
+    if number == signal.SIGINT:
+        early = (EXIT_CTRL_C,)
+    else:
+        early = ()
     return Struck(f"{number.name} to the launcher", (EXIT_UNFINISHED, *early))
 
 
 def change_ranks(subject: Subject, start: Start, draw: random.Random) -> Struck:
-    """A run is interrupted, and goes on with another number of ranks; equal to rounding from there on."""
+    """A run is interrupted, and goes on with another number of ranks; equal to rounding from there
+    on.
+    """
     kill([start.process.pid], signal.SIGTERM)
     others = [ranks for ranks in (1, 2, 4) if ranks != subject.ranks]
     subject.go_on_with(draw.choice(others))
@@ -122,7 +128,10 @@ def pause(subject: Subject, start: Start, draw: random.Random) -> Struck:
 def second_writer(subject: Subject, start: Start, draw: random.Random) -> Struck:
     """A second start of the same run."""
     status = subject.second()
-    wrong = "" if status == EXIT_USER_ERROR or start.ended else f"the second ended with {status}"
+    if status == EXIT_USER_ERROR or start.ended:
+        wrong = ""
+    else:
+        wrong = f"the second ended with {status}"
     return Struck("a second writer", (EXIT_UNFINISHED,), wrong, goes_on=True)
 
 
@@ -140,7 +149,9 @@ def tracking_dies(subject: Subject, start: Start, draw: random.Random) -> Struck
 
 
 def fill_disk(subject: Subject, start: Start, draw: random.Random) -> Struck:
-    """The file system of the run fills up for some seconds, then somebody asks for the end; room is made after it."""
+    """The file system of the run fills up for some seconds, then somebody asks for the end; room is
+    made after it.
+    """
     filler = subject.folder / "runs" / "filler"
     with filler.open("wb", buffering=0) as file:
         for chunk in (1 << 20, 1 << 12, 1):
@@ -152,7 +163,10 @@ def fill_disk(subject: Subject, start: Start, draw: random.Random) -> Struck:
     kill([start.process.pid], signal.SIGTERM)
     status = start.wait()
     filler.unlink()
-    wrong = "" if status is not None else "it did not end"
+    if status is not None:
+        wrong = ""
+    else:
+        wrong = "it did not end"
     return Struck("a full disk", (EXIT_STORAGE, EXIT_UNFINISHED), wrong)
 
 
@@ -166,7 +180,8 @@ def _writes(file: BinaryIO, content: bytes) -> bool:
 
 
 def damage_shards(subject: Subject, start: Start, draw: random.Random) -> Struck:
-    """One bit of every block of the shards flips while training goes on; the shards are put back afterwards.
+    """One bit of every block of the shards flips while training goes on; the shards are put back
+    afterwards.
 
     A start that reads no further block until its end finishes.
     """
@@ -176,7 +191,9 @@ def damage_shards(subject: Subject, start: Start, draw: random.Random) -> Struck
         kept[tar] = tar.read_bytes()
         damaged = bytearray(kept[tar])
         for offset in json.loads(index.read_text(encoding="utf-8"))["offsets"]:
-            damaged[offset + 512 + 128] ^= 1 << draw.randrange(8)  # in the first length, after both headers
+            damaged[offset + 512 + 128] ^= 1 << draw.randrange(
+                8
+            )  # in the first length, after both headers
         with tar.open("r+b") as file:
             file.write(damaged)
     start.wait()
@@ -218,7 +235,10 @@ def leftovers(subject: Subject, draw: random.Random) -> str:
     """What a killed save leaves: hidden folders, half a file."""
     if not subject.run.checkpoints.is_dir():
         return ""
-    folder = subject.run.checkpoints / f".step-{draw.randrange(99):08d}.{draw.randrange(9999):04d}.partial"
+    folder = (
+        subject.run.checkpoints
+        / f".step-{draw.randrange(99):08d}.{draw.randrange(9999):04d}.partial"
+    )
     (folder / "generator").mkdir(parents=True)
     (folder / "generator" / "rank-00000.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{")
     return "leftovers of a killed save"
@@ -240,9 +260,14 @@ def damage_facts(subject: Subject, draw: random.Random) -> str:
 
 
 def damage_metrics(subject: Subject, draw: random.Random) -> str:
-    """One row in the middle of metrics.jsonl becomes zeros, as after the crash of a node; or half a row at its end."""
+    """One row in the middle of metrics.jsonl becomes zeros, as after the crash of a node; or half a
+    row at its end.
+    """
     path = subject.run.metrics
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    if path.is_file():
+        lines = path.read_bytes().splitlines(keepends=True)
+    else:
+        lines = []
     if len(lines) < 3:
         return ""
     if draw.random() < 0.5:
@@ -287,7 +312,9 @@ QUIET: dict[str, Quiet] = {
 #: Live faults that need other ranks, which notice.
 NEED_RANKS = frozenset(("hang",))
 #: Live faults that need training to be under way.
-NEED_STEPS = frozenset(("hang", "short stop", "second writer", "W&B dies", "full disk", "damaged shards"))
+NEED_STEPS = frozenset(
+    ("hang", "short stop", "second writer", "W&B dies", "full disk", "damaged shards")
+)
 
 
 def mount(folder: Path, megabytes: int) -> bool:

@@ -1,7 +1,8 @@
 """Ranks with a planted divergence: python torture_rank.py RANKS STEPS-OF-DATA CONFIG [OVERRIDES]
 
-The learning rate is ten thousand times too large while the rows of the given steps of *data* are trained on, so that
-the divergence is gone where the guard passes over them. Starts itself once for every rank.
+The learning rate is ten thousand times too large while the rows of the given steps of *data* are
+trained on, so that the divergence is gone where the guard passes over them. Starts itself once for
+every rank.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def train(poison: str, words: list[str]) -> None:
     from electra_dist.train import trainer
 
     chosen = {int(number) for number in poison.split(",")}
-    rate, train_one = trainer.lr_factor, trainer.Trainer._train
+    rate = trainer.lr_factor
+    train_one = trainer.Trainer._train
     taken = [0]
 
     def train_marked(self: Any, step: Any, state: Any) -> None:

@@ -1,7 +1,8 @@
-"""The run that is tortured: a small real one, started as users start it, and compared with one that nobody disturbed.
+"""The run that is tortured: a small real one, started as users start it, and compared with one that
+nobody disturbed.
 
-Comes in: a folder with shards and a configuration. Goes out: starts of the run as processes, what it has logged, and in
-what a disturbed run differs from the undisturbed one.
+Comes in: a folder with shards and a configuration. Goes out: starts of the run as processes, what
+it has logged, and in what a disturbed run differs from the undisturbed one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from electra_dist.runs.directory import RunDir
 from electra_dist.tracking.wandb.children import descendants
 
 RANK_PROGRAM = Path(__file__).with_name("torture_rank.py")
-#: Longest time that any start may take; a run that is still there is killed, and the fault counts as lost.
+#: Longest time that any start may take; a run that is still there is killed, and the fault counts
+#: as lost.
 LONGEST_START = 240.0
 #: How far losses may be apart after a change of the number of ranks, relatively.
 TOLERANCE = 0.05
@@ -68,7 +70,9 @@ def write_shards(folder: Path) -> Path:
     lines = (json.dumps({"id": name, "text": text}) for name, text in sorted(topics.items()))
     source.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     train_tokenizer([source], 512, folder / "tokenizer")
-    build_shards([source], folder / "tokenizer", shards, BuildOptions(validation=0.1, block_tokens=8192))
+    build_shards(
+        [source], folder / "tokenizer", shards, BuildOptions(validation=0.1, block_tokens=8192)
+    )
     return shards
 
 
@@ -113,7 +117,9 @@ def _is_rank(pid: int) -> bool:
 def is_loader(pid: int) -> bool:
     """Whether it loads the data of a rank."""
     try:
-        return any("electra_dist.data.loading.feeder" in word for word in psutil.Process(pid).cmdline())
+        return any(
+            "electra_dist.data.loading.feeder" in word for word in psutil.Process(pid).cmdline()
+        )
     except psutil.Error:
         return False
 
@@ -126,7 +132,9 @@ def name_of(pid: int) -> str:
         return ""
     if "-m" in words[:-1]:
         return words[words.index("-m") + 1]
-    return Path(words[0]).name if words else ""
+    if words:
+        return Path(words[0]).name
+    return ""
 
 
 def kill(pids: Sequence[int], number: int = signal.SIGKILL) -> None:
@@ -148,9 +156,14 @@ class Subject:
 
     def __init__(self, folder: Path, shards: Path, ranks: int, steps: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.shards, self.ranks, self.steps = folder, shards, ranks, steps
+        self.folder = folder
+        self.shards = shards
+        self.ranks = ranks
+        self.steps = steps
         self.config = folder / "config.yaml"
-        self.config.write_text(CONFIG.format(runs=folder / "runs", shards=shards, steps=steps), encoding="utf-8")
+        self.config.write_text(
+            CONFIG.format(runs=folder / "runs", shards=shards, steps=steps), encoding="utf-8"
+        )
         self.run = RunDir(folder / "runs" / "run")
         self.damaged: set[tuple[int, bool]] = set()
         self.exact = True  # always on the number of ranks that it began with
@@ -158,8 +171,11 @@ class Subject:
         self._starts: list[Start] = []
 
     def go_on_with(self, ranks: int) -> None:
-        """Use another number of ranks from the next start on: sums are rounded in another order then."""
-        self.ranks, self.exact = ranks, False
+        """Use another number of ranks from the next start on: sums are rounded in another order
+        then.
+        """
+        self.ranks = ranks
+        self.exact = False
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
@@ -171,7 +187,16 @@ class Subject:
     def start_poisoned(self, poison: Sequence[int], *overrides: str) -> Start:
         """The same with a learning rate ten thousand times too large in these steps of data."""
         chosen = ",".join(map(str, poison))
-        return self._start([sys.executable, str(RANK_PROGRAM), str(self.ranks), chosen, str(self.config), *overrides])
+        return self._start(
+            [
+                sys.executable,
+                str(RANK_PROGRAM),
+                str(self.ranks),
+                chosen,
+                str(self.config),
+                *overrides,
+            ]
+        )
 
     def second(self) -> int:
         """The exit status of a second start while the first trains."""
@@ -226,16 +251,22 @@ class Subject:
         }
 
     def differences(self, other: Subject) -> list[str]:
-        """In what this run differs from `other`, which nobody disturbed; empty when the two are equal.
+        """In what this run differs from `other`, which nobody disturbed; empty when the two are
+        equal.
 
-        To the bit on the number of ranks that it began with. After a change of it only which steps are there, and the
-        losses within `TOLERANCE`: a sampled token that flips by rounding makes a small difference.
+        To the bit on the number of ranks that it began with. After a change of it only which steps
+        are there, and the losses within `TOLERANCE`: a sampled token that flips by rounding makes a
+        small difference.
         """
-        mine, wanted = self._by_place(), other._by_place()
+        mine = self._by_place()
+        wanted = other._by_place()
         found = []
         for place in sorted(wanted.keys() | mine.keys()):
             step, validation = place
-            what = f"the validation of step {step}" if validation else f"step {step}"
+            if validation:
+                what = f"the validation of step {step}"
+            else:
+                what = f"step {step}"
             rows = mine.get(place, [])
             if not rows and place not in self.damaged:
                 found.append(f"{what} is missing")
@@ -247,7 +278,8 @@ class Subject:
                 found.append(f"{what} has other values: {_changed(rows[0], wanted[place][0])}")
         if not self.exact:
             return found
-        mine_weights, wanted_weights = self.weights(), other.weights()
+        mine_weights = self.weights()
+        wanted_weights = other.weights()
         for name, tensor in wanted_weights.items():
             if not torch.equal(mine_weights[name], tensor):
                 found.append(f"{name} differs at the last step")
@@ -257,7 +289,9 @@ class Subject:
         if self.exact:
             return row == wanted
         losses = [key for key in wanted if "loss/" in key]
-        return all(math.isclose(row.get(key, math.nan), wanted[key], rel_tol=TOLERANCE) for key in losses)
+        return all(
+            math.isclose(row.get(key, math.nan), wanted[key], rel_tol=TOLERANCE) for key in losses
+        )
 
     def _by_place(self) -> dict[tuple[int, bool], list[dict[str, Any]]]:
         """The rows by step and kind."""
@@ -269,9 +303,17 @@ class Subject:
     # --- afterwards --------------------------------------------------------------------------------------------------
 
     def keep(self) -> Path:
-        """A copy of what is left, beside the run, for a person to look at; the run itself may lie on a small disk."""
+        """A copy of what is left, beside the run, for a person to look at; the run itself may lie
+        on a small disk.
+        """
         kept = self.folder.with_name(f"{self.folder.name}-lost")
-        shutil.copytree(self.folder, kept, dirs_exist_ok=True, symlinks=True, ignore=shutil.ignore_patterns("filler"))
+        shutil.copytree(
+            self.folder,
+            kept,
+            dirs_exist_ok=True,
+            symlinks=True,
+            ignore=shutil.ignore_patterns("filler"),
+        )
         return kept
 
     def end(self) -> None:

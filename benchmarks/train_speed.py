@@ -1,20 +1,23 @@
-"""Real tokens per second: our training step against a plain `transformers` loop, on the same text, in one run.
+"""Real tokens per second: our training step against a plain `transformers` loop, on the same text,
+in one run.
 
     python benchmarks/train_speed.py --text corpus --preset small --json speed.json
 
-Ours is the whole path of `electra-dist train`: shards, packing, masks, the two engines, AdamW. The peer is what a user
-of `transformers` would write: ElectraForMaskedLM and ElectraForPreTraining with shared embeddings, texts concatenated
-and cut into full rows as the library's own examples do, Gumbel sampling (at the masked positions; with `--peer-samples
-all` at every one, as where noise is drawn before the positions are chosen), one AdamW, joint clipping. Both have the
-same sizes, vocabulary, rows a step, row length, dropout, precision, and threads. Each has a process of its own, as a
-user would start it: ours tunes the memory allocator as `train` does, the peer leaves it as it is; with `--processes N`
-ours is N ranks that share the threads, as `launch local` starts them. How many rows go through at once is each one's
-own choice. Rounds of both alternate, because machines are noisy, and one waits while the other runs; the figure is the
-median of the ratios of neighbouring rounds.
+Ours is the whole path of `electra-dist train`: shards, packing, masks, the two engines, AdamW. The
+peer is what a user of `transformers` would write: ElectraForMaskedLM and ElectraForPreTraining with
+shared embeddings, texts concatenated and cut into full rows as the library's own examples do,
+Gumbel sampling (at the masked positions; with `--peer-samples all` at every one, as where noise is
+drawn before the positions are chosen), one AdamW, joint clipping. Both have the same sizes,
+vocabulary, rows a step, row length, dropout, precision, and threads. Each has a process of its own,
+as a user would start it: ours tunes the memory allocator as `train` does, the peer leaves it as it
+is; with `--processes N` ours is N ranks that share the threads, as `launch local` starts them. How
+many rows go through at once is each one's own choice. Rounds of both alternate, because machines
+are noisy, and one waits while the other runs; the figure is the median of the ratios of
+neighbouring rounds.
 
-Printed beside it: the utilisation of both, which is the same count of operations a token (docs/performance.md) over the
-rate of a large matrix product, measured in every round; and the ratio that a step of nothing but its matrix products
-would reach at that rate.
+Printed beside it: the utilisation of both, which is the same count of operations a token
+(docs/performance.md) over the rate of a large matrix product, measured in every round; and the
+ratio that a step of nothing but its matrix products would reach at that rate.
 """
 
 from __future__ import annotations
@@ -58,16 +61,23 @@ from electra_dist.train.window import squared_lengths
 from electra_dist.zero.engines import build_engines
 from launcher.local import free_port
 
-OURS, PEER = "electra-dist", "transformers"
+OURS = "electra-dist"
+PEER = "transformers"
 #: Trains one step and returns its real (non-padding) tokens.
 Step = Callable[[], int]
 
 
-def ours(config: Config, manifest: Manifest, device: torch.device, place: Mapping[str, str] | None = None) -> Step:
-    """Our own step, loader included, on the rank that torchrun's variables in `place` name; alone without them."""
+def ours(
+    config: Config, manifest: Manifest, device: torch.device, place: Mapping[str, str] | None = None
+) -> Step:
+    """Our own step, loader included, on the rank that torchrun's variables in `place` name; alone
+    without them.
+    """
     world = detect(place or {}, config.train.device, torch.cuda.device_count())
     initialise(world)
-    generator, discriminator = build_networks(config, manifest.vocab_size, device, config.train.seed)
+    generator, discriminator = build_networks(
+        config, manifest.vocab_size, device, config.train.seed
+    )
     engines = build_engines(config, generator, discriminator, world)
     loader = TrainLoader(config, manifest, world.rank, world.world_size)
 
@@ -80,40 +90,59 @@ def ours(config: Config, manifest: Manifest, device: torch.device, place: Mappin
 
 
 def full_rows(text: list[Path], manifest: Manifest, length: int) -> np.ndarray[Any, Any]:
-    """The corpus as the language-modelling examples of `transformers` group it: concatenated, cut, no padding."""
+    """The corpus as the language-modelling examples of `transformers` group it: concatenated, cut,
+    no padding.
+    """
     tokenizer = load_tokenizer(manifest.tokenizer_path)
-    documents = [document for part in split_parts(find_inputs(text)) for document in read_documents(part)]
+    documents = [
+        document for part in split_parts(find_inputs(text)) for document in read_documents(part)
+    ]
     ends = [SPECIAL_TOKENS.cls], [SPECIAL_TOKENS.sep]
-    ids = np.concatenate([np.concatenate([ends[0], ids, ends[1]]) for ids in tokenizer.encode_batch(documents)])
+    ids = np.concatenate(
+        [np.concatenate([ends[0], ids, ends[1]]) for ids in tokenizer.encode_batch(documents)]
+    )
     ids = ids.astype(np.int64)
     return ids[: len(ids) // length * length].reshape(-1, length)
 
 
 def masked(rows: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """(inputs, labels) by the usual collator: Bernoulli selection, 85% [MASK], the rest kept; -100 where unmasked."""
+    """(inputs, labels) by the usual collator: Bernoulli selection, 85% [MASK], the rest kept; -100
+    where unmasked.
+    """
     chosen = (torch.rand(rows.shape, device=rows.device) < fraction) & (rows > SPECIAL_TOKENS.mask)
     shown = chosen & (torch.rand(rows.shape, device=rows.device) < 0.85)
     return rows.masked_fill(shown, SPECIAL_TOKENS.mask), rows.masked_fill(~chosen, -100)
 
 
 def plain_transformers(
-    config: Config, text: list[Path], manifest: Manifest, device: torch.device, samples: str = "masked"
+    config: Config,
+    text: list[Path],
+    manifest: Manifest,
+    device: torch.device,
+    samples: str = "masked",
 ) -> Step:
     """The peer: a training loop as users of `transformers` write it."""
     from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
-    sizes = {name: hf_config(config.model, manifest.vocab_size, name) for name in configuration.NETWORKS}
+    sizes = {
+        name: hf_config(config.model, manifest.vocab_size, name) for name in configuration.NETWORKS
+    }
     dropout = {
         "hidden_dropout_prob": config.model.dropout,
         "attention_probs_dropout_prob": config.model.attention_dropout,
     }
     generator = ElectraForMaskedLM(ElectraConfig(**(sizes["generator"] | dropout))).to(device)
-    discriminator = ElectraForPreTraining(ElectraConfig(**(sizes["discriminator"] | dropout))).to(device)
+    discriminator = ElectraForPreTraining(ElectraConfig(**(sizes["discriminator"] | dropout))).to(
+        device
+    )
     generator.electra.embeddings = discriminator.electra.embeddings
     generator.tie_weights()
     both = nn.ModuleList([generator, discriminator]).train()
-    optimizer = torch.optim.AdamW(both.parameters(), lr=config.optim.lr, weight_decay=config.optim.weight_decay)
-    rows, micro = batches(full_rows(text, manifest, config.data.row_length), config, device), config.train.micro_rows
+    optimizer = torch.optim.AdamW(
+        both.parameters(), lr=config.optim.lr, weight_decay=config.optim.weight_decay
+    )
+    rows = batches(full_rows(text, manifest, config.data.row_length), config, device)
+    micro = config.train.micro_rows
     accumulation = config.train.global_rows // micro
     mode = config.precision_mode("discriminator")
 
@@ -124,7 +153,9 @@ def plain_transformers(
             original = next(rows)
             tokens += original.numel()
             with torch.autocast(device.type, DTYPES[mode], enabled=mode != "fp32"):
-                loss = joint_loss(generator, discriminator, original, config, samples) / accumulation
+                loss = (
+                    joint_loss(generator, discriminator, original, config, samples) / accumulation
+                )
             loss.backward()
         nn.utils.clip_grad_norm_(both.parameters(), config.optim.clip_norm)
         optimizer.step()
@@ -155,7 +186,10 @@ def joint_loss(
         else:
             corrupted = original.masked_scatter(at, gumbel_samples(predicted.logits[at]))
     judged = discriminator(input_ids=corrupted, labels=(corrupted != original).long())
-    return config.train.generator_weight * predicted.loss + config.train.discriminator_weight * judged.loss
+    return (
+        config.train.generator_weight * predicted.loss
+        + config.train.discriminator_weight * judged.loss
+    )
 
 
 def gumbel_samples(logits: Tensor) -> Tensor:
@@ -168,7 +202,8 @@ def timed(step: Step, steps: int, device: torch.device) -> float:
     """Real tokens per second over `steps` steps."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    start, tokens = time.perf_counter(), 0
+    start = time.perf_counter()
+    tokens = 0
     for _ in range(steps):
         tokens += step()
     if device.type == "cuda":
@@ -177,26 +212,47 @@ def timed(step: Step, steps: int, device: torch.device) -> float:
 
 
 def operations_a_token(config: Config, manifest: Manifest) -> float:
-    """Floating-point operations that a real token needs, by our formula, in the first step of the data."""
+    """Floating-point operations that a real token needs, by our formula, in the first step of the
+    data.
+    """
     with TrainLoader(config, manifest, 0, 1) as loader:
         step = next(loader)
     squares = sum(squared_lengths(batch) for batch in step.micro_batches)
-    return plan.step_flops(config, manifest.vocab_size, step.real_count, squares, step.masked_count) / step.real_count
+    return (
+        plan.step_flops(config, manifest.vocab_size, step.real_count, squares, step.masked_count)
+        / step.real_count
+    )
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", nargs="+", type=Path, required=True, help="input files, as for `data build`")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--text", nargs="+", type=Path, required=True, help="input files, as for `data build`"
+    )
     parser.add_argument("--preset", default="small")
     parser.add_argument("--vocab-size", type=int, default=30522, help="default: ELECTRA's own")
     parser.add_argument("--peer-samples", default="masked", choices=("masked", "all"))
     parser.add_argument("--row-length", type=int, default=128)
     parser.add_argument("--rows", type=int, default=16, help="rows of a step")
-    parser.add_argument("--micro-rows", type=int, help="of one forward of ours on one rank; default: all that it has")
-    parser.add_argument("--peer-micro-rows", type=int, help="of one forward of the peer; default: all rows of a step")
-    parser.add_argument("--processes", type=int, default=1, help="ranks of ours, which share the threads")
+    parser.add_argument(
+        "--micro-rows",
+        type=int,
+        help="of one forward of ours on one rank; default: all that it has",
+    )
+    parser.add_argument(
+        "--peer-micro-rows",
+        type=int,
+        help="of one forward of the peer; default: all rows of a step",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="ranks of ours, which share the threads"
+    )
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--dropout", type=float, default=0.1, help="of both loops; attention dropout included")
+    parser.add_argument(
+        "--dropout", type=float, default=0.1, help="of both loops; attention dropout included"
+    )
     parser.add_argument("--zero-stage", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="compile our layers")
     parser.add_argument("--steps", type=int, default=4, help="steps of a round")
@@ -209,8 +265,14 @@ def parse() -> argparse.Namespace:
 
 def configure(arguments: argparse.Namespace, shards: Path, name: str = OURS) -> Config:
     """The run of one of both loops."""
-    processes = arguments.processes if name == OURS else 1
-    micro_rows = arguments.micro_rows if name == OURS else arguments.peer_micro_rows
+    if name == OURS:
+        processes = arguments.processes
+    else:
+        processes = 1
+    if name == OURS:
+        micro_rows = arguments.micro_rows
+    else:
+        micro_rows = arguments.peer_micro_rows
     tree = {
         "data": {"shards": str(shards), "row_length": arguments.row_length, "streams": processes},
         "model": {
@@ -234,15 +296,26 @@ def configure(arguments: argparse.Namespace, shards: Path, name: str = OURS) -> 
 
 
 class Loop:
-    """One loop in processes of its own, which wait to be told how many steps to train. Ends with its `with` block."""
+    """One loop in processes of its own, which wait to be told how many steps to train. Ends with
+    its `with` block.
+    """
 
     def __init__(self, name: str, arguments: argparse.Namespace, shards: Path) -> None:
         self.name = name
         self._pipes: list[Connection] = []
         self._processes: list[SpawnProcess] = []
-        count, port = arguments.processes if name == OURS else 1, free_port()
+        if name == OURS:
+            count = arguments.processes
+        else:
+            count = 1
+        port = free_port()
         for rank in range(count):
-            place = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost"}
+            place = {
+                "RANK": rank,
+                "WORLD_SIZE": count,
+                "LOCAL_RANK": rank,
+                "MASTER_ADDR": "localhost",
+            }
             variables = {key: str(value) for key, value in (place | {"MASTER_PORT": port}).items()}
             here, there = multiprocessing.Pipe()
             work = (there, name, arguments, shards, variables if count > 1 else {})
@@ -262,7 +335,9 @@ class Loop:
             process.join()
 
     def ask(self, steps: int) -> float:
-        """Real tokens per second over `steps` steps; of matrix products, operations per second, where it is 0."""
+        """Real tokens per second over `steps` steps; of matrix products, operations per second,
+        where it is 0.
+        """
         try:
             for pipe in self._pipes:
                 pipe.send(steps)
@@ -271,11 +346,19 @@ class Loop:
             raise SystemExit(f"a process of {self.name} has ended; its error is above") from None
 
 
-def serve(pipe: Connection, name: str, arguments: argparse.Namespace, shards: Path, place: Mapping[str, str]) -> None:
+def serve(
+    pipe: Connection,
+    name: str,
+    arguments: argparse.Namespace,
+    shards: Path,
+    place: Mapping[str, str],
+) -> None:
     """A process of a `Loop`: its rates, of its own tokens."""
     torch.set_num_threads(max(1, arguments.threads // int(place.get("WORLD_SIZE", 1))))
     torch.manual_seed(0)
-    config, manifest, device = configure(arguments, shards, name), Manifest.load(shards), find_device(arguments)
+    config = configure(arguments, shards, name)
+    manifest = Manifest.load(shards)
+    device = find_device(arguments)
     if name == OURS:
         step = ours(config, manifest, device, place)
     else:
@@ -289,14 +372,17 @@ def serve(pipe: Connection, name: str, arguments: argparse.Namespace, shards: Pa
 
 
 def find_device(arguments: argparse.Namespace) -> torch.device:
-    return torch.device("cuda" if arguments.device != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device(
+        "cuda" if arguments.device != "cpu" and torch.cuda.is_available() else "cpu"
+    )
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Prepare both loops on the same text, then time them in turn."""
     train_tokenizer(arguments.text, arguments.vocab_size, folder / "tokenizer")
     build_shards(arguments.text, folder / "tokenizer", folder / "shards", BuildOptions())
-    shards, rate_of_products = folder / "shards", list[float]()
+    shards = folder / "shards"
+    rate_of_products = list[float]()
     rates: dict[str, list[float]] = {OURS: [], PEER: []}
     with Loop(OURS, arguments, shards) as our_loop, Loop(PEER, arguments, shards) as peer_loop:
         loops = (our_loop, peer_loop)
@@ -306,23 +392,32 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for loop in loops:
                 rate = loop.ask(arguments.steps)
                 rates[loop.name].append(rate)
-                print(f"round {number}/{arguments.rounds}  {loop.name:<14}{rate:>12,.0f} tokens/s", file=sys.stderr)
+                print(
+                    f"round {number}/{arguments.rounds}  {loop.name:<14}{rate:>12,.0f} tokens/s",
+                    file=sys.stderr,
+                )
             rate_of_products.append(our_loop.ask(0))
     return figures(arguments, shards, rates, statistics.median(rate_of_products))
 
 
 def figures(
-    arguments: argparse.Namespace, shards: Path, rates: dict[str, list[float]], rate_of_products: float
+    arguments: argparse.Namespace,
+    shards: Path,
+    rates: dict[str, list[float]],
+    rate_of_products: float,
 ) -> dict[str, Any]:
     """What is printed and written of the rates of all rounds."""
-    device, threads = find_device(arguments), arguments.threads
+    device = find_device(arguments)
+    threads = arguments.threads
     needed = operations_a_token(configure(arguments, shards), Manifest.load(shards))
     possible = rate_of_products / needed
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ratios = [a / b for a, b in zip(rates[OURS], rates[PEER], strict=True)]
     cuda = device.type == "cuda"
     return {
-        "machine": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {threads} threads",
+        "machine": torch.cuda.get_device_name()
+        if cuda
+        else f"{platform.machine()} CPU, {threads} threads",
         "torch": torch.__version__,
         "settings": {k: v for k, v in vars(arguments).items() if k not in ("text", "json")},
         "real_tokens_per_s": medians,
@@ -340,12 +435,17 @@ def main() -> None:
     arguments = parse()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(arguments, Path(folder))
-    print(f"{found['machine']}, {arguments.preset}, {arguments.rows} x {arguments.row_length}, {arguments.precision}")
+    print(
+        f"{found['machine']}, {arguments.preset}, {arguments.rows} x {arguments.row_length},"
+        f" {arguments.precision}"
+    )
     for name, rate in found["real_tokens_per_s"].items():
         print(f"{name:<16}{rate:>12,.0f} real tokens/s    utilisation {found['mfu'][name]:.0%}")
-    low, high = min(found["ratios"]), max(found["ratios"])
+    low = min(found["ratios"])
+    high = max(found["ratios"])
     print(
-        f"{'ratio':<16}{found['ratio']:>12.2f} (rounds: {low:.2f} to {high:.2f}); of matrix products alone:"
+        f"{'ratio':<16}{found['ratio']:>12.2f} (rounds: {low:.2f} to {high:.2f}); of matrix"
+        f" products alone:"
         f" {found['ratio_of_products_alone']:.2f}"
     )
     if arguments.json:

@@ -1,15 +1,20 @@
-"""Time, memory and network of a step at every ZeRO stage, with offload and hierarchical partitioning, on this machine.
+"""Time, memory and network of a step at every ZeRO stage, with offload and hierarchical
+partitioning, on this machine.
 
     python benchmarks/zero_stages.py --preset small --processes 2 --json zero.json        CPU, gloo
-    python benchmarks/zero_stages.py --preset small --processes 4 --nodes 2 --accumulation 2 --cases 3 "3, hpZ"
-    python benchmarks/zero_stages.py --preset base --row-length 512 --precision bf16      every GPU of the machine
+    python benchmarks/zero_stages.py --preset small --processes 4 --nodes 2 --accumulation 2 --cases
+    3 "3, hpZ"
+    python benchmarks/zero_stages.py --preset base --row-length 512 --precision bf16      every GPU
+                                                                                          of the
+                                                                                          machine
 
-All cases run one after the other in the same processes. `peak` is the live tensor memory of rank 0 above what was there
-before the case: GPU memory on CUDA; on a CPU all of it, what is offloaded included. `sent` is what a rank sends in a
-step: every collective counts with the volume of its ring algorithm. Both stand beside what `electra-dist plan` says.
-`host` is what a rank keeps in CPU memory where there is a GPU, as planned.
-`--nodes` takes the ranks as lying on so many nodes, for hpZ (groups of the ranks of a node); no network is in between.
-A case that cannot run here is listed with the reason.
+All cases run one after the other in the same processes. `peak` is the live tensor memory of rank 0
+above what was there before the case: GPU memory on CUDA; on a CPU all of it, what is offloaded
+included. `sent` is what a rank sends in a step: every collective counts with the volume of its ring
+algorithm. Both stand beside what `electra-dist plan` says. `host` is what a rank keeps in CPU
+memory where there is a GPU, as planned. `--nodes` takes the ranks as lying on so many nodes, for
+hpZ (groups of the ranks of a node); no network is in between. A case that cannot run here is listed
+with the reason.
 """
 
 from __future__ import annotations
@@ -64,7 +69,11 @@ def configure(arguments: argparse.Namespace, case: str) -> Config:
         zero["hpz_partition_size"] = arguments.processes // arguments.nodes
     rows = arguments.micro_rows * arguments.accumulation * arguments.processes
     tree = {
-        "data": {"shards": "none", "row_length": arguments.row_length, "streams": arguments.processes},
+        "data": {
+            "shards": "none",
+            "row_length": arguments.row_length,
+            "streams": arguments.processes,
+        },
         "model": {"preset": arguments.preset, "max_positions": max(512, arguments.row_length)},
         "train": {
             "steps": 10**6,
@@ -97,7 +106,9 @@ COLLECTIVES: dict[str, tuple[tuple[str, int], int]] = {
 
 
 class Sent:
-    """Bytes that this rank sends in collectives, by the volume of ring algorithms: in all, and within hpZ's groups."""
+    """Bytes that this rank sends in collectives, by the volume of ring algorithms: in all, and
+    within hpZ's groups.
+    """
 
     def __init__(self, world_size: int) -> None:
         self.bytes = self.group_bytes = 0.0
@@ -110,12 +121,23 @@ class Sent:
     def clear(self) -> None:
         self.bytes = self.group_bytes = 0.0
 
-    def _counted(self, function: Callable[..., Any], keyword: str, index: int, times: int) -> Callable[..., Any]:
+    def _counted(
+        self, function: Callable[..., Any], keyword: str, index: int, times: int
+    ) -> Callable[..., Any]:
         def counted(*values: Any, **keywords: Any) -> Any:
-            whole = keywords[keyword] if keyword in keywords else values[index]
-            tensors = [whole] if isinstance(whole, Tensor) else whole
+            if keyword in keywords:
+                whole = keywords[keyword]
+            else:
+                whole = values[index]
+            if isinstance(whole, Tensor):
+                tensors = [whole]
+            else:
+                tensors = whole
             if self._depth == 0:  # one collective may call another
-                self._add(times * sum(t.numel() * t.element_size() for t in tensors), keywords.get("group"))
+                self._add(
+                    times * sum(t.numel() * t.element_size() for t in tensors),
+                    keywords.get("group"),
+                )
             self._depth += 1
             try:
                 return function(*values, **keywords)
@@ -136,11 +158,14 @@ def rank(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     world = detect(os.environ, arguments.device, torch.cuda.device_count())
     per_node = arguments.processes // arguments.nodes
-    sent, found = Sent(world.world_size), dict[str, Any]()
+    sent = Sent(world.world_size)
+    found = dict[str, Any]()
     initialise(world)
     try:
         for case in arguments.cases:
-            figures = measure(arguments, case, replace(world, local_rank=world.rank % per_node), sent)
+            figures = measure(
+                arguments, case, replace(world, local_rank=world.rank % per_node), sent
+            )
             found[case] = figures | {"device": device_name(world.device)}
             if world.is_main:
                 Path(arguments.worker).write_text(json.dumps(found))
@@ -153,11 +178,16 @@ def measure(arguments: argparse.Namespace, case: str, world: World, sent: Sent) 
     gc.collect()
     try:
         config = configure(arguments, case)
-        vocab_size, alone = arguments.vocab_size, config.train.global_rows // world.world_size
-        share = config.model_copy(update={"train": config.train.model_copy(update={"global_rows": alone})})
+        vocab_size = arguments.vocab_size
+        alone = config.train.global_rows // world.world_size
+        share = config.model_copy(
+            update={"train": config.train.model_copy(update={"global_rows": alone})}
+        )
         data = synthetic_steps(share, vocab_size)
         with TensorMemory(world.device) as memory:
-            engines = build_engines(config, *build_networks(config, vocab_size, world.device, 1), world)
+            engines = build_engines(
+                config, *build_networks(config, vocab_size, world.device, 1), world
+            )
             for _ in range(WARM_UP_STEPS):
                 train_step(engines, next(data), config, 1.0)
     except UserError as error:
@@ -165,7 +195,8 @@ def measure(arguments: argparse.Namespace, case: str, world: World, sent: Sent) 
     seconds = []
     sent.clear()
     for _ in range(arguments.steps):
-        step, start = next(data), time.perf_counter()
+        step = next(data)
+        start = time.perf_counter()
         train_step(engines, step, config, 1.0)
         if world.device.type == "cuda":
             torch.cuda.synchronize()
@@ -187,7 +218,11 @@ def run_cases(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     settings = {k: v for k, v in vars(arguments).items() if k not in ("cases", "worker", "json")}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     command = [sys.executable, __file__, *words, "--worker", str(file), "--cases", *arguments.cases]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(arguments.processes)}
+    place = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(arguments.processes),
+    }
     ranks = [
         subprocess.Popen(command, env=os.environ | place | {"RANK": str(r), "LOCAL_RANK": str(r)})
         for r in range(arguments.processes)
@@ -201,18 +236,30 @@ def run_cases(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     finally:
         for process in ranks:
             process.kill()
-    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    found: dict[str, Any]
+    if file.exists():
+        found = json.loads(file.read_text())
+    else:
+        found = {}
     return {case: found[case] | predicted(arguments, case) for case in found}
 
 
 def predicted(arguments: argparse.Namespace, case: str) -> dict[str, float]:
     """What `electra-dist plan` says of the same; nothing where the configuration is refused."""
     try:
-        config, world = configure(arguments, case), arguments.processes
+        config = configure(arguments, case)
+        world = arguments.processes
     except UserError:
         return {}
-    kind: Literal["cpu", "cuda"] = "cuda" if arguments.device == "cuda" else "cpu"
-    volumes = [plan.sent_bytes(config, name, arguments.vocab_size, config.zero_stage(name), world) for name in NETWORKS]
+    kind: Literal["cpu", "cuda"]
+    if arguments.device == "cuda":
+        kind = "cuda"
+    else:
+        kind = "cpu"
+    volumes = [
+        plan.sent_bytes(config, name, arguments.vocab_size, config.zero_stage(name), world)
+        for name in NETWORKS
+    ]
     memory = plan.plan_memory(config, arguments.vocab_size, world, kind)
     return {
         "predicted_peak_bytes": memory.peak,
@@ -223,17 +270,32 @@ def predicted(arguments: argparse.Namespace, case: str) -> dict[str, float]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="small")
     parser.add_argument("--vocab-size", type=int, default=30522)
     parser.add_argument("--row-length", type=int, default=128)
-    parser.add_argument("--micro-rows", type=int, default=8, help="rows of a micro-batch on each rank")
-    parser.add_argument("--accumulation", type=int, default=1, help="micro-batches of a step on each rank")
+    parser.add_argument(
+        "--micro-rows", type=int, default=8, help="rows of a micro-batch on each rank"
+    )
+    parser.add_argument(
+        "--accumulation", type=int, default=1, help="micro-batches of a step on each rank"
+    )
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
-    parser.add_argument("--communication", default="fp32", choices=("fp32", "bf16"), help="of gradients between ranks")
-    parser.add_argument("--cases", nargs="+", choices=CASES, help="default: all; hpZ from two nodes of two ranks on")
+    parser.add_argument(
+        "--communication",
+        default="fp32",
+        choices=("fp32", "bf16"),
+        help="of gradients between ranks",
+    )
+    parser.add_argument(
+        "--cases", nargs="+", choices=CASES, help="default: all; hpZ from two nodes of two ranks on"
+    )
     parser.add_argument("--processes", type=int, help="default: the machine's GPUs, or 2")
-    parser.add_argument("--nodes", type=int, default=1, help="nodes that the ranks are taken to lie on")
+    parser.add_argument(
+        "--nodes", type=int, default=1, help="nodes that the ranks are taken to lie on"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
@@ -242,11 +304,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.device == "auto":
-        arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
-    arguments.processes = arguments.processes or (torch.cuda.device_count() if arguments.device == "cuda" else 2)
+        if torch.cuda.is_available():
+            arguments.device = "cuda"
+        else:
+            arguments.device = "cpu"
+    arguments.processes = arguments.processes or (
+        torch.cuda.device_count() if arguments.device == "cuda" else 2
+    )
     per_node, rest = divmod(arguments.processes, arguments.nodes)
     if rest:
-        parser.error(f"--processes {arguments.processes} is not divisible by --nodes {arguments.nodes}")
+        parser.error(
+            f"--processes {arguments.processes} is not divisible by --nodes {arguments.nodes}"
+        )
     possible = [case for case in CASES if case != HPZ or (arguments.nodes > 1 and per_node > 1)]
     arguments.cases = arguments.cases or possible
     if HPZ in arguments.cases and HPZ not in possible:
@@ -268,8 +337,15 @@ def main() -> None:
     show(arguments, device, found)
     if arguments.json:
         settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "worker")}
-        content = {"machine": device, "torch": torch.__version__, "settings": settings, "cases": found}
-        arguments.json.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+        content = {
+            "machine": device,
+            "torch": torch.__version__,
+            "settings": settings,
+            "cases": found,
+        }
+        arguments.json.write_text(
+            json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8"
+        )
     if missing:
         raise SystemExit(f"not measured: {'; '.join(missing)}")
     return
@@ -278,7 +354,8 @@ def main() -> None:
 def show(arguments: argparse.Namespace, device: str, found: dict[str, Any]) -> None:
     """The table."""
     print(
-        f"{device} x {arguments.processes}, {arguments.preset}, {arguments.micro_rows} x {arguments.row_length} a rank,"
+        f"{device} x {arguments.processes}, {arguments.preset}, {arguments.micro_rows} x"
+        f" {arguments.row_length} a rank,"
         f" accumulation {arguments.accumulation}, {arguments.precision}"
     )
     columns = {

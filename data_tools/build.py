@@ -1,13 +1,19 @@
-"""Text to shards: encode in parallel, shuffle all documents, write WebDataset shards and their manifest.
+"""Text to shards: encode in parallel, shuffle all documents, write WebDataset shards and their
+manifest.
 
-1. encode   Workers read parts of the input, normalise and encode every document, and spill the ids to disk, sorted
-            by a 128-bit key: the hash of the text under the seed. (Split: by another hash of the text.)
-2. plan     Shards are equal ranges of the key. Sorting by a hash *is* the shuffle, over the whole corpus; exact
+1. encode   Workers read parts of the input, normalise and encode every document, and spill the ids
+   to disk, sorted
+            by a 128-bit key: the hash of the text under the seed. (Split: by another hash of the
+            text.)
+2. plan     Shards are equal ranges of the key. Sorting by a hash *is* the shuffle, over the whole
+   corpus; exact
             duplicates have equal keys and meet in one shard.
-3. write    Workers gather one range from all spills, sort it, drop duplicates, cut it into blocks, write the shard.
+3. write    Workers gather one range from all spills, sort it, drop duplicates, cut it into blocks,
+   write the shard.
 4. publish  The manifest comes last, then one rename: the output is whole or absent.
 
-Memory is bounded by one part of the input and one shard a worker. The bytes do not depend on the number of workers.
+Memory is bounded by one part of the input and one shard a worker. The bytes do not depend on the
+number of workers.
 """
 
 from __future__ import annotations
@@ -63,7 +69,8 @@ BATCH_DOCUMENTS = 256
 class BuildOptions:
     """How shards are made.
 
-    validation      fraction of the documents held out (by a hash of the text, the same under every seed)
+    validation      fraction of the documents held out (by a hash of the text, the same under every
+                    seed)
     min_characters  shorter documents are left out
     deduplicate     drop exact duplicates (after normalisation)
     block_tokens    tokens of a block at most; longer documents are cut
@@ -83,7 +90,9 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildStats:
-    """What `build_shards` made and left out; `documents` counts what was read, the manifest what was kept."""
+    """What `build_shards` made and left out; `documents` counts what was read, the manifest what
+    was kept.
+    """
 
     manifest: Manifest
     documents: int
@@ -92,7 +101,10 @@ class BuildStats:
     duplicates: int
 
     def to_dict(self) -> dict[str, Any]:
-        content: dict[str, Any] = {"path": str(self.manifest.path), "fingerprint": self.manifest.fingerprint}
+        content: dict[str, Any] = {
+            "path": str(self.manifest.path),
+            "fingerprint": self.manifest.fingerprint,
+        }
         for name in ("documents", "too_short", "without_tokens", "duplicates"):
             content[name] = getattr(self, name)
         for split in SPLITS:
@@ -108,9 +120,11 @@ def build_shards(
     options: BuildOptions | None = None,
     progress: Progress = silent,
 ) -> BuildStats:
-    """Encode `inputs` with the tokenizer in `tokenizer_dir` and write shards to the new folder `out`.
+    """Encode `inputs` with the tokenizer in `tokenizer_dir` and write shards to the new folder
+    `out`.
 
-    Raises `DataError` for unreadable input, input without documents, or an output folder that holds something.
+    Raises `DataError` for unreadable input, input without documents, or an output folder that holds
+    something.
     """
     options = options or BuildOptions()
     _check_options(options)
@@ -121,9 +135,14 @@ def build_shards(
     with _temporary_folder(out) as work:
         spilled = work / "spilled"
         spilled.mkdir()
-        encode = [_EncodeTask(part, number, tokenizer_dir, spilled, options) for number, part in enumerate(parts)]
+        encode = [
+            _EncodeTask(part, number, tokenizer_dir, spilled, options)
+            for number, part in enumerate(parts)
+        ]
         encoded = _run(_encode, encode, options.workers, "encode", progress)
-        splits = {name: [spill for result in encoded for spill in result.spills[name]] for name in SPLITS}
+        splits = {
+            name: [spill for result in encoded for spill in result.spills[name]] for name in SPLITS
+        }
         _check_documents(splits, encoded, options)
         tasks = _plan(splits, work, tokenizer.vocab_size, options)
         written = _run(write_shard, tasks, options.workers, "write shards", progress)
@@ -141,7 +160,10 @@ def build_shards(
 
 def _check_options(options: BuildOptions) -> None:
     if not 0 <= options.validation < 1:
-        raise DataError(f"--validation {options.validation}: expected a fraction, 0 or more and below 1, such as 0.01")
+        raise DataError(
+            f"--validation {options.validation}: expected a fraction, 0 or more and below 1, such"
+            f" as 0.01"
+        )
     if not 1 <= options.block_tokens <= MAX_BLOCK_TOKENS:
         raise DataError(f"block_tokens {options.block_tokens}: expected 1 to {MAX_BLOCK_TOKENS}")
     if options.workers < 1:
@@ -152,7 +174,10 @@ def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; give a folder for the shards")
     if out.is_dir() and any(out.iterdir()):
-        kind = "shards" if (out / MANIFEST_FILE).exists() else "something else"
+        if (out / MANIFEST_FILE).exists():
+            kind = "shards"
+        else:
+            kind = "something else"
         raise DataError(f"{out}: holds {kind} already; give a new folder, or remove this one first")
 
 
@@ -192,22 +217,34 @@ def _encode(task: _EncodeTask) -> _Encoded:
     tokenizer = _worker_tokenizer(task.tokenizer_dir)
     options = task.options
     dtype = np.dtype(f"<u{_token_bytes(tokenizer.vocab_size)}")
-    writers = {name: SpillWriter(task.folder, f"{name}-{task.number:06d}", dtype) for name in SPLITS}
+    writers = {
+        name: SpillWriter(task.folder, f"{name}-{task.number:06d}", dtype) for name in SPLITS
+    }
     documents = too_short = without_tokens = 0
     for texts in _batches(read_documents(task.part)):
-        kept = [text for text in map(normalise, texts) if len(text) >= max(1, options.min_characters)]
+        kept = [
+            text for text in map(normalise, texts) if len(text) >= max(1, options.min_characters)
+        ]
         for text, ids in zip(kept, tokenizer.encode_batch(kept), strict=True):
             if not len(ids):
                 without_tokens += 1
                 continue
             name = digest(text)
-            split = VALIDATION if _fraction(name) < options.validation else TRAIN
-            position = b"" if options.deduplicate else b"%d/%d" % (task.number, documents)
+            if _fraction(name) < options.validation:
+                split = VALIDATION
+            else:
+                split = TRAIN
+            if options.deduplicate:
+                position = b""
+            else:
+                position = b"%d/%d" % (task.number, documents)
             writers[split].add(_order_key(name, options.seed, position), ids)
             documents += 1
         too_short += len(texts) - len(kept)
     total = documents + too_short + without_tokens
-    return _Encoded({name: writer.close() for name, writer in writers.items()}, total, too_short, without_tokens)
+    return _Encoded(
+        {name: writer.close() for name, writer in writers.items()}, total, too_short, without_tokens
+    )
 
 
 @functools.cache
@@ -228,7 +265,10 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
 
 def _fraction(name: bytes) -> float:
     """The document's place in [0, 1) that decides its split."""
-    return int.from_bytes(hashlib.blake2b(name, digest_size=6, person=b"split").digest(), "little") / 2**48
+    return (
+        int.from_bytes(hashlib.blake2b(name, digest_size=6, person=b"split").digest(), "little")
+        / 2**48
+    )
 
 
 def _order_key(name: bytes, seed: int, position: bytes) -> bytes:
@@ -237,19 +277,26 @@ def _order_key(name: bytes, seed: int, position: bytes) -> bytes:
     return hashlib.blake2b(name + position, digest_size=16, key=key, person=b"order").digest()
 
 
-def _check_documents(splits: dict[SplitName, list[Spill]], encoded: list[_Encoded], options: BuildOptions) -> None:
+def _check_documents(
+    splits: dict[SplitName, list[Spill]], encoded: list[_Encoded], options: BuildOptions
+) -> None:
     counts = {name: sum(spill.documents for spill in spills) for name, spills in splits.items()}
     read = sum(result.documents for result in encoded)
     if not sum(counts.values()):
         raise DataError(
-            f"no documents: {read} were read, all empty or shorter than {options.min_characters} characters;"
+            f"no documents: {read} were read, all empty or shorter than {options.min_characters}"
+            f" characters;"
             ' .txt needs text, .jsonl needs text under "text"'
         )
-    wanted = [TRAIN, VALIDATION] if options.validation > 0 else [TRAIN]
+    if options.validation > 0:
+        wanted = [TRAIN, VALIDATION]
+    else:
+        wanted = [TRAIN]
     for name in wanted:
         if not counts[name]:
             raise DataError(
-                f"--validation {options.validation}: none of the {read} documents fall into the split {name};"
+                f"--validation {options.validation}: none of the {read} documents fall into the"
+                f" split {name};"
                 " give more documents or another fraction"
             )
 
@@ -283,29 +330,40 @@ def _plan(
 
 
 def _token_bytes(vocab_size: int) -> Literal[2, 4]:
-    return 2 if vocab_size <= 2**16 else 4
+    if vocab_size <= 2**16:
+        return 2
+    return 4
 
 
 def _start_worker() -> None:
-    """One core a worker; and no torch, which webdataset would import where it is installed: 2 s and 250 MB each."""
+    """One core a worker; and no torch, which webdataset would import where it is installed: 2 s and
+    250 MB each.
+    """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
 
 def _run(
-    function: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int, stage: str, progress: Progress
+    function: Callable[[_Task], _Result],
+    tasks: Sequence[_Task],
+    workers: int,
+    stage: str,
+    progress: Progress,
 ) -> list[_Result]:
     """Results of all tasks, in order, from `workers` processes; the first error ends the others."""
     results = []
     context = get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(tasks)), mp_context=context, initializer=_start_worker
+    ) as pool:
         try:
             for result in pool.map(function, tasks):
                 results.append(result)
                 progress(stage, len(results), len(tasks))
         except BrokenProcessPool as error:
             raise DataError(
-                f"{stage}: a worker process died; if memory ran out, use fewer --workers than {workers};"
+                f"{stage}: a worker process died; if memory ran out, use fewer --workers than"
+                f" {workers};"
                 " a script that calls this needs `if __name__ == '__main__':`"
             ) from error
         finally:
@@ -319,8 +377,14 @@ def _write_manifest(
     """Copy the tokenizer, then write `manifest.json`, last."""
     copied = read_tokenizer_files(tokenizer.path)
     write_tokenizer(copied, folder / TOKENIZER_FOLDER)
-    of = {name: SplitFacts.of(tuple(w.facts for w in written if w.split == name and w.facts)) for name in SPLITS}
-    counts = sum((w.token_counts for w in written if w.split == TRAIN), np.zeros(tokenizer.vocab_size, np.int64))
+    of = {
+        name: SplitFacts.of(tuple(w.facts for w in written if w.split == name and w.facts))
+        for name in SPLITS
+    }
+    counts = sum(
+        (w.token_counts for w in written if w.split == TRAIN),
+        np.zeros(tokenizer.vocab_size, np.int64),
+    )
     facts = ManifestFile(
         format=FORMAT,
         version=VERSION,
@@ -332,7 +396,9 @@ def _write_manifest(
         seed=options.seed,
         train=of[TRAIN],
         validation=of[VALIDATION],
-        tokenizer_files=tuple(file_facts(folder, f"{TOKENIZER_FOLDER}/{name}") for name in sorted(copied)),
+        tokenizer_files=tuple(
+            file_facts(folder, f"{TOKENIZER_FOLDER}/{name}") for name in sorted(copied)
+        ),
         token_counts=tuple(counts.tolist()),
         block_checksums="crc32",
     )

@@ -1,8 +1,9 @@
 """Checksums of blocks for shards that were made without them: `data checksums`.
 
-Each shard is held against its SHA-256 first, so that no damage is sealed in. The new indexes get names of their own,
-and one rename of the manifest makes them count: who trains on the shards meanwhile goes on with the old indexes, and
-an interrupted command leaves everything as it was. Neither the shards nor the fingerprint change.
+Each shard is held against its SHA-256 first, so that no damage is sealed in. The new indexes get
+names of their own, and one rename of the manifest makes them count: who trains on the shards
+meanwhile goes on with the old indexes, and an interrupted command leaves everything as it was.
+Neither the shards nor the fingerprint change.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from electra_dist.data.shards.reading import block_checksum, read_index
 from electra_dist.errors import DataError
 from electra_dist.files.writing import write_atomically, writing
 
-_SUFFIX, _NEW_SUFFIX = ".index.json", ".index-crc32.json"
+_SUFFIX = ".index.json"
+_NEW_SUFFIX = ".index-crc32.json"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""The built-in corpus: the documentation of the Python installation itself, as one .jsonl (DESIGN D9).
+"""The built-in corpus: the documentation of the Python installation itself, as one .jsonl (DESIGN
+D9).
 
-Documents are the topics of `pydoc` and the docstrings of the standard library and of the installed packages. Source
-files are parsed, never imported. Docstrings that are mostly code, tables or symbols are left out, as are exact
-duplicates. The order is fixed (topics, standard library, packages by name), and a size cap keeps the result
-similar on machines with more packages.
+Documents are the topics of `pydoc` and the docstrings of the standard library and of the installed
+packages. Source files are parsed, never imported. Docstrings that are mostly code, tables or
+symbols are left out, as are exact duplicates. The order is fixed (topics, standard library,
+packages by name), and a size cap keeps the result similar on machines with more packages.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ MIN_CHARACTERS = 160
 _WORD = re.compile(r"[A-Za-z]{2,}")
 #: Function words: the surest sign of English sentences.
 _FUNCTION_WORDS_TEXT = (
-    "a all an and any are as at be been but by can for from has have if in into is it its may more no not of on one"
-    " or other should such than that the their then there these this to use used was when which will with you"
+    "a all an and any are as at be been but by can for from has have if in into is it its may more"
+    " no not of on one"
+    " or other should such than that the their then there these this to use used was when which"
+    " will with you"
 )
 _FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_TEXT.split())
-_SKIPPED_FOLDERS = frozenset({"test", "tests", "testing", "idle_test", "site-packages", "__pycache__", "lib2to3"})
+_SKIPPED_FOLDERS = frozenset(
+    {"test", "tests", "testing", "idle_test", "site-packages", "__pycache__", "lib2to3"}
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,9 @@ class CorpusStats:
 
 
 def is_prose(text: str) -> bool:
-    """Whether `text` is mostly English sentences: letters and spaces, and enough function words among the words."""
+    """Whether `text` is mostly English sentences: letters and spaces, and enough function words
+    among the words.
+    """
     if len(text) < MIN_CHARACTERS:
         return False
     letters = sum(character.isalpha() or character == " " for character in text)
@@ -77,7 +84,8 @@ def write_pydoc_corpus(
     _check_out(out)
     out.mkdir(parents=True, exist_ok=True)
     files = _source_files()
-    path, temporary = out / FILE_NAME, out / f".{FILE_NAME}.tmp"
+    path = out / FILE_NAME
+    temporary = out / f".{FILE_NAME}.tmp"
     seen: set[bytes] = set()
     counts = {"documents": 0, "characters": 0, "bytes": 0, "duplicates": 0, "not_prose": 0}
     capped = False
@@ -106,12 +114,20 @@ def write_pydoc_corpus(
 def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; give a folder for the corpus")
-    others = [entry.name for entry in out.iterdir() if FILE_NAME not in entry.name] if out.is_dir() else []
+    if out.is_dir():
+        others = [entry.name for entry in out.iterdir() if FILE_NAME not in entry.name]
+    else:
+        others = []
     if others:
-        raise DataError(f"{out}: holds something else already ({', '.join(sorted(others)[:5])}); give a new folder")
+        raise DataError(
+            f"{out}: holds something else already ({', '.join(sorted(others)[:5])}); give a new"
+            f" folder"
+        )
 
 
-def _documents(files: list[tuple[str, Path]], workers: int, progress: Progress) -> Iterator[tuple[str, str]]:
+def _documents(
+    files: list[tuple[str, Path]], workers: int, progress: Progress
+) -> Iterator[tuple[str, str]]:
     """(id, text) of every topic and docstring, in the fixed order, parsed by `workers` processes."""
     from pydoc_data.topics import topics
 
@@ -158,7 +174,8 @@ def _docstrings_of_files(files: list[tuple[str, Path]]) -> list[tuple[str, str]]
                 warnings.simplefilter("ignore")
                 tree = ast.parse(source)
         except (OSError, UnicodeDecodeError, SyntaxError, ValueError, RecursionError):
-            continue  # not every installed file is valid source of this Python; the corpus can do without it
+            # not every installed file is valid source of this Python; the corpus can do without it
+            continue
         found.extend(_docstrings(module, tree))
     return found
 
@@ -172,5 +189,11 @@ def _docstrings(module: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
             text = ast.get_docstring(node)
             if text and len(text) >= MIN_CHARACTERS:
                 yield name, text
-        inner = [child for field in ("body", "orelse", "handlers", "finalbody") for child in getattr(node, field, [])]
-        stack.extend((f"{name}.{getattr(child, 'name', '')}".rstrip("."), child) for child in reversed(inner))
+        inner = [
+            child
+            for field in ("body", "orelse", "handlers", "finalbody")
+            for child in getattr(node, field, [])
+        ]
+        stack.extend(
+            (f"{name}.{getattr(child, 'name', '')}".rstrip("."), child) for child in reversed(inner)
+        )

@@ -1,7 +1,7 @@
 """What shards hold, and whether they are whole: `data inspect` and `data verify`.
 
-`inspect_shards` reads documents' lengths and a few documents; `verify_shards` reads everything and reports every
-problem, where the loader stops at the first.
+`inspect_shards` reads documents' lengths and a few documents; `verify_shards` reads everything and
+reports every problem, where the loader stops at the first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class SplitReport:
     """Sizes of one split; the lengths of documents come from `sampled_blocks` of its blocks.
 
     length_quantiles  quantile -> tokens
-    length_histogram  power of two -> documents of at least so many tokens and fewer than twice as many
+    length_histogram  power of two -> documents of at least so many tokens and fewer than twice as
+                      many
     """
 
     shards: int
@@ -61,7 +62,9 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class PackingReport:
-    """Rows of one length, extrapolated from a sample of blocks; `padding` is the share of padding in them."""
+    """Rows of one length, extrapolated from a sample of blocks; `padding` is the share of padding
+    in them.
+    """
 
     row_length: int
     rows: int
@@ -111,7 +114,10 @@ class VerifyReport:
 
 
 def inspect_shards(
-    path: Path, row_lengths: Sequence[int] = ROW_LENGTHS, samples: int = 3, progress: Progress = silent
+    path: Path,
+    row_lengths: Sequence[int] = ROW_LENGTHS,
+    samples: int = 3,
+    progress: Progress = silent,
 ) -> InspectReport:
     """Statistics of the shards in `path`; raises `DataError` when they are not readable."""
     manifest = Manifest.load(path)
@@ -129,12 +135,16 @@ def inspect_shards(
         block_tokens=facts.block_tokens,
         seed=facts.seed,
         splits={name: _split_report(manifest, name, lengths[name]) for name in SPLITS},
-        packing=tuple(_packing_report(lengths[TRAIN], facts.train.blocks, length) for length in row_lengths),
+        packing=tuple(
+            _packing_report(lengths[TRAIN], facts.train.blocks, length) for length in row_lengths
+        ),
         samples=tuple(_samples(manifest, samples)),
     )
 
 
-def _lengths(manifest: Manifest, split: SplitName, progress: Progress) -> list[npt.NDArray[np.uint32]]:
+def _lengths(
+    manifest: Manifest, split: SplitName, progress: Progress
+) -> list[npt.NDArray[np.uint32]]:
     """Document lengths of each block, or of `_LENGTH_BLOCKS` blocks where there are more."""
     reader = BlockReader(manifest, split)
     count = min(len(reader), _LENGTH_BLOCKS)
@@ -145,11 +155,21 @@ def _lengths(manifest: Manifest, split: SplitName, progress: Progress) -> list[n
     return found
 
 
-def _split_report(manifest: Manifest, name: SplitName, blocks: list[npt.NDArray[np.uint32]]) -> SplitReport:
+def _split_report(
+    manifest: Manifest, name: SplitName, blocks: list[npt.NDArray[np.uint32]]
+) -> SplitReport:
     facts = manifest.split(name)
-    lengths = np.concatenate(blocks) if blocks else np.zeros(0, np.uint32)
-    quantiles = np.quantile(lengths, QUANTILES).round().astype(int).tolist() if len(lengths) else []
-    powers, counts = np.unique(np.floor(np.log2(np.maximum(lengths, 1))).astype(int), return_counts=True)
+    if blocks:
+        lengths = np.concatenate(blocks)
+    else:
+        lengths = np.zeros(0, np.uint32)
+    if len(lengths):
+        quantiles = np.quantile(lengths, QUANTILES).round().astype(int).tolist()
+    else:
+        quantiles = []
+    powers, counts = np.unique(
+        np.floor(np.log2(np.maximum(lengths, 1))).astype(int), return_counts=True
+    )
     return SplitReport(
         shards=len(facts.shards),
         blocks=facts.blocks,
@@ -159,11 +179,15 @@ def _split_report(manifest: Manifest, name: SplitName, blocks: list[npt.NDArray[
         tokens_per_document=facts.tokens / max(1, facts.documents),
         sampled_blocks=len(blocks),
         length_quantiles={f"{q:g}": value for q, value in zip(QUANTILES, quantiles, strict=False)},
-        length_histogram={2**power: count for power, count in zip(powers.tolist(), counts.tolist(), strict=True)},
+        length_histogram={
+            2**power: count for power, count in zip(powers.tolist(), counts.tolist(), strict=True)
+        },
     )
 
 
-def _packing_report(blocks: list[npt.NDArray[np.uint32]], total_blocks: int, row_length: int) -> PackingReport:
+def _packing_report(
+    blocks: list[npt.NDArray[np.uint32]], total_blocks: int, row_length: int
+) -> PackingReport:
     """Packs at most `_PACKED_BLOCKS` blocks, with the default for documents a row."""
     chosen = blocks[:: math.ceil(len(blocks) / _PACKED_BLOCKS)]
     rows = used = pieces = 0
@@ -193,9 +217,15 @@ def _samples(manifest: Manifest, count: int) -> Iterator[str]:
 
 
 def verify_shards(path: Path, checksums: bool = True, progress: Progress = silent) -> VerifyReport:
-    """Check every file and every block in `path`; raises `DataError` only when there is no readable manifest."""
+    """Check every file and every block in `path`; raises `DataError` only when there is no readable
+    manifest.
+    """
     manifest = Manifest.load(path)
-    level: Literal["sizes", "checksums"] = "checksums" if checksums else "sizes"
+    level: Literal["sizes", "checksums"]
+    if checksums:
+        level = "checksums"
+    else:
+        level = "sizes"
     problems = []
     for done, facts in enumerate(manifest.files(), start=1):
         problem = file_problem(path, facts, level)
@@ -218,10 +248,17 @@ def verify_shards(path: Path, checksums: bool = True, progress: Progress = silen
 
 
 def _extra_files(manifest: Manifest) -> list[str]:
-    known = {MANIFEST_FILE, TOKENIZER_FOLDER, *(facts.name for facts in manifest.files()), *superseded(manifest)}
+    known = {
+        MANIFEST_FILE,
+        TOKENIZER_FOLDER,
+        *(facts.name for facts in manifest.files()),
+        *superseded(manifest),
+    }
     found = [*manifest.path.iterdir(), *(manifest.path / TOKENIZER_FOLDER).glob("*")]
     return sorted(
-        name for name in (entry.relative_to(manifest.path).as_posix() for entry in found) if name not in known
+        name
+        for name in (entry.relative_to(manifest.path).as_posix() for entry in found)
+        if name not in known
     )
 
 
@@ -252,6 +289,12 @@ def _tokenizer_problems(manifest: Manifest) -> Iterator[str]:
         yield str(error)
         return
     if tokenizer.fingerprint != manifest.facts.tokenizer_fingerprint:
-        yield f"{manifest.tokenizer_path}: not the tokenizer that encoded the shards (its SHA-256 differs)"
+        yield (
+            f"{manifest.tokenizer_path}: not the tokenizer that encoded the shards (its SHA-256"
+            f" differs)"
+        )
     if tokenizer.vocab_size != manifest.vocab_size:
-        yield f"{manifest.tokenizer_path}: {tokenizer.vocab_size} ids, the manifest says {manifest.vocab_size}"
+        yield (
+            f"{manifest.tokenizer_path}: {tokenizer.vocab_size} ids, the manifest says"
+            f" {manifest.vocab_size}"
+        )

@@ -1,10 +1,10 @@
 """Readers of every input format: files and folders in, documents out, one at a time.
 
-`.txt` holds documents apart by blank lines; `.jsonl` and `.jsonl.gz` one JSON object a line with the document
-under "text". A folder stands for all such files in it, at any depth, sorted by path. Large files are cut into `Part`s,
-so that several processes can read one file: plain ones by bytes at document boundaries, compressed ones by taking turns
-at the lines. Together the parts have every document once. Everything is UTF-8; what is not gets a `DataError` naming
-file and byte.
+`.txt` holds documents apart by blank lines; `.jsonl` and `.jsonl.gz` one JSON object a line with
+the document under "text". A folder stands for all such files in it, at any depth, sorted by path.
+Large files are cut into `Part`s, so that several processes can read one file: plain ones by bytes
+at document boundaries, compressed ones by taking turns at the lines. Together the parts have every
+document once. Everything is UTF-8; what is not gets a `DataError` naming file and byte.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from electra_dist.errors import DataError
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz")
 #: Bounds of the size of a `Part`: below, starting is most of the work; above, so is memory.
-MIN_PART_BYTES, MAX_PART_BYTES = 2**20, 64 * 2**20
+MIN_PART_BYTES = 2**20
+MAX_PART_BYTES = 64 * 2**20
 #: Parts of one compressed file at most: each unpacks all of it.
 MAX_TURNS = 8
 _UNPACKED = 3  # bytes of text from one compressed byte, about
@@ -30,7 +31,8 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Part:
-    """Some documents of `path`: those that start in bytes [start, end), and of these lines each `turns`-th from `turn`.
+    """Some documents of `path`: those that start in bytes [start, end), and of these lines each
+    `turns`-th from `turn`.
 
     `end` is None for "to the end of the file".
     """
@@ -60,16 +62,19 @@ def _is_jsonl(path: Path) -> bool:
 def find_inputs(inputs: Sequence[Path]) -> list[Path]:
     """The input files behind `inputs` (files and folders), in order, each once.
 
-    Raises `DataError` when a path is missing or a special file, has an unknown suffix, is a folder without input files,
-    or is empty.
+    Raises `DataError` when a path is missing or a special file, has an unknown suffix, is a folder
+    without input files, or is empty.
     """
     files: dict[Path, None] = {}
     for given in map(Path, inputs):
         if given.is_dir():
-            inside = sorted(path for path in given.rglob("*") if path.is_file() and path.name.endswith(SUFFIXES))
+            inside = sorted(
+                path for path in given.rglob("*") if path.is_file() and path.name.endswith(SUFFIXES)
+            )
             if not inside:
                 raise DataError(
-                    f"{given}: no input files in this folder; expected files ending in {', '.join(SUFFIXES)}"
+                    f"{given}: no input files in this folder; expected files ending in"
+                    f" {', '.join(SUFFIXES)}"
                 )
             files.update(dict.fromkeys(inside))
         elif not given.exists():
@@ -77,18 +82,24 @@ def find_inputs(inputs: Sequence[Path]) -> list[Path]:
         elif not given.is_file():
             raise DataError(f"{given}: is a special file; expected a regular file or a folder")
         elif not given.name.endswith(SUFFIXES):
-            raise DataError(f"{given}: unknown input format; expected a file ending in {', '.join(SUFFIXES)}")
+            raise DataError(
+                f"{given}: unknown input format; expected a file ending in {', '.join(SUFFIXES)}"
+            )
         else:
             files[given] = None
     if not files:
         raise DataError("no input given; name at least one file or folder")
     if not any(path.stat().st_size for path in files):
-        raise DataError(f"{', '.join(map(str, list(files)[:5]))}: empty input, there is no text in it")
+        raise DataError(
+            f"{', '.join(map(str, list(files)[:5]))}: empty input, there is no text in it"
+        )
     return list(files)
 
 
 def split_parts(files: Sequence[Path], part_bytes: int | None = None) -> list[Part]:
-    """Cut files into parts of about `part_bytes` bytes of text; by default as many as keep dozens of workers busy."""
+    """Cut files into parts of about `part_bytes` bytes of text; by default as many as keep dozens
+    of workers busy.
+    """
     if part_bytes is None:
         total = sum(Part(path).text_bytes for path in files)
         part_bytes = max(MIN_PART_BYTES, min(MAX_PART_BYTES, total // 64))
@@ -99,17 +110,23 @@ def split_parts(files: Sequence[Path], part_bytes: int | None = None) -> list[Pa
             parts.extend(Part(path, turn=turn, turns=turns) for turn in range(turns))
         else:
             size = path.stat().st_size
-            parts.extend(Part(path, start, min(start + part_bytes, size)) for start in range(0, size, part_bytes))
+            parts.extend(
+                Part(path, start, min(start + part_bytes, size))
+                for start in range(0, size, part_bytes)
+            )
     return parts
 
 
 def read_documents(part: Part) -> Iterator[str]:
     """The documents of one part, in order; empty ones included.
 
-    Raises `DataError` for text that is not UTF-8, a line that is no JSON object with a string under "text", or a
-    compressed file that is damaged.
+    Raises `DataError` for text that is not UTF-8, a line that is no JSON object with a string under
+    "text", or a compressed file that is damaged.
     """
-    read = _read_jsonl if _is_jsonl(part.path) else _read_txt
+    if _is_jsonl(part.path):
+        read = _read_jsonl
+    else:
+        read = _read_txt
     try:
         with _open(part.path) as file:
             yield from read(part, file)
@@ -122,11 +139,16 @@ def read_documents(part: Part) -> Iterator[str]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if _is_gzip(path) else path.open("rb")  # type: ignore[return-value]
+    # type: ignore[return-value]
+    if _is_gzip(path):
+        return gzip.open(path, "rb")
+    return path.open("rb")
 
 
 def _lines(part: Part, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(offset, line) from the first line that starts at or after `part.start`, to the end of the file."""
+    """(offset, line) from the first line that starts at or after `part.start`, to the end of the
+    file.
+    """
     offset = part.start
     if part.start:
         file.seek(part.start - 1)
@@ -150,16 +172,20 @@ def _decode(part: Part, offset: int, line: bytes) -> str:
 
 
 def _read_txt(part: Part, file: IO[bytes]) -> Iterator[str]:
-    """Documents apart by blank lines: a document belongs to the part in which its first line starts."""
+    """Documents apart by blank lines: a document belongs to the part in which its first line
+    starts.
+    """
     document: list[str] = []
-    # In the middle of a file, lines before the first blank one belong to a document of the part before.
+    # In the middle of a file, lines before the first blank one belong to a document of the part
+    # before.
     skipping = part.start > 0 and not _after_blank_line(part, file)
     for offset, line in _lines(part, file):
         text = _decode(part, offset, line).rstrip("\r\n")
         if not line.strip():
             if document:
                 yield "\n".join(document)
-            document, skipping = [], False
+            document = []
+            skipping = False
         elif not skipping:
             if not document and part.end is not None and offset >= part.end:
                 return
@@ -171,17 +197,22 @@ def _read_txt(part: Part, file: IO[bytes]) -> Iterator[str]:
 
 
 def _after_blank_line(part: Part, file: IO[bytes]) -> bool:
-    """Whether the line before the first line of this part is blank; reads back as far as that line starts."""
+    """Whether the line before the first line of this part is blank; reads back as far as that line
+    starts.
+    """
     file.seek(part.start - 1)
     first = part.start - 1 + len(file.readline())
-    step, low = 4096, first
+    step = 4096
+    low = first
     while low > 0:
         low = max(0, low - step)
         file.seek(low)
         before = file.read(first - low)
         lines = before.split(b"\n")
         if len(lines) > 2 or low == 0:
-            return not lines[-2].strip() if len(lines) > 1 else False
+            if len(lines) > 1:
+                return not lines[-2].strip()
+            return False
         step *= 2
     return True
 
@@ -206,8 +237,13 @@ def _text_of(part: Part, offset: int, line: str) -> str:
         raise _bad_line(part, offset, f"expected a JSON object, found {type(content).__name__}")
     text = content.get("text")
     if not isinstance(text, str):
-        found = f"keys {sorted(content)[:8]}" if "text" not in content else f"a {type(text).__name__} there"
-        raise _bad_line(part, offset, f'expected the document as a string under "text", found {found}')
+        if "text" not in content:
+            found = f"keys {sorted(content)[:8]}"
+        else:
+            found = f"a {type(text).__name__} there"
+        raise _bad_line(
+            part, offset, f'expected the document as a string under "text", found {found}'
+        )
     return text
 
 
@@ -222,5 +258,8 @@ def _line_number(path: Path, offset: int) -> int:
         while offset > 0:
             chunk = file.read(min(offset, 2**20))
             number += chunk.count(b"\n")
-            offset = offset - len(chunk) if chunk else 0
+            if chunk:
+                offset = offset - len(chunk)
+            else:
+                offset = 0
         return number

@@ -1,12 +1,14 @@
 """Train, write and load the tokenizer: SentencePiece learns it, `tokenizer.json` is what encodes.
 
-`train_tokenizer` learns byte-pair merges with SentencePiece and writes the same vocabulary and merges for the
-`tokenizers` library, with the files that let `transformers.AutoTokenizer.from_pretrained` load it. Shards are
-encoded with that `tokenizer.json`, never with SentencePiece itself: the two may break ties differently in runs of one
-character, and training must see the ids that users of the exported model see (DESIGN D3).
+`train_tokenizer` learns byte-pair merges with SentencePiece and writes the same vocabulary and
+merges for the `tokenizers` library, with the files that let
+`transformers.AutoTokenizer.from_pretrained` load it. Shards are encoded with that `tokenizer.json`,
+never with SentencePiece itself: the two may break ties differently in runs of one character, and
+training must see the ids that users of the exported model see (DESIGN D3).
 
-Special tokens stand at fixed ids (`electra_dist.batch.SPECIAL_TOKENS`) and come from the template only: a literal
-"[MASK]" in a text is text. Characters outside the vocabulary are spelt in bytes, so nothing becomes [UNK].
+Special tokens stand at fixed ids (`electra_dist.batch.SPECIAL_TOKENS`) and come from the template
+only: a literal "[MASK]" in a text is text. Characters outside the vocabulary are spelt in bytes, so
+nothing becomes [UNK].
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ class ShardTokenizer:
         self._tokenizer = tokenizer
 
     def encode_batch(self, texts: Sequence[str]) -> list[npt.NDArray[np.uint32]]:
-        """Ids of each text, without [CLS] and [SEP]; runs on the threads that `tokenizers` is given."""
+        """Ids of each text, without [CLS] and [SEP]; runs on the threads that `tokenizers` is
+        given.
+        """
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
@@ -80,12 +84,16 @@ class ShardTokenizer:
 
 
 def load_tokenizer(path: Path) -> ShardTokenizer:
-    """The tokenizer in folder `path`; raises `DataError` when it is missing, damaged or has other special ids."""
+    """The tokenizer in folder `path`; raises `DataError` when it is missing, damaged or has other
+    special ids.
+    """
     file = path / TOKENIZER_FILE
     try:
         content = read_tokenizer_file(file)
     except FileNotFoundError as error:
-        raise DataError(f"{file}: cannot be read (no such file); give a folder that `data tokenizer` made") from error
+        raise DataError(
+            f"{file}: cannot be read (no such file); give a folder that `data tokenizer` made"
+        ) from error
     try:
         tokenizer = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
     except Exception as error:  # the library raises bare Exception
@@ -94,7 +102,8 @@ def load_tokenizer(path: Path) -> ShardTokenizer:
         found = tokenizer.token_to_id(PIECES[name])
         if found != expected:
             raise DataError(
-                f"{file}: {PIECES[name]} has id {found}, expected {expected}; train it with `data tokenizer`"
+                f"{file}: {PIECES[name]} has id {found}, expected {expected}; train it with `data"
+                f" tokenizer`"
             )
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
@@ -112,10 +121,11 @@ def train_tokenizer(
     sample_bytes: int = SAMPLE_BYTES,
     progress: Progress = silent,
 ) -> TokenizerStats:
-    """Learn a vocabulary of exactly `vocab_size` ids from `inputs` and write it to the folder `out`.
+    """Learn a vocabulary of exactly `vocab_size` ids from `inputs` and write it to the folder
+    `out`.
 
-    Reads at most about `sample_bytes` of text, spread evenly over the inputs. Raises `DataError` when there is too
-    little text for the vocabulary, or when `out` holds something else already.
+    Reads at most about `sample_bytes` of text, spread evenly over the inputs. Raises `DataError`
+    when there is too little text for the vocabulary, or when `out` holds something else already.
     """
     _check_out(out)
     parts = split_parts(find_inputs(inputs), part_bytes=8 * 2**20)
@@ -129,7 +139,9 @@ def train_tokenizer(
     text = convert(content).to_str(pretty=True)
     _write_json(out / CONFIG_FILE, _transformers_config())
     _write_json(out / SPECIAL_FILE, {f"{name}_token": piece for name, piece in PIECES.items()})
-    (out / TOKENIZER_FILE).write_text(text, encoding="utf-8")  # last: it is what makes the folder a tokenizer
+    (out / TOKENIZER_FILE).write_text(
+        text, encoding="utf-8"
+    )  # last: it is what makes the folder a tokenizer
     loaded = load_tokenizer(out)
     return TokenizerStats(out, loaded.vocab_size, loaded.fingerprint, sample.characters)
 
@@ -137,9 +149,14 @@ def train_tokenizer(
 def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; give a folder for the tokenizer")
-    others = sorted(entry.name for entry in out.iterdir() if entry.name not in TOKENIZER_FILES) if out.is_dir() else []
+    if out.is_dir():
+        others = sorted(entry.name for entry in out.iterdir() if entry.name not in TOKENIZER_FILES)
+    else:
+        others = []
     if others:
-        raise DataError(f"{out}: holds something else already ({', '.join(others[:5])}); give a new folder")
+        raise DataError(
+            f"{out}: holds something else already ({', '.join(others[:5])}); give a new folder"
+        )
 
 
 class _Sample:
@@ -168,21 +185,31 @@ class _Sample:
 
 
 def _cut(line: str) -> Iterator[str]:
-    """Pieces of `line` that SentencePiece does not skip as too long (it counts bytes), cut at spaces if possible."""
-    limit = _MAX_LINE if line.isascii() else _MAX_LINE // 4
+    """Pieces of `line` that SentencePiece does not skip as too long (it counts bytes), cut at
+    spaces if possible.
+    """
+    if line.isascii():
+        limit = _MAX_LINE
+    else:
+        limit = _MAX_LINE // 4
     while len(line) > limit:
         at = line.rfind(" ", 1, limit)
-        at = limit if at < 0 else at
+        if at < 0:
+            at = limit
         yield line[:at]
         line = line[at:]
     if line.strip():
         yield line
 
 
-def _train_sentencepiece(sample: _Sample, vocab_size: int, prefix: Path, seed: int, lowercase: bool) -> None:
+def _train_sentencepiece(
+    sample: _Sample, vocab_size: int, prefix: Path, seed: int, lowercase: bool
+) -> None:
     smallest = len(PIECES) + 256 + 100
     if vocab_size < smallest:
-        raise DataError(f"--vocab-size {vocab_size}: too small; bytes and special tokens alone need {smallest}")
+        raise DataError(
+            f"--vocab-size {vocab_size}: too small; bytes and special tokens alone need {smallest}"
+        )
     sentencepiece.set_random_generator_seed(seed)
     sentencepiece.set_min_log_level(2)
     try:
@@ -206,9 +233,13 @@ def _train_sentencepiece(sample: _Sample, vocab_size: int, prefix: Path, seed: i
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "unknown"
+        if str(error).strip():
+            reason = str(error).strip().splitlines()[-1]
+        else:
+            reason = "unknown"
         raise DataError(
-            f"a vocabulary of {vocab_size} cannot be learnt from {sample.characters} characters of text:"
+            f"a vocabulary of {vocab_size} cannot be learnt from {sample.characters} characters of"
+            f" text:"
             f" SentencePiece says: {reason}; give more text or a smaller --vocab-size"
         ) from error
 
@@ -216,8 +247,8 @@ def _train_sentencepiece(sample: _Sample, vocab_size: int, prefix: Path, seed: i
 def convert(model: bytes) -> tokenizers.Tokenizer:
     """The byte-pair SentencePiece model `model` for the `tokenizers` library.
 
-    A merge makes each piece from each pair of pieces that spell it; SentencePiece joins the pair whose result has the
-    best score first, so merges are ordered by the score of what they make.
+    A merge makes each piece from each pair of pieces that spell it; SentencePiece joins the pair
+    whose result has the best score first, so merges are ordered by the score of what they make.
     """
     from sentencepiece import sentencepiece_model_pb2
 
@@ -246,7 +277,9 @@ def convert(model: bytes) -> tokenizers.Tokenizer:
             normalizers.Replace(tokenizers.Regex(" {2,}"), " "),
         ]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always", split=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+        replacement=_SPACE, prepend_scheme="always", split=True
+    )
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.Replace(_SPACE, " "),
@@ -256,7 +289,9 @@ def convert(model: bytes) -> tokenizers.Tokenizer:
         ]
     )
     specials = asdict(SPECIAL_TOKENS)
-    tokenizer.add_special_tokens([tokenizers.AddedToken(PIECES[name], special=True) for name in specials])
+    tokenizer.add_special_tokens(
+        [tokenizers.AddedToken(PIECES[name], special=True) for name in specials]
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",

@@ -1,7 +1,7 @@
 """One shard from one range of keys: gather, cut into blocks, write tar and index.
 
-The second half of `data_tools.build`, which runs it in worker processes. The same documents give the same bytes:
-time stamps, owners and modes in the tar are fixed.
+The second half of `data_tools.build`, which runs it in worker processes. The same documents give
+the same bytes: time stamps, owners and modes in the tar are fixed.
 """
 
 from __future__ import annotations
@@ -75,13 +75,22 @@ def file_facts(folder: Path, name: str) -> FileFacts:
     return FileFacts(name, path.stat().st_size, sha256_of(path))
 
 
-def _write_tar(task: WriteTask, path: Path, documents: list[_Ids], counts: npt.NDArray[np.int64]) -> ShardIndex:
-    # Imported here because webdataset imports torch wherever it is installed, and this package must load without.
+def _write_tar(
+    task: WriteTask, path: Path, documents: list[_Ids], counts: npt.NDArray[np.int64]
+) -> ShardIndex:
+    # Imported here because webdataset imports torch wherever it is installed, and this package must
+    # load without.
     from webdataset.writer import TarWriter
 
-    offsets, tokens, documents_of, checksums = [], [], [], []
+    offsets = []
+    tokens = []
+    documents_of = []
+    checksums = []
     # A whole mtime: a fractional one costs a PAX header of 1,024 bytes a file.
-    with path.open("wb") as file, TarWriter(file, encoder=False, user="", group="", mode=0o644, mtime=0) as writer:
+    with (
+        path.open("wb") as file,
+        TarWriter(file, encoder=False, user="", group="", mode=0o644, mtime=0) as writer,
+    ):
         for number, block in enumerate(blocks(documents, task.block_tokens)):
             flat = np.concatenate(block)
             members = {
@@ -98,7 +107,9 @@ def _write_tar(task: WriteTask, path: Path, documents: list[_Ids], counts: npt.N
 
 
 def blocks(documents: list[_Ids], block_tokens: int) -> Iterator[list[_Ids]]:
-    """Consecutive documents of at most `block_tokens` together; longer documents are cut into equal-sized blocks."""
+    """Consecutive documents of at most `block_tokens` together; longer documents are cut into
+    equal-sized blocks.
+    """
     block: list[_Ids] = []
     size = 0
     for document in documents:
@@ -106,7 +117,8 @@ def blocks(documents: list[_Ids], block_tokens: int) -> Iterator[list[_Ids]]:
             piece = document[start : start + block_tokens]
             if block and size + len(piece) > block_tokens:
                 yield block
-                block, size = [], 0
+                block = []
+                size = 0
             block.append(piece)
             size += len(piece)
     if block:

@@ -1,9 +1,11 @@
-"""Writes docs/configuration.md from the typed configuration: every key, its default, what it may be, what it means.
+"""Writes docs/configuration.md from the typed configuration: every key, its default, what it may
+be, what it means.
 
     python docs/make_configuration.py            write the page
     python docs/make_configuration.py --check    exit 1 when the page is not what would be written
 
-The meanings are the docstrings in electra_dist/config/schema.py; nothing is written here twice. A test runs the check.
+The meanings are the docstrings in electra_dist/config/schema.py; nothing is written here twice. A
+test runs the check.
 """
 
 from __future__ import annotations
@@ -67,34 +69,46 @@ def keys(section: type[BaseModel], prefix: str) -> Iterator[Key]:
             assert isinstance(field.annotation, type)
             yield from keys(field.annotation, full)
             continue
-        default = _preset_or_required(full) if field.is_required() else _shown(field.default)
+        if field.is_required():
+            default = _preset_or_required(full)
+        else:
+            default = _shown(field.default)
         meaning = " ".join((field.description or "").split())
         common = _common_key(full)
         if common:
-            default, meaning = f"as `{common}`", meaning or f"`{common}` of the {full.split('.')[1]} alone."
+            default = f"as `{common}`"
+            meaning = meaning or f"`{common}` of the {full.split('.')[1]} alone."
         yield Key(full, default, _allowed(field.annotation, schema[name]), meaning, kind_of(full))
 
 
 def _common_key(full: str) -> str | None:
-    """The key that one network's own key follows when it is not set: `optim.lr` for `optim.generator.lr`."""
+    """The key that one network's own key follows when it is not set: `optim.lr` for
+    `optim.generator.lr`.
+    """
     first, *middle, last = full.split(".")
     if not middle or middle[0] not in configuration.NETWORKS:
         return None
     section = configuration.Config.model_fields[first].annotation
     assert isinstance(section, type)
     assert issubclass(section, BaseModel)
-    return f"{first}.{last}" if last in section.model_fields else None
+    if last in section.model_fields:
+        return f"{first}.{last}"
+    return None
 
 
 def _preset_or_required(full: str) -> str:
     section = full.split(".")[0]
-    return "*preset*" if section == "model" else "**required**"
+    if section == "model":
+        return "*preset*"
+    return "**required**"
 
 
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
-    return f"`{json.dumps(value)}`" if not isinstance(value, str) else f"`{value}`"
+    if not isinstance(value, str):
+        return f"`{json.dumps(value)}`"
+    return f"`{value}`"
 
 
 def _allowed(annotation: Any, schema: dict[str, Any]) -> str:
@@ -122,7 +136,9 @@ def _name(annotation: Any) -> str:
 
 def undocumented() -> list[str]:
     """Keys whose docstring is missing in electra_dist/config/schema.py."""
-    return [key.name for name, section in _sections() for key in keys(section, name) if not key.meaning]
+    return [
+        key.name for name, section in _sections() for key in keys(section, name) if not key.meaning
+    ]
 
 
 def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
@@ -138,7 +154,10 @@ def page() -> str:
         summary = (section.__doc__ or "").strip()
         parts.append(f"## `{name}`\n\n{summary}\n\n" + _table(keys(section, name)))
         if name == "model":
-            parts.append("### Presets\n\nWhat `model.preset` fills in; a key set beside it wins.\n\n" + _presets())
+            parts.append(
+                "### Presets\n\nWhat `model.preset` fills in; a key set beside it wins.\n\n"
+                + _presets()
+            )
     return "\n".join(parts)
 
 
@@ -160,20 +179,34 @@ def _presets() -> str:
                 yield f"{prefix}{name}", value
 
     columns = {name: dict(flat(tree)) for name, tree in PRESETS.items()}
-    lines = ["| key | " + " | ".join(f"`{name}`" for name in columns) + " |", "|---|" + "---:|" * len(columns)]
+    lines = [
+        "| key | " + " | ".join(f"`{name}`" for name in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
     for key in dict.fromkeys(key for column in columns.values() for key in column):
-        lines.append(f"| `{key}` | " + " | ".join(str(column.get(key, "")) for column in columns.values()) + " |")
+        lines.append(
+            f"| `{key}` | "
+            + " | ".join(str(column.get(key, "")) for column in columns.values())
+            + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
     """Write the page, or check it."""
-    parser = argparse.ArgumentParser(description="Write docs/configuration.md from the typed configuration.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page is out of date")
+    parser = argparse.ArgumentParser(
+        description="Write docs/configuration.md from the typed configuration."
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 when the page is out of date"
+    )
     if not parser.parse_args().check:
         PAGE.write_text(page(), encoding="utf-8")
         for name in undocumented():
-            print(f"no description: {name} (add a docstring in electra_dist/config/schema.py)", file=sys.stderr)
+            print(
+                f"no description: {name} (add a docstring in electra_dist/config/schema.py)",
+                file=sys.stderr,
+            )
         return 0
     if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page():
         return 0

@@ -1,11 +1,12 @@
-"""What flows from the data pipeline to the model: whole steps of packed, masked rows, as numpy arrays.
+"""What flows from the data pipeline to the model: whole steps of packed, masked rows, as numpy
+arrays.
 
-Neutral ground between `data` (which makes these) and `train` (which moves them to a device). Every array of a
-run has the same shape at every step, so that the step compiles once (DESIGN D4); only `cu_seqlens` takes one of a few
-lengths, and what reads it is compiled for any of them.
+Neutral ground between `data` (which makes these) and `train` (which moves them to a device). Every
+array of a run has the same shape at every step, so that the step compiles once (DESIGN D4); only
+`cu_seqlens` takes one of a few lengths, and what reads it is compiled for any of them.
 
-Letters: R rows of a micro-batch, L row length, P masked slots a row, K documents a row at most, N entries of
-`cu_seqlens` after the first.
+Letters: R rows of a micro-batch, L row length, P masked slots a row, K documents a row at most, N
+entries of `cu_seqlens` after the first.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ class MicroBatch:
     """R packed rows with their masks; static shapes but for `cu_seqlens`.
 
     tokens            (R, L)  original ids; [PAD] after the last document of a row
-    inputs            (R, L)  what the generator reads: `tokens` with 85% of the masked positions set to [MASK]
+    inputs            (R, L)  what the generator reads: `tokens` with 85% of the masked positions
+                      set to [MASK]
     positions         (R, L)  position inside the document, restarting at 0 with each; 0 on padding
-    documents         (R, L)  number of the document inside its row, from 0; `PADDING_DOCUMENT` on padding
-    cu_seqlens        (N + 1,)  cumulative document lengths over the R * L flattened tokens; the padding at the end
+    documents         (R, L)  number of the document inside its row, from 0; `PADDING_DOCUMENT` on
+                      padding
+    cu_seqlens        (N + 1,)  cumulative document lengths over the R * L flattened tokens; the
+                      padding at the end
                               of a row counts as one more document; unused entries repeat R * L;
                               `config.sequence_entries` says how many
     masked_positions  (R, P)  masked positions inside the row, ascending; 0 in unused slots
@@ -55,8 +59,8 @@ class MicroBatch:
 class Step:
     """One optimizer step of one rank: its micro-batches, in order, and this rank's counts.
 
-    The counts are the rank's own; the trainer sums them over the ranks before the first backward, because every
-    loss is a mean over the *global* count of the step.
+    The counts are the rank's own; the trainer sums them over the ranks before the first backward,
+    because every loss is a mean over the *global* count of the step.
 
     index         number of the step, from 0
     epoch         epochs consumed when this step ends (all streams together), fractional
@@ -73,7 +77,9 @@ class Step:
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of the special tokens; fixed by `data_tools.tokenizer` and checked when a tokenizer is loaded."""
+    """Ids of the special tokens; fixed by `data_tools.tokenizer` and checked when a tokenizer is
+    loaded.
+    """
 
     pad: int = 0
     unk: int = 1

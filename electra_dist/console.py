@@ -2,9 +2,9 @@
 
 Losing standard output or error never ends a command that works, and never looks like success.
 
-A pipe whose reader has left (`| head -1`), a terminal that was closed, a log file on a full disk: the text is lost, the
-work goes on, and the exit status is that of the work. A command that only prints keeps its streams as they are, and
-ends with its reader.
+A pipe whose reader has left (`| head -1`), a terminal that was closed, a log file on a full disk:
+the text is lost, the work goes on, and the exit status is that of the work. A command that only
+prints keeps its streams as they are, and ends with its reader.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class _Lossy(io.FileIO):
 
 
 def open_missing_streams() -> None:
-    """Put /dev/null where the caller closed 0, 1 or 2, so that no file of the run gets such a number.
+    """Put /dev/null where the caller closed 0, 1 or 2, so that no file of the run gets such a
+    number.
 
     What C libraries print would be written into it.
     """
@@ -40,7 +41,9 @@ def open_missing_streams() -> None:
 
 
 def outlive_readers() -> None:
-    """Make the standard streams of this process lossy; streams that a test put in their place are left alone."""
+    """Make the standard streams of this process lossy; streams that a test put in their place are
+    left alone.
+    """
     if sys.stdout is sys.__stdout__:
         sys.stdout = _lossy(sys.stdout, 1)
     if sys.stderr is sys.__stderr__:
@@ -79,7 +82,9 @@ def human_count(number: float) -> str:
     """`12345` as `12.3k`."""
     for unit in ("", "k", "M", "G", "T"):
         if abs(number) < 1000:
-            return f"{number:.0f}{unit}" if not unit else f"{number:.3g}{unit}"
+            if not unit:
+                return f"{number:.0f}{unit}"
+            return f"{number:.3g}{unit}"
         number /= 1000
     return f"{number:.3g}P"
 
@@ -98,8 +103,9 @@ def human_seconds(seconds: float) -> str:
 
 # --- progress ---
 #
-# The library never prints how far it is: it calls a `Progress` with the name of the stage, the units done and the total.
-# The command line passes `bar()`; everyone else may leave the default, which says nothing.
+# The library never prints how far it is: it calls a `Progress` with the name of the stage, the
+# units done and the total. The command line passes `bar()`; everyone else may leave the default,
+# which says nothing.
 
 
 class Progress(Protocol):
@@ -114,7 +120,9 @@ def silent(stage: str, done: int, total: int) -> None:
 
 @contextlib.contextmanager
 def bar(unit: str = "") -> Iterator[Progress]:
-    """A `Progress` that draws one rich progress bar a stage on stderr; with a `unit` also how many of it a second."""
+    """A `Progress` that draws one rich progress bar a stage on stderr; with a `unit` also how many
+    of it a second.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,

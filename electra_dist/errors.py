@@ -1,8 +1,9 @@
-"""What ends a command: the exit statuses, in one table, and the errors that end it in one line without a traceback.
+"""What ends a command: the exit statuses, in one table, and the errors that end it in one line
+without a traceback.
 
-Every `UserError` names the file or key, the value found, what was expected and what to do next. The command line
-prints it and exits with its `exit_status`; `--debug` shows the traceback as well. The job script and docs/train.md
-take their numbers from `EXIT_STATUSES`.
+Every `UserError` names the file or key, the value found, what was expected and what to do next. The
+command line prints it and exits with its `exit_status`; `--debug` shows the traceback as well. The
+job script and docs/train.md take their numbers from `EXIT_STATUSES`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ EXIT_HANG = 69
 EXIT_DIVERGED = 70
 #: The run's own files cannot be written (sysexits.h, EX_IOERR).
 EXIT_STORAGE = 74
-#: "Not finished, run me again": the run was interrupted and has saved its state (sysexits.h, EX_TEMPFAIL).
+#: "Not finished, run me again": the run was interrupted and has saved its state (sysexits.h,
+#: EX_TEMPFAIL).
 EXIT_UNFINISHED = 75
 EXIT_CTRL_C = 130
 
@@ -37,7 +39,9 @@ class ExitStatus(NamedTuple):
 EXIT_STATUSES = (
     ExitStatus(EXIT_OK, "finished", "export the weights"),
     ExitStatus(
-        EXIT_UNFINISHED, "interrupted; what was trained is saved, once there was anything", "run the same command again"
+        EXIT_UNFINISHED,
+        "interrupted; what was trained is saved, once there was anything",
+        "run the same command again",
     ),
     ExitStatus(
         EXIT_USER_ERROR,
@@ -45,7 +49,9 @@ EXIT_STATUSES = (
         "correct it",
     ),
     ExitStatus(
-        EXIT_BAD_NODES, "the preflight found bad nodes", "leave them out; the job script does so and requeues itself"
+        EXIT_BAD_NODES,
+        "the preflight found bad nodes",
+        "leave them out; the job script does so and requeues itself",
     ),
     ExitStatus(
         EXIT_HANG,
@@ -54,7 +60,8 @@ EXIT_STATUSES = (
     ),
     ExitStatus(
         EXIT_DIVERGED,
-        "training diverged, and the guard's rollbacks are used up; the last healthy checkpoint is kept",
+        "training diverged, and the guard's rollbacks are used up; the last healthy checkpoint is"
+        " kept",
         "lower the learning rate from there on; the message says how",
     ),
     ExitStatus(
@@ -63,9 +70,15 @@ EXIT_STATUSES = (
         "make room, run it again; the job script tries a few times",
     ),
     ExitStatus(
-        EXIT_CTRL_C, "ended by Ctrl-C without saving: during start-up, or a second Ctrl-C", "start again: it goes on"
+        EXIT_CTRL_C,
+        "ended by Ctrl-C without saving: during start-up, or a second Ctrl-C",
+        "start again: it goes on",
     ),
-    ExitStatus(EXIT_CRASH, "a crash; 128 + N for a rank that signal N ended", "read the message and RUN/logs/"),
+    ExitStatus(
+        EXIT_CRASH,
+        "a crash; 128 + N for a rank that signal N ended",
+        "read the message and RUN/logs/",
+    ),
 )
 
 
@@ -92,7 +105,9 @@ class CheckpointError(UserError):
 
 
 class LoaderDiedError(UserError):
-    """The process that loads the data has ended without saying why: killed, perhaps because memory ran out."""
+    """The process that loads the data has ended without saying why: killed, perhaps because memory
+    ran out.
+    """
 
     exit_status = EXIT_CRASH
 
@@ -108,7 +123,9 @@ class LockedError(UserError):
 
 
 class LostLockError(UserError):
-    """A run whose lock another process has taken over, because this one gave no sign of life for too long."""
+    """A run whose lock another process has taken over, because this one gave no sign of life for
+    too long.
+    """
 
 
 class WaitInterruptedError(UserError):
@@ -124,7 +141,9 @@ class DivergedError(UserError):
 
 
 class PeerFailedError(UserError):
-    """Another rank has failed, and this one ends because of it; what went wrong is in that one's log."""
+    """Another rank has failed, and this one ends because of it; what went wrong is in that one's
+    log.
+    """
 
     def __init__(self, message: str, exit_status: int = EXIT_CRASH) -> None:
         super().__init__(message)
@@ -132,6 +151,10 @@ class PeerFailedError(UserError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the valid name closest to `name`, or the empty string when none is close."""
+    """` (did you mean 'x'?)` for the valid name closest to `name`, or the empty string when none is
+    close.
+    """
     matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
+    if matches:
+        return f" (did you mean {matches[0]!r}?)"
+    return ""

@@ -1,9 +1,10 @@
 """Several ranks on one machine: starts the processes, watches them, ends them together.
 
-In: a command and a number of processes. Out: one exit code, `rank-N.log` for each rank. The ranks find each other
-through the same variables that torchrun sets (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, ...). Every rank writes
-straight into its own log, so that nothing is lost when the launcher dies; rank 0's log is copied to the terminal as
-it grows. Unlike torchrun, signals reach the ranks: training can save and exit with 75. Knows no torch.
+In: a command and a number of processes. Out: one exit code, `rank-N.log` for each rank. The ranks
+find each other through the same variables that torchrun sets (RANK, WORLD_SIZE, LOCAL_RANK,
+MASTER_ADDR, ...). Every rank writes straight into its own log, so that nothing is lost when the
+launcher dies; rank 0's log is copied to the terminal as it grows. Unlike torchrun, signals reach
+the ranks: training can save and exit with 75. Knows no torch.
 """
 
 from __future__ import annotations
@@ -49,19 +50,26 @@ class Patience:
     """Seconds that the launcher waits for ranks which should be ending by themselves."""
 
     after_crash: float = 10.0
-    """From the first crashed rank to SIGTERM for the others, which may be failing for the same reason."""
+    """From the first crashed rank to SIGTERM for the others, which may be failing for the same
+    reason.
+    """
     after_unfinished: float = 120.0
-    """From the first rank that exited with 75 to SIGTERM for the others, which may be closing their W&B run."""
+    """From the first rank that exited with 75 to SIGTERM for the others, which may be closing their
+    W&B run.
+    """
     after_signal: float = 120.0
-    """From a signal that was passed on, or the newest sign of progress since, to SIGTERM for the ranks that are still
-    there; longer where the watchdog of the ranks would wait longer by itself."""
+    """From a signal that was passed on, or the newest sign of progress since, to SIGTERM for the
+    ranks that are still there; longer where the watchdog of the ranks would wait longer by itself.
+    """
     after_terminate: float = 5.0
     """From SIGTERM to SIGKILL."""
 
 
 @dataclass
 class _Rank:
-    """One process. It is not reaped before its process group is swept, so that its number stays its own."""
+    """One process. It is not reaped before its process group is swept, so that its number stays its
+    own.
+    """
 
     number: int
     process: subprocess.Popen[bytes]
@@ -76,7 +84,10 @@ class _Rank:
             state = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if state is not None:
                 killed = state.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
-                self.exit_code = 128 + state.si_status if killed else state.si_status
+                if killed:
+                    self.exit_code = 128 + state.si_status
+                else:
+                    self.exit_code = state.si_status
         return self.exit_code is not None
 
     def send(self, number: int) -> None:
@@ -91,7 +102,10 @@ class _Rank:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(_REAP_SECONDS)
             return
-        _say(f"rank {self.number}, process {self.process.pid}, does not end: it waits for a device or a file system")
+        _say(
+            f"rank {self.number}, process {self.process.pid}, does not end: it waits for a device"
+            f" or a file system"
+        )
 
 
 @dataclass
@@ -118,7 +132,9 @@ class _Launch:
         """Pass each kind of signal on once; a second Ctrl-C kills."""
         while self.pending:
             number = self.pending.pop(0)
-            if number == signal.SIGHUP:  # the terminal is gone: for the ranks this is the end, not a reload
+            if (
+                number == signal.SIGHUP
+            ):  # the terminal is gone: for the ranks this is the end, not a reload
                 number = signal.SIGTERM
             if number not in self.forwarded:
                 self.forwarded.add(number)
@@ -135,7 +151,12 @@ class _Launch:
         now = time.monotonic()
         for rank in self.ranks:
             known = rank.exit_code is not None
-            if rank.poll() and not known and rank.exit_code != EXIT_OK and not rank.ended_by_launcher:
+            if (
+                rank.poll()
+                and not known
+                and rank.exit_code != EXIT_OK
+                and not rank.ended_by_launcher
+            ):
                 self._note_failure(rank, now)
         running = [rank for rank in self.ranks if rank.exit_code is None]
         self._look_for_progress(now)
@@ -149,15 +170,19 @@ class _Launch:
         return bool(running)
 
     def _look_for_progress(self, now: float) -> None:
-        """Whether ranks that were asked to end still move: a save may take its time, a hung rank may not."""
+        """Whether ranks that were asked to end still move: a save may take its time, a hung rank
+        may not.
+        """
         if self.moved_at is None or self.terminate_at is not None or now < self.look_at:
             return
         self.look_at = now + _LOOK_SECONDS
-        vitals, allowed = self.vitals(), self.patience.after_signal
+        vitals = self.vitals()
+        allowed = self.patience.after_signal
         if vitals is not None and vitals.pid == self.ranks[0].process.pid:
             allowed = max(allowed, vitals.limit + _WATCHDOG_MARGIN)
             if vitals.signs != self.signs:
-                self.signs, self.moved_at = vitals.signs, now
+                self.signs = vitals.signs
+                self.moved_at = now
         if now - self.moved_at > allowed:
             _say(f"no progress for {allowed:.0f} s since the ranks were asked to end")
             self.gave_up = True
@@ -165,9 +190,15 @@ class _Launch:
 
     def _note_failure(self, rank: _Rank, now: float) -> None:
         crashed = rank.exit_code != EXIT_UNFINISHED
-        wait = self.patience.after_crash if crashed else self.patience.after_unfinished
+        if crashed:
+            wait = self.patience.after_crash
+        else:
+            wait = self.patience.after_unfinished
         until = now + wait
-        self.terminate_at = until if self.terminate_at is None else min(self.terminate_at, until)
+        if self.terminate_at is None:
+            self.terminate_at = until
+        else:
+            self.terminate_at = min(self.terminate_at, until)
         first = self.first_failed
         if first is None or (crashed and first.exit_code == EXIT_UNFINISHED):
             self.first_failed = rank
@@ -179,7 +210,8 @@ class _Launch:
             rank.send(number)
 
     def exit_code(self) -> int:
-        """0 when all ranks finished, the first crash otherwise, 75 when nobody crashed but somebody is not finished.
+        """0 when all ranks finished, the first crash otherwise, 75 when nobody crashed but somebody
+        is not finished.
 
         69 when ranks had to be ended because they no longer moved.
         """
@@ -200,17 +232,20 @@ def launch_local(
     patience: Patience | None = None,
     vitals: Callable[[], Vitals | None] = lambda: None,
 ) -> int:
-    """Run `processes` copies of `command` as ranks of one world and return the exit code of the launch.
+    """Run `processes` copies of `command` as ranks of one world and return the exit code of the
+    launch.
 
-    Each rank appends to `logs`/rank-N.log; rank 0 is shown on standard output as well. SIGINT, SIGTERM and SIGUSR1
-    are passed on to every rank once, a second Ctrl-C kills. When a rank fails, the others get `patience` to end by
-    themselves; so do all after a signal, as long as they move. No rank survives the launcher, even when it is killed.
-    Call from the main thread.
+    Each rank appends to `logs`/rank-N.log; rank 0 is shown on standard output as well. SIGINT,
+    SIGTERM and SIGUSR1 are passed on to every rank once, a second Ctrl-C kills. When a rank fails,
+    the others get `patience` to end by themselves; so do all after a signal, as long as they move.
+    No rank survives the launcher, even when it is killed. Call from the main thread.
 
     command      program and arguments, the same for every rank
     environment  variables on top of the launcher's own; rank variables win over both
-    vitals       what the ranks have noted of their progress (`electra_dist.runs.progress.read_vitals`)
-    returns      0; 75 when the ranks saved and are not finished; else the first failed rank's code (128 + signal)
+    vitals       what the ranks have noted of their progress
+                 (`electra_dist.runs.progress.read_vitals`)
+    returns      0; 75 when the ranks saved and are not finished; else the first failed rank's code
+                 (128 + signal)
     raises       UserError when `processes` is not positive or the command does not exist
     """
     if processes < 1:
@@ -273,7 +308,8 @@ def _start(command: Sequence[str], number: int, common: Mapping[str, str], logs:
     log = logs / f"rank-{number}.log"
     world = common["WORLD_SIZE"]
     header = (
-        f"==== {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} rank {number} of {world}: {shlex.join(command)}\n"
+        f"==== {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} rank {number} of {world}:"
+        f" {shlex.join(command)}\n"
     )
     variables = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
     with _open_log(log, header) as output:
@@ -285,7 +321,8 @@ def _start(command: Sequence[str], number: int, common: Mapping[str, str], logs:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # the terminal's Ctrl-C reaches the launcher only, which passes it on once
+                # the terminal's Ctrl-C reaches the launcher only, which passes it on once
+                start_new_session=True,
                 preexec_fn=_die_with(os.getpid()),
             )
         except OSError as error:
@@ -294,7 +331,9 @@ def _start(command: Sequence[str], number: int, common: Mapping[str, str], logs:
 
 
 def _open_log(log: Path, header: str) -> BinaryIO:
-    """The log of a rank, open for appending, with a line that says what starts; raises `StorageError`."""
+    """The log of a rank, open for appending, with a line that says what starts; raises
+    `StorageError`.
+    """
     with writing(log, "the log"):
         output = log.open("ab", buffering=0)
         try:
@@ -306,11 +345,16 @@ def _open_log(log: Path, header: str) -> BinaryIO:
 
 
 class _die_with:  # noqa: N801 -- reads as a function at its only use
-    """Called in the child before the command: asks Linux to kill it when the launcher ends, however it ends."""
+    """Called in the child before the command: asks Linux to kill it when the launcher ends, however
+    it ends.
+    """
 
     def __init__(self, parent: int) -> None:
         self.parent = parent
-        self.prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
+        if sys.platform == "linux":
+            self.prctl = ctypes.CDLL(None, use_errno=True).prctl
+        else:
+            self.prctl = None
 
     def __call__(self) -> None:
         if self.prctl is not None:
@@ -322,7 +366,9 @@ class _die_with:  # noqa: N801 -- reads as a function at its only use
 @contextlib.contextmanager
 def _handlers(launch: _Launch) -> Iterator[None]:
     """Collect the forwarded signals while the ranks run; SIGHUP stays ignored under nohup."""
-    chosen = [n for n in _FORWARDED if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+    chosen = [
+        n for n in _FORWARDED if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN
+    ]
     before = {number: signal.signal(number, launch.on_signal) for number in chosen}
     try:
         yield
@@ -332,7 +378,9 @@ def _handlers(launch: _Launch) -> Iterator[None]:
 
 
 def _copy(shown: BinaryIO) -> None:
-    """What rank 0 has written since the last call, to the terminal; the log has it all should the terminal be gone."""
+    """What rank 0 has written since the last call, to the terminal; the log has it all should the
+    terminal be gone.
+    """
     while chunk := shown.read(65_536):
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.buffer.write(chunk)
@@ -340,13 +388,18 @@ def _copy(shown: BinaryIO) -> None:
 
 
 def _explain(launch: _Launch) -> None:
-    """One line about the rank that failed first, and the end of its log where the terminal has not shown it."""
+    """One line about the rank that failed first, and the end of its log where the terminal has not
+    shown it.
+    """
     rank = launch.first_failed
     if rank is None or rank.exit_code is None or rank.exit_code == EXIT_UNFINISHED:
         return
     code = rank.exit_code
     killed = code > 128 and code - 128 in {int(number) for number in signal.Signals}
-    how = f"was killed by {signal.Signals(code - 128).name}" if killed else f"failed with exit code {code}"
+    if killed:
+        how = f"was killed by {signal.Signals(code - 128).name}"
+    else:
+        how = f"failed with exit code {code}"
     _say(f"rank {rank.number} of {len(launch.ranks)} {how}; its log: {rank.log}")
     if rank.number:
         for line in tail(rank.log, _TAIL_LINES, rank.log_start):
@@ -362,7 +415,9 @@ def tail(path: Path, lines: int, start: int = 0) -> list[str]:
 
 
 def _names(ranks: Sequence[_Rank]) -> str:
-    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(str(rank.number) for rank in ranks)
+    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(
+        str(rank.number) for rank in ranks
+    )
 
 
 def _say(text: str, prefix: str = "launcher: ") -> None:

@@ -1,7 +1,9 @@
-"""What a launch leaves in the run directory, so that `status`, `logs` and `stop` find its jobs again.
+"""What a launch leaves in the run directory, so that `status`, `logs` and `stop` find its jobs
+again.
 
 jobs/NNN.sbatch  the script                     jobs/NNN.yaml    the configuration that it trains
-jobs/NNN.json    job ids, cluster, time         jobs/NNN.events  what the script noted: start, requeue, ...
+jobs/NNN.json    job ids, cluster, time         jobs/NNN.events  what the script noted: start,
+                 requeue, ...
 jobs/NNN.counts  crashes since the newest checkpoint
 jobs/NNN.reserve space for the last words on a full disk
 jobs/NNN.stop    asked to end                   jobs/NNN.over    ended for good
@@ -60,7 +62,9 @@ def next_number(run_dirs: Iterable[Path]) -> str:
     for run_dir in run_dirs:
         jobs = run_dir / "jobs"
         if jobs.is_dir():
-            taken += [int(match[1]) for entry in jobs.iterdir() if (match := _NUMBER.match(entry.name))]
+            taken += [
+                int(match[1]) for entry in jobs.iterdir() if (match := _NUMBER.match(entry.name))
+            ]
     return f"{max(taken) + 1:03d}"
 
 
@@ -76,7 +80,9 @@ def _read_record(file: Path) -> JobRecord:
     try:
         content = read_json(file, MIB)
         nodes = [int(number) for number in content["nodes"]]
-        texts = {name: str(content[name]) for name in ("number", "cluster", "time_limit", "submitted")}
+        texts = {
+            name: str(content[name]) for name in ("number", "cluster", "time_limit", "submitted")
+        }
         return JobRecord(
             job_ids=tuple(str(job_id) for job_id in content["job_ids"]),
             nodes=(nodes[0], nodes[1]),
@@ -85,7 +91,8 @@ def _read_record(file: Path) -> JobRecord:
         )
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UserError(
-            f"{file}: cannot be read as what `launch slurm` noted of a job ({type(error).__name__}: {error});"
+            f"{file}: cannot be read as what `launch slurm` noted of a job ({type(error).__name__}:"
+            f" {error});"
             " move it away to see the rest"
         ) from error
 
@@ -105,13 +112,19 @@ def events(run: RunDir, number: str) -> list[Event]:
 
 
 def said_in(job_id: str, comment: str | None) -> Event | None:
-    """The event in the comment of a job, where its script puts what it cannot write; None for any other comment."""
+    """The event in the comment of a job, where its script puts what it cannot write; None for any
+    other comment.
+    """
     match = _COMMENT.match(comment or "")
-    return Event(match[1], job_id, int(match[2]), match[3], match[4]) if match else None
+    if match:
+        return Event(match[1], job_id, int(match[2]), match[3], match[4])
+    return None
 
 
 def snapshot_code(target: Path) -> None:
-    """Copy the packages of this program to `target`, without caches; a requeued job runs the code it was sent with."""
+    """Copy the packages of this program to `target`, without caches; a requeued job runs the code
+    it was sent with.
+    """
     root = Path(__file__).resolve().parents[1]
     for package in _PACKAGES:
         shutil.copytree(

@@ -1,7 +1,9 @@
-"""`status`, `logs` and `stop`: what a run does, from the queue where there is one and from its run directory.
+"""`status`, `logs` and `stop`: what a run does, from the queue where there is one and from its run
+directory.
 
-Everything here works on a login node without torch, and for a run that was never submitted: there, and where Slurm is
-out of reach, the pulse of the training process tells (`electra_dist.runs.heartbeat`).
+Everything here works on a login node without torch, and for a run that was never submitted: there,
+and where Slurm is out of reach, the pulse of the training process tells
+(`electra_dist.runs.heartbeat`).
 """
 
 from __future__ import annotations
@@ -33,7 +35,17 @@ from launcher.records import Event, JobRecord, events, records, said_in
 from launcher.slurm import queue
 from launcher.slurm.queue import QueuedJob
 
-State = Literal["waiting", "running", "ending", "finished", "stopped", "cancelled", "failed", "unfinished", "idle"]
+State = Literal[
+    "waiting",
+    "running",
+    "ending",
+    "finished",
+    "stopped",
+    "cancelled",
+    "failed",
+    "unfinished",
+    "idle",
+]
 _JOB_ID = re.compile(r"^\d+(_\d+)?$")
 _POLL_SECONDS = 0.5
 #: Bytes of a log that are read at once, and of its end that are looked through for its last lines.
@@ -52,9 +64,10 @@ _BY_EVENT: dict[str, State] = {
 class RunStatus:
     """What a run does now.
 
-    state            finished, stopped (by `stop`), cancelled (by scancel), failed, unfinished (may be started
-                     again), idle (nobody is known to train it), or what its job in the queue does; running without
-                     a job when a process outside of Slurm trains it
+    state            finished, stopped (by `stop`), cancelled (by scancel), failed, unfinished (may
+                     be started
+                     again), idle (nobody is known to train it), or what its job in the queue does;
+                     running without a job when a process outside of Slurm trains it
     why              why it waits, or why it ended
     restarts         starts after the first one, of the newest launch
     seconds_left     of training, at the speed of the last logged steps; None when it is not known
@@ -62,7 +75,8 @@ class RunStatus:
     saving_fails     why the newest try to save failed, where it did
     broken_rows      what stands in metrics.jsonl and is no row
     held_by          who holds the lock of the run directory, and since when
-    unhealthy        why the newest checkpoint is not healthy; None where it is, or where nobody looked
+    unhealthy        why the newest checkpoint is not healthy; None where it is, or where nobody
+                     looked
     last_healthy     step of the newest checkpoint that is
     rollbacks        returns from a divergence, oldest first
     phase            what the ranks are doing, while they run, and how far they are in it
@@ -99,7 +113,9 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class StopResult:
-    """What `stop` did: jobs told to save and end, waiting jobs taken out of the queue, a process told (its number)."""
+    """What `stop` did: jobs told to save and end, waiting jobs taken out of the queue, a process
+    told (its number).
+    """
 
     run: str
     told: tuple[str, ...] = ()
@@ -110,9 +126,14 @@ class StopResult:
 def find_run(target: str) -> RunDir:
     """The run directory that `target` names: a path, or the id of a job; raises `UserError`."""
     if _JOB_ID.match(target) and not Path(target).exists():
-        folder = queue.run_dir_of(target) if queue.has_slurm() else None
+        if queue.has_slurm():
+            folder = queue.run_dir_of(target)
+        else:
+            folder = None
         if folder is None:
-            raise UserError(f"job {target}: not known to Slurm here any more; give the run directory instead")
+            raise UserError(
+                f"job {target}: not known to Slurm here any more; give the run directory instead"
+            )
         return _of_array_task(folder, target)
     run = RunDir(Path(target))
     if not run.config.is_file() and not records(run):
@@ -133,11 +154,19 @@ def _of_array_task(folder: Path, job_id: str) -> RunDir:
 
 
 def all_runs(folder: Path) -> list[RunDir]:
-    """Every run in `folder`, and in the sweeps there, by name; raises `UserError` when there is none."""
-    entries = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    """Every run in `folder`, and in the sweeps there, by name; raises `UserError` when there is
+    none.
+    """
+    if folder.is_dir():
+        entries = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    else:
+        entries = []
     found = []
     for entry in entries:
-        inside = sorted(path for path in entry.iterdir() if path.is_dir()) if not _is_run(entry) else []
+        if not _is_run(entry):
+            inside = sorted(path for path in entry.iterdir() if path.is_dir())
+        else:
+            inside = []
         found += [RunDir(path) for path in (entry, *inside) if _is_run(path)]
     if not found:
         raise UserError(f"{folder}: no run in it; give a run directory, or the id of a Slurm job")
@@ -150,7 +179,9 @@ def _is_run(path: Path) -> bool:
 
 def status(run: RunDir) -> RunStatus:
     """What a run does now; where Slurm does not answer, what the run directory says of it."""
-    launches, facts, seen = records(run), _progress(run), life(run)
+    launches = records(run)
+    facts = _progress(run)
+    seen = life(run)
     if not launches:
         return _without_job(run, facts, seen)
     launch = launches[-1]
@@ -159,8 +190,16 @@ def status(run: RunDir) -> RunStatus:
     current = _current(jobs)
     if current is None and seen is not None and _is_newer(seen, launch, noted, silence):
         return _without_job(run, facts, seen)
-    state, why = _live(current, noted) if current else _ended(run, launch, noted, jobs, silence)
-    job_id = current.job_id if current else (noted[-1].job_id if noted else launch.job_ids[-1])
+    if current:
+        state, why = _live(current, noted)
+    else:
+        state, why = _ended(run, launch, noted, jobs, silence)
+    if current:
+        job_id = current.job_id
+    elif noted:
+        job_id = noted[-1].job_id
+    else:
+        job_id = launch.job_ids[-1]
     if state in ("finished", "stopped", "cancelled", "failed", "idle"):
         facts["seconds_left"] = None
     if state in ("running", "ending"):
@@ -173,7 +212,11 @@ def status(run: RunDir) -> RunStatus:
         nodes=current.nodes if current else None,
         time_left=current.time_left if current else None,
         starts_at=current.starts_at if current and state == "waiting" else None,
-        restarts=max(sum(event.kind == "start" for event in noted) - 1, *(event.restart for event in noted), 0),
+        restarts=max(
+            sum(event.kind == "start" for event in noted) - 1,
+            *(event.restart for event in noted),
+            0,
+        ),
         log=_newest_log(run),
         **facts,
     )
@@ -190,7 +233,9 @@ def _ask(launch: JobRecord) -> tuple[list[QueuedJob], str | None]:
 
 
 def _noted(run: RunDir, launch: JobRecord, jobs: list[QueuedJob]) -> list[Event]:
-    """What the job scripts noted, in the run directory or, where they could not write there, in Slurm's comments."""
+    """What the job scripts noted, in the run directory or, where they could not write there, in
+    Slurm's comments.
+    """
     said = [event for job in jobs if (event := said_in(job.job_id, job.comment))]
     return sorted([*events(run, launch.number), *said], key=lambda event: _seconds(event.time))
 
@@ -204,34 +249,52 @@ def _seconds(time_of_event: str) -> float:
 
 def _without_job(run: RunDir, facts: dict[str, Any], seen: Life | None) -> RunStatus:
     """A run that nobody submitted, or that a process outside of the queue has trained since."""
-    done = facts["step"] is not None and facts["steps"] is not None and facts["step"] >= facts["steps"]
-    state, why = _of_process(seen) if seen else ("idle", None)
+    done = (
+        facts["step"] is not None and facts["steps"] is not None and facts["step"] >= facts["steps"]
+    )
+    if seen:
+        state, why = _of_process(seen)
+    else:
+        state, why = ("idle", None)
     if done and state != "running":
-        state, why = "finished", None
+        state = "finished"
+        why = None
     if state in ("finished", "failed"):
         facts["seconds_left"] = None
     if state == "running":
         facts |= _doing(run, seen)
-    nodes = seen.process.host if seen and state == "running" else None
+    if seen and state == "running":
+        nodes = seen.process.host
+    else:
+        nodes = None
     return RunStatus(str(run.path), state, why, nodes=nodes, log=_newest_log(run), **facts)
 
 
 def _doing(run: RunDir, seen: Life | None) -> dict[str, Any]:
-    """What the ranks are doing, as the watchdog of the first one has noted it; nothing of an earlier process."""
+    """What the ranks are doing, as the watchdog of the first one has noted it; nothing of an
+    earlier process.
+    """
     vitals = read_vitals(run)
     if vitals is None or seen is None or vitals.pid != seen.process.pid:
         return {}
-    phase = f"{vitals.phase} ({vitals.detail})" if vitals.detail else vitals.phase
+    if vitals.detail:
+        phase = f"{vitals.phase} ({vitals.detail})"
+    else:
+        phase = vitals.phase
     return {"phase": phase, "step_age": vitals.step_age, "sign_age": vitals.sign_age}
 
 
 def _of_process(seen: Life) -> tuple[State, str | None]:
-    process, last = seen.process, f"{datetime.fromtimestamp(seen.last_sign).astimezone():%Y-%m-%d %H:%M:%S %z}"
+    process = seen.process
+    last = f"{datetime.fromtimestamp(seen.last_sign).astimezone():%Y-%m-%d %H:%M:%S %z}"
     who = f"process {process.pid} on {process.host}"
     if seen.running:
         return "running", f"{who}, {process.ranks} ranks"
     if process.ending is None:
-        return "failed", f"{who} is gone without a word (killed, out of memory?), last sign of life {last}"
+        return (
+            "failed",
+            f"{who} is gone without a word (killed, out of memory?), last sign of life {last}",
+        )
     if process.ending in ("failed", "hung"):
         return "failed", f"{who}, {last}: {process.detail}"
     if process.ending == "finished":
@@ -240,10 +303,15 @@ def _of_process(seen: Life) -> tuple[State, str | None]:
 
 
 def _is_newer(seen: Life, launch: JobRecord, noted: list[Event], silence: str | None) -> bool:
-    """Whether the process tells more than the jobs do: it is none of them, or Slurm is silent; and it came last."""
+    """Whether the process tells more than the jobs do: it is none of them, or Slurm is silent; and
+    it came last.
+    """
     if seen.process.job_id is not None and not (seen.running and silence):
         return False
-    last = noted[-1].time if noted else launch.submitted
+    if noted:
+        last = noted[-1].time
+    else:
+        last = launch.submitted
     return seen.running or seen.last_sign > datetime.fromisoformat(last).timestamp()
 
 
@@ -256,44 +324,70 @@ def _current(jobs: list[QueuedJob]) -> QueuedJob | None:
 
 def _live(job: QueuedJob, noted: list[Event]) -> tuple[State, str | None]:
     if job.state == "RUNNING":
-        last = noted[-1] if noted else None
-        return "running", f"{last.kind}: {last.detail}" if last and last.kind in ("preflight", "signal") else None
+        if noted:
+            last = noted[-1]
+        else:
+            last = None
+        return "running", f"{last.kind}: {last.detail}" if last and last.kind in (
+            "preflight",
+            "signal",
+        ) else None
     if job.state == "COMPLETING":
         return "ending", None
-    waits = job.reason if job.state == "PENDING" else f"{job.state}: {job.reason}"
+    if job.state == "PENDING":
+        waits = job.reason
+    else:
+        waits = f"{job.state}: {job.reason}"
     back = next((event for event in reversed(noted) if event.kind not in ("exclude", "keep")), None)
-    put_back = f"; {back.kind}: {back.detail}" if back and back.kind == "requeue" else ""
+    if back and back.kind == "requeue":
+        put_back = f"; {back.kind}: {back.detail}"
+    else:
+        put_back = ""
     return "waiting", f"{waits or 'in the queue'}{put_back}"
 
 
 def _ended(
     run: RunDir, launch: JobRecord, noted: list[Event], jobs: list[QueuedJob], silence: str | None
 ) -> tuple[State, str | None]:
-    """No job of the launch is active: what its script noted last, else what the queue or accounting still know."""
+    """No job of the launch is active: what its script noted last, else what the queue or accounting
+    still know.
+    """
     last = next((event for event in reversed(noted) if event.kind != "skipped"), None)
     if last and last.kind in _BY_EVENT:
         return _BY_EVENT[last.kind], last.detail
     if silence:
         return "idle", silence + (f"; last noted: {last.kind}, {last.detail}" if last else "")
-    ended = jobs[-1].state if jobs else queue.accounted(launch.job_ids[-1])
+    if jobs:
+        ended = jobs[-1].state
+    else:
+        ended = queue.accounted(launch.job_ids[-1])
     if ended and ended.startswith("CANCELLED"):
         return "cancelled", ended
-    since = f"; last noted: {last.kind}, {last.detail}" if last else ""
+    if last:
+        since = f"; last noted: {last.kind}, {last.detail}"
+    else:
+        since = ""
     return "unfinished", (ended or "its job has left the queue") + since + _no_room(run)
 
 
 def _no_room(run: RunDir) -> str:
-    """That the file system of the run is full, which is why nothing more was noted; empty when it is not."""
+    """That the file system of the run is full, which is why nothing more was noted; empty when it
+    is not.
+    """
     disk = shutil.disk_usage(run.path)
-    return f"; no space left there now ({disk.free:,} bytes free)" if disk.free < MIB else ""
+    if disk.free < MIB:
+        return f"; no space left there now ({disk.free:,} bytes free)"
+    return ""
 
 
 def _progress(run: RunDir) -> dict[str, Any]:
     """Step, losses, speed and newest checkpoint, from the run directory."""
     steps = _steps(run)
-    reader, last = run.read_metrics(), Row()
+    reader = run.read_metrics()
+    last = Row()
     for row in reader:
-        last = row if "loss/generator" in row else last
+        if "loss/generator" in row:
+            last = row
     checkpoints = run.complete_checkpoints()
     step = last.get("step", checkpoints[-1] if checkpoints else None)
     pace = last.get("speed/step_seconds")
@@ -303,7 +397,9 @@ def _progress(run: RunDir) -> dict[str, Any]:
         "generator_loss": last.get("loss/generator"),
         "discriminator_loss": last.get("loss/discriminator"),
         "real_tokens_per_s": last.get("speed/real_tokens_per_s"),
-        "seconds_left": (steps - step) * pace if pace and steps is not None and step is not None else None,
+        "seconds_left": (steps - step) * pace
+        if pace and steps is not None and step is not None
+        else None,
         "last_checkpoint": checkpoints[-1] if checkpoints else None,
         **asdict(health(run)),
         "rollbacks": tuple(rollbacks_of(run)),
@@ -317,7 +413,10 @@ def _saving_fails(run: RunDir) -> str | None:
     remembered = saving(run)
     if remembered is None or remembered.problem is None:
         return None
-    tries = f", {remembered.failures} tries in a row" if remembered.failures > 1 else ""
+    if remembered.failures > 1:
+        tries = f", {remembered.failures} tries in a row"
+    else:
+        tries = ""
     return f"step {remembered.problem_step}: {remembered.problem}{tries}"
 
 
@@ -327,19 +426,28 @@ def _held_by(run: RunDir) -> str | None:
     if found is None or found.alive is False:
         return None
     since, last = (
-        f"{datetime.fromtimestamp(t).astimezone():%Y-%m-%d %H:%M:%S %z}" for t in (found.holder.since, found.last_sign)
+        f"{datetime.fromtimestamp(t).astimezone():%Y-%m-%d %H:%M:%S %z}"
+        for t in (found.holder.since, found.last_sign)
     )
-    sign = "" if found.alive else f", last sign of life {last}"
+    if found.alive:
+        sign = ""
+    else:
+        sign = f", last sign of life {last}"
     return f"{found.holder.name()}, which {found.holder.purpose}, since {since}{sign}"
 
 
 def _steps(run: RunDir) -> int | None:
-    launched = sorted(run.jobs.glob("[0-9]*.yaml")) if run.jobs.is_dir() else []
+    if run.jobs.is_dir():
+        launched = sorted(run.jobs.glob("[0-9]*.yaml"))
+    else:
+        launched = []
     for path in [*reversed(launched), run.config]:
         if path.is_file():
             try:
                 return configuration.load(path).train.steps
-            except ConfigError:  # written by another version: the rest of the status is worth having
+            except (
+                ConfigError
+            ):  # written by another version: the rest of the status is worth having
                 return None
     return None
 
@@ -348,18 +456,40 @@ def _steps(run: RunDir) -> int | None:
 
 
 def log_file(run: RunDir, rank: int | None = 0) -> Path:
-    """The newest log of a rank, or of the batch script when `rank` is None; raises `UserError` when there is none."""
-    pattern = re.compile(r"job-[0-9_]+\.log" if rank is None else rf"(job-[0-9_]+-)?rank-{rank}\.log")
-    folders = [run.logs, run.path.parent / "logs"] if rank is None else [run.logs]
+    """The newest log of a rank, or of the batch script when `rank` is None; raises `UserError` when
+    there is none.
+    """
+    pattern = re.compile(
+        r"job-[0-9_]+\.log" if rank is None else rf"(job-[0-9_]+-)?rank-{rank}\.log"
+    )
+    if rank is None:
+        folders = [run.logs, run.path.parent / "logs"]
+    else:
+        folders = [run.logs]
     for folder in folders:  # the script of a sweep logs beside its runs
-        found = [path for path in folder.glob("*.log") if pattern.fullmatch(path.name)] if folder.is_dir() else []
+        if folder.is_dir():
+            found = [path for path in folder.glob("*.log") if pattern.fullmatch(path.name)]
+        else:
+            found = []
         if found:
             return max(found, key=lambda path: path.stat().st_mtime)
-    what = "no log of the job script" if rank is None else f"no log of rank {rank}"
-    there = sorted(path.name for path in run.logs.glob("*.log")) if run.logs.is_dir() else []
-    hint = f"there are: {', '.join(there[:8])}" if there else "has the run started? see `electra-dist status`"
+    if rank is None:
+        what = "no log of the job script"
+    else:
+        what = f"no log of rank {rank}"
+    if run.logs.is_dir():
+        there = sorted(path.name for path in run.logs.glob("*.log"))
+    else:
+        there = []
+    if there:
+        hint = f"there are: {', '.join(there[:8])}"
+    else:
+        hint = "has the run started? see `electra-dist status`"
     if rank and "rank-0.log" in there and not run.jobs.is_dir():
-        hint += ". Ranks that were started by hand print where torchrun or srun puts it; rank 0 alone keeps a log here"
+        hint += (
+            ". Ranks that were started by hand print where torchrun or srun puts it; rank 0"
+            " alone keeps a log here"
+        )
     raise UserError(f"{run.logs}: {what}; {hint}")
 
 
@@ -371,7 +501,9 @@ def _newest_log(run: RunDir) -> str | None:
 
 
 def read_log(path: Path, lines: int | None = None, follow: bool = False) -> Iterator[str]:
-    """The text of a log, its last `lines` or all of it, in parts; with `follow`, what is appended, without an end."""
+    """The text of a log, its last `lines` or all of it, in parts; with `follow`, what is appended,
+    without an end.
+    """
     raw = open_regular(path, follow=True)
     if lines is not None:
         raw.seek(_start_of_last(raw, lines))
@@ -392,7 +524,10 @@ def _start_of_last(file: BinaryIO, lines: int) -> int:
         size = min(_LOG_PART, start)
         start = file.seek(start - size)
         part = file.read(size)
-        at = len(part) - 1 if start + size == end and part.endswith(b"\n") else len(part)
+        if start + size == end and part.endswith(b"\n"):
+            at = len(part) - 1
+        else:
+            at = len(part)
         while (at := part.rfind(b"\n", 0, at)) >= 0:
             lines -= 1
             if not lines:
@@ -406,23 +541,29 @@ def _start_of_last(file: BinaryIO, lines: int) -> int:
 def stop(run: RunDir) -> StopResult:
     """Have the jobs of a run save and end for good, and take the waiting ones out of the queue.
 
-    Returns at once; the ranks end at their next step. A run outside of Slurm is told where its first rank lives on
-    this machine. Raises `UserError` when nobody is there to be told.
+    Returns at once; the ranks end at their next step. A run outside of Slurm is told where its
+    first rank lives on this machine. Raises `UserError` when nobody is there to be told.
     """
     seen = life(run)
     if seen and seen.is_here and (seen.process.job_id is None or not queue.has_slurm()):
-        os.kill(seen.process.pid, signal.SIGUSR1)  # the ranks agree at the next step, whoever of them was told
+        os.kill(
+            seen.process.pid, signal.SIGUSR1
+        )  # the ranks agree at the next step, whoever of them was told
         return StopResult(str(run.path), process=seen.process.pid)
     active = []
     for launch in records(run):
         jobs = [job for job in queue.queued(launch.job_ids) if job.is_active]
         if jobs:
-            (run.jobs / f"{launch.number}.stop").touch()  # before the signal: the script looks when the ranks end
+            (
+                run.jobs / f"{launch.number}.stop"
+            ).touch()  # before the signal: the script looks when the ranks end
             active += jobs
     if not active:
         raise UserError(
-            f"{run.path}: no job of this run is in the queue and no process on this machine trains it; `electra-dist"
-            f" status {run.path}` says how it ended. A run of `launch local` or `train` is stopped on its own machine"
+            f"{run.path}: no job of this run is in the queue and no process on this machine trains"
+            f" it; `electra-dist"
+            f" status {run.path}` says how it ended. A run of `launch local` or `train` is stopped"
+            f" on its own machine"
         )
     waiting = tuple(job.job_id for job in active if job.state not in ("RUNNING", "COMPLETING"))
     running = tuple(job.job_id for job in active if job.state == "RUNNING")

@@ -19,7 +19,8 @@ from electra_dist.runs.directory import RunDir
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
-#: In the environment of the process that runs one test that needs a GPU: what CUDA_VISIBLE_DEVICES was, or nothing.
+#: In the environment of the process that runs one test that needs a GPU: what CUDA_VISIBLE_DEVICES
+#: was, or nothing.
 GPU_TEST = "ELECTRA_DIST_GPU_TEST"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,7 +29,9 @@ if GPU_TEST not in os.environ:  # every other test is the same test on a machine
     VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("WANDB_SILENT", "true")
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script; the tests send it themselves
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # in the background of a script; the tests send it themselves
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -59,7 +62,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         stop=time.time(),
     )
     item.ihook.pytest_runtest_logreport(report=report)
-    item.session._setupstate.teardown_exact(nextitem)  # what the test before this one has left for it
+    item.session._setupstate.teardown_exact(
+        nextitem
+    )  # what the test before this one has left for it
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 
@@ -71,7 +76,9 @@ def run_gpu_test(item: pytest.Item) -> tuple[Literal["passed", "failed", "skippe
     name = f"{item.path}::{item.nodeid.partition('::')[2]}"
     command = [sys.executable, "-m", "pytest", name, "-m", "gpu", "-rs", "-p", "no:cacheprovider"]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=580, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=580, check=False
+        )
     except subprocess.TimeoutExpired as error:
         return "failed", f"not through after {error.timeout:.0f} s:\n{error.stdout}"
     if done.returncode or not re.search(r"\b1 (passed|skipped)\b", done.stdout):
@@ -112,7 +119,11 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("data")
     source = folder / "topics.jsonl"
-    source.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in sorted(topics.items())))
+    source.write_text(
+        "".join(
+            json.dumps({"id": name, "text": text}) + "\n" for name, text in sorted(topics.items())
+        )
+    )
     train_tokenizer([source], 512, folder / "tokenizer")
     options = BuildOptions(validation=0.2, block_tokens=8192)
     build_shards([source], folder / "tokenizer", folder / "shards", options)
@@ -129,7 +140,9 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    """A run directory of 100 steps at step 25, with a whole checkpoint of step 10 and the rest of one of step 20."""
+    """A run directory of 100 steps at step 25, with a whole checkpoint of step 10 and the rest of
+    one of step 20.
+    """
     content = {
         "data": {"shards": "s"},
         "model": {"preset": "tiny"},
@@ -141,5 +154,7 @@ def run(tmp_path: Path) -> RunDir:
         (tmp_path / f"checkpoints/step-{step:08d}").mkdir(parents=True)
     (tmp_path / "checkpoints/step-00000010/COMPLETE").touch()
     row = {"step": 25, "loss/generator": 6.5, "loss/discriminator": 0.4, "speed/step_seconds": 2.0}
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + '\n{"step": 25, "validation/loss/generator": 6}\n{"st')
+    (tmp_path / "metrics.jsonl").write_text(
+        json.dumps(row) + '\n{"step": 25, "validation/loss/generator": 6}\n{"st'
+    )
     return RunDir(tmp_path)

@@ -1,4 +1,6 @@
-"""Losing standard output never ends a command that works, nor looks like success; printing commands end quietly."""
+"""Losing standard output never ends a command that works, nor looks like success; printing commands
+end quietly.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +54,16 @@ def test_closed_streams_leave_no_number_for_a_file_of_the_run(tmp_path: Path) ->
         f"number = os.open({str(tmp_path / 'metrics.jsonl')!r}, os.O_CREAT | os.O_WRONLY)\n"
         "os._exit(number)"
     )
-    closed = subprocess.run(["bash", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, code], timeout=30)
+    closed = subprocess.run(
+        ["bash", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, code], timeout=30
+    )
     assert closed.returncode == 3
 
 
 def test_a_command_that_prints_ends_with_its_reader() -> None:
-    command = f"{sys.executable} -m electra_dist.cli config schema | head -1; exit ${{PIPESTATUS[0]}}"
+    command = (
+        f"{sys.executable} -m electra_dist.cli config schema | head -1; exit ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert done.stderr == ""

@@ -1,4 +1,6 @@
-"""The whole flow on real text by the commands a user types: the PEPs, 16k vocabulary, two ranks, export."""
+"""The whole flow on real text by the commands a user types: the PEPs, 16k vocabulary, two ranks,
+export.
+"""
 
 from __future__ import annotations
 
@@ -38,18 +40,40 @@ def test_shards_are_whole_and_pack_within_two_and_a_half_percent(peps: Path) -> 
 
 
 def test_training_and_export_of_both_networks(peps: Path, repo_root: Path) -> None:
-    config = ("run.dir=runs", "run.name=peps", "data.shards=shards", "train.steps=6", "optim.warmup_steps=2")
+    config = (
+        "run.dir=runs",
+        "run.name=peps",
+        "data.shards=shards",
+        "train.steps=6",
+        "optim.warmup_steps=2",
+    )
     small = ("checkpoint.every=3", "validation.rows=32", "tracking.every=2")
-    run(peps, "launch", "local", str(repo_root / "configs/quickstart.yaml"), "--processes", "2", *config, *small)
+    run(
+        peps,
+        "launch",
+        "local",
+        str(repo_root / "configs/quickstart.yaml"),
+        "--processes",
+        "2",
+        *config,
+        *small,
+    )
     report = json.loads(run(peps, "report", "runs/peps", "--json", "--plot", "curves.png"))
     assert report["step"] == 6
     assert (peps / "curves.png").stat().st_size > 10_000
-    for network, model in (("discriminator", "AutoModelForPreTraining"), ("generator", "AutoModelForMaskedLM")):
-        exported = json.loads(run(peps, "export", "runs/peps", "--out", network, "--network", network, "--json"))
+    for network, model in (
+        ("discriminator", "AutoModelForPreTraining"),
+        ("generator", "AutoModelForMaskedLM"),
+    ):
+        exported = json.loads(
+            run(peps, "export", "runs/peps", "--out", network, "--network", network, "--json")
+        )
         assert exported["check"]["max_difference"] <= 1e-5
         import transformers
 
         loaded = getattr(transformers, model).from_pretrained(peps / network, local_files_only=True)
         assert loaded.config.vocab_size == 16384
-    tokenizer = transformers.AutoTokenizer.from_pretrained(peps / "generator", local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        peps / "generator", local_files_only=True
+    )
     assert tokenizer("PEP 8 [MASK]")["input_ids"][0] == tokenizer.cls_token_id

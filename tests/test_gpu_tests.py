@@ -45,9 +45,15 @@ torch.cuda.is_available = lambda: {there}
 def test_a_gpu_test_has_a_process_of_its_own(tmp_path: Path, repo_root: Path, there: bool) -> None:
     (tmp_path / "test_cases.py").write_text(CASES)
     (tmp_path / "as_if.py").write_text(PLUGIN.format(there=there))
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\naddopts = -p conftest -p as_if\n")
-    environment = {key: value for key, value in os.environ.items() if key != "ELECTRA_DIST_GPU_TEST"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(repo_root / "tests"), str(repo_root)])
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nmarkers = gpu\naddopts = -p conftest -p as_if\n"
+    )
+    environment = {
+        key: value for key, value in os.environ.items() if key != "ELECTRA_DIST_GPU_TEST"
+    }
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(tmp_path), str(repo_root / "tests"), str(repo_root)]
+    )
     environment["CUDA_VISIBLE_DEVICES"] = "GPU-3f"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-rA", str(tmp_path)],

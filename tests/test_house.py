@@ -1,7 +1,7 @@
 """The house keeps its plan: who may import whom, and a core that neither needs nor loads torch.
 
-The rules are those of docs/extend.md, "Who may import whom". Imports inside functions count as much as those at the
-top of a file.
+The rules are those of docs/extend.md, "Who may import whom". Imports inside functions count as much
+as those at the top of a file.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("electra_dist", "data_tools", "launcher")
 
-#: The rooms of the house, from the top floor down. A room is a package with all that lies in it, or a module of the
-#: hall `electra_dist`. It imports from its own floor and from those below.
+#: The rooms of the house, from the top floor down. A room is a package with all that lies in it, or
+#: a module of the hall `electra_dist`. It imports from its own floor and from those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("electra_dist.cli",),
     ("electra_dist.export",),
@@ -54,7 +54,17 @@ TORCH_FREE = (
     "electra_dist.runs",
 )
 #: What the extras `train` and `hf` install, and what only comes with it.
-EXTRAS = ("torch", "deepspeed", "transformers", "accelerate", "sklearn", "scipy", "wandb", "matplotlib", "triton")
+EXTRAS = (
+    "torch",
+    "deepspeed",
+    "transformers",
+    "accelerate",
+    "sklearn",
+    "scipy",
+    "wandb",
+    "matplotlib",
+    "triton",
+)
 #: Slow to import; a command that only looks at a run or a queue has no use for them.
 HEAVY = (*EXTRAS, "numpy", "webdataset", "tokenizers", "sentencepiece", "safetensors")
 
@@ -73,7 +83,9 @@ MODULES = source_files()
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, anywhere in it; `from a import b` gives `a.b` where that is a module."""
+    """Every module that a file imports, anywhere in it; `from a import b` gives `a.b` where that is
+    a module.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -90,13 +102,21 @@ def within(module: str, unit: str) -> bool:
 
 def unit_of(module: str) -> str:
     found = [unit for floor in FLOORS for unit in floor if within(module, unit)]
-    assert found, f"{module} has no place in the house: add its room to FLOORS here and to docs/extend.md"
+    assert found, (
+        f"{module} has no place in the house: add its room to FLOORS here and to docs/extend.md"
+    )
     return found[0]
 
 
 def own_imports(module: str) -> set[str]:
-    """The modules of this project that `module` imports, without the empty package `electra_dist` itself."""
-    return {name for name in imports(MODULES[module]) if name.split(".")[0] in PACKAGES and name != "electra_dist"}
+    """The modules of this project that `module` imports, without the empty package `electra_dist`
+    itself.
+    """
+    return {
+        name
+        for name in imports(MODULES[module])
+        if name.split(".")[0] in PACKAGES and name != "electra_dist"
+    }
 
 
 RESIDENTS = [module for module in MODULES if module != "electra_dist"]
@@ -111,7 +131,12 @@ def test_every_module_imports_its_own_floor_and_those_below_only() -> None:
 
 def test_data_and_model_do_not_know_each_other() -> None:
     pair = ("electra_dist.data", "electra_dist.model")
-    wrong = [(m, t) for m, t in EDGES for one, other in (pair, pair[::-1]) if within(m, one) and within(t, other)]
+    wrong = [
+        (m, t)
+        for m, t in EDGES
+        for one, other in (pair, pair[::-1])
+        if within(m, one) and within(t, other)
+    ]
     assert not wrong
 
 
@@ -125,7 +150,9 @@ def test_nothing_but_the_command_line_imports_the_launcher_or_the_data_tools() -
 def test_there_are_no_circles() -> None:
     graph = {module: {t for m, t in EDGES if m == module and t != module} for module in RESIDENTS}
     while leaves := {module for module, targets in graph.items() if not targets}:
-        graph = {module: targets - leaves for module, targets in graph.items() if module not in leaves}
+        graph = {
+            module: targets - leaves for module, targets in graph.items() if module not in leaves
+        }
     assert not graph, f"in a circle, or above one: {sorted(graph)}"
 
 
@@ -135,7 +162,8 @@ def test_the_core_names_torch_nowhere() -> None:
     assert not wrong
 
 
-#: Where a file is read whole without `electra_dist.files.reading`: it is this program's own, or the kernel's.
+#: Where a file is read whole without `electra_dist.files.reading`: it is this program's own, or the
+#: kernel's.
 READ_WHOLE = {
     "electra_dist.parallel.processes": "/proc",
     "electra_dist.tracking.wandb.children": "/proc",
@@ -149,13 +177,21 @@ READ_WHOLE = {
 
 
 def test_what_another_user_may_have_written_is_read_with_a_bound() -> None:
-    """`read_text` waits at a FIFO and fills the memory from a device; so does numpy with pickle, and torch.load."""
+    """`read_text` waits at a FIFO and fills the memory from a device; so does numpy with pickle,
+    and torch.load.
+    """
     unbounded = {"read_text", "read_bytes", "fromfile", "load_file", "from_file"}
     for module in RESIDENTS:
-        calls = [n for n in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+        calls = [
+            n
+            for n in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+            if isinstance(n, ast.Call)
+        ]
         names = {call.func.attr for call in calls if isinstance(call.func, ast.Attribute)}
         assert not names & unbounded or module in READ_WHOLE, f"{module}: {names & unbounded}"
-        keywords = {(k.arg, getattr(k.value, "value", None)) for call in calls for k in call.keywords}
+        keywords = {
+            (k.arg, getattr(k.value, "value", None)) for call in calls for k in call.keywords
+        }
         assert ("allow_pickle", True) not in keywords, module
         assert ("trust_remote_code", True) not in keywords, module
 
@@ -163,7 +199,12 @@ def test_what_another_user_may_have_written_is_read_with_a_bound() -> None:
 def run_python(code: str) -> str:
     """Standard output of `code` in a fresh interpreter, in the repository root."""
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -193,9 +234,14 @@ assert main(["config", "show", "configs/quickstart.yaml"]) == 0
 
 @pytest.mark.parametrize("imported", ["launcher", "electra_dist.cli"])
 def test_what_a_login_node_starts_loads_nothing_heavy(imported: str) -> None:
-    """The reason why `electra-dist launch` starts at once; wall time would be a test of how busy the machine is."""
+    """The reason why `electra-dist launch` starts at once; wall time would be a test of how busy
+    the machine is.
+    """
     names = [m for m in RESIDENTS if within(m, imported)] if imported == "launcher" else [imported]
-    code = f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\nprint(*sys.modules)"
+    code = (
+        f"import importlib, sys\nfor name in {names!r}:"
+        f" importlib.import_module(name)\nprint(*sys.modules)"
+    )
     loaded = {name.split(".")[0] for name in run_python(code).split()}
     assert not loaded & set(HEAVY)
 

@@ -1,8 +1,10 @@
-"""A copy of this rank's share of the state in CPU memory, so that training goes on while it is written.
+"""A copy of this rank's share of the state in CPU memory, so that training goes on while it is
+written.
 
-The memory is made at the first copy and used again for every later one. On CUDA it is pinned and the copies are only
-queued: the device makes them after the step that is saved and before the next one changes anything, because all of them
-go through the stream that the optimizer works in. `ready` waits for them. On a CPU the copy is made at once.
+The memory is made at the first copy and used again for every later one. On CUDA it is pinned and
+the copies are only queued: the device makes them after the step that is saved and before the next
+one changes anything, because all of them go through the stream that the optimizer works in. `ready`
+waits for them. On a CPU the copy is made at once.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class HostCopy:
         return sum(buffer.numel() * buffer.element_size() for buffer in self._buffers.values())
 
     def take(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-        """Copies of flat fp32 tensors, by network and name; those of the call before are overwritten.
+        """Copies of flat fp32 tensors, by network and name; those of the call before are
+        overwritten.
 
         Does not wait for the device: call `ready` before the copies are read.
         """
@@ -66,13 +69,17 @@ class HostCopy:
         return buffer
 
     def _pin(self, buffer: Tensor) -> None:
-        """Lock the memory of `buffer`. PyTorch's own pinned tensors are rounded up to a power of two."""
+        """Lock the memory of `buffer`. PyTorch's own pinned tensors are rounded up to a power of
+        two.
+        """
         runtime = torch.cuda.cudart()
-        address, size = buffer.data_ptr(), buffer.numel() * buffer.element_size()
+        address = buffer.data_ptr()
+        size = buffer.numel() * buffer.element_size()
         status = int(runtime.cudaHostRegister(address, size, _PORTABLE))
         if status != 0:
             warn(
-                f"the memory for saving ({size / 1e9:.1f} GB) cannot be pinned (CUDA error {status}; see `ulimit -l`):"
+                f"the memory for saving ({size / 1e9:.1f} GB) cannot be pinned (CUDA error"
+                f" {status}; see `ulimit -l`):"
                 " training waits while it is copied"
             )
             return

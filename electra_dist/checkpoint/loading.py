@@ -1,7 +1,8 @@
-"""Finding, verifying and loading the checkpoint that a run goes on from, over its ranks (DESIGN D6).
+"""Finding, verifying and loading the checkpoint that a run goes on from, over its ranks (DESIGN
+D6).
 
-Every rank reads what it needs under its own world size and ZeRO stage. Verification is shared out over the ranks, and
-what one rank finds all ranks raise. `saving.py` writes checkpoints.
+Every rank reads what it needs under its own world size and ZeRO stage. Verification is shared out
+over the ranks, and what one rank finds all ranks raise. `saving.py` writes checkpoints.
 
 Every function that takes a `World` is collective: all ranks call it.
 """
@@ -19,7 +20,12 @@ from electra_dist.console import warn
 from electra_dist.errors import CheckpointError
 from electra_dist.files.writing import writing
 from electra_dist.parallel import signs
-from electra_dist.parallel.collectives import broadcast_object, gather_objects, on_every_rank, together
+from electra_dist.parallel.collectives import (
+    broadcast_object,
+    gather_objects,
+    on_every_rank,
+    together,
+)
 from electra_dist.parallel.world import World
 from electra_dist.runs.checkpoints import memory
 from electra_dist.runs.checkpoints.folders import recover, remove
@@ -29,13 +35,20 @@ from electra_dist.runs.checkpoints.members import file_problems
 from electra_dist.runs.directory import RunDir
 from electra_dist.zero.engine import Engine
 from electra_dist.zero.engines import Engines
-from electra_dist.zero.fragments import local_fragments, parameter_shapes, refresh_weights, write_scalars
+from electra_dist.zero.fragments import (
+    local_fragments,
+    parameter_shapes,
+    refresh_weights,
+    write_scalars,
+)
 
 # --- finding and verifying -------------------------------------------------------------------------------------------
 
 
 def verify(run: RunDir, step: int, world: World) -> list[str]:
-    """What is wrong with a checkpoint, one sentence each, the same on every rank; sizes and checksums of all files."""
+    """What is wrong with a checkpoint, one sentence each, the same on every rank; sizes and
+    checksums of all files.
+    """
     folder = run.checkpoint(step)
     problems: list[str] = []
     try:
@@ -45,7 +58,9 @@ def verify(run: RunDir, step: int, world: World) -> list[str]:
         problems = file_problems(folder, manifest, names[world.rank :: world.world_size], told)
     except CheckpointError as error:
         problems = [str(error)]
-    return list(dict.fromkeys(problem for rank in gather_objects(problems, world) for problem in rank))
+    return list(
+        dict.fromkeys(problem for rank in gather_objects(problems, world) for problem in rank)
+    )
 
 
 def _verified(folder: Path, count: int) -> None:
@@ -54,10 +69,11 @@ def _verified(folder: Path, count: int) -> None:
 
 
 def find_start(run: RunDir, world: World, every: int) -> int | None:
-    """Step of the checkpoint that a run goes on from; None when it starts at step 0. `every` is `checkpoint.every`.
+    """Step of the checkpoint that a run goes on from; None when it starts at step 0. `every` is
+    `checkpoint.every`.
 
-    Raises `CheckpointError` on every rank when the run has saved before and nothing whole is there, unless it was told
-    to start over (`checkpoints.memory.start_over`).
+    Raises `CheckpointError` on every rank when the run has saved before and nothing whole is there,
+    unless it was told to start over (`checkpoints.memory.start_over`).
     """
     step, damaged = _newest_whole(run, world)
     with together(world), writing(run.checkpoints, "the folder of the checkpoints"):
@@ -78,8 +94,9 @@ def _check_start_from_nothing(run: RunDir, damaged: list[str], every: int) -> No
 def find_latest(run: RunDir, world: World) -> int | None:
     """Step of the newest whole checkpoint that is healthy, None when there is none at all.
 
-    Warns loudly about damaged and unhealthy ones that it passes over. The newest whole one that is not healthy is taken
-    where no healthy one is left. Raises `CheckpointError` when all of them are damaged.
+    Warns loudly about damaged and unhealthy ones that it passes over. The newest whole one that is
+    not healthy is taken where no healthy one is left. Raises `CheckpointError` when all of them are
+    damaged.
     """
     step, damaged = _newest_whole(run, world)
     if step is None and damaged:
@@ -88,7 +105,8 @@ def find_latest(run: RunDir, world: World) -> int | None:
 
 
 def _newest_whole(run: RunDir, world: World) -> tuple[int | None, list[str]]:
-    """Its step, and what is wrong with the damaged ones; a healthy one comes before all that are not.
+    """Its step, and what is wrong with the damaged ones; a healthy one comes before all that are
+    not.
 
     Warns about those that it passes over.
     """
@@ -98,9 +116,15 @@ def _newest_whole(run: RunDir, world: World) -> tuple[int | None, list[str]]:
             recover(run)
             found = list_checkpoints(run)
     seen = broadcast_object([(one.step, one.healthy is False, one.reason) for one in found], world)
-    unhealthy = {int(step): f"the checkpoint of step {step} is not healthy ({why})" for step, bad, why in seen if bad}
+    unhealthy = {
+        int(step): f"the checkpoint of step {step} is not healthy ({why})"
+        for step, bad, why in seen
+        if bad
+    }
     damaged: dict[int, str] = {}
-    for step in sorted((int(step) for step, _, _ in seen), key=lambda step: (step in unhealthy, -step)):
+    for step in sorted(
+        (int(step) for step, _, _ in seen), key=lambda step: (step in unhealthy, -step)
+    ):
         problems = verify(run, step, world)
         if not problems:
             passed = [why for other, why in sorted((unhealthy | damaged).items()) if other > step]
@@ -115,18 +139,25 @@ def _warn_of_choice(run: RunDir, step: int, passed: list[str], unhealthy: str | 
     if passed:
         warn(f"{run.checkpoints}: going back to step {step}, because {'; '.join(passed)}")
     if unhealthy:
-        warn(f"{run.checkpoints}: no healthy checkpoint is left; going on from step {step} although {unhealthy}")
+        warn(
+            f"{run.checkpoints}: no healthy checkpoint is left; going on from step {step} although"
+            f" {unhealthy}"
+        )
 
 
 def _none_is_whole(run: RunDir, damaged: list[str]) -> str:
     return (
-        f"{run.checkpoints}: no whole checkpoint: {'; '.join(damaged)}. Restore the files and start again, or add"
+        f"{run.checkpoints}: no whole checkpoint: {'; '.join(damaged)}. Restore the files and start"
+        f" again, or add"
         " --start-over to set them aside and train from step 0"
     )
 
 
 def _some(problems: list[str]) -> str:
-    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    if len(problems) > 3:
+        more = f" and {len(problems) - 3} more"
+    else:
+        more = ""
     return "; ".join(problems[:3]) + more
 
 
@@ -138,13 +169,19 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Set both engines to the checkpoint of `step`; returns the trainer's state.
 
-    World size, ZeRO stages and precision may differ from those it was saved under. Later checkpoints are set aside,
-    because the run goes on from here. Raises `CheckpointError` on every rank when it is not whole (`verified` leaves
-    that check out, after `find_latest`) or holds other parameters than the networks.
+    World size, ZeRO stages and precision may differ from those it was saved under. Later
+    checkpoints are set aside, because the run goes on from here. Raises `CheckpointError` on every
+    rank when it is not whole (`verified` leaves that check out, after `find_latest`) or holds other
+    parameters than the networks.
     """
-    problems = [] if verified else verify(run, step, world)
+    if verified:
+        problems = []
+    else:
+        problems = verify(run, step, world)
     if problems:
-        raise on_every_rank(CheckpointError(f"{run.checkpoint(step)}: not whole: {_some(problems)}"))
+        raise on_every_rank(
+            CheckpointError(f"{run.checkpoint(step)}: not whole: {_some(problems)}")
+        )
     state: dict[str, Any] = {}
     with together(world):
         manifest = read_manifest(run.checkpoint(step))
@@ -160,7 +197,9 @@ def load_checkpoint(
     return state
 
 
-def _check_parameters(folder: Path, network: Network, engine: Engine, manifest: CheckpointManifest) -> None:
+def _check_parameters(
+    folder: Path, network: Network, engine: Engine, manifest: CheckpointManifest
+) -> None:
     if network not in manifest.networks:
         raise CheckpointError(f"{folder}: holds no {network}")
     saved = {name: entry.shape for name, entry in manifest.networks[network].parameters.items()}
@@ -168,17 +207,23 @@ def _check_parameters(folder: Path, network: Network, engine: Engine, manifest: 
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):
             raise CheckpointError(
-                f"{folder}: parameter {name} of the {network} is {_describe(saved.get(name))} in the checkpoint and"
-                f" {_describe(wanted.get(name))} in the model; resume with the configuration that the run"
+                f"{folder}: parameter {name} of the {network} is {_describe(saved.get(name))} in"
+                f" the checkpoint and"
+                f" {_describe(wanted.get(name))} in the model; resume with the configuration that"
+                f" the run"
                 " was started with"
             )
 
 
 def _describe(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else "x".join(map(str, shape))
+    if shape is None:
+        return "absent"
+    return "x".join(map(str, shape))
 
 
-def _read_network(folder: Path, network: Network, engine: Engine, manifest: CheckpointManifest, world: World) -> None:
+def _read_network(
+    folder: Path, network: Network, engine: Engine, manifest: CheckpointManifest, world: World
+) -> None:
     with SliceReader(folder, manifest, network) as reader:
         for fragment in local_fragments(engine, world.rank):
             stop = fragment.start + fragment.length

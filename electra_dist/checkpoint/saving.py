@@ -1,18 +1,23 @@
-"""Saving a run over its ranks, in the background where it is safe: a checkpoint is whole or absent (DESIGN D6).
+"""Saving a run over its ranks, in the background where it is safe: a checkpoint is whole or absent
+(DESIGN D6).
 
-    save    rank 0 makes a hidden folder; every rank copies what it holds to CPU memory and goes on training
+    save    rank 0 makes a hidden folder; every rank copies what it holds to CPU memory and goes on
+            training
             a thread of each rank writes the copy, hashes it and flushes it to the disk
-    poll    at the next step boundary at which all these threads are known to be done, the ranks exchange sizes and
-            checksums
-            a thread of rank 0 writes the manifest and COMPLETE, renames the folder, and removes old checkpoints
+    poll    at the next step boundary at which all these threads are known to be done, the ranks
+            exchange sizes and
+            checksums a thread of rank 0 writes the manifest and COMPLETE, renames the folder, and
+            removes old checkpoints
 
-At most one is in flight: the next `save` waits for it. Whether all have written travels with what the ranks ask each
-other in every step (`agreement`). They exchange in their training threads: gloo's collectives must come in the same
-order on all ranks, so the background threads call none. Entry files in the folder would need no agreement, but another
-host may see them a minute late on a network file system, and a rank whose disk is full could not leave one.
+At most one is in flight: the next `save` waits for it. Whether all have written travels with what
+the ranks ask each other in every step (`agreement`). They exchange in their training threads:
+gloo's collectives must come in the same order on all ranks, so the background threads call none.
+Entry files in the folder would need no agreement, but another host may see them a minute late on a
+network file system, and a rank whose disk is full could not leave one.
 
-The last save of a run, and that of an interruption, is written at once. Its failure ends the run. Where another one
-fails, a warning says why, its rests are removed, and the run goes on to the next: nothing before it is lost.
+The last save of a run, and that of an interruption, is written at once. Its failure ends the run.
+Where another one fails, a warning says why, its rests are removed, and the run goes on to the next:
+nothing before it is lost.
 
 `Saver.save`, `poll` and `finish` are collective: all ranks call them.
 """
@@ -37,19 +42,37 @@ from electra_dist.console import human_seconds, say, warn
 from electra_dist.errors import LostLockError, StorageError, UserError
 from electra_dist.files.reading import read_bounded
 from electra_dist.files.writing import reason
-from electra_dist.parallel.collectives import broadcast_object, gather_objects, on_every_rank, raise_together
+from electra_dist.parallel.collectives import (
+    broadcast_object,
+    gather_objects,
+    on_every_rank,
+    raise_together,
+)
 from electra_dist.parallel.world import World
 from electra_dist.runs import lock
 from electra_dist.runs.checkpoints import folders, manifest, members, memory
-from electra_dist.runs.checkpoints.manifest import CheckpointManifest, FileEntry, NetworkEntry, ParameterEntry, Slice
+from electra_dist.runs.checkpoints.manifest import (
+    CheckpointManifest,
+    FileEntry,
+    NetworkEntry,
+    ParameterEntry,
+    Slice,
+)
 from electra_dist.runs.directory import RunDir
 from electra_dist.zero.engines import Engines
-from electra_dist.zero.fragments import Fragment, local_fragments, own_share, parameter_shapes, read_scalars
+from electra_dist.zero.fragments import (
+    Fragment,
+    local_fragments,
+    own_share,
+    parameter_shapes,
+    read_scalars,
+)
 
 _FP32 = 4
 #: Moments and weight of each parameter.
 _BYTES_A_PARAMETER = 3 * _FP32
-#: Of the file system, on top of a checkpoint, so that the run's small files find room while it is written.
+#: Of the file system, on top of a checkpoint, so that the run's small files find room while it is
+#: written.
 _ROOM_TO_SPARE = 1_000_000
 #: A wait for the save before that is worth a line.
 _LONG_WAIT_SECONDS = 5.0
@@ -109,7 +132,9 @@ class _Content:
 class Saver:
     """Saves the engines of one run; owns the threads and the memory for it."""
 
-    def __init__(self, run: RunDir, engines: Engines, world: World, settings: CheckpointConfig) -> None:
+    def __init__(
+        self, run: RunDir, engines: Engines, world: World, settings: CheckpointConfig
+    ) -> None:
         self._run = run
         self._engines = engines
         self._world = world
@@ -119,7 +144,8 @@ class Saver:
         self._publishing: tuple[int, _Job] | None = None  # rank 0
         self._layout: dict[Network, dict[str, ParameterEntry]] | None = None
         self._carried: dict[str, str] = {}
-        self._waited, self._since = 0.0, time.perf_counter()
+        self._waited = 0.0
+        self._since = time.perf_counter()
 
     # --- what the trainer calls --------------------------------------------------------------------------------------
 
@@ -152,12 +178,14 @@ class Saver:
 
     @property
     def is_writing(self) -> bool:
-        """Whether this rank has not written its part of the save in flight; `poll` wants to know it of all ranks."""
+        """Whether this rank has not written its part of the save in flight; `poll` wants to know it
+        of all ranks.
+        """
         return self._flight is not None and self._flight.writing.is_alive()
 
     def poll(self, any_writes: bool) -> None:
-        """At a step boundary: take the save that is in flight a step further, unless `any_writes`: some rank is not
-        ready for it, or was not when it said so; no save has begun since.
+        """At a step boundary: take the save that is in flight a step further, unless `any_writes`:
+        some rank is not ready for it, or was not when it said so; no save has begun since.
         """
         if self._flight is not None and not any_writes:
             with self._waiting():
@@ -166,7 +194,9 @@ class Saver:
             self._report_published()
 
     def finish(self) -> None:
-        """Wait until nothing is in flight; call it before the engines change otherwise than by training."""
+        """Wait until nothing is in flight; call it before the engines change otherwise than by
+        training.
+        """
         with self._waiting():
             self._land(final=False)
 
@@ -174,7 +204,8 @@ class Saver:
         """Fraction of the time since the last call that the training thread spent in here."""
         now = time.perf_counter()
         fraction = self._waited / max(now - self._since, 1e-9)
-        self._waited, self._since = 0.0, now
+        self._waited = 0.0
+        self._since = now
         return fraction
 
     @property
@@ -193,12 +224,14 @@ class Saver:
     # --- taking off --------------------------------------------------------------------------------------------------
 
     def _land_the_one_before(self, step: int) -> None:
-        start, before = time.perf_counter(), self._flight
+        start = time.perf_counter()
+        before = self._flight
         self._land(final=False)
         seconds = time.perf_counter() - start
         if before is not None and seconds > _LONG_WAIT_SECONDS and self._world.is_main:
             warn(
-                f"step {step}: training waited {human_seconds(seconds)} until the checkpoint of step {before.step} was"
+                f"step {step}: training waited {human_seconds(seconds)} until the checkpoint of"
+                f" step {before.step} was"
                 f" written; checkpoint.every = {self._settings.every} is shorter than a save takes"
             )
 
@@ -225,18 +258,27 @@ class Saver:
 
     def _check_room(self, folder: Path) -> None:
         """Raise before the file system is full: the run's own small files lie there too."""
-        shapes = (shape for _, engine in self._engines for shape in parameter_shapes(engine).values())
+        shapes = (
+            shape for _, engine in self._engines for shape in parameter_shapes(engine).values()
+        )
         needed = _BYTES_A_PARAMETER * sum(math.prod(shape) for shape in shapes) + _ROOM_TO_SPARE
         usage = shutil.disk_usage(folder)
         if usage.total and usage.free < needed:
-            raise _NoRoomError(f"no space left: {needed / 1e6:,.1f} MB needed, {usage.free / 1e6:,.1f} MB free")
+            raise _NoRoomError(
+                f"no space left: {needed / 1e6:,.1f} MB needed, {usage.free / 1e6:,.1f} MB free"
+            )
 
     def _agree_on_layout(self) -> None:
-        """Which file has which slice of which parameter: the same at every save, so the ranks tell it once."""
+        """Which file has which slice of which parameter: the same at every save, so the ranks tell
+        it once.
+        """
         if self._layout is not None:
             return
         own = {
-            network: [(f.name, share_name(network, self._world.rank), f.start, f.length) for f in fragments]
+            network: [
+                (f.name, share_name(network, self._world.rank), f.start, f.length)
+                for f in fragments
+            ]
             for network, fragments in self._fragments()
         }
         ranks = gather_objects(own, self._world)
@@ -249,16 +291,21 @@ class Saver:
         }
 
     def _fragments(self) -> Iterator[tuple[Network, list[Fragment]]]:
-        rank, world_size = self._world.rank, self._world.world_size
+        rank = self._world.rank
+        world_size = self._world.world_size
         for network, engine in self._engines:
             yield network, own_share(local_fragments(engine, rank), engine, rank, world_size)
 
-    def _content(self, state: dict[str, Any], healthy: bool | None, reason: str, clear: int | None) -> _Content:
+    def _content(
+        self, state: dict[str, Any], healthy: bool | None, reason: str, clear: int | None
+    ) -> _Content:
         if not self._world.is_main:
             return _Content()
         for name in manifest.CARRIED:
             try:
-                self._carried[name] = read_bounded(self._run.path / name, manifest.SMALL_FILE_LIMIT).decode()
+                self._carried[name] = read_bounded(
+                    self._run.path / name, manifest.SMALL_FILE_LIMIT
+                ).decode()
             except (OSError, UserError, UnicodeDecodeError):
                 continue  # what was carried last time goes with this one too
         scalars = {network: read_scalars(engine) for network, engine in self._engines}
@@ -266,7 +313,9 @@ class Saver:
 
     def _take_off(self, step: int, folder: Path, content: _Content, at_once: bool) -> None:
         tensors: Tensors = {
-            network: {f"{kind}/{f.name}": tensor for f in fragments for kind, tensor in f.tensors.items()}
+            network: {
+                f"{kind}/{f.name}": tensor for f in fragments for kind, tensor in f.tensors.items()
+            }
             for network, fragments in self._fragments()
         }
         if not at_once:
@@ -297,16 +346,22 @@ class Saver:
     def _exchange(self, final: bool) -> None:
         """All ranks have written: rank 0 gets to know what, and publishes it."""
         assert self._flight is not None
-        flight, self._flight = self._flight, None
+        flight = self._flight
+        self._flight = None
         error = flight.writing.error
         raise_together(None if isinstance(error, OSError) else error, self._world)
-        problem = _why(error) if isinstance(error, OSError) else None
+        if isinstance(error, OSError):
+            problem = _why(error)
+        else:
+            problem = None
         ranks = gather_objects([flight.writing.result, problem], self._world)
         problems = dict.fromkeys(problem for _, problem in ranks if problem)
         if problems:
             self._give_up(flight.step, "; ".join(problems), final)
             return
-        written = {name: FileEntry(**entry) for entries, _ in ranks for name, entry in entries.items()}
+        written = {
+            name: FileEntry(**entry) for entries, _ in ranks for name, entry in entries.items()
+        }
         if final:
             self._publish_now(flight, written)
         elif self._world.is_main:
@@ -335,9 +390,12 @@ class Saver:
             self._say_saved(flight.step)
 
     def _publish(self, flight: _Flight, written: dict[str, FileEntry]) -> None:
-        """Rank 0: write what belongs to all ranks, give the folder its name, remove what is too old."""
+        """Rank 0: write what belongs to all ranks, give the folder its name, remove what is too
+        old.
+        """
         assert self._layout is not None
-        folder, content = flight.folder, flight.content
+        folder = flight.folder
+        content = flight.content
         texts = {manifest.TRAINER: content.state} | content.carried
         own = {name: members.write_text(folder / name, text) for name, text in texts.items()}
         networks = {
@@ -360,19 +418,24 @@ class Saver:
         folders.publish(folder, self._run.checkpoint(flight.step))
         memory.note_saved(self._run, flight.step)
         try:
-            folders.prune(self._run, self._settings.keep, self._settings.milestones_every, content.clear)
+            folders.prune(
+                self._run, self._settings.keep, self._settings.milestones_every, content.clear
+            )
         except OSError as error:
             warn(f"{self._run.checkpoints}: old checkpoints cannot be removed: {reason(error)}")
 
     def _report_published(self) -> None:
         """Rank 0: the background has ended; say how."""
         assert self._publishing is not None
-        (step, job), self._publishing = self._publishing, None
+        (step, job) = self._publishing
+        self._publishing = None
         if job.error is None:
             self._say_saved(step)
         elif isinstance(job.error, OSError):
             self._give_up(step, _why(job.error), final=False)
-        elif not isinstance(job.error, LostLockError):  # which the next step boundary raises on all ranks together
+        elif not isinstance(
+            job.error, LostLockError
+        ):  # which the next step boundary raises on all ranks together
             raise job.error
 
     def _say_saved(self, step: int) -> None:
@@ -380,23 +443,36 @@ class Saver:
 
     def _give_up(self, step: int, problem: str, final: bool) -> None:
         """The checkpoint of `step` cannot be: remove its rests, say so; a final one ends the run."""
-        what = f"{self._run.checkpoints}: the checkpoint of step {step} cannot be written: {problem}"
-        if self._world.is_main and not lock.is_lost(self._run):  # what is there may be the other one's
+        what = (
+            f"{self._run.checkpoints}: the checkpoint of step {step} cannot be written: {problem}"
+        )
+        if self._world.is_main and not lock.is_lost(
+            self._run
+        ):  # what is there may be the other one's
             folders.remove_leftovers(self._run)
             memory.note_failed(self._run, step, problem)
         if final:
             raise on_every_rank(
-                StorageError(f"{what}. The checkpoints before it are untouched; make it writable and start again")
+                StorageError(
+                    f"{what}. The checkpoints before it are untouched; make it writable and start"
+                    f" again"
+                )
             )
         if self._world.is_main:
             failures = (memory.saving(self._run) or memory.Saving(failures=1)).failures
-            again = f" ({failures} tries in a row)" if failures > 1 else ""
+            if failures > 1:
+                again = f" ({failures} tries in a row)"
+            else:
+                again = ""
             following = (step // self._settings.every + 1) * self._settings.every
             warn(
-                f"{what}{again}. The checkpoints before it are untouched; training goes on and tries again at step"
+                f"{what}{again}. The checkpoints before it are untouched; training goes on and"
+                f" tries again at step"
                 f" {following}"
             )
 
 
 def _why(error: OSError) -> str:
-    return str(error) if isinstance(error, _NoRoomError) else reason(error)
+    if isinstance(error, _NoRoomError):
+        return str(error)
+    return reason(error)

@@ -1,7 +1,9 @@
-"""The weights of a checkpoint as PyTorch tensors: writing a rank's file, reading any range of any parameter.
+"""The weights of a checkpoint as PyTorch tensors: writing a rank's file, reading any range of any
+parameter.
 
-What lies in a checkpoint is described in `electra_dist.runs.checkpoints`, which needs no torch. Knows nothing of engines and
-processes: `saving.py` and `checkpoint.py` decide who writes and reads what.
+What lies in a checkpoint is described in `electra_dist.runs.checkpoints`, which needs no torch.
+Knows nothing of engines and processes: `saving.py` and `checkpoint.py` decide who writes and reads
+what.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ from electra_dist.runs.checkpoints.members import (
 
 #: A rank's tensors, by network and by name in the file.
 Tensors = Mapping[str, Mapping[str, Tensor]]
-#: Files of one checkpoint that are open at a time: a thousand ranks leave more than a process may open.
+#: Files of one checkpoint that are open at a time: a thousand ranks leave more than a process may
+#: open.
 _MOST_OPEN = 256
 
 
@@ -63,7 +66,8 @@ def write_share(folder: Path, tensors: Tensors, rank: int) -> dict[str, Any]:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
     """Write flat fp32 tensors to a new safetensors file, flushed to the disk.
 
-    Tensors of another device are copied to the CPU one at a time; those of the CPU are not copied. Raises `OSError`.
+    Tensors of another device are copied to the CPU one at a time; those of the CPU are not copied.
+    Raises `OSError`.
     """
     header = tensor_header({name: tensor.numel() for name, tensor in tensors.items()})
     return write_member(path, _parts(header, tensors.values()))
@@ -93,11 +97,16 @@ class SliceReader:
     checked   compare each file with the manifest when it is first opened
     """
 
-    def __init__(self, folder: Path, manifest: CheckpointManifest, network: Network, *, checked: bool = False) -> None:
+    def __init__(
+        self, folder: Path, manifest: CheckpointManifest, network: Network, *, checked: bool = False
+    ) -> None:
         self._folder = folder
         self._manifest = manifest
         self._parameters = manifest.networks[network].parameters
-        self._unchecked = set(manifest.files) if checked else set()
+        if checked:
+            self._unchecked = set(manifest.files)
+        else:
+            self._unchecked = set()
         self._open: dict[str, _OpenFile] = {}
 
     def __enter__(self) -> SliceReader:
@@ -112,7 +121,8 @@ class SliceReader:
         signs.sign()
         found = torch.empty(stop - start, dtype=torch.float32)
         for part in self._parameters[name].slices:
-            first, last = max(start, part.start), min(stop, part.start + part.length)
+            first = max(start, part.start)
+            last = min(stop, part.start + part.length)
             if first < last:
                 target = found[first - start : last - start]
                 self._fill(target, part.file, f"{kind}/{name}", first - part.start, part.length)
@@ -125,8 +135,12 @@ class SliceReader:
             opened = self._file(file)
             stored = opened.tensors.get(key)
             if stored is None or stored.length != length:
-                raise CheckpointError(f"{path}: does not hold {length:,} elements of {key}, as the manifest says")
-            read_range(opened.descriptor, as_bytes(target), stored.offset + target.element_size() * start)
+                raise CheckpointError(
+                    f"{path}: does not hold {length:,} elements of {key}, as the manifest says"
+                )
+            read_range(
+                opened.descriptor, as_bytes(target), stored.offset + target.element_size() * start
+            )
         except (OSError, NotRegularError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
@@ -137,7 +151,9 @@ class SliceReader:
             descriptor = open_member(self._folder, name)
             self._open[name] = _OpenFile(descriptor, {})
             self._check(name, descriptor)
-            self._open[name] = _OpenFile(descriptor, stored_tensors(self._folder / name, descriptor))
+            self._open[name] = _OpenFile(
+                descriptor, stored_tensors(self._folder / name, descriptor)
+            )
         return self._open[name]
 
     def _check(self, name: str, descriptor: int) -> None:
@@ -157,7 +173,9 @@ def read_trainer_state(folder: Path, manifest: CheckpointManifest | None = None)
     if TRAINER not in manifest.files:
         raise CheckpointError(f"{folder}: {TRAINER} is none of its files")
     try:
-        content = json.loads(read_member(folder, TRAINER, manifest.files[TRAINER], SMALL_FILE_LIMIT))
+        content = json.loads(
+            read_member(folder, TRAINER, manifest.files[TRAINER], SMALL_FILE_LIMIT)
+        )
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder}: {TRAINER} is no JSON: {error}") from error
     if not isinstance(content, dict):
@@ -168,7 +186,8 @@ def read_trainer_state(folder: Path, manifest: CheckpointManifest | None = None)
 def read_network(folder: Path, network: Network) -> dict[str, Tensor]:
     """The fp32 weights of a network by parameter name, whole; needs no engine and no process group.
 
-    Raises `CheckpointError` when the checkpoint is not whole; every file that is read is checked first.
+    Raises `CheckpointError` when the checkpoint is not whole; every file that is read is checked
+    first.
     """
     manifest = read_manifest(folder)
     if network not in manifest.networks:

@@ -30,8 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="electra-dist",
-        description="Pre-train ELECTRA encoders with DeepSpeed ZeRO-3, from raw text to exported weights.",
-        epilog="The order of the work: data, plan, train (or launch, status, logs, stop, checkpoint), report, sync,"
+        description="Pre-train ELECTRA encoders with DeepSpeed ZeRO-3, from raw text to exported"
+        " weights.",
+        epilog="The order of the work: data, plan, train (or launch, status, logs, stop,"
+        " checkpoint), report, sync,"
         " evaluate, export, finetune, predict. COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {__version__}")
@@ -89,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse; overrides may stand on either side of the options, which argparse alone does not allow."""
+    """Parse; overrides may stand on either side of the options, which argparse alone does not
+    allow.
+    """
     parser = build_parser()
     parsed, rest = parser.parse_known_args(arguments)
     if rest and (not hasattr(parsed, "overrides") or any(word.startswith("-") for word in rest)):
@@ -109,7 +113,9 @@ def _print_error(error: UserError) -> None:
 
 
 def entry() -> NoReturn:
-    """`electra-dist` in a shell: run `main`, end with its status; a crash too ends without waiting for anybody."""
+    """`electra-dist` in a shell: run `main`, end with its status; a crash too ends without waiting
+    for anybody.
+    """
     open_missing_streams()
     early.listen(sys.argv[1:], os.environ)
     try:

@@ -17,12 +17,18 @@ Subparsers = Any  # argparse keeps the type of add_subparsers() private
 
 
 def add_command(
-    subparsers: Subparsers, name: str, run: Run, summary: str, examples: str, *, prints: bool = False
+    subparsers: Subparsers,
+    name: str,
+    run: Run,
+    summary: str,
+    examples: str,
+    *,
+    prints: bool = False,
 ) -> argparse.ArgumentParser:
     """A subcommand with a summary and examples in its `--help`.
 
-    `prints` says that its output is all that it does: it ends, with 0, when its reader does. Any other command goes on
-    without its reader, and its exit status is that of the work.
+    `prints` says that its output is all that it does: it ends, with 0, when its reader does. Any
+    other command goes on without its reader, and its exit status is that of the work.
     """
     parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
@@ -39,7 +45,10 @@ def add_command(
 def add_group(subparsers: Subparsers, name: str, summary: str) -> Subparsers:
     """A subcommand that only holds subcommands."""
     parser = subparsers.add_parser(
-        name, help=summary[0].lower() + summary[1:], description=summary + ".", formatter_class=argparse.HelpFormatter
+        name,
+        help=summary[0].lower() + summary[1:],
+        description=summary + ".",
+        formatter_class=argparse.HelpFormatter,
     )
     return parser.add_subparsers(title="subcommands", metavar="COMMAND", required=True)
 
@@ -47,7 +56,12 @@ def add_group(subparsers: Subparsers, name: str, summary: str) -> Subparsers:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """CONFIG and its overrides."""
     parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
-    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys set in place of those in the file")
+    parser.add_argument(
+        "overrides",
+        metavar="key.sub=value",
+        nargs="*",
+        help="keys set in place of those in the file",
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +70,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def console() -> Console:
-    """Where tables go: as wide as the terminal; wide enough for every table when the output is a file or a pipe."""
+    """Where tables go: as wide as the terminal; wide enough for every table when the output is a
+    file or a pipe.
+    """
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 120)

@@ -1,4 +1,6 @@
-"""The typed run configuration: YAML and overrides in, frozen objects out (`schema`, `reading`, `checks`)."""
+"""The typed run configuration: YAML and overrides in, frozen objects out (`schema`, `reading`,
+`checks`).
+"""
 
 from electra_dist.config.checks import check_world, divisors
 from electra_dist.config.reading import (
@@ -29,7 +31,12 @@ from electra_dist.config.schema import (
     TrackingConfig,
     WatchdogConfig,
 )
-from electra_dist.config.shapes import GROUP_ELEMENTS, SEQUENCE_STEP, layers_of_groups, sequence_entries
+from electra_dist.config.shapes import (
+    GROUP_ELEMENTS,
+    SEQUENCE_STEP,
+    layers_of_groups,
+    sequence_entries,
+)
 
 __all__ = [
     "GROUP_ELEMENTS",

@@ -16,7 +16,8 @@ def divisors(number: int) -> list[int]:
 
 def with_derived_defaults(config: Config) -> Config:
     """`config` with the defaults that depend on other keys filled in."""
-    rows, length = config.train.global_rows, config.data.row_length
+    rows = config.train.global_rows
+    length = config.data.row_length
     data = config.data.model_copy(
         update={
             "streams": config.data.streams or max(d for d in divisors(rows) if d <= 256),
@@ -32,30 +33,42 @@ def with_derived_defaults(config: Config) -> Config:
 def contradictions(config: Config) -> list[str]:
     """One sentence for each impossible combination."""
     found = []
-    data, train, optim, model = config.data, config.train, config.optim, config.model
+    data = config.data
+    train = config.train
+    optim = config.optim
+    model = config.model
     streams = data.streams or 1
     if train.global_rows % streams:
         found.append(
-            f"train.global_rows = {train.global_rows} is not divisible by data.streams = {streams}: every stream gives"
-            f" the same number of rows to a step; streams may be one of {divisors(train.global_rows)}"
+            f"train.global_rows = {train.global_rows} is not divisible by data.streams = {streams}:"
+            f" every stream gives"
+            f" the same number of rows to a step; streams may be one of"
+            f" {divisors(train.global_rows)}"
         )
     if train.global_rows % train.micro_rows:
         found.append(
-            f"train.global_rows = {train.global_rows} is not divisible by train.micro_rows = {train.micro_rows};"
+            f"train.global_rows = {train.global_rows} is not divisible by train.micro_rows ="
+            f" {train.micro_rows};"
             f" micro_rows may be one of {divisors(train.global_rows)}"
         )
     if data.row_length > model.max_positions:
         found.append(
-            f"data.row_length = {data.row_length} is more than model.max_positions = {model.max_positions}:"
+            f"data.row_length = {data.row_length} is more than model.max_positions ="
+            f" {model.max_positions}:"
             f" raise model.max_positions to at least {data.row_length}"
         )
     if train.cuda_graphs and (train.compile is False or train.device == "cpu"):
-        found.append("train.cuda_graphs = true needs compiled code on a GPU: train.compile=true, train.device=cuda")
+        found.append(
+            "train.cuda_graphs = true needs compiled code on a GPU: train.compile=true,"
+            " train.device=cuda"
+        )
     for network in NETWORKS:
         if train.cuda_graphs and config.zero_stage(network) == 3:
             found.append(
-                f"train.cuda_graphs = true with zero.stage = 3 for the {network}: a graph replays with the memory that"
-                " it was recorded with, and stage 3 gathers weights into other memory each time; set zero.stage=1"
+                f"train.cuda_graphs = true with zero.stage = 3 for the {network}: a graph replays"
+                f" with the memory that"
+                " it was recorded with, and stage 3 gathers weights into other memory each time;"
+                " set zero.stage=1"
             )
         sizes = config.network(network)
         if sizes.hidden_size % sizes.heads:
@@ -65,8 +78,14 @@ def contradictions(config: Config) -> list[str]:
             )
     for first, stop in data.skip_steps:
         if stop <= first:
-            found.append(f"data.skip_steps has [{first}, {stop}]: the second number must be larger; it is not skipped")
-    end = "train.steps" if optim.schedule != "wsd" else "train.steps - optim.decay_steps"
+            found.append(
+                f"data.skip_steps has [{first}, {stop}]: the second number must be larger; it is"
+                f" not skipped"
+            )
+    if optim.schedule != "wsd":
+        end = "train.steps"
+    else:
+        end = "train.steps - optim.decay_steps"
     room = train.steps - (optim.decay_steps or 0 if optim.schedule == "wsd" else 0)
     if optim.warmup_steps > room:
         found.append(f"optim.warmup_steps = {optim.warmup_steps} is more than {end} = {room}")
@@ -78,33 +97,45 @@ def _sharding_contradictions(config: Config) -> list[str]:
     found = []
     for network in NETWORKS:
         zero = config.sharding(network)
-        optimizer, parameters = (_zero_key(config, network, f"offload_{kind}") for kind in ("optimizer", "parameters"))
+        optimizer, parameters = (
+            _zero_key(config, network, f"offload_{kind}") for kind in ("optimizer", "parameters")
+        )
         stage = f"{_zero_key(config, network, 'stage')} = {zero.stage}"
         if zero.offload_optimizer and zero.stage == 0:
             found.append(
-                f"{optimizer} = true with {stage} for the {network}: DeepSpeed offloads only the optimizer state that"
-                f" it shares out, and stage 0 shares out none; set zero.{network}.stage=1 (2, 3), or"
+                f"{optimizer} = true with {stage} for the {network}: DeepSpeed offloads only the"
+                f" optimizer state that"
+                f" it shares out, and stage 0 shares out none; set zero.{network}.stage=1 (2, 3),"
+                f" or"
                 f" zero.{network}.offload_optimizer=false"
             )
         if zero.offload_parameters and zero.stage < 3:
             found.append(
-                f"{parameters} = true with {stage} for the {network}: below stage 3 the weights are whole on every GPU;"
+                f"{parameters} = true with {stage} for the {network}: below stage 3 the weights are"
+                f" whole on every GPU;"
                 f" set zero.{network}.stage=3, or zero.{network}.offload_parameters=false"
                 " (offload_optimizer alone works at stages 1 and 2)"
             )
         elif zero.offload_parameters and not zero.offload_optimizer:
             found.append(
-                f"{parameters} = true with {optimizer} = false for the {network}: the optimizer state is 12 bytes a"
-                f" parameter and goes first, the weights are 2 or 4; set zero.{network}.offload_optimizer=true as well"
+                f"{parameters} = true with {optimizer} = false for the {network}: the optimizer"
+                f" state is 12 bytes a"
+                f" parameter and goes first, the weights are 2 or 4; set"
+                f" zero.{network}.offload_optimizer=true as well"
             )
         if zero.offload_parameters and zero.stage == 3 and zero.hpz_partition_size:
             found.append(
-                f"zero.hpz_partition_size = {zero.hpz_partition_size} with {parameters} = true for the {network}: the"
-                " second copy of the weights would lie in CPU memory, allocated anew in every step; keep one of them"
+                f"zero.hpz_partition_size = {zero.hpz_partition_size} with {parameters} = true for"
+                f" the {network}: the"
+                " second copy of the weights would lie in CPU memory, allocated anew in every step;"
+                " keep one of them"
             )
-    if config.zero.hpz_partition_size and all(config.zero_stage(network) != 3 for network in NETWORKS):
+    if config.zero.hpz_partition_size and all(
+        config.zero_stage(network) != 3 for network in NETWORKS
+    ):
         found.append(
-            f"zero.hpz_partition_size = {config.zero.hpz_partition_size} with no network at stage 3: only stage 3"
+            f"zero.hpz_partition_size = {config.zero.hpz_partition_size} with no network at stage"
+            f" 3: only stage 3"
             " partitions weights; set zero.stage=3, or zero.hpz_partition_size=null"
         )
     return found
@@ -115,8 +146,10 @@ def _communication_contradictions(config: Config) -> list[str]:
     asked = config.zero.communication_data_type
     modes = {network: config.precision_mode(network) for network in NETWORKS}
     return [
-        f"zero.communication_data_type = {asked} with precision.mode = {mode} for the {network}: gradients that were"
-        f" computed in {mode} would lose digits on the way; set precision.mode=bf16, whose gradients are bf16 anyway,"
+        f"zero.communication_data_type = {asked} with precision.mode = {mode} for the {network}:"
+        f" gradients that were"
+        f" computed in {mode} would lose digits on the way; set precision.mode=bf16, whose"
+        f" gradients are bf16 anyway,"
         " or zero.communication_data_type=fp32"
         for network, mode in modes.items()
         if asked == "bf16" and mode != "bf16"
@@ -126,11 +159,14 @@ def _communication_contradictions(config: Config) -> list[str]:
 def _zero_key(config: Config, network: Network, name: str) -> str:
     """The key that `network` takes `name` from: its own where it is set."""
     own = getattr(getattr(config.zero, network), name)
-    return f"zero.{name}" if own is None else f"zero.{network}.{name}"
+    if own is None:
+        return f"zero.{name}"
+    return f"zero.{network}.{name}"
 
 
 def check_world(config: Config, world_size: int, ranks_per_node: int | None = None) -> None:
-    """Raise `ConfigError` when `world_size` ranks cannot train this configuration; the message lists those that can.
+    """Raise `ConfigError` when `world_size` ranks cannot train this configuration; the message
+    lists those that can.
 
     `ranks_per_node`, where it is known, is what the groups of `zero.hpz_partition_size` must fit.
     """
@@ -143,19 +179,27 @@ def _check_hpz(size: int, world_size: int, ranks_per_node: int | None) -> None:
     fits = [d for d in divisors(world_size) if 1 < d < world_size]
     if world_size % size:
         raise ConfigError(
-            f"zero.hpz_partition_size = {size}: it does not divide the world size {world_size}; possible: "
-            + (f"{fits}, normally the ranks of a node" if fits else "none, set zero.hpz_partition_size=null")
+            f"zero.hpz_partition_size = {size}: it does not divide the world size {world_size};"
+            f" possible: "
+            + (
+                f"{fits}, normally the ranks of a node"
+                if fits
+                else "none, set zero.hpz_partition_size=null"
+            )
         )
     if ranks_per_node and ranks_per_node % size and size % ranks_per_node:
         fits = [d for d in fits if not (ranks_per_node % d and d % ranks_per_node)]
         raise ConfigError(
-            f"zero.hpz_partition_size = {size}: with {ranks_per_node} ranks a node a group would lie partly on another"
+            f"zero.hpz_partition_size = {size}: with {ranks_per_node} ranks a node a group would"
+            f" lie partly on another"
             f" node; possible: " + (f"{fits}" if fits else "none, set zero.hpz_partition_size=null")
         )
 
 
 def _check_rows(config: Config, world_size: int) -> None:
-    streams, rows, micro = config.data.streams or 1, config.train.global_rows, config.train.micro_rows
+    streams = config.data.streams or 1
+    rows = config.train.global_rows
+    micro = config.train.micro_rows
     fits = [w for w in divisors(streams) if (rows // w) % micro == 0]
     if world_size in fits:
         return
@@ -163,7 +207,8 @@ def _check_rows(config: Config, world_size: int) -> None:
         reason = f"it does not divide data.streams = {streams}"
     else:
         reason = (
-            f"its {rows // world_size} rows a rank (train.global_rows = {rows}) are not divisible by"
+            f"its {rows // world_size} rows a rank (train.global_rows = {rows}) are not divisible"
+            f" by"
             f" train.micro_rows = {micro}"
         )
     raise ConfigError(f"world size {world_size}: {reason}; possible world sizes: {fits}")

@@ -1,8 +1,9 @@
 """Model sizes by name: what `model.preset` stands for.
 
-`small`, `base` and `large` are the published ELECTRA sizes, generator included (google-research/electra,
-`configure_pretraining.py`); `tiny` is for laptops and tests, `xl` is about 1.3 B parameters at the same
-proportions as `large`. A preset gives defaults: any key set beside it wins.
+`small`, `base` and `large` are the published ELECTRA sizes, generator included
+(google-research/electra, `configure_pretraining.py`); `tiny` is for laptops and tests, `xl` is
+about 1.3 B parameters at the same proportions as `large`. A preset gives defaults: any key set
+beside it wins.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """From a YAML file and `key.sub=value` overrides to a checked `Config`, and back to YAML.
 
-The only place that reads YAML. The file may be somebody else's (a run's config.yaml, a cluster profile): its size is
-bounded, before and after its aliases are followed, and it holds plain values only. A file is resolved in four steps:
-parse, apply the overrides, fill in the model preset, validate. Whatever is wrong raises `ConfigError` naming the key,
-the value, what is allowed and the nearest valid name (DESIGN D10). What `resolved_yaml` prints is complete: loading it
-again gives the same configuration.
+The only place that reads YAML. The file may be somebody else's (a run's config.yaml, a cluster
+profile): its size is bounded, before and after its aliases are followed, and it holds plain values
+only. A file is resolved in four steps: parse, apply the overrides, fill in the model preset,
+validate. Whatever is wrong raises `ConfigError` naming the key, the value, what is allowed and the
+nearest valid name (DESIGN D10). What `resolved_yaml` prints is complete: loading it again gives the
+same configuration.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from electra_dist.config.schema import Config, ModelConfig
 from electra_dist.errors import ConfigError, nearest
 from electra_dist.files.reading import NotRegularError, TooLargeError, read_bounded
 
-#: Bytes of a file, and its values and their characters where each alias counts as what it stands for.
+#: Bytes of a file, and its values and their characters where each alias counts as what it stands
+#: for.
 _MOST_BYTES = 128 * 1024
 _MOST_VALUES = 20_000
 _MOST_CHARACTERS = 2 * _MOST_BYTES
@@ -33,7 +35,8 @@ _MOST_PROBLEMS = 20
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML as people write it: `5e-4` is a number, only true and false are booleans, a key twice is an error.
+    """YAML as people write it: `5e-4` is a number, only true and false are booleans, a key twice is
+    an error.
 
     Dates, sets, binary data and objects are no values of a configuration.
     """
@@ -47,10 +50,16 @@ _Yaml.yaml_constructors = {
 }
 
 _Yaml.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":timestamp"))]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if not tag.endswith((":bool", ":float", ":timestamp"))
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF")
+)
 _Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
@@ -65,9 +74,13 @@ def _mapping_without_repeats(loader: _Yaml, node: yaml.MappingNode) -> dict[Any,
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         if isinstance(key, list | dict):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, "a key must be a word", key_node.start_mark
+            )
         if key in mapping:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} appears twice", key_node.start_mark
+            )
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
 
@@ -76,16 +89,23 @@ _Yaml.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
 
 
 class _Size:
-    """How many values and characters a document has when each alias is replaced by what it stands for."""
+    """How many values and characters a document has when each alias is replaced by what it stands
+    for.
+    """
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[int, int] | None] = {}
 
     def check(self, node: yaml.Node) -> None:
-        """Raise `YAMLError` above the bounds, and for an alias of something that it is itself part of."""
+        """Raise `YAMLError` above the bounds, and for an alias of something that it is itself part
+        of.
+        """
         values, characters = self._of(node)
         if values > _MOST_VALUES or characters > _MOST_CHARACTERS:
-            raise yaml.YAMLError(f"too large: {values:,} values of {characters:,} characters with all aliases followed")
+            raise yaml.YAMLError(
+                f"too large: {values:,} values of {characters:,} characters with all aliases"
+                f" followed"
+            )
 
     def _of(self, node: yaml.Node) -> tuple[int, int]:
         if id(node) in self._known:
@@ -94,10 +114,15 @@ class _Size:
                 raise yaml.YAMLError("an alias stands for something that it is part of")
             return known
         self._known[id(node)] = None
-        values, characters = 1, len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        values = 1
+        if isinstance(node, yaml.ScalarNode):
+            characters = len(node.value)
+        else:
+            characters = 0
         for child in _children(node):
             more_values, more_characters = self._of(child)
-            values, characters = values + more_values, characters + more_characters
+            values = values + more_values
+            characters = characters + more_characters
         self._known[id(node)] = values, characters
         return values, characters
 
@@ -105,7 +130,9 @@ class _Size:
 def _children(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [part for pair in node.value for part in pair]
-    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    return []
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -118,13 +145,17 @@ def parse_yaml(text: str, source: str) -> Any:
         _Size().check(node)
         return loader.construct_document(node)
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())[:500]}") from error
+        raise ConfigError(
+            f"{source}: not valid YAML: {' '.join(str(error).split())[:500]}"
+        ) from error
     except RecursionError as error:
         raise ConfigError(f"{source}: not valid YAML: nested too deeply") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; raises `ConfigError` when it is missing, too large, not UTF-8, or no mapping."""
+    """The mapping in a YAML file; raises `ConfigError` when it is missing, too large, not UTF-8, or
+    no mapping.
+    """
     try:
         text = read_bounded(path, _MOST_BYTES, follow=True).decode("utf-8")
     except FileNotFoundError as error:
@@ -135,13 +166,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections (run, data, model, ...), found {_short(content)}")
+        raise ConfigError(
+            f"{path}: expected a mapping of sections (run, data, model, ...), found"
+            f" {_short(content)}"
+        )
     return content
 
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    if len(text) <= 200:
+        return text
+    return f"{text[:200]}..."
 
 
 def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
@@ -149,18 +185,24 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     for depth, part in enumerate(parents):
         branch = tree.setdefault(part, {})
         if not isinstance(branch, dict):
-            raise ConfigError(f"override {dotted}: {'.'.join(parents[: depth + 1])} is not a section")
+            raise ConfigError(
+                f"override {dotted}: {'.'.join(parents[: depth + 1])} is not a section"
+            )
         tree = branch
     tree[last] = value
 
 
 def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `tree` with each `key.sub=value` set; values are read as YAML."""
-    copied: dict[str, Any] = json.loads(json.dumps(dict(tree)))  # what an alias shared is apart from here on
+    copied: dict[str, Any] = json.loads(
+        json.dumps(dict(tree))
+    )  # what an alias shared is apart from here on
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", key):
-            raise ConfigError(f"override {override!r}: expected key.sub=value, for example optim.lr=5e-4")
+            raise ConfigError(
+                f"override {override!r}: expected key.sub=value, for example optim.lr=5e-4"
+            )
         _set(copied, key, parse_yaml(text, f"override {key}"))
     return copied
 
@@ -168,7 +210,10 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
 def _with_preset(tree: dict[str, Any]) -> dict[str, Any]:
     """`tree` with the values of its model preset below the ones that it sets itself."""
     model = tree.get("model") or {}
-    name = model.get("preset", ModelConfig.model_fields["preset"].default) if isinstance(model, dict) else None
+    if isinstance(model, dict):
+        name = model.get("preset", ModelConfig.model_fields["preset"].default)
+    else:
+        name = None
     if name not in PRESETS:
         return tree  # the validation that follows names the key and the allowed values
     return _merge(PRESETS[name], tree)
@@ -189,7 +234,9 @@ def _valid_keys(location: Sequence[str | int]) -> list[str]:
     section: type[BaseModel] = Config
     for part in location:
         field = section.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
             return []
         section = field.annotation
     return list(section.model_fields)
@@ -203,7 +250,10 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
         if detail["type"] == "extra_forbidden":
             valid = _valid_keys(detail["loc"][:-1])
             where = ".".join(str(part) for part in detail["loc"][:-1]) or "the top level"
-            lines.append(f"unknown key {key}{nearest(str(detail['loc'][-1]), valid)}; {where} has: {', '.join(valid)}")
+            lines.append(
+                f"unknown key {key}{nearest(str(detail['loc'][-1]), valid)}; {where} has:"
+                f" {', '.join(valid)}"
+            )
         elif detail["type"] == "missing":
             lines.append(f"key {key} is missing")
         else:
@@ -220,7 +270,9 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
 
 
 def build(tree: Mapping[str, Any], source: str = "configuration") -> Config:
-    """Fill in the preset and the derived defaults, validate, check the combinations; raises `ConfigError`."""
+    """Fill in the preset and the derived defaults, validate, check the combinations; raises
+    `ConfigError`.
+    """
     try:
         config = Config.model_validate(_with_preset(dict(tree)))
     except pydantic.ValidationError as error:

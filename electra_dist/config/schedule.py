@@ -1,4 +1,6 @@
-"""The learning rate as a pure function of the step: warm-up, then linear, cosine or stable-then-linear decay."""
+"""The learning rate as a pure function of the step: warm-up, then linear, cosine or
+stable-then-linear decay.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,18 @@ from electra_dist.config.schema import OptimConfig
 def lr_factor(step: int, steps: int, optim: OptimConfig) -> float:
     """Fraction of the peak learning rate at `step` (from 0) of `steps`.
 
-    The warm-up rises linearly and reaches the peak at step `warmup_steps`; the decay ends at `final_lr_fraction` after
-    the last step.
+    The warm-up rises linearly and reaches the peak at step `warmup_steps`; the decay ends at
+    `final_lr_fraction` after the last step.
     """
     if step < optim.warmup_steps:
         return (step + 1) / (optim.warmup_steps + 1)
-    start = steps - (optim.decay_steps or 1) if optim.schedule == "wsd" else optim.warmup_steps
+    if optim.schedule == "wsd":
+        start = steps - (optim.decay_steps or 1)
+    else:
+        start = optim.warmup_steps
     done = min(1.0, max(0.0, (step - start) / max(1, steps - start)))
-    left = (1 + math.cos(math.pi * done)) / 2 if optim.schedule == "cosine" else 1 - done
+    if optim.schedule == "cosine":
+        left = (1 + math.cos(math.pi * done)) / 2
+    else:
+        left = 1 - done
     return optim.final_lr_fraction + (1 - optim.final_lr_fraction) * left

@@ -1,7 +1,8 @@
-"""The sections of a run configuration, typed: every key with its default, its limits and what it means.
+"""The sections of a run configuration, typed: every key with its default, its limits and what it
+means.
 
-Frozen objects without behaviour beyond looking up what one network sees. `reading` makes them, `checks` says which
-combinations cannot be.
+Frozen objects without behaviour beyond looking up what one network sees. `reading` makes them,
+`checks` says which combinations cannot be.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Stage = Annotated[int, Field(ge=0, le=3)]
 PrecisionMode = Literal["bf16", "fp16", "fp32"]
-#: Sizes of networks, bounded by far more than anybody trains: a configuration may be somebody else's.
+#: Sizes of networks, bounded by far more than anybody trains: a configuration may be somebody
+#: else's.
 Layers = Annotated[int, Field(gt=0, le=1000)]
 Width = Annotated[int, Field(gt=0, le=2**18)]
 Vocabulary = Annotated[int, Field(gt=0, le=2**24)]
@@ -35,7 +37,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 class Section(BaseModel):
     """A frozen group of keys; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class RunConfig(Section):
@@ -59,8 +63,9 @@ class DataConfig(Section):
     row_length: Annotated[int, Field(ge=8, le=32768)] = 512
     """Tokens a row, [CLS] and [SEP] included."""
     streams: PositiveInt | None = None
-    """Canonical streams; divides train.global_rows; the world size must divide it. Default: the largest divisor of
-    train.global_rows up to 256."""
+    """Canonical streams; divides train.global_rows; the world size must divide it. Default: the
+    largest divisor of train.global_rows up to 256.
+    """
     max_documents_per_row: Annotated[int, Field(gt=0, le=32768)] | None = None
     """Documents packed into one row at most. Default: row_length / 8, at least 4."""
     mask_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
@@ -72,8 +77,10 @@ class DataConfig(Section):
     verify: Literal["sizes", "checksums"] = "sizes"
     """What is checked of every shard before training: file sizes, or SHA-256 as well."""
     skip_steps: tuple[tuple[NonNegativeInt, PositiveInt], ...] = ()
-    """Rows to pass over, in steps of data from 0: [[120, 125]] leaves out the rows of steps 120 to 124; every later
-    step takes the rows that follow. The guard adds those of a divergence by itself."""
+    """Rows to pass over, in steps of data from 0: [[120, 125]] leaves out the rows of steps 120 to
+    124; every later step takes the rows that follow. The guard adds those of a divergence by
+    itself.
+    """
 
 
 class NetworkConfig(Section):
@@ -101,8 +108,9 @@ class ModelConfig(Section):
     max_positions: Annotated[int, Field(gt=0, le=2**20)] = 512
     """Positions of the table: the longest row."""
     embedding_sharing: Literal["shared", "disentangled", "none"] = "shared"
-    """shared: one embedding for both (ELECTRA). disentangled: the discriminator adds its own delta to the detached
-    embeddings of the generator (DeBERTaV3). none: each network has its own."""
+    """shared: one embedding for both (ELECTRA). disentangled: the discriminator adds its own delta
+    to the detached embeddings of the generator (DeBERTaV3). none: each network has its own.
+    """
     generator: NetworkConfig
     discriminator: NetworkConfig
     dropout: Probability = 0.0
@@ -114,14 +122,19 @@ class ModelConfig(Section):
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the truncated normal that weights start from."""
     generator_bias: Literal["zeros", "unigram"] = "unigram"
-    """Start of the generator's output bias: zeros (ELECTRA), or the log frequency of each token in the shards."""
+    """Start of the generator's output bias: zeros (ELECTRA), or the log frequency of each token in
+    the shards.
+    """
     temperature: PositiveFloat = 1.0
     """Temperature of the softmax that replaced tokens are sampled from."""
     attention: Literal["auto", "sdpa", "varlen", "triton"] = "auto"
-    """Attention backend. auto: the fastest one that this machine runs; the choice is logged. varlen: FlashAttention 3
-    or 4 where its package is installed, else 2."""
+    """Attention backend. auto: the fastest one that this machine runs; the choice is logged.
+    varlen: FlashAttention 3 or 4 where its package is installed, else 2.
+    """
     generator_head: Literal["auto", "chunked", "triton"] = "auto"
-    """Backend of the generator's output layer. auto: triton (one fused kernel) on cuda, chunked elsewhere."""
+    """Backend of the generator's output layer. auto: triton (one fused kernel) on cuda, chunked
+    elsewhere.
+    """
 
 
 class TrainConfig(Section):
@@ -144,13 +157,15 @@ class TrainConfig(Section):
     compile: bool | None = None
     """Compile the networks, all but the generator's output layer. Default: on cuda only."""
     cuda_graphs: bool = False
-    """Replay the compiled parts as CUDA graphs: for micro-batches so small that the host is slower than the GPU. On
-    cuda, compiled, at zero.stage 0 to 2. Takes memory of its own for each shape."""
+    """Replay the compiled parts as CUDA graphs: for micro-batches so small that the host is slower
+    than the GPU. On cuda, compiled, at zero.stage 0 to 2. Takes memory of its own for each shape.
+    """
     activation_checkpointing: bool = False
     """Recompute each layer in backward instead of keeping its activations."""
     deterministic: bool = False
-    """Only kernels that add in a fixed order, so that a restart on equal GPUs is equal to the bit. Slower on cuda; an
-    operation that has no such kernel ends the run and is named."""
+    """Only kernels that add in a fixed order, so that a restart on equal GPUs is equal to the bit.
+    Slower on cuda; an operation that has no such kernel ends the run and is named.
+    """
 
 
 class OptimOverrides(Section):
@@ -206,21 +221,26 @@ class ZeroConfig(Section):
     stage: Stage = 3
     """0 shards nothing, 1 the optimizer state, 2 the gradients too, 3 the parameters too."""
     persistence_threshold: NonNegativeInt = 0
-    """Stage 3: parameters of fewer elements stay whole on every rank, which gathers each of them after every step.
-    A parameter is the weights of a group of layers, the word embeddings, all other weights, or what is not decayed."""
+    """Stage 3: parameters of fewer elements stay whole on every rank, which gathers each of them
+    after every step. A parameter is the weights of a group of layers, the word embeddings, all
+    other weights, or what is not decayed.
+    """
     offload_optimizer: bool = False
     """Stages 1 to 3: keep master weights and moments in CPU memory, and update them there."""
     offload_parameters: bool = False
-    """Stage 3, with offload_optimizer: keep each rank's share of the weights in CPU memory too; a layer's weights are
-    on the GPU while it runs."""
+    """Stage 3, with offload_optimizer: keep each rank's share of the weights in CPU memory too; a
+    layer's weights are on the GPU while it runs.
+    """
     hpz_partition_size: Annotated[int, Field(ge=2)] | None = None
-    """Stage 3 on many nodes (ZeRO++ hpZ): every so many consecutive ranks, normally those of a node, share out a second
-    copy of the weights, so that only the first gathering of a step crosses nodes. Divides the world size; a world of no
-    more ranks is one group, plain stage 3."""
+    """Stage 3 on many nodes (ZeRO++ hpZ): every so many consecutive ranks, normally those of a
+    node, share out a second copy of the weights, so that only the first gathering of a step crosses
+    nodes. Divides the world size; a world of no more ranks is one group, plain stage 3.
+    """
     communication_data_type: Literal["fp32", "bf16"] = "fp32"
-    """In which the ranks add up their gradients. bf16 (with precision.mode bf16 only) halves that traffic: each rank's
-    gradient is rounded once before it is sent, and so are the sums on the way; accumulation and master weights stay
-    fp32."""
+    """In which the ranks add up their gradients. bf16 (with precision.mode bf16 only) halves that
+    traffic: each rank's gradient is rounded once before it is sent, and so are the sums on the way;
+    accumulation and master weights stay fp32.
+    """
     generator: ZeroOverrides = ZeroOverrides()
     discriminator: ZeroOverrides = ZeroOverrides()
 
@@ -228,7 +248,8 @@ class ZeroConfig(Section):
 def _without_fp8(mode: object) -> object:
     if mode == "fp8":
         raise ValueError(
-            "fp8 is not offered: no library has been shown to train these networks to the same losses and faster than"
+            "fp8 is not offered: no library has been shown to train these networks to the same"
+            " losses and faster than"
             " bf16 (docs/performance.md, section fp8); use bf16 (or fp16, fp32)"
         )
     return mode
@@ -259,12 +280,15 @@ class CheckpointConfig(Section):
     every: PositiveInt = 1000
     """Steps between two checkpoints."""
     keep: PositiveInt = 3
-    """Newest checkpoints kept; older ones are removed after a new one is whole. The newest healthy one is never
-    removed."""
+    """Newest checkpoints kept; older ones are removed after a new one is whole. The newest healthy
+    one is never removed.
+    """
     milestones_every: PositiveInt | None = None
     """Checkpoints whose step is a multiple of this are kept for good, beside the `keep` newest."""
     asynchronous: bool = True
-    """Copy the state to memory and write it in the background while training goes on; false waits for the disk."""
+    """Copy the state to memory and write it in the background while training goes on; false waits
+    for the disk.
+    """
 
 
 class ValidationConfig(Section):
@@ -277,7 +301,9 @@ class ValidationConfig(Section):
 
 
 def _words(command: object) -> object:
-    return shlex.split(command) if isinstance(command, str) else command
+    if isinstance(command, str):
+        return shlex.split(command)
+    return command
 
 
 class TrackingConfig(Section):
@@ -286,8 +312,9 @@ class TrackingConfig(Section):
     every: PositiveInt = 10
     """Steps between two logged ones."""
     wandb: Literal["online", "offline", "disabled"] = "offline"
-    """offline writes files in the run directory, which `electra-dist sync` brings to the server. WANDB_MODE counts
-    where it is more private."""
+    """offline writes files in the run directory, which `electra-dist sync` brings to the server.
+    WANDB_MODE counts where it is more private.
+    """
     project: str = "electra-dist"
     """W&B project."""
     entity: str | None = None
@@ -295,33 +322,45 @@ class TrackingConfig(Section):
     tags: tuple[str, ...] = ()
     """Tags of the W&B run."""
     on_event: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
-    """Command that is started when the run starts, resumes, rolls back, is interrupted, hangs, fails, diverges or
-    finishes: a list of words, or one line that is split as a shell would; it is never given to a shell. Run, event,
-    reason and step stand in its environment (ELECTRA_DIST_RUN, _NAME, _EVENT, _REASON, _STEP)."""
+    """Command that is started when the run starts, resumes, rolls back, is interrupted, hangs,
+    fails, diverges or finishes: a list of words, or one line that is split as a shell would; it is
+    never given to a shell. Run, event, reason and step stand in its environment (ELECTRA_DIST_RUN,
+    _NAME, _EVENT, _REASON, _STEP).
+    """
     event_seconds: PositiveFloat = 30.0
     """The command is killed after that long."""
 
 
 class GuardConfig(Section):
-    """Divergence: what counts as one, and how often the run goes back to a healthy checkpoint and past the rows."""
+    """Divergence: what counts as one, and how often the run goes back to a healthy checkpoint and
+    past the rows.
+    """
 
     enabled: bool = True
     """Watch skipped steps and losses; roll back when they say that training diverged."""
     max_skips: PositiveInt = 10
-    """Steps in a row with a gradient that is not finite. With fp16, the halvings of the first loss scale come on
-    top."""
+    """Steps in a row with a gradient that is not finite. With fp16, the halvings of the first loss
+    scale come on top.
+    """
     max_loss_factor: Annotated[float, Field(gt=1)] = 10.0
-    """A step's loss above this many times that of a uniform guess (ln V for the generator, ln 2 for the discriminator)
-    is a spike, whatever was before."""
+    """A step's loss above this many times that of a uniform guess (ln V for the generator, ln 2 for
+    the discriminator) is a spike, whatever was before.
+    """
     spike_deviations: PositiveFloat = 10.0
-    """A step's loss is a spike when it lies this many robust standard deviations (1.4826 times the median absolute
-    deviation, at least 2% of the median) above the median of the last `window` steps."""
+    """A step's loss is a spike when it lies this many robust standard deviations (1.4826 times the
+    median absolute deviation, at least 2% of the median) above the median of the last `window`
+    steps.
+    """
     spike_steps: PositiveInt = 5
     """Spikes in a row that make a divergence; one alone is a hard batch."""
     window: Annotated[int, Field(ge=16)] = 128
-    """Steps that the median is taken over; before a quarter of them is there, only `max_loss_factor` counts."""
+    """Steps that the median is taken over; before a quarter of them is there, only
+    `max_loss_factor` counts.
+    """
     margin_steps: NonNegativeInt = 1
-    """Steps before the first offending one whose rows are skipped as well: its loss shows what the step before did."""
+    """Steps before the first offending one whose rows are skipped as well: its loss shows what the
+    step before did.
+    """
     max_rollbacks: NonNegativeInt = 3
     """Rollbacks without a new healthy checkpoint after which the run ends, with exit status 70."""
 
@@ -334,9 +373,13 @@ class WatchdogConfig(Section):
     meet_seconds: PositiveFloat = 180.0
     """For all ranks to meet at the start."""
     start_seconds: PositiveFloat = 1800.0
-    """For everything before the first step: imports, checks, networks, engines, compilation, loading a checkpoint."""
+    """For everything before the first step: imports, checks, networks, engines, compilation,
+    loading a checkpoint.
+    """
     step_seconds: PositiveFloat | None = None
-    """For one step. Default: 30 times the median of the measured steps, at least 300; 1800 until they are measured."""
+    """For one step. Default: 30 times the median of the measured steps, at least 300; 1800 until
+    they are measured.
+    """
     data_seconds: PositiveFloat = 600.0
     """For the next step's rows to be read."""
     checkpoint_seconds: PositiveFloat = 1800.0
@@ -362,11 +405,15 @@ class Config(Section):
     watchdog: WatchdogConfig = WatchdogConfig()
 
     def network(self, network: Network) -> NetworkConfig:
-        return self.model.generator if network == "generator" else self.model.discriminator
+        if network == "generator":
+            return self.model.generator
+        return self.model.discriminator
 
     def zero_stage(self, network: Network) -> int:
         override = getattr(self.zero, network).stage
-        return self.zero.stage if override is None else override
+        if override is None:
+            return self.zero.stage
+        return override
 
     def sharding(self, network: Network) -> ZeroConfig:
         """`zero` as `network` sees it: its own keys in place of the common ones."""
@@ -376,11 +423,17 @@ class Config(Section):
     def hpz_partition_size(self, network: Network, world_size: int) -> int | None:
         """Ranks of one group of hierarchical partitioning; None where nothing is partitioned twice."""
         size = self.zero.hpz_partition_size
-        return size if size and size < world_size and self.zero_stage(network) == 3 else None
+        if size and size < world_size and self.zero_stage(network) == 3:
+            return size
+        return None
 
     def compiles(self, device: str) -> bool:
-        """Whether `train.compile` comes to compiled layers on a device of type `device`: by default on CUDA alone."""
-        return device == "cuda" if self.train.compile is None else self.train.compile
+        """Whether `train.compile` comes to compiled layers on a device of type `device`: by default
+        on CUDA alone.
+        """
+        if self.train.compile is None:
+            return device == "cuda"
+        return self.train.compile
 
     def precision_mode(self, network: Network) -> PrecisionMode:
         return getattr(self.precision, network).mode or self.precision.mode

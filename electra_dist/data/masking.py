@@ -1,12 +1,15 @@
-"""Which tokens are masked, and the sampling key of each: functions of the row's key and nothing else.
+"""Which tokens are masked, and the sampling key of each: functions of the row's key and nothing
+else.
 
-Of the tokens of a row that are not special ([PAD], [CLS], [SEP], [MASK]; [UNK] may be masked), exactly
-round(mask_fraction x count) are selected without replacement, at least one. Each selected token becomes [MASK] with
-probability `mask_token_fraction` (an independent draw a token) and stays as it is otherwise; none becomes a random
-token (ELECTRA, appendix and `pretrain_helpers.py`; its sampling with replacement is an admitted bug).
+Of the tokens of a row that are not special ([PAD], [CLS], [SEP], [MASK]; [UNK] may be masked),
+exactly round(mask_fraction x count) are selected without replacement, at least one. Each selected
+token becomes [MASK] with probability `mask_token_fraction` (an independent draw a token) and stays
+as it is otherwise; none becomes a random token (ELECTRA, appendix and `pretrain_helpers.py`; its
+sampling with replacement is an admitted bug).
 
-Random numbers are counter-based: a splitmix64 hash of (row key, purpose, position), vectorised. A row's key is
-a hash of (seed, split, epoch, block, row): masks depend on the data's position, never on rank or world size.
+Random numbers are counter-based: a splitmix64 hash of (row key, purpose, position), vectorised. A
+row's key is a hash of (seed, split, epoch, block, row): masks depend on the data's position, never
+on rank or world size.
 
 Letters: B rows, L row length, P masked slots a row.
 """
@@ -29,7 +32,9 @@ _BITS = 2**64 - 1
 #: Low bits of a draw that hold the position, which makes the draws of a row distinct.
 _POSITION_BITS = np.uint64(0xFFFF)
 # Purposes of the draws, the last word of their keys.
-_SELECT, _REPLACE, _SAMPLE = 1, 2, 3
+_SELECT = 1
+_REPLACE = 2
+_SAMPLE = 3
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,9 @@ def masked_slots(mask_fraction: float, row_length: int) -> int:
 def masked_counts(
     maskable: npt.NDArray[np.int64], mask_fraction: float, row_length: int, slots: int
 ) -> npt.NDArray[np.int64]:
-    """How many tokens are masked in rows with `maskable` maskable ones: rounded half up, at least 1 of any."""
+    """How many tokens are masked in rows with `maskable` maskable ones: rounded half up, at least 1
+    of any.
+    """
     counts: npt.NDArray[np.int64] = _counts_table(mask_fraction, row_length + 1)[maskable]
     return np.minimum(counts, slots)
 
@@ -87,10 +94,15 @@ def masked_counts(
 def _counts_table(mask_fraction: float, size: int) -> npt.NDArray[np.int64]:
     """How many of 0, 1, ..., `size` - 1 maskable tokens are masked, in exact arithmetic."""
     exact = Fraction(str(mask_fraction))
-    return np.array([max(math.floor(exact * n + Fraction(1, 2)), min(n, 1)) for n in range(size)], dtype=np.int64)
+    return np.array(
+        [max(math.floor(exact * n + Fraction(1, 2)), min(n, 1)) for n in range(size)],
+        dtype=np.int64,
+    )
 
 
-def mask_rows(tokens: Int32, row_keys: UInt64, mask_fraction: float, mask_token_fraction: float) -> Masks:
+def mask_rows(
+    tokens: Int32, row_keys: UInt64, mask_fraction: float, mask_token_fraction: float
+) -> Masks:
     """Masks of the rows `tokens` (B, L) with keys `row_keys` (B,)."""
     length = tokens.shape[1]
     slots = masked_slots(mask_fraction, length)
@@ -116,7 +128,9 @@ def _draw(row_keys: UInt64, purpose: int, positions: npt.NDArray[np.int64]) -> U
 
 
 def _select(maskable: npt.NDArray[np.bool_], row_keys: UInt64, slots: int) -> npt.NDArray[np.int64]:
-    """(B, P) positions of the maskable tokens with the smallest draws, smallest first, then of others."""
+    """(B, P) positions of the maskable tokens with the smallest draws, smallest first, then of
+    others.
+    """
     places = np.arange(maskable.shape[1])
     draws = _draw(row_keys, _SELECT, places)
     draws = (draws & ~_POSITION_BITS) | places.astype(np.uint64)

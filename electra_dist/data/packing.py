@@ -1,8 +1,9 @@
 """Documents into rows: best-fit packing of one block, and the arrays of packed rows.
 
-Documents longer than L - 2 are cut into pieces; each piece is wrapped, [CLS] piece [SEP], and the pieces are placed
-largest first, each in the row where it leaves the least room (best-fit decreasing). A block's end closes its rows.
-Rows come out sorted by kind (full ones first), so the caller reads them in a drawn order.
+Documents longer than L - 2 are cut into pieces; each piece is wrapped, [CLS] piece [SEP], and the
+pieces are placed largest first, each in the row where it leaves the least room (best-fit
+decreasing). A block's end closes its rows. Rows come out sorted by kind (full ones first), so the
+caller reads them in a drawn order.
 
 Letters: L row length, K documents a row at most, D documents of a block, Q pieces, B rows.
 """
@@ -29,7 +30,8 @@ class PackedRows:
     """Packed rows without masks.
 
     tokens  (B, L)  ids, wrapped pieces from the left, [PAD] after them; the block's unsigned type
-    ends    (B, K)  end of each piece in its row, wrapping included; unused entries repeat the last end
+    ends    (B, K)  end of each piece in its row, wrapping included; unused entries repeat the last
+            end
     counts  (B,)    pieces of each row
     """
 
@@ -48,8 +50,9 @@ class PackedRows:
 def cut_lengths(lengths: npt.NDArray[np.integer[Any]], row_length: int) -> Int64:
     """(Q,) lengths of the pieces of documents of `lengths`, in order.
 
-    Pieces are full (L - 2 tokens) but for the last; a last piece of fewer than min(16, (L - 2) / 8) tokens takes what
-    it lacks from the piece before it, because a few words without context teach nothing.
+    Pieces are full (L - 2 tokens) but for the last; a last piece of fewer than min(16, (L - 2) / 8)
+    tokens takes what it lacks from the piece before it, because a few words without context teach
+    nothing.
     """
     full = row_length - WRAPPING
     shortest = max(1, min(16, full // 8))
@@ -67,18 +70,22 @@ def cut_lengths(lengths: npt.NDArray[np.integer[Any]], row_length: int) -> Int64
 
 
 def best_fit(sizes: Int64, row_length: int, max_documents: int) -> tuple[Int64, Int64, int]:
-    """Place items of `sizes` (Q,) into rows: (row of each item, offset of each item in its row, number of rows).
+    """Place items of `sizes` (Q,) into rows: (row of each item, offset of each item in its row,
+    number of rows).
 
-    Best-fit decreasing; items of one size keep their order. Rows with `max_documents` items are closed.
+    Best-fit decreasing; items of one size keep their order. Rows with `max_documents` items are
+    closed.
     """
     order = np.argsort(-sizes, kind="stable")
-    row_of, offset_of = np.zeros(len(sizes), np.int64), np.zeros(len(sizes), np.int64)
+    row_of = np.zeros(len(sizes), np.int64)
+    offset_of = np.zeros(len(sizes), np.int64)
     whole = int(np.searchsorted(-sizes[order], -row_length, side="right"))
     row_of[order[:whole]] = np.arange(whole)
     by_room: list[list[int]] = [[] for _ in range(row_length + 1)]  # rows by the room left in them
     rooms = 0  # bit r is set while a row with room r is open
     counts: list[int] = []
-    rows, offsets = [], []
+    rows = []
+    offsets = []
     for size in sizes[order[whole:]].tolist():
         fitting = rooms >> size
         if fitting:
@@ -87,7 +94,8 @@ def best_fit(sizes: Int64, row_length: int, max_documents: int) -> tuple[Int64, 
             if not by_room[room]:
                 rooms &= ~(1 << room)
         else:
-            room, row = row_length, len(counts)
+            room = row_length
+            row = len(counts)
             counts.append(0)
         rows.append(row + whole)
         offsets.append(row_length - room)
@@ -116,8 +124,12 @@ def pack_block(block: Block, row_length: int, max_documents: int) -> PackedRows:
     return PackedRows(tokens, ends, counts)
 
 
-def _ends_of_rows(row_of: Int64, end_of: Int64, rows: int, max_documents: int) -> tuple[Int32, Int32]:
-    """(B, K) ends of the pieces of each row, ascending, the last one repeated, and (B,) how many there are."""
+def _ends_of_rows(
+    row_of: Int64, end_of: Int64, rows: int, max_documents: int
+) -> tuple[Int32, Int32]:
+    """(B, K) ends of the pieces of each row, ascending, the last one repeated, and (B,) how many
+    there are.
+    """
     order = np.lexsort((end_of, row_of))
     counts = np.bincount(row_of, minlength=rows)
     place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -136,7 +148,9 @@ def concatenate(parts: list[PackedRows]) -> PackedRows:
 
 
 def documents_and_positions(rows: PackedRows) -> tuple[Int32, Int32]:
-    """(B, L) number of the document at each place, `PADDING_DOCUMENT` on padding, and (B, L) position inside it."""
+    """(B, L) number of the document at each place, `PADDING_DOCUMENT` on padding, and (B, L)
+    position inside it.
+    """
     count, length = rows.tokens.shape
     number = np.arange(count)[:, None]
     marks = np.zeros((count, length + 1), dtype=np.int32)
@@ -160,7 +174,9 @@ def cumulative_lengths(rows: PackedRows) -> Int32:
     used = np.arange(per_row + 1) < rows.counts[:, None]
     used[:, per_row] = rows.ends[:, -1] < length  # the padding counts as one more document
     found = (ends + first)[used]
-    cumulative = np.full(sequence_entries(len(found), count, per_row) + 1, count * length, dtype=np.int32)
+    cumulative = np.full(
+        sequence_entries(len(found), count, per_row) + 1, count * length, dtype=np.int32
+    )
     cumulative[0] = 0
     cumulative[1 : 1 + len(found)] = found
     return cumulative

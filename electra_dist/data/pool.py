@@ -1,9 +1,12 @@
-"""The rows at hand: the current block of each of a rank's streams, side by side, so that a step is one gather.
+"""The rows at hand: the current block of each of a rank's streams, side by side, so that a step is
+one gather.
 
-Comes in: positions in the streams. Goes out: the next rows of every stream, as one `KeyedRows`. A block is read and
-packed when its first row is wanted; its place is used again by the next block of its stream.
+Comes in: positions in the streams. Goes out: the next rows of every stream, as one `KeyedRows`. A
+block is read and packed when its first row is wanted; its place is used again by the next block of
+its stream.
 
-Letters: S streams of this rank, C rows that the place of a stream holds, L row length, K documents a row at most.
+Letters: S streams of this rank, C rows that the place of a stream holds, L row length, K documents
+a row at most.
 """
 
 from __future__ import annotations
@@ -22,17 +25,25 @@ from electra_dist.errors import DataError
 class RowPool:
     """Streams and where they stand; `positions` is (S, 2) int64, a `StreamPosition` each."""
 
-    def __init__(self, positions: Mapping[int, StreamPosition], order: BlockOrder, source: RowSource) -> None:
+    def __init__(
+        self, positions: Mapping[int, StreamPosition], order: BlockOrder, source: RowSource
+    ) -> None:
         self._streams = list(positions)
-        self._order, self._source = order, source
+        self._order = order
+        self._source = source
         self.positions: Int64 = np.array(list(positions.values()), np.int64)
-        self._blocks, self._rows = self.positions[:, 0], self.positions[:, 1]  # the same memory
-        self._sizes = np.zeros(len(positions), np.int64)  # rows of each block at hand; 0 where it is still to be read
+        # the same memory
+        self._blocks = self.positions[:, 0]
+        self._rows = self.positions[:, 1]
+        self._sizes = np.zeros(
+            len(positions), np.int64
+        )  # rows of each block at hand; 0 where it is still to be read
         self._at_hand: KeyedRows | None = None  # (S * C) rows
 
     def take(self, count: int) -> KeyedRows:
         """The next `count` rows of each stream, stream after stream."""
-        parts, places = [], []
+        parts = []
+        places = []
         for found, place in self._advance(count):
             assert self._at_hand is not None
             parts.append(self._at_hand.take(found))
@@ -48,19 +59,27 @@ class RowPool:
 
     def epochs(self) -> float:
         """Epochs consumed, if all streams stand where the first one does."""
-        block, row, size = int(self._blocks[0]), int(self._rows[0]), int(self._sizes[0])
+        block = int(self._blocks[0])
+        row = int(self._rows[0])
+        size = int(self._sizes[0])
         done = block + (row / size if row else 0)
         return done * self._order.streams / self._order.blocks
 
     def _advance(self, count: int) -> Iterator[tuple[Int64, Int64]]:
-        """Where the next rows are at hand, and which rows of the S * `count` they are; once a round of blocks."""
-        wanted, taken = np.full(len(self._streams), count), np.zeros(len(self._streams), np.int64)
+        """Where the next rows are at hand, and which rows of the S * `count` they are; once a round
+        of blocks.
+        """
+        wanted = np.full(len(self._streams), count)
+        taken = np.zeros(len(self._streams), np.int64)
         while wanted.any():
             self._load(np.flatnonzero((self._sizes == 0) & (wanted > 0)))
             part = np.minimum(wanted, self._sizes - self._rows)
             stream = np.repeat(np.arange(len(part)), part)
             inside = np.arange(len(stream)) - np.repeat(np.cumsum(part) - part, part)
-            yield (stream * self._room + self._rows[stream]) + inside, (stream * count + taken[stream]) + inside
+            yield (
+                (stream * self._room + self._rows[stream]) + inside,
+                (stream * count + taken[stream]) + inside,
+            )
             wanted -= part
             taken += part
             self._rows += part
@@ -71,7 +90,9 @@ class RowPool:
     @property
     def _room(self) -> int:
         """C."""
-        return 0 if self._at_hand is None else len(self._at_hand.keys) // len(self._streams)
+        if self._at_hand is None:
+            return 0
+        return len(self._at_hand.keys) // len(self._streams)
 
     def _load(self, numbers: Int64) -> None:
         """Read the current block of the streams with these numbers."""
@@ -98,7 +119,10 @@ class RowPool:
 
     def _grow(self, like: KeyedRows, room: int) -> None:
         """Make the place of each stream `room` rows large."""
-        grown = [np.zeros((len(self._streams), room, *array.shape[1:]), array.dtype) for array in _arrays(like)]
+        grown = [
+            np.zeros((len(self._streams), room, *array.shape[1:]), array.dtype)
+            for array in _arrays(like)
+        ]
         if self._at_hand is not None:
             for new, old in zip(grown, _arrays(self._at_hand), strict=True):
                 new[:, : self._room] = old.reshape(len(self._streams), self._room, *old.shape[1:])

@@ -1,7 +1,8 @@
 """Rows with keys: one block packed, its rows in a drawn order, masked into micro-batches on demand.
 
-Comes in: a block of a split, by number. Goes out: `KeyedRows`, and `MicroBatch`es made of them. What a row holds, and
-how it is masked, depends on (configuration, data, seed, split, epoch, block, row) only.
+Comes in: a block of a split, by number. Goes out: `KeyedRows`, and `MicroBatch`es made of them.
+What a row holds, and how it is masked, depends on (configuration, data, seed, split, epoch, block,
+row) only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest, Split
 from electra_dist.data.shards.reading import BlockReader, sign_of_data
 from electra_dist.errors import ConfigError
 
-_ROW_ORDER, _ROW_KEY = 0x6F72646572, 0x6B6579  # purposes of the keys drawn here
+# purposes of the keys drawn here
+_ROW_ORDER = 0x6F72646572
+_ROW_KEY = 0x6B6579
 #: Tokens that are masked at once: many, and still in the cache.
 _MASKED_TOKENS = 2**16
 _SPLIT_NUMBER: dict[SplitName, int] = {TRAIN: 0, VALIDATION: 1}
@@ -35,7 +38,9 @@ _SPLIT_NUMBER: dict[SplitName, int] = {TRAIN: 0, VALIDATION: 1}
 def documents_per_row(config: Config) -> int:
     """K, the documents a row holds at most."""
     if config.data.max_documents_per_row is None:
-        raise ConfigError("data.max_documents_per_row is not resolved; load the configuration with `config.load`")
+        raise ConfigError(
+            "data.max_documents_per_row is not resolved; load the configuration with `config.load`"
+        )
     return config.data.max_documents_per_row
 
 
@@ -52,13 +57,20 @@ class KeyedRows:
 
 
 class RowSource:
-    """Blocks of one split as packed rows in their drawn order, with their keys; `tell` hears which one is read."""
+    """Blocks of one split as packed rows in their drawn order, with their keys; `tell` hears which
+    one is read.
+    """
 
     def __init__(
-        self, config: Config, manifest: Manifest, split: SplitName, tell: Callable[[str], None] = sign_of_data
+        self,
+        config: Config,
+        manifest: Manifest,
+        split: SplitName,
+        tell: Callable[[str], None] = sign_of_data,
     ) -> None:
         self._reader = BlockReader(manifest, split, tell)
-        self._row_length, self._documents = config.data.row_length, documents_per_row(config)
+        self._row_length = config.data.row_length
+        self._documents = documents_per_row(config)
         self._domain = (config.train.seed, _SPLIT_NUMBER[split])
 
     def __len__(self) -> int:
@@ -69,7 +81,10 @@ class RowSource:
         packed = pack_block(self._reader.read(block), self._row_length, self._documents)
         number = np.arange(len(packed), dtype=np.uint64)
         order, key = (
-            absorb(np.full(len(packed), hash_words(purpose, *self._domain, epoch, block), np.uint64), number)
+            absorb(
+                np.full(len(packed), hash_words(purpose, *self._domain, epoch, block), np.uint64),
+                number,
+            )
             for purpose in (_ROW_ORDER, _ROW_KEY)
         )
         return KeyedRows(packed.take(np.argsort(order, kind="stable")), key)
@@ -95,22 +110,34 @@ def micro_batch(rows: KeyedRows, config: Config) -> MicroBatch:
 
 def join(parts: list[KeyedRows]) -> KeyedRows:
     """The rows of all parts, one after the other."""
-    return KeyedRows(concatenate([part.rows for part in parts]), np.concatenate([part.keys for part in parts]))
+    return KeyedRows(
+        concatenate([part.rows for part in parts]), np.concatenate([part.keys for part in parts])
+    )
 
 
 def micro_batches(rows: KeyedRows, config: Config) -> list[MicroBatch]:
-    """`rows` in order, `train.micro_rows` at a time; masked all at once, because a call has its price."""
-    size, masked = config.train.micro_rows, _MASKED_TOKENS // config.data.row_length
+    """`rows` in order, `train.micro_rows` at a time; masked all at once, because a call has its
+    price.
+    """
+    size = config.train.micro_rows
+    masked = _MASKED_TOKENS // config.data.row_length
     masked = max(1, masked // size) * size
     batches = []
     for first in range(0, len(rows.keys), masked):
         part = rows.take(slice(first, first + masked))
         whole = micro_batch(part, config)
-        batches += [_cut(whole, part, slice(start, start + size)) for start in range(0, len(part.keys), size)]
+        batches += [
+            _cut(whole, part, slice(start, start + size))
+            for start in range(0, len(part.keys), size)
+        ]
     return batches
 
 
 def _cut(whole: MicroBatch, rows: KeyedRows, part: slice) -> MicroBatch:
     """Some rows of `whole`, which was made of `rows`: views, and cumulative lengths of their own."""
-    arrays = {field.name: getattr(whole, field.name)[part] for field in fields(whole) if field.name != "cu_seqlens"}
+    arrays = {
+        field.name: getattr(whole, field.name)[part]
+        for field in fields(whole)
+        if field.name != "cu_seqlens"
+    }
     return MicroBatch(**arrays, cu_seqlens=cumulative_lengths(rows.rows.take(part)))

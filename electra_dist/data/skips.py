@@ -1,9 +1,10 @@
 """Rows that training passes over, and the step of data that a step of training takes.
 
-A *step of data* d is the d-th group of `train.global_rows` rows in the order of the data, from 0. Step i of training
-takes the i-th one that is not skipped: without skips the two are the same. What is skipped comes from
-`data.skip_steps`, and from the guard, which passes over the rows of a divergence. A pure function of the intervals, so
-that every rank, every world size and every replay passes over the same rows.
+A *step of data* d is the d-th group of `train.global_rows` rows in the order of the data, from 0.
+Step i of training takes the i-th one that is not skipped: without skips the two are the same. What
+is skipped comes from `data.skip_steps`, and from the guard, which passes over the rows of a
+divergence. A pure function of the intervals, so that every rank, every world size and every replay
+passes over the same rows.
 """
 
 from __future__ import annotations

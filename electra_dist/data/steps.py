@@ -8,8 +8,8 @@
 
 Rows that are skipped (`skips`) are taken and dropped, before they are masked.
 
-What a step holds depends on configuration, data and seed only; ranks split it, they do not change it (DESIGN D2).
-`loader` makes the same steps ahead, in a process of its own.
+What a step holds depends on configuration, data and seed only; ranks split it, they do not change
+it (DESIGN D2). `loader` makes the same steps ahead, in a process of its own.
 """
 
 from __future__ import annotations
@@ -55,26 +55,30 @@ def first_state(
 ) -> LoaderState:
     """The part of `state` that this rank goes on from, or the start.
 
-    Raises `ConfigError` when the world size or the vocabulary does not fit, `DataError` when there is nothing to train
-    on or `state` belongs to other data.
+    Raises `ConfigError` when the world size or the vocabulary does not fit, `DataError` when there
+    is nothing to train on or `state` belongs to other data.
     """
     check_world(config, world_size)
     check_vocabulary(config, manifest)
     if not manifest.facts.train.blocks:
         raise DataError(f"{manifest.path}: the split train is empty; build the shards again")
-    streams, layout = stream_count(config), layout_of(config, manifest)
+    streams = stream_count(config)
+    layout = layout_of(config, manifest)
     mine = streams_of_rank(streams, rank, world_size)
     if state is None:
         return LoaderState(0, layout, Positions(mine, np.zeros((len(mine), 2), np.int64)), drawn=0)
     if state.layout != layout:
         raise DataError(
-            "state of the data loader: it belongs to other shards, or to another train.seed, data.streams,"
-            " data.row_length or data.max_documents_per_row; go on with the ones that the checkpoint was made with"
+            "state of the data loader: it belongs to other shards, or to another train.seed,"
+            " data.streams,"
+            " data.row_length or data.max_documents_per_row; go on with the ones that the"
+            " checkpoint was made with"
         )
     missing = [stream for stream in mine if stream not in state.streams]
     if missing:
         raise DataError(
-            f"state of the data loader: it lacks {len(missing)} of {streams} streams; merge all ranks' states"
+            f"state of the data loader: it lacks {len(missing)} of {streams} streams; merge all"
+            f" ranks' states"
         )
     positions = np.array([state.streams[stream] for stream in mine], np.int64)
     return LoaderState(state.step, layout, Positions(mine, positions), state.drawn)
@@ -83,12 +87,12 @@ def first_state(
 class StepSource:
     """This rank's steps, in order, from `state` to `train.steps`, each made when it is asked for.
 
-    `skipped` are steps of data that are passed over, beside those of `data.skip_steps`; what lies before `state` is
-    behind us, whatever they say. `tell` hears which block is being read.
+    `skipped` are steps of data that are passed over, beside those of `data.skip_steps`; what lies
+    before `state` is behind us, whatever they say. `tell` hears which block is being read.
 
-    A step's rows are those of the rank's streams, ascending, each stream's in its order; `Step.epoch` is computed from
-    the rank's first stream (stream 0 on rank 0, whatever the world size). Raises what `first_state` raises, and
-    `DataError` when shards are damaged.
+    A step's rows are those of the rank's streams, ascending, each stream's in its order;
+    `Step.epoch` is computed from the rank's first stream (stream 0 on rank 0, whatever the world
+    size). Raises what `first_state` raises, and `DataError` when shards are damaged.
     """
 
     def __init__(
@@ -108,7 +112,9 @@ class StepSource:
         order = BlockOrder(manifest.facts.train.blocks, streams, config.train.seed)
         self._pool = RowPool(start.streams, order, RowSource(config, manifest, TRAIN, tell))
         self._rows_per_stream = config.train.global_rows // streams
-        self._layout, self._next, self._drawn = start.layout, start.step, start.drawn
+        self._layout = start.layout
+        self._next = start.step
+        self._drawn = start.drawn
         self._mine = streams_of_rank(streams, rank, world_size)
 
     @property
@@ -128,7 +134,8 @@ class StepSource:
         for _ in range(self._drawn, wanted):
             self._pool.drop(self._rows_per_stream)
         step = self._make(index)
-        self._next, self._drawn = index + 1, wanted + 1
+        self._next = index + 1
+        self._drawn = wanted + 1
         return step
 
     def _make(self, index: int) -> Step:

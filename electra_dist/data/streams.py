@@ -1,10 +1,10 @@
 """Which block comes when: epoch permutations dealt to canonical streams, and the position in them.
 
-An epoch is a permutation of all N blocks, computed from (seed, epoch) and never stored. The epochs follow one another
-without a seam: number g of the endless sequence is block `permutation(epoch = g // N)(g % N)`. It is dealt to S
-streams in turn: block g = j * S + s is the j-th block of stream s. A step takes the same number of rows from each
-stream; rank r of W serves the streams s with s % W == r. The state is one (j, row) a stream: seeking reads at most one
-block (DESIGN D2).
+An epoch is a permutation of all N blocks, computed from (seed, epoch) and never stored. The epochs
+follow one another without a seam: number g of the endless sequence is block `permutation(epoch = g
+// N)(g % N)`. It is dealt to S streams in turn: block g = j * S + s is the j-th block of stream s.
+A step takes the same number of rows from each stream; rank r of W serves the streams s with s % W
+== r. The state is one (j, row) a stream: seeking reads at most one block (DESIGN D2).
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ _PERMUTE = 0x7065726D  # the purpose of the keys drawn here
 
 
 class Permutation:
-    """A pseudo-random permutation of 0 .. n - 1 in O(1) memory: a Feistel cipher on the smallest domain of 4^b
-    numbers that holds n, applied until the result is below n (cycle walking; Black and Rogaway 2002)."""
+    """A pseudo-random permutation of 0 .. n - 1 in O(1) memory: a Feistel cipher on the smallest
+    domain of 4^b numbers that holds n, applied until the result is below n (cycle walking; Black
+    and Rogaway 2002).
+    """
 
     def __init__(self, n: int, *key: int) -> None:
         self._n = n
@@ -42,7 +44,8 @@ class Permutation:
 
     def _encrypt(self, index: int) -> int:
         mask = (1 << self._half) - 1
-        left, right = index >> self._half, index & mask
+        left = index >> self._half
+        right = index & mask
         for key in self._round_keys:
             left, right = right, left ^ (hash_words(key, right) & mask)
         return (left << self._half) | right
@@ -58,11 +61,13 @@ class StreamPosition(NamedTuple):
 class Positions(Mapping[int, StreamPosition]):
     """The position of each of `streams`, held as one array (S, 2) int64 of blocks and rows.
 
-    One is made for every step and looked into at checkpoints only, so it costs next to nothing until then.
+    One is made for every step and looked into at checkpoints only, so it costs next to nothing
+    until then.
     """
 
     def __init__(self, streams: Sequence[int], positions: npt.NDArray[np.int64]) -> None:
-        self._streams, self._positions = streams, positions
+        self._streams = streams
+        self._positions = positions
 
     def __getitem__(self, stream: int) -> StreamPosition:
         try:
@@ -78,7 +83,9 @@ class Positions(Mapping[int, StreamPosition]):
 
 
 class BlockPlace(NamedTuple):
-    """Where block number g of the endless sequence is: its epoch, and its number among the split's blocks."""
+    """Where block number g of the endless sequence is: its epoch, and its number among the split's
+    blocks.
+    """
 
     epoch: int
     block: int
@@ -88,7 +95,8 @@ class BlockOrder:
     """The endless sequence of blocks, dealt to `streams` streams."""
 
     def __init__(self, blocks: int, streams: int, seed: int) -> None:
-        self.blocks, self.streams = blocks, streams
+        self.blocks = blocks
+        self.streams = streams
         self._seed = seed
         self._permutations: dict[int, Permutation] = {}
 
@@ -112,9 +120,11 @@ class LoaderState:
     """Where the data stands after the last consumed step.
 
     step     steps consumed
-    layout   names what positions mean (dataset, seed, streams, row length, documents a row); they hold for it only
+    layout   names what positions mean (dataset, seed, streams, row length, documents a row); they
+             hold for it only
     streams  position of each stream: those of one rank, or of all ranks after `merge`
-    drawn    steps of data behind these positions: the consumed ones, and those skipped before them (`skips`)
+    drawn    steps of data behind these positions: the consumed ones, and those skipped before them
+             (`skips`)
     """
 
     step: int
@@ -134,19 +144,30 @@ class LoaderState:
         A state of before `drawn` was kept is of a run that skipped nothing.
         """
         try:
-            streams = {int(stream): StreamPosition(int(j), int(row)) for stream, (j, row) in content["streams"].items()}
+            streams = {
+                int(stream): StreamPosition(int(j), int(row))
+                for stream, (j, row) in content["streams"].items()
+            }
             step = int(content["step"])
             return cls(step, str(content["layout"]), streams, int(content.get("drawn", step)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"state of the data loader: damaged ({error!r}); resume from another checkpoint") from error
+            raise DataError(
+                f"state of the data loader: damaged ({error!r}); resume from another checkpoint"
+            ) from error
 
     @classmethod
     def merge(cls, states: list[LoaderState]) -> LoaderState:
-        """The states of all ranks in one; raises `DataError` when they are not of one step of one run."""
+        """The states of all ranks in one; raises `DataError` when they are not of one step of one
+        run.
+        """
         if len({(state.step, state.drawn, state.layout) for state in states}) != 1:
             found = sorted({state.step for state in states})
-            raise DataError(f"states of the data loader: not of one step of one run (steps {found})")
-        streams = {stream: position for state in states for stream, position in state.streams.items()}
+            raise DataError(
+                f"states of the data loader: not of one step of one run (steps {found})"
+            )
+        streams = {
+            stream: position for state in states for stream, position in state.streams.items()
+        }
         if len(streams) != sum(len(state.streams) for state in states):
             raise DataError("states of the data loader: two ranks served the same stream")
         return cls(states[0].step, states[0].layout, streams, states[0].drawn)

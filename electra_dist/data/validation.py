@@ -1,4 +1,6 @@
-"""Validation: always the same rows of the held-out split, with the same masks, dealt evenly to the ranks."""
+"""Validation: always the same rows of the held-out split, with the same masks, dealt evenly to the
+ranks.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +21,30 @@ def has_validation(manifest: Manifest) -> bool:
 
 
 def validation_rows(config: Config, manifest: Manifest) -> KeyedRows | None:
-    """The first `validation.rows` rows of the validation split with their keys; None when the split is empty."""
-    parts, found = [], 0
+    """The first `validation.rows` rows of the validation split with their keys; None when the split
+    is empty.
+    """
+    parts = []
+    found = 0
     source = RowSource(config, manifest, VALIDATION)
     for block in range(len(source)):
         if found >= config.validation.rows:
             break
         parts.append(source.rows(0, block))
         found += len(parts[-1].keys)
-    return join(parts).take(slice(0, config.validation.rows)) if parts else None
+    if parts:
+        return join(parts).take(slice(0, config.validation.rows))
+    return None
 
 
-def validation_micro_batches(config: Config, manifest: Manifest, rank: int, world_size: int) -> Iterator[MicroBatch]:
+def validation_micro_batches(
+    config: Config, manifest: Manifest, rank: int, world_size: int
+) -> Iterator[MicroBatch]:
     """The first `validation.rows` rows of the validation split, always with the same masks.
 
-    Row i belongs to rank i % W. Every rank gets the same number of micro-batches; rows that run out are empty: [PAD]
-    everywhere, weights 0. Nothing at all when the split is empty (`has_validation`).
+    Row i belongs to rank i % W. Every rank gets the same number of micro-batches; rows that run out
+    are empty: [PAD] everywhere, weights 0. Nothing at all when the split is empty
+    (`has_validation`).
     """
     rows = validation_rows(config, manifest)
     if rows is not None:
@@ -53,7 +63,8 @@ def deal(rows: KeyedRows, config: Config, rank: int, world_size: int) -> Iterato
 
 def _empty_rows(like: KeyedRows, count: int) -> KeyedRows:
     """`count` rows of nothing but padding."""
-    length, documents = like.rows.tokens.shape[1], like.rows.ends.shape[1]
+    length = like.rows.tokens.shape[1]
+    documents = like.rows.ends.shape[1]
     rows = PackedRows(
         np.full((count, length), SPECIAL_TOKENS.pad, like.rows.tokens.dtype),
         np.zeros((count, documents), np.int32),

@@ -1,8 +1,8 @@
 """How good both networks of a run are on held-out text: one process, fp32, no DeepSpeed.
 
-`heldout` runs the networks over the rows and keeps what each masked and each judged token got; `scores` makes numbers
-of that, `uncertainty` their standard errors, `examples` passages to read, `plot` a picture. `run` is the whole, from a
-run directory to an `Evaluation`.
+`heldout` runs the networks over the rows and keeps what each masked and each judged token got;
+`scores` makes numbers of that, `uncertainty` their standard errors, `examples` passages to read,
+`plot` a picture. `run` is the whole, from a run directory to an `Evaluation`.
 """
 
 from electra_dist.evaluate.run import Evaluation, Progress, evaluate_run

@@ -1,7 +1,9 @@
-"""Held-out passages to read: what was masked, what the generator put there, what the discriminator made of it.
+"""Held-out passages to read: what was masked, what the generator put there, what the discriminator
+made of it.
 
-Comes in: rows with the answers of both networks, the run's tokenizer. Goes out: `Example`s, the passages with the worst
-and with a typical discriminator loss, as pieces of text that the command line marks up.
+Comes in: rows with the answers of both networks, the run's tokenizer. Goes out: `Example`s, the
+passages with the worst and with a typical discriminator loss, as pieces of text that the command
+line marks up.
 
 Letters: B rows, L row length.
 """
@@ -30,7 +32,9 @@ _SHORTEST = 16
 
 @dataclass(frozen=True)
 class Piece:
-    """One token as text, spaces included; `proposed` is what the generator put in its place where it was masked."""
+    """One token as text, spaces included; `proposed` is what the generator put in its place where
+    it was masked.
+    """
 
     text: str
     proposed: str | None
@@ -49,7 +53,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Passage:
-    """Tokens of one document in a row, with the answers: `tokens` original ids, `corrupted` those that were judged."""
+    """Tokens of one document in a row, with the answers: `tokens` original ids, `corrupted` those
+    that were judged.
+    """
 
     before: int
     tokens: npt.NDArray[np.int64]
@@ -64,7 +70,9 @@ class Passage:
         return float((np.logaddexp(0, self.logits) - self.logits * replaced).mean())
 
 
-def passages(batch: MicroBatch, corrupted: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> list[Passage]:
+def passages(
+    batch: MicroBatch, corrupted: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]
+) -> list[Passage]:
     """The passages of a micro-batch that have a masked token; [CLS] and [SEP] are left out."""
     masked = np.zeros((len(batch.tokens), batch.tokens.shape[1] + 1), bool)
     columns = np.where(batch.masked_weights > 0, batch.masked_positions, batch.tokens.shape[1])
@@ -91,14 +99,21 @@ def passages(batch: MicroBatch, corrupted: npt.NDArray[np.int64], logits: npt.ND
 
 
 def choose(found: list[Passage], count: int, run: RunDir) -> tuple[Example, ...]:
-    """`count` passages: the worst ones, and as many around the median loss (one less where `count` is odd)."""
+    """`count` passages: the worst ones, and as many around the median loss (one less where `count`
+    is odd).
+    """
     tokenizer = _tokenizer(run)
     ordered = sorted(found, key=lambda passage: -passage.loss)
     worst = ordered[: (count + 1) // 2]
     others = ordered[len(worst) :]
     typical = others[max(0, (len(others) - count // 2) // 2) :][: count // 2]
-    kinds: tuple[tuple[Literal["worst", "typical"], list[Passage]], ...] = (("worst", worst), ("typical", typical))
-    return tuple(Example(kind, p.loss, _pieces(p, tokenizer)) for kind, chosen in kinds for p in chosen)
+    kinds: tuple[tuple[Literal["worst", "typical"], list[Passage]], ...] = (
+        ("worst", worst),
+        ("typical", typical),
+    )
+    return tuple(
+        Example(kind, p.loss, _pieces(p, tokenizer)) for kind, chosen in kinds for p in chosen
+    )
 
 
 def _tokenizer(run: RunDir) -> Any:
@@ -117,7 +132,9 @@ def _pieces(passage: Passage, tokenizer: Any) -> tuple[Piece, ...]:
     return tuple(
         Piece(
             text=_text(tokenizer, before[i], int(token)),
-            proposed=_text(tokenizer, before[i], int(passage.corrupted[i])) if passage.masked[i] else None,
+            proposed=_text(tokenizer, before[i], int(passage.corrupted[i]))
+            if passage.masked[i]
+            else None,
             replaced=bool(token != passage.corrupted[i]),
             probability=float(probability[i]),
         )

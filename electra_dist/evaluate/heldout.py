@@ -1,9 +1,12 @@
-"""Both networks over held-out rows, once: the trainer's own sums, and what each masked and each judged token got.
+"""Both networks over held-out rows, once: the trainer's own sums, and what each masked and each
+judged token got.
 
-Comes in: the networks, micro-batches. Goes out: `Observed`, flat arrays in the order of the rows. The forward passes
-are those of a validation in training, in fp32: same rows, masks and sampling keys, so the same numbers.
+Comes in: the networks, micro-batches. Goes out: `Observed`, flat arrays in the order of the rows.
+The forward passes are those of a validation in training, in fp32: same rows, masks and sampling
+keys, so the same numbers.
 
-Letters: M used masked slots, N real tokens, V vocabulary, E embedding; B rows, L row length, P masked slots a row.
+Letters: M used masked slots, N real tokens, V vocabulary, E embedding; B rows, L row length, P
+masked slots a row.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ class Observed:
     masked_rows         (M,) int32    number of the row that each masked position is in
     targets             (M,) int32    original token at each masked position
     nll                 (M,) float32  negative log-likelihood of it (nats)
-    rank                (M,) int32    entries of the vocabulary that the generator holds more likely than it
+    rank                (M,) int32    entries of the vocabulary that the generator holds more likely
+                        than it
     samples             (M,) int32    token that the generator put there
     sample_probability  (M,) float32  the generator's probability of that token, at temperature 1
     masked_logits       (M,) float32  the discriminator's logit at the position
@@ -66,11 +70,18 @@ class Observed:
     @classmethod
     def joined(cls, parts: list[Observed]) -> Observed:
         """All parts, one after the other."""
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        return cls(
+            *(
+                np.concatenate([getattr(part, field.name) for part in parts])
+                for field in fields(cls)
+            )
+        )
 
 
 class Judged(NamedTuple):
-    """One micro-batch: its sums, its tokens, and for passages to read the corrupted rows and logits, (B, L)."""
+    """One micro-batch: its sums, its tokens, and for passages to read the corrupted rows and
+    logits, (B, L).
+    """
 
     totals: StepTotals
     observed: Observed
@@ -98,7 +109,9 @@ def judge(networks: Networks, batch: ModelBatch, first_row: int = 0) -> Judged:
         rank=_host(rank_m, np.int32),
         samples=_host(samples_m, np.int32),
         sample_probability=_host(probability_m, np.float32),
-        masked_logits=_host(output.logits.gather(1, batch.masked_positions).flatten()[used], np.float32),
+        masked_logits=_host(
+            output.logits.gather(1, batch.masked_positions).flatten()[used], np.float32
+        ),
         token_rows=_host(row_b.expand_as(real)[real], np.int32),
         shown=_host(generated.corrupted[real], np.int32),
         logits=_host(output.logits[real], np.float32),
@@ -116,15 +129,24 @@ def _generator_view(
     generator: Generator, hidden_me: Tensor, targets_m: Tensor, samples_m: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(M,) each: negative log-likelihood and rank of the target, probability of the sample."""
-    words_ve, bias_v = generator.embeddings.word.weight, generator.output_bias
+    words_ve = generator.embeddings.word.weight
+    bias_v = generator.output_bias
     size = max(1, _CHUNK_LOGITS // words_ve.shape[0])
     parts = []
-    for hidden, targets, samples in zip(*(t.split(size) for t in (hidden_me, targets_m, samples_m)), strict=True):
+    for hidden, targets, samples in zip(
+        *(t.split(size) for t in (hidden_me, targets_m, samples_m)), strict=True
+    ):
         logits_mv = F.linear(hidden, words_ve, bias_v)
         log_sum_m = logits_mv.logsumexp(dim=1)
         target_m = logits_mv.gather(1, targets[:, None])
         sample_m = logits_mv.gather(1, samples[:, None])[:, 0]
-        parts.append((log_sum_m - target_m[:, 0], (logits_mv > target_m).sum(dim=1), (sample_m - log_sum_m).exp()))
+        parts.append(
+            (
+                log_sum_m - target_m[:, 0],
+                (logits_mv > target_m).sum(dim=1),
+                (sample_m - log_sum_m).exp(),
+            )
+        )
     nll_m, rank_m, probability_m = (torch.cat(column) for column in zip(*parts, strict=True))
     return nll_m, rank_m, probability_m
 

@@ -1,4 +1,5 @@
-"""An `Evaluation` as a picture of four panels: ROC, calibration, probabilities, generator loss by frequency.
+"""An `Evaluation` as a picture of four panels: ROC, calibration, probabilities, generator loss by
+frequency.
 
 Comes in: the evaluation. Goes out: a PNG, whole or not at all. Needs matplotlib.
 """
@@ -12,7 +13,8 @@ from electra_dist.evaluate.run import Evaluation
 from electra_dist.evaluate.scores import CALIBRATION_BINS
 from electra_dist.files.pictures import pyplot, save_picture
 
-_ORIGINAL, _REPLACED = "tab:blue", "tab:orange"
+_ORIGINAL = "tab:blue"
+_REPLACED = "tab:orange"
 
 
 def plot_evaluation(evaluation: Evaluation, out: Path) -> None:
@@ -21,7 +23,9 @@ def plot_evaluation(evaluation: Evaluation, out: Path) -> None:
     for axis, draw in zip(axes.flat, (_roc, _calibration, _probabilities, _bands), strict=True):
         draw(axis, evaluation)
         axis.grid(alpha=0.3)
-    figure.suptitle(f"{evaluation.run}, step {evaluation.step:,}: {evaluation.rows:,} held-out rows")
+    figure.suptitle(
+        f"{evaluation.run}, step {evaluation.step:,}: {evaluation.rows:,} held-out rows"
+    )
     save_picture(figure, out)
 
 
@@ -38,7 +42,8 @@ def _calibration(axis: Any, evaluation: Evaluation) -> None:
     used = [b for b in evaluation.calibration if b.tokens]
     most = max(b.tokens for b in used)
     axis.plot([0, 1], [0, 1], linestyle="--", color="grey", label="calibrated")
-    across, up = [b.mean_probability for b in used], [b.replaced_fraction for b in used]
+    across = [b.mean_probability for b in used]
+    up = [b.replaced_fraction for b in used]
     axis.plot(across, up, color=_REPLACED, alpha=0.6)
     sizes = [12 + 150 * (b.tokens / most) ** 0.5 for b in used]
     axis.scatter(across, up, sizes, color=_REPLACED, label="bins, larger with more tokens")
@@ -54,10 +59,21 @@ def _calibration(axis: Any, evaluation: Evaluation) -> None:
 def _probabilities(axis: Any, evaluation: Evaluation) -> None:
     bins = evaluation.calibration
     originals = [b.tokens - b.replaced for b in bins]
-    counts = {"original": (originals, _ORIGINAL), "replaced": ([b.replaced for b in bins], _REPLACED)}
+    counts = {
+        "original": (originals, _ORIGINAL),
+        "replaced": ([b.replaced for b in bins], _REPLACED),
+    }
     for label, (values, color) in counts.items():
         shares = [value / max(1, sum(values)) for value in values]
-        axis.bar([b.low for b in bins], shares, 1 / CALIBRATION_BINS, align="edge", alpha=0.5, color=color, label=label)
+        axis.bar(
+            [b.low for b in bins],
+            shares,
+            1 / CALIBRATION_BINS,
+            align="edge",
+            alpha=0.5,
+            color=color,
+            label=label,
+        )
     axis.set(
         title="what the discriminator says of tokens of each kind",
         xlabel="the discriminator's probability of `replaced`",
@@ -70,11 +86,17 @@ def _probabilities(axis: Any, evaluation: Evaluation) -> None:
 def _bands(axis: Any, evaluation: Evaluation) -> None:
     used = [band for band in evaluation.bands if band.loss is not None and band.first is not None]
     names = [band.name for band in used]
-    bars = axis.bar(names, [band.loss for band in used], color=_ORIGINAL, alpha=0.6, label="generator")
-    axis.bar_label(bars, [f"{band.masked_tokens:,}\ntokens" for band in used], label_type="center", fontsize=8)
+    bars = axis.bar(
+        names, [band.loss for band in used], color=_ORIGINAL, alpha=0.6, label="generator"
+    )
+    axis.bar_label(
+        bars, [f"{band.masked_tokens:,}\ntokens" for band in used], label_type="center", fontsize=8
+    )
     axis.plot(names, [band.unigram_loss for band in used], "kx", label="frequencies alone")
     axis.axhline(evaluation.generator.loss, color=_ORIGINAL, label="generator, all masked tokens")
-    axis.axhline(evaluation.generator.unigram_entropy, linestyle="--", color="grey", label="unigram entropy")
+    axis.axhline(
+        evaluation.generator.unigram_entropy, linestyle="--", color="grey", label="unigram entropy"
+    )
     axis.set(
         title="generator loss by frequency",
         xlabel="frequency rank of the masked token in the training split",

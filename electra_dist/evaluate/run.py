@@ -1,7 +1,8 @@
 """The `evaluate` command: from a run directory and held-out shards to the scores of both networks.
 
-Comes in: a run directory, and what the command line chose. Goes out: an `Evaluation`. Rows, masks and samples are those
-of the run's own validations, so that in fp32 `metrics` equals what the trainer logged at that step.
+Comes in: a run directory, and what the command line chose. Goes out: an `Evaluation`. Rows, masks
+and samples are those of the run's own validations, so that in fp32 `metrics` equals what the
+trainer logged at that step.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ from electra_dist.errors import DataError, UserError
 from electra_dist.evaluate import scores
 from electra_dist.evaluate.examples import Example, Passage, choose, passages
 from electra_dist.evaluate.heldout import Networks, Observed, judge
-from electra_dist.evaluate.scores import Band, CalibrationBin, Convincing, DiscriminatorScores, GeneratorScores
+from electra_dist.evaluate.scores import (
+    Band,
+    CalibrationBin,
+    Convincing,
+    DiscriminatorScores,
+    GeneratorScores,
+)
 from electra_dist.evaluate.uncertainty import StandardErrors, standard_errors
 from electra_dist.model.inputs import to_device
 from electra_dist.parallel.hardware import device_of_command
@@ -47,8 +54,8 @@ _ALL = 2**62
 class Evaluation:
     """Scores of both networks of a run on held-out rows; undefined ones are None.
 
-    `metrics` has the trainer's names and formulas (AUC from a histogram); all else is exact. `own_shards` says whether
-    the shards are those that the run was trained on, by fingerprint.
+    `metrics` has the trainer's names and formulas (AUC from a histogram); all else is exact.
+    `own_shards` says whether the shards are those that the run was trained on, by fingerprint.
     """
 
     run: str
@@ -87,10 +94,12 @@ def evaluate_run(
     examples: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Evaluate `run` at `step` (default: the newest whole one) on `rows` held-out rows (default: as the trainer).
+    """Evaluate `run` at `step` (default: the newest whole one) on `rows` held-out rows (default: as
+    the trainer).
 
-    `shards` takes the place of the run's own; `device` is CUDA by default where there is one. Raises `UserError` for
-    what cannot be: a step, shards, rows or a device that are not there, shards of another tokenizer.
+    `shards` takes the place of the run's own; `device` is CUDA by default where there is one.
+    Raises `UserError` for what cannot be: a step, shards, rows or a device that are not there,
+    shards of another tokenizer.
     """
     if examples < 0:
         raise UserError(f"--examples {examples}: give the number of passages to print, 0 or more")
@@ -103,10 +112,14 @@ def evaluate_run(
     chosen_step, generator, discriminator = load_whole(run, config, step)
     networks = Networks(generator.to(chosen_device), discriminator.to(chosen_device))
     start = time.perf_counter()
-    seen, window, found = _judge_all(networks, held_out, config, chosen_device, examples > 0, progress)
+    seen, window, found = _judge_all(
+        networks, held_out, config, chosen_device, examples > 0, progress
+    )
     seconds = time.perf_counter() - start
     if not len(seen.targets):
-        raise DataError(f"{manifest.path}: no token of the held-out rows can be masked; nothing to evaluate")
+        raise DataError(
+            f"{manifest.path}: no token of the held-out rows can be masked; nothing to evaluate"
+        )
     return Evaluation(
         run=str(run.path),
         step=chosen_step,
@@ -129,10 +142,17 @@ def evaluate_run(
 
 
 def _with_rows(config: Config, rows: int | Literal["all"] | None) -> Config:
-    """The run's configuration with so many validation rows, and with the head that this machine can run."""
+    """The run's configuration with so many validation rows, and with the head that this machine can
+    run.
+    """
     if rows is not None and rows != "all" and rows < 1:
         raise UserError(f"--rows {rows}: give a number of rows from 1 on, or `all`")
-    wanted = config.validation.rows if rows is None else _ALL if rows == "all" else rows
+    if rows is None:
+        wanted = config.validation.rows
+    elif rows == "all":
+        wanted = _ALL
+    else:
+        wanted = rows
     return config.model_copy(
         update={
             "validation": config.validation.model_copy(update={"rows": wanted}),
@@ -142,33 +162,51 @@ def _with_rows(config: Config, rows: int | Literal["all"] | None) -> Config:
 
 
 def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
-    """The manifest of the shards to evaluate on; they must be of the run's tokenizer and hold something out."""
+    """The manifest of the shards to evaluate on; they must be of the run's tokenizer and hold
+    something out.
+    """
     try:
         manifest = Manifest.load(shards or Path(config.data.shards))
     except DataError as error:
         raise DataError(f"{error}, or say with --shards where there are others") from error
     file = run.tokenizer / "tokenizer.json"
     if not file.is_file():
-        raise UserError(f"{file}: missing; copy the folder `tokenizer` of the run's shards to {run.tokenizer}")
-    own, theirs = sha256_of(file), manifest.facts.tokenizer_fingerprint
+        raise UserError(
+            f"{file}: missing; copy the folder `tokenizer` of the run's shards to {run.tokenizer}"
+        )
+    own = sha256_of(file)
+    theirs = manifest.facts.tokenizer_fingerprint
     if own != theirs:
         raise DataError(
-            f"{manifest.path}: encoded with another tokenizer (fingerprint {theirs[:12]}) than the run's, {file}"
-            f" ({own[:12]}); build shards with `electra-dist data build --tokenizer {run.tokenizer}`"
+            f"{manifest.path}: encoded with another tokenizer (fingerprint {theirs[:12]}) than the"
+            f" run's, {file}"
+            f" ({own[:12]}); build shards with `electra-dist data build --tokenizer"
+            f" {run.tokenizer}`"
         )
     if not has_validation(manifest):
         raise DataError(
-            f"{manifest.path}: no held-out split; build shards with --validation above 0, and give them with --shards"
+            f"{manifest.path}: no held-out split; build shards with --validation above 0, and give"
+            f" them with --shards"
         )
     return manifest
 
 
 def _judge_all(
-    networks: Networks, rows: KeyedRows, config: Config, device: torch.device, readable: bool, progress: Progress
+    networks: Networks,
+    rows: KeyedRows,
+    config: Config,
+    device: torch.device,
+    readable: bool,
+    progress: Progress,
 ) -> tuple[Observed, Window, list[Passage]]:
-    """All rows through both networks: tokens, the trainer's sums, and where `readable` passages of the first rows."""
-    window, parts, found = Window(device), [], []
-    done, total = 0, len(rows.keys)
+    """All rows through both networks: tokens, the trainer's sums, and where `readable` passages of
+    the first rows.
+    """
+    window = Window(device)
+    parts = []
+    found = []
+    done = 0
+    total = len(rows.keys)
     progress("held-out rows", done, total)
     for batch in deal(rows, config, 0, 1):
         judged = judge(networks, to_device(batch, device), done)

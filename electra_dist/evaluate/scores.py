@@ -1,7 +1,9 @@
-"""What the tokens add up to: scores of both networks, by frequency band, by how convincing a replacement is.
+"""What the tokens add up to: scores of both networks, by frequency band, by how convincing a
+replacement is.
 
-Comes in: `Observed`, how often each token occurs in the training split. Goes out: frozen dataclasses of plain numbers;
-what is undefined (a band without replaced tokens has no AUC) is None. Ranking metrics are scikit-learn's, exact.
+Comes in: `Observed`, how often each token occurs in the training split. Goes out: frozen
+dataclasses of plain numbers; what is undefined (a band without replaced tokens has no AUC) is None.
+Ranking metrics are scikit-learn's, exact.
 
 Letters: M masked positions, N real tokens, V vocabulary.
 """
@@ -28,7 +30,8 @@ CONVINCING = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
 #: Points of the ROC curve that are kept, at even distances of the false-positive rate.
 ROC_POINTS = 201
 #: Band of the tokens that the training split does not have, and of the special ones.
-UNSEEN, SPECIAL = -1, -2
+UNSEEN = -1
+SPECIAL = -2
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,12 @@ class DiscriminatorScores:
 
 @dataclass(frozen=True)
 class Band:
-    """Tokens whose frequency rank lies in [first, last]; None, None: tokens that the training split does not have.
+    """Tokens whose frequency rank lies in [first, last]; None, None: tokens that the training split
+    does not have.
 
-    The generator's numbers are over masked positions by their original token, the discriminator's over real tokens by
-    the token that is shown. `unigram_loss` is what a generator that knows only the frequencies would have.
+    The generator's numbers are over masked positions by their original token, the discriminator's
+    over real tokens by the token that is shown. `unigram_loss` is what a generator that knows only
+    the frequencies would have.
     """
 
     name: str
@@ -124,11 +129,14 @@ def discriminator_scores(seen: Observed) -> DiscriminatorScores:
     """Scores over all real tokens."""
     from sklearn import metrics  # type: ignore[import-untyped,unused-ignore]
 
-    logits, replaced = seen.logits.astype(np.float64), seen.replaced
-    called, fraction = logits >= 0, float(replaced.mean())
+    logits = seen.logits.astype(np.float64)
+    replaced = seen.replaced
+    called = logits >= 0
+    fraction = float(replaced.mean())
     probability = sigmoid(logits)
     hits = int((called & replaced).sum())
-    precision, recall = ratio(hits, int(called.sum())), ratio(hits, int(replaced.sum()))
+    precision = ratio(hits, int(called.sum()))
+    recall = ratio(hits, int(replaced.sum()))
     bins = calibration(seen)
     return DiscriminatorScores(
         tokens=len(logits),
@@ -137,7 +145,9 @@ def discriminator_scores(seen: Observed) -> DiscriminatorScores:
         accuracy=float((called == replaced).mean()),
         always_original_accuracy=1 - fraction,
         auc=auc(seen.logits, replaced),
-        average_precision=float(metrics.average_precision_score(replaced, logits)) if replaced.any() else None,
+        average_precision=float(metrics.average_precision_score(replaced, logits))
+        if replaced.any()
+        else None,
         precision=precision,
         recall=recall,
         f1=ratio(2 * hits, int(called.sum()) + int(replaced.sum())),
@@ -155,7 +165,9 @@ def detection_losses(seen: Observed) -> npt.NDArray[np.float64]:
 
 
 def auc(logits: npt.NDArray[np.float32], replaced: Bool) -> float | None:
-    """Probability that a replaced token has the larger logit; None unless there are tokens of both kinds."""
+    """Probability that a replaced token has the larger logit; None unless there are tokens of both
+    kinds.
+    """
     if replaced.all() or not replaced.any():
         return None
     from sklearn import metrics
@@ -164,7 +176,9 @@ def auc(logits: npt.NDArray[np.float32], replaced: Bool) -> float | None:
 
 
 def roc(seen: Observed) -> tuple[tuple[float, float], ...]:
-    """(false-positive rate, true-positive rate) at `ROC_POINTS` even rates; empty where it is undefined."""
+    """(false-positive rate, true-positive rate) at `ROC_POINTS` even rates; empty where it is
+    undefined.
+    """
     if seen.replaced.all() or not seen.replaced.any():
         return ()
     from sklearn import metrics
@@ -179,7 +193,8 @@ def calibration(seen: Observed) -> tuple[CalibrationBin, ...]:
     probability = sigmoid(seen.logits.astype(np.float64))
     number = np.minimum((probability * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     tokens, replaced, sums = (
-        np.bincount(number, weights, CALIBRATION_BINS) for weights in (None, seen.replaced, probability)
+        np.bincount(number, weights, CALIBRATION_BINS)
+        for weights in (None, seen.replaced, probability)
     )
     return tuple(
         CalibrationBin(
@@ -195,7 +210,9 @@ def calibration(seen: Observed) -> tuple[CalibrationBin, ...]:
 
 
 def calibration_error(bins: tuple[CalibrationBin, ...]) -> float:
-    """Mean distance of probability and frequency over the tokens, bin by bin (Guo et al. 2017, arXiv 1706.04599)."""
+    """Mean distance of probability and frequency over the tokens, bin by bin (Guo et al. 2017,
+    arXiv 1706.04599).
+    """
     total = sum(b.tokens for b in bins)
     return sum(
         b.tokens / total * abs(b.mean_probability - b.replaced_fraction)
@@ -207,17 +224,23 @@ def calibration_error(bins: tuple[CalibrationBin, ...]) -> float:
 def frequency_bands(token_counts: Int64) -> tuple[Int64, list[tuple[int, int]]]:
     """(V,) band of each token, and the first and last rank of each band: 1 to 10, 11 to 100, ...
 
-    Rank 1 is the most frequent token of the training split (ties: the lower id). Special tokens are in band `SPECIAL`,
-    those with count 0 in `UNSEEN`.
+    Rank 1 is the most frequent token of the training split (ties: the lower id). Special tokens are
+    in band `SPECIAL`, those with count 0 in `UNSEEN`.
     """
-    special = np.array([SPECIAL_TOKENS.pad, SPECIAL_TOKENS.cls, SPECIAL_TOKENS.sep, SPECIAL_TOKENS.mask])
+    special = np.array(
+        [SPECIAL_TOKENS.pad, SPECIAL_TOKENS.cls, SPECIAL_TOKENS.sep, SPECIAL_TOKENS.mask]
+    )
     counts = token_counts.copy()
     counts[special] = 0
     order = np.argsort(-counts, kind="stable")
     seen = int((counts > 0).sum())
     rank = np.empty(len(counts), np.int64)
     rank[order] = np.arange(1, len(counts) + 1)
-    edges = [(10**n + 1 if n else 1, min(10 ** (n + 1), seen)) for n in range(len(str(seen))) if 10**n < seen or not n]
+    edges = [
+        (10**n + 1 if n else 1, min(10 ** (n + 1), seen))
+        for n in range(len(str(seen)))
+        if 10**n < seen or not n
+    ]
     last = np.array([stop for _, stop in edges])
     band = np.searchsorted(last, rank)
     band[rank > seen] = UNSEEN
@@ -226,21 +249,29 @@ def frequency_bands(token_counts: Int64) -> tuple[Int64, list[tuple[int, int]]]:
 
 
 def bands(seen: Observed, token_counts: Int64) -> tuple[Band, ...]:
-    """Both networks by the frequency of the token, the frequent ones first; `unseen` only where there are such."""
+    """Both networks by the frequency of the token, the frequent ones first; `unseen` only where
+    there are such.
+    """
     band_of, edges = frequency_bands(token_counts)
-    target_band, shown_band = band_of[seen.targets], band_of[seen.shown]
+    target_band = band_of[seen.targets]
+    shown_band = band_of[seen.shown]
     unigram_nll = _unigram_nll(seen.targets, token_counts)
 
     def band(name: str, ranks: tuple[int | None, int | None], number: int) -> Band:
         return _band(seen, unigram_nll, name, ranks, target_band == number, shown_band == number)
 
-    found = [band(f"{first:,}-{last:,}", (first, last), number) for number, (first, last) in enumerate(edges)]
+    found = [
+        band(f"{first:,}-{last:,}", (first, last), number)
+        for number, (first, last) in enumerate(edges)
+    ]
     unseen = band("unseen", (None, None), UNSEEN)
     return tuple(found + [unseen] * (unseen.masked_tokens + unseen.shown_tokens > 0))
 
 
 def _unigram_nll(targets: npt.NDArray[np.int32], token_counts: Int64) -> npt.NDArray[np.float64]:
-    """(M,) negative log frequency of each target in the training split; infinite where it is not there."""
+    """(M,) negative log frequency of each target in the training split; infinite where it is not
+    there.
+    """
     with np.errstate(divide="ignore"):
         out: npt.NDArray[np.float64] = np.log(token_counts.sum()) - np.log(token_counts[targets])
     return out
@@ -254,7 +285,9 @@ def _band(
     masked: Bool,
     shown: Bool,
 ) -> Band:
-    rank, replaced, logits = seen.rank[masked], seen.replaced[shown], seen.logits[shown]
+    rank = seen.rank[masked]
+    replaced = seen.replaced[shown]
+    logits = seen.logits[shown]
     return Band(
         name=name,
         first=ranks[0],
@@ -274,7 +307,8 @@ def _band(
 def convincing(seen: Observed) -> tuple[Convincing, ...]:
     """How many replaced tokens are found, by the probability that the generator gave to them."""
     replaced = seen.samples != seen.targets
-    probability, logits = seen.sample_probability[replaced], seen.masked_logits[replaced].astype(np.float64)
+    probability = seen.sample_probability[replaced]
+    logits = seen.masked_logits[replaced].astype(np.float64)
     found = []
     for low, high in zip(CONVINCING, (*CONVINCING[1:], 1.0), strict=True):
         inside = (probability >= low) & ((probability < high) | (high == 1.0))
@@ -291,9 +325,13 @@ def sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def mean(values: npt.NDArray[Any]) -> float | None:
     """The mean, or None of nothing."""
-    return float(values.mean(dtype=np.float64)) if len(values) else None
+    if len(values):
+        return float(values.mean(dtype=np.float64))
+    return None
 
 
 def ratio(part: float, whole: float) -> float | None:
     """`part / whole`, or None of nothing."""
-    return float(part / whole) if whole else None
+    if whole:
+        return float(part / whole)
+    return None

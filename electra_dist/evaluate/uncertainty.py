@@ -1,8 +1,10 @@
-"""How far the scores would move on other held-out rows: standard errors by the jackknife over groups of rows.
+"""How far the scores would move on other held-out rows: standard errors by the jackknife over
+groups of rows.
 
-Tokens of a row, and rows next to each other, come from the same documents and are not independent, so that whole groups
-of neighbouring rows are left out in turn (delete-a-group jackknife: Efron and Tibshirani, An Introduction to the
-Bootstrap, 1993, chapter 11). It says nothing of another seed of training.
+Tokens of a row, and rows next to each other, come from the same documents and are not independent,
+so that whole groups of neighbouring rows are left out in turn (delete-a-group jackknife: Efron and
+Tibshirani, An Introduction to the Bootstrap, 1993, chapter 11). It says nothing of another seed of
+training.
 
 Letters: M masked positions, N real tokens, G groups.
 """
@@ -25,7 +27,9 @@ GROUPS = 20
 
 @dataclass(frozen=True)
 class StandardErrors:
-    """Of the scores under the same names; None where they are undefined (a single row, one kind of token)."""
+    """Of the scores under the same names; None where they are undefined (a single row, one kind of
+    token).
+    """
 
     generator_loss: float | None
     generator_accuracy: float | None
@@ -37,7 +41,8 @@ def standard_errors(seen: Observed) -> StandardErrors:
     """From the tokens and the rows that they stand in."""
     rows = 1 + int(seen.token_rows.max())
     groups = min(GROUPS, rows)
-    masked_g, token_g = seen.masked_rows * groups // rows, seen.token_rows * groups // rows
+    masked_g = seen.masked_rows * groups // rows
+    token_g = seen.token_rows * groups // rows
     losses = scores.detection_losses(seen)
     return StandardErrors(
         generator_loss=jackknife(means_without(seen.nll, masked_g, groups)),
@@ -51,28 +56,38 @@ def means_without(values: npt.NDArray[Any], group_of: Int, groups: int) -> list[
     """Mean of `values` without those of each group in turn."""
     sums = np.bincount(group_of, values, groups)
     counts = np.bincount(group_of, minlength=groups)
-    return [scores.ratio(sums.sum() - sums[g], int(counts.sum() - counts[g])) for g in range(groups)]
+    return [
+        scores.ratio(sums.sum() - sums[g], int(counts.sum() - counts[g])) for g in range(groups)
+    ]
 
 
 def auc_without(seen: Observed, group_of: Int, groups: int) -> list[float | None]:
-    """AUC of all tokens but those of each group in turn, from one count of the pairs that a replaced token wins.
+    """AUC of all tokens but those of each group in turn, from one count of the pairs that a
+    replaced token wins.
 
-    The pairs without group g are all pairs, less those with a replaced token of g, less those with an original token of
-    g, and those with both were taken away twice.
+    The pairs without group g are all pairs, less those with a replaced token of g, less those with
+    an original token of g, and those with both were taken away twice.
     """
-    replaced, original = seen.logits[seen.replaced], seen.logits[~seen.replaced]
-    replaced_g, original_g = group_of[seen.replaced], group_of[~seen.replaced]
+    replaced = seen.logits[seen.replaced]
+    original = seen.logits[~seen.replaced]
+    replaced_g = group_of[seen.replaced]
+    original_g = group_of[~seen.replaced]
     won = np.bincount(replaced_g, _below(replaced, original), groups)
     lost = np.bincount(original_g, len(replaced) - _below(original, replaced), groups)
     found = []
     for g in range(groups):
-        ours, theirs = replaced[replaced_g == g], original[original_g == g]
+        ours = replaced[replaced_g == g]
+        theirs = original[original_g == g]
         wins = won.sum() - won[g] - lost[g] + _below(ours, theirs).sum()
-        found.append(scores.ratio(wins, (len(replaced) - len(ours)) * (len(original) - len(theirs))))
+        found.append(
+            scores.ratio(wins, (len(replaced) - len(ours)) * (len(original) - len(theirs)))
+        )
     return found
 
 
-def _below(values: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _below(
+    values: npt.NDArray[np.float32], others: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
     """How many of `others` lie below each of `values`, ties counting one half."""
     ordered = np.sort(others)
     lower, upper = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
@@ -81,7 +96,9 @@ def _below(values: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> 
 
 
 def jackknife(left_out: list[float | None]) -> float | None:
-    """Standard error of a score from its values without each of G groups; None unless all are defined and G > 1."""
+    """Standard error of a score from its values without each of G groups; None unless all are
+    defined and G > 1.
+    """
     known = [value for value in left_out if value is not None]
     if len(known) < max(2, len(left_out)):
         return None

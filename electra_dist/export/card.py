@@ -1,4 +1,6 @@
-"""The model card of an export: what the model is, how it was trained, how to load it. Facts of the run only."""
+"""The model card of an export: what the model is, how it was trained, how to load it. Facts of the
+run only.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,14 @@ def model_card(
 ) -> str:
     """The card as Markdown with the front matter of the Hugging Face hub."""
     tags = "\n".join(f"- {tag}" for tag in ("electra", "replaced-token-detection", "electra-dist"))
-    pipeline = "pipeline_tag: fill-mask\n" if network == "generator" else ""
-    job = "fills masked tokens" if network == "generator" else "tells which tokens of a text were replaced"
+    if network == "generator":
+        pipeline = "pipeline_tag: fill-mask\n"
+    else:
+        pipeline = ""
+    if network == "generator":
+        job = "fills masked tokens"
+    else:
+        job = "tells which tokens of a text were replaced"
     return f"""---
 library_name: transformers
 {pipeline}tags:
@@ -77,7 +85,9 @@ The {network} of an ELECTRA pre-training run: it {job}. {parameters:,} parameter
 def _table(rows: dict[str, str]) -> str:
     if not rows:
         return ""
-    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
+    return "| | |\n|---|---|\n" + "\n".join(
+        f"| {name} | {_cell(value)} |" for name, value in rows.items()
+    )
 
 
 def _cell(value: str) -> str:
@@ -85,7 +95,8 @@ def _cell(value: str) -> str:
 
 
 def _architecture(config: Config, network: Network) -> dict[str, str]:
-    sizes, model = config.network(network), config.model
+    sizes = config.network(network)
+    model = config.model
     numbers = (sizes.layers, sizes.hidden_size, sizes.heads, sizes.ffn_size)
     return {
         "layers / hidden / heads / feed-forward": " / ".join(map(str, numbers)),
@@ -97,8 +108,14 @@ def _architecture(config: Config, network: Network) -> dict[str, str]:
 
 def _training(config: Config, facts: RunFacts, step: int) -> dict[str, str]:
     starts = facts.get("starts") or [{}]
-    last, optim, train = starts[-1], config.optim, config.train
-    versions = [f"{name} {last[name]}" for name in ("python", "electra-dist", "torch", "deepspeed") if name in last]
+    last = starts[-1]
+    optim = config.optim
+    train = config.train
+    versions = [
+        f"{name} {last[name]}"
+        for name in ("python", "electra-dist", "torch", "deepspeed")
+        if name in last
+    ]
     return {
         "steps": f"{step} of {train.steps}",
         "rows a step": f"{train.global_rows} x {config.data.row_length} tokens",
@@ -122,6 +139,13 @@ def _metrics(run: RunDir, step: int) -> dict[str, str]:
         if record.get("step", 0) > step:
             break
         for name, value in record.items():
-            if isinstance(value, int | float) and not name.startswith(("speed/", "optim/")) and name != "step":
-                values[name] = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+            if (
+                isinstance(value, int | float)
+                and not name.startswith(("speed/", "optim/"))
+                and name != "step"
+            ):
+                if isinstance(value, float):
+                    values[name] = f"{value:.4f}"
+                else:
+                    values[name] = f"{value:,}"
     return dict(sorted(values.items()))

@@ -1,8 +1,9 @@
 """The check of an export: `transformers` loads it, and its logits are those of our own network.
 
-Comes in: the folder of an export, both of our networks with the checkpoint's fp32 weights, and documents of token ids.
-Goes out: what was compared, or `UserError` with the first thing that differs. Documents come from the held-out split
-where the shards are reachable, otherwise from a text that is kept here; the report says which.
+Comes in: the folder of an export, both of our networks with the checkpoint's fp32 weights, and
+documents of token ids. Goes out: what was compared, or `UserError` with the first thing that
+differs. Documents come from the held-out split where the shards are reachable, otherwise from a
+text that is kept here; the report says which.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.model.inputs import rows_of_documents, to_device
 
-#: Logits may differ by this much, times the largest logit where that is above 1 (fp32 rounds relatively).
+#: Logits may differ by this much, times the largest logit where that is above 1 (fp32 rounds
+#: relatively).
 TOLERANCE = 1e-5
 #: Documents compared, and tokens of each at most.
 DOCUMENTS = 8
 LONGEST = 256
 
 SAMPLE_TEXTS = (
-    "The generator proposes plausible words, and the discriminator decides which of them were replaced.",
-    "A lighthouse keeper wrote down the weather every evening for forty years; nobody read the notebooks until the"
+    "The generator proposes plausible words, and the discriminator decides which of them were"
+    " replaced.",
+    "A lighthouse keeper wrote down the weather every evening for forty years; nobody read the"
+    " notebooks until the"
     " lamp was automated and a historian opened the box in 1987.",
     "Unlike a literal [MASK] in a text, a masked token is chosen by the training code.",
     "def area(radius): return 3.14159 * radius ** 2",
@@ -43,7 +47,9 @@ SAMPLE_TEXTS = (
 
 @dataclass(frozen=True)
 class CheckTexts:
-    """Where the check's documents come from, and their ids without special tokens (empty: take `SAMPLE_TEXTS`)."""
+    """Where the check's documents come from, and their ids without special tokens (empty: take
+    `SAMPLE_TEXTS`).
+    """
 
     source: str
     documents: tuple[tuple[int, ...], ...]
@@ -52,7 +58,9 @@ class CheckTexts:
 
 @dataclass(frozen=True)
 class Compared:
-    """What the check compared: logits of `auto_class` over `tokens` real tokens in `rows` rows, padding beside them."""
+    """What the check compared: logits of `auto_class` over `tokens` real tokens in `rows` rows,
+    padding beside them.
+    """
 
     auto_class: str
     source: str
@@ -66,8 +74,10 @@ class Compared:
     def sentence(self) -> str:
         """One line for the terminal and the model card."""
         return (
-            f"{self.logits:,} logits of transformers.{self.auto_class} on {self.rows} rows, {self.tokens} tokens of"
-            f" {self.source}: largest difference {self.max_difference:.1e} (allowed {self.tolerance:.1e}, largest logit"
+            f"{self.logits:,} logits of transformers.{self.auto_class} on {self.rows} rows,"
+            f" {self.tokens} tokens of"
+            f" {self.source}: largest difference {self.max_difference:.1e} (allowed"
+            f" {self.tolerance:.1e}, largest logit"
             f" {self.largest_logit:.1f})"
         )
 
@@ -77,7 +87,10 @@ def check_texts(config: Config) -> CheckTexts:
     longest = min(LONGEST, config.model.max_positions)
     try:
         manifest = Manifest.load(Path(config.data.shards))
-        split = VALIDATION if manifest.split(VALIDATION).blocks else TRAIN
+        if manifest.split(VALIDATION).blocks:
+            split = VALIDATION
+        else:
+            split = TRAIN
         block = BlockReader(manifest, split).read(0)
     except DataError:
         return CheckTexts(f"sample text ({config.data.shards} cannot be read here)", (), longest)
@@ -85,19 +98,30 @@ def check_texts(config: Config) -> CheckTexts:
         return CheckTexts(f"sample text ({config.data.shards} holds no documents)", (), longest)
     ends = np.cumsum(block.lengths)[:-1]
     documents = np.split(block.tokens.astype(np.int64), ends)[:DOCUMENTS]
-    where = "held-out documents" if split == VALIDATION else "training documents"
+    if split == VALIDATION:
+        where = "held-out documents"
+    else:
+        where = "training documents"
     return CheckTexts(where, tuple(tuple(document.tolist()) for document in documents), longest)
 
 
 def check_export(
-    folder: Path, network: Network, generator: Generator, discriminator: Discriminator, texts: CheckTexts
+    folder: Path,
+    network: Network,
+    generator: Generator,
+    discriminator: Discriminator,
+    texts: CheckTexts,
 ) -> Compared:
-    """Load `folder` offline with transformers and compare it with our networks; raises `UserError` on a difference."""
+    """Load `folder` offline with transformers and compare it with our networks; raises `UserError`
+    on a difference.
+    """
     documents = texts.documents or tuple(map(tuple, _check_tokenizer(folder)))
     if texts.documents:
         _check_tokenizer(folder)
     specials = SPECIAL_TOKENS
-    rows = [[[specials.cls, *document[: texts.longest - 2], specials.sep]] for document in documents]
+    rows = [
+        [[specials.cls, *document[: texts.longest - 2], specials.sep]] for document in documents
+    ]
     packed = rows_of_documents(rows, max(len(row[0]) for row in rows))
     batch = to_device(packed, "cpu")
     real = batch.documents >= 0
@@ -107,47 +131,74 @@ def check_export(
             ours = generator.logits(batch)
         else:
             shared = generator.exchange(batch.tokens, batch.positions)
-            ours = discriminator(shared, batch, batch.tokens, torch.zeros(batch.tokens.shape)).logits
+            ours = discriminator(
+                shared, batch, batch.tokens, torch.zeros(batch.tokens.shape)
+            ).logits
         theirs: Tensor = model(input_ids=batch.tokens, attention_mask=real.long()).logits
     if ours.shape != theirs.shape:
-        raise _different(folder, f"logits of shape {tuple(theirs.shape)}, ours have {tuple(ours.shape)}")
+        raise _different(
+            folder, f"logits of shape {tuple(theirs.shape)}, ours have {tuple(ours.shape)}"
+        )
     difference = float((ours - theirs)[real].abs().max())
     largest = float(ours[real].abs().max())
     tolerance = TOLERANCE * max(1.0, largest)
     if not difference <= tolerance:  # also when it is NaN
-        raise _different(folder, f"logits differ from ours by {difference:.2e}, allowed {tolerance:.1e}")
+        raise _different(
+            folder, f"logits differ from ours by {difference:.2e}, allowed {tolerance:.1e}"
+        )
     return Compared(
-        auto_class, texts.source, len(rows), int(real.sum()), ours[real].numel(), difference, largest, tolerance
+        auto_class,
+        texts.source,
+        len(rows),
+        int(real.sum()),
+        ours[real].numel(),
+        difference,
+        largest,
+        tolerance,
     )
 
 
 def _different(folder: Path, what: str) -> UserError:
-    return UserError(f"export check failed: the model in {folder} has {what}; nothing was exported, please report this")
+    return UserError(
+        f"export check failed: the model in {folder} has {what}; nothing was exported, please"
+        f" report this"
+    )
 
 
 def _check_tokenizer(folder: Path) -> list[list[int]]:
-    """Ids of the sample texts without special tokens; raises when AutoTokenizer gives others than tokenizer.json."""
+    """Ids of the sample texts without special tokens; raises when AutoTokenizer gives others than
+    tokenizer.json.
+    """
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     ours = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     ours.encode_special_tokens = True
     for text in SAMPLE_TEXTS:
-        expected, found = ours.encode(text).ids, theirs(text)["input_ids"]
+        expected = ours.encode(text).ids
+        found = theirs(text)["input_ids"]
         if found != expected:
-            raise _different(folder, f"an AutoTokenizer that gives other ids than its tokenizer.json for {text!r}")
+            raise _different(
+                folder,
+                f"an AutoTokenizer that gives other ids than its tokenizer.json for {text!r}",
+            )
     return [ours.encode(text, add_special_tokens=False).ids for text in SAMPLE_TEXTS]
 
 
 def _load(folder: Path, network: Network) -> tuple[Any, str]:
     import transformers
 
-    auto_class = "AutoModelForMaskedLM" if network == "generator" else "AutoModelForPreTraining"
+    if network == "generator":
+        auto_class = "AutoModelForMaskedLM"
+    else:
+        auto_class = "AutoModelForPreTraining"
     transformers.utils.logging.disable_progress_bar()
     model, report = getattr(transformers, auto_class).from_pretrained(
         folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(kind):
-            raise _different(folder, f"{kind.replace('_', ' ')} for {auto_class}: {sorted(report[kind])[:5]}")
+            raise _different(
+                folder, f"{kind.replace('_', ' ')} for {auto_class}: {sorted(report[kind])[:5]}"
+            )
     return model.eval(), auto_class

@@ -1,15 +1,18 @@
 """Exporting one network of a run as a Hugging Face model: consolidated, checked, whole or absent.
 
-Comes in: a run directory, the checkpoint's step. Goes out: a folder that `transformers` loads offline.
+Comes in: a run directory, the checkpoint's step. Goes out: a folder that `transformers` loads
+offline.
 
     OUT/
         model.safetensors  config.json   the fp32 master weights under Hugging Face's names
         tokenizer.json ...               the tokenizer that encoded the run's shards
         README.md                        model card with the run's facts
-        electra_dist.json                which run, step and network this is, and what the check compared
+        electra_dist.json                which run, step and network this is, and what the check
+                                         compared
 
-Everything is written to a temporary folder beside OUT, loaded there with `transformers`, compared with our own networks
-(`export_check.py`), and only then renamed. Reads the checkpoint without DeepSpeed.
+Everything is written to a temporary folder beside OUT, loaded there with `transformers`, compared
+with our own networks (`export_check.py`), and only then renamed. Reads the checkpoint without
+DeepSpeed.
 """
 
 from __future__ import annotations
@@ -64,19 +67,22 @@ class ExportReport:
     def summary(self) -> str:
         """Three lines for the terminal."""
         return (
-            f"{self.out}: {self.network} of {self.run} at step {self.step}, {self.parameters:,} parameters in fp32\n"
+            f"{self.out}: {self.network} of {self.run} at step {self.step}, {self.parameters:,}"
+            f" parameters in fp32\n"
             f"checked: {self.check.sentence()}\n"
             f"load it with transformers.{self.check.auto_class}.from_pretrained({str(self.out)!r})"
         )
 
 
 def export_run(run: RunDir, out: Path, network: Network, step: int | None = None) -> ExportReport:
-    """Export `network` of `run` at `step` (default: the newest whole checkpoint) to the folder `out`.
+    """Export `network` of `run` at `step` (default: the newest whole checkpoint) to the folder
+    `out`.
 
-    `out` must be absent, empty, or an earlier export of the same network of the same run, which is then replaced.
-    Raises `UserError` when transformers is missing, `out` holds something else, or the exported model does not compute
-    the same as ours; `CheckpointError` when no checkpoint is whole, or `step` is not; `StorageError` when `out` cannot
-    be written. Nothing is left behind then.
+    `out` must be absent, empty, or an earlier export of the same network of the same run, which is
+    then replaced. Raises `UserError` when transformers is missing, `out` holds something else, or
+    the exported model does not compute the same as ours; `CheckpointError` when no checkpoint is
+    whole, or `step` is not; `StorageError` when `out` cannot be written. Nothing is left behind
+    then.
     """
     _require_transformers()
     config = configuration.load(run.config)
@@ -123,13 +129,16 @@ def check_out(out: Path, identity: Mapping[str, Any]) -> None:
         found = None
     if not isinstance(found, dict):
         raise UserError(
-            f"--out {out}: holds something that is no export ({', '.join(entries[:5])}); nothing was changed,"
+            f"--out {out}: holds something that is no export ({', '.join(entries[:5])}); nothing"
+            f" was changed,"
             " give a new or empty folder"
         )
     if any(found.get(key) != value for key, value in identity.items()):
         raise UserError(
-            f"--out {out}: holds the {found.get('network')} of run {found.get('run')!r} ({found.get('run_id')}), not"
-            f" the {identity['network']} of {identity['run']!r} ({identity['run_id']}); nothing was changed, give"
+            f"--out {out}: holds the {found.get('network')} of run {found.get('run')!r}"
+            f" ({found.get('run_id')}), not"
+            f" the {identity['network']} of {identity['run']!r} ({identity['run_id']}); nothing was"
+            f" changed, give"
             " another folder"
         )
 
@@ -138,11 +147,15 @@ def _vocabulary(generator: Generator) -> int:
     return int(generator.output_bias.shape[0])
 
 
-def _huggingface_state(generator: Generator, discriminator: Discriminator, network: Network, config: Config) -> State:
+def _huggingface_state(
+    generator: Generator, discriminator: Discriminator, network: Network, config: Config
+) -> State:
     ours = generator.state_dict()
     if network == "generator":
         return generator_to_huggingface(ours)
-    return discriminator_to_huggingface(discriminator.state_dict(), ours, config.model.embedding_sharing)
+    return discriminator_to_huggingface(
+        discriminator.state_dict(), ours, config.model.embedding_sharing
+    )
 
 
 def _write_model(folder: Path, state: Mapping[str, Tensor], config: dict[str, Any]) -> None:
@@ -159,18 +172,25 @@ def _write_model(folder: Path, state: Mapping[str, Tensor], config: dict[str, An
 
 
 def _os_error(error: Exception) -> OSError:
-    """What the file system said; safetensors has it in the text alone: `... No space left on device (os error 28)`."""
+    """What the file system said; safetensors has it in the text alone: `... No space left on device
+    (os error 28)`.
+    """
     number = re.search(r"\(os error (\d+)\)", str(error))
-    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
+    if number:
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    return OSError(str(error))
 
 
 def _copy_tokenizer(run: RunDir, folder: Path, max_positions: int) -> None:
-    """The run's tokenizer, told how many positions the model has (so that truncation and warnings work)."""
+    """The run's tokenizer, told how many positions the model has (so that truncation and warnings
+    work).
+    """
     files = read_tokenizer_files(run.tokenizer)
     for name in (TOKENIZER_FILE, CONFIG_FILE):
         if name not in files:
             raise UserError(
-                f"{run.tokenizer / name}: missing; copy the folder `tokenizer` of the run's shards to {run.tokenizer}"
+                f"{run.tokenizer / name}: missing; copy the folder `tokenizer` of the run's shards"
+                f" to {run.tokenizer}"
             )
     try:
         settings = json.loads(files[CONFIG_FILE])

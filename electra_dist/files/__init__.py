@@ -1,7 +1,8 @@
 """Files: read with a bound, written whole or not at all.
 
-Comes in: paths, of files that others may have written too. Goes out: their content, or one error that names the file.
-Nothing here knows what a file means, but for `tokenizers`, whose folders are copied from place to place.
+Comes in: paths, of files that others may have written too. Goes out: their content, or one error
+that names the file. Nothing here knows what a file means, but for `tokenizers`, whose folders are
+copied from place to place.
 """
 
 __all__ = ["pictures", "reading", "shipped", "staging", "tokenizers", "writing"]

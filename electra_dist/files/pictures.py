@@ -10,11 +10,15 @@ from electra_dist.errors import UserError
 
 
 def pyplot() -> Any:
-    """`matplotlib.pyplot`, drawing into files only; raises `UserError` where matplotlib is not installed."""
+    """`matplotlib.pyplot`, drawing into files only; raises `UserError` where matplotlib is not
+    installed.
+    """
     try:
         import matplotlib
     except ImportError as error:
-        raise UserError("the picture needs matplotlib: pip install 'electra-dist[train]'") from error
+        raise UserError(
+            "the picture needs matplotlib: pip install 'electra-dist[train]'"
+        ) from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -22,7 +26,9 @@ def pyplot() -> Any:
 
 
 def check_picture_path(out: Path) -> None:
-    """Raise `UserError` when no picture can be written to `out`: asked before the work, not after it."""
+    """Raise `UserError` when no picture can be written to `out`: asked before the work, not after
+    it.
+    """
     if not out.parent.is_dir():
         raise UserError(f"--plot {out}: there is no folder {out.parent}; make it first")
     if out.is_dir():

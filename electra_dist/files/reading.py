@@ -1,7 +1,7 @@
 """Small files that others may have written: bounded reading.
 
-Reading takes regular files only, never more than a stated number of bytes, and never waits (a FIFO, a device): the
-folder may be somebody else's.
+Reading takes regular files only, never more than a stated number of bytes, and never waits (a FIFO,
+a device): the folder may be somebody else's.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class TooLargeError(UserError):
 def open_regular(path: Path, follow: bool = False) -> BinaryIO:
     """A regular file, open for reading; never waits, whatever lies there.
 
-    The last part of the path may be a link with `follow` only. Raises `NotRegularError` for anything but a regular
-    file, `FileNotFoundError` and other `OSError`s as they are.
+    The last part of the path may be a link with `follow` only. Raises `NotRegularError` for
+    anything but a regular file, `FileNotFoundError` and other `OSError`s as they are.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
@@ -39,7 +39,9 @@ def open_regular(path: Path, follow: bool = False) -> BinaryIO:
         raise NotRegularError(f"{str(path)!r}: is no name of a file") from error
     except OSError as error:
         if error.errno == errno.ELOOP and not follow:
-            raise NotRegularError(f"{path}: is a link, expected a regular file; put the file itself there") from error
+            raise NotRegularError(
+                f"{path}: is a link, expected a regular file; put the file itself there"
+            ) from error
         if error.errno == errno.ENXIO:
             raise NotRegularError(f"{path}: is a special file, expected a regular file") from error
         raise
@@ -57,7 +59,9 @@ def read_bounded(path: Path, limit: int, follow: bool = False) -> bytes:
     with open_regular(path, follow) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
-        raise TooLargeError(f"{path}: is larger than {limit:,} bytes, the most that such a file can have")
+        raise TooLargeError(
+            f"{path}: is larger than {limit:,} bytes, the most that such a file can have"
+        )
     return content
 
 

@@ -12,18 +12,24 @@ from electra_dist.errors import UserError
 
 
 def check_folder_can_be_made(out: Path) -> None:
-    """Make the folder that `out` will lie in; raises `UserError` where nothing can be written there."""
+    """Make the folder that `out` will lie in; raises `UserError` where nothing can be written
+    there.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {out}: {out.parent} cannot be made ({error.strerror}); give another place") from error
+        raise UserError(
+            f"--out {out}: {out.parent} cannot be made ({error.strerror}); give another place"
+        ) from error
     if not os.access(out.parent, os.W_OK):
         raise UserError(f"--out {out}: {out.parent} cannot be written to; give another place")
 
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its place when the block ends well and vanishes when it does not."""
+    """A temporary folder beside `out` that takes its place when the block ends well and vanishes
+    when it does not.
+    """
     check_folder_can_be_made(out)
     folder = out.parent / f".{out.name}.{os.getpid()}.tmp"
     old = out.parent / f".{out.name}.{os.getpid()}.old"

@@ -1,7 +1,8 @@
-"""The files of a tokenizer's folder: which there are, and how they are copied from a folder that another user may own.
+"""The files of a tokenizer's folder: which there are, and how they are copied from a folder that
+another user may own.
 
-Used for the shards' copy, the run's and an export's. Only regular files with known names are copied, never what a
-link points at: a copy may be published.
+Used for the shards' copy, the run's and an export's. Only regular files with known names are
+copied, never what a link points at: a copy may be published.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def read_tokenizer_files(folder: Path) -> dict[str, bytes]:
 
 
 def read_tokenizer_file(path: Path) -> bytes:
-    """The content of one file; raises `FileNotFoundError`, or `UserError` for whatever else cannot be read."""
+    """The content of one file; raises `FileNotFoundError`, or `UserError` for whatever else cannot
+    be read.
+    """
     try:
         return read_bounded(path, LIMIT)
     except FileNotFoundError:
@@ -50,7 +53,8 @@ def read_tokenizer_file(path: Path) -> bytes:
 
 
 def write_tokenizer(files: Mapping[str, bytes], target: Path) -> None:
-    """Make the folder `target` with `files`: it is whole or absent. One that is there already is replaced.
+    """Make the folder `target` with `files`: it is whole or absent. One that is there already is
+    replaced.
 
     Raises `StorageError` where the file system refuses.
     """
@@ -65,7 +69,9 @@ def write_tokenizer(files: Mapping[str, bytes], target: Path) -> None:
             target.rename(old)
         made.rename(target)
     except OSError as error:
-        raise StorageError(f"{target}: the tokenizer cannot be written: {reason(error)}{advice(error)}") from error
+        raise StorageError(
+            f"{target}: the tokenizer cannot be written: {reason(error)}{advice(error)}"
+        ) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Small files that must not be lost: atomic writing.
 
-Writing leaves the old content or the new, never a part and no leftovers; what the file system refuses becomes one
-`StorageError`.
+Writing leaves the old content or the new, never a part and no leftovers; what the file system
+refuses becomes one `StorageError`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ _REASONS = {
 
 @contextlib.contextmanager
 def writing(path: Path, what: str) -> Iterator[None]:
-    """A block that writes `what` at `path`: what the file system refuses becomes a `StorageError` that says so."""
+    """A block that writes `what` at `path`: what the file system refuses becomes a `StorageError`
+    that says so.
+    """
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path}: {what} cannot be written: {reason(error)}{advice(error)}") from error
+        raise StorageError(
+            f"{path}: {what} cannot be written: {reason(error)}{advice(error)}"
+        ) from error
 
 
 def reason(error: OSError) -> str:
@@ -49,7 +53,8 @@ def advice(error: OSError) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds the old content or the new, never a part: temporary name, fsync, rename.
+    """Write `text` so that `path` holds the old content or the new, never a part: temporary name,
+    fsync, rename.
 
     Raises `OSError`; the temporary file is gone then.
     """
@@ -67,7 +72,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Make the file `path`, which must not exist, with `content` safely on the disk; raises `OSError`."""
+    """Make the file `path`, which must not exist, with `content` safely on the disk; raises
+    `OSError`.
+    """
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -75,7 +82,9 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def open_to_readers(path: Path) -> None:
-    """Give `path` the permissions that any new file gets here; safetensors makes its files private to their owner."""
+    """Give `path` the permissions that any new file gets here; safetensors makes its files private
+    to their owner.
+    """
     probe = path.with_name(f".{path.name}.{os.getpid()}.mode")
     probe.touch()
     path.chmod(probe.stat().st_mode)

@@ -1,4 +1,6 @@
-"""Extractive question answering as a task: windows to train on, answers from the logits, SQuAD's scores."""
+"""Extractive question answering as a task: windows to train on, answers from the logits, SQuAD's
+scores.
+"""
 
 from __future__ import annotations
 
@@ -48,36 +50,51 @@ class QuestionLearner(Learner):
 
     main_score = "f1"
 
-    def __init__(self, train: Path, dev: Path | None, encoder: ModelFolder, tokenizer: Any, recipe: Recipe) -> None:
-        self._encoder, self._recipe = encoder, recipe
+    def __init__(
+        self, train: Path, dev: Path | None, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
+    ) -> None:
+        self._encoder = encoder
+        self._recipe = recipe
         questions = read_questions(train, labelled=True)
         windows = make_windows(questions, tokenizer, recipe.max_length, recipe.stride)
         self._some_have_none = any(not question.answers for question in questions)
         lost = unreachable(questions, windows)
         if lost:
-            warn(f"{train}: the answers of {len(lost)} questions fit in no window ({lost[0]}, ...); raise --stride")
+            warn(
+                f"{train}: the answers of {len(lost)} questions fit in no window ({lost[0]}, ...);"
+                f" raise --stride"
+            )
         self.training = WindowFeatures(windows)
         self.examples = {"questions to train on": len(questions), "windows": len(windows)}
-        self.held_out, self.simple = [], {}
+        self.held_out = []
+        self.simple = {}
         if dev is not None:
             self._questions = read_questions(dev, labelled=True)
-            self._windows = make_windows(self._questions, tokenizer, recipe.max_length, recipe.stride)
+            self._windows = make_windows(
+                self._questions, tokenizer, recipe.max_length, recipe.stride
+            )
             self.held_out = WindowFeatures(self._windows)
             self.examples["held out"] = len(self._questions)
             if self._some_have_none:
-                self.simple = squad_scores({question.id: "" for question in self._questions}, self._questions)
+                self.simple = squad_scores(
+                    {question.id: "" for question in self._questions}, self._questions
+                )
 
     def new_model(self) -> Any:
         return self._encoder.load("AutoModelForQuestionAnswering", new_head=True)
 
     def scores(self, logits: Any) -> Scores:
-        """With questions that have no answer, at the threshold that is best on these very questions, as SQuAD 2.0."""
+        """With questions that have no answer, at the threshold that is best on these very
+        questions, as SQuAD 2.0.
+        """
         start, end = (as_array(part) for part in logits)
         threshold = 0.0
         answers = best_answers(self._questions, self._windows, start, end)
         if self._some_have_none:
             threshold = best_threshold(self._questions, answers)
-            answers = best_answers(self._questions, self._windows, start, end, allow_none=True, threshold=threshold)
+            answers = best_answers(
+                self._questions, self._windows, start, end, allow_none=True, threshold=threshold
+            )
         scores = squad_scores(by_id(self._questions, answers), self._questions)
         return scores | ({"threshold": threshold} if self._some_have_none else {})
 

@@ -1,12 +1,13 @@
 """Readers of texts and their labels: tables (.tsv, .csv), JSON lines, and plain text.
 
-    .tsv          header, one example a line, fields apart by tabs and never quoted (as GLUE and SST write them)
+    .tsv          header, one example a line, fields apart by tabs and never quoted (as GLUE and SST
+                  write them)
     .csv          header, quoted where needed
     .jsonl        one object a line
     .txt          one text a line, no labels
 
-Which columns hold the text, the second text of a pair and the label is the caller's choice. Comes in: a path. Goes out:
-`Example`s in the order of the file. Everything is UTF-8.
+Which columns hold the text, the second text of a pair and the label is the caller's choice. Comes
+in: a path. Goes out: `Example`s in the order of the file. Everything is UTF-8.
 """
 
 from __future__ import annotations
@@ -44,22 +45,35 @@ class Example:
 
 
 def read_examples(path: Path, columns: Columns, labelled: bool) -> list[Example]:
-    """All examples of a file; with `labelled`, each must have a label, otherwise those that are there are kept.
+    """All examples of a file; with `labelled`, each must have a label, otherwise those that are
+    there are kept.
 
-    Raises `DataError` naming file and line: no such file, an unknown suffix, a column that is missing, a row with
-    another number of fields than the header, no examples, text that is not UTF-8.
+    Raises `DataError` naming file and line: no such file, an unknown suffix, a column that is
+    missing, a row with another number of fields than the header, no examples, text that is not
+    UTF-8.
     """
     suffix = path.suffix
     if suffix not in SUFFIXES:
-        hint = "; for SQuAD's files there is --task question-answering" if suffix == ".json" else ""
-        raise DataError(f"{path}: unknown format; expected a file ending in {', '.join(SUFFIXES)}{hint}")
+        if suffix == ".json":
+            hint = "; for SQuAD's files there is --task question-answering"
+        else:
+            hint = ""
+        raise DataError(
+            f"{path}: unknown format; expected a file ending in {', '.join(SUFFIXES)}{hint}"
+        )
     if labelled and suffix == ".txt":
-        raise DataError(f"{path}: plain text has no labels; give a file ending in {', '.join(SUFFIXES[:3])}")
+        raise DataError(
+            f"{path}: plain text has no labels; give a file ending in {', '.join(SUFFIXES[:3])}"
+        )
     try:
-        with io.TextIOWrapper(open_regular(path, follow=True), encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(
+            open_regular(path, follow=True), encoding="utf-8-sig", newline=""
+        ) as file:
             examples = list(_examples(path, file, columns, labelled))
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 (byte {error.start} of a block): convert it first") from error
+        raise DataError(
+            f"{path}: is not UTF-8 (byte {error.start} of a block): convert it first"
+        ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if not examples:
@@ -71,13 +85,21 @@ def _examples(path: Path, file: TextIO, columns: Columns, labelled: bool) -> Ite
     if path.suffix == ".txt":
         yield from (Example(text=line.rstrip("\r\n")) for line in file if line.strip())
         return
-    rows = _json_rows(path, file) if path.suffix == ".jsonl" else _table_rows(path, file)
-    wanted = [columns.text, *([columns.pair] if columns.pair else []), *([columns.label] if labelled else [])]
+    if path.suffix == ".jsonl":
+        rows = _json_rows(path, file)
+    else:
+        rows = _table_rows(path, file)
+    wanted = [
+        columns.text,
+        *([columns.pair] if columns.pair else []),
+        *([columns.label] if labelled else []),
+    ]
     for line, row in rows:
         for name in wanted:
             if row.get(name) is None:
                 raise DataError(
-                    f"{path}, line {line}: has no {name!r}{nearest(name, row)}; found {', '.join(row) or 'nothing'}."
+                    f"{path}, line {line}: has no {name!r}{nearest(name, row)}; found"
+                    f" {', '.join(row) or 'nothing'}."
                     " Name the columns with --text, --pair and --label"
                 )
         label = row.get(columns.label)
@@ -98,13 +120,16 @@ def _table_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]
         for fields in reader:
             if fields and len(fields) != len(header):
                 raise DataError(
-                    f"{path}, line {reader.line_num}: {len(fields)} fields, but the header has {len(header)}:"
+                    f"{path}, line {reader.line_num}: {len(fields)} fields, but the header has"
+                    f" {len(header)}:"
                     f" {', '.join(header)}"
                 )
             if fields:
                 yield reader.line_num, dict(zip(header, fields, strict=True))
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: cannot be read as CSV: {error}") from error
+        raise DataError(
+            f"{path}, line {reader.line_num}: cannot be read as CSV: {error}"
+        ) from error
 
 
 def _json_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -116,7 +141,9 @@ def _json_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number}: is {type(row).__name__}; expected an object with a text")
+            raise DataError(
+                f"{path}, line {number}: is {type(row).__name__}; expected an object with a text"
+            )
         yield number, row
 
 

@@ -1,8 +1,9 @@
-"""Opening the folder of a model: what kind it is, and the encoder with a task's head on it, offline and without pickle.
+"""Opening the folder of a model: what kind it is, and the encoder with a task's head on it, offline
+and without pickle.
 
-The kind is in the marker that an export or a fine-tuning of ours leaves beside the weights; a folder without one is
-taken for a discriminator as `transformers` keeps it, when its configuration says ELECTRA. What the folder claims is
-held against its weights first (`model_claims`).
+The kind is in the marker that an export or a fine-tuning of ours leaves beside the weights; a
+folder without one is taken for a discriminator as `transformers` keeps it, when its configuration
+says ELECTRA. What the folder claims is held against its weights first (`model_claims`).
 """
 
 from __future__ import annotations
@@ -33,20 +34,36 @@ class ModelFolder:
 
     @classmethod
     def open(cls, path: Path) -> ModelFolder:
-        """Look at a folder without loading weights; raises `UserError` when it is not an ELECTRA model."""
+        """Look at a folder without loading weights; raises `UserError` when it is not an ELECTRA
+        model.
+        """
         if (path / "checkpoints").is_dir():
-            raise UserError(f"{path}: is a run; export its discriminator first: electra-dist export {path} --out DIR")
+            raise UserError(
+                f"{path}: is a run; export its discriminator first: electra-dist export {path}"
+                f" --out DIR"
+            )
         check_entries(path)
         config = _read_json(path / "config.json", f"{path}: not the folder of a model")
         if config.get("model_type") != "electra":
-            raise UserError(f"{path}/config.json: model_type is {config.get('model_type')!r}; expected 'electra'")
+            raise UserError(
+                f"{path}/config.json: model_type is {config.get('model_type')!r}; expected"
+                f" 'electra'"
+            )
         for name in (WEIGHTS, TOKENIZER_FILE):
             if not (path / name).is_file():
-                raise UserError(f"{path}: has no {name}; a folder written by `electra-dist export` has")
+                raise UserError(
+                    f"{path}: has no {name}; a folder written by `electra-dist export` has"
+                )
         if (path / TOKENIZER_FILE).stat().st_size > LIMIT:
-            raise UserError(f"{path / TOKENIZER_FILE}: is larger than {LIMIT:,} bytes, the most that it can have")
+            raise UserError(
+                f"{path / TOKENIZER_FILE}: is larger than {LIMIT:,} bytes, the most that it can"
+                f" have"
+            )
         check_sizes(path, config, path / WEIGHTS)
-        marker = _read_json(path / MARKER, "") if (path / MARKER).is_file() else {}
+        if (path / MARKER).is_file():
+            marker = _read_json(path / MARKER, "")
+        else:
+            marker = {}
         return cls(path, config, marker)
 
     @property
@@ -57,19 +74,28 @@ class ModelFolder:
     def fact(self, name: str) -> Any:
         """What the marker says under `name`; raises `UserError` where it says nothing."""
         if name not in self.marker:
-            raise UserError(f"{self.path / MARKER}: has no {name!r}; was it written by `electra-dist finetune`?")
+            raise UserError(
+                f"{self.path / MARKER}: has no {name!r}; was it written by `electra-dist finetune`?"
+            )
         return self.marker[name]
 
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # whatever the library meets in files that anybody may have written
-            raise UserError(f"{self.path}: transformers cannot load its tokenizer: {_first_line(error)}") from error
+            return AutoTokenizer.from_pretrained(
+                self.path, local_files_only=True, trust_remote_code=False
+            )
+        except (
+            Exception
+        ) as error:  # whatever the library meets in files that anybody may have written
+            raise UserError(
+                f"{self.path}: transformers cannot load its tokenizer: {_first_line(error)}"
+            ) from error
 
     def load(self, auto_class: str, new_head: bool = False, **settings: Any) -> Any:
-        """The model as `transformers.<auto_class>`; with `new_head`, a head that starts at random is expected.
+        """The model as `transformers.<auto_class>`; with `new_head`, a head that starts at random
+        is expected.
 
         Raises `UserError` when weights are missing: nothing but a new head may start at random.
         """
@@ -88,15 +114,22 @@ class ModelFolder:
                 output_loading_info=True,
                 **settings,
             )
-        except Exception as error:  # whatever the library meets in files that anybody may have written
+        except (
+            Exception
+        ) as error:  # whatever the library meets in files that anybody may have written
             raise UserError(
                 f"{self.path}: transformers cannot load it as {auto_class}: {_first_line(error)}"
             ) from error
         finally:
             logging.set_verbosity(verbosity)
-        missing = [name for name in found["missing_keys"] if not (new_head and name.startswith(_HEADS))]
+        missing = [
+            name for name in found["missing_keys"] if not (new_head and name.startswith(_HEADS))
+        ]
         if missing:
-            raise UserError(f"{self.path}: has no weights for {', '.join(sorted(missing)[:3])}; is the export whole?")
+            raise UserError(
+                f"{self.path}: has no weights for {', '.join(sorted(missing)[:3])}; is the export"
+                f" whole?"
+            )
         return model
 
 

@@ -1,7 +1,7 @@
 """Prediction with any folder of ours: a fine-tuned model, a discriminator, a generator.
 
-Comes in: a `ModelFolder` and texts. Goes out: one `Prediction` a text, in their order: lines of a table and an
-object for programs.
+Comes in: a `ModelFolder` and texts. Goes out: one `Prediction` a text, in their order: lines of a
+table and an object for programs.
 
     classification   the class and the probability of each class
     regression       the number
@@ -25,7 +25,13 @@ from electra_dist.errors import DataError, UserError
 from electra_dist.finetune.answering import WindowFeatures, by_id
 from electra_dist.finetune.labelled import Columns, Example
 from electra_dist.finetune.model_folder import MARKER, ModelFolder
-from electra_dist.finetune.questions import Answer, Question, best_answers, make_windows, read_questions
+from electra_dist.finetune.questions import (
+    Answer,
+    Question,
+    best_answers,
+    make_windows,
+    read_questions,
+)
 from electra_dist.finetune.squad_scores import squad_scores
 from electra_dist.finetune.texts import TextTask
 from electra_dist.finetune.training import as_array, predict_logits
@@ -36,7 +42,9 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one text. `cells` belong to `columns(kind)`, one tuple a line of the table; `content` is for programs."""
+    """Of one text. `cells` belong to `columns(kind)`, one tuple a line of the table; `content` is
+    for programs.
+    """
 
     cells: Sequence[tuple[str, ...]]
     content: dict[str, Any]
@@ -55,7 +63,8 @@ def columns(kind: str) -> tuple[str, ...]:
 
 def text_task(folder: ModelFolder) -> TextTask:
     """The task that a folder was fine-tuned for, as its marker describes it; raises `UserError`."""
-    labels, names = folder.fact("labels"), folder.fact("columns")
+    labels = folder.fact("labels")
+    names = folder.fact("columns")
     try:
         return TextTask(Columns(**names), None if labels is None else tuple(map(str, labels)))
     except TypeError as error:
@@ -70,42 +79,65 @@ def predict_texts(
 ) -> tuple[list[Prediction], dict[str, float]]:
     """Classes or numbers, and their scores against the labels where every example has one.
 
-    Raises `DataError` when labels are there for only some, or are unknown, or second texts of pairs are missing.
+    Raises `DataError` when labels are there for only some, or are unknown, or second texts of pairs
+    are missing.
     """
-    task, tokenizer = text_task(folder), folder.tokenizer()
+    task = text_task(folder)
+    tokenizer = folder.tokenizer()
     if task.columns.pair and any(example.pair is None for example in examples):
         raise DataError(
-            f"{source}: single texts, but the model was trained on pairs; give a table with the columns"
+            f"{source}: single texts, but the model was trained on pairs; give a table with the"
+            f" columns"
             f" {task.columns.text} and {task.columns.pair}"
         )
     targets = task.targets(examples, source)
     if np.isnan(targets).any() != np.isnan(targets).all():
-        raise DataError(f"{source}: {int(np.isnan(targets).sum())} of {len(examples)} examples have no label")
+        raise DataError(
+            f"{source}: {int(np.isnan(targets).sum())} of {len(examples)} examples have no label"
+        )
     model = folder.load("AutoModelForSequenceClassification")
     features = task.features(tokenizer, examples, int(folder.fact("max_length")))
     logits = as_array(predict_logits(model, tokenizer, features, device))
-    scores = {} if np.isnan(targets).any() else task.scores(logits, targets)
-    return [_text_prediction(task, example, row) for example, row in zip(examples, logits, strict=True)], scores
+    if np.isnan(targets).any():
+        scores = {}
+    else:
+        scores = task.scores(logits, targets)
+    return [
+        _text_prediction(task, example, row) for example, row in zip(examples, logits, strict=True)
+    ], scores
 
 
 def predict_answers(
     folder: ModelFolder, source: Path, device: torch.device
 ) -> tuple[list[Prediction], dict[str, float]]:
-    """Answers to the questions of a SQuAD file or of JSON lines, and their scores where every question is labelled.
+    """Answers to the questions of a SQuAD file or of JSON lines, and their scores where every
+    question is labelled.
 
     Raises `DataError` for a file that is neither.
     """
     tokenizer = folder.tokenizer()
     questions = read_questions(source, labelled=False)
-    windows = make_windows(questions, tokenizer, int(folder.fact("max_length")), int(folder.fact("stride")))
+    windows = make_windows(
+        questions, tokenizer, int(folder.fact("max_length")), int(folder.fact("stride"))
+    )
     model = folder.load("AutoModelForQuestionAnswering")
-    start, end = (as_array(part) for part in predict_logits(model, tokenizer, WindowFeatures(windows), device)[:2])
+    start, end = (
+        as_array(part)
+        for part in predict_logits(model, tokenizer, WindowFeatures(windows), device)[:2]
+    )
     none = bool(folder.fact("allow_none"))
-    found = best_answers(questions, windows, start, end, allow_none=none, threshold=float(folder.fact("threshold")))
+    found = best_answers(
+        questions, windows, start, end, allow_none=none, threshold=float(folder.fact("threshold"))
+    )
     scores = {}
-    if any(question.answers for question in questions) and (none or all(question.answers for question in questions)):
+    if any(question.answers for question in questions) and (
+        none or all(question.answers for question in questions)
+    ):
         scores = squad_scores(by_id(questions, found), questions)
-    return [_answer_prediction(question, answer) for question, answer in zip(questions, found, strict=True)], scores
+    return [
+        _answer_prediction(question, answer)
+        for question, answer in zip(questions, found, strict=True)
+    ], scores
 
 
 def _answer_prediction(question: Question, answer: Answer) -> Prediction:
@@ -140,15 +172,23 @@ def _text_prediction(task: TextTask, example: Example, logits: Any) -> Predictio
 def predict_tokens(
     folder: ModelFolder, texts: Sequence[str], device: torch.device, count: int = 5
 ) -> Iterator[Prediction]:
-    """Replaced tokens (discriminator) or the `count` best fillings of each [MASK] (generator), batch by batch.
+    """Replaced tokens (discriminator) or the `count` best fillings of each [MASK] (generator),
+    batch by batch.
 
-    Raises `DataError` for a text that is longer than the model's positions, or that a generator gets without a mask.
+    Raises `DataError` for a text that is longer than the model's positions, or that a generator
+    gets without a mask.
     """
-    tokenizer, generator = folder.tokenizer(), folder.kind == "generator"
-    model = folder.load("AutoModelForMaskedLM" if generator else "AutoModelForPreTraining").to(device).eval()
+    tokenizer = folder.tokenizer()
+    generator = folder.kind == "generator"
+    model = (
+        folder.load("AutoModelForMaskedLM" if generator else "AutoModelForPreTraining")
+        .to(device)
+        .eval()
+    )
     for start in range(0, len(texts), BATCH):
         part = texts[start : start + BATCH]
-        # A generator's [MASK] is written in the text; the discriminator saw such text as plain characters.
+        # A generator's [MASK] is written in the text; the discriminator saw such text as plain
+        # characters.
         encoded = tokenizer(
             list(part),
             padding=True,
@@ -161,7 +201,10 @@ def predict_tokens(
         if encoded["input_ids"].shape[1] > longest:
             lengths = encoded["attention_mask"].sum(dim=1)
             which = int(lengths.argmax())
-            raise DataError(f"text {start + which + 1}: {int(lengths[which])} tokens; the model takes up to {longest}")
+            raise DataError(
+                f"text {start + which + 1}: {int(lengths[which])} tokens; the model takes up to"
+                f" {longest}"
+            )
         with torch.inference_mode():
             logits = model(**encoded.to(device)).logits.float().cpu()
         for index, text in enumerate(part):
@@ -172,10 +215,14 @@ def predict_tokens(
                 yield _judged(tokenizer, start + index, text, ids, offsets[index], logits[index])
 
 
-def _filled(tokenizer: Any, number: int, text: str, ids: Tensor, logits: Tensor, count: int) -> Prediction:
+def _filled(
+    tokenizer: Any, number: int, text: str, ids: Tensor, logits: Tensor, count: int
+) -> Prediction:
     masks = (ids == tokenizer.mask_token_id).nonzero().flatten().tolist()
     if not masks:
-        raise DataError(f"text {number + 1}: has no {tokenizer.mask_token} for the generator to fill")
+        raise DataError(
+            f"text {number + 1}: has no {tokenizer.mask_token} for the generator to fill"
+        )
     cells: list[tuple[str, ...]] = []
     content = []
     for mask, position in enumerate(masks):
@@ -185,11 +232,16 @@ def _filled(tokenizer: Any, number: int, text: str, ids: Tensor, logits: Tensor,
             for probability, token in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
         content.append(found)
-        cells += [(str(number + 1), str(mask + 1), str(f["token"]), f"{f['probability']:.4f}") for f in found]
+        cells += [
+            (str(number + 1), str(mask + 1), str(f["token"]), f"{f['probability']:.4f}")
+            for f in found
+        ]
     return Prediction(cells, {"text": text, "masks": content})
 
 
-def _judged(tokenizer: Any, number: int, text: str, ids: Tensor, offsets: Tensor, logits: Tensor) -> Prediction:
+def _judged(
+    tokenizer: Any, number: int, text: str, ids: Tensor, offsets: Tensor, logits: Tensor
+) -> Prediction:
     special = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
     tokens = [
         {"token": _shown(tokenizer, token), "start": start, "end": end, "replaced": probability}

@@ -1,8 +1,9 @@
-"""How ELECTRA is fine-tuned: the numbers, and learning rates that fall from the head down to the embeddings.
+"""How ELECTRA is fine-tuned: the numbers, and learning rates that fall from the head down to the
+embeddings.
 
 The numbers are those of arXiv 2003.10555, appendix B, and its repository (google-research/electra,
-configure_finetuning.py). The decay is the one that the paper describes, layer by layer; its code gives the top layer
-the factor twice.
+configure_finetuning.py). The decay is the one that the paper describes, layer by layer; its code
+gives the top layer the factor twice.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _NOT_DECAYED = re.compile(r"(\.bias|LayerNorm\.weight)$")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one fine-tuning does. `warmup` is a fraction of the steps; `layer_decay` multiplies from layer to layer."""
+    """What one fine-tuning does. `warmup` is a fraction of the steps; `layer_decay` multiplies from
+    layer to layer.
+    """
 
     epochs: float
     lr: float
@@ -53,10 +56,14 @@ def default_recipe(
     )
 
 
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], layers: int, recipe: Recipe) -> list[dict[str, object]]:
-    """Groups for AdamW: the head at `lr`, layer l of L at `lr * decay^(L - l)`, embeddings at `lr * decay^(L + 1)`.
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], layers: int, recipe: Recipe
+) -> list[dict[str, object]]:
+    """Groups for AdamW: the head at `lr`, layer l of L at `lr * decay^(L - l)`, embeddings at `lr *
+    decay^(L + 1)`.
 
-    Raises `ValueError` for a parameter of the encoder that is neither a layer's nor the embeddings'.
+    Raises `ValueError` for a parameter of the encoder that is neither a layer's nor the
+    embeddings'.
     """
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in named:

@@ -1,13 +1,16 @@
-"""One fine-tuning, from labelled files to a folder that `transformers` and `electra-dist predict` load.
+"""One fine-tuning, from labelled files to a folder that `transformers` and `electra-dist predict`
+load.
 
     OUT/
-        model.safetensors  config.json   the fine-tuned model, fp32; the names of the classes are in config.json
+        model.safetensors  config.json   the fine-tuned model, fp32; the names of the classes are in
+                           config.json
         tokenizer.json ...               as the encoder's
         README.md                        what was trained on what, and the scores
-        electra_dist.json                task, columns, recipe, scores of every seed and epoch, the encoder's own marker
+        electra_dist.json                task, columns, recipe, scores of every seed and epoch, the
+                                         encoder's own marker
 
-Several seeds are trained one after the other; the one with the best held-out score is kept, and the median is what to
-report: a single seed on a small data set says little.
+Several seeds are trained one after the other; the one with the best held-out score is kept, and the
+median is what to report: a single seed on a small data set says little.
 """
 
 from __future__ import annotations
@@ -49,7 +52,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class FinetuneReport:
-    """What came of it. `seeds`: scores after the last epoch; `kept`: the seed whose model is in `out`."""
+    """What came of it. `seeds`: scores after the last epoch; `kept`: the seed whose model is in
+    `out`.
+    """
 
     out: Path
     task: str
@@ -66,7 +71,10 @@ class FinetuneReport:
     def median(self) -> Scores:
         """Median of each score over the seeds."""
         names = next(iter(self.seeds.values()), {})
-        return {name: statistics.median(scores[name] for scores in self.seeds.values()) for name in names}
+        return {
+            name: statistics.median(scores[name] for scores in self.seeds.values())
+            for name in names
+        }
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "out": str(self.out), "median": self.median}
@@ -76,24 +84,34 @@ class FinetuneReport:
         rows = []
         for name, middle in self.median.items():
             values = [f"{scores[name]:.4f}" for scores in self.seeds.values()]
-            simple = f"{self.simple[name]:.4f}" if name in self.simple else ""
+            if name in self.simple:
+                simple = f"{self.simple[name]:.4f}"
+            else:
+                simple = ""
             rows.append((name, *values, f"{middle:.4f}", simple))
         return rows
 
 
 def finetune(settings: Settings) -> FinetuneReport:
-    """Train, keep the best seed, write `settings.out`; raises `UserError`, and leaves nothing behind then."""
+    """Train, keep the best seed, write `settings.out`; raises `UserError`, and leaves nothing
+    behind then.
+    """
     _check(settings)
     device = device_of_command(settings.device)
     source = ModelFolder.open(settings.model)
     if source.kind == "generator":
-        raise UserError(f"{source.path}: holds the generator; fine-tune the discriminator (export --network)")
-    hidden, positions = int(source.config["hidden_size"]), int(source.config["max_position_embeddings"])
+        raise UserError(
+            f"{source.path}: holds the generator; fine-tune the discriminator (export --network)"
+        )
+    hidden = int(source.config["hidden_size"])
+    positions = int(source.config["max_position_embeddings"])
     longest = settings.recipe.get("max_length")
     recipe = default_recipe(hidden, settings.task == "question-answering", positions, longest)
     recipe = _checked(recipe, settings.recipe, positions)
     tokenizer = source.tokenizer()
-    learner = TASKS[settings.task](settings.train, settings.dev, settings.columns, source, tokenizer, recipe)
+    learner = TASKS[settings.task](
+        settings.train, settings.dev, settings.columns, source, tokenizer, recipe
+    )
     say(_opening(settings, learner, recipe, device))
     best, trained = _train(learner, tokenizer, recipe, settings.seeds, device)
     report = FinetuneReport(
@@ -117,17 +135,24 @@ def _check(settings: Settings) -> None:
     if settings.task not in TASKS:
         raise UserError(f"--task {settings.task}: expected one of {', '.join(TASKS)}")
     if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
-        raise UserError(f"--out {settings.out}: exists and is not empty; nothing was changed, give a new folder")
+        raise UserError(
+            f"--out {settings.out}: exists and is not empty; nothing was changed, give a new folder"
+        )
     check_folder_can_be_made(settings.out)  # before the training, not after it
     if len(settings.seeds) > 1 and settings.dev is None:
         raise UserError(
-            f"--seeds {len(settings.seeds)}: choosing the best seed needs held-out examples; give --dev FILE"
+            f"--seeds {len(settings.seeds)}: choosing the best seed needs held-out examples; give"
+            f" --dev FILE"
         )
 
 
 def _checked(recipe: Recipe, given: dict[str, Any], positions: int) -> Recipe:
     """`recipe` with the numbers given; raises `UserError` naming the option."""
-    above: dict[str, tuple[float, float]] = {"epochs": (0, 1000), "lr": (0, 1), "layer_decay": (0, 1)}
+    above: dict[str, tuple[float, float]] = {
+        "epochs": (0, 1000),
+        "lr": (0, 1),
+        "layer_decay": (0, 1),
+    }
     within: dict[str, tuple[float, float]] = {
         "batch": (1, 100_000),
         "warmup": (0, 1),
@@ -137,8 +162,14 @@ def _checked(recipe: Recipe, given: dict[str, Any], positions: int) -> Recipe:
     for name, value in given.items():
         low, high = (above | within)[name]
         if not low <= value <= high or (name in above and value == low):
-            expected = f"above {low:g} and up to {high:g}" if name in above else f"from {low:g} to {high:g}"
-            reason = " (the encoder's positions)" if name == "max_length" else ""
+            if name in above:
+                expected = f"above {low:g} and up to {high:g}"
+            else:
+                expected = f"from {low:g} to {high:g}"
+            if name == "max_length":
+                reason = " (the encoder's positions)"
+            else:
+                reason = ""
             raise UserError(f"--{name.replace('_', '-')} {value:g}: expected {expected}{reason}")
     return replace(recipe, **given)
 
@@ -146,7 +177,8 @@ def _checked(recipe: Recipe, given: dict[str, Any], positions: int) -> Recipe:
 def _opening(settings: Settings, learner: Learner, recipe: Recipe, device: torch.device) -> str:
     sizes = ", ".join(f"{count:,} {name}" for name, count in learner.examples.items())
     return (
-        f"{settings.task} on {device.type}: {sizes}; {recipe.epochs:g} epochs of batches of {recipe.batch}, lr"
+        f"{settings.task} on {device.type}: {sizes}; {recipe.epochs:g} epochs of batches of"
+        f" {recipe.batch}, lr"
         f" {recipe.lr:g}, layer decay {recipe.layer_decay:g}, up to {recipe.max_length} tokens"
     )
 
@@ -154,7 +186,9 @@ def _opening(settings: Settings, learner: Learner, recipe: Recipe, device: torch
 def _train(
     learner: Learner, tokenizer: Any, recipe: Recipe, seeds: Sequence[int], device: torch.device
 ) -> tuple[Trained, list[Trained]]:
-    """The best seed and all of them, one after the other; only the best model so far stays in memory."""
+    """The best seed and all of them, one after the other; only the best model so far stays in
+    memory.
+    """
     done: list[Trained] = []
     best: Trained | None = None
     for seed in seeds:
@@ -182,7 +216,12 @@ def _write(
         marker = learner.marker(report.seeds[report.kept]) | {
             "recipe": asdict(report.recipe),
             "examples": report.examples,
-            "scores": {"kept_seed": report.kept, "median": report.median, "epochs": history, "simple": report.simple},
+            "scores": {
+                "kept_seed": report.kept,
+                "median": report.median,
+                "epochs": history,
+                "simple": report.simple,
+            },
             "encoder": source.marker or str(source.path.name),
         }
         write_json(folder / MARKER, marker)
@@ -201,7 +240,8 @@ def _card(report: FinetuneReport, source: ModelFolder) -> str:
         f"# {report.task}, fine-tuned from {encoder}",
         "",
         f"Examples: {', '.join(f'{count:,} {name}' for name, count in report.examples.items())}. "
-        f"{report.recipe.epochs:g} epochs, batches of {report.recipe.batch}, learning rate {report.recipe.lr:g}, layer"
+        f"{report.recipe.epochs:g} epochs, batches of {report.recipe.batch}, learning rate"
+        f" {report.recipe.lr:g}, layer"
         f" decay {report.recipe.layer_decay:g}, {human_seconds(report.seconds)}.",
         "",
     ]
@@ -209,6 +249,9 @@ def _card(report: FinetuneReport, source: ModelFolder) -> str:
         seeds = ", ".join(f"seed {seed}" for seed in report.seeds)
         lines += [f"Held out, after the last epoch ({seeds}; this is seed {report.kept}):", ""]
         names = [f"seed {seed}" for seed in report.seeds]
-        lines += ["| | " + " | ".join([*names, "median", "no model"]) + " |", "|---|" + "---:|" * (len(names) + 2)]
+        lines += [
+            "| | " + " | ".join([*names, "median", "no model"]) + " |",
+            "|---|" + "---:|" * (len(names) + 2),
+        ]
         lines += ["| " + " | ".join(row) + " |" for row in report.rows()]
     return "\n".join(lines) + "\n"

@@ -23,20 +23,31 @@ class TextLearner(Learner):
     """Classification or regression."""
 
     def __init__(
-        self, task: TextTask, train: Path, dev: Path | None, encoder: ModelFolder, tokenizer: Any, length: int
+        self,
+        task: TextTask,
+        train: Path,
+        dev: Path | None,
+        encoder: ModelFolder,
+        tokenizer: Any,
+        length: int,
     ):
-        self._task, self._encoder, self._length = task, encoder, length
+        self._task = task
+        self._encoder = encoder
+        self._length = length
         self.main_score = task.main_score
         examples = task.read(train)
         targets = task.targets(examples, train)
         self.training = task.labelled(task.features(tokenizer, examples, length), targets)
         self.examples = {"to train on": len(examples)}
-        self.held_out, self.simple = [], {}
+        self.held_out = []
+        self.simple = {}
         self._dev_targets = np.zeros(0)
         if dev is not None:
             held_out = task.read(dev)
             self._dev_targets = task.targets(held_out, dev)
-            self.held_out = task.labelled(task.features(tokenizer, held_out, length), self._dev_targets)
+            self.held_out = task.labelled(
+                task.features(tokenizer, held_out, length), self._dev_targets
+            )
             self.examples["held out"] = len(held_out)
             self.simple = _without_model(task, targets, self._dev_targets)
 
@@ -62,7 +73,9 @@ class TextLearner(Learner):
         return self._task.to_dict() | {"max_length": self._length}
 
 
-def _without_model(task: TextTask, training: np.ndarray[Any, Any], held_out: np.ndarray[Any, Any]) -> Scores:
+def _without_model(
+    task: TextTask, training: np.ndarray[Any, Any], held_out: np.ndarray[Any, Any]
+) -> Scores:
     """Scores of the most frequent training label, or of the mean."""
     if task.labels is None:
         return regression_scores(np.full(len(held_out), training.mean()), held_out)
@@ -71,7 +84,12 @@ def _without_model(task: TextTask, training: np.ndarray[Any, Any], held_out: np.
 
 
 def classification(
-    train: Path, dev: Path | None, columns: Columns, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
+    train: Path,
+    dev: Path | None,
+    columns: Columns,
+    encoder: ModelFolder,
+    tokenizer: Any,
+    recipe: Recipe,
 ) -> Learner:
     """The classes are the labels of the training file."""
     labels = classes(read_examples(train, columns, labelled=True), train)
@@ -79,14 +97,24 @@ def classification(
 
 
 def regression(
-    train: Path, dev: Path | None, columns: Columns, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
+    train: Path,
+    dev: Path | None,
+    columns: Columns,
+    encoder: ModelFolder,
+    tokenizer: Any,
+    recipe: Recipe,
 ) -> Learner:
     """The labels are numbers."""
     return TextLearner(TextTask(columns, None), train, dev, encoder, tokenizer, recipe.max_length)
 
 
 def question_answering(
-    train: Path, dev: Path | None, columns: Columns, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
+    train: Path,
+    dev: Path | None,
+    columns: Columns,
+    encoder: ModelFolder,
+    tokenizer: Any,
+    recipe: Recipe,
 ) -> Learner:
     """SQuAD 1.1 or 2.0; `columns` say nothing here."""
     return QuestionLearner(train, dev, encoder, tokenizer, recipe)

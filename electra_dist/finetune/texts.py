@@ -32,16 +32,24 @@ class TextTask:
 
     @property
     def name(self) -> str:
-        return "regression" if self.labels is None else "classification"
+        if self.labels is None:
+            return "regression"
+        return "classification"
 
     @property
     def main_score(self) -> str:
         """The score that chooses between seeds; higher is better."""
-        return "spearman" if self.labels is None else "accuracy"
+        if self.labels is None:
+            return "spearman"
+        return "accuracy"
 
     def to_dict(self) -> dict[str, Any]:
         """What a fine-tuned model's marker keeps of it."""
-        columns = {"text": self.columns.text, "pair": self.columns.pair, "label": self.columns.label}
+        columns = {
+            "text": self.columns.text,
+            "pair": self.columns.pair,
+            "label": self.columns.label,
+        }
         return {"task": self.name, "columns": columns, "labels": self.labels}
 
     def read(self, path: Path, labelled: bool = True) -> list[Example]:
@@ -68,22 +76,36 @@ class TextTask:
                 )
         return np.array(found)
 
-    def features(self, tokenizer: Any, examples: Sequence[Example], max_length: int) -> list[dict[str, Any]]:
+    def features(
+        self, tokenizer: Any, examples: Sequence[Example], max_length: int
+    ) -> list[dict[str, Any]]:
         """Model inputs of each example, cut to `max_length` tokens, without labels."""
-        pairs = [example.pair for example in examples] if self.columns.pair else None
+        if self.columns.pair:
+            pairs = [example.pair for example in examples]
+        else:
+            pairs = None
         texts = [example.text for example in examples]
         encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length)
         cut = sum(bool(one.overflowing) for one in encoded.encodings)
         if cut:
             warn(
-                f"{cut:,} of {len(texts):,} examples are longer than {max_length} tokens; the rest of them is not seen"
+                f"{cut:,} of {len(texts):,} examples are longer than {max_length} tokens; the rest"
+                f" of them is not seen"
             )
         return [{name: encoded[name][index] for name in encoded} for index in range(len(examples))]
 
-    def labelled(self, features: list[dict[str, Any]], targets: NDArray[np.float64]) -> list[dict[str, Any]]:
+    def labelled(
+        self, features: list[dict[str, Any]], targets: NDArray[np.float64]
+    ) -> list[dict[str, Any]]:
         """The same with `labels`, as `transformers` calls the targets."""
-        kind = float if self.labels is None else int
-        return [feature | {"labels": kind(target)} for feature, target in zip(features, targets.tolist(), strict=True)]
+        if self.labels is None:
+            kind = float
+        else:
+            kind = int
+        return [
+            feature | {"labels": kind(target)}
+            for feature, target in zip(features, targets.tolist(), strict=True)
+        ]
 
     def scores(self, logits: Floats, targets: NDArray[np.float64]) -> dict[str, float]:
         """Scores of logits (N, C) or, for regression, (N,) or (N, 1)."""
@@ -93,13 +115,19 @@ class TextTask:
 
 
 def classes(examples: Sequence[Example], path: Path) -> tuple[str, ...]:
-    """The labels that occur, numbers in their order, else by name; raises `DataError` when they are not classes."""
+    """The labels that occur, numbers in their order, else by name; raises `DataError` when they are
+    not classes.
+    """
     found = {example.label for example in examples if example.label is not None}
     if len(found) < 2:
-        raise DataError(f"{path}: every example has the label {found.pop()!r}; a classification needs two or more")
+        raise DataError(
+            f"{path}: every example has the label {found.pop()!r}; a classification needs two or"
+            f" more"
+        )
     if len(found) > MOST_CLASSES:
         raise DataError(
-            f"{path}: {len(found):,} different labels; is --label the right column, or --task regression what is meant?"
+            f"{path}: {len(found):,} different labels; is --label the right column, or --task"
+            f" regression what is meant?"
         )
     try:
         return tuple(sorted(found, key=float))
@@ -108,7 +136,9 @@ def classes(examples: Sequence[Example], path: Path) -> tuple[str, ...]:
 
 
 def classification_scores(predicted: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
-    """Accuracy, macro F1 and Matthews' correlation; with two classes also F1 of the second, the positive one."""
+    """Accuracy, macro F1 and Matthews' correlation; with two classes also F1 of the second, the
+    positive one.
+    """
     from sklearn import metrics
 
     scores = {
@@ -122,7 +152,9 @@ def classification_scores(predicted: NDArray[Any], targets: NDArray[Any]) -> dic
 
 
 def regression_scores(predicted: Floats, targets: NDArray[np.float64]) -> dict[str, float]:
-    """Pearson's and Spearman's correlation (0 where one side is constant) and the mean squared error."""
+    """Pearson's and Spearman's correlation (0 where one side is constant) and the mean squared
+    error.
+    """
     from scipy import stats
 
     varies = len(predicted) > 1 and np.ptp(predicted) > 0 and np.ptp(targets) > 0
@@ -139,5 +171,7 @@ def _number(path: Path, example: int, label: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{path}, example {example}: label {label!r}; regression needs a finite number")
+        raise DataError(
+            f"{path}, example {example}: label {label!r}; regression needs a finite number"
+        )
     return value

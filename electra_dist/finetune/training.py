@@ -1,6 +1,7 @@
 """Fine-tuning one seed: model, optimizer and `transformers.Trainer` around the examples of a task.
 
-Comes in: an exported encoder, the task, encoded examples. Goes out: the trained model and the scores of every epoch.
+Comes in: an exported encoder, the task, encoded examples. Goes out: the trained model and the
+scores of every epoch.
 """
 
 from __future__ import annotations
@@ -65,12 +66,16 @@ class Learner(ABC):
 
     @abstractmethod
     def marker(self, scores: Scores) -> dict[str, Any]:
-        """What `predict` needs to know; `scores` are those of the model that is kept, after its last epoch."""
+        """What `predict` needs to know; `scores` are those of the model that is kept, after its
+        last epoch.
+        """
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One seed: the model after the last epoch, and the held-out scores after each epoch (empty without such data)."""
+    """One seed: the model after the last epoch, and the held-out scores after each epoch (empty
+    without such data).
+    """
 
     seed: int
     model: Any
@@ -89,7 +94,9 @@ class _Examples(Dataset[dict[str, Any]]):
         return dict(self._features[index])
 
 
-def train_seed(learner: Learner, tokenizer: Any, recipe: Recipe, seed: int, device: torch.device) -> Trained:
+def train_seed(
+    learner: Learner, tokenizer: Any, recipe: Recipe, seed: int, device: torch.device
+) -> Trained:
     """Train a new head and the encoder under it; the same on the same machine for the same seed."""
     started = time.monotonic()
     set_seed(seed)
@@ -116,10 +123,14 @@ def train_seed(learner: Learner, tokenizer: Any, recipe: Recipe, seed: int, devi
 
 
 def predict_logits(model: Any, tokenizer: Any, features: Features, device: torch.device) -> Any:
-    """Outputs of the model for every example, in order: an array, or a tuple of arrays where it has several."""
+    """Outputs of the model for every example, in order: an array, or a tuple of arrays where it has
+    several.
+    """
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
-            model=model, args=_arguments(folder, device), data_collator=DataCollatorWithPadding(tokenizer)
+            model=model,
+            args=_arguments(folder, device),
+            data_collator=DataCollatorWithPadding(tokenizer),
         )
         return trainer.predict(_Examples(features)).predictions
 
@@ -147,7 +158,9 @@ def _training_arguments(
 
 def _arguments(folder: str, device: torch.device, **more: Any) -> TrainingArguments:
     """Of a trainer on one device that saves nothing and reports to nobody but us."""
-    os.environ["DS_ACCELERATOR"] = device.type  # accelerate imports DeepSpeed, which warns where it has to guess
+    os.environ["DS_ACCELERATOR"] = (
+        device.type
+    )  # accelerate imports DeepSpeed, which warns where it has to guess
     arguments = TrainingArguments(
         output_dir=folder,
         use_cpu=device.type == "cpu",
@@ -175,19 +188,36 @@ class _Progress(TrainerCallback):
             return
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise UserError(f"seed {self._seed}: the loss is {loss} at step {state.global_step}; take a smaller --lr")
+            raise UserError(
+                f"seed {self._seed}: the loss is {loss} at step {state.global_step}; take a smaller"
+                f" --lr"
+            )
         rate = state.global_step / max(time.monotonic() - self._started, 1e-9)
         left = (state.max_steps - state.global_step) / max(rate, 1e-9)
         say(
-            f"seed {self._seed}  step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
+            f"seed {self._seed}  step"
+            f" {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
             f"  epoch {state.epoch:.2f}  loss {loss:.4f}  lr {float(logs['learning_rate']):.1e}"
-            f"  {rate * args.per_device_train_batch_size:.0f} examples/s  {human_seconds(left)} left"
+            f"  {rate * args.per_device_train_batch_size:.0f} examples/s  {human_seconds(left)}"
+            f" left"
         )
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **others: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, **others: Any
+    ) -> None:
         """Keep and print the scores of the epoch."""
-        own = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-        scores = {name.removeprefix("eval_"): float(value) for name, value in metrics.items() if name != "epoch"}
+        own = (
+            "loss",
+            "runtime",
+            "samples_per_second",
+            "steps_per_second",
+            "model_preparation_time",
+        )
+        scores = {
+            name.removeprefix("eval_"): float(value)
+            for name, value in metrics.items()
+            if name != "epoch"
+        }
         scores = {name: value for name, value in scores.items() if name not in own}
         self.epochs.append(scores)
         text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())

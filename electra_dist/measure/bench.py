@@ -1,7 +1,9 @@
-"""The training step of a configuration, measured on this machine by one process: speed, utilisation, memory, profile.
+"""The training step of a configuration, measured on this machine by one process: speed,
+utilisation, memory, profile.
 
-Comes in: a configuration and steps (from shards or synthetic). Goes out: `StepFigures`. The path is that of
-`electra-dist train`: the same networks, engines and step; what is measured is what a run will do.
+Comes in: a configuration and steps (from shards or synthetic). Goes out: `StepFigures`. The path is
+that of `electra-dist train`: the same networks, engines and step; what is measured is what a run
+will do.
 """
 
 from __future__ import annotations
@@ -30,12 +32,14 @@ from electra_dist.train.step import train_step
 from electra_dist.train.window import squared_lengths
 from electra_dist.zero.engines import Engines, build_engines
 
-#: Steps before the timed ones: optimizer state is made in the first, and whatever compiles has compiled after them.
+#: Steps before the timed ones: optimizer state is made in the first, and whatever compiles has
+#: compiled after them.
 WARM_UP_STEPS = 3
 #: Of them, those whose memory is recorded on CPU: from the second on, every step needs the same.
 _RECORDED_STEPS = 2
 _PROFILED_STEPS = 2
-TRACE_FILE, OPERATIONS_FILE = "trace.json", "operations.txt"
+TRACE_FILE = "trace.json"
+OPERATIONS_FILE = "operations.txt"
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,13 @@ class StepFigures:
 
     real_tokens_per_s    non-padding tokens
     mfu                  `plan.step_flops` of these steps, over the time, over `matrix_product_rate`
-    matrix_product_rate  of a warm device; cold_... of one that had nothing to do before (`hardware.ProductRate`)
-    peak_memory_bytes    live tensor memory above the baseline after imports, from building the networks on
+    matrix_product_rate  of a warm device; cold_... of one that had nothing to do before
+                         (`hardware.ProductRate`)
+    peak_memory_bytes    live tensor memory above the baseline after imports, from building the
+                         networks on
     predicted_bytes      what `electra-dist plan` says of the same
-    attention, head      backends in use: of each network's attention, of the generator's output layer
+    attention, head      backends in use: of each network's attention, of the generator's output
+                         layer
     """
 
     device: str
@@ -75,16 +82,24 @@ class StepFigures:
 
 
 def measure_steps(
-    config: Config, vocab_size: int, data: Iterator[Step], world: World, steps: int, profile_dir: Path | None = None
+    config: Config,
+    vocab_size: int,
+    data: Iterator[Step],
+    world: World,
+    steps: int,
+    profile_dir: Path | None = None,
 ) -> StepFigures:
-    """Train `WARM_UP_STEPS` and then `steps` timed steps of `data`; `world` is one process, its group open.
+    """Train `WARM_UP_STEPS` and then `steps` timed steps of `data`; `world` is one process, its
+    group open.
 
-    With `profile_dir`, two more steps are profiled: a Chrome trace and a table by operation are written there. Raises
-    `UserError` for several ranks, and whatever building the networks and engines raises.
+    With `profile_dir`, two more steps are profiled: a Chrome trace and a table by operation are
+    written there. Raises `UserError` for several ranks, and whatever building the networks and
+    engines raises.
     """
     if world.world_size != 1:
         raise UserError(
-            f"bench step measures one process, found {world.world_size} ranks; run it alone on one of the nodes"
+            f"bench step measures one process, found {world.world_size} ranks; run it alone on one"
+            f" of the nodes"
         )
     if steps < 1:
         raise UserError(f"--steps {steps}: expected at least 1")
@@ -116,14 +131,18 @@ def _measure(
     trace = operations = None
     if profile_dir:
         trace, operations = _profile(engines, config, data, profile_dir)
-    tokens, flops = sum(step.real_count for step in timed), _flops(config, vocab_size, timed)
+    tokens = sum(step.real_count for step in timed)
+    flops = _flops(config, vocab_size, timed)
     rate = product_rate(device, engines.compute_dtype)
     return StepFigures(
         device=device_name(device),
         torch=torch.__version__,
         precision="/".join(dict.fromkeys(config.precision_mode(network) for network in NETWORKS)),
         compiled=config.compiles(device.type),
-        attention={name: described(str(getattr(engine.module, "attention_backend", ""))) for name, engine in engines},
+        attention={
+            name: described(str(getattr(engine.module, "attention_backend", "")))
+            for name, engine in engines
+        },
         head=head_backend(config, device),
         steps=steps,
         step_seconds=sum(seconds) / steps,
@@ -134,7 +153,9 @@ def _measure(
         cold_matrix_product_rate=rate.cold,
         flops_per_token=flops / tokens,
         peak_memory_bytes=memory.peak_bytes,
-        predicted_bytes=plan.plan_memory(config, vocab_size, 1, "cuda" if device.type == "cuda" else "cpu").peak,
+        predicted_bytes=plan.plan_memory(
+            config, vocab_size, 1, "cuda" if device.type == "cuda" else "cpu"
+        ).peak,
         memory_at_peak=tuple(memory.largest()),
         trace=trace,
         operations=operations,
@@ -153,9 +174,14 @@ def _engines(config: Config, vocab_size: int, world: World) -> Engines:
     return build_engines(config, *networks, world)
 
 
-def _timed(engines: Engines, config: Config, data: Iterator[Step], steps: int) -> tuple[list[Step], list[float]]:
-    """The steps and the seconds of each, data included; the device is waited for at the end of each."""
-    done, seconds = [], []
+def _timed(
+    engines: Engines, config: Config, data: Iterator[Step], steps: int
+) -> tuple[list[Step], list[float]]:
+    """The steps and the seconds of each, data included; the device is waited for at the end of
+    each.
+    """
+    done = []
+    seconds = []
     _wait(engines.world.device)
     for _ in range(steps):
         start = time.perf_counter()
@@ -174,11 +200,14 @@ def _wait(device: torch.device) -> None:
 
 def _flops(config: Config, vocab_size: int, steps: list[Step]) -> float:
     squares = sum(squared_lengths(batch) for step in steps for batch in step.micro_batches)
-    real, masked = sum(step.real_count for step in steps), sum(step.masked_count for step in steps)
+    real = sum(step.real_count for step in steps)
+    masked = sum(step.masked_count for step in steps)
     return plan.step_flops(config, vocab_size, real, squares, masked)
 
 
-def _profile(engines: Engines, config: Config, data: Iterator[Step], folder: Path) -> tuple[str, str]:
+def _profile(
+    engines: Engines, config: Config, data: Iterator[Step], folder: Path
+) -> tuple[str, str]:
     """Write trace and table; returns (path of the trace, the table)."""
     cuda = engines.world.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
@@ -191,7 +220,12 @@ def _profile(engines: Engines, config: Config, data: Iterator[Step], folder: Pat
             train_step(engines, next(data), config, 1.0)
         _wait(engines.world.device)
     recorded.export_chrome_trace(str(folder / TRACE_FILE))
-    order = "self_device_time_total" if cuda else "self_cpu_time_total"
-    table: str = recorded.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=50)
+    if cuda:
+        order = "self_device_time_total"
+    else:
+        order = "self_cpu_time_total"
+    table: str = recorded.key_averages().table(
+        sort_by=order, row_limit=25, max_name_column_width=50
+    )
     (folder / OPERATIONS_FILE).write_text(table + "\n", encoding="utf-8")
     return str(folder / TRACE_FILE), table

@@ -1,11 +1,12 @@
-"""Measures what a job is about to run on, in under a minute, and names the nodes that would slow it down or break it.
+"""Measures what a job is about to run on, in under a minute, and names the nodes that would slow it
+down or break it.
 
     srun python -m electra_dist.measure.preflight CONFIG --bad-nodes FILE
 
-First step of every Slurm job; one rank a GPU, gloo on CPU. Every rank measures its device; the first rank of a node
-measures the disks; pairs of nodes measure the network between them. `preflight_verdict` says what it means.
-Exit status: 0 all good, 3 bad nodes (listed in FILE, one a line), 74 the file system of the run cannot take it, 2 a
-mistake of the user.
+First step of every Slurm job; one rank a GPU, gloo on CPU. Every rank measures its device; the
+first rank of a node measures the disks; pairs of nodes measure the network between them.
+`preflight_verdict` says what it means. Exit status: 0 all good, 3 bad nodes (listed in FILE, one a
+line), 74 the file system of the run cannot take it, 2 a mistake of the user.
 """
 
 from __future__ import annotations
@@ -48,11 +49,13 @@ _TIMED_BYTES = 1 << 20
 _REPEATS = 3
 
 
-def preflight(config: Config, environment: dict[str, str], check_room: bool = True) -> tuple[World, Verdict]:
+def preflight(
+    config: Config, environment: dict[str, str], check_room: bool = True
+) -> tuple[World, Verdict]:
     """Measure on every rank and judge on every rank alike; opens and closes its own process group.
 
-    Without `check_room` the size of the checkpoints is no matter. Raises `UserError` when the environment names no
-    world, or when nodes do not find each other.
+    Without `check_room` the size of the checkpoints is no matter. Raises `UserError` when the
+    environment names no world, or when nodes do not find each other.
     """
     world = detect(environment, config.train.device, torch.cuda.device_count())
     _open_group(world)
@@ -79,20 +82,26 @@ def _open_group(world: World) -> None:
         else:
             address = f"tcp://{world.master_address}:{world.master_port}"
             dist.init_process_group(
-                backend, init_method=address, rank=world.rank, world_size=world.world_size, timeout=_TIMEOUT
+                backend,
+                init_method=address,
+                rank=world.rank,
+                world_size=world.world_size,
+                timeout=_TIMEOUT,
             )
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"rank {world.rank} finds no other rank at {world.master_address}:{world.master_port} within"
-            f" {_TIMEOUT.seconds} s: {error}; is the address of the first node reachable from all others?"
+            f"rank {world.rank} finds no other rank at {world.master_address}:{world.master_port}"
+            f" within"
+            f" {_TIMEOUT.seconds} s: {error}; is the address of the first node reachable from all"
+            f" others?"
         ) from error
 
 
 def report(verdict: Verdict, bad_nodes: Path | None) -> int:
     """The exit status that a verdict comes to, once the list of bad nodes is written, one a line.
 
-    Raises `StorageError` when the file system of the run cannot take it, or the list cannot be written; `DataError`
-    when no node can read the shards.
+    Raises `StorageError` when the file system of the run cannot take it, or the list cannot be
+    written; `DataError` when no node can read the shards.
     """
     if verdict.storage:
         raise StorageError(verdict.storage)
@@ -106,20 +115,31 @@ def report(verdict: Verdict, bad_nodes: Path | None) -> int:
     return EXIT_OK
 
 
-def _measure(config: Config, world: World, node: str, places: Sequence[list[object]], check_room: bool) -> Measurement:
+def _measure(
+    config: Config, world: World, node: str, places: Sequence[list[object]], check_room: bool
+) -> Measurement:
     device = world.device
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    if device.type == "cuda":
+        dtype = torch.bfloat16
+    else:
+        dtype = torch.float32
     products = product_rate(device, dtype)
     copies = _host_to_device_rate(device)
-    within, between = _within_rate(world, node, places), _between_rate(world, node, places)
+    within = _within_rate(world, node, places)
+    between = _between_rate(world, node, places)
     first = places.index([node, world.local_rank]) == min(
         index for index, (name, _) in enumerate(places) if name == node
     )
     nodes = len({str(name) for name, _ in places})
-    disk = _measure_disk(config, world, nodes) if first else _Disk()
+    if first:
+        disk = _measure_disk(config, world, nodes)
+    else:
+        disk = _Disk()
     ecc, mhz = _gpu_facts(world)
     barrier(world)
-    clock = time.time()  # right after a barrier: ranks differ by its latency and by the skew of their clocks
+    clock = (
+        time.time()
+    )  # right after a barrier: ranks differ by its latency and by the skew of their clocks
     return Measurement(
         rank=world.rank,
         node=node,
@@ -170,30 +190,43 @@ def _free_memory(device: torch.device) -> float:
 
 
 def _gpu_facts(world: World) -> tuple[int | None, int | None]:
-    """Uncorrected ECC errors since the last reset, and the highest clock in MHz that is allowed now."""
+    """Uncorrected ECC errors since the last reset, and the highest clock in MHz that is allowed
+    now.
+    """
     if world.device.type == "cpu" or shutil.which("nvidia-smi") is None:
         return None, None
     gpu = str(torch.cuda.get_device_properties(world.device).uuid)
     query = "--query-gpu=ecc.errors.uncorrected.volatile.total,clocks.max.sm"
-    command = ["nvidia-smi", f"--id=GPU-{gpu.removeprefix('GPU-')}", query, "--format=csv,noheader,nounits"]
+    command = [
+        "nvidia-smi",
+        f"--id=GPU-{gpu.removeprefix('GPU-')}",
+        query,
+        "--format=csv,noheader,nounits",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except subprocess.TimeoutExpired:
         return None, None
     values = [part.strip() for part in done.stdout.split(",")]
     numbers = [int(value) if value.isdigit() else None for value in values]
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else (None, None)
+    if len(numbers) == 2:
+        return (numbers[0], numbers[1])
+    return (None, None)
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
 
 
 def _payload(device: torch.device) -> torch.Tensor:
-    return torch.zeros((64 << 20) if device.type == "cuda" else (1 << 20), device=device)  # 256 MiB, 4 MiB
+    return torch.zeros(
+        (64 << 20) if device.type == "cuda" else (1 << 20), device=device
+    )  # 256 MiB, 4 MiB
 
 
 def _all_reduce_rate(world: World, group: dist.ProcessGroup | None, size: int) -> float | None:
-    """Bus bandwidth of an all-reduce over `size` ranks in GB/s, 2 (n - 1) / n bytes a byte; None for one rank."""
+    """Bus bandwidth of an all-reduce over `size` ranks in GB/s, 2 (n - 1) / n bytes a byte; None
+    for one rank.
+    """
     if size < 2:
         return None
     payload = _payload(world.device)
@@ -213,11 +246,14 @@ def _within_rate(world: World, node: str, places: Sequence[list[object]]) -> flo
 
 
 def _between_rate(world: World, node: str, places: Sequence[list[object]]) -> float | None:
-    """Best exchange of this node's first rank with one of its two neighbours, so that a bad one spoils no good one."""
+    """Best exchange of this node's first rank with one of its two neighbours, so that a bad one
+    spoils no good one.
+    """
     heads = {str(name): rank for rank, (name, _) in reversed(list(enumerate(places)))}
     order = sorted(heads.values())
-    # NCCL makes the communicator of a group in the first call on it, which all ranks of the group must take part in:
-    # a first exchange between the heads alone would wait for the others for ever.
+    # NCCL makes the communicator of a group in the first call on it, which all ranks of the group
+    # must take part in: a first exchange between the heads alone would wait for the others for
+    # ever.
     dist.all_reduce(torch.zeros(1, device=world.device))
     best = None
     for phase in (0, 1):
@@ -225,17 +261,24 @@ def _between_rate(world: World, node: str, places: Sequence[list[object]]) -> fl
         if heads[node] != world.rank or len(order) < 2:
             continue
         place = order.index(world.rank)
-        other = place + 1 if (place - phase) % 2 == 0 else place - 1
+        if (place - phase) % 2 == 0:
+            other = place + 1
+        else:
+            other = place - 1
         if 0 <= other < len(order):
             rate = _exchange_rate(world, order[other])
-            best = rate if best is None else max(best, rate)
+            if best is None:
+                best = rate
+            else:
+                best = max(best, rate)
     barrier(world)
     return best
 
 
 def _exchange_rate(world: World, other: int) -> float:
     """GB/s in each direction of a simultaneous send and receive."""
-    out, into = _payload(world.device), _payload(world.device)
+    out = _payload(world.device)
+    into = _payload(world.device)
 
     def exchange() -> None:
         operations = [dist.P2POp(dist.isend, out, other), dist.P2POp(dist.irecv, into, other)]
@@ -256,7 +299,9 @@ def _existing(path: Path) -> Path:
 
 @dataclass
 class _Disk:
-    """Rates of the run directory and of the shards in MB/s, as one node sees them, and what went wrong instead."""
+    """Rates of the run directory and of the shards in MB/s, as one node sees them, and what went
+    wrong instead.
+    """
 
     write_mb_s: float | None = None
     read_mb_s: float | None = None
@@ -290,17 +335,24 @@ def _try_run_directory(folder: Path, world: World, nodes: int, disk: _Disk) -> N
             out.flush()
             os.fsync(out.fileno())
         taken = time.perf_counter() - start
-        disk.write_mb_s = size / taken / 1e6 if size >= _TIMED_BYTES else None
+        if size >= _TIMED_BYTES:
+            disk.write_mb_s = size / taken / 1e6
+        else:
+            disk.write_mb_s = None
         disk.read_mb_s = _read_rate(file)
     except OSError as error:
-        disk.run_error = f"{folder}: the run directory cannot be written: {reason(error)}{advice(error)}"
+        disk.run_error = (
+            f"{folder}: the run directory cannot be written: {reason(error)}{advice(error)}"
+        )
     finally:
         with suppress(OSError):
             file.unlink(missing_ok=True)
 
 
 def _needed_bytes(config: Config) -> int:
-    """What the checkpoints of this run will take beside those that are there; nothing where that is not known."""
+    """What the checkpoints of this run will take beside those that are there; nothing where that is
+    not known.
+    """
     try:
         vocabulary = Manifest.load(Path(config.data.shards)).vocab_size
     except UserError:  # said of the shards
@@ -309,18 +361,25 @@ def _needed_bytes(config: Config) -> int:
 
 
 def _read_rate(file: Path) -> float | None:
-    """MB/s of reading the first 32 MiB; None where there is too little to time, and opening the file is all."""
+    """MB/s of reading the first 32 MiB; None where there is too little to time, and opening the
+    file is all.
+    """
     with file.open("rb") as source:
         if hasattr(os, "posix_fadvise"):  # from the disk, not from this node's memory
             os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         start = time.perf_counter()
         size = len(source.read(_DISK_BYTES))
     taken = max(time.perf_counter() - start, 1e-9)
-    return size / taken / 1e6 if size >= _TIMED_BYTES else None
+    if size >= _TIMED_BYTES:
+        return size / taken / 1e6
+    return None
 
 
 def _versions() -> dict[str, str]:
-    nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.cuda.is_available() else "none"
+    if torch.cuda.is_available():
+        nccl = ".".join(map(str, torch.cuda.nccl.version()))
+    else:
+        nccl = "none"
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -346,8 +405,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m electra_dist.measure.preflight", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("config", help="configuration file (YAML)")
-    parser.add_argument("--bad-nodes", type=Path, metavar="FILE", help="write the names of the bad nodes here")
-    parser.add_argument("--ignore-room", action="store_true", help="pass when the checkpoints will not fit on the disk")
+    parser.add_argument(
+        "--bad-nodes", type=Path, metavar="FILE", help="write the names of the bad nodes here"
+    )
+    parser.add_argument(
+        "--ignore-room",
+        action="store_true",
+        help="pass when the checkpoints will not fit on the disk",
+    )
     given = parser.parse_args(arguments)
     try:
         config = configuration.load(given.config)

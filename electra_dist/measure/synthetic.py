@@ -12,8 +12,11 @@ from electra_dist.data.packing import PackedRows
 from electra_dist.data.rows import KeyedRows, documents_per_row, micro_batches
 
 
-def synthetic_steps(config: Config, vocab_size: int, document_length: int | None = None) -> Iterator[Step]:
-    """Steps of one rank alone, for ever: full rows of documents of `document_length` tokens (default: whole rows).
+def synthetic_steps(
+    config: Config, vocab_size: int, document_length: int | None = None
+) -> Iterator[Step]:
+    """Steps of one rank alone, for ever: full rows of documents of `document_length` tokens
+    (default: whole rows).
 
     Packed and masked by the same code as real text.
     """
@@ -32,7 +35,9 @@ def synthetic_steps(config: Config, vocab_size: int, document_length: int | None
 
 
 def _rows(config: Config, vocab_size: int, document_length: int, index: int) -> KeyedRows:
-    count, length, slots = config.train.global_rows, config.data.row_length, documents_per_row(config)
+    count = config.train.global_rows
+    length = config.data.row_length
+    slots = documents_per_row(config)
     rng = np.random.default_rng((config.train.seed, index))
     tokens = rng.integers(SPECIAL_TOKENS.mask + 1, vocab_size, (count, length)).astype(np.uint32)
     inner = range(document_length, length, document_length)[: slots - 1]
@@ -40,5 +45,9 @@ def _rows(config: Config, vocab_size: int, document_length: int, index: int) -> 
     tokens[:, np.concatenate([[0], ends[:-1]])] = SPECIAL_TOKENS.cls
     tokens[:, ends - 1] = SPECIAL_TOKENS.sep
     padded = np.concatenate([ends, np.full(slots - len(ends), length)])
-    packed = PackedRows(tokens, np.tile(padded.astype(np.int32), (count, 1)), np.full(count, len(ends), dtype=np.int32))
+    packed = PackedRows(
+        tokens,
+        np.tile(padded.astype(np.int32), (count, 1)),
+        np.full(count, len(ends), dtype=np.int32),
+    )
     return KeyedRows(packed, rng.integers(0, 2**63, count).astype(np.uint64))

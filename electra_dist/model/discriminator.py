@@ -1,7 +1,7 @@
 """The discriminator: says of every token whether the generator replaced it.
 
-Comes in: the corrupted rows, their labels, and what the generator shares (`Generator.exchange`). Goes out: the loss
-summed over all real tokens, [CLS] and [SEP] included, and the logits.
+Comes in: the corrupted rows, their labels, and what the generator shares (`Generator.exchange`).
+Goes out: the loss summed over all real tokens, [CLS] and [SEP] included, and the logits.
 
 Letters: B rows, L row length, E embedding, H hidden.
 """
@@ -52,7 +52,8 @@ class DiscriminatorHead(nn.Module):
 class Discriminator(nn.Module):
     """Encoder and replaced-token head; parameters are unset until `initialise`.
 
-    `embeddings` are its own ones (sharing `none`); `deltas` are what it adds to the generator's (`disentangled`).
+    `embeddings` are its own ones (sharing `none`); `deltas` are what it adds to the generator's
+    (`disentangled`).
     """
 
     compiled_parts = ("judge",)
@@ -61,8 +62,14 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
         sharing = config.embedding_sharing
-        self.embeddings = Embeddings(config, vocab_size) if sharing == "none" else None
-        self.deltas = Embeddings(config, vocab_size) if sharing == "disentangled" else None
+        if sharing == "none":
+            self.embeddings = Embeddings(config, vocab_size)
+        else:
+            self.embeddings = None
+        if sharing == "disentangled":
+            self.deltas = Embeddings(config, vocab_size)
+        else:
+            self.deltas = None
         self.encoder = Encoder(config, "discriminator", attention_backend)
         self.head = DiscriminatorHead(config.discriminator.hidden_size)
         self.flat: FlatNetwork | None = None
@@ -73,7 +80,9 @@ class Discriminator(nn.Module):
         return self.encoder.backend
 
     def flatten(self, partitioned: bool) -> None:
-        """Put the parameters into few flat ones (`flat_network.py`); afterwards only `forward` computes."""
+        """Put the parameters into few flat ones (`flat_network.py`); afterwards only `forward`
+        computes.
+        """
         self.flat = FlatNetwork(self, partitioned)
 
     @torch.no_grad()
@@ -93,7 +102,10 @@ class Discriminator(nn.Module):
             out: Tensor = self.embeddings(tokens_bl, positions_bl)
             return out
         if shared_ble is None:
-            raise ValueError(f"embedding_sharing = {self.config.embedding_sharing} needs the generator's embeddings")
+            raise ValueError(
+                f"embedding_sharing = {self.config.embedding_sharing} needs the generator's"
+                f" embeddings"
+            )
         shared = shared_ble.to(self.head.dense.weight.dtype)
         if self.deltas is None:
             return shared
@@ -107,7 +119,9 @@ class Discriminator(nn.Module):
         batch: ModelBatch,
         vectors: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`; `vectors` as in `Encoder.forward`."""
+        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`; `vectors` as in
+        `Encoder.forward`.
+        """
         embeddings = self.embed(shared_ble, tokens_bl, batch.positions)
         out: Tensor = self.encoder(embeddings, batch.documents, batch.cu_seqlens, vectors)
         return out
@@ -115,12 +129,16 @@ class Discriminator(nn.Module):
     def forward(
         self, shared: Tensor | None, batch: ModelBatch, corrupted: Tensor, replaced: Tensor
     ) -> DiscriminatorOutput:
-        """One micro-batch: `shared` (B, L, E) or None, `corrupted` (B, L) int64, `replaced` (B, L) fp32."""
+        """One micro-batch: `shared` (B, L, E) or None, `corrupted` (B, L) int64, `replaced` (B, L)
+        fp32.
+        """
         with lent(self.flat) as vectors:
             hidden = self.encode(shared, corrupted, batch, vectors)
             return DiscriminatorOutput(*self.judge(hidden, replaced, batch.documents))
 
-    def judge(self, hidden_blh: Tensor, replaced_bl: Tensor, documents_bl: Tensor) -> tuple[Tensor, Tensor]:
+    def judge(
+        self, hidden_blh: Tensor, replaced_bl: Tensor, documents_bl: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Loss summed over the real tokens, and the logits (B, L) without gradient."""
         logits_bl = self.head(hidden_blh).float()
         losses_bl = F.binary_cross_entropy_with_logits(logits_bl, replaced_bl, reduction="none")

@@ -1,7 +1,8 @@
 """Word, position and token-type embeddings with their LayerNorm.
 
-Comes in: token ids and positions (B, L). Goes out: (B, L, E) activations after LayerNorm, or the bare sum before
-it, which is what `disentangled` exchanges. Dropout is the business of the network that reads them.
+Comes in: token ids and positions (B, L). Goes out: (B, L, E) activations after LayerNorm, or the
+bare sum before it, which is what `disentangled` exchanges. Dropout is the business of the network
+that reads them.
 
 As in the original ELECTRA, [PAD] has an ordinary row: attention and losses never look at padding.
 """
@@ -19,8 +20,8 @@ TOKEN_TYPES = 2
 class Embeddings(nn.Module):
     """The three tables and the LayerNorm.
 
-    With `deltas` in `disentangled` the tables hold differences to another network's tables, and the caller adds
-    that network's sum before `norm`.
+    With `deltas` in `disentangled` the tables hold differences to another network's tables, and the
+    caller adds that network's sum before `norm`.
     """
 
     compiled_parts = ("forward", "sum")
@@ -34,7 +35,9 @@ class Embeddings(nn.Module):
 
     def sum(self, tokens_bl: Tensor, positions_bl: Tensor) -> Tensor:
         """Word + token type 0 + position, before LayerNorm: (B, L, E)."""
-        first_type = self.token_type(tokens_bl.new_zeros(1))  # (1, E); through the module, where ZeRO-3 gathers it
+        first_type = self.token_type(
+            tokens_bl.new_zeros(1)
+        )  # (1, E); through the module, where ZeRO-3 gathers it
         out: Tensor = self.word(tokens_bl) + first_type + self.position(positions_bl)
         return out
 

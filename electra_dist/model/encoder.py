@@ -1,10 +1,11 @@
 """The encoder: post-LayerNorm transformer layers, as in BERT and ELECTRA.
 
-Comes in: embeddings (B, L, E) and the layout of the documents. Goes out: hidden states (B, L, H). Query, key and
-value come out of one matrix; `huggingface.py` splits it.
+Comes in: embeddings (B, L, E) and the layout of the documents. Goes out: hidden states (B, L, H).
+Query, key and value come out of one matrix; `huggingface.py` splits it.
 
-`Layer.forward` has no data-dependent control flow, so that it compiles as one graph (DESIGN D4). In an engine
-consecutive layers are a `LayerGroup`, which DeepSpeed is told is a leaf: its parameters are gathered around the call.
+`Layer.forward` has no data-dependent control flow, so that it compiles as one graph (DESIGN D4). In
+an engine consecutive layers are a `LayerGroup`, which DeepSpeed is told is a leaf: its parameters
+are gathered around the call.
 
 Letters: B rows, L row length, E embedding, H hidden, A heads, D head size.
 """
@@ -32,14 +33,16 @@ Weights = Mapping[str, Tensor]
 class Layer(nn.Module):
     """Self-attention and feed-forward, each with dropout, residual and LayerNorm after it.
 
-    `matrix_slots` and `vector_slots` say how its parameters lie where they are parts of flat ones (`flat_network.py`).
+    `matrix_slots` and `vector_slots` say how its parameters lie where they are parts of flat ones
+    (`flat_network.py`).
     """
 
     compiled_parts = ("forward",)
 
     def __init__(self, config: ModelConfig, sizes: NetworkConfig, backend: str) -> None:
         super().__init__()
-        hidden, epsilon = sizes.hidden_size, config.layer_norm_epsilon
+        hidden = sizes.hidden_size
+        epsilon = config.layer_norm_epsilon
         self.hidden_size = hidden
         self.heads = sizes.heads
         self.attend = BACKENDS[backend]
@@ -57,9 +60,15 @@ class Layer(nn.Module):
         self.vector_slots = lay_out(pair for pair in parameters if no_decay(pair[0]))
 
     def forward(
-        self, hidden_blh: Tensor, layout: Layout, matrices: Tensor | None = None, vectors: Tensor | None = None
+        self,
+        hidden_blh: Tensor,
+        layout: Layout,
+        matrices: Tensor | None = None,
+        vectors: Tensor | None = None,
     ) -> Tensor:
-        """One layer: (B, L, H) -> (B, L, H); `matrices` and `vectors`, flat, take the place of its parameters."""
+        """One layer: (B, L, H) -> (B, L, H); `matrices` and `vectors`, flat, take the place of its
+        parameters.
+        """
         if matrices is None or vectors is None:
             weights: Weights = dict(self.named_parameters())
         else:
@@ -68,17 +77,26 @@ class Layer(nn.Module):
 
     def _compute(self, weights: Weights, hidden_blh: Tensor, layout: Layout) -> Tensor:
         b, length, hidden = hidden_blh.shape
-        qkv = _linear(hidden_blh, weights, "query_key_value").view(b, length, 3, self.heads, hidden // self.heads)
-        attention_dropout = self.attention_dropout if self.training else 0.0
+        qkv = _linear(hidden_blh, weights, "query_key_value").view(
+            b, length, 3, self.heads, hidden // self.heads
+        )
+        if self.training:
+            attention_dropout = self.attention_dropout
+        else:
+            attention_dropout = 0.0
         attended = self.attend(qkv, layout, attention_dropout).reshape(b, length, hidden)
-        attended = dropout(_linear(attended, weights, "attention_output"), self.dropout, self.training)
+        attended = dropout(
+            _linear(attended, weights, "attention_output"), self.dropout, self.training
+        )
         middle = self._norm(attended + hidden_blh, weights, "attention_norm")
         inner = _linear(middle, weights, "ffn_in")
         fed = recomputed(_activate, inner, weights["ffn_out.weight"], weights["ffn_out.bias"])
         return self._norm(dropout(fed, self.dropout, self.training) + middle, weights, "ffn_norm")
 
     def _norm(self, x: Tensor, weights: Weights, name: str) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], self.epsilon)
+        return F.layer_norm(
+            x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], self.epsilon
+        )
 
 
 def _linear(x: Tensor, weights: Weights, name: str) -> Tensor:
@@ -93,8 +111,8 @@ def _activate(inner_blf: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class LayerGroup(nn.Module):
     """Consecutive layers whose weights are one flat parameter, `matrices`.
 
-    The layers themselves are no submodules: they have no parameter left. With `partitioned` nothing may keep the memory
-    of `matrices` between forward and backward (ZeRO-3).
+    The layers themselves are no submodules: they have no parameter left. With `partitioned` nothing
+    may keep the memory of `matrices` between forward and backward (ZeRO-3).
     """
 
     def __init__(self, layers: Sequence[Layer], partitioned: bool) -> None:
@@ -109,14 +127,21 @@ class LayerGroup(nn.Module):
             layer.train(mode)
         return self
 
-    def forward(self, hidden_blh: Tensor, layout: Layout, vectors: Tensor, recompute: Recompute | None) -> Tensor:
+    def forward(
+        self, hidden_blh: Tensor, layout: Layout, vectors: Tensor, recompute: Recompute | None
+    ) -> Tensor:
         """All of them: (B, L, H) -> (B, L, H); `vectors` are theirs, one behind the other."""
         matrices = self.get_parameter("matrices")
         with keeping_no_view(matrices) if self.partitioned else nullcontext():
-            parts = zip(matrices.chunk(len(self.layers)), vectors.chunk(len(self.layers)), strict=True)
+            parts = zip(
+                matrices.chunk(len(self.layers)), vectors.chunk(len(self.layers)), strict=True
+            )
             for layer, part in zip(self.layers, parts, strict=True):
-                # DeepSpeed gives the first one a view. One compiled layer serves all only if all get one.
-                hidden_blh = run_layer(layer, hidden_blh.view_as(hidden_blh), layout, recompute, *part)
+                # DeepSpeed gives the first one a view. One compiled layer serves all only if all
+                # get one.
+                hidden_blh = run_layer(
+                    layer, hidden_blh.view_as(hidden_blh), layout, recompute, *part
+                )
         return hidden_blh
 
 
@@ -127,13 +152,24 @@ class Recompute(NamedTuple):
 
 
 def run_layer(
-    layer: nn.Module, hidden_blh: Tensor, layout: Layout, recompute: Recompute | None, *parts: Tensor
+    layer: nn.Module,
+    hidden_blh: Tensor,
+    layout: Layout,
+    recompute: Recompute | None,
+    *parts: Tensor,
 ) -> Tensor:
     """`Layer.forward`, with its activations kept for backward or not."""
     if recompute is None:
         out: Tensor = layer(hidden_blh, layout, *parts)
     else:
-        out = checkpoint(layer, hidden_blh, layout, *parts, use_reentrant=False, preserve_rng_state=recompute.random)
+        out = checkpoint(
+            layer,
+            hidden_blh,
+            layout,
+            *parts,
+            use_reentrant=False,
+            preserve_rng_state=recompute.random,
+        )
     return out
 
 
@@ -142,8 +178,8 @@ class Encoder(nn.Module):
 
     `groups` are the layers again, once they are grouped (`flat_network.py`).
 
-    `backend` is the attention backend, as `choose_backend` returned it. With `activation_checkpointing` each layer is
-    recomputed in backward.
+    `backend` is the attention backend, as `choose_backend` returned it. With
+    `activation_checkpointing` each layer is recomputed in backward.
     """
 
     compiled_parts = ("enter",)
@@ -155,9 +191,10 @@ class Encoder(nn.Module):
         self.dropout = config.dropout
         self.random_layers = config.dropout > 0 or config.attention_dropout > 0
         self.activation_checkpointing = False
-        self.project = (
-            nn.Linear(config.embedding_size, sizes.hidden_size) if config.embedding_size != sizes.hidden_size else None
-        )
+        if config.embedding_size != sizes.hidden_size:
+            self.project = nn.Linear(config.embedding_size, sizes.hidden_size)
+        else:
+            self.project = None
         self.layers = nn.ModuleList(Layer(config, sizes, backend) for _ in range(sizes.layers))
         self.groups = nn.ModuleList()
 
@@ -168,10 +205,15 @@ class Encoder(nn.Module):
         cu_seqlens: Tensor,
         vectors: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Hidden states of the last layer, (B, L, H); `vectors` are those of each group, where there are groups."""
+        """Hidden states of the last layer, (B, L, H); `vectors` are those of each group, where
+        there are groups.
+        """
         layout = build_layout(documents_bl, cu_seqlens, self.backend, embeddings_ble.dtype)
         hidden = self.enter(embeddings_ble)
-        recompute = Recompute(self.random_layers) if self.activation_checkpointing and self.training else None
+        if self.activation_checkpointing and self.training:
+            recompute = Recompute(self.random_layers)
+        else:
+            recompute = None
         if vectors is None:
             for layer in self.layers:
                 hidden = run_layer(layer, hidden, layout, recompute)

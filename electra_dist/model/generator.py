@@ -1,10 +1,11 @@
 """The generator: fills the masked positions, and owns the embeddings that the discriminator reads.
 
-Comes in: a `ModelBatch`. Goes out: the masked-language-model loss, the rows with each masked token replaced by a
-sample, the labels of the discriminator, and the embedding activations of the replaced rows (DESIGN D1).
+Comes in: a `ModelBatch`. Goes out: the masked-language-model loss, the rows with each masked token
+replaced by a sample, the labels of the discriminator, and the embedding activations of the replaced
+rows (DESIGN D1).
 
-The head runs on the masked slots only. Everything that reads the word embedding matrix happens inside `forward`
-(DeepSpeed gathers it there, as an external parameter of this module).
+The head runs on the masked slots only. Everything that reads the word embedding matrix happens
+inside `forward` (DeepSpeed gathers it there, as an external parameter of this module).
 
 Letters: B rows, L row length, P masked slots a row, M = B x P, E embedding, H hidden, V vocabulary.
 """
@@ -35,8 +36,10 @@ class GeneratorOutput(NamedTuple):
     loss_sum   ()         fp32, sum over the used masked slots of the negative log-likelihood (nats)
     correct    ()         fp32, used slots whose most likely token is the original one
     corrupted  (B, L)     int64, the original rows with every used slot replaced by its sample
-    replaced   (B, L)     fp32, 1 where `corrupted` differs from the original: the discriminator's labels
-    shared     (B, L, E)  what the discriminator builds on: see `Generator.exchange`; None for sharing `none`
+    replaced   (B, L)     fp32, 1 where `corrupted` differs from the original: the discriminator's
+               labels
+    shared     (B, L, E)  what the discriminator builds on: see `Generator.exchange`; None for
+               sharing `none`
     """
 
     loss_sum: Tensor
@@ -80,7 +83,9 @@ class Generator(nn.Module):
         return self.encoder.backend
 
     def flatten(self, partitioned: bool) -> None:
-        """Put the parameters into few flat ones (`flat_network.py`); afterwards only `forward` computes."""
+        """Put the parameters into few flat ones (`flat_network.py`); afterwards only `forward`
+        computes.
+        """
         self.flat = FlatNetwork(self, partitioned)
 
     @torch.no_grad()
@@ -93,31 +98,42 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def init_output_bias(self, log_frequencies: Tensor | npt.NDArray[np.floating]) -> None:
-        """Start the output bias at the log frequency of each token, (V,), so that step 0 knows the unigrams.
+        """Start the output bias at the log frequency of each token, (V,), so that step 0 knows the
+        unigrams.
 
-        Raises ValueError for another length or for values that are not finite (smooth the counts first).
+        Raises ValueError for another length or for values that are not finite (smooth the counts
+        first).
         """
         values = torch.as_tensor(log_frequencies, dtype=torch.float32)
         if values.shape != self.output_bias.shape or not bool(torch.isfinite(values).all()):
-            raise ValueError(f"expected {tuple(self.output_bias.shape)} finite log frequencies, got {values.shape}")
+            raise ValueError(
+                f"expected {tuple(self.output_bias.shape)} finite log frequencies, got"
+                f" {values.shape}"
+            )
         self.output_bias.copy_(values)
 
-    def encode(self, tokens_bl: Tensor, batch: ModelBatch, vectors: Sequence[Tensor] | None = None) -> Tensor:
-        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`; `vectors` as in `Encoder.forward`."""
+    def encode(
+        self, tokens_bl: Tensor, batch: ModelBatch, vectors: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`; `vectors` as in
+        `Encoder.forward`.
+        """
         embeddings = self.embeddings(tokens_bl, batch.positions)
         out: Tensor = self.encoder(embeddings, batch.documents, batch.cu_seqlens, vectors)
         return out
 
     def logits(self, batch: ModelBatch) -> Tensor:
-        """Vocabulary logits (B, L, V) at every position of `batch.inputs`; training never needs them."""
+        """Vocabulary logits (B, L, V) at every position of `batch.inputs`; training never needs
+        them.
+        """
         hidden = self.head(self.encode(batch.inputs, batch))
         return F.linear(hidden, self.embeddings.word.weight, self.output_bias)
 
     def exchange(self, tokens_bl: Tensor, positions_bl: Tensor) -> Tensor | None:
         """What the discriminator builds on, by `model.embedding_sharing`.
 
-        shared: activations after LayerNorm, with gradient. disentangled: the sum before LayerNorm, without gradient.
-        none: nothing.
+        shared: activations after LayerNorm, with gradient. disentangled: the sum before LayerNorm,
+        without gradient. none: nothing.
         """
         if self.config.embedding_sharing == "shared":
             out: Tensor = self.embeddings(tokens_bl, positions_bl)
@@ -128,7 +144,9 @@ class Generator(nn.Module):
         return None
 
     def hidden_at_masks(self, batch: ModelBatch, vectors: Sequence[Tensor] | None = None) -> Tensor:
-        """What the word embeddings are compared with at the masked slots: (M, E), unused slots included."""
+        """What the word embeddings are compared with at the masked slots: (M, E), unused slots
+        included.
+        """
         return self.at_masks(self.encode(batch.inputs, batch, vectors), batch.masked_positions)
 
     def at_masks(self, hidden_blh: Tensor, positions_bp: Tensor) -> Tensor:
@@ -140,10 +158,11 @@ class Generator(nn.Module):
     def corrupt(
         self, tokens_bl: Tensor, positions_bp: Tensor, weights_bp: Tensor, samples_bp: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The original rows with each used slot set to its sample (B, L) int64, and where they differ (B, L) fp32.
+        """The original rows with each used slot set to its sample (B, L) int64, and where they
+        differ (B, L) fp32.
 
-        A sample that equals the original counts as original. Unused slots (weight 0) write into a column that is cut
-        off again.
+        A sample that equals the original counts as original. Unused slots (weight 0) write into a
+        column that is cut off again.
         """
         rows, length = tokens_bl.shape
         columns = torch.where(weights_bp > 0, positions_bp, length)
@@ -152,11 +171,15 @@ class Generator(nn.Module):
         return corrupted, (corrupted != tokens_bl).float()
 
     def forward(self, batch: ModelBatch, forced_samples: Tensor | None = None) -> GeneratorOutput:
-        """One micro-batch; `forced_samples` (B, P) int64 takes the place of the samples (for tests)."""
+        """One micro-batch; `forced_samples` (B, P) int64 takes the place of the samples (for
+        tests).
+        """
         with lent(self.flat) as vectors:
             return self.fill(batch, self.hidden_at_masks(batch, vectors), forced_samples)
 
-    def fill(self, batch: ModelBatch, hidden_me: Tensor, forced_samples: Tensor | None = None) -> GeneratorOutput:
+    def fill(
+        self, batch: ModelBatch, hidden_me: Tensor, forced_samples: Tensor | None = None
+    ) -> GeneratorOutput:
         """The second half of `forward`: loss, samples and corrupted rows from `hidden_at_masks`."""
         head = masked_lm_head(
             hidden_me,
@@ -171,7 +194,9 @@ class Generator(nn.Module):
         samples = head.samples_m.view_as(batch.masked_positions)
         if forced_samples is not None:
             samples = forced_samples
-        corrupted, replaced = self.corrupt(batch.tokens, batch.masked_positions, batch.masked_weights, samples)
+        corrupted, replaced = self.corrupt(
+            batch.tokens, batch.masked_positions, batch.masked_weights, samples
+        )
         return GeneratorOutput(
             loss_sum=(head.nll_m * weights_m).sum(),
             correct=(head.correct_m * weights_m).sum().detach(),

@@ -1,14 +1,18 @@
-"""The generator's output layer on the masked positions: loss, accuracy and sampled token, in one of three ways.
+"""The generator's output layer on the masked positions: loss, accuracy and sampled token, in one of
+three ways.
 
-All three compute the same thing, and draw the same tokens for the same keys (`sampling.py`, DESIGN D2b):
+All three compute the same thing, and draw the same tokens for the same keys (`sampling.py`, DESIGN
+D2b):
 
     torch    plain PyTorch, holds the whole (M, V) matrix; the reference
-    chunked  passes over the vocabulary in chunks and recomputes them in backward; never holds (M, V). CPU and CUDA
-    triton   the same in one fused kernel (`kernels/generator_head.py`); CUDA, meant for half precision
+    chunked  passes over the vocabulary in chunks and recomputes them in backward; never holds (M,
+             V). CPU and CUDA
+    triton   the same in one fused kernel (`kernels/generator_head.py`); CUDA, meant for half
+             precision
 
-The product runs in the precision of its inputs; loss, softmax and sampling in fp32. All shapes are static and nothing
-synchronises with the host. The backward by recomputation from the log-sum-exp follows FlashAttention-2's idea
-(arXiv 2307.08691, section 3.1), applied to the cross-entropy.
+The product runs in the precision of its inputs; loss, softmax and sampling in fp32. All shapes are
+static and nothing synchronises with the host. The backward by recomputation from the log-sum-exp
+follows FlashAttention-2's idea (arXiv 2307.08691, section 3.1), applied to the cross-entropy.
 
 Letters: M masked positions, E embedding size, V vocabulary, C entries of a chunk of it.
 """
@@ -33,8 +37,8 @@ logger = logging.getLogger(__name__)
 Backend = Literal["torch", "chunked", "triton"]
 BACKENDS: tuple[Backend, ...] = ("torch", "chunked", "triton")
 
-#: Logits that the chunked backend holds at a time: 4 MiB of fp32 on CPU (smaller ones cost time in forward, larger
-#: ones gain little), larger products on a GPU.
+#: Logits that the chunked backend holds at a time: 4 MiB of fp32 on CPU (smaller ones cost time in
+#: forward, larger ones gain little), larger products on a GPU.
 _CHUNK_LOGITS_CPU = 2**20
 _CHUNK_LOGITS_CUDA = 2**24
 _SMALLEST_CHUNK = 256
@@ -86,14 +90,17 @@ def masked_lm_head(
         from electra_dist.model.kernels.generator_head import fused_head
 
         return HeadOutput(*fused_head(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature))
-    return HeadOutput(*_ChunkedHead.apply(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature))
+    return HeadOutput(
+        *_ChunkedHead.apply(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature)
+    )
 
 
 def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> Backend:
     """The backend that will run for hidden states of `dtype`.
 
-    "auto" is triton on CUDA in half precision where it is installed, else chunked (in half precision on CUDA with a
-    warning). In fp32 our kernel would not use the tensor cores, and cuBLAS is many times faster.
+    "auto" is triton on CUDA in half precision where it is installed, else chunked (in half
+    precision on CUDA with a warning). In fp32 our kernel would not use the tensor cores, and cuBLAS
+    is many times faster.
 
     Raises:
         ConfigError: `requested` is unknown, or cannot run on `device`.
@@ -103,7 +110,8 @@ def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> 
     if requested not in ("auto", "triton"):
         allowed = ("auto", *BACKENDS)
         raise ConfigError(
-            f"model.generator_head = {requested!r}: expected one of {', '.join(allowed)}" + nearest(requested, allowed)
+            f"model.generator_head = {requested!r}: expected one of {', '.join(allowed)}"
+            + nearest(requested, allowed)
         )
     if requested == "auto" and (device.type != "cuda" or dtype not in HALF_DTYPES):
         return "chunked"
@@ -122,7 +130,12 @@ def _warn_once(reason: str) -> None:
 
 
 def _plain_head(
-    hidden_mh: Tensor, weight_vh: Tensor, bias_v: Tensor, targets_m: Tensor, keys_m: Tensor, temperature: float
+    hidden_mh: Tensor,
+    weight_vh: Tensor,
+    bias_v: Tensor,
+    targets_m: Tensor,
+    keys_m: Tensor,
+    temperature: float,
 ) -> HeadOutput:
     logits_mv = F.linear(hidden_mh, weight_vh).float() + bias_v.float()
     nll_m = F.cross_entropy(logits_mv, targets_m, reduction="none")
@@ -132,7 +145,9 @@ def _plain_head(
 
 
 class _ChunkedHead(torch.autograd.Function):
-    """The head over chunks of the vocabulary; backward recomputes each chunk's softmax from the log-sum-exp."""
+    """The head over chunks of the vocabulary; backward recomputes each chunk's softmax from the
+    log-sum-exp.
+    """
 
     @staticmethod
     def forward(
@@ -144,7 +159,9 @@ class _ChunkedHead(torch.autograd.Function):
         keys_m: Tensor,
         temperature: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(negative log-likelihood (M,) fp32, whether the prediction is right (M,), sampled token (M,))."""
+        """(negative log-likelihood (M,) fp32, whether the prediction is right (M,), sampled token
+        (M,)).
+        """
         rows = hidden_mh.shape[0]
         running = _Running.start(rows, hidden_mh.device)
         for start, stop in _chunks(rows, weight_vh.shape[0], hidden_mh.device):
@@ -166,7 +183,9 @@ class _ChunkedHead(torch.autograd.Function):
         grad_bias_v = torch.empty_like(bias_v)
         for start, stop in _chunks(hidden_mh.shape[0], weight_vh.shape[0], hidden_mh.device):
             weight_ch = weight_vh[start:stop]
-            softmax_mc = _logits(hidden_mh, weight_ch, bias_v[start:stop]).sub_(lse_m[:, None]).exp_()
+            softmax_mc = (
+                _logits(hidden_mh, weight_ch, bias_v[start:stop]).sub_(lse_m[:, None]).exp_()
+            )
             inside_m, index_m = _locate(targets_m, start, stop)
             softmax_mc.scatter_add_(1, index_m[:, None], -inside_m.float()[:, None])
             grad_logits_mc = softmax_mc.mul_(grad_nll_m[:, None])
@@ -190,12 +209,16 @@ class _Running(NamedTuple):
     def start(rows: int, device: torch.device) -> _Running:
         lowest = torch.full((rows,), float("-inf"), device=device)
         zero = torch.zeros(rows, dtype=torch.int64, device=device)
-        return _Running(lowest, zero, lowest, torch.zeros(rows, device=device), sampling.Candidate(lowest, zero))
+        return _Running(
+            lowest, zero, lowest, torch.zeros(rows, device=device), sampling.Candidate(lowest, zero)
+        )
 
     def with_chunk(
         self, logits_mc: Tensor, targets_m: Tensor, keys_m: Tensor, temperature: float, start: int
     ) -> _Running:
-        """The state after the chunk `logits_mc` (M, C) fp32, which begins at entry `start` and is overwritten."""
+        """The state after the chunk `logits_mc` (M, C) fp32, which begins at entry `start` and is
+        overwritten.
+        """
         entries = logits_mc.shape[1]
         inside_m, index_m = _locate(targets_m, start, start + entries)
         chosen_m = logits_mc.gather(1, index_m[:, None]).squeeze(1)
@@ -216,7 +239,9 @@ class _Running(NamedTuple):
 
 
 def _logits(hidden_mh: Tensor, weight_ch: Tensor, bias_c: Tensor) -> Tensor:
-    """(M, C) fp32 logits: the product in the type of its inputs, accumulated and (on CUDA) returned in fp32."""
+    """(M, C) fp32 logits: the product in the type of its inputs, accumulated and (on CUDA) returned
+    in fp32.
+    """
     if hidden_mh.is_cuda and hidden_mh.dtype != torch.float32:
         logits_mc = torch.mm(hidden_mh, weight_ch.t(), out_dtype=torch.float32)
     else:
@@ -225,14 +250,19 @@ def _logits(hidden_mh: Tensor, weight_ch: Tensor, bias_c: Tensor) -> Tensor:
 
 
 def _locate(targets_m: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Which targets lie in `[start, stop)`, and a valid index inside the chunk for every one of them."""
+    """Which targets lie in `[start, stop)`, and a valid index inside the chunk for every one of
+    them.
+    """
     inside_m = (targets_m >= start) & (targets_m < stop)
     return inside_m, (targets_m - start).clamp(0, stop - start - 1)
 
 
 def _chunks(rows: int, vocabulary: int, device: torch.device) -> Iterator[tuple[int, int]]:
     """Spans of the vocabulary, whole tiles each (but the last), of about a fixed number of logits."""
-    budget = _CHUNK_LOGITS_CUDA if device.type == "cuda" else _CHUNK_LOGITS_CPU
+    if device.type == "cuda":
+        budget = _CHUNK_LOGITS_CUDA
+    else:
+        budget = _CHUNK_LOGITS_CPU
     entries = max(budget // max(rows, 1), _SMALLEST_CHUNK) // sampling.TILE * sampling.TILE
     for start in range(0, vocabulary, entries):
         yield start, min(start + entries, vocabulary)

@@ -1,9 +1,11 @@
-"""Names and layouts of Hugging Face `transformers`, both directions, as pure functions over state dictionaries.
+"""Names and layouts of Hugging Face `transformers`, both directions, as pure functions over state
+dictionaries.
 
-Ours in, theirs out (`to_huggingface`), theirs in, ours out (`from_huggingface`), and the `config.json` of either
-network. Needs no transformers. What differs, apart from names: query, key and value are one matrix here; the
-embeddings of `shared` and `disentangled` live with the generator here, while each of their models has its own; their
-tied output matrix (`generator_lm_head.weight`) is not written, because it is an alias of the word embeddings.
+Ours in, theirs out (`to_huggingface`), theirs in, ours out (`from_huggingface`), and the
+`config.json` of either network. Needs no transformers. What differs, apart from names: query, key
+and value are one matrix here; the embeddings of `shared` and `disentangled` live with the generator
+here, while each of their models has its own; their tied output matrix (`generator_lm_head.weight`)
+is not written, because it is an alias of the word embeddings.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from electra_dist.model.embeddings import TOKEN_TYPES
 State = dict[str, Tensor]
 Sharing = Literal["shared", "disentangled", "none"]
 
-#: Dropout in an exported config.json: what ELECTRA fine-tunes with, whatever pre-training used (from_pretrained
-#: switches it off until the user trains).
+#: Dropout in an exported config.json: what ELECTRA fine-tunes with, whatever pre-training used
+#: (from_pretrained switches it off until the user trains).
 FINE_TUNING_DROPOUT = 0.1
 
 _TABLES = {
@@ -52,7 +54,11 @@ _HEADS: dict[Network, dict[str, str]] = {
     },
 }
 #: Theirs that hold nothing of ours: buffers of older versions, the alias of the word embeddings.
-_IGNORED = ("electra.embeddings.position_ids", "electra.embeddings.token_type_ids", "generator_lm_head.weight")
+_IGNORED = (
+    "electra.embeddings.position_ids",
+    "electra.embeddings.token_type_ids",
+    "generator_lm_head.weight",
+)
 
 
 def _leaves(ours: str, theirs: str) -> dict[str, str]:
@@ -84,7 +90,11 @@ def _count_layers(state: Mapping[str, Tensor], pattern: str) -> int:
 
 def _encoder_and_head_to(state: Mapping[str, Tensor], network: Network) -> State:
     layers = _count_layers(state, r"encoder\.layers\.(\d+)\.")
-    out = {theirs: state[ours] for ours, theirs in _plain_names(network, layers).items() if ours in state}
+    out = {
+        theirs: state[ours]
+        for ours, theirs in _plain_names(network, layers).items()
+        if ours in state
+    }
     for i in range(layers):
         for leaf in ("weight", "bias"):
             parts = state[f"encoder.layers.{i}.query_key_value.{leaf}"].chunk(3)
@@ -95,10 +105,16 @@ def _encoder_and_head_to(state: Mapping[str, Tensor], network: Network) -> State
 
 def _encoder_and_head_from(state: Mapping[str, Tensor], network: Network) -> State:
     layers = _count_layers(state, r"electra\.encoder\.layer\.(\d+)\.")
-    out = {ours: state[theirs] for ours, theirs in _plain_names(network, layers).items() if theirs in state}
+    out = {
+        ours: state[theirs]
+        for ours, theirs in _plain_names(network, layers).items()
+        if theirs in state
+    }
     for i in range(layers):
         for leaf in ("weight", "bias"):
-            parts = [state[f"electra.encoder.layer.{i}.attention.self.{name}.{leaf}"] for name in _QKV]
+            parts = [
+                state[f"electra.encoder.layer.{i}.attention.self.{name}.{leaf}"] for name in _QKV
+            ]
             out[f"encoder.layers.{i}.query_key_value.{leaf}"] = torch.cat(parts)
     return out
 
@@ -112,20 +128,28 @@ def generator_to_huggingface(state: Mapping[str, Tensor]) -> State:
 def discriminator_to_huggingface(
     state: Mapping[str, Tensor], generator: Mapping[str, Tensor], sharing: Sharing
 ) -> State:
-    """The state of `ElectraForPreTraining`; `generator` supplies the embeddings unless `sharing` is `none`.
+    """The state of `ElectraForPreTraining`; `generator` supplies the embeddings unless `sharing` is
+    `none`.
 
-    disentangled: each table is the generator's plus the discriminator's delta, and the LayerNorm is its own.
+    disentangled: each table is the generator's plus the discriminator's delta, and the LayerNorm is
+    its own.
     """
     if sharing == "disentangled":
         embeddings = {
-            f"{theirs}.weight": generator[f"embeddings.{table}.weight"] + state[f"deltas.{table}.weight"]
+            f"{theirs}.weight": generator[f"embeddings.{table}.weight"]
+            + state[f"deltas.{table}.weight"]
             for table, theirs in _TABLES.items()
         }
         for ours, theirs in _leaves("deltas.norm", _EMBEDDING_NORM).items():
             embeddings[theirs] = state[ours]
     else:
-        owner = generator if sharing == "shared" else state
-        embeddings = {theirs: owner[ours] for ours, theirs in _embedding_names("embeddings").items()}
+        if sharing == "shared":
+            owner = generator
+        else:
+            owner = state
+        embeddings = {
+            theirs: owner[ours] for ours, theirs in _embedding_names("embeddings").items()
+        }
     return embeddings | _encoder_and_head_to(state, "discriminator")
 
 
@@ -133,16 +157,22 @@ def to_huggingface(
     generator: Mapping[str, Tensor], discriminator: Mapping[str, Tensor], sharing: Sharing
 ) -> tuple[State, State]:
     """Our two states -> the states of `ElectraForMaskedLM` and `ElectraForPreTraining`."""
-    return generator_to_huggingface(generator), discriminator_to_huggingface(discriminator, generator, sharing)
+    return generator_to_huggingface(generator), discriminator_to_huggingface(
+        discriminator, generator, sharing
+    )
 
 
 def _check_names(state: Mapping[str, Tensor], network: Network) -> None:
-    """Raise `UserError` unless `state` is one ELECTRA network under their names, with its output matrix tied."""
+    """Raise `UserError` unless `state` is one ELECTRA network under their names, with its output
+    matrix tied.
+    """
     layers = _count_layers(state, r"electra\.encoder\.layer\.(\d+)\.")
     expected = set(_plain_names(network, layers).values()) | set(_embedding_names("").values())
     for i in range(layers):
         for name in _QKV:
-            expected |= set(_leaves("", f"electra.encoder.layer.{i}.attention.self.{name}").values())
+            expected |= set(
+                _leaves("", f"electra.encoder.layer.{i}.attention.self.{name}").values()
+            )
     optional = set(_leaves("", "electra.embeddings_project").values())
     missing = sorted(expected - optional - state.keys())
     unknown = sorted(state.keys() - expected - set(_IGNORED))
@@ -152,9 +182,12 @@ def _check_names(state: Mapping[str, Tensor], network: Network) -> None:
             f" unknown {unknown[:5] or 'nothing'}; give the state of"
             f" {'ElectraForMaskedLM' if network == 'generator' else 'ElectraForPreTraining'}"
         )
-    words, output = state[f"{_TABLES['word']}.weight"], state.get("generator_lm_head.weight")
+    words = state[f"{_TABLES['word']}.weight"]
+    output = state.get("generator_lm_head.weight")
     if output is not None and not torch.equal(words, output):
-        raise UserError("generator_lm_head.weight differs from the word embeddings: ELECTRA ties the two")
+        raise UserError(
+            "generator_lm_head.weight differs from the word embeddings: ELECTRA ties the two"
+        )
 
 
 def _discriminator_embeddings_from(
@@ -165,15 +198,21 @@ def _discriminator_embeddings_from(
         return {ours: discriminator[theirs] for ours, theirs in names.items()}
     if sharing == "disentangled":
         deltas = {
-            f"deltas.{table}.weight": discriminator[f"{theirs}.weight"] - generator[f"{theirs}.weight"]
+            f"deltas.{table}.weight": discriminator[f"{theirs}.weight"]
+            - generator[f"{theirs}.weight"]
             for table, theirs in _TABLES.items()
         }
         norm = _leaves("deltas.norm", _EMBEDDING_NORM)
         return deltas | {ours: discriminator[theirs] for ours, theirs in norm.items()}
-    differing = [theirs for theirs in names.values() if not torch.equal(generator[theirs], discriminator[theirs])]
+    differing = [
+        theirs
+        for theirs in names.values()
+        if not torch.equal(generator[theirs], discriminator[theirs])
+    ]
     if differing:
         raise UserError(
-            f"generator and discriminator differ in {', '.join(differing)}: they cannot start a run with"
+            f"generator and discriminator differ in {', '.join(differing)}: they cannot start a run"
+            f" with"
             " model.embedding_sharing = shared; use disentangled or none"
         )
     return {}
@@ -184,9 +223,9 @@ def from_huggingface(
 ) -> tuple[State, State]:
     """The states of `ElectraForMaskedLM` and `ElectraForPreTraining` -> our two states.
 
-    The inverse of `to_huggingface`: exact, except that the deltas of `disentangled` are differences and so carry
-    one rounding. Raises `UserError` for names that ELECTRA does not have, names that are missing, and, for `shared`,
-    embeddings that are not the same in both.
+    The inverse of `to_huggingface`: exact, except that the deltas of `disentangled` are differences
+    and so carry one rounding. Raises `UserError` for names that ELECTRA does not have, names that
+    are missing, and, for `shared`, embeddings that are not the same in both.
     """
     _check_names(generator, "generator")
     _check_names(discriminator, "discriminator")
@@ -197,10 +236,14 @@ def from_huggingface(
 
 
 def hf_config(config: ModelConfig, vocab_size: int, network: Network) -> dict[str, Any]:
-    """The `config.json` of `network`; transformers checks its types strictly, hence the conversions."""
+    """The `config.json` of `network`; transformers checks its types strictly, hence the
+    conversions.
+    """
     sizes: NetworkConfig = getattr(config, network)
     return {
-        "architectures": ["ElectraForMaskedLM" if network == "generator" else "ElectraForPreTraining"],
+        "architectures": [
+            "ElectraForMaskedLM" if network == "generator" else "ElectraForPreTraining"
+        ],
         "model_type": "electra",
         "vocab_size": int(vocab_size),
         "embedding_size": int(config.embedding_size),

@@ -1,7 +1,7 @@
 """What the networks read: one micro-batch as tensors on a device.
 
-`electra_dist.batch.MicroBatch` (numpy, made by the loader) comes in, `ModelBatch` (torch) goes out, under the same
-names. A NamedTuple, because DeepSpeed's hooks walk tuples of tensors.
+`electra_dist.batch.MicroBatch` (numpy, made by the loader) comes in, `ModelBatch` (torch) goes out,
+under the same names. A NamedTuple, because DeepSpeed's hooks walk tuples of tensors.
 
 Letters: B rows of a micro-batch, L row length, P masked slots a row, K documents a row at most.
 """
@@ -49,11 +49,14 @@ def _to_tensor(name: str, array: npt.NDArray[Any], device: torch.device) -> Tens
     if name == "masked_keys":
         array = array.view(np.int64)
     tensor = copy_ahead(torch.from_numpy(np.ascontiguousarray(array)), device)
-    return tensor.long() if name in _INDICES else tensor
+    if name in _INDICES:
+        return tensor.long()
+    return tensor
 
 
 def copy_ahead(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor`, which lies on the host, on `device`; on CUDA through pinned memory, so that nothing waits for it.
+    """`tensor`, which lies on the host, on `device`; on CUDA through pinned memory, so that nothing
+    waits for it.
 
     `torch.tensor(..., device="cuda")` would wait until the device has done all its work.
     """
@@ -65,14 +68,16 @@ def copy_ahead(tensor: Tensor, device: torch.device) -> Tensor:
 def to_device(batch: MicroBatch, device: torch.device | str) -> ModelBatch:
     """Copy a micro-batch to `device`; on CUDA through pinned memory, without waiting for the copy."""
     target = torch.device(device)
-    return ModelBatch(*(_to_tensor(name, getattr(batch, name), target) for name in ModelBatch._fields))
+    return ModelBatch(
+        *(_to_tensor(name, getattr(batch, name), target) for name in ModelBatch._fields)
+    )
 
 
 def rows_of_documents(rows: Sequence[Sequence[Sequence[int]]], row_length: int) -> MicroBatch:
     """Pack given documents into rows, nothing masked: for evaluation, export checks and tests.
 
-    `rows[b]` holds the documents of row b, each with its special tokens; a row's documents must fit into
-    `row_length` (ValueError otherwise). The one masked slot of each row is unused.
+    `rows[b]` holds the documents of row b, each with its special tokens; a row's documents must fit
+    into `row_length` (ValueError otherwise). The one masked slot of each row is unused.
     """
     count = len(rows)
     tokens = np.full((count, row_length), SPECIAL_TOKENS.pad, np.int32)
@@ -84,7 +89,9 @@ def rows_of_documents(rows: Sequence[Sequence[Sequence[int]]], row_length: int) 
         for number, document in enumerate(row):
             stop = start + len(document)
             if stop > row_length:
-                raise ValueError(f"row {b}: {stop} tokens do not fit into row_length = {row_length}")
+                raise ValueError(
+                    f"row {b}: {stop} tokens do not fit into row_length = {row_length}"
+                )
             tokens[b, start:stop] = document
             positions[b, start:stop] = np.arange(len(document))
             documents[b, start:stop] = number

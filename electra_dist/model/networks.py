@@ -33,15 +33,27 @@ def _backend(config: Config, network: Network, device: torch.device) -> str:
     sizes = config.network(network)
     dtype = DTYPES[config.precision_mode(network)]
     head_size = sizes.hidden_size // sizes.heads
-    dropout, deterministic = config.model.attention_dropout, config.train.deterministic
+    dropout = config.model.attention_dropout
+    deterministic = config.train.deterministic
     sequences = config.train.micro_rows * ((config.data.max_documents_per_row or 0) + 1)
-    backend = choose_backend(config.model.attention, device, dtype, head_size, dropout, deterministic, sequences)
-    logger.info("attention of the %s: %s (head size %d, %s, %s)", network, backend, head_size, dtype, device.type)
+    backend = choose_backend(
+        config.model.attention, device, dtype, head_size, dropout, deterministic, sequences
+    )
+    logger.info(
+        "attention of the %s: %s (head size %d, %s, %s)",
+        network,
+        backend,
+        head_size,
+        dtype,
+        device.type,
+    )
     return backend
 
 
 def _backends(config: Config, device: torch.device) -> dict[Network, str]:
-    """The attention backend of each network; the implementation of variable-length attention is activated."""
+    """The attention backend of each network; the implementation of variable-length attention is
+    activated.
+    """
     found = {network: _backend(config, network, device) for network in NETWORKS}
     heads = []
     for network, backend in found.items():
@@ -54,17 +66,23 @@ def _backends(config: Config, device: torch.device) -> dict[Network, str]:
 
 
 def head_backend(config: Config, device: torch.device) -> head.Backend:
-    """The backend of the generator's output layer; raises `ConfigError` when `model.generator_head` cannot run."""
-    return head.choose_backend(config.model.generator_head, device, DTYPES[config.precision_mode("generator")])
+    """The backend of the generator's output layer; raises `ConfigError` when `model.generator_head`
+    cannot run.
+    """
+    return head.choose_backend(
+        config.model.generator_head, device, DTYPES[config.precision_mode("generator")]
+    )
 
 
 def build_networks(
     config: Config, vocab_size: int, device: torch.device | str, seed: int
 ) -> tuple[Generator, Discriminator]:
-    """Both networks in fp32 on `device`, initialised from `seed`; torch's global random state is not touched.
+    """Both networks in fp32 on `device`, initialised from `seed`; torch's global random state is
+    not touched.
 
-    The output bias of the generator is zero (`Generator.init_output_bias` for `model.generator_bias = unigram`).
-    Raises `UserError` when `model.attention` or `model.generator_head` names a backend that this machine cannot run.
+    The output bias of the generator is zero (`Generator.init_output_bias` for `model.generator_bias
+    = unigram`). Raises `UserError` when `model.attention` or `model.generator_head` names a backend
+    that this machine cannot run.
     """
     target = torch.device(device)
     logger.info("output layer of the generator: %s", head_backend(config, target))

@@ -1,9 +1,10 @@
 """How parameters start, and which ones are decayed.
 
-Start (google-research/electra): weights and tables from a normal of `initializer_range` cut at two standard deviations,
-biases 0, LayerNorm 1 and 0. Two matrices start from Glorot's uniform, because the original leaves them at
-TensorFlow's default: the embedding projection and the discriminator's last layer (`model/modeling.py`,
-`run_pretraining.py`). Randomness comes from the generator passed in, on the CPU: the same bits on any device.
+Start (google-research/electra): weights and tables from a normal of `initializer_range` cut at two
+standard deviations, biases 0, LayerNorm 1 and 0. Two matrices start from Glorot's uniform, because
+the original leaves them at TensorFlow's default: the embedding projection and the discriminator's
+last layer (`model/modeling.py`, `run_pretraining.py`). Randomness comes from the generator passed
+in, on the CPU: the same bits on any device.
 """
 
 from __future__ import annotations
@@ -11,12 +12,18 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-#: Names of the flat parameters (`flat.py`): a layer's weights, the word table, other weights, what is not decayed.
-MATRICES, WORDS, SHELL, VECTORS = "matrices", "words", "shell", "vectors"
+#: Names of the flat parameters (`flat.py`): a layer's weights, the word table, other weights, what
+#: is not decayed.
+MATRICES = "matrices"
+WORDS = "words"
+SHELL = "shell"
+VECTORS = "vectors"
 
 
 def initialise(network: nn.Module, std: float, rng: torch.Generator) -> None:
-    """Give every Linear, Embedding and LayerNorm inside `network` its first values; parameters must be on the CPU."""
+    """Give every Linear, Embedding and LayerNorm inside `network` its first values; parameters must
+    be on the CPU.
+    """
     for module in network.modules():
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
@@ -34,7 +41,8 @@ def initialise_glorot(linear: nn.Linear, rng: torch.Generator) -> None:
 
 
 def no_decay(name: str) -> bool:
-    """Whether the parameter of this name is exempt from weight decay: biases and LayerNorm are, embeddings are not.
+    """Whether the parameter of this name is exempt from weight decay: biases and LayerNorm are,
+    embeddings are not.
 
     By name, because under ZeRO-3 a parameter does not show its shape.
     """

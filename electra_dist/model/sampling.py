@@ -1,15 +1,18 @@
 """Sampling of replacement tokens from the generator's softmax: tile-Gumbel (DESIGN D2b).
 
-The vocabulary is cut into tiles of 128 entries. By the Gumbel-max trick over tiles, the tile with the largest
-`log-sum-exp + Gumbel` is a draw from the tiles' probabilities; inside it, inverse CDF with one uniform number draws
-the entry. Together: exactly the softmax, with one random number a tile instead of one an entry, and nearly
-insensitive to rounding (the Gumbel race is decided by margins, not by a cumulative sum over 30,000 entries).
+The vocabulary is cut into tiles of 128 entries. By the Gumbel-max trick over tiles, the tile with
+the largest `log-sum-exp + Gumbel` is a draw from the tiles' probabilities; inside it, inverse CDF
+with one uniform number draws the entry. Together: exactly the softmax, with one random number a
+tile instead of one an entry, and nearly insensitive to rounding (the Gumbel race is decided by
+margins, not by a cumulative sum over 30,000 entries).
 
-All noise is a hash of the position's 64-bit key and a counter (the tile's number, or `UNIFORM_COUNTER`), in 32-bit
-integer operations, so that the same integers come out in PyTorch (here) and in Triton (`kernels/generator_head.py`),
-whatever the device, the chunking or the world size.
+All noise is a hash of the position's 64-bit key and a counter (the tile's number, or
+`UNIFORM_COUNTER`), in 32-bit integer operations, so that the same integers come out in PyTorch
+(here) and in Triton (`kernels/generator_head.py`), whatever the device, the chunking or the world
+size.
 
-Letters: M masked positions, V vocabulary, C entries of a chunk of it, N tiles, K = 128 entries of a tile.
+Letters: M masked positions, V vocabulary, C entries of a chunk of it, N tiles, K = 128 entries of a
+tile.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ from torch import Tensor
 TILE = 128
 #: The counter of the uniform number; no vocabulary has that many tiles.
 UNIFORM_COUNTER = 0xFFFFFFFF
-#: Offsets that tell the two halves of the key state apart (fractional bits of the golden ratio and of sqrt(2)).
+#: Offsets that tell the two halves of the key state apart (fractional bits of the golden ratio and
+#: of sqrt(2)).
 KEY_OFFSET_1 = 0x1E3779B9
 KEY_OFFSET_2 = 0x6A09E667
-#: Multipliers of the 32-bit mixer: Chris Wellons, hash-prospector, bias 0.107. Both are below 2**31, so that a
-#: product with a 32-bit number fits in int64 without overflow.
+#: Multipliers of the 32-bit mixer: Chris Wellons, hash-prospector, bias 0.107. Both are below
+#: 2**31, so that a product with a 32-bit number fits in int64 without overflow.
 MIX_1 = 0x21F0AAAD
 MIX_2 = 0x735A2D97
 
@@ -36,7 +40,9 @@ _LARGEST_BELOW_ONE = 1.0 - 2.0**-24
 
 
 class TileSoftmax(NamedTuple):
-    """A chunk of logits by tiles: `max_mn` (M, N), `exp_mnk` = exp(logit - max) (M, N, K), `lse_mn` (M, N)."""
+    """A chunk of logits by tiles: `max_mn` (M, N), `exp_mnk` = exp(logit - max) (M, N, K), `lse_mn`
+    (M, N).
+    """
 
     max_mn: Tensor
     exp_mnk: Tensor
@@ -44,7 +50,9 @@ class TileSoftmax(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """The best tile's `score_m` (log-sum-exp + Gumbel, fp32) and the entry drawn in it, `token_m` (int64)."""
+    """The best tile's `score_m` (log-sum-exp + Gumbel, fp32) and the entry drawn in it, `token_m`
+    (int64).
+    """
 
     score_m: Tensor
     token_m: Tensor
@@ -65,8 +73,11 @@ def sample_tokens(logits_mv: Tensor, keys_m: Tensor, temperature: float = 1.0) -
         return sample_chunk(logits_mv.float(), keys_m, temperature).token_m
 
 
-def sample_chunk(logits_mc: Tensor, keys_m: Tensor, temperature: float = 1.0, first_entry: int = 0) -> Candidate:
-    """The candidate of the entries `[first_entry, first_entry + C)`, to be merged with `better` over all chunks.
+def sample_chunk(
+    logits_mc: Tensor, keys_m: Tensor, temperature: float = 1.0, first_entry: int = 0
+) -> Candidate:
+    """The candidate of the entries `[first_entry, first_entry + C)`, to be merged with `better`
+    over all chunks.
 
     Args:
         logits_mc: (M, C) fp32; not changed.
@@ -75,17 +86,24 @@ def sample_chunk(logits_mc: Tensor, keys_m: Tensor, temperature: float = 1.0, fi
         first_entry: vocabulary id of the chunk's first entry, a multiple of `TILE`.
     """
     check_temperature(temperature)
-    return draw(tile_softmax(logits_mc * (1.0 / temperature)), keys_m, first_entry, logits_mc.shape[1])
+    return draw(
+        tile_softmax(logits_mc * (1.0 / temperature)), keys_m, first_entry, logits_mc.shape[1]
+    )
 
 
 def better(first: Candidate, second: Candidate) -> Candidate:
     """The candidate with the larger score, row by row (ties: the first)."""
     take = second.score_m > first.score_m
-    return Candidate(torch.where(take, second.score_m, first.score_m), torch.where(take, second.token_m, first.token_m))
+    return Candidate(
+        torch.where(take, second.score_m, first.score_m),
+        torch.where(take, second.token_m, first.token_m),
+    )
 
 
 def tile_softmax(logits_mc: Tensor) -> TileSoftmax:
-    """Maximum, exponentials and log-sum-exp of every tile. `logits_mc` (M, C) fp32 is overwritten where it can be."""
+    """Maximum, exponentials and log-sum-exp of every tile. `logits_mc` (M, C) fp32 is overwritten
+    where it can be.
+    """
     rows, entries = logits_mc.shape
     missing = -entries % TILE
     if missing:
@@ -115,8 +133,9 @@ def draw(tiles: TileSoftmax, keys_m: Tensor, first_entry: int, entries: int) -> 
 def gumbel_noise(keys_m: Tensor, first_tile: int, tiles: int) -> Tensor:
     """(M, tiles) fp32 standard Gumbel numbers of the tiles `[first_tile, first_tile + tiles)`.
 
-    -log(E) with E = -log(1 - v), v uniform. Small E are the large Gumbel numbers that let a rare tile win, so v keeps
-    the 32 bits of the hash near 0, and there log(1 - v) is taken from its series.
+    -log(E) with E = -log(1 - v), v uniform. Small E are the large Gumbel numbers that let a rare
+    tile win, so v keeps the 32 bits of the hash near 0, and there log(1 - v) is taken from its
+    series.
     """
     counters_n = torch.arange(first_tile, first_tile + tiles, device=keys_m.device)
     bits_mn = hash_bits(keys_m[:, None], counters_n[None, :])
@@ -133,7 +152,8 @@ def uniform_noise(keys_m: Tensor) -> Tensor:
 
 def hash_bits(keys: Tensor, counters: Tensor) -> Tensor:
     """32 random bits (int64 in [0, 2**32)) of each 64-bit key and 32-bit counter, which broadcast."""
-    low, high = keys & _MASK, (keys >> 32) & _MASK
+    low = keys & _MASK
+    high = (keys >> 32) & _MASK
     state_1 = _mix(_mix((low + KEY_OFFSET_1) & _MASK) ^ high)
     state_2 = _mix(_mix((high + KEY_OFFSET_2) & _MASK) ^ low)
     return _mix(_mix((state_1 + counters) & _MASK) ^ state_2)
@@ -146,7 +166,9 @@ def check_temperature(temperature: float) -> None:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """A bijection of 32-bit numbers (held in int64) that spreads every input bit over all output bits."""
+    """A bijection of 32-bit numbers (held in int64) that spreads every input bit over all output
+    bits.
+    """
     x = x ^ (x >> 16)
     x = (x * MIX_1) & _MASK
     x = x ^ (x >> 15)

@@ -1,11 +1,13 @@
-"""Lines between rank 0 and every other rank, beside the process group: for the watchdog, which must never wait.
+"""Lines between rank 0 and every other rank, beside the process group: for the watchdog, which must
+never wait.
 
-A star of TCP connections with rank 0, the hub, in the middle. A message is one line of JSON, a list or an object. A
-connection begins with a word that only this launch knows. Nothing here blocks for longer than it is told: a rank that
-does not read loses messages, and a rank that ends is noticed by its closed connection.
+A star of TCP connections with rank 0, the hub, in the middle. A message is one line of JSON, a list
+or an object. A connection begins with a word that only this launch knows. Nothing here blocks for
+longer than it is told: a rank that does not read loses messages, and a rank that ends is noticed by
+its closed connection.
 
-torch's own store does not do for this: a call of its clients waits for ever when rank 0 is stopped, and prints the
-stack of C++ when rank 0 has ended first.
+torch's own store does not do for this: a call of its clients waits for ever when rank 0 is stopped,
+and prints the stack of C++ when rank 0 has ended first.
 """
 
 from __future__ import annotations
@@ -72,7 +74,9 @@ class _Line:
             return None
 
     def push(self, message: Message | None = None) -> None:
-        """Send, or keep for later what does not go out now; what a sleeper does not read is lost beyond a bound."""
+        """Send, or keep for later what does not go out now; what a sleeper does not read is lost
+        beyond a bound.
+        """
         if message is not None and len(self.waiting) < _WAITING_BYTES:
             self.waiting += json.dumps(message, separators=(",", ":")).encode() + b"\n"
         with contextlib.suppress(OSError):  # a closed connection is noticed by reading
@@ -175,7 +179,10 @@ class Hub(Channel):
 
     def __init__(self, host: str, secret: str, world_size: int) -> None:
         super().__init__()
-        family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+        if socket.has_dualstack_ipv6():
+            family = socket.AF_INET6
+        else:
+            family = socket.AF_INET
         self._listener = socket.create_server(
             ("", 0), family=family, backlog=_BACKLOG, dualstack_ipv6=family == socket.AF_INET6
         )
@@ -196,7 +203,9 @@ class Hub(Channel):
         if messages is None or (messages and not self._greets(line, messages[0])):
             self._drop(line)
             return []
-        return [] if line.rank is None else [(line.rank, message) for message in messages[1:]]
+        if line.rank is None:
+            return []
+        return [(line.rank, message) for message in messages[1:]]
 
     def _greets(self, line: _Line, message: Message) -> bool:
         """Whether a caller begins as a rank of this launch does."""
@@ -220,7 +229,8 @@ class Spoke(Channel):
 
     def __init__(self, rank: int, address: Address) -> None:
         super().__init__()
-        self._rank, self._address = rank, address
+        self._rank = rank
+        self._address = address
         self._next_try = 0.0
         self.lost[HUB] = time.monotonic()
 
@@ -233,7 +243,9 @@ class Spoke(Channel):
 
     def _connect(self) -> None:
         try:
-            connection = socket.create_connection((self._address.host, self._address.port), _CONNECT_SECONDS)
+            connection = socket.create_connection(
+                (self._address.host, self._address.port), _CONNECT_SECONDS
+            )
         except OSError:
             return
         line = _Line(connection, HUB)

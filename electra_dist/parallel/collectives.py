@@ -1,7 +1,7 @@
 """How the ranks agree: collectives between hosts, and errors that all ranks raise.
 
-Comes in: a `World` whose process group is open. An error of one rank is every rank's error (`together`): all of them
-raise it within seconds, and none waits for a rank that is gone.
+Comes in: a `World` whose process group is open. An error of one rank is every rank's error
+(`together`): all of them raise it within seconds, and none waits for a rank that is gone.
 """
 
 from __future__ import annotations
@@ -33,17 +33,25 @@ def gather_objects(content: Any, world: World) -> list[Any]:
     padded[: raw.numel()] = raw
     parts = [torch.empty_like(padded) for _ in range(world.world_size)]
     dist.all_gather(parts, padded)
-    return [json.loads(bytes(part[: int(length)].numpy())) for part, length in zip(parts, lengths, strict=True)]
+    return [
+        json.loads(bytes(part[: int(length)].numpy()))
+        for part, length in zip(parts, lengths, strict=True)
+    ]
 
 
 def broadcast_object(content: Any, world: World) -> Any:
     """`content` of rank 0, on every rank; travels as JSON."""
     if world.world_size == 1:
         return content
-    raw = torch.frombuffer(bytearray(json.dumps(content if world.is_main else None).encode()), dtype=torch.uint8)
+    raw = torch.frombuffer(
+        bytearray(json.dumps(content if world.is_main else None).encode()), dtype=torch.uint8
+    )
     length = torch.tensor([raw.numel()])
     dist.broadcast(length, 0)
-    buffer = raw if world.is_main else torch.empty(int(length), dtype=torch.uint8)
+    if world.is_main:
+        buffer = raw
+    else:
+        buffer = torch.empty(int(length), dtype=torch.uint8)
     dist.broadcast(buffer, 0)
     return json.loads(bytes(buffer.numpy()))
 
@@ -77,21 +85,30 @@ def barrier(world: World) -> None:
 def raise_together(error: Exception | None, world: World) -> None:
     """Raise on every rank when any rank brings an error; every rank must call this.
 
-    A `UserError` is raised on all ranks in its own class, the messages of all ranks joined. Any other exception goes
-    on in the rank that has it; the others raise a `PeerFailedError` that names it.
+    A `UserError` is raised on all ranks in its own class, the messages of all ranks joined. Any
+    other exception goes on in the rank that has it; the others raise a `PeerFailedError` that names
+    it.
     """
-    mine = None if error is None else [type(error).__name__, str(error), isinstance(error, UserError)]
+    if error is None:
+        mine = None
+    else:
+        mine = [type(error).__name__, str(error), isinstance(error, UserError)]
     found = [(rank, *entry) for rank, entry in enumerate(gather_objects(mine, world)) if entry]
     if not found:
         return
     if error is not None and not isinstance(error, UserError):
         raise error
-    bugs = [f"rank {rank}: {kind}: {message}" for rank, kind, message, is_user in found if not is_user]
+    bugs = [
+        f"rank {rank}: {kind}: {message}" for rank, kind, message, is_user in found if not is_user
+    ]
     if bugs:
         raise PeerFailedError("; ".join(bugs[:4])) from error
     messages = list(dict.fromkeys(message for _, _, message, _ in found))
     kind = getattr(errors, found[0][1], UserError)
-    more = f" (and {len(messages) - 4} more)" if len(messages) > 4 else ""
+    if len(messages) > 4:
+        more = f" (and {len(messages) - 4} more)"
+    else:
+        more = ""
     raise on_every_rank(kind("; ".join(messages[:4]) + more)) from error
 
 
@@ -103,7 +120,9 @@ def on_every_rank(error: UserErrorType) -> UserErrorType:
 
 @contextmanager
 def together(world: World) -> Iterator[None]:
-    """A block after which all ranks go on or all raise (`raise_together`); it must hold no collective of its own."""
+    """A block after which all ranks go on or all raise (`raise_together`); it must hold no
+    collective of its own.
+    """
     error: Exception | None = None
     try:
         yield

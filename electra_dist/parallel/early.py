@@ -1,8 +1,10 @@
-"""Signals that come before training can save, while its libraries are imported, which takes seconds.
+"""Signals that come before training can save, while its libraries are imported, which takes
+seconds.
 
-There is nothing to lose yet. A process that trains alone ends at once, with 75 ("run me again") for SIGTERM, SIGUSR1
-and SIGHUP, and 130 for Ctrl-C. One of several ranks only takes note: its peers would wait for it, so they hear of it
-when they meet, and all end alike (`electra_dist.train.faults`).
+There is nothing to lose yet. A process that trains alone ends at once, with 75 ("run me again") for
+SIGTERM, SIGUSR1 and SIGHUP, and 130 for Ctrl-C. One of several ranks only takes note: its peers
+would wait for it, so they hear of it when they meet, and all end alike
+(`electra_dist.train.faults`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ def listen(words: list[str], environment: Mapping[str, str]) -> None:
     """Hear the signals from here on, when `words` (a command line without its program) train."""
     if words[:1] != ["train"] and words[:2] != ["launch", "local"]:
         return
-    receive = _note if _ranks(environment) > 1 else _end
+    if _ranks(environment) > 1:
+        receive = _note
+    else:
+        receive = _end
     for number in SIGNALS:
         if not stays_ignored(number):
             signal.signal(number, receive)
@@ -34,9 +39,11 @@ def listen(words: list[str], environment: Mapping[str, str]) -> None:
 
 
 def stays_ignored(number: signal.Signals) -> bool:
-    """Whether who started this process has it ignore what a terminal sends: nohup, or a shell's background job.
+    """Whether who started this process has it ignore what a terminal sends: nohup, or a shell's
+    background job.
 
-    The other signals are meant for training, also where what started it was deaf to them, as torchrun's agent is.
+    The other signals are meant for training, also where what started it was deaf to them, as
+    torchrun's agent is.
     """
     return number in (signal.SIGHUP, signal.SIGINT) and signal.getsignal(number) is signal.SIG_IGN
 
@@ -44,20 +51,29 @@ def stays_ignored(number: signal.Signals) -> bool:
 def heard() -> signal.Signals | None:
     """What came so far, Ctrl-C before anything else. From here on others hear the signals."""
     _installed.clear()
-    return signal.SIGINT if signal.SIGINT in _heard else next(iter(_heard), None)
+    if signal.SIGINT in _heard:
+        return signal.SIGINT
+    return next(iter(_heard), None)
 
 
 def is_listener(handler: object) -> bool:
-    """Whether a handler is one of those above, which are of no use once training hears the signals itself."""
+    """Whether a handler is one of those above, which are of no use once training hears the signals
+    itself.
+    """
     return handler in (_note, _end)
 
 
 def _ranks(environment: Mapping[str, str]) -> int:
     """How many processes train together, as far as the variables of torchrun and Slurm tell."""
     in_step = environment.get("SLURM_STEP_ID", "").isdigit()
-    tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") if in_step else None
+    if in_step:
+        tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS")
+    else:
+        tasks = None
     count = environment.get("WORLD_SIZE") or tasks or "1"
-    return int(count) if count.isdigit() else 1
+    if count.isdigit():
+        return int(count)
+    return 1
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
 """The process group: where the ranks meet, opened, handed to DeepSpeed, closed, let go of.
 
-Comes in: a `World`. Goes out: an open process group, nccl between GPUs and gloo between their hosts.
+Comes in: a `World`. Goes out: an open process group, nccl between GPUs and gloo between their
+hosts.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ from electra_dist.parallel.world import MASTER_ADDRESS_VARIABLE, World
 
 _RESOLVE_TRIES = 3
 #: For NCCL to abort, and for the exit functions of other libraries (W&B's) to run.
-_ABORT_SECONDS, _LEAVE_SECONDS = 10.0, 60.0
+_ABORT_SECONDS = 10.0
+_LEAVE_SECONDS = 60.0
 
 
 def check_meeting_point(world: World) -> None:
-    """Raise `UserError` when the name of the first node means nothing here; torch would try it for minutes."""
+    """Raise `UserError` when the name of the first node means nothing here; torch would try it for
+    minutes.
+    """
     if world.master_address is None:
         return
     for attempt in range(_RESOLVE_TRIES):
@@ -46,8 +50,10 @@ def check_meeting_point(world: World) -> None:
         except socket.gaierror as error:
             if attempt + 1 == _RESOLVE_TRIES:
                 raise UserError(
-                    f"the first node's name {world.master_address} does not resolve on {socket.gethostname()}"
-                    f" ({error.strerror}); export {MASTER_ADDRESS_VARIABLE}=<its address>, or submit with"
+                    f"the first node's name {world.master_address} does not resolve on"
+                    f" {socket.gethostname()}"
+                    f" ({error.strerror}); export {MASTER_ADDRESS_VARIABLE}=<its address>, or"
+                    f" submit with"
                     " `electra-dist launch slurm`, which asks Slurm for it"
                 ) from error
             time.sleep(1)  # a name server may have been too busy
@@ -61,16 +67,22 @@ def initialise(
 ) -> None:
     """Open the process group and hand it to DeepSpeed: nccl between GPUs, gloo between CPUs.
 
-    Several ranks on GPUs have both: what the ranks agree on (stop? save? an error?) travels between their hosts, so
-    that no rank waits for its GPU to agree. `meeting` is where the ranks have met (`open_meeting`); without one they
-    meet here. Collectives fail after `timeout`. Raises `UserError` where the ranks do not reach each other.
+    Several ranks on GPUs have both: what the ranks agree on (stop? save? an error?) travels between
+    their hosts, so that no rank waits for its GPU to agree. `meeting` is where the ranks have met
+    (`open_meeting`); without one they meet here. Collectives fail after `timeout`. Raises
+    `UserError` where the ranks do not reach each other.
     """
     device = world.device
     os.environ["DS_ACCELERATOR"] = device.type
     tune_allocator(device)
-    os.environ["LOCAL_RANK"] = str(device.index or 0)  # DeepSpeed's device index, whoever started the processes
+    os.environ["LOCAL_RANK"] = str(
+        device.index or 0
+    )  # DeepSpeed's device index, whoever started the processes
     _quieten()
-    backend = "gloo" if device.type == "cpu" else "nccl"
+    if device.type == "cpu":
+        backend = "gloo"
+    else:
+        backend = "nccl"
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world.world_size == 1:
@@ -82,25 +94,32 @@ def initialise(
     signs.enter("start")
     import deepspeed
 
-    # DeepSpeed would compile a shared-memory collective on CPU (minutes, a compiler, a lock that a killed run leaves
-    # behind) that only its inference code calls.
+    # DeepSpeed would compile a shared-memory collective on CPU (minutes, a compiler, a lock that a
+    # killed run leaves behind) that only its inference code calls.
     backend_module: Any = importlib.import_module("deepspeed.comm.torch")
     backend_module.build_shm_op = lambda: None
     # Its bf16 optimizer prints the memory in use at every step of its construction.
     bf16_module: Any = importlib.import_module("deepspeed.runtime.bf16_optimizer")
     bf16_module.see_memory_usage = lambda *_, **__: None
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
+    deepspeed.init_distributed(
+        dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timeout
+    )
 
 
 def check_gpus(world: World) -> None:
     """Raise `ConfigError` on all ranks when two of them have the same GPU."""
     if world.device.type == "cuda":
         places = gather_objects([host_name(), gpus.identity(world.device)], world)
-        gpus.check_one_each([(host, gpu) for host, gpu in places], os.environ.get("CUDA_VISIBLE_DEVICES"))
+        gpus.check_one_each(
+            [(host, gpu) for host, gpu in places], os.environ.get("CUDA_VISIBLE_DEVICES")
+        )
 
 
-def open_meeting(world: World, seconds: float = 180.0, stop: Callable[[], bool] = lambda: False) -> Meeting | None:
-    """Wait for all ranks, `seconds` at most, as long as `stop` does not end it; None where there is only one.
+def open_meeting(
+    world: World, seconds: float = 180.0, stop: Callable[[], bool] = lambda: False
+) -> Meeting | None:
+    """Wait for all ranks, `seconds` at most, as long as `stop` does not end it; None where there is
+    only one.
 
     Raises `UserError` naming who is missing, `MeetingInterruptedError` when `stop` says so.
     """
@@ -120,16 +139,22 @@ def _open_and_close_meeting(world: World, seconds: float) -> Meeting:
 
 
 def set_timeout(timeout: timedelta) -> None:
-    """Have the collectives of every group fail after `timeout`, of those that DeepSpeed has made for itself too."""
+    """Have the collectives of every group fail after `timeout`, of those that DeepSpeed has made
+    for itself too.
+    """
     for group in list(dist.distributed_c10d._world.pg_map):
         dist.distributed_c10d._set_pg_timeout(timeout, group)
 
 
 def backends(world: World) -> str:
-    """What `init_process_group` is told: gloo between CPUs, nccl between GPUs, and gloo between their hosts."""
+    """What `init_process_group` is told: gloo between CPUs, nccl between GPUs, and gloo between
+    their hosts.
+    """
     if world.device.type == "cpu":
         return "gloo"
-    return "nccl" if world.world_size == 1 else "cpu:gloo,cuda:nccl"
+    if world.world_size == 1:
+        return "nccl"
+    return "cpu:gloo,cuda:nccl"
 
 
 def _open_group(world: World, meeting: Meeting, seconds: float) -> None:
@@ -146,19 +171,24 @@ def _open_group(world: World, meeting: Meeting, seconds: float) -> None:
     except RuntimeError as error:  # torch.distributed's errors are of this class
         cause = str(error).partition("\n")[0]
         raise UserError(
-            f"the {world.world_size} ranks met at {place}, but do not reach each other: {cause}. On several nodes set"
+            f"the {world.world_size} ranks met at {place}, but do not reach each other: {cause}. On"
+            f" several nodes set"
             " GLOO_SOCKET_IFNAME (and NCCL_SOCKET_IFNAME) to the network interface between them"
         ) from error
 
 
 def _quieten() -> None:
     """Silence what DeepSpeed and torch print about themselves on every rank and every step."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed"
+    )
     warnings.filterwarnings("ignore", category=UserWarning, module=r"deepspeed")
 
 
 def shutdown() -> None:
-    """Close the process group, if there is one; all ranks call it, at the end of what they did together."""
+    """Close the process group, if there is one; all ranks call it, at the end of what they did
+    together.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -166,8 +196,8 @@ def shutdown() -> None:
 def abort() -> None:
     """Let go of the process group without waiting for the other ranks: this one has failed.
 
-    `destroy_process_group` would wait for collectives that the others never join. NCCL's own abort has been seen to
-    hang, so it gets a few seconds; the process ends afterwards anyway.
+    `destroy_process_group` would wait for collectives that the others never join. NCCL's own abort
+    has been seen to hang, so it gets a few seconds; the process ends afterwards anyway.
     """
     if dist.is_initialized():
         thread = threading.Thread(target=_abort, name="electra-dist-abort", daemon=True)
@@ -183,10 +213,10 @@ def _abort() -> None:
 def leave(status: int) -> NoReturn:
     """End this process with `status`, without taking the interpreter down.
 
-    DeepSpeed keeps the process group alive, and with it gloo's threads. One that lets go of its last tensor while the
-    interpreter goes down wants the lock of a dead interpreter and aborts the process (SIGABRT, "terminate called
-    without an active exception"): a finished run would count as a crash. Exit functions run, for a bounded time;
-    output is flushed.
+    DeepSpeed keeps the process group alive, and with it gloo's threads. One that lets go of its
+    last tensor while the interpreter goes down wants the lock of a dead interpreter and aborts the
+    process (SIGABRT, "terminate called without an active exception"): a finished run would count as
+    a crash. Exit functions run, for a bounded time; output is flushed.
     """
     bound = threading.Timer(_LEAVE_SECONDS, os._exit, (status,))
     bound.daemon = True

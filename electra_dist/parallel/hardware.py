@@ -1,4 +1,6 @@
-"""What the machine has and can do: a command's device, the matrix-product rate that utilisation is measured against."""
+"""What the machine has and can do: a command's device, the matrix-product rate that utilisation is
+measured against.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,17 @@ import torch
 
 from electra_dist.errors import UserError
 
-_CPU_SIZE, _CUDA_SIZE, _PRODUCTS = 1024, 8192, 5
+_CPU_SIZE = 1024
+_CUDA_SIZE = 8192
+_PRODUCTS = 5
 #: A GPU that idles takes some tenths of a second to raise its clock.
 WARM_UP_SECONDS = 0.5
 
 
 def device_of_command(wanted: str | None) -> torch.device:
-    """What `--device` says, by default the first GPU where there is one; raises `UserError` when it is not there."""
+    """What `--device` says, by default the first GPU where there is one; raises `UserError` when it
+    is not there.
+    """
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise UserError("--device cuda: PyTorch sees no GPU here; leave it out to use the CPU")
@@ -27,7 +33,8 @@ def device_of_command(wanted: str | None) -> torch.device:
 class ProductRate:
     """Floating-point operations a second of a large square matrix product on random data.
 
-    cold  the first few products, on a device that had nothing to do before: its clock may still be low
+    cold  the first few products, on a device that had nothing to do before: its clock may still be
+          low
     warm  after `WARM_UP_SECONDS` of them, which is what training meets
     """
 
@@ -36,24 +43,36 @@ class ProductRate:
 
 
 def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """The warm `ProductRate`, the denominator of MFU: what this device reached just now, not a datasheet."""
+    """The warm `ProductRate`, the denominator of MFU: what this device reached just now, not a
+    datasheet.
+    """
     return product_rate(device, dtype).warm
 
 
 def product_rate(device: torch.device, dtype: torch.dtype) -> ProductRate:
     """Measure `device`, in about a second: the best of a few products before and after it is warm."""
-    size = _CUDA_SIZE if device.type == "cuda" else _CPU_SIZE
+    if device.type == "cuda":
+        size = _CUDA_SIZE
+    else:
+        size = _CPU_SIZE
     generator = torch.Generator(device=device).manual_seed(0)
     a = torch.randn(size, size, generator=generator, device=device).to(dtype)
     b = torch.randn(size, size, generator=generator, device=device).to(dtype)
     torch.mm(a, b)  # what is loaded and chosen once in a process
 
     def rate() -> float:
-        return 2.0 * size**3 / min(seconds_of(lambda: torch.mm(a, b), device) for _ in range(_PRODUCTS))
+        return (
+            2.0
+            * size**3
+            / min(seconds_of(lambda: torch.mm(a, b), device) for _ in range(_PRODUCTS))
+        )
 
-    cold, until = rate(), time.perf_counter() + WARM_UP_SECONDS
+    cold = rate()
+    until = time.perf_counter() + WARM_UP_SECONDS
     while time.perf_counter() < until:
-        seconds_of(lambda: [torch.mm(a, b) for _ in range(_PRODUCTS)], device)  # back to back, as in training
+        seconds_of(
+            lambda: [torch.mm(a, b) for _ in range(_PRODUCTS)], device
+        )  # back to back, as in training
     return ProductRate(cold, rate())
 
 

@@ -1,8 +1,8 @@
 """Where the ranks of a launch find each other, within minutes and with words about who is missing.
 
-In: a `World`. Out: a `Meeting`, which the process group and the watchdog are opened with. Rank 0 hosts torch's store
-(under torchrun its agent does); every rank says there that it has come. The main thread only waits, so that a signal
-is heard meanwhile.
+In: a `World`. Out: a `Meeting`, which the process group and the watchdog are opened with. Rank 0
+hosts torch's store (under torchrun its agent does); every rank says there that it has come. The
+main thread only waits, so that a signal is heard meanwhile.
 """
 
 from __future__ import annotations
@@ -79,16 +79,24 @@ def host_name(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def launch_name(environment: Mapping[str, str] = os.environ) -> str:
-    """The same on all ranks of a launch, and another one for another launch, as far as the environment tells.
+    """The same on all ranks of a launch, and another one for another launch, as far as the
+    environment tells.
 
     So ranks of two launches that got the same port do not take each other for their own.
     """
-    names = (LAUNCH_VARIABLE, "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_STEP_ID")
+    names = (
+        LAUNCH_VARIABLE,
+        "TORCHELASTIC_RUN_ID",
+        "TORCHELASTIC_RESTART_COUNT",
+        "SLURM_JOB_ID",
+        "SLURM_STEP_ID",
+    )
     return "/".join(environment.get(name, "") for name in (*names, "SLURM_RESTART_COUNT"))
 
 
 def raise_open_files() -> int:
-    """Raise the soft limit of open files as far as the hard one allows, and give back what it is then.
+    """Raise the soft limit of open files as far as the hard one allows, and give back what it is
+    then.
 
     Above 500 ranks the sockets of the process groups alone pass the usual 1,024.
     """
@@ -110,9 +118,9 @@ def meet(
 ) -> Meeting:
     """Wait until all ranks are there.
 
-    `say` gets a line about who is waited for, after some seconds and then now and then; `stop` is asked meanwhile.
-    Raises `UserError` when not all have come within `seconds`, or the port is taken; `MeetingInterruptedError` when
-    `stop` says so.
+    `say` gets a line about who is waited for, after some seconds and then now and then; `stop` is
+    asked meanwhile. Raises `UserError` when not all have come within `seconds`, or the port is
+    taken; `MeetingInterruptedError` when `stop` says so.
     """
     gathering = _Gathering(world, time.monotonic() + seconds)
     thread = threading.Thread(target=gathering.run, name="electra-dist-meeting", daemon=True)
@@ -154,8 +162,10 @@ def _about_slurm(world: Place, environment: Mapping[str, str] = os.environ) -> s
         return ""
     step = f"{environment.get('SLURM_JOB_ID')}.{environment.get('SLURM_STEP_ID')}"
     return (
-        f"; this is task {world.rank} of the {world.world_size} of Slurm step {step}, and each of them must run the"
-        " same command; to train with this process alone: env -u SLURM_STEP_ID electra-dist train ..."
+        f"; this is task {world.rank} of the {world.world_size} of Slurm step {step}, and each of"
+        f" them must run the"
+        " same command; to train with this process alone: env -u SLURM_STEP_ID electra-dist train"
+        " ..."
     )
 
 
@@ -164,18 +174,20 @@ def _not_all(world: Place, gathering: _Gathering, seconds: float) -> UserError:
     if not gathering.found:
         return UserError(
             f"rank {world.rank} on {host_name()} found no rank 0 at {place} within {seconds:g} s"
-            f" (watchdog.meet_seconds){f': {gathering.obstacle}' if gathering.obstacle else ''}. Has rank 0 started,"
+            f" (watchdog.meet_seconds){f': {gathering.obstacle}' if gathering.obstacle else ''}."
+            f" Has rank 0 started,"
             f" and does this node reach that address?{_about_slurm(world)}"
         )
     if gathering.deserted:
         return UserError(
-            f"rank {world.rank} on {host_name()} waited with {gathering.count} of {world.world_size} ranks at {place}"
+            f"rank {world.rank} on {host_name()} waited with {gathering.count} of"
+            f" {world.world_size} ranks at {place}"
             " when rank 0 left; its log says why"
         )
     error = UserError(
         f"only {gathering.count} of {world.world_size} ranks came to {place} within {seconds:g} s"
-        f" (watchdog.meet_seconds){_names(gathering.missing)}. Their logs say why, if they have started"
-        + _about_slurm(world)
+        f" (watchdog.meet_seconds){_names(gathering.missing)}. Their logs say why, if they have"
+        f" started" + _about_slurm(world)
     )
     error.everywhere = True  # all that are here see the same, rank 0 among them
     return error
@@ -184,7 +196,10 @@ def _not_all(world: Place, gathering: _Gathering, seconds: float) -> UserError:
 def _names(missing: list[int]) -> str:
     if not missing:
         return ""
-    more = f" and {len(missing) - _NAMED_RANKS} more" if len(missing) > _NAMED_RANKS else ""
+    if len(missing) > _NAMED_RANKS:
+        more = f" and {len(missing) - _NAMED_RANKS} more"
+    else:
+        more = ""
     return f"; missing: rank {', '.join(map(str, missing[:_NAMED_RANKS]))}{more}"
 
 
@@ -219,7 +234,8 @@ class _Gathering:
         if store is None:
             return None
         self.found = True
-        world, hub = self.world, None
+        world = self.world
+        hub = None
         if world.rank == 0:
             hub = Hub(str(world.master_address), secrets.token_hex(16), world.world_size)
             store.set("hub", f"{hub.address.port} {hub.address.secret}")
@@ -227,7 +243,9 @@ class _Gathering:
         self.count = store.add("here", 1)
         while self.count < world.world_size:
             if self._left() <= 0:
-                self.missing = [r for r in range(world.world_size) if not store.check([f"host/{r}"])]
+                self.missing = [
+                    r for r in range(world.world_size) if not store.check([f"host/{r}"])
+                ]
                 return None
             time.sleep(_POLL_SECONDS * max(1.0, world.world_size / _OFTEN))
             self.count = store.add("here", 0)
@@ -239,23 +257,31 @@ class _Gathering:
     def _store(self) -> Store | None:
         """The store, opened or found; None when there is none before the deadline."""
         world = self.world
-        address, port = str(world.master_address), int(world.master_port or 0)
+        address = str(world.master_address)
+        port = int(world.master_port or 0)
         hosts_it = world.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         if not hosts_it and not self._reachable(address, port):
             return None
         try:
             store = TCPStore(
-                address, port, None, hosts_it, timedelta(seconds=max(self._left(), 1.0)), wait_for_workers=False
+                address,
+                port,
+                None,
+                hosts_it,
+                timedelta(seconds=max(self._left(), 1.0)),
+                wait_for_workers=False,
             )
         except RuntimeError as error:  # torch.distributed's errors are of this class
             cause = str(error).partition("\n")[0]
             if hosts_it and "EADDRINUSE" in cause:
                 raise UserError(
-                    f"port {port} of {host_name()} is taken by another process, so the ranks cannot meet there; set"
+                    f"port {port} of {host_name()} is taken by another process, so the ranks cannot"
+                    f" meet there; set"
                     " MASTER_PORT to a free port, or start again where the launcher chooses it"
                 ) from error
             raise UserError(
-                f"rank {world.rank} on {host_name()}: no meeting at {address}:{port}: {cause}; does another program"
+                f"rank {world.rank} on {host_name()}: no meeting at {address}:{port}: {cause}; does"
+                f" another program"
                 " listen there?"
             ) from error
         return PrefixStore(f"electra-dist/{launch_name()}", store)

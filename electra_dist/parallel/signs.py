@@ -1,10 +1,13 @@
-"""Signs of life: what this process is doing, and since when. The watchdog judges by it, `status` shows it.
+"""Signs of life: what this process is doing, and since when. The watchdog judges by it, `status`
+shows it.
 
-In: the training thread enters a phase (`phase`, `enter`); whatever works long inside of one gives a sign now and then
-(`sign`), from any thread. Out: `doing()`. One record for the process, as with logging: a file that is being
-read deep inside of a library of this project has nobody to ask which run it belongs to.
+In: the training thread enters a phase (`phase`, `enter`); whatever works long inside of one gives a
+sign now and then (`sign`), from any thread. Out: `doing()`. One record for the process, as with
+logging: a file that is being read deep inside of a library of this project has nobody to ask which
+run it belongs to.
 
-All ranks of a run enter the same phases in the same order, so `Doing.entered` says who is behind. Needs no torch.
+All ranks of a run enter the same phases in the same order, so `Doing.entered` says who is behind.
+Needs no torch.
 """
 
 from __future__ import annotations
@@ -73,25 +76,33 @@ def forget() -> None:
 
 
 def enter(name: Phase, step: int | None = None) -> None:
-    """The training thread is in another phase from here on; `step` is the number of optimizer steps done."""
-    record, now = _record, time.monotonic()
+    """The training thread is in another phase from here on; `step` is the number of optimizer steps
+    done.
+    """
+    record = _record
+    now = time.monotonic()
     with record.lock:
         if record.phase == "step" and name != "step":
             _end_step(record, now)
         if name == "data":
             record.step_began = now
-        record.phase, record.detail = name, record.ahead.pop(name, "")
-        record.step = record.step if step is None else step
+        record.phase = name
+        record.detail = record.ahead.pop(name, "")
+        if step is not None:
+            record.step = step
         record.entered += 1
         record.signs += 1
         record.last_sign = now
 
 
 def _end_step(record: _Record, now: float) -> None:
-    """A step is its rows and its computation; the first one compiles and says nothing about the next ones."""
+    """A step is its rows and its computation; the first one compiles and says nothing about the
+    next ones.
+    """
     if record.last_step is not None and record.step_began is not None:
         record.laps.append(now - record.step_began)
-    record.last_step, record.step_began = now, None
+    record.last_step = now
+    record.step_began = None
 
 
 @contextmanager
@@ -106,10 +117,11 @@ def phase(name: Phase, step: int | None = None) -> Iterator[None]:
 
 
 def sign(detail: str = "", within: Phase | None = None) -> None:
-    """Something has moved, as `detail` says. With `within` it counts in that phase only: a thread that works ahead for
-    it says there what it is doing when the phase begins.
+    """Something has moved, as `detail` says. With `within` it counts in that phase only: a thread
+    that works ahead for it says there what it is doing when the phase begins.
     """
-    record, now = _record, time.monotonic()
+    record = _record
+    now = time.monotonic()
     with record.lock:
         if within is not None and record.phase != within:
             record.ahead[within] = detail
@@ -138,6 +150,9 @@ def doing() -> Doing:
 def _usual(laps: deque[float]) -> float | None:
     """Seconds of a step: the median, or the mean where that is more.
 
-    The host of a GPU runs ahead and waits once every few steps: most of its steps look short then, their mean is right.
+    The host of a GPU runs ahead and waits once every few steps: most of its steps look short then,
+    their mean is right.
     """
-    return max(statistics.median(laps), statistics.fmean(laps)) if laps else None
+    if laps:
+        return max(statistics.median(laps), statistics.fmean(laps))
+    return None

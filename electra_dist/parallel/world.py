@@ -51,9 +51,10 @@ class World:
 def detect(env: Mapping[str, str], device: DeviceSetting = "auto", cuda_devices: int = 0) -> World:
     """This process's place, from torchrun's variables, else those of a Slurm step, else alone.
 
-    `device` is `train.device`, `cuda_devices` the number of GPUs that this process sees. The shell of an `sbatch`
-    script or of `salloc` carries Slurm's variables too but is no step: it is alone. Raises `ConfigError` when the
-    variables are incomplete, contradict each other, or name no node to meet at, and when the device is not there.
+    `device` is `train.device`, `cuda_devices` the number of GPUs that this process sees. The shell
+    of an `sbatch` script or of `salloc` carries Slurm's variables too but is no step: it is alone.
+    Raises `ConfigError` when the variables are incomplete, contradict each other, or name no node
+    to meet at, and when the device is not there.
     """
     if "RANK" in env or "WORLD_SIZE" in env:
         world = _from_torchrun(env)
@@ -62,7 +63,9 @@ def detect(env: Mapping[str, str], device: DeviceSetting = "auto", cuda_devices:
     else:
         world = World()
     if not 0 <= world.rank < world.world_size:
-        raise ConfigError(f"environment: rank {world.rank} does not lie in a world of {world.world_size}")
+        raise ConfigError(
+            f"environment: rank {world.rank} does not lie in a world of {world.world_size}"
+        )
     return replace(world, device=choose_device(device, world.local_rank, cuda_devices))
 
 
@@ -70,8 +73,10 @@ def _from_torchrun(env: Mapping[str, str]) -> World:
     missing = [name for name in _TORCHRUN_VARIABLES if not env.get(name)]
     if missing:
         raise ConfigError(
-            f"environment: {', '.join(missing)} missing while other variables of torchrun are set; torchrun sets"
-            f" all of {', '.join(_TORCHRUN_VARIABLES)}: start with torchrun or srun, or unset them to run alone"
+            f"environment: {', '.join(missing)} missing while other variables of torchrun are set;"
+            f" torchrun sets"
+            f" all of {', '.join(_TORCHRUN_VARIABLES)}: start with torchrun or srun, or unset them"
+            f" to run alone"
         )
     return World(
         rank=_integer(env, "RANK"),
@@ -84,36 +89,48 @@ def _from_torchrun(env: Mapping[str, str]) -> World:
 
 
 def _from_slurm(env: Mapping[str, str]) -> World:
-    tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in env else "SLURM_NTASKS"
+    if "SLURM_STEP_NUM_TASKS" in env:
+        tasks = "SLURM_STEP_NUM_TASKS"
+    else:
+        tasks = "SLURM_NTASKS"
     missing = [name for name in (*_SLURM_VARIABLES, tasks) if not env.get(name)]
     if missing:
         raise ConfigError(
-            f"environment: {', '.join(missing)} missing in a Slurm step; start the ranks with plain `srun`"
+            f"environment: {', '.join(missing)} missing in a Slurm step; start the ranks with plain"
+            f" `srun`"
         )
     world_size = _integer(env, tasks)
     if world_size == 1:
         return World()
-    job, step = _integer(env, "SLURM_JOB_ID"), _integer(env, "SLURM_STEP_ID")
+    job = _integer(env, "SLURM_JOB_ID")
+    step = _integer(env, "SLURM_STEP_ID")
     return World(
         rank=_integer(env, "SLURM_PROCID"),
         world_size=world_size,
         local_rank=_integer(env, "SLURM_LOCALID"),
         launcher="slurm",
         master_address=_slurm_master_address(env),
-        master_port=_integer(env, "MASTER_PORT") if env.get("MASTER_PORT") else 20000 + (job * 16 + step) % 12000,
+        master_port=_integer(env, "MASTER_PORT")
+        if env.get("MASTER_PORT")
+        else 20000 + (job * 16 + step) % 12000,
     )
 
 
 def note_alone(world: World, env: Mapping[str, str]) -> str | None:
-    """What to tell a user who trains with one process inside of a larger Slurm job; None where that is no surprise."""
+    """What to tell a user who trains with one process inside of a larger Slurm job; None where that
+    is no surprise.
+    """
     if world.launcher != "alone" or not env.get("SLURM_JOB_ID"):
         return None
-    tasks, nodes = env.get("SLURM_NTASKS") or "1", env.get("SLURM_JOB_NUM_NODES") or "1"
+    tasks = env.get("SLURM_NTASKS") or "1"
+    nodes = env.get("SLURM_JOB_NUM_NODES") or "1"
     if tasks == "1" and nodes == "1":
         return None
     return (
-        f"this process trains alone, in Slurm job {env['SLURM_JOB_ID']} of {nodes} nodes (tasks: {tasks}); `srun"
-        " electra-dist train ...` starts one rank a task, `electra-dist launch local` several on this node"
+        f"this process trains alone, in Slurm job {env['SLURM_JOB_ID']} of {nodes} nodes (tasks:"
+        f" {tasks}); `srun"
+        " electra-dist train ...` starts one rank a task, `electra-dist launch local` several on"
+        " this node"
     )
 
 
@@ -126,7 +143,8 @@ def _slurm_master_address(env: Mapping[str, str]) -> str:
     if not nodes:
         # A fallback to localhost would make every node a world of its own.
         raise ConfigError(
-            "environment: several Slurm nodes but no SLURM_JOB_NODELIST, so the ranks do not know where to meet;"
+            "environment: several Slurm nodes but no SLURM_JOB_NODELIST, so the ranks do not know"
+            " where to meet;"
             f" export {MASTER_ADDRESS_VARIABLE}=<address of the first node> in the job script"
         )
     return first_host(nodes)
@@ -136,7 +154,10 @@ def first_host(nodes: str) -> str:
     """The first host of a Slurm node list: `gpu[003-005,9],x1` gives `gpu003`."""
     first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])+", nodes)
     if not first:
-        raise ConfigError(f"environment: cannot read the Slurm node list {nodes!r}; export {MASTER_ADDRESS_VARIABLE}")
+        raise ConfigError(
+            f"environment: cannot read the Slurm node list {nodes!r}; export"
+            f" {MASTER_ADDRESS_VARIABLE}"
+        )
     return re.sub(r"\[([^,\-\]]*)[^\]]*\]", r"\1", first[0])
 
 
@@ -148,16 +169,21 @@ def _integer(env: Mapping[str, str], name: str) -> int:
 
 
 def choose_device(setting: DeviceSetting, local_rank: int, cuda_devices: int) -> torch.device:
-    """The device of a rank that sees `cuda_devices` GPUs; raises `ConfigError` when it asks for one that is not there.
+    """The device of a rank that sees `cuda_devices` GPUs; raises `ConfigError` when it asks for one
+    that is not there.
 
     A task that Slurm bound to its own GPU sees only that one, whatever its local rank.
     """
     if setting == "cpu" or (setting == "auto" and cuda_devices == 0):
         return torch.device("cpu")
     if cuda_devices == 0:
-        raise ConfigError("train.device = cuda: PyTorch sees no GPU; use train.device=auto, or check the allocation")
+        raise ConfigError(
+            "train.device = cuda: PyTorch sees no GPU; use train.device=auto, or check the"
+            " allocation"
+        )
     if cuda_devices > 1 and local_rank >= cuda_devices:
         raise ConfigError(
-            f"local rank {local_rank} has no GPU: this node shows {cuda_devices}; start at most that many ranks a node"
+            f"local rank {local_rank} has no GPU: this node shows {cuda_devices}; start at most"
+            f" that many ranks a node"
         )
     return torch.device("cuda", local_rank if cuda_devices > 1 else 0)

@@ -1,9 +1,11 @@
-"""What a configuration costs, before anything runs: parameters, operations, memory, time, network. Pure arithmetic.
+"""What a configuration costs, before anything runs: parameters, operations, memory, time, network.
+Pure arithmetic.
 
-No torch: a login node can ask. `sizes` counts parameters and floating-point operations, `activations` what a
-micro-batch keeps for its backward, `memory` what lies in a rank's memory and when it is most, `traffic` what a rank
-sends in a step, `room` what its checkpoints take on the disk, `estimate` puts them together for a number of nodes and
-a kind of GPU (`devices`), and `fit` looks for what suits them.
+No torch: a login node can ask. `sizes` counts parameters and floating-point operations,
+`activations` what a micro-batch keeps for its backward, `memory` what lies in a rank's memory and
+when it is most, `traffic` what a rank sends in a step, `room` what its checkpoints take on the
+disk, `estimate` puts them together for a number of nodes and a kind of GPU (`devices`), and `fit`
+looks for what suits them.
 """
 
 from electra_dist.plan.activations import Surroundings

@@ -1,11 +1,13 @@
-"""What one micro-batch keeps between forward and backward: every tensor that autograd saves, by name.
+"""What one micro-batch keeps between forward and backward: every tensor that autograd saves, by
+name.
 
-Comes in: sizes, and what the machine runs (`Surroundings`). Goes out: lists of (name, bytes) for the generator, the
-discriminator and what passes between them, and the temporaries of the backward of one layer. Counted operation by
-operation, as without compilation; layers compiled for a CPU, which keep less, are told apart where they have dropout.
+Comes in: sizes, and what the machine runs (`Surroundings`). Goes out: lists of (name, bytes) for
+the generator, the discriminator and what passes between them, and the temporaries of the backward
+of one layer. Counted operation by operation, as without compilation; layers compiled for a CPU,
+which keep less, are told apart where they have dropout.
 
-Letters: B rows, L row length, T = B x L tokens, M masked slots, H hidden, F feed-forward, E embedding, A heads,
-V vocabulary.
+Letters: B rows, L row length, T = B x L tokens, M masked slots, H hidden, F feed-forward, E
+embedding, A heads, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,11 +21,16 @@ from typing import Literal, NamedTuple
 from electra_dist.config import Config, Network, PrecisionMode, sequence_entries
 
 BYTES: dict[PrecisionMode, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
-INT64, FP32, BOOL = 8, 4, 1
+INT64 = 8
+FP32 = 4
+BOOL = 1
 #: Documents of a row, the padding counted as one: what real text has at rows of 512.
 PLANNED_DOCUMENTS = 4
-#: Logits that the chunked head of the generator holds at a time, and the smallest chunk (`model.head`).
-HEAD_CHUNK_LOGITS, HEAD_CHUNK_LOGITS_CUDA, HEAD_SMALLEST_CHUNK = 2**20, 2**24, 256
+#: Logits that the chunked head of the generator holds at a time, and the smallest chunk
+#: (`model.head`).
+HEAD_CHUNK_LOGITS = 2**20
+HEAD_CHUNK_LOGITS_CUDA = 2**24
+HEAD_SMALLEST_CHUNK = 256
 
 
 class Saved(NamedTuple):
@@ -48,12 +55,16 @@ class Surroundings:
 
     @property
     def recomputes(self) -> bool:
-        """Whether elementwise results in front of a product are computed again (`model.dropout.recomputed`)."""
+        """Whether elementwise results in front of a product are computed again
+        (`model.dropout.recomputed`).
+        """
         return self.device == "cpu"
 
     @property
     def hashes_masks(self) -> bool:
-        """Whether dropout keeps a seed, of which the backward makes the mask again (`model.dropout.hashed_mask`)."""
+        """Whether dropout keeps a seed, of which the backward makes the mask again
+        (`model.dropout.hashed_mask`).
+        """
         return self.device == "cpu" and self.compiled
 
 
@@ -73,17 +84,25 @@ class MicroBatchSizes(NamedTuple):
 
 def micro_batch_sizes(config: Config) -> MicroBatchSizes:
     """Static shapes of one micro-batch (DESIGN D4)."""
-    rows, length = config.train.micro_rows, config.data.row_length
+    rows = config.train.micro_rows
+    length = config.data.row_length
     slots = math.ceil(Fraction(str(config.data.mask_fraction)) * length)
     return MicroBatchSizes(rows, length, rows * length, rows * slots)
 
 
 def layer_saved(config: Config, network: Network, around: Surroundings) -> list[Saved]:
-    """What one encoder layer saves, without checkpointing; its input is its predecessor's output, counted there."""
-    size, model, sizes = micro_batch_sizes(config), config.model, config.network(network)
+    """What one encoder layer saves, without checkpointing; its input is its predecessor's output,
+    counted there.
+    """
+    size = micro_batch_sizes(config)
+    model = config.model
+    sizes = config.network(network)
     b = BYTES[config.precision_mode(network)]
-    hidden, ffn = size.tokens * sizes.hidden_size * b, size.tokens * sizes.ffn_size * b
-    statistics = 2 * size.tokens * (b if around.device == "cpu" else FP32)  # mean and reciprocal deviation
+    hidden = size.tokens * sizes.hidden_size * b
+    ffn = size.tokens * sizes.ffn_size * b
+    statistics = (
+        2 * size.tokens * (b if around.device == "cpu" else FP32)
+    )  # mean and reciprocal deviation
     saved = attention_saved(config, network, around)
     saved += [
         Saved("attention output + residual, read by LayerNorm", hidden),
@@ -100,13 +119,19 @@ def layer_saved(config: Config, network: Network, around: Surroundings) -> list[
 
 def attention_saved(config: Config, network: Network, around: Surroundings) -> list[Saved]:
     """What the attention of one layer saves, query, key and value included."""
-    size, sizes = micro_batch_sizes(config), config.network(network)
+    size = micro_batch_sizes(config)
+    sizes = config.network(network)
     b = BYTES[config.precision_mode(network)]
     hidden = size.tokens * sizes.hidden_size * b
-    if config.model.attention_dropout and around.attention != "triton":  # whose mask is made anew from a seed
-        # The batched product wants query, key and value contiguous, and the projection's own output is let go; with one
-        # head it reads query and key where they are. The softmax is fp32.
-        copies = 4 if sizes.heads > 1 else 5
+    if (
+        config.model.attention_dropout and around.attention != "triton"
+    ):  # whose mask is made anew from a seed
+        # The batched product wants query, key and value contiguous, and the projection's own output
+        # is let go; with one head it reads query and key where they are. The softmax is fp32.
+        if sizes.heads > 1:
+            copies = 4
+        else:
+            copies = 5
         weights = size.rows * sizes.heads * size.length**2
         if around.hashes_masks:
             return [
@@ -129,14 +154,18 @@ def attention_saved(config: Config, network: Network, around: Surroundings) -> l
 
 def encoder_saved(config: Config, network: Network, around: Surroundings) -> list[Saved]:
     """What the encoder of `network` saves: projection and layers."""
-    size, sizes = micro_batch_sizes(config), config.network(network)
-    b, embedding = BYTES[config.precision_mode(network)], config.model.embedding_size
+    size = micro_batch_sizes(config)
+    sizes = config.network(network)
+    b = BYTES[config.precision_mode(network)]
+    embedding = config.model.embedding_size
     saved = []
     if config.model.dropout:
         saved.append(Saved("embedding dropout and its mask", size.tokens * embedding * (b + BOOL)))
     if embedding != sizes.hidden_size:
         saved.append(Saved("embedding projection", size.tokens * sizes.hidden_size * b))
-    formula = around.device == "cpu" and config.model.attention_dropout  # adds the mask and lets it go
+    formula = (
+        around.device == "cpu" and config.model.attention_dropout
+    )  # adds the mask and lets it go
     if around.attention == "sdpa" and not formula:
         saved.append(Saved("additive block mask", size.rows * size.length**2 * b))
     layer = total(layer_saved(config, network, around))
@@ -147,12 +176,21 @@ def encoder_saved(config: Config, network: Network, around: Surroundings) -> lis
 
 
 def generator_saved(config: Config, around: Surroundings) -> list[Saved]:
-    """The generator: embeddings of the masked rows, encoder, head on the masked slots, embeddings that it shares."""
-    size, embedding = micro_batch_sizes(config), config.model.embedding_size
-    b, hidden = BYTES[config.precision_mode("generator")], config.model.generator.hidden_size
+    """The generator: embeddings of the masked rows, encoder, head on the masked slots, embeddings
+    that it shares.
+    """
+    size = micro_batch_sizes(config)
+    embedding = config.model.embedding_size
+    b = BYTES[config.precision_mode("generator")]
+    hidden = config.model.generator.hidden_size
     saved = [Saved("embedding sum and LayerNorm", 2 * size.tokens * embedding * b)]
     saved += encoder_saved(config, "generator", around)
-    saved.append(Saved("masked positions: gather, dense, GELU, LayerNorm", size.masked * (hidden + 3 * embedding) * b))
+    saved.append(
+        Saved(
+            "masked positions: gather, dense, GELU, LayerNorm",
+            size.masked * (hidden + 3 * embedding) * b,
+        )
+    )
     if config.model.embedding_sharing == "shared":
         saved.append(Saved("shared embeddings: sum and LayerNorm", 2 * size.tokens * embedding * b))
     elif config.model.embedding_sharing == "disentangled":
@@ -163,8 +201,10 @@ def generator_saved(config: Config, around: Surroundings) -> list[Saved]:
 
 def discriminator_saved(config: Config, around: Surroundings) -> list[Saved]:
     """The discriminator: encoder and head, and embeddings of its own where it has them."""
-    size, embedding = micro_batch_sizes(config), config.model.embedding_size
-    b, hidden = BYTES[config.precision_mode("discriminator")], config.model.discriminator.hidden_size
+    size = micro_batch_sizes(config)
+    embedding = config.model.embedding_size
+    b = BYTES[config.precision_mode("discriminator")]
+    hidden = config.model.discriminator.hidden_size
     saved = encoder_saved(config, "discriminator", around)
     if config.model.embedding_sharing != "shared":
         saved.append(Saved("embedding sum and LayerNorm", 2 * size.tokens * embedding * b))
@@ -175,33 +215,52 @@ def discriminator_saved(config: Config, around: Surroundings) -> list[Saved]:
 def backward_temporaries(config: Config, network: Network, around: Surroundings) -> float:
     """Bytes by which the backward of the last layer rises above what was saved.
 
-    Entering it, the head's saved tensors are gone and the gradient of the layer's output is there; at its highest, in
-    the feed-forward's product, it holds the gradients of the residual (H) and of GELU (F) as well (and GELU's output
-    where it is computed again), and has let go of the last LayerNorm's input and output. With checkpointing, the
-    layer's own tensors are there once more.
+    Entering it, the head's saved tensors are gone and the gradient of the layer's output is there;
+    at its highest, in the feed-forward's product, it holds the gradients of the residual (H) and of
+    GELU (F) as well (and GELU's output where it is computed again), and has let go of the last
+    LayerNorm's input and output. With checkpointing, the layer's own tensors are there once more.
     """
-    size, sizes = micro_batch_sizes(config), config.network(network)
+    size = micro_batch_sizes(config)
+    sizes = config.network(network)
     b = BYTES[config.precision_mode(network)]
-    hidden, ffn = size.tokens * sizes.hidden_size * b, size.tokens * sizes.ffn_size * b
-    head = 2 * hidden if network == "discriminator" else 0.0
-    mask = 0.0 if around.hashes_masks else hidden / b * BOOL
-    dropped = hidden - mask if config.model.dropout else 0.0  # its gradient instead of the saved mask
-    again = total(layer_saved(config, network, around)) if config.train.activation_checkpointing else 0.0
+    hidden = size.tokens * sizes.hidden_size * b
+    ffn = size.tokens * sizes.ffn_size * b
+    if network == "discriminator":
+        head = 2 * hidden
+    else:
+        head = 0.0
+    if around.hashes_masks:
+        mask = 0.0
+    else:
+        mask = hidden / b * BOOL
+    # its gradient instead of the saved mask
+    if config.model.dropout:
+        dropped = hidden - mask
+    else:
+        dropped = 0.0
+    if config.train.activation_checkpointing:
+        again = total(layer_saved(config, network, around))
+    else:
+        again = 0.0
     rise = again + ffn * (2 if around.recomputes else 1) + hidden + dropped - 2 * hidden
-    # Later, in attention: gradients of query, key and value, of the attended values and of the residual are there; the
-    # feed-forward's tensors, both LayerNorms' and the attention output are gone.
+    # Later, in attention: gradients of query, key and value, of the attended values and of the
+    # residual are there; the feed-forward's tensors, both LayerNorms' and the attention output are
+    # gone.
     later = again + varlen_temporaries(config, network, around) + 5 * hidden - 2 * ffn - 5 * hidden
     return max(rise - head, later - head, hidden)
 
 
 def varlen_temporaries(config: Config, network: Network, around: Surroundings) -> float:
-    """Bytes in which the backward of FlashAttention-2 gathers the gradient of the queries, (T + 128 N, A, D) in fp32.
+    """Bytes in which the backward of FlashAttention-2 gathers the gradient of the queries, (T + 128
+    N, A, D) in fp32.
 
-    N as `config.sequence_entries` has it, for rows of `PLANNED_DOCUMENTS` documents, the padding counted.
+    N as `config.sequence_entries` has it, for rows of `PLANNED_DOCUMENTS` documents, the padding
+    counted.
     """
     if around.attention != "varlen":
         return 0.0
-    size, sizes = micro_batch_sizes(config), config.network(network)
+    size = micro_batch_sizes(config)
+    sizes = config.network(network)
     most = config.data.max_documents_per_row or max(4, size.length // 8)
     entries = sequence_entries(PLANNED_DOCUMENTS * size.rows, size.rows, most)
     heads_size = sizes.heads * (-(-(sizes.hidden_size // sizes.heads) // 32) * 32)
@@ -209,14 +268,20 @@ def varlen_temporaries(config: Config, network: Network, around: Surroundings) -
 
 
 def head_temporaries(config: Config, vocab_size: int, around: Surroundings) -> float:
-    """Bytes that the generator's head needs besides what it saves: chunks of logits, the gradient of the table."""
-    size, embedding = micro_batch_sizes(config), config.model.embedding_size
+    """Bytes that the generator's head needs besides what it saves: chunks of logits, the gradient
+    of the table.
+    """
+    size = micro_batch_sizes(config)
+    embedding = config.model.embedding_size
     b = BYTES[config.precision_mode("generator")]
     table = vocab_size * (embedding + 1) * b
     hidden = size.masked * embedding * (FP32 + b)
     on_cuda = around.device == "cuda"
     if on_cuda and config.model.generator_head != "chunked":  # the fused kernel never holds logits
         return table + hidden
-    logits = HEAD_CHUNK_LOGITS_CUDA if on_cuda else HEAD_CHUNK_LOGITS
+    if on_cuda:
+        logits = HEAD_CHUNK_LOGITS_CUDA
+    else:
+        logits = HEAD_CHUNK_LOGITS
     entries = max(logits // max(size.masked, 1), HEAD_SMALLEST_CHUNK)
     return table + hidden + 2 * min(entries, vocab_size) * size.masked * FP32

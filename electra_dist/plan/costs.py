@@ -1,8 +1,8 @@
 """What one ZeRO stage of a run costs: memory, traffic, and the seconds of a step.
 
-Comes in: `Costs`, the facts and assumptions of a run. Goes out: `StagePlan`. Speed is the device's rate times an
-*assumed* utilisation, but no faster than the host can start the device's work, plus the time on the network that
-nothing hides; memory is computed (`memory.py`).
+Comes in: `Costs`, the facts and assumptions of a run. Goes out: `StagePlan`. Speed is the device's
+rate times an *assumed* utilisation, but no faster than the host can start the device's work, plus
+the time on the network that nothing hides; memory is computed (`memory.py`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from electra_dist.plan.sizes import flat_parameters, step_flops
 from electra_dist.plan.traffic import SentBytes, sent_bytes
 
 #: Beyond tensors: CUDA context, libraries and communicators; blocks that the allocator cannot use.
-RESERVE_BYTES, FRAGMENTATION = 2e9, 0.05
+RESERVE_BYTES = 2e9
+FRAGMENTATION = 0.05
 _SECONDS_A_DAY = 86400.0
-#: The host's part of a micro-batch on a GPU. For a layer, forward and backward: a compiled graph's calls (estimated).
-#: For a flat parameter: DeepSpeed's, by stage (`benchmarks/host_time.py` on a CPU, for the 9 of base and the 18 of
-#: large: 3 to 11 ms at stage 1, 4 to 10 at stage 2, 11 to 23 at stage 3, at any number of ranks).
+#: The host's part of a micro-batch on a GPU. For a layer, forward and backward: a compiled graph's
+#: calls (estimated). For a flat parameter: DeepSpeed's, by stage (`benchmarks/host_time.py` on a
+#: CPU, for the 9 of base and the 18 of large: 3 to 11 ms at stage 1, 4 to 10 at stage 2, 11 to 23
+#: at stage 3, at any number of ranks).
 _LAYER_SECONDS = 0.4e-3
 _FLAT_SECONDS = {0: 0.5e-3, 1: 0.5e-3, 2: 0.5e-3, 3: 1.1e-3}
 
@@ -35,12 +37,14 @@ class StagePlan:
     problem         why it cannot run, or None
     needed_bytes    peak of the tensors, and the reserve
     host_bytes      CPU memory of a node for what its ranks offload
-    saving_bytes    CPU memory of a node for the copies that are saved in the background; on a CPU part of needed_bytes
+    saving_bytes    CPU memory of a node for the copies that are saved in the background; on a CPU
+                    part of needed_bytes
     fits            GPU and CPU; None where a memory that matters is not known
     network_bytes   what a rank sends in a step, to its own node and to others
     between_bytes   of it, to other nodes
     utilisation     of the rate that the whole step comes to
-    host_seconds    of a step that the host needs to start the device's work, at least: a step takes no less
+    host_seconds    of a step that the host needs to start the device's work, at least: a step takes
+                    no less
     """
 
     stage: int
@@ -65,7 +69,9 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Costs:
-    """What every stage has in common: the arguments of `costs_of`, checked and with the device's own in the gaps."""
+    """What every stage has in common: the arguments of `costs_of`, checked and with the device's
+    own in the gaps.
+    """
 
     config: Config
     vocab_size: int
@@ -91,7 +97,10 @@ class Costs:
     def flops_per_token(self) -> float:
         size = micro_batch_sizes(self.config)
         squares = size.tokens * self.document_length
-        return step_flops(self.config, self.vocab_size, size.tokens, squares, size.masked) / size.tokens
+        return (
+            step_flops(self.config, self.vocab_size, size.tokens, squares, size.masked)
+            / size.tokens
+        )
 
     @property
     def accumulation(self) -> int:
@@ -114,17 +123,22 @@ class Costs:
 
     @property
     def kind(self) -> Literal["cpu", "cuda"]:
-        return "cpu" if self.device.name == "cpu" else "cuda"
+        if self.device.name == "cpu":
+            return "cpu"
+        return "cuda"
 
     def stage(self, stages: dict[Network, int]) -> StagePlan:
         """Memory, network and time with each network at its ZeRO stage of `stages`."""
         config = self.config
         memory = plan_memory(config, self.vocab_size, self.world, self.kind, stages)
         needed = memory.peak * (1 + FRAGMENTATION) + RESERVE_BYTES
-        volumes = [sent_bytes(config, name, self.vocab_size, stages[name], self.world) for name in NETWORKS]
+        volumes = [
+            sent_bytes(config, name, self.vocab_size, stages[name], self.world) for name in NETWORKS
+        ]
         sent = sum(volume.total for volume in volumes)
         between = sum(self.between_nodes(volume) for volume in volumes)
-        host, saving = memory.host * self.gpus_per_node, memory.saving * self.gpus_per_node
+        host = memory.host * self.gpus_per_node
+        saving = memory.saving * self.gpus_per_node
         if self.kind == "cpu":
             needed += memory.saving
         busy = self.busy_seconds
@@ -149,30 +163,42 @@ class Costs:
             days=config.train.steps * seconds / _SECONDS_A_DAY,
         )
 
-    def exposed_seconds(self, stages: dict[Network, int], volumes: list[SentBytes], busy: float) -> float:
+    def exposed_seconds(
+        self, stages: dict[Network, int], volumes: list[SentBytes], busy: float
+    ) -> float:
         """Of a step, on the network and not beside the computation.
 
-        Stage 3 gathers and reduces beside all of it, stage 1 in bf16 reduces beside the backward of the last
-        micro-batch, two thirds of its time. Nothing else is hidden, and weights after an update never are.
+        Stage 3 gathers and reduces beside all of it, stage 1 in bf16 reduces beside the backward of
+        the last micro-batch, two thirds of its time. Nothing else is hidden, and weights after an
+        update never are.
         """
         hidden = exposed = 0.0
         for network, volume in zip(NETWORKS, volumes, strict=True):
-            seconds, updated = self.network_seconds(volume), self.network_seconds(SentBytes(volume.updated, 0.0))
+            seconds = self.network_seconds(volume)
+            updated = self.network_seconds(SentBytes(volume.updated, 0.0))
             ours = stages[network] == 1 and self.config.precision_mode(network) == "bf16"
-            beside = stages[network] == 3 or (ours and not self.config.sharding(network).offload_optimizer)
+            beside = stages[network] == 3 or (
+                ours and not self.config.sharding(network).offload_optimizer
+            )
             hidden += (seconds - updated) * beside
             exposed += updated + (seconds - updated) * (not beside)
         backward = busy * 2 / 3 / self.accumulation
-        room = busy if 3 in stages.values() else backward
+        if 3 in stages.values():
+            room = busy
+        else:
+            room = backward
         return exposed + max(0.0, hidden - room)
 
     def network_seconds(self, volume: SentBytes) -> float:
         """What sending so much takes."""
         between = self.between_nodes(volume)
-        return (volume.total - between) / self.device.link_bytes + between / (self.network_gbit / 8 * 1e9)
+        return (volume.total - between) / self.device.link_bytes + between / (
+            self.network_gbit / 8 * 1e9
+        )
 
     def fits(self, needed: float, host: float, saving: float) -> bool | None:
-        """Whether a GPU holds `needed` bytes and a node's CPU memory what is offloaded and what is being saved.
+        """Whether a GPU holds `needed` bytes and a node's CPU memory what is offloaded and what is
+        being saved.
 
         Where nothing is offloaded, nobody needs to say how much CPU memory there is.
         """
@@ -181,21 +207,30 @@ class Costs:
             pairs.append((host + (saving if self.kind == "cuda" else 0.0), self.host_memory_bytes))
         if any(room is not None and size > room for size, room in pairs):
             return False
-        return None if any(room is None for _, room in pairs) else True
+        if any(room is None for _, room in pairs):
+            return None
+        return True
 
     def between_nodes(self, volume: SentBytes) -> float:
-        """What of it a rank sends to other nodes on average: in a ring over several nodes one link of each node.
+        """What of it a rank sends to other nodes on average: in a ring over several nodes one link
+        of each node.
 
         NCCL runs several rings, so that every GPU's own link to the network takes its part.
         """
         group = self.config.zero.hpz_partition_size or 1
-        crossing = volume.all_ranks if self.world > self.gpus_per_node else 0.0
-        return (crossing + (volume.groups if group > self.gpus_per_node else 0.0)) / self.gpus_per_node
+        if self.world > self.gpus_per_node:
+            crossing = volume.all_ranks
+        else:
+            crossing = 0.0
+        return (
+            crossing + (volume.groups if group > self.gpus_per_node else 0.0)
+        ) / self.gpus_per_node
 
     def problem(self, stages: dict[Network, int]) -> str | None:
         """What `config` and `train.engines` refuse."""
         for name in NETWORKS:
-            mode, zero = self.config.precision_mode(name), self.config.sharding(name)
+            mode = self.config.precision_mode(name)
+            zero = self.config.sharding(name)
             if stages[name] == 0 and mode != "fp32":
                 return f"stage 0 needs precision.mode=fp32, found {mode}"
             if stages[name] == 0 and zero.offload_optimizer:

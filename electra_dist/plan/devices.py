@@ -30,10 +30,13 @@ class Device:
 
     def rate(self, mode: PrecisionMode) -> float:
         """FLOP/s in `mode`."""
-        return self.single_rate if mode == "fp32" else self.half_rate
+        if mode == "fp32":
+            return self.single_rate
+        return self.half_rate
 
 
-_T, _G = 1e12, 1e9
+_T = 1e12
+_G = 1e9
 #: By the names that `--gpu` takes.
 DEVICES: dict[str, Device] = {
     device.name: device

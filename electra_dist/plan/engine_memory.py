@@ -1,7 +1,8 @@
 """What one engine holds on one rank, apart from activations.
 
-What DeepSpeed 0.19 allocates was read in its sources and checked by measurement (benchmarks/memory.py,
-zero_stages.py); what `train.engines` tells it is repeated here because this package knows no torch.
+What DeepSpeed 0.19 allocates was read in its sources and checked by measurement
+(benchmarks/memory.py, zero_stages.py); what `train.engines` tells it is repeated here because this
+package knows no torch.
 
 Letters: N parameters of one network, W ranks, b bytes of an element in the network's precision.
 """
@@ -16,7 +17,8 @@ from electra_dist.plan.sizes import flat_parameters, layer_weights, parameters
 
 #: Elements of DeepSpeed's buffers for reduction, as `train.engines` sets them.
 BUCKET_ELEMENTS = 50_000_000
-#: DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance: below it, gathered weights stay for the step.
+#: DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance: below it, gathered weights
+#: stay for the step.
 LIVE_PARAMETERS = 1_000_000_000
 #: Master weight and two moments.
 OPTIMIZER_BYTES = 3 * FP32
@@ -26,8 +28,10 @@ class EngineBytes(NamedTuple):
     """What one engine holds on one rank.
 
     weights           all the time, fp32 master weights not included
-    gathered          weights that stage 3 has gathered, from the forward to the end of the network's backward
-    second            share of the second copy of hierarchical partitioning, from a step's first backward to its end
+    gathered          weights that stage 3 has gathered, from the forward to the end of the
+                      network's backward
+    second            share of the second copy of hierarchical partitioning, from a step's first
+                      backward to its end
     optimizer         master weights and moments, all the time
     kept_gradients    all the time
     gradients         from the backward to the update, `kept_gradients` not included
@@ -35,7 +39,8 @@ class EngineBytes(NamedTuple):
     buffers           all the time
     bucket            DeepSpeed's reduction bucket, where it is made in the backward
     keeps_bucket      it is kept from one micro-batch to the next
-    joined            the flat gradient of a group of layers, and those of its layers that it is made of
+    joined            the flat gradient of a group of layers, and those of its layers that it is
+                      made of
     reduction         copies of the bucket while it is reduced
     update            while its own optimizer runs
     host              in CPU memory; not part of the others
@@ -57,17 +62,30 @@ class EngineBytes(NamedTuple):
     host: float = 0.0
 
 
-def engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> EngineBytes:
-    """Memory of one engine at ZeRO `stage`, apart from activations (arXiv 1910.02054, section 5, and its sources)."""
+def engine_bytes(
+    config: Config, network: Network, vocab_size: int, stage: int, world_size: int
+) -> EngineBytes:
+    """Memory of one engine at ZeRO `stage`, apart from activations (arXiv 1910.02054, section 5,
+    and its sources).
+    """
     engine = _engine_bytes(config, network, vocab_size, stage, world_size)
-    cast = stage == 1 and config.precision_mode(network) == "bf16" and not config.sharding(network).offload_optimizer
+    cast = (
+        stage == 1
+        and config.precision_mode(network) == "bf16"
+        and not config.sharding(network).offload_optimizer
+    )
     return engine._replace(joined=joined_bytes(config, network, cast))
 
 
-def _engine_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> EngineBytes:
-    mode, many = config.precision_mode(network), world_size > 1
-    n, b = parameters(config, vocab_size).of(network), BYTES[mode]
-    share, zero = n / world_size, config.sharding(network)
+def _engine_bytes(
+    config: Config, network: Network, vocab_size: int, stage: int, world_size: int
+) -> EngineBytes:
+    mode = config.precision_mode(network)
+    many = world_size > 1
+    n = parameters(config, vocab_size).of(network)
+    b = BYTES[mode]
+    share = n / world_size
+    zero = config.sharding(network)
     g = BYTES[zero.communication_data_type]
     flat = FP32 * share  # the flattened gradient; AdamW is fused and has no temporaries
     if stage == 0:
@@ -79,7 +97,8 @@ def _engine_bytes(config: Config, network: Network, vocab_size: int, stage: int,
             reduction=FP32 * n * many,
         )
     if stage == 1 and mode == "bf16" and not zero.offload_optimizer:
-        # BF16_Optimizer: whole fp32 gradients, kept, to which those of the backward are added as they come.
+        # BF16_Optimizer: whole fp32 gradients, kept, to which those of the backward are added as
+        # they come.
         return EngineBytes(
             weights=b * n,
             optimizer=OPTIMIZER_BYTES * share,
@@ -88,18 +107,23 @@ def _engine_bytes(config: Config, network: Network, vocab_size: int, stage: int,
             reduction=g * n * many if g != FP32 else 0.0,  # copies of what is on its way
         )
     if stage < 3:
-        again, bucket = accumulation(config, world_size) > 1, bucket_elements(config, network, vocab_size)
+        again = accumulation(config, world_size) > 1
+        bucket = bucket_elements(config, network, vocab_size)
         engine = _stage_1_and_2(n, b, g, stage, world_size, bucket, again)
         if not zero.offload_optimizer:
             return engine._replace(optimizer=OPTIMIZER_BYTES * share, update=flat)
         largest = largest_parameter(config, network, vocab_size)
         return _offloaded(engine, n, b, world_size, largest, again)
     engine = _stage_3(config, network, vocab_size, world_size)
-    return engine if zero.offload_optimizer else engine._replace(update=flat)
+    if zero.offload_optimizer:
+        return engine
+    return engine._replace(update=flat)
 
 
 def joined_bytes(config: Config, network: Network, cast: bool) -> float:
-    """`EngineBytes.joined`: beside the flat gradient its parts, or what it is `cast` to before it is added in fp32."""
+    """`EngineBytes.joined`: beside the flat gradient its parts, or what it is `cast` to before it
+    is added in fp32.
+    """
     sizes = config.network(network)
     count, *_ = layers_of_groups(sizes.layers, layer_weights(sizes))
     b = BYTES[config.precision_mode(network)]
@@ -114,21 +138,34 @@ def bucket_elements(config: Config, network: Network, vocab_size: int) -> int:
 
 
 def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
-    """Elements of the largest parameter: the word table where the network has one, or a group of layers."""
+    """Elements of the largest parameter: the word table where the network has one, or a group of
+    layers.
+    """
     return max(flat_parameters(config, vocab_size)[network])
 
 
-def _stage_1_and_2(n: int, b: int, g: int, stage: int, world_size: int, bucket: int, again: bool) -> EngineBytes:
+def _stage_1_and_2(
+    n: int, b: int, g: int, stage: int, world_size: int, bucket: int, again: bool
+) -> EngineBytes:
     """Weights, gradients and reduction; the optimizer is added by the caller.
 
-    A bucket is filled by the backward, at stage 2 in the network's precision, at stage 1 in fp32; ranks reduce a copy
-    of it, `g` bytes an element. At stage 1 the gradients of the last micro-batch move into it. A rank's share of them
-    is there while they are reduced where another precision adds them up, and twice at stage 2 where micro-batches do
-    (`again`) in fp32.
+    A bucket is filled by the backward, at stage 2 in the network's precision, at stage 1 in fp32;
+    ranks reduce a copy of it, `g` bytes an element. At stage 1 the gradients of the last
+    micro-batch move into it. A rank's share of them is there while they are reduced where another
+    precision adds them up, and twice at stage 2 where micro-batches do (`again`) in fp32.
     """
-    many, share = world_size > 1, FP32 * n / world_size
-    filled = FP32 if stage == 1 else b
-    shares = 1 if b != FP32 else 2 if stage == 2 and again else 0
+    many = world_size > 1
+    share = FP32 * n / world_size
+    if stage == 1:
+        filled = FP32
+    else:
+        filled = b
+    if b != FP32:
+        shares = 1
+    elif stage == 2 and again:
+        shares = 2
+    else:
+        shares = 0
     return EngineBytes(
         weights=b * n,
         gradients=FP32 * n if stage == 1 else share,
@@ -139,16 +176,26 @@ def _stage_1_and_2(n: int, b: int, g: int, stage: int, world_size: int, bucket: 
     )
 
 
-def _offloaded(engine: EngineBytes, n: int, b: int, world_size: int, largest: int, again: bool) -> EngineBytes:
+def _offloaded(
+    engine: EngineBytes, n: int, b: int, world_size: int, largest: int, again: bool
+) -> EngineBytes:
     """Stages 1 and 2 with the optimizer in CPU memory.
 
-    Host: master weights, moments and the gradient that AdamW steps with, fp32; the weights on their way back; one
-    parameter on its way; at stage 2 in fp32 the gradients that accumulate. GPU: one parameter on its way.
+    Host: master weights, moments and the gradient that AdamW steps with, fp32; the weights on their
+    way back; one parameter on its way; at stage 2 in fp32 the gradients that accumulate. GPU: one
+    parameter on its way.
     """
-    share, on_the_way = n / world_size, b * largest
+    share = n / world_size
+    on_the_way = b * largest
     whole = engine.gradients > FP32 * share  # stage 1 accumulates on the GPU
-    accumulated = FP32 * share if b == FP32 and again and not whole else 0.0
-    gradients = engine.gradients if whole or b != FP32 else 0.0
+    if b == FP32 and again and not whole:
+        accumulated = FP32 * share
+    else:
+        accumulated = 0.0
+    if whole or b != FP32:
+        gradients = engine.gradients
+    else:
+        gradients = 0.0
     return engine._replace(
         gradients=gradients,
         reduced_gradients=engine.reduced_gradients if gradients else 0.0,
@@ -158,18 +205,35 @@ def _offloaded(engine: EngineBytes, n: int, b: int, world_size: int, largest: in
 
 
 def _stage_3(config: Config, network: Network, vocab_size: int, world_size: int) -> EngineBytes:
-    """Everything shared out; a bucket in what the ranks send all the time, and a flat copy while it is reduced.
+    """Everything shared out; a bucket in what the ranks send all the time, and a flat copy while it
+    is reduced.
 
-    Gathered weights stay until their backward is done, up to `LIVE_PARAMETERS`; with `zero.offload_parameters` a
-    bucket of them. Host, with the optimizer there: fp32 gradients as they accumulate and once more as AdamW reads them.
+    Gathered weights stay until their backward is done, up to `LIVE_PARAMETERS`; with
+    `zero.offload_parameters` a bucket of them. Host, with the optimizer there: fp32 gradients as
+    they accumulate and once more as AdamW reads them.
     """
-    n, b, many = parameters(config, vocab_size).of(network), BYTES[config.precision_mode(network)], world_size > 1
-    share, zero, bucket = n / world_size, config.sharding(network), bucket_elements(config, network, vocab_size)
-    groups, g = zero.hpz_partition_size, BYTES[zero.communication_data_type]
+    n = parameters(config, vocab_size).of(network)
+    b = BYTES[config.precision_mode(network)]
+    many = world_size > 1
+    share = n / world_size
+    zero = config.sharding(network)
+    bucket = bucket_elements(config, network, vocab_size)
+    groups = zero.hpz_partition_size
+    g = BYTES[zero.communication_data_type]
     # gloo copies what a reduce-scatter reads
-    copies = 2 if config.train.device == "cpu" else 1
-    summed = FP32 / world_size if g != FP32 else 0.0  # a rank's part of the sum, on its way to the fp32 ones
-    live = bucket if zero.offload_parameters else LIVE_PARAMETERS
+    if config.train.device == "cpu":
+        copies = 2
+    else:
+        copies = 1
+    # a rank's part of the sum, on its way to the fp32 ones
+    if g != FP32:
+        summed = FP32 / world_size
+    else:
+        summed = 0.0
+    if zero.offload_parameters:
+        live = bucket
+    else:
+        live = LIVE_PARAMETERS
     engine = EngineBytes(
         weights=b * share,
         gathered=b * min(n, live) if many or zero.offload_parameters else 0.0,
@@ -181,7 +245,10 @@ def _stage_3(config: Config, network: Network, vocab_size: int, world_size: int)
     )
     if not zero.offload_optimizer:
         return engine
-    weights = engine.weights if zero.offload_parameters else 0.0
+    if zero.offload_parameters:
+        weights = engine.weights
+    else:
+        weights = 0.0
     return engine._replace(
         weights=engine.weights - weights,
         optimizer=0.0,

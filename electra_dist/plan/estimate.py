@@ -1,7 +1,8 @@
 """A run on so many GPUs of a kind: memory, speed, time and network at every ZeRO stage.
 
-Comes in: a configuration, a vocabulary size, nodes and GPUs. Goes out: `Plan`, what `costs.py` says of each stage, and
-what `remedies.py` says of them together. `electra-dist bench step` measures memory and speed on the machine itself.
+Comes in: a configuration, a vocabulary size, nodes and GPUs. Goes out: `Plan`, what `costs.py` says
+of each stage, and what `remedies.py` says of them together. `electra-dist bench step` measures
+memory and speed on the machine itself.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ STAGES = (0, 1, 2, 3)
 class Plan:
     """What a run costs.
 
-    flops_per_token     forward and backward, both networks; the generator's head at the masked positions only
+    flops_per_token     forward and backward, both networks; the generator's head at the masked
+                        positions only
     document_length     that attention was counted for
     step_tokens         positions of a step, all rows taken as full
     configured          the run as its `zero` section has it; the networks' stages may differ
@@ -60,13 +62,20 @@ class Plan:
         return self.nodes * self.gpus_per_node
 
     def to_dict(self) -> dict[str, Any]:
-        content = asdict(self) | {"world_size": self.world_size, "configured": self.configured.to_dict()}
+        content = asdict(self) | {
+            "world_size": self.world_size,
+            "configured": self.configured.to_dict(),
+        }
         content["parameters"]["total"] = self.parameters.total
         return content | {"stages": [stage.to_dict() for stage in self.stages]}
 
 
-def plan_run(config: Config, vocab_size: int, nodes: int, gpus_per_node: int, gpu: str, **assumed: Any) -> Plan:
-    """The plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu`; `assumed` as in `costs_of`."""
+def plan_run(
+    config: Config, vocab_size: int, nodes: int, gpus_per_node: int, gpu: str, **assumed: Any
+) -> Plan:
+    """The plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu`; `assumed` as in
+    `costs_of`.
+    """
     return plan_of(costs_of(config, vocab_size, nodes, gpus_per_node, gpu, **assumed))
 
 
@@ -93,11 +102,13 @@ def costs_of(
     network_gbit      Gbit/s of each GPU to other nodes
     host_memory_bytes CPU memory of one node; what is offloaded must fit
 
-    Raises `UserError` for a number that cannot be, a kind of GPU that is not known, and a world size that cannot
-    train this configuration.
+    Raises `UserError` for a number that cannot be, a kind of GPU that is not known, and a world
+    size that cannot train this configuration.
     """
     device = find_device(gpu)
-    _check_numbers(nodes=nodes, gpus_per_node=gpus_per_node, network_gbit=network_gbit, vocabulary=vocab_size)
+    _check_numbers(
+        nodes=nodes, gpus_per_node=gpus_per_node, network_gbit=network_gbit, vocabulary=vocab_size
+    )
     if not 0 < utilisation <= 1:
         raise UserError(f"utilisation = {utilisation}: expected a fraction above 0, up to 1")
     check_world(config, nodes * gpus_per_node, gpus_per_node)

@@ -1,8 +1,8 @@
 """Which micro-batch, ZeRO stage and checkpointing suit given GPUs: all that fit, the fastest first.
 
-Comes in: `Costs`. Goes out: `Fit`s. Large micro-batches are worth having: the host starts the work of fewer of them,
-kernels have more to do at a time, and at stages 2 and 3 less is sent. A stage above 1 and recomputing are worth it only
-for what they make fit.
+Comes in: `Costs`. Goes out: `Fit`s. Large micro-batches are worth having: the host starts the work
+of fewer of them, kernels have more to do at a time, and at stages 2 and 3 less is sent. A stage
+above 1 and recomputing are worth it only for what they make fit.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def fits(costs: Costs) -> list[Fit]:
 def _try(costs: Costs, micro_rows: int) -> list[Fit]:
     found = []
     for recompute in (False, True):
-        train = costs.config.train.model_copy(update={"micro_rows": micro_rows, "activation_checkpointing": recompute})
+        train = costs.config.train.model_copy(
+            update={"micro_rows": micro_rows, "activation_checkpointing": recompute}
+        )
         changed = replace(costs, config=costs.config.model_copy(update={"train": train}))
         for stage in _STAGES:
             planned = changed.stage(dict.fromkeys(NETWORKS, stage))

@@ -1,8 +1,10 @@
-"""What lies in one rank's memory, by kind, and when it is most: the peak of live tensor memory of a training step.
+"""What lies in one rank's memory, by kind, and when it is most: the peak of live tensor memory of a
+training step.
 
-Comes in: a configuration and its surroundings. Goes out: `MemoryPlan`. A step has eight moments that can be the highest
-(`PHASES`); each is the sum of what both engines hold all the time, of gradients so far, of DeepSpeed's buffers at that
-moment (`engine_memory.py`), and of what autograd has saved (`activations.py`).
+Comes in: a configuration and its surroundings. Goes out: `MemoryPlan`. A step has eight moments
+that can be the highest (`PHASES`); each is the sum of what both engines hold all the time, of
+gradients so far, of DeepSpeed's buffers at that moment (`engine_memory.py`), and of what autograd
+has saved (`activations.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,13 @@ from electra_dist.plan.activations import (
     micro_batch_sizes,
     total,
 )
-from electra_dist.plan.engine_memory import OPTIMIZER_BYTES, EngineBytes, accumulation, bucket_elements, engine_bytes
+from electra_dist.plan.engine_memory import (
+    OPTIMIZER_BYTES,
+    EngineBytes,
+    accumulation,
+    bucket_elements,
+    engine_bytes,
+)
 from electra_dist.plan.sizes import parameters
 
 Phase = Literal[
@@ -38,7 +46,8 @@ Phase = Literal[
 #: start                  both networks whole and in fp32, before the engines share them out
 #: discriminator          its backward begins: the activations of both networks are there
 #: discriminator joined   the gradients of its first group of layers become one
-#: discriminator reduced  its backward ends: its gradients and the copies that are reduced, the generator's activations
+#: discriminator reduced  its backward ends: its gradients and the copies that are reduced, the
+#: generator's activations
 #: generator, ...         the same of the generator; the discriminator's gradients are there
 #: update                 the optimizers run: all gradients are there
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -46,12 +55,15 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Peak of one rank's live tensor memory in bytes, by kind at that moment, and the height of every phase.
+    """Peak of one rank's live tensor memory in bytes, by kind at that moment, and the height of
+    every phase.
 
     activations   saved tensors and the temporaries of the backward
     buffers       DeepSpeed's, for gathering, reduction and update
-    host          what GPU ranks keep in CPU memory (`zero.offload_...`), each; on a CPU it is part of the others
-    saving        CPU memory of the copy that is written in the background (`checkpoint.asynchronous`), beside the peak
+    host          what GPU ranks keep in CPU memory (`zero.offload_...`), each; on a CPU it is part
+                  of the others
+    saving        CPU memory of the copy that is written in the background
+                  (`checkpoint.asynchronous`), beside the peak
     """
 
     phase: Phase
@@ -86,7 +98,10 @@ def surroundings(config: Config, device: Literal["cpu", "cuda"]) -> Surroundings
     wanted = config.model.attention
     half = all(config.precision_mode(network) != "fp32" for network in NETWORKS)
     if wanted == "auto":
-        wanted = "triton" if config.train.deterministic or config.model.attention_dropout else "varlen"
+        if config.train.deterministic or config.model.attention_dropout:
+            wanted = "triton"
+        else:
+            wanted = "varlen"
         if device == "cpu" or not half:
             wanted = "sdpa"
     return Surroundings(device, wanted, config.compiles(device))
@@ -99,14 +114,18 @@ def plan_memory(
     device: Literal["cpu", "cuda"] = "cpu",
     stages: dict[Network, int] | None = None,
 ) -> MemoryPlan:
-    """The memory of one of `world_size` ranks; `stages` take the place of the configured ZeRO stages."""
+    """The memory of one of `world_size` ranks; `stages` take the place of the configured ZeRO
+    stages.
+    """
     config = config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
     around = surroundings(config, device)
     stages = stages or {network: config.zero_stage(network) for network in NETWORKS}
     g, d = (engine_bytes(config, name, vocab_size, stages[name], world_size) for name in NETWORKS)
     host = g.host + d.host
     if device == "cpu":  # the same memory
-        g, d, host = g._replace(optimizer=g.optimizer + g.host), d._replace(optimizer=d.optimizer + d.host), 0.0
+        g = g._replace(optimizer=g.optimizer + g.host)
+        d = d._replace(optimizer=d.optimizer + d.host)
+        host = 0.0
     moments = _moments(config, vocab_size, world_size, around, g, d)
     phase = max(PHASES, key=lambda name: sum(moments[name]))
     phases = {name: sum(moment) for name, moment in moments.items()}
@@ -115,10 +134,12 @@ def plan_memory(
 
 
 def saving_bytes(config: Config, vocab_size: int, world_size: int) -> float:
-    """CPU memory of the copy of one rank's share of weights and moments, which is kept from one save to the next."""
-    return (
-        OPTIMIZER_BYTES * parameters(config, vocab_size).total / world_size if config.checkpoint.asynchronous else 0.0
-    )
+    """CPU memory of the copy of one rank's share of weights and moments, which is kept from one
+    save to the next.
+    """
+    if config.checkpoint.asynchronous:
+        return OPTIMIZER_BYTES * parameters(config, vocab_size).total / world_size
+    return 0.0
 
 
 class _Heights(NamedTuple):
@@ -126,7 +147,8 @@ class _Heights(NamedTuple):
 
     again      micro-batches come before: their gradients are there, and whole second copies
     saved_...  what autograd keeps of a network's forward
-    rise_...   temporaries of its backward; `exchanged` are those of what passes between the networks
+    rise_...   temporaries of its backward; `exchanged` are those of what passes between the
+               networks
     early_...  copies for a reduction during the backward, of a network larger than its bucket
     """
 
@@ -168,15 +190,28 @@ class _Heights(NamedTuple):
 
 
 def _heights(
-    config: Config, vocab_size: int, world_size: int, around: Surroundings, g: EngineBytes, d: EngineBytes
+    config: Config,
+    vocab_size: int,
+    world_size: int,
+    around: Surroundings,
+    g: EngineBytes,
+    d: EngineBytes,
 ) -> _Heights:
     size = micro_batch_sizes(config)
-    exchanged = size.tokens * config.model.embedding_size * (2 * FP32 + BYTES[config.precision_mode("generator")])
+    exchanged = (
+        size.tokens
+        * config.model.embedding_size
+        * (2 * FP32 + BYTES[config.precision_mode("generator")])
+    )
     backward_g = backward_temporaries(config, "generator", around) + exchanged
 
     def early(network: Network, engine: EngineBytes) -> float:
-        larger = parameters(config, vocab_size).of(network) > bucket_elements(config, network, vocab_size)
-        return engine.reduction if larger else 0.0
+        larger = parameters(config, vocab_size).of(network) > bucket_elements(
+            config, network, vocab_size
+        )
+        if larger:
+            return engine.reduction
+        return 0.0
 
     return _Heights(
         g=g,
@@ -193,7 +228,12 @@ def _heights(
 
 
 def _moments(
-    config: Config, vocab_size: int, world_size: int, around: Surroundings, g: EngineBytes, d: EngineBytes
+    config: Config,
+    vocab_size: int,
+    world_size: int,
+    around: Surroundings,
+    g: EngineBytes,
+    d: EngineBytes,
 ) -> dict[Phase, _Moment]:
     at = _heights(config, vocab_size, world_size, around, g, d)
     whole = FP32 * parameters(config, vocab_size).total
@@ -210,7 +250,9 @@ def _moments(
 
 def _of_the_discriminator(at: _Heights) -> dict[Phase, _Moment]:
     """Its backward comes first, while the activations of the generator wait."""
-    g, d, again = at.g, at.d, at.again
+    g = at.g
+    d = at.d
+    again = at.again
     gradients = at.kept + again * g.gradients
     buffers = at.buffers + again * g.keeps_bucket * g.bucket
     all_gathered = at.weights + g.gathered + d.gathered + again * at.second
@@ -241,7 +283,9 @@ def _of_the_discriminator(at: _Heights) -> dict[Phase, _Moment]:
 
 def _of_the_generator(at: _Heights) -> dict[Phase, _Moment]:
     """The discriminator's gradients are there."""
-    g, d, again = at.g, at.d, at.again
+    g = at.g
+    d = at.d
+    again = at.again
     gradients = at.kept + d.gradients
     return {
         "generator": _Moment(

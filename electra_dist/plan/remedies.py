@@ -31,7 +31,8 @@ def warnings(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...])
         found.append(
             f"will not fit: {host / 1e9:.1f} GB of CPU memory a node needed for what is offloaded"
             f" ({configured.host_bytes / 1e9:.1f} GB) and for saving in the background"
-            f" ({configured.saving_bytes / 1e9:.1f} GB), there are {costs.host_memory_bytes / 1e9:.0f} GB; offload"
+            f" ({configured.saving_bytes / 1e9:.1f} GB), there are"
+            f" {costs.host_memory_bytes / 1e9:.0f} GB; offload"
             " less, set checkpoint.asynchronous=false, or take more nodes"
         )
     return found
@@ -46,19 +47,25 @@ def advice(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -
     if configured.step_seconds < 1.05 * first.step_seconds:
         return []
     return [
-        f"zero.stage=1 fits too, and is estimated {configured.step_seconds / first.step_seconds:.1f} times as fast:"
-        f" {first.step_seconds * 1e3:,.0f} ms a step instead of {configured.step_seconds * 1e3:,.0f}; stage 3"
+        f"zero.stage=1 fits too, and is estimated"
+        f" {configured.step_seconds / first.step_seconds:.1f} times as fast:"
+        f" {first.step_seconds * 1e3:,.0f} ms a step instead of"
+        f" {configured.step_seconds * 1e3:,.0f}; stage 3"
         " gathers and sends in every micro-batch"
     ]
 
 
 def _remedy(costs: Costs, stages: tuple[StagePlan, ...]) -> str:
-    """What to change so that it fits: a higher stage, checkpointing, fewer rows at once, offload: in order of price."""
+    """What to change so that it fits: a higher stage, checkpointing, fewer rows at once, offload:
+    in order of price.
+    """
     for stage in stages:
         if stage.fits and not stage.problem:
             return f"zero.stage={stage.stage} fits"
     config = costs.config
-    thrifty = config.model_copy(update={"train": config.train.model_copy(update={"activation_checkpointing": True})})
+    thrifty = config.model_copy(
+        update={"train": config.train.model_copy(update={"activation_checkpointing": True})}
+    )
     rows = config.train.global_rows // costs.world
     tries = [("train.activation_checkpointing=true", thrifty)]
     for micro in sorted((m for m in divisors(rows) if m < config.train.micro_rows), reverse=True):
@@ -69,9 +76,15 @@ def _remedy(costs: Costs, stages: tuple[StagePlan, ...]) -> str:
         for number in (1, 2, 3):
             found = replace(costs, config=changed).stage(dict.fromkeys(NETWORKS, number))
             if found.needed_bytes <= (costs.memory_bytes or 0.0) and found.fits is not False:
-                host = f", with {found.host_bytes / 1e9:.0f} GB of CPU memory a node" if found.host_bytes else ""
+                if found.host_bytes:
+                    host = f", with {found.host_bytes / 1e9:.0f} GB of CPU memory a node"
+                else:
+                    host = ""
                 return f"{change} with zero.stage={number} fits{host}"
-    return "not even one row a micro-batch at stage 3 with the optimizer offloaded fits; take more or larger GPUs"
+    return (
+        "not even one row a micro-batch at stage 3 with the optimizer offloaded fits; take more"
+        " or larger GPUs"
+    )
 
 
 def _offload_tries(tries: list[tuple[str, Config]]) -> list[tuple[str, Config]]:
@@ -79,5 +92,10 @@ def _offload_tries(tries: list[tuple[str, Config]]) -> list[tuple[str, Config]]:
     offloaded = []
     for change, config in tries:
         zero = config.zero.model_copy(update={"offload_optimizer": True})
-        offloaded.append((f"{change} zero.offload_optimizer=true".strip(), config.model_copy(update={"zero": zero})))
+        offloaded.append(
+            (
+                f"{change} zero.offload_optimizer=true".strip(),
+                config.model_copy(update={"zero": zero}),
+            )
+        )
     return offloaded

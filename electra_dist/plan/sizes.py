@@ -19,7 +19,10 @@ FORWARD_AND_BACKWARD = 3
 def _encoder_weights(sizes: NetworkConfig, embedding_size: int) -> int:
     """Weights of the matrix products that every token passes: projection, attention, feed-forward."""
     hidden = sizes.hidden_size
-    projection = embedding_size * hidden if embedding_size != hidden else 0
+    if embedding_size != hidden:
+        projection = embedding_size * hidden
+    else:
+        projection = 0
     return projection + sizes.layers * layer_weights(sizes)
 
 
@@ -32,7 +35,10 @@ def encoder_parameters(sizes: NetworkConfig, embedding_size: int) -> int:
     """Parameters of one encoder without embeddings: weights, biases and LayerNorms."""
     hidden = sizes.hidden_size
     per_layer = 4 * hidden + sizes.ffn_size + hidden + 4 * hidden  # biases, then two LayerNorms
-    projection_bias = hidden if embedding_size != hidden else 0
+    if embedding_size != hidden:
+        projection_bias = hidden
+    else:
+        projection_bias = 0
     return _encoder_weights(sizes, embedding_size) + sizes.layers * per_layer + projection_bias
 
 
@@ -55,17 +61,24 @@ class ParameterCount:
 
     def of(self, network: Network) -> int:
         """Parameters that the engine of `network` owns."""
-        return self.generator if network == "generator" else self.discriminator
+        if network == "generator":
+            return self.generator
+        return self.discriminator
 
 
 def parameters(config: Config, vocab_size: int) -> ParameterCount:
     """Trained parameters of both networks for a vocabulary of `vocab_size`."""
-    model, size = config.model, config.model.embedding_size
+    model = config.model
+    size = config.model.embedding_size
     tables = embedding_parameters(config, vocab_size)
-    g_hidden, d_hidden = model.generator.hidden_size, model.discriminator.hidden_size
+    g_hidden = model.generator.hidden_size
+    d_hidden = model.discriminator.hidden_size
     g_head = g_hidden * size + size + 2 * size + vocab_size
     d_head = d_hidden * d_hidden + d_hidden + d_hidden + 1
-    d_tables = 0 if model.embedding_sharing == "shared" else tables
+    if model.embedding_sharing == "shared":
+        d_tables = 0
+    else:
+        d_tables = tables
     return ParameterCount(
         generator=tables + encoder_parameters(model.generator, size) + g_head,
         discriminator=d_tables + encoder_parameters(model.discriminator, size) + d_head,
@@ -76,7 +89,8 @@ def parameters(config: Config, vocab_size: int) -> ParameterCount:
 def flat_parameters(config: Config, vocab_size: int) -> dict[Network, list[int]]:
     """Elements of the parameters that each engine works on, as `model.flat_network` makes them.
 
-    What the host does, it does for each of them; what DeepSpeed gathers or reduces at a time is one of them at least.
+    What the host does, it does for each of them; what DeepSpeed gathers or reduces at a time is one
+    of them at least.
     """
     model = config.model
     found: dict[Network, list[int]] = {}
@@ -93,14 +107,19 @@ def flat_parameters(config: Config, vocab_size: int) -> dict[Network, list[int]]
         if network == "generator" or model.embedding_sharing != "shared":
             words.append(vocab_size * model.embedding_size)
             vectors += 2 * model.embedding_size
-        vectors += 3 * model.embedding_size + vocab_size if network == "generator" else hidden + 1
+        if network == "generator":
+            vectors += 3 * model.embedding_size + vocab_size
+        else:
+            vectors += hidden + 1
 
         shell = parameters(config, vocab_size).of(network) - sum(groups) - sum(words) - vectors
         found[network] = [*groups, *words, shell, vectors]
     return found
 
 
-def step_flops(config: Config, vocab_size: int, real_tokens: int, squared_lengths: int, masked: int) -> float:
+def step_flops(
+    config: Config, vocab_size: int, real_tokens: int, squared_lengths: int, masked: int
+) -> float:
     """Floating-point operations of forward and backward over some rows.
 
     real_tokens      non-padding tokens
@@ -114,8 +133,11 @@ def step_flops(config: Config, vocab_size: int, real_tokens: int, squared_length
     for network in NETWORKS:
         sizes = config.network(network)
         total += 2.0 * _encoder_weights(sizes, size) * real_tokens
-        total += 4.0 * sizes.layers * sizes.hidden_size * squared_lengths  # scores and weighted values
-    g_hidden, d_hidden = config.model.generator.hidden_size, config.model.discriminator.hidden_size
+        total += (
+            4.0 * sizes.layers * sizes.hidden_size * squared_lengths
+        )  # scores and weighted values
+    g_hidden = config.model.generator.hidden_size
+    d_hidden = config.model.discriminator.hidden_size
     total += 2.0 * (g_hidden * size + size * vocab_size) * masked
     total += 2.0 * (d_hidden * d_hidden + d_hidden) * real_tokens
     return FORWARD_AND_BACKWARD * total

@@ -1,7 +1,8 @@
-"""Bytes that a rank sends in an optimizer step, by ZeRO stage: what DeepSpeed's collectives move, counted.
+"""Bytes that a rank sends in an optimizer step, by ZeRO stage: what DeepSpeed's collectives move,
+counted.
 
-Comes in: a configuration, a network, a stage, a world size. Goes out: `SentBytes`. `benchmarks/zero_stages.py` counts
-what is really sent.
+Comes in: a configuration, a network, a stage, a world size. Goes out: `SentBytes`.
+`benchmarks/zero_stages.py` counts what is really sent.
 """
 
 from __future__ import annotations
@@ -31,26 +32,34 @@ class SentBytes(NamedTuple):
         return self.all_ranks + self.groups
 
 
-def sent_bytes(config: Config, network: Network, vocab_size: int, stage: int, world_size: int) -> SentBytes:
+def sent_bytes(
+    config: Config, network: Network, vocab_size: int, stage: int, world_size: int
+) -> SentBytes:
     """Gradients travel in `zero.communication_data_type`, weights in the network's precision.
 
-    An all-reduce sends 2 (W-1)/W of a tensor's size, a reduce-scatter or a gathering half of it. DeepSpeed 0.19
-    all-reduces at stages 1 and 2 too (`use_multi_rank_bucket_allreduce`), at stage 2 in every micro-batch. Weights are
-    gathered once a step at stages 1 and 2; at stage 3 once a micro-batch, and again for the backward of what is beyond
-    stage3_max_live_parameters (all but a bucket with `zero.offload_parameters`). With hierarchical partitioning only
-    the first gathering of a step is over all ranks (arXiv 2306.10209, section 3.2): its weights then lie within each
+    An all-reduce sends 2 (W-1)/W of a tensor's size, a reduce-scatter or a gathering half of it.
+    DeepSpeed 0.19 all-reduces at stages 1 and 2 too (`use_multi_rank_bucket_allreduce`), at stage 2
+    in every micro-batch. Weights are gathered once a step at stages 1 and 2; at stage 3 once a
+    micro-batch, and again for the backward of what is beyond stage3_max_live_parameters (all but a
+    bucket with `zero.offload_parameters`). With hierarchical partitioning only the first gathering
+    of a step is over all ranks (arXiv 2306.10209, section 3.2): its weights then lie within each
     group, (P-1)/P of their size a gathering.
     """
-    n, b = parameters(config, vocab_size).of(network), BYTES[config.precision_mode(network)]
+    n = parameters(config, vocab_size).of(network)
+    b = BYTES[config.precision_mode(network)]
     g = BYTES[config.zero.communication_data_type]
-    ring, zero = (world_size - 1) / world_size, config.sharding(network)
+    ring = (world_size - 1) / world_size
+    zero = config.sharding(network)
     micro_batches = accumulation(config, world_size)
     if stage == 0:
         return SentBytes(ring * 2 * g * n, 0.0)
     if stage < 3:
         reduced = 2 * g * (micro_batches if stage == 2 else 1)
         return SentBytes(ring * n * (reduced + b), 0.0, ring * n * b)
-    live = bucket_elements(config, network, vocab_size) if zero.offload_parameters else LIVE_PARAMETERS
+    if zero.offload_parameters:
+        live = bucket_elements(config, network, vocab_size)
+    else:
+        live = LIVE_PARAMETERS
     gathered = b * micro_batches * (n + max(0, n - live))
     group = zero.hpz_partition_size
     if not group or group >= world_size:

@@ -39,7 +39,8 @@ class RunFacts(TypedDict, total=False):
 
     starts         one entry for each start that trained: time, host, world size, versions
     rollbacks      what the guard went back from, and which rows were skipped
-    saving         the newest checkpoint written, and why the last try failed (`electra_dist.runs.checkpoints.memory`)
+    saving         the newest checkpoint written, and why the last try failed
+                   (`electra_dist.runs.checkpoints.memory`)
     """
 
     name: str
@@ -111,7 +112,9 @@ class RunDir:
         return self.checkpoints / f"step-{step:08d}"
 
     def complete_checkpoints(self) -> list[int]:
-        """Steps of the checkpoints that carry COMPLETE, ascending; their content is verified when they are loaded."""
+        """Steps of the checkpoints that carry COMPLETE, ascending; their content is verified when
+        they are loaded.
+        """
         if not self.checkpoints.is_dir():
             return []
         matches = ((_CHECKPOINT.match(entry.name), entry) for entry in self.checkpoints.iterdir())
@@ -128,11 +131,12 @@ class RunDir:
         return RunFacts(**facts)  # type: ignore[typeddict-item]
 
     def update_facts(self, change: Callable[[RunFacts], None]) -> RunFacts:
-        """Change run.json: read, `change` what was read, write atomically; returns what was written.
-
-        Only for the process that holds the lock of the run, from any of its threads: each changes its own fields and
-        none loses those of another. Raises `UserError` when the file cannot be read, `StorageError` when it cannot be
+        """Change run.json: read, `change` what was read, write atomically; returns what was
         written.
+
+        Only for the process that holds the lock of the run, from any of its threads: each changes
+        its own fields and none loses those of another. Raises `UserError` when the file cannot be
+        read, `StorageError` when it cannot be written.
         """
         with _changing_facts:
             facts = self.read_facts()
@@ -151,7 +155,8 @@ class RunDir:
         run = cls(Path(path))
         if not run.config.is_file():
             raise UserError(
-                f"{path}: not a run directory (no config.yaml in it); give the folder that `electra-dist train` made,"
+                f"{path}: not a run directory (no config.yaml in it); give the folder that"
+                f" `electra-dist train` made,"
                 " run.dir/run.name"
             )
         return run

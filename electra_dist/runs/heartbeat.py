@@ -1,9 +1,10 @@
-"""Who trains a run now: `RUN/process.json`, written by rank 0 of a training process, its modification time its pulse.
+"""Who trains a run now: `RUN/process.json`, written by rank 0 of a training process, its
+modification time its pulse.
 
-In, on the training side: a run directory and how the run came out. Out, on the side of `status`: a `Life`. A process of
-the same machine is asked for in the kernel's table (number and start time, so that a reused number fools nobody);
-one of another machine, or of a container with processes of its own, lives as long as its pulse is fresh. Needs no
-queue and no torch.
+In, on the training side: a run directory and how the run came out. Out, on the side of `status`: a
+`Life`. A process of the same machine is asked for in the kernel's table (number and start time, so
+that a reused number fools nobody); one of another machine, or of a container with processes of its
+own, lives as long as its pulse is fresh. Needs no queue and no torch.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from electra_dist.files.writing import write_json
 from electra_dist.files.writing import writing
 from electra_dist.runs.directory import RunDir
 
-#: Set by the job scripts of `launch slurm`: the job that a process is a rank of. What trains in the shell of an
-#: interactive job is none.
+#: Set by the job scripts of `launch slurm`: the job that a process is a rank of. What trains in the
+#: shell of an interactive job is none.
 JOB_VARIABLE = "ELECTRA_DIST_JOB"
 PULSE_SECONDS = 15.0
-#: Age of the pulse after which a process elsewhere counts as dead: network file systems show times a minute late.
+#: Age of the pulse after which a process elsewhere counts as dead: network file systems show times
+#: a minute late.
 STALE_SECONDS = 120.0
 Ending = Literal["finished", "interrupted", "failed", "hung"]
 
@@ -40,7 +42,8 @@ Ending = Literal["finished", "interrupted", "failed", "hung"]
 class Process:
     """Rank 0 of a training process, and how it ended.
 
-    place    the machine since its last boot, and the table of processes in it; empty where the system has none
+    place    the machine since its last boot, and the table of processes in it; empty where the
+             system has none
     ticks    start of the process in the kernel's clock; None where it cannot be read
     job_id   of Slurm, when a job script of ours started it, or None
     ending   None while it runs, and for ever when it was killed
@@ -72,7 +75,9 @@ class Life:
 
 
 class Heartbeat:
-    """Context manager around training, on rank 0: makes the file, keeps its pulse, writes how it ended."""
+    """Context manager around training, on rank 0: makes the file, keeps its pulse, writes how it
+    ended.
+    """
 
     def __init__(self, run: RunDir, ranks: int, job_id: str | None = None) -> None:
         self._run = run
@@ -96,14 +101,17 @@ class Heartbeat:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """An exception is a failure; without one and without `end`, the run is taken as interrupted."""
+        """An exception is a failure; without one and without `end`, the run is taken as
+        interrupted.
+        """
         if error is not None:
             self.end("failed", f"{type(error).__name__}: {error}".split("\n")[0][:500])
         elif self._process.ending is None:
             self.end("interrupted")
 
     def end(self, ending: Ending, detail: str = "") -> None:
-        """Note how training ended, and more about it in words; a file system that refuses changes nothing about it.
+        """Note how training ended, and more about it in words; a file system that refuses changes
+        nothing about it.
 
         A process that has lost the lock of the run notes nothing: the file is the other one's.
         """
@@ -114,7 +122,8 @@ class Heartbeat:
                 self._write(ending, detail)
         except OSError as error:
             print(
-                f"warning: {self._run.process}: how the run ended cannot be noted: {reason(error)}; `electra-dist"
+                f"warning: {self._run.process}: how the run ended cannot be noted: {reason(error)};"
+                f" `electra-dist"
                 " status` will say that it is gone without a word",
                 file=sys.stderr,
                 flush=True,
@@ -127,7 +136,8 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._over.wait(PULSE_SECONDS):
-            with contextlib.suppress(OSError):  # a full or slow file system is no reason to stop training
+            # a full or slow file system is no reason to stop training
+            with contextlib.suppress(OSError):
                 os.utime(self._run.process)
 
 
@@ -142,9 +152,11 @@ def life(run: RunDir) -> Life | None:
 
 
 def note_ending(run: RunDir, ending: Ending, detail: str) -> None:
-    """The same as `Heartbeat.end`, for whoever ends the process from outside of its training thread, on any rank.
+    """The same as `Heartbeat.end`, for whoever ends the process from outside of its training
+    thread, on any rank.
 
-    A process that has ended otherwise is left alone. Raises `OSError` when the file cannot be written.
+    A process that has ended otherwise is left alone. Raises `OSError` when the file cannot be
+    written.
     """
     seen = life(run)
     if seen is not None and seen.process.ending is None:
@@ -153,4 +165,6 @@ def note_ending(run: RunDir, ending: Ending, detail: str) -> None:
 
 def _runs(process: Process, last_sign: float) -> bool:
     alive = processes.is_alive(process.place, process.pid, process.ticks)
-    return time.time() - last_sign < STALE_SECONDS if alive is None else alive
+    if alive is None:
+        return time.time() - last_sign < STALE_SECONDS
+    return alive

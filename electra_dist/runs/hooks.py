@@ -1,17 +1,19 @@
-"""Someone is told: the command of `tracking.on_event`, started when a run starts, goes on, rolls back, hangs or ends.
+"""Someone is told: the command of `tracking.on_event`, started when a run starts, goes on, rolls
+back, hangs or ends.
 
-In: an event of a run, with its reason. Out: one process of the user's command, never through a shell; what it is told
-stands in its environment, beside that of training:
+In: an event of a run, with its reason. Out: one process of the user's command, never through a
+shell; what it is told stands in its environment, beside that of training:
 
     ELECTRA_DIST_RUN      the run directory, absolute
     ELECTRA_DIST_NAME     run.name
-    ELECTRA_DIST_EVENT    started, resumed, rolled back, interrupted, hung, failed, diverged, finished
+    ELECTRA_DIST_EVENT    started, resumed, rolled back, interrupted, hung, failed, diverged,
+                          finished
     ELECTRA_DIST_REASON   one sentence, or empty
     ELECTRA_DIST_STEP     optimizer steps done, or empty where they are not known
 
-A hook is a bystander: whatever it does, training goes on and never waits for it. Only the end of the process waits,
-so that the last event is told: at most `tracking.event_seconds`, and `LEAVE_SECONDS` where somebody waits for the
-process itself.
+A hook is a bystander: whatever it does, training goes on and never waits for it. Only the end of
+the process waits, so that the last event is told: at most `tracking.event_seconds`, and
+`LEAVE_SECONDS` where somebody waits for the process itself.
 """
 
 from __future__ import annotations
@@ -40,9 +42,10 @@ _ENDS = ("interrupted", "hung", "failed", "diverged", "finished")
 class Hook:
     """The command of one run, on rank 0; does nothing where none is configured.
 
-    As a context manager around all that is done under the lock of the run, it tells the end: what `ends` was given, or
-    the exception that leaves the block. The watchdog may know of an end too, with a `Hook` of its own: the first of
-    them tells it, and each waits for what any of them has started.
+    As a context manager around all that is done under the lock of the run, it tells the end: what
+    `ends` was given, or the exception that leaves the block. The watchdog may know of an end too,
+    with a `Hook` of its own: the first of them tells it, and each waits for what any of them has
+    started.
     """
 
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -63,7 +66,10 @@ class Hook:
         """What is wrong with the command before it was ever needed; None where nothing is."""
         if not self._command or shutil.which(self._command[0]) is not None:
             return None
-        return f"tracking.on_event: {self._command[0]}: no such program here, or it may not be executed"
+        return (
+            f"tracking.on_event: {self._command[0]}: no such program here, or it may not be"
+            f" executed"
+        )
 
     # --- the course of a run ---
 
@@ -87,7 +93,10 @@ class Hook:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        end = _failure(error) if error is not None else self._end
+        if error is not None:
+            end = _failure(error)
+        else:
+            end = self._end
         if end is not None:
             self.tell(*end)
         self.wait(LEAVE_SECONDS if end is not None and end[0] == "interrupted" else None)
@@ -95,7 +104,9 @@ class Hook:
     # --- telling ---
 
     def tell(self, event: Event, reason: str = "", step: int | None = None) -> None:
-        """Start the command for `event` and return at once; of the ends of a run, the first one only."""
+        """Start the command for `event` and return at once; of the ends of a run, the first one
+        only.
+        """
         if not self._command or (event in _ENDS and not self._is_first_end()):
             return
         told = {
@@ -117,7 +128,9 @@ class Hook:
             return True
 
     def wait(self, seconds: float | None = None) -> None:
-        """Let the commands that run now end; each is killed after `tracking.event_seconds`, or `seconds` if less."""
+        """Let the commands that run now end; each is killed after `tracking.event_seconds`, or
+        `seconds` if less.
+        """
         if seconds is not None:
             self._kill_at = time.monotonic() + seconds
         with self._lock:
@@ -148,14 +161,19 @@ class Hook:
             until = min(began + self._seconds, self._kill_at)
             try:
                 status = process.wait(min(max(until - time.monotonic(), 0.0), 0.2))
-                return f"exit status {status}" if status else None
+                if status:
+                    return f"exit status {status}"
+                return None
             except subprocess.TimeoutExpired:
                 if time.monotonic() >= until:
                     break
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        return f"ended after {time.monotonic() - began:.0f} s (tracking.event_seconds = {self._seconds:g})"
+        return (
+            f"ended after {time.monotonic() - began:.0f} s (tracking.event_seconds ="
+            f" {self._seconds:g})"
+        )
 
 
 def _failure(error: BaseException) -> tuple[Event, str, None]:

@@ -1,10 +1,12 @@
 """metrics.jsonl, the record of a run: one JSON object a row, with the step that it belongs to.
 
-In: rows of rank 0. Out: the same rows, to whoever reads a run. A node that crashes leaves blocks of zeros in a file, a
-full disk half a row: what is no row is counted and passed over when reading, and set aside in a file of its own when
-a run is resumed. No reader holds more than a few MiB of the file, whatever is in it.
+In: rows of rank 0. Out: the same rows, to whoever reads a run. A node that crashes leaves blocks of
+zeros in a file, a full disk half a row: what is no row is counted and passed over when reading, and
+set aside in a file of its own when a run is resumed. No reader holds more than a few MiB of the
+file, whatever is in it.
 
-Knows no torch and no numpy: `status` reads it on a login node. The writer is `electra_dist.tracking.sinks.MetricsFile`.
+Knows no torch and no numpy: `status` reads it on a login node. The writer is
+`electra_dist.tracking.sinks.MetricsFile`.
 """
 
 from __future__ import annotations
@@ -32,10 +34,12 @@ _ZEROS = re.compile(rb"\0+")
 
 
 class RowReader:
-    """The rows of a metrics file in order, as often as it is iterated; empty where there is no such file.
+    """The rows of a metrics file in order, as often as it is iterated; empty where there is no such
+    file.
 
-    `broken` is what the last whole iteration has passed over: lines that are no rows, blocks of zeros. A last line
-    without its end is left out and not counted: it may be in the middle of being written.
+    `broken` is what the last whole iteration has passed over: lines that are no rows, blocks of
+    zeros. A last line without its end is left out and not counted: it may be in the middle of being
+    written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +49,10 @@ class RowReader:
     def __iter__(self) -> Iterator[Row]:
         broken = 0
         for piece in _pieces_of(self.path):
-            row = parse_row(piece.raw) if piece.whole else None
+            if piece.whole:
+                row = parse_row(piece.raw)
+            else:
+                row = None
             if row is not None:
                 yield row
             elif piece.whole:
@@ -54,19 +61,29 @@ class RowReader:
 
 
 def parse_row(line: bytes) -> Row | None:
-    """The row of a line, or None where it is none: a JSON object with a step that is a whole number."""
+    """The row of a line, or None where it is none: a JSON object with a step that is a whole
+    number.
+    """
     try:
         row = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
-    step = row.get("step") if isinstance(row, dict) else None
-    return row if isinstance(step, int) and not isinstance(step, bool) and step >= 0 else None
+    if isinstance(row, dict):
+        step = row.get("step")
+    else:
+        step = None
+    if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
+        return row
+    return None
 
 
 def rows_in(block: bytes) -> Iterator[Row]:
     """The rows of whole lines."""
     for line in _ZEROS.sub(b"\n", block).split(b"\n"):
-        row = parse_row(line) if line else None
+        if line:
+            row = parse_row(line)
+        else:
+            row = None
         if row is not None:
             yield row
 
@@ -86,7 +103,9 @@ def _pieces_of(path: Path) -> Iterator[_Piece]:
 
 
 def _open_to_read(path: Path) -> IO[bytes] | None:
-    """The file; None where there is none, or something else that may never answer (a FIFO, a device)."""
+    """The file; None where there is none, or something else that may never answer (a FIFO, a
+    device).
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -98,7 +117,9 @@ def _open_to_read(path: Path) -> IO[bytes] | None:
 
 
 def _pieces(file: IO[bytes]) -> Iterator[_Piece]:
-    """Every line of a file; a block of zeros is a piece of its own, a line above `ROW_BYTES` is cut to that."""
+    """Every line of a file; a block of zeros is a piece of its own, a line above `ROW_BYTES` is cut
+    to that.
+    """
     rest = b""
     too_long = False  # the line that `rest` began is too long, and its piece is out
     while chunk := file.read(MIB):
@@ -110,7 +131,8 @@ def _pieces(file: IO[bytes]) -> Iterator[_Piece]:
         if len(rest) > ROW_BYTES:
             if not too_long:
                 yield _Piece(rest[:ROW_BYTES], True)
-            rest, too_long = b"", True
+            rest = b""
+            too_long = True
     if rest and not too_long:
         yield _Piece(rest, False)
 
@@ -119,7 +141,8 @@ def _pieces(file: IO[bytes]) -> Iterator[_Piece]:
 
 
 class Cut(NamedTuple):
-    """What `cut_back` moved to files beside the metrics: rows of later steps, and what was no row."""
+    """What `cut_back` moved to files beside the metrics: rows of later steps, and what was no row.
+    """
 
     later: int
     broken: int
@@ -128,14 +151,21 @@ class Cut(NamedTuple):
 def cut_back(path: Path, step: int) -> Cut:
     """Keep the rows of `path` up to `step`.
 
-    Later rows, and a last line without its end, go to `NAME.after-step-STEP.N.jsonl` beside it; what is no row goes to
-    `NAME.broken.N.jsonl`. The file is replaced atomically, after both are on disk. Raises `StorageError`.
+    Later rows, and a last line without its end, go to `NAME.after-step-STEP.N.jsonl` beside it;
+    what is no row goes to `NAME.broken.N.jsonl`. The file is replaced atomically, after both are on
+    disk. Raises `StorageError`.
     """
     found = _count(path, step)
     if not any(found):
         return found
-    later = _unused(path, f"after-step-{step}") if found.later else None
-    broken = _unused(path, "broken") if found.broken else None
+    if found.later:
+        later = _unused(path, f"after-step-{step}")
+    else:
+        later = None
+    if found.broken:
+        broken = _unused(path, "broken")
+    else:
+        broken = None
     with writing(path, "what a resumed run keeps of its metrics"):
         _sort(path, step, later, broken)
     return found
@@ -188,4 +218,6 @@ def _kind(piece: _Piece, step: int) -> str:
     row = parse_row(piece.raw)
     if row is None:
         return "broken"
-    return "kept" if row["step"] <= step else "later"
+    if row["step"] <= step:
+        return "kept"
+    return "later"

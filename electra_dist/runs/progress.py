@@ -1,11 +1,14 @@
-"""How far a run is right now: `RUN/progress.json`, which rank 0's watchdog writes; and `RUN/hang.json`, when it hung.
+"""How far a run is right now: `RUN/progress.json`, which rank 0's watchdog writes; and
+`RUN/hang.json`, when it hung.
 
-In, on the training side: what the process is doing (`signs`), and a hang that was found. Out, on the side of `status`,
-`launch local` and the job script: a `Vitals`, its ages those of now. Needs no torch.
+In, on the training side: what the process is doing (`signs`), and a hang that was found. Out, on
+the side of `status`, `launch local` and the job script: a `Vitals`, its ages those of now. Needs no
+torch.
 
-hang.json: `time` (UTC), `unix_time`, `launch`, `ranks` and `hosts` of the suspects, `phase`, `step`, `seconds`,
-`reason` (one sentence), `stacks` (the files with the stacks of all ranks), `suspects` (one object each). It is written
-once in a launch, and stays until the next hang: compare its time with the start that you mean.
+hang.json: `time` (UTC), `unix_time`, `launch`, `ranks` and `hosts` of the suspects, `phase`,
+`step`, `seconds`, `reason` (one sentence), `stacks` (the files with the stacks of all ranks),
+`suspects` (one object each). It is written once in a launch, and stays until the next hang: compare
+its time with the start that you mean.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ class Vitals:
     signs           grows while anything moves on any rank
     step_age        seconds since the last step ended; None before the first one
     sign_age        seconds since the newest sign of any rank
-    limit           seconds without a sign that the run may take there; then the watchdog ends it, unless turned off
+    limit           seconds without a sign that the run may take there; then the watchdog ends it,
+                    unless turned off
     """
 
     pid: int
@@ -53,7 +57,10 @@ class Vitals:
 def write_vitals(run: RunDir, doing: Doing, signs: int, sign_age: float, limit: float) -> None:
     """Raises `OSError` when the file cannot be written."""
     now = time.monotonic()
-    step_age = None if doing.last_step is None else round(now - doing.last_step, 1)
+    if doing.last_step is None:
+        step_age = None
+    else:
+        step_age = round(now - doing.last_step, 1)
     vitals = Vitals(os.getpid(), doing.phase, doing.detail, doing.step, signs, step_age, round(sign_age, 1), limit)
     write_json(run.progress, asdict(vitals))
 
@@ -63,14 +70,18 @@ def read_vitals(run: RunDir) -> Vitals | None:
     try:
         vitals = Vitals(**read_json(run.progress, MIB))
         since = max(0.0, time.time() - run.progress.stat().st_mtime)
-        step_age = None if vitals.step_age is None else vitals.step_age + since
+        if vitals.step_age is None:
+            step_age = None
+        else:
+            step_age = vitals.step_age + since
         return replace(vitals, step_age=step_age, sign_age=vitals.sign_age + since)
     except (OSError, ValueError, TypeError, UserError):
         return None
 
 
 def write_hang(run: RunDir, hang: dict[str, Any], launch: str, stacks: str) -> bool:
-    """Write hang.json, unless another rank of this launch has; whether it was us. Raises `OSError`."""
+    """Write hang.json, unless another rank of this launch has; whether it was us. Raises `OSError`.
+    """
     before = read_hang(run)
     if before is not None and before.get("launch") == launch:
         return False
@@ -86,4 +97,6 @@ def read_hang(run: RunDir) -> dict[str, Any] | None:
         content = read_json(run.hang, MIB)
     except (OSError, ValueError, UserError):
         return None
-    return content if isinstance(content, dict) else None
+    if isinstance(content, dict):
+        return content
+    return None

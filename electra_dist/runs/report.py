@@ -1,7 +1,7 @@
 """What came of a run: a table and a picture of its curves, from the run directory alone.
 
-Comes in: a run directory. Goes out: `RunReport` (facts and losses), and a PNG of training and held-out curves. Needs
-matplotlib for the picture, no torch.
+Comes in: a run directory. Goes out: `RunReport` (facts and losses), and a PNG of training and
+held-out curves. Needs matplotlib for the picture, no torch.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class RunReport:
         """(name, before, after) lines of the table; facts have no `before`."""
         lines = [
             ("run", "", self.path),
-            ("steps", "", f"{self.step:,} of {self.steps:,} in {self.starts} starts, ranks {self.world_sizes}"),
+            ("steps", "", f"{self.step:,} of {self.steps:,} in {self.starts} starts, ranks"
+            f" {self.world_sizes}"),
             ("parameters trained", "", f"{self.parameters:,}" if self.parameters else "?"),
             ("corpus", "", f"{self.corpus_tokens:,} tokens" if self.corpus_tokens else "?"),
             ("real tokens trained on", "", f"{self.real_tokens:,} ({self.epochs:.2f} epochs)"),
@@ -79,7 +80,8 @@ class RunReport:
         lines += [("went back from a divergence", "", str(rollback)) for rollback in self.rollbacks]
         if self.unhealthy:
             lines.append(
-                ("newest checkpoint", "", f"not healthy: {self.unhealthy}; newest healthy: {self.last_healthy}")
+                ("newest checkpoint", "", f"not healthy: {self.unhealthy}; newest healthy:"
+                f" {self.last_healthy}")
             )
         if self.broken_rows:
             lines.append(("broken rows of metrics.jsonl, left out", "", f"{self.broken_rows:,}"))
@@ -91,11 +93,15 @@ class RunReport:
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None or math.isnan(value) else f"{value:.3f}"
+    if value is None or math.isnan(value):
+        return "undefined"
+    return f"{value:.3f}"
 
 
 def read_report(run: RunDir) -> RunReport:
-    """The report of a run; raises `UserError` when nothing was logged yet, or not by a training of ours."""
+    """The report of a run; raises `UserError` when nothing was logged yet, or not by a training of
+    ours.
+    """
     reader = run.read_metrics()
     rows = list(reader)
     if not rows:
@@ -111,7 +117,10 @@ def read_report(run: RunDir) -> RunReport:
 
 def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
     config = configuration.load(run.config)
-    facts = run.read_facts() if run.facts.is_file() else RunFacts()
+    if run.facts.is_file():
+        facts = run.read_facts()
+    else:
+        facts = RunFacts()
     manifest = _manifest(config)
     trained = [row for row in rows if "loss/generator" in row]
     held_out = [row for row in rows if "validation/loss/generator" in row]
@@ -140,7 +149,9 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
 
 
 def _manifest(config: configuration.Config) -> Manifest | None:
-    """The manifest, or None where the shards are gone: a report of an old run needs them for two lines only."""
+    """The manifest, or None where the shards are gone: a report of an old run needs them for two
+    lines only.
+    """
     try:
         return Manifest.load(Path(config.data.shards))
     except DataError:
@@ -148,8 +159,11 @@ def _manifest(config: configuration.Config) -> Manifest | None:
 
 
 def plot_curves(run: RunDir, out: Path) -> None:
-    """Draw losses, discriminator scores and speed over the steps into the PNG `out`; raises `UserError`."""
-    report, rows = read_report(run), list(run.read_metrics())
+    """Draw losses, discriminator scores and speed over the steps into the PNG `out`; raises
+    `UserError`.
+    """
+    report = read_report(run)
+    rows = list(run.read_metrics())
     figure, axes = pyplot().subplots(2, 2, figsize=(11, 7), constrained_layout=True)
     panels = (
         (axes[0, 0], "loss/generator", "generator loss (nats per masked token)"),
@@ -164,7 +178,8 @@ def plot_curves(run: RunDir, out: Path) -> None:
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
     if report.unigram_entropy is not None:
-        axes[0, 0].axhline(report.unigram_entropy, linestyle="--", color="grey", label="unigram entropy")
+        axes[0, 0].axhline(report.unigram_entropy, linestyle="--", color="grey", label="unigram"
+        " entropy")
     axes[1, 0].axhline(0.5, linestyle="--", color="grey", label="chance")
     for axis, _, _ in panels:
         axis.legend()

@@ -1,4 +1,5 @@
-"""How often a run went back from a divergence, and past which rows: entries of run.json, and of every checkpoint after.
+"""How often a run went back from a divergence, and past which rows: entries of run.json, and of
+every checkpoint after.
 
 `electra_dist.train.rollback` makes them; `status` and `report` show them. Knows no torch.
 """
@@ -18,10 +19,13 @@ class Rollback:
     """One return from a divergence.
 
     time                UTC
-    from_step, to_step  steps done when it was seen, and those of the checkpoint that training went back to (0: none)
-    rows                steps of data that are passed over since (`data.skips`): from, and up to (not included)
+    from_step, to_step  steps done when it was seen, and those of the checkpoint that training went
+                        back to (0: none)
+    rows                steps of data that are passed over since (`data.skips`): from, and up to
+                        (not included)
     reason              what was seen
-    settings            names the values of all that a run computes with, to tell a second try from a changed one
+    settings            names the values of all that a run computes with, to tell a second try from
+                        a changed one
     """
 
     time: str
@@ -37,19 +41,28 @@ class Rollback:
 
     def __str__(self) -> str:
         """For `status` and `report`."""
-        back = f"the checkpoint of step {self.to_step}" if self.to_step else "the start"
+        if self.to_step:
+            back = f"the checkpoint of step {self.to_step}"
+        else:
+            back = "the start"
         first, stop = self.rows
         return (
-            f"{self.time}, from step {self.from_step} to {back}, past data steps {first} to {stop - 1}: {self.reason}"
+            f"{self.time}, from step {self.from_step} to {back}, past data steps {first} to"
+            f" {stop - 1}: {self.reason}"
         )
 
     def sentence(self, tries: int, most: int) -> str:
         """For the log."""
-        back = f"the checkpoint of step {self.to_step}" if self.to_step else "the start"
+        if self.to_step:
+            back = f"the checkpoint of step {self.to_step}"
+        else:
+            back = "the start"
         first, stop = self.rows
         return (
-            f"training diverged: {self.reason}. Seen after {self.from_step} steps; going back to {back}, and past the"
-            f" rows of data steps {first} to {stop - 1} (rollback {tries} of at most {most} in a row)"
+            f"training diverged: {self.reason}. Seen after {self.from_step} steps; going back to"
+            f" {back}, and past the"
+            f" rows of data steps {first} to {stop - 1} (rollback {tries} of at most {most} in a"
+            f" row)"
         )
 
     @classmethod
@@ -67,7 +80,9 @@ class Rollback:
 
 
 def rollbacks_in(content: Mapping[str, Any]) -> list[Rollback]:
-    """The rollbacks that run.json or trainer.json lists, oldest first; raises `UserError` when they are damaged."""
+    """The rollbacks that run.json or trainer.json lists, oldest first; raises `UserError` when they
+    are damaged.
+    """
     try:
         return [Rollback.from_json(entry) for entry in content.get("rollbacks", [])]
     except (KeyError, TypeError, ValueError) as error:

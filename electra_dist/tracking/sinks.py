@@ -1,8 +1,9 @@
-"""Where metrics go: `metrics.jsonl` is the record and alone is needed; W&B mirrors it (DESIGN D7, D12). Rank 0 only.
+"""Where metrics go: `metrics.jsonl` is the record and alone is needed; W&B mirrors it (DESIGN D7,
+D12). Rank 0 only.
 
-A resume and a rollback cut `metrics.jsonl` back to the step that they go on from; the tail is kept in a file beside
-it. W&B is a process of its own that reads the file (`electra_dist.tracking.wandb`): nothing here waits for it, but for a
-bounded time at the end.
+A resume and a rollback cut `metrics.jsonl` back to the step that they go on from; the tail is kept
+in a file beside it. W&B is a process of its own that reads the file
+(`electra_dist.tracking.wandb`): nothing here waits for it, but for a bounded time at the end.
 """
 
 from __future__ import annotations
@@ -24,24 +25,30 @@ from electra_dist.tracking.wandb import Keeper, Mode
 
 Metrics = dict[str, float | int]
 
-#: What W&B may take at the end of a run, and when somebody waits for the process to end (a scheduler, a user).
+#: What W&B may take at the end of a run, and when somebody waits for the process to end (a
+#: scheduler, a user).
 FINISH_SECONDS = 60.0
 LEAVE_SECONDS = 10.0
 
 
 def _as_json(value: float | int) -> float | int | None:
-    """JSON has no NaN: what is undefined is null. Floats keep fp32 precision (shortest form that reads back)."""
+    """JSON has no NaN: what is undefined is null. Floats keep fp32 precision (shortest form that
+    reads back).
+    """
     if isinstance(value, float):
-        return float(str(np.float32(value))) if math.isfinite(value) else None
+        if math.isfinite(value):
+            return float(str(np.float32(value)))
+        return None
     return value
 
 
 class MetricsFile:
-    """Appends one JSON object a row. Training goes on where one cannot be written: it waits in memory for its time.
+    """Appends one JSON object a row. Training goes on where one cannot be written: it waits in
+    memory for its time.
 
-    A row is handed to the kernel at once, and forced to the disk by `sync`, which a checkpoint calls before it is
-    whole: what a crash of the node takes of the file is trained again. `warn` is told once when writing begins to
-    fail, and once when the rows that waited are written.
+    A row is handed to the kernel at once, and forced to the disk by `sync`, which a checkpoint
+    calls before it is whole: what a crash of the node takes of the file is trained again. `warn` is
+    told once when writing begins to fail, and once when the rows that waited are written.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
@@ -54,7 +61,9 @@ class MetricsFile:
 
     def _open(self) -> None:
         with writing(self.path, "the metrics"):
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._descriptor = os.open(
+                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666
+            )
             self._size = os.fstat(self._descriptor).st_size
 
     def write(self, metrics: Mapping[str, float | int]) -> None:
@@ -81,7 +90,8 @@ class MetricsFile:
         except OSError as error:
             if self._waiting:
                 raise StorageError(
-                    f"{self.path}: the last {len(self._waiting)} rows cannot be written: {reason(error)}{advice(error)}"
+                    f"{self.path}: the last {len(self._waiting)} rows cannot be written:"
+                    f" {reason(error)}{advice(error)}"
                 ) from error
         finally:
             os.close(self._descriptor)
@@ -92,7 +102,8 @@ class MetricsFile:
         except OSError as error:
             if not self._failing:
                 self._warn(
-                    f"{self.path}: cannot be written now: {reason(error)}. Training goes on; the rows wait in memory"
+                    f"{self.path}: cannot be written now: {reason(error)}. Training goes on; the"
+                    f" rows wait in memory"
                     " until it can be"
                 )
             self._failing = True
@@ -106,7 +117,9 @@ class MetricsFile:
         os.fsync(self._descriptor)
 
     def _flush(self) -> None:
-        """Append all rows that wait, or none: what a failure leaves of them is cut off before the next try."""
+        """Append all rows that wait, or none: what a failure leaves of them is cut off before the
+        next try.
+        """
         if not self._waiting:
             return
         if os.fstat(self._descriptor).st_size != self._size:
@@ -135,7 +148,10 @@ class Tracker:
         """Open the metrics file, cut back before, and start the mirror; raises `StorageError`."""
         self._run = run
         self._file = MetricsFile(run.metrics, warn)
-        self._mirror = None if mode == "disabled" else Keeper(run, mode, warn)
+        if mode == "disabled":
+            self._mirror = None
+        else:
+            self._mirror = Keeper(run, mode, warn)
 
     def write(self, metrics: Metrics) -> None:
         """One row, in the file when this returns; W&B has it seconds later."""
@@ -155,7 +171,10 @@ class Tracker:
             self._file.close()
         finally:
             if self._mirror is not None:
-                seconds = FINISH_SECONDS if finished and not failed else LEAVE_SECONDS
+                if finished and not failed:
+                    seconds = FINISH_SECONDS
+                else:
+                    seconds = LEAVE_SECONDS
                 self._mirror.close(1 if failed else 0, seconds)
 
     @property

@@ -1,15 +1,16 @@
 """What the ranks agree on at a step boundary, without waiting: asked before a step, read after it.
 
-Comes in: what this rank knows before step k (`Said`). Goes out: the largest of what all ranks said, after step k. The
-message travels between the hosts in the background while the step trains; a ring over W hosts takes 2 (W - 1) hops,
-which nothing waits for any more. So a wish is acted on one step later than it was heard, by all ranks after the same
-step.
+Comes in: what this rank knows before step k (`Said`). Goes out: the largest of what all ranks said,
+after step k. The message travels between the hosts in the background while the step trains; a ring
+over W hosts takes 2 (W - 1) hops, which nothing waits for any more. So a wish is acted on one step
+later than it was heard, by all ranks after the same step.
 
-What is asked before step k concerns step k + 1: no rank begins a step whose data another one lacks. `Ahead` has the
-data of that step in hand, where they are there; the state it gives is that of the step taken, not of those ahead.
+What is asked before step k concerns step k + 1: no rank begins a step whose data another one lacks.
+`Ahead` has the data of that step in hand, where they are there; the state it gives is that of the
+step taken, not of those ahead.
 
-A collective belongs to the order of the group's collectives from `post` on: all ranks post at the same place. Others
-may come before it is read.
+A collective belongs to the order of the group's collectives from `post` on: all ranks post at the
+same place. Others may come before it is read.
 """
 
 from __future__ import annotations
@@ -57,11 +58,15 @@ class _Posted:
     """A message on its way."""
 
     def __init__(self, said: Said) -> None:
-        self._numbers = torch.tensor([int(said.call), int(said.writes)])  # on the host, whatever the rank's device
+        self._numbers = torch.tensor(
+            [int(said.call), int(said.writes)]
+        )  # on the host, whatever the rank's device
         self._work = dist.all_reduce(self._numbers, op=dist.ReduceOp.MAX, async_op=True)
 
     def wait(self) -> Said:
-        """The largest of all ranks. The watchdog knows a rank that waits for others by this name (`stacks`)."""
+        """The largest of all ranks. The watchdog knows a rank that waits for others by this name
+        (`stacks`).
+        """
         self._work.wait()
         call, writes = self._numbers.tolist()
         return Said(Call(call), bool(writes))
@@ -81,10 +86,13 @@ class Agreement:
             self._posted = _Posted(said)
 
     def read(self, now: Said) -> Said:
-        """The largest of what the ranks posted. A rank that is alone has nobody to agree with: `now` counts there."""
+        """The largest of what the ranks posted. A rank that is alone has nobody to agree with:
+        `now` counts there.
+        """
         if self._posted is None:
             return now
-        posted, self._posted = self._posted, None
+        posted = self._posted
+        self._posted = None
         return posted.wait()
 
 
@@ -109,7 +117,9 @@ class Ahead:
             self.wait(lambda: True)
 
     def wait(self, asked_to_end: Callable[[], bool]) -> None:
-        """Take the next step, as soon as it is there; after an error, or when `asked_to_end` says so, there is none."""
+        """Take the next step, as soon as it is there; after an error, or when `asked_to_end` says
+        so, there is none.
+        """
         if not self.lacks or self.error is not None:
             return
         try:
@@ -124,5 +134,6 @@ class Ahead:
     def take(self) -> tuple[Step, LoaderState]:
         """The step that trains now, and where the data stand after it."""
         assert self._held is not None, "agreed to go on without data"
-        held, self._held = self._held, None
+        held = self._held
+        self._held = None
         return held

@@ -1,21 +1,27 @@
-"""The guard: says from the losses of every step whether training has diverged. Plain numbers, no tensors.
+"""The guard: says from the losses of every step whether training has diverged. Plain numbers, no
+tensors.
 
-Comes in: one `Signal` a step, in order, the same on every rank. Goes out: an `Incident`, once training has diverged.
+Comes in: one `Signal` a step, in order, the same on every rank. Goes out: an `Incident`, once
+training has diverged.
 
-A step counts against the run when its gradient is not finite (it is skipped), or when one of its losses *spikes*:
+A step counts against the run when its gradient is not finite (it is skipped), or when one of its
+losses *spikes*:
 
     not finite                                       or
-    above `max_loss_factor` times that of a uniform guess (ln V for the generator, ln 2 for the discriminator)
+    above `max_loss_factor` times that of a uniform guess (ln V for the generator, ln 2 for the
+    discriminator)
                                                      or
     above   median + spike_deviations * max(1.4826 * MAD, 2% of the median)
 
-over the last `window` losses that did not spike; MAD is the median absolute deviation from the median, and 1.4826 * MAD
-the standard deviation of a normal distribution, which outliers do not move (Rousseeuw and Croux 1993). Training has
-diverged after `max_skips` skipped steps in a row or `spike_steps` spikes in a row, and at once when a loss is not
-finite although the step was not skipped. With fp16 a step that is skipped while the loss scale can still fall is part
-of the search for that scale, and counts for nothing.
+over the last `window` losses that did not spike; MAD is the median absolute deviation from the
+median, and 1.4826 * MAD the standard deviation of a normal distribution, which outliers do not move
+(Rousseeuw and Croux 1993). Training has diverged after `max_skips` skipped steps in a row or
+`spike_steps` spikes in a row, and at once when a loss is not finite although the step was not
+skipped. With fp16 a step that is skipped while the loss scale can still fall is part of the search
+for that scale, and counts for nothing.
 
-What it remembers goes into the checkpoint, so that a resumed run decides as one that was never interrupted.
+What it remembers goes into the checkpoint, so that a resumed run decides as one that was never
+interrupted.
 """
 
 from __future__ import annotations
@@ -39,7 +45,8 @@ _SUSPICIOUS = 2
 class Signal(NamedTuple):
     """What one step tells.
 
-    step, data_step   number of the step of training, and of the step of data that it took (`data.skips`), from 0
+    step, data_step   number of the step of training, and of the step of data that it took
+                      (`data.skips`), from 0
     losses            global means of the generator and the discriminator
     skipped           the gradient was not finite, so the weights stayed as they were
     searching         fp16: the loss scale can still fall, which may be all that is wrong
@@ -95,18 +102,23 @@ class Incident:
 class Guard:
     """Watches one run; `observe` every step in order, and look at `incident`."""
 
-    def __init__(self, config: GuardConfig, vocab_size: int, saved: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, config: GuardConfig, vocab_size: int, saved: dict[str, Any] | None = None
+    ) -> None:
         """`saved` is what `to_json` gave of the run up to here; None begins anew."""
         self.incident: Incident | None = None
         self._config = config
-        self._ceilings = tuple(config.max_loss_factor * math.log(choices) for choices in (vocab_size, 2))
+        self._ceilings = tuple(
+            config.max_loss_factor * math.log(choices) for choices in (vocab_size, 2)
+        )
         self._losses: deque[tuple[float, float]] = deque(maxlen=config.window)
         self._last: deque[Place] = deque(maxlen=config.margin_steps + 1)
         self._skips: Streak | None = None
         self._spikes: Streak | None = None
         if saved:
             self._losses.extend(
-                (float(generator), float(discriminator)) for generator, discriminator in saved["losses"]
+                (float(generator), float(discriminator))
+                for generator, discriminator in saved["losses"]
             )
             self._last.extend(Place(*place) for place in saved["last"])
             self._skips = _streak(saved["skips"])
@@ -134,20 +146,26 @@ class Guard:
             self.condemn(reason)
 
     def judge(self, losses: tuple[float, float]) -> None:
-        """Take in a validation of the weights that the last observed step left: an impossible loss is an incident."""
+        """Take in a validation of the weights that the last observed step left: an impossible loss
+        is an incident.
+        """
         reason = self._impossible(losses)
         if reason and not self.incident:
             self.condemn(f"on the held-out rows {reason}")
 
     def condemn(self, reason: str) -> None:
-        """An incident: its offending steps are those of the open streaks, or else the last step observed."""
+        """An incident: its offending steps are those of the open streaks, or else the last step
+        observed.
+        """
         if self.incident or not self._last:
             return
         last = self._last[-1]
         streaks = [streak for streak in (self._skips, self._spikes) if streak]
         first = min((streak.first for streak in streaks), default=last)
         margin = min((streak.margin for streak in streaks), default=self._last[0])
-        self.incident = Incident(first.step, last.step, margin.step, (margin.data_step, last.data_step + 1), reason)
+        self.incident = Incident(
+            first.step, last.step, margin.step, (margin.data_step, last.data_step + 1), reason
+        )
 
     def finish(self) -> None:
         """Training ends here: bad steps in a row that nothing follows are an incident."""
@@ -162,7 +180,9 @@ class Guard:
         if self.incident:
             return self.incident.reason
         streaks = ((self._skips, "skipped steps"), (self._spikes, "spikes of the loss"))
-        found = [f"{s.length} {what} in a row" for s, what in streaks if s and s.length >= _SUSPICIOUS]
+        found = [
+            f"{s.length} {what} in a row" for s, what in streaks if s and s.length >= _SUSPICIOUS
+        ]
         return " and ".join(found)
 
     @property
@@ -205,7 +225,8 @@ class Guard:
             if losses[number] > middle + self._config.spike_deviations * deviation:
                 far = (losses[number] - middle) / deviation
                 return (
-                    f"the {network}'s loss was {losses[number]:.4g}, {far:.3g} robust standard deviations above its"
+                    f"the {network}'s loss was {losses[number]:.4g}, {far:.3g} robust standard"
+                    f" deviations above its"
                     f" median of {middle:.4g}"
                 )
         return None

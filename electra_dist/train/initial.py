@@ -15,16 +15,22 @@ from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 
 
-def initial_networks(config: Config, manifest: Manifest, device: torch.device) -> tuple[Generator, Discriminator]:
+def initial_networks(
+    config: Config, manifest: Manifest, device: torch.device
+) -> tuple[Generator, Discriminator]:
     """Both networks on `device`, ready for their engines."""
-    generator, discriminator = networks.build_networks(config, manifest.vocab_size, device, config.train.seed)
+    generator, discriminator = networks.build_networks(
+        config, manifest.vocab_size, device, config.train.seed
+    )
     _set_bias(generator, config, manifest)
     return generator, discriminator
 
 
 def initial_weights(config: Config, manifest: Manifest) -> dict[Network, Mapping[str, Tensor]]:
     """The same weights by name, fp32, on the CPU."""
-    generator, discriminator = networks.initial_weights(config, manifest.vocab_size, config.train.seed)
+    generator, discriminator = networks.initial_weights(
+        config, manifest.vocab_size, config.train.seed
+    )
     _set_bias(generator, config, manifest)
     return {"generator": generator.state_dict(), "discriminator": discriminator.state_dict()}
 
@@ -35,6 +41,8 @@ def _set_bias(generator: Generator, config: Config, manifest: Manifest) -> None:
 
 
 def _log_frequencies(manifest: Manifest) -> torch.Tensor:
-    """Log of each token's share of the training text; a token that never occurs counts as seen half a time."""
+    """Log of each token's share of the training text; a token that never occurs counts as seen half
+    a time.
+    """
     counts = np.maximum(manifest.token_counts.astype(np.float64), 0.5)
     return torch.from_numpy(np.log(counts / counts.sum())).float()

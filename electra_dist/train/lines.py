@@ -1,4 +1,6 @@
-"""The lines that a person watches: one a logged step, with rate and time left. Plain text, good in a log file too."""
+"""The lines that a person watches: one a logged step, with rate and time left. Plain text, good in
+a log file too.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from electra_dist.tracking.sinks import Metrics
 
 def _score(value: float, digits: int) -> str:
     """A score, or dashes of the same width where it is undefined (no token was predicted, say)."""
-    return "-" * (digits + 2) if value != value else f"{value:.{digits}f}"
+    if value != value:
+        return "-" * (digits + 2)
+    return f"{value:.{digits}f}"
 
 
 class Stopwatch:
@@ -23,7 +27,8 @@ class Stopwatch:
     def lap(self) -> float:
         """Seconds since the last lap or `skip`; starts the next lap."""
         now = time.perf_counter()
-        seconds, self._start = now - self._start, now
+        seconds = now - self._start
+        self._start = now
         return seconds
 
     def pause(self) -> float:
@@ -36,13 +41,18 @@ class Stopwatch:
 
 
 class Checking:
-    """Says now and then how far a long check of files is: called with the bytes done and those in total.
+    """Says now and then how far a long check of files is: called with the bytes done and those in
+    total.
 
     Each call is a sign of life too; `aloud` is rank 0.
     """
 
     def __init__(self, what: str, aloud: bool = True, every: float = 10.0) -> None:
-        self._what, self._every = what, every if aloud else float("inf")
+        self._what = what
+        if aloud:
+            self._every = every
+        else:
+            self._every = float("inf")
         self._start = self._said = time.perf_counter()
 
     def __call__(self, done: int, total: int) -> None:
@@ -53,13 +63,16 @@ class Checking:
         self._said = now
         rate = done / (now - self._start)
         say(
-            f"{self._what}: {done / 1e9:.1f} of {total / 1e9:.1f} GB a rank, {rate / 1e6:,.0f} MB/s,"
+            f"{self._what}: {done / 1e9:.1f} of {total / 1e9:.1f} GB a rank, {rate / 1e6:,.0f}"
+            f" MB/s,"
             f" {human_seconds((total - done) / rate)} left"
         )
 
 
 def training_line(metrics: Metrics, steps: int) -> str:
-    """`step 400/4000 10.0%  G 6.81 acc .12  D .214 P .61 R .12 AUC .612  lr 4.9e-04  10.2k tok/s  5m12s left`."""
+    """`step 400/4000 10.0%  G 6.81 acc .12  D .214 P .61 R .12 AUC .612  lr 4.9e-04  10.2k tok/s
+    5m12s left`.
+    """
     step = int(metrics["step"])
     left = (steps - step) * metrics["speed/step_seconds"]
     return (
@@ -71,14 +84,20 @@ def training_line(metrics: Metrics, steps: int) -> str:
 
 def validation_line(metrics: Metrics, steps: int) -> str:
     """The held-out losses, marked so that they stand out between training lines."""
-    return f"step {int(metrics['step']):>{len(str(steps))}}/{steps}  held out  {_losses(metrics, 'validation/')}"
+    return (
+        f"step {int(metrics['step']):>{len(str(steps))}}/{steps}  held out "
+        f" {_losses(metrics, 'validation/')}"
+    )
 
 
 def _losses(metrics: Metrics, prefix: str) -> str:
     """Losses and scores of both networks; `prefix` chooses training or held-out ones."""
-    generator, discriminator = f"{prefix}generator", f"{prefix}discriminator"
+    generator = f"{prefix}generator"
+    discriminator = f"{prefix}discriminator"
     return (
         f"G {metrics[f'{prefix}loss/generator']:.3f} acc {metrics[f'{generator}/accuracy']:.3f}"
-        f"  D {metrics[f'{prefix}loss/discriminator']:.4f} P {_score(metrics[f'{discriminator}/precision'], 2)}"
-        f" R {_score(metrics[f'{discriminator}/recall'], 2)} AUC {_score(metrics[f'{discriminator}/auc'], 3)}"
+        f"  D {metrics[f'{prefix}loss/discriminator']:.4f} P"
+        f" {_score(metrics[f'{discriminator}/precision'], 2)}"
+        f" R {_score(metrics[f'{discriminator}/recall'], 2)} AUC"
+        f" {_score(metrics[f'{discriminator}/auc'], 3)}"
     )

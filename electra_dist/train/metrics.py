@@ -1,8 +1,8 @@
 """Numbers about a step: counts on the device while it trains, metrics by name when it is logged.
 
-The discriminator's precision, recall and AUC all come from one histogram of its logits by label, which is added up
-on the device over micro-batches, steps and ranks without a host synchronisation. Accuracy alone would say little:
-"always original" scores 0.94 and more.
+The discriminator's precision, recall and AUC all come from one histogram of its logits by label,
+which is added up on the device over micro-batches, steps and ranks without a host synchronisation.
+Accuracy alone would say little: "always original" scores 0.94 and more.
 
 Letters: R rows, L row length, N histogram bins.
 """
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Bins of the logit histogram over [-LOGIT_RANGE, LOGIT_RANGE); an edge lies exactly at 0, the decision threshold.
+#: Bins of the logit histogram over [-LOGIT_RANGE, LOGIT_RANGE); an edge lies exactly at 0, the
+#: decision threshold.
 BINS = 8192
 LOGIT_RANGE = 16.0
 
@@ -26,7 +27,8 @@ def replacement_histogram(logits: Tensor, replaced: Tensor, real: Tensor) -> Ten
     Returns (2, BINS) fp32 counts on the same device.
     """
     scaled = (logits.detach().float().flatten() + LOGIT_RANGE) * (BINS / (2 * LOGIT_RANGE))
-    # Rounding must not carry a negative logit over the edge at 0: the side is decided by the sign itself.
+    # Rounding must not carry a negative logit over the edge at 0: the side is decided by the sign
+    # itself.
     lower = torch.where(logits.detach().flatten() < 0, 0, BINS // 2)
     bins = torch.minimum(torch.maximum(scaled.long(), lower), lower + BINS // 2 - 1)
     index = bins + replaced.flatten().long() * BINS
@@ -37,7 +39,9 @@ def replacement_histogram(logits: Tensor, replaced: Tensor, real: Tensor) -> Ten
 
 @dataclass(frozen=True)
 class DetectionScores:
-    """Replaced-token detection at threshold 0.5, `replaced` being the positive class; NaN where undefined."""
+    """Replaced-token detection at threshold 0.5, `replaced` being the positive class; NaN where
+    undefined.
+    """
 
     precision: float
     recall: float
@@ -49,12 +53,14 @@ class DetectionScores:
 def detection_scores(histogram: Tensor) -> DetectionScores:
     """Scores of a (2, BINS) histogram, from `replacement_histogram`.
 
-    AUC is the probability that a replaced token has the larger logit, ties inside a bin counting one half
-    (Mann-Whitney): exact up to the bin width of 2 * LOGIT_RANGE / BINS = 0.004 logits.
+    AUC is the probability that a replaced token has the larger logit, ties inside a bin counting
+    one half (Mann-Whitney): exact up to the bin width of 2 * LOGIT_RANGE / BINS = 0.004 logits.
     """
     original, replaced = histogram.double().cpu()
-    n_original, n_replaced = original.sum(), replaced.sum()
-    true_positive, false_positive = replaced[BINS // 2 :].sum(), original[BINS // 2 :].sum()
+    n_original = original.sum()
+    n_replaced = replaced.sum()
+    true_positive = replaced[BINS // 2 :].sum()
+    false_positive = original[BINS // 2 :].sum()
     below = original.cumsum(0) - original  # original tokens in strictly lower bins
     wins = (replaced * (below + original / 2)).sum()
     total = n_original + n_replaced

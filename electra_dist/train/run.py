@@ -1,7 +1,8 @@
-"""The `train` command: from a configuration to a finished or interrupted run, on one rank or on many.
+"""The `train` command: from a configuration to a finished or interrupted run, on one rank or on
+many.
 
-Every rank calls `train` with the same configuration. What a user got wrong is found before the networks are built,
-and raised on all ranks together, so that none waits for another.
+Every rank calls `train` with the same configuration. What a user got wrong is found before the
+networks are built, and raised on all ranks together, so that none waits for another.
 """
 
 from __future__ import annotations
@@ -49,9 +50,11 @@ from electra_dist.zero.engines import Engines, build_engines, check_engines
 
 
 def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) -> Outcome:
-    """Train, or go on with, the run at `config.run.path`; raises `UserError` on every rank for a mistake on any.
+    """Train, or go on with, the run at `config.run.path`; raises `UserError` on every rank for a
+    mistake on any.
 
-    `how` goes on otherwise than before: with changed keys, from an older checkpoint, as a branch of another run.
+    `how` goes on otherwise than before: with changed keys, from an older checkpoint, as a branch of
+    another run.
     """
     world = detect(environment)
     check_world(config, world.world_size)
@@ -63,14 +66,23 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
         warn(note)
     signs.forget()
     signs.enter("meeting")
-    with Interruption() as interruption:  # a signal that comes while loading is heard at the first step
+    with (
+        Interruption() as interruption
+    ):  # a signal that comes while loading is heard at the first step
         try:
-            meeting = open_meeting(world, config.watchdog.meet_seconds, partial(_is_requested, interruption))
+            meeting = open_meeting(
+                world, config.watchdog.meet_seconds, partial(_is_requested, interruption)
+            )
         except MeetingInterruptedError:
             return _interrupted_early(world)
         with determinism(config.train.deterministic), Watchdog(config, world, meeting) as watchdog:
             try:
-                initialise(world, collective_timeout(config.watchdog), meeting, config.watchdog.meet_seconds)
+                initialise(
+                    world,
+                    collective_timeout(config.watchdog),
+                    meeting,
+                    config.watchdog.meet_seconds,
+                )
                 outcome = _train(config, world, interruption, watchdog, environment, how)
             except BaseException as error:
                 _fail(watchdog, error)
@@ -103,7 +115,9 @@ def _train(
         with together(world):
             manifest = _checked_data(config, world)
             if world.is_main:
-                check_run(run, config, manifest.fingerprint, how)  # a mistake touches nothing, not even the lock
+                check_run(
+                    run, config, manifest.fingerprint, how
+                )  # a mistake touches nothing, not even the lock
                 stop = partial(_is_requested, interruption)
                 held.enter_context(lock.hold(run, environment=environment, tell=warn, stop=stop))
                 open_run(config, manifest, warn, say, how)
@@ -111,12 +125,18 @@ def _train(
         assert manifest is not None
         if not world.is_main:
             return _fit(config, world, interruption, watchdog, manifest, None)[0]
-        with Hook(config) as hook, Heartbeat(run, world.world_size, environment.get(JOB_VARIABLE)) as heartbeat:
+        with (
+            Hook(config) as hook,
+            Heartbeat(run, world.world_size, environment.get(JOB_VARIABLE)) as heartbeat,
+        ):
             outcome, saved = _fit(config, world, interruption, watchdog, manifest, hook)
             if outcome is Outcome.FINISHED:
                 heartbeat.end("finished")
             else:
-                heartbeat.end("interrupted", f"saved at step {saved}" if saved else "before there was anything to save")
+                heartbeat.end(
+                    "interrupted",
+                    f"saved at step {saved}" if saved else "before there was anything to save",
+                )
     return outcome
 
 
@@ -171,14 +191,20 @@ def _fit(
         if tracker:
             tracker.close(failed=outcome is None, finished=outcome is Outcome.FINISHED)
     if hook:
-        hook.ends(outcome.value, trainer.done, _reason(interruption) if outcome is Outcome.INTERRUPTED else "")
+        hook.ends(
+            outcome.value,
+            trainer.done,
+            _reason(interruption) if outcome is Outcome.INTERRUPTED else "",
+        )
     if tracker:
         _say_how_to_go_on(config, run, trainer.done, outcome, tracker.how_to_sync)
     return outcome, trainer.done
 
 
 def _reason(interruption: Interruption) -> str:
-    return f"{interruption.requested.name} came" if interruption.requested else ""
+    if interruption.requested:
+        return f"{interruption.requested.name} came"
+    return ""
 
 
 def _checked_data(config: Config, world: World) -> Manifest:
@@ -186,17 +212,23 @@ def _checked_data(config: Config, world: World) -> Manifest:
     manifest = Manifest.load(Path(config.data.shards))
     check_vocabulary(config, manifest)
     progress = Checking(f"{manifest.path}: checking files", aloud=world.is_main)
-    manifest.check_files(config.data.verify, share=(world.rank, world.world_size), progress=progress)
+    manifest.check_files(
+        config.data.verify, share=(world.rank, world.world_size), progress=progress
+    )
     if world.is_main:
         if manifest.facts.block_checksums is None:
             warn(
-                f"{manifest.path}: made by an earlier version, without checksums of its blocks: damage that changes no"
-                f" count is not seen while training. Add them once: electra-dist data checksums {manifest.path}"
+                f"{manifest.path}: made by an earlier version, without checksums of its blocks:"
+                f" damage that changes no"
+                f" count is not seen while training. Add them once: electra-dist data checksums"
+                f" {manifest.path}"
             )
-        blocks, streams = manifest.facts.train.blocks, config.data.streams or 1
+        blocks = manifest.facts.train.blocks
+        streams = config.data.streams or 1
         if streams > blocks:
             warn(
-                f"data.streams = {streams} is more than the {blocks} blocks of {manifest.path}: some streams begin in a"
+                f"data.streams = {streams} is more than the {blocks} blocks of {manifest.path}:"
+                f" some streams begin in a"
                 f" later epoch; a divisor of train.global_rows up to {blocks} keeps epochs apart"
             )
     return manifest
@@ -206,12 +238,17 @@ def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
     generator, discriminator = initial_networks(config, manifest, world.device)
     if world.is_main:
         count = plan.parameters(config, manifest.vocab_size)
-        sharding = " and ".join(dict.fromkeys(_sharding(config, network, world) for network in NETWORKS))
+        sharding = " and ".join(
+            dict.fromkeys(_sharding(config, network, world) for network in NETWORKS)
+        )
         say(
-            f"{config.run.path}: {human_count(count.total)} parameters (generator {human_count(count.generator)} with"
-            f" the embeddings, discriminator {human_count(count.discriminator)}), {world.world_size} ranks on"
+            f"{config.run.path}: {human_count(count.total)} parameters (generator"
+            f" {human_count(count.generator)} with"
+            f" the embeddings, discriminator {human_count(count.discriminator)}),"
+            f" {world.world_size} ranks on"
             f" {world.device.type}, ZeRO {sharding},"
-            f" {config.precision_mode('discriminator')}, attention {described(generator.attention_backend)},"
+            f" {config.precision_mode('discriminator')}, attention"
+            f" {described(generator.attention_backend)},"
             f" generator head {head_backend(config, world.device)},"
             f" {'compiled' if config.compiles(world.device.type) else 'not compiled'}"
         )
@@ -220,11 +257,18 @@ def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
 
 def _sharding(config: Config, network: Network, world: World) -> str:
     """`stage 3, optimizer in CPU memory`"""
-    zero, hpz = config.sharding(network), config.hpz_partition_size(network, world.world_size)
+    zero = config.sharding(network)
+    hpz = config.hpz_partition_size(network, world.world_size)
     kept = ["optimizer"] * zero.offload_optimizer + ["parameters"] * zero.offload_parameters
     words = [f"stage {zero.stage}"]
-    words += [f"{' and '.join(kept)} in CPU memory"] if kept else []
-    words += [f"second partition over {hpz} ranks"] if hpz else []
+    if kept:
+        words += [f"{' and '.join(kept)} in CPU memory"]
+    else:
+        words += []
+    if hpz:
+        words += [f"second partition over {hpz} ranks"]
+    else:
+        words += []
     return ", ".join(words)
 
 
@@ -237,7 +281,10 @@ def _tracker(config: Config, run: RunDir, step: int, world: World) -> Tracker | 
             if cut.later:
                 say(f"{run.metrics}: {cut.later} rows after step {step} moved to a file beside it")
             if cut.broken:
-                warn(f"{run.metrics}: {cut.broken} broken pieces that are no rows moved to a file beside it")
+                warn(
+                    f"{run.metrics}: {cut.broken} broken pieces that are no rows moved to a file"
+                    f" beside it"
+                )
             choice = choose_mode(config.tracking.wandb, os.environ)
             for sentence in choice.said:
                 say(sentence)
@@ -245,11 +292,19 @@ def _tracker(config: Config, run: RunDir, step: int, world: World) -> Tracker | 
     return tracker
 
 
-def _say_how_to_go_on(config: Config, run: RunDir, done: int, outcome: Outcome, sync: str | None) -> None:
+def _say_how_to_go_on(
+    config: Config, run: RunDir, done: int, outcome: Outcome, sync: str | None
+) -> None:
     if outcome is Outcome.INTERRUPTED:
-        where = f"and saved at step {done}/{config.train.steps}" if done else "before the first step"
+        if done:
+            where = f"and saved at step {done}/{config.train.steps}"
+        else:
+            where = "before the first step"
         say(f"interrupted {where}; run the same command again to go on")
     else:
-        say(f"finished at step {done}; export the weights with: electra-dist export {run.path} --out DIR")
+        say(
+            f"finished at step {done}; export the weights with: electra-dist export {run.path}"
+            f" --out DIR"
+        )
     if sync:
         say(f"bring it to W&B with: {sync}")

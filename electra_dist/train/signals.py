@@ -1,8 +1,9 @@
-"""What the guard is told, read one step late: a step's losses travel to the host while the next step runs.
+"""What the guard is told, read one step late: a step's losses travel to the host while the next
+step runs.
 
-Comes in: the totals of a step, on the device. Goes out: the `Signal` of the step before. On CUDA the numbers are copied
-into pinned memory behind the step's own work, and the host looks at them when the device is a step further: nothing
-waits for them.
+Comes in: the totals of a step, on the device. Goes out: the `Signal` of the step before. On CUDA
+the numbers are copied into pinned memory behind the step's own work, and the host looks at them
+when the device is a step further: nothing waits for them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ class _Slot:
         on_gpu = device.type == "cuda"
         self._tensor = torch.zeros(_NUMBERS, pin_memory=on_gpu)
         self._numbers: npt.NDArray[np.float32] = self._tensor.numpy()  # the same memory
-        self._arrived = torch.cuda.Event() if on_gpu else None
+        if on_gpu:
+            self._arrived = torch.cuda.Event()
+        else:
+            self._arrived = None
 
     def send(self, numbers: Tensor) -> None:
         self._tensor.copy_(numbers, non_blocking=True)
@@ -57,7 +61,9 @@ class Signals:
         self._sent: _Sent | None = None
 
     def send(self, place: Place, totals: StepTotals, searching: bool) -> Signal | None:
-        """Send off what the step at `place` tells; what the step before it told, if that is still to be seen."""
+        """Send off what the step at `place` tells; what the step before it told, if that is still
+        to be seen.
+        """
         before = self.rest()
         slot = self._slots[place.step % 2]
         slot.send(torch.cat([totals.losses, totals.skipped.float().reshape(1)]))
@@ -71,7 +77,9 @@ class Signals:
         place, searching, slot = self._sent
         self._sent = None
         generator, discriminator, skipped = slot.read()
-        return Signal(place.step, place.data_step, (generator, discriminator), bool(skipped), searching)
+        return Signal(
+            place.step, place.data_step, (generator, discriminator), bool(skipped), searching
+        )
 
     def forget(self) -> None:
         """Drop what is still to be seen: training goes back to before it."""

@@ -1,11 +1,12 @@
-"""One training run, from an open run directory to its last checkpoint; the loop reads top to bottom.
+"""One training run, from an open run directory to its last checkpoint; the loop reads top to
+bottom.
 
-Comes in: a checked configuration and the manifest of its shards. Goes out: metrics, checkpoints, and whether the run
-is finished or was interrupted (and should be started again).
+Comes in: a checked configuration and the manifest of its shards. Goes out: metrics, checkpoints,
+and whether the run is finished or was interrupted (and should be started again).
 
-What a step computes depends on (configuration, data, seed) and never on the number of ranks or on restarts (DESIGN
-D2): the state saved is that of the last consumed step. When training diverges, it goes back to the newest healthy
-checkpoint and on past the offending rows (DESIGN D11).
+What a step computes depends on (configuration, data, seed) and never on the number of ranks or on
+restarts (DESIGN D2): the state saved is that of the last consumed step. When training diverges, it
+goes back to the newest healthy checkpoint and on past the offending rows (DESIGN D11).
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ from electra_dist.data.streams import LoaderState
 from electra_dist.data.validation import has_validation, validation_micro_batches
 from electra_dist.errors import UserError
 from electra_dist.parallel import signs
-from electra_dist.parallel.collectives import any_rank, broadcast_object, gather_objects, raise_together, together
+from electra_dist.parallel.collectives import (
+    any_rank,
+    broadcast_object,
+    gather_objects,
+    raise_together,
+    together,
+)
 from electra_dist.parallel.hardware import matrix_product_rate
 from electra_dist.parallel.world import World
 from electra_dist.runs import lock
@@ -70,7 +77,9 @@ class Trainer:
         rollbacks: Sequence[Rollback] = (),
         hook: Hook | None = None,
     ):
-        """`tracker` and `hook` are rank 0's; the other ranks have none. `rollbacks` are those of run.json."""
+        """`tracker` and `hook` are rank 0's; the other ranks have none. `rollbacks` are those of
+        run.json.
+        """
         self.config = config
         self.manifest = manifest
         self.engines = engines
@@ -82,7 +91,9 @@ class Trainer:
         self.window = Window(world.device)
         self._signals = Signals(world.device)
         self._first_scales = {network: loss_scale_state(engine) for network, engine in engines}
-        self._peak_flops = matrix_product_rate(world.device, engines.compute_dtype) * world.world_size
+        self._peak_flops = (
+            matrix_product_rate(world.device, engines.compute_dtype) * world.world_size
+        )
         self._watch = Stopwatch()
         self._saver = Saver(self.run, engines, world, config.checkpoint)
         self._agreement = Agreement(world)
@@ -93,13 +104,16 @@ class Trainer:
         self.real_tokens: int
         self.guard: Guard | None
         self._loader_state: LoaderState | None
-        self._unwritten: Metrics | None  # what the last step logged, while its validation is still to come
+        self._unwritten: (
+            Metrics | None
+        )  # what the last step logged, while its validation is still to come
         self._set_state(None)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def fit(self, interruption: Interruption) -> Outcome:
-        """Train to `train.steps` or until `interruption` is requested; the state is saved either way.
+        """Train to `train.steps` or until `interruption` is requested; the state is saved either
+        way.
 
         Raises `DivergedError` when training diverges more often than `guard.max_rollbacks` allows.
         """
@@ -132,7 +146,8 @@ class Trainer:
         Whether all go on after step k is asked before it and read after it (`agreement`).
         """
         with self._open_loader() as loader:
-            ahead, call = Ahead(loader, self.config.train.steps), Call.WAIT
+            ahead = Ahead(loader, self.config.train.steps)
+            call = Call.WAIT
             self._watch.lap()
             while self.done < self.config.train.steps:
                 call = self._before_step(call, ahead, interruption)
@@ -148,10 +163,14 @@ class Trainer:
     def _open_loader(self) -> TrainLoader:
         world = self.world
         skipped = [rollback.rows for rollback in self.rollbacks]
-        return TrainLoader(self.config, self.manifest, world.rank, world.world_size, self._loader_state, skipped)
+        return TrainLoader(
+            self.config, self.manifest, world.rank, world.world_size, self._loader_state, skipped
+        )
 
     def _before_step(self, call: Call, ahead: Ahead, interruption: Interruption) -> Call:
-        """`call`; or, where a rank waits for its data, what all want once they are there or no longer wanted."""
+        """`call`; or, where a rank waits for its data, what all want once they are there or no
+        longer wanted.
+        """
         signs.enter("data", self.done)
         if call is Call.WAIT:
             ahead.wait(lambda: interruption.requested is not None)
@@ -163,7 +182,9 @@ class Trainer:
         return call
 
     def _ask(self, ahead: Ahead, interruption: Interruption) -> tuple[Step, LoaderState]:
-        """The next step, whose data all ranks have; on the way is the question whether all go on after it."""
+        """The next step, whose data all ranks have; on the way is the question whether all go on
+        after it.
+        """
         taken = ahead.take()
         ahead.look()
         self._agreement.post(self._said(ahead, interruption))
@@ -173,7 +194,9 @@ class Trainer:
         """What this rank wants after the step in hand."""
         if self.world.is_main and self._lost is None:
             try:
-                lock.check(self.run)  # another process may have taken the run over while this one was stopped
+                lock.check(
+                    self.run
+                )  # another process may have taken the run over while this one was stopped
             except UserError as error:
                 self._lost = error
         call = Call.GO_ON
@@ -190,7 +213,9 @@ class Trainer:
         return Said(call, self._saver.is_writing)
 
     def _heard(self, now: Said) -> Said:
-        """What the ranks want; `now` is what this one would say now. That the run is lost is raised by all, at once."""
+        """What the ranks want; `now` is what this one would say now. That the run is lost is raised
+        by all, at once.
+        """
         said = self._agreement.read(now)
         if said.call is Call.LEAVE:
             raise_together(self._lost, self.world)
@@ -209,10 +234,13 @@ class Trainer:
 
     def _after_step(self, ahead: Ahead, interruption: Interruption) -> Call:
         """Log, save and validate what is due after step `self.done`; what the ranks want then."""
-        config, last = self.config, self.done == self.config.train.steps
+        config = self.config
+        last = self.done == self.config.train.steps
         call, writes = self._heard(self._said(ahead, interruption))
         saves = last or self.done % config.checkpoint.every == 0
-        validates = last or bool(config.validation.every and self.done % config.validation.every == 0)
+        validates = last or bool(
+            config.validation.every and self.done % config.validation.every == 0
+        )
         metrics: Metrics = {}
         if last or self.done % config.tracking.every == 0:
             metrics = self._logged()
@@ -245,7 +273,9 @@ class Trainer:
             self.guard.observe(signal)
 
     def _diverged(self, last: bool = False) -> bool:
-        """Whether training has diverged, seen from every step so far; the ranks agree. Waits for the device."""
+        """Whether training has diverged, seen from every step so far; the ranks agree. Waits for
+        the device.
+        """
         if self.guard is None:
             return False
         self._hear(self._signals.rest())
@@ -254,7 +284,9 @@ class Trainer:
         return any_rank(self.guard.incident is not None, self.world)
 
     def _roll_back(self, interruption: Interruption) -> Call:
-        """Go back to before the incident, and from now on past its rows; `STOP` when the run is to end here anyway."""
+        """Go back to before the incident, and from now on past its rows; `STOP` when the run is to
+        end here anyway.
+        """
         self._saver.finish()
         incident = rollback.agreed(self.guard.incident if self.guard else None, self.world)
         back, tries = rollback.decide(self.config, incident, self.done, self.rollbacks, self.world)
@@ -270,7 +302,9 @@ class Trainer:
                     self._hook.tell("rolled back", back.reason, back.to_step)
         self.rollbacks.append(back)
         if any_rank(interruption.requested is not None, self.world):
-            self._set_state(None)  # what these engines hold is not to be saved; the next start loads what is
+            self._set_state(
+                None
+            )  # what these engines hold is not to be saved; the next start loads what is
             self.done = back.to_step
             return Call.STOP
         if back.to_step:
@@ -290,10 +324,14 @@ class Trainer:
 
     def _logged(self) -> Metrics:
         """Means over the steps since the last logged one; closes the window."""
-        sums, timed, norms = self.window.reduced(self.world), self.window.timed_steps, self.window.norms
+        sums = self.window.reduced(self.world)
+        timed = self.window.timed_steps
+        norms = self.window.norms
         self.window.clear()
         seconds = max(self._watch.lap(), 1e-9)
-        self._logged_finite = all(math.isfinite(sums.losses()[f"loss/{network}"]) for network in NETWORKS)
+        self._logged_finite = all(
+            math.isfinite(sums.losses()[f"loss/{network}"]) for network in NETWORKS
+        )
         self.real_tokens += int(sums.values["real_count"])
         speed = timed / sums.steps / seconds
         factor = lr_factor(self.done - 1, self.config.train.steps, self.config.optim)
@@ -304,7 +342,9 @@ class Trainer:
             **norms,
             "optim/skipped_steps": int(sums.values["skipped"]),
             "speed/real_tokens_per_s": sums.values["real_count"] * speed,
-            "speed/mfu": sums.flops(self.config, self.manifest.vocab_size) * speed / self._peak_flops,
+            "speed/mfu": sums.flops(self.config, self.manifest.vocab_size)
+            * speed
+            / self._peak_flops,
             "speed/step_seconds": seconds / timed,
             "speed/checkpoint_stall": self._saver.stall(),
             "data/epoch": self._epoch,
@@ -317,16 +357,25 @@ class Trainer:
         if self.done == 0 or self._unwritten is not None:
             there = self.world.is_main and is_validated(self.run, self.done)
             owes = has_validation(self.manifest) and not broadcast_object(there, self.world)
-        self._unwritten = (self._unwritten or {}) if owes else None
-        return self._validate(interruption) if owes else Call.GO_ON
+        if owes:
+            self._unwritten = self._unwritten or {}
+        else:
+            self._unwritten = None
+        if owes:
+            return self._validate(interruption)
+        return Call.GO_ON
 
     def _validate(self, interruption: Interruption) -> Call:
-        """Losses on the held-out rows, the same ones every time, in one row with what the step itself logged.
+        """Losses on the held-out rows, the same ones every time, in one row with what the step
+        itself logged.
 
-        An interruption is heard between two micro-batches; what is interrupted is repeated after the resume.
+        An interruption is heard between two micro-batches; what is interrupted is repeated after
+        the resume.
         """
         window = Window(self.world.device)
-        batches = validation_micro_batches(self.config, self.manifest, self.world.rank, self.world.world_size)
+        batches = validation_micro_batches(
+            self.config, self.manifest, self.world.rank, self.world.world_size
+        )
         if any_rank(interruption.requested is not None, self.world):
             return Call.STOP
         with signs.phase("validation", self.done):
@@ -338,7 +387,9 @@ class Trainer:
                 signs.sign()
         losses = window.reduced(self.world).losses("validation/")
         if self.guard and self.done:
-            self.guard.judge((losses["validation/loss/generator"], losses["validation/loss/discriminator"]))
+            self.guard.judge(
+                (losses["validation/loss/generator"], losses["validation/loss/discriminator"])
+            )
             if self.guard.incident:
                 return Call.ROLL_BACK
         self._write({"step": self.done, **(self._unwritten or {}), **losses})
@@ -360,9 +411,11 @@ class Trainer:
     # --- the state ---------------------------------------------------------------------------------------------------
 
     def save(self, final: bool = False) -> bool:
-        """A whole checkpoint of step `self.done`, unless there is one; false where training has diverged instead.
+        """A whole checkpoint of step `self.done`, unless there is one; false where training has
+        diverged instead.
 
-        A `final` one is on the disk afterwards, or `StorageError` is raised; any other is written in the background.
+        A `final` one is on the disk afterwards, or `StorageError` is raised; any other is written
+        in the background.
         """
         if self._loader_state is None:
             return True
@@ -392,20 +445,34 @@ class Trainer:
         }
         if self.tracker:
             self.tracker.sync()  # rows up to here are not logged again after a resume
-        clear = self.guard.clear if self.guard else None
-        self._saver.save(self.done, state, final=final, healthy=not reason, reason=reason, clear=clear)
+        if self.guard:
+            clear = self.guard.clear
+        else:
+            clear = None
+        self._saver.save(
+            self.done, state, final=final, healthy=not reason, reason=reason, clear=clear
+        )
         return True
 
     def _is_saved(self) -> bool:
-        """Whether there is a checkpoint of this step; first, whether this is still our run to write in."""
+        """Whether there is a checkpoint of this step; first, whether this is still our run to write
+        in.
+        """
         with together(self.world):
             if self.world.is_main:
                 lock.check(self.run, fresh=True)
-        # Rank 0's listing decides for all: on a network file system the ranks may see different ones.
-        return bool(broadcast_object(self.world.is_main and self.done in self.run.complete_checkpoints(), self.world))
+        # Rank 0's listing decides for all: on a network file system the ranks may see different
+        # ones.
+        return bool(
+            broadcast_object(
+                self.world.is_main and self.done in self.run.complete_checkpoints(), self.world
+            )
+        )
 
     def _unhealthy(self) -> str:
-        """Why what is saved now is not healthy, or nothing; weights that are not finite are an incident, too."""
+        """Why what is saved now is not healthy, or nothing; weights that are not finite are an
+        incident, too.
+        """
         for network, engine in self.engines:
             if any_rank(not are_finite(engine, self.world.rank), self.world):
                 reason = f"weights or moments of the {network} are not finite"
@@ -414,7 +481,9 @@ class Trainer:
                 return reason
         if self.guard:
             return self.guard.suspicion
-        return "" if self._logged_finite else "the last logged losses are not finite"
+        if self._logged_finite:
+            return ""
+        return "the last logged losses are not finite"
 
     def _gathered_loader_state(self) -> dict[str, Any]:
         """The place of every canonical stream: each rank knows its own."""
@@ -425,7 +494,9 @@ class Trainer:
     def resume(self, step: int) -> None:
         """Take up the run at the checkpoint of `step`, which `find_start` has verified."""
         self._saver.finish()
-        self._set_state(loading.load_checkpoint(self.run, step, self.engines, self.world, verified=True))
+        self._set_state(
+            loading.load_checkpoint(self.run, step, self.engines, self.world, verified=True)
+        )
 
     def _set_state(self, state: dict[str, Any] | None) -> None:
         """All that is no weight, as a checkpoint has it; None is the start of the run."""
@@ -442,7 +513,10 @@ class Trainer:
             self.window.restore(state["window"], self.world)
             self.rollbacks += [old for old in rollbacks_in(state) if old not in self.rollbacks]
             guard = state.get("guard")
-        self.guard = Guard(self.config.guard, self.manifest.vocab_size, guard) if self.config.guard.enabled else None
+        if self.config.guard.enabled:
+            self.guard = Guard(self.config.guard, self.manifest.vocab_size, guard)
+        else:
+            self.guard = None
 
 
 def _stop_if_asked(interruption: Interruption) -> Said:
@@ -451,11 +525,15 @@ def _stop_if_asked(interruption: Interruption) -> Said:
 
 def is_validated(run: RunDir, step: int) -> bool:
     """Whether the validation of `step` stands in the metrics."""
-    return any(row["step"] == step and "validation/loss/generator" in row for row in run.read_metrics())
+    return any(
+        row["step"] == step and "validation/loss/generator" in row for row in run.read_metrics()
+    )
 
 
 def owes_validation(run: RunDir, step: int, world: World) -> bool:
-    """Whether training was interrupted in the validation after `step`, which its checkpoint is of; the ranks agree."""
+    """Whether training was interrupted in the validation after `step`, which its checkpoint is of;
+    the ranks agree.
+    """
     owes = False
     with together(world):
         if world.is_main:

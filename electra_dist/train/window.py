@@ -1,8 +1,9 @@
-"""The sums between two logged steps: added up on the device, reduced over the ranks when they are logged.
+"""The sums between two logged steps: added up on the device, reduced over the ranks when they are
+logged.
 
-A window that an interruption cuts is saved with the checkpoint and goes on after the resume, so that a logged mean is
-the same whether the run was interrupted or not. Sums are fp64: adding them in another order (another world size)
-changes no digit that is logged.
+A window that an interruption cuts is saved with the checkpoint and goes on after the resume, so
+that a logged mean is the same whether the run was interrupted or not. Sums are fp64: adding them in
+another order (another world size) changes no digit that is logged.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _HOST = ("squared_lengths", "skipped")
 
 
 def squared_lengths(batch: MicroBatch) -> int:
-    """Sum over the documents of the micro-batch of their length squared: the attention scores they need."""
+    """Sum over the documents of the micro-batch of their length squared: the attention scores they
+    need.
+    """
     rows = np.arange(batch.documents.shape[0])[:, None] * (int(batch.documents.max(initial=0)) + 1)
     lengths = np.bincount((batch.documents + rows)[batch.documents >= 0])
     return int((lengths.astype(np.int64) ** 2).sum())
@@ -64,13 +67,21 @@ class Window:
     def norms(self) -> Metrics:
         """Gradient norms of the last step, before clipping."""
         generator, discriminator = self._norms.tolist()
-        return {"optim/generator_grad_norm": generator, "optim/discriminator_grad_norm": discriminator}
+        return {
+            "optim/generator_grad_norm": generator,
+            "optim/discriminator_grad_norm": discriminator,
+        }
 
     def reduced(self, world: World) -> Sums:
         """The sums over all ranks; every rank must call it."""
-        host = torch.tensor([float(self._squared_lengths)], dtype=torch.float64, device=self._scalars.device)
+        host = torch.tensor(
+            [float(self._squared_lengths)], dtype=torch.float64, device=self._scalars.device
+        )
         # Every rank counts the same skipped steps, so only rank 0's are added.
-        skipped = self._skipped if world.rank == 0 else torch.zeros_like(self._skipped)
+        if world.rank == 0:
+            skipped = self._skipped
+        else:
+            skipped = torch.zeros_like(self._skipped)
         flat = torch.cat([self._scalars, host, skipped, self._histogram.flatten()])
         all_reduce_sum(flat)
         return Sums(self.steps, flat.cpu())
@@ -119,13 +130,20 @@ class Sums:
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Sums:
         bins = torch.zeros(2 * BINS, dtype=torch.float64)
-        bins[torch.tensor(saved["bins"], dtype=torch.long)] = torch.tensor(saved["counts"], dtype=torch.float64)
-        return cls(int(saved["steps"]), torch.cat([torch.tensor(saved["values"], dtype=torch.float64), bins]))
+        bins[torch.tensor(saved["bins"], dtype=torch.long)] = torch.tensor(
+            saved["counts"], dtype=torch.float64
+        )
+        return cls(
+            int(saved["steps"]),
+            torch.cat([torch.tensor(saved["values"], dtype=torch.float64), bins]),
+        )
 
     def losses(self, prefix: str = "") -> Metrics:
         """Losses and scores; `prefix` separates those of the held-out split."""
-        values, scores = self.values, detection_scores(self.histogram)
-        masked, real = values["masked_count"] or float("nan"), values["real_count"] or float("nan")
+        values = self.values
+        scores = detection_scores(self.histogram)
+        masked = values["masked_count"] or float("nan")
+        real = values["real_count"] or float("nan")
         return {
             f"{prefix}loss/generator": values["generator_loss_sum"] / masked,
             f"{prefix}loss/discriminator": values["discriminator_loss_sum"] / real,

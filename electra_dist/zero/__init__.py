@@ -1,6 +1,8 @@
-"""All that knows DeepSpeed: the two engines, where their state lies, how they reduce, clip and are compiled.
+"""All that knows DeepSpeed: the two engines, where their state lies, how they reduce, clip and are
+compiled.
 
-Comes in: two networks and a configuration. Goes out: two engines that step together, and their state as plain tensors.
+Comes in: two networks and a configuration. Goes out: two engines that step together, and their
+state as plain tensors.
 """
 
 __all__ = ["clipping", "engine", "engines", "fragments"]

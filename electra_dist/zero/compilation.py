@@ -1,8 +1,9 @@
-"""Compiling the networks and our kernels (DESIGN D4, D5), and finding out before the first step that this machine can.
+"""Compiling the networks and our kernels (DESIGN D4, D5), and finding out before the first step
+that this machine can.
 
-Comes in: the configuration and a network. Goes out: layers whose forward is compiled, as one graph each; or one
-`UserError` on every rank that says why they cannot be. There is no fallback: a run that would be slower than asked for
-does not start.
+Comes in: the configuration and a network. Goes out: layers whose forward is compiled, as one graph
+each; or one `UserError` on every rank that says why they cannot be. There is no fallback: a run
+that would be slower than asked for does not start.
 """
 
 from __future__ import annotations
@@ -30,18 +31,21 @@ from electra_dist.parallel.determinism import refusal
 from electra_dist.parallel.world import World
 from electra_dist.zero.toolchain import missing_for_triton
 
-#: A dropout seed is drawn once a mask, by PyTorch; the compiler would draw it again at every element that reads it.
+#: A dropout seed is drawn once a mask, by PyTorch; the compiler would draw it again at every
+#: element that reads it.
 _CPU_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True}
 _LONGEST_CAUSE = 300
 _POSITIONS = 16
 
 
 def compile_network(network: nn.Module, cuda_graphs: bool = False) -> None:
-    """Compile what the modules of `network` name as their `compiled_parts`; nothing happens before the first call.
+    """Compile what the modules of `network` name as their `compiled_parts`; nothing happens before
+    the first call.
 
-    One graph each: the layers, and what lies before, between and after them. All layers of a network share theirs,
-    which a graph of the whole network would not: it takes as long to compile as it has layers. `cuda_graphs`: each is
-    recorded and replayed; `torch.compiler.cudagraph_mark_step_begin` must be called before every micro-batch.
+    One graph each: the layers, and what lies before, between and after them. All layers of a
+    network share theirs, which a graph of the whole network would not: it takes as long to compile
+    as it has layers. `cuda_graphs`: each is recorded and replayed;
+    `torch.compiler.cudagraph_mark_step_begin` must be called before every micro-batch.
     """
     options: dict[str, str | int | bool | Callable[..., Any]] | None = None
     if next(network.parameters()).device.type == "cpu":
@@ -50,23 +54,34 @@ def compile_network(network: nn.Module, cuda_graphs: bool = False) -> None:
         options = {"triton.cudagraphs": True}
     for module in network.modules():
         for name in getattr(module, "compiled_parts", ()):
-            setattr(module, name, torch.compile(getattr(module, name), fullgraph=True, options=options))
+            setattr(
+                module, name, torch.compile(getattr(module, name), fullgraph=True, options=options)
+            )
 
 
-def check_compilation(config: Config, generator: Generator, discriminator: Discriminator, world: World) -> None:
+def check_compilation(
+    config: Config, generator: Generator, discriminator: Discriminator, world: World
+) -> None:
     """Train once, on a micro-batch, what this machine has to compile; every rank must call it.
 
-    That is a layer like those of each network, where layers are compiled or have our kernel, and the generator's fused
-    head. Raises `UserError` on every rank where any of them fails. What was compiled lies in the caches of PyTorch and
-    Triton afterwards, so that the networks themselves compile in a fraction of the time.
+    That is a layer like those of each network, where layers are compiled or have our kernel, and
+    the generator's fused head. Raises `UserError` on every rank where any of them fails. What was
+    compiled lies in the caches of PyTorch and Triton afterwards, so that the networks themselves
+    compile in a fraction of the time.
     """
-    device, compiled = world.device, config.compiles(world.device.type)
-    networks: dict[Network, Generator | Discriminator] = {"generator": generator, "discriminator": discriminator}
+    device = world.device
+    compiled = config.compiles(world.device.type)
+    networks: dict[Network, Generator | Discriminator] = {
+        "generator": generator,
+        "discriminator": discriminator,
+    }
     with together(world):
         for network, module in networks.items():
             backend = module.attention_backend
             if compiled or backend == "triton":
-                with _explained(_about_layers(config, network, backend, device), device.type == "cuda"):
+                with _explained(
+                    _about_layers(config, network, backend, device), device.type == "cuda"
+                ):
                     _train_layer(config, _blank_layer(config, network, backend, device), backend)
         if head_backend(config, device) == "triton":
             with _explained(_ABOUT_THE_HEAD, device.type == "cuda"):
@@ -77,7 +92,8 @@ def check_compilation(config: Config, generator: Generator, discriminator: Discr
 def _explained(what_and_remedy: tuple[str, str], on_cuda: bool) -> Iterator[None]:
     """Say what failed, why and what to do; running out of memory is another matter.
 
-    A compiler that is not there fails in several ways, most of which do not say so: what is missing is named first.
+    A compiler that is not there fails in several ways, most of which do not say so: what is missing
+    is named first.
     """
     what, remedy = what_and_remedy
     try:
@@ -88,18 +104,31 @@ def _explained(what_and_remedy: tuple[str, str], on_cuda: bool) -> Iterator[None
         refused = refusal(error)
         if refused:
             raise refused from error
-        missing = missing_for_triton() if on_cuda else None
-        cause = f"{missing}: {_cause(error)}" if missing else _cause(error)
-        raise UserError(f"{what} on this machine: {cause}. {remedy} (--debug shows the whole error)") from error
+        if on_cuda:
+            missing = missing_for_triton()
+        else:
+            missing = None
+        if missing:
+            cause = f"{missing}: {_cause(error)}"
+        else:
+            cause = _cause(error)
+        raise UserError(
+            f"{what} on this machine: {cause}. {remedy} (--debug shows the whole error)"
+        ) from error
 
 
-def _about_layers(config: Config, network: Network, backend: str, device: torch.device) -> tuple[str, str]:
+def _about_layers(
+    config: Config, network: Network, backend: str, device: torch.device
+) -> tuple[str, str]:
     if not config.compiles(device.type):
         return (
             f"model.attention = {backend}: its kernels do not run for the {network}",
             "Mend that, or take another backend: model.attention=auto",
         )
-    asked = "train.compile = true" if config.train.compile else f"train.compile (on by default on {device.type})"
+    if config.train.compile:
+        asked = "train.compile = true"
+    else:
+        asked = f"train.compile (on by default on {device.type})"
     return (
         f"{asked}: the layers of the {network} do not compile",
         "Mend that, or train without compilation, slower: train.compile=false",
@@ -129,17 +158,24 @@ def _blank_layer(config: Config, network: Network, backend: str, device: torch.d
 
 def _train_layer(config: Config, layer: Layer, backend: str) -> None:
     """Forward and backward over one micro-batch of rows that are one document each."""
-    rows, length = config.train.micro_rows, config.data.row_length
-    matrices, vectors = layer.get_parameter(MATRICES), layer.get_parameter(VECTORS)
-    device, dtype = vectors.device, vectors.dtype
-    hidden = torch.zeros(rows, length, layer.hidden_size, dtype=dtype, device=device, requires_grad=True)
+    rows = config.train.micro_rows
+    length = config.data.row_length
+    matrices = layer.get_parameter(MATRICES)
+    vectors = layer.get_parameter(VECTORS)
+    device = vectors.device
+    dtype = vectors.dtype
+    hidden = torch.zeros(
+        rows, length, layer.hidden_size, dtype=dtype, device=device, requires_grad=True
+    )
     documents = torch.zeros(rows, length, dtype=torch.int32, device=device)
     entries = sequence_entries(rows, rows, documents_per_row(config))
     ends = torch.arange(entries + 1, dtype=torch.int32, device=device) * length
     layout = build_layout(documents, ends.clamp(max=rows * length), backend, dtype)
     # Dropout draws: a run with this check and a run without it are the same run.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        parts = (tensor.view_as(tensor) for tensor in (matrices, vectors))  # as a group of layers hands them over
+        parts = (
+            tensor.view_as(tensor) for tensor in (matrices, vectors)
+        )  # as a group of layers hands them over
         layer(hidden.view_as(hidden), layout, *parts).float().sum().backward()
 
 
@@ -152,7 +188,9 @@ def _train_head(config: Config, generator: Generator, device: torch.device) -> N
     bias = torch.zeros(vocabulary, dtype=dtype, device=device, requires_grad=True)
     numbers = torch.arange(_POSITIONS, device=device)
     temperature = config.model.temperature
-    head.masked_lm_head(hidden, weight, bias, numbers, numbers, temperature, "triton").nll_m.sum().backward()
+    head.masked_lm_head(
+        hidden, weight, bias, numbers, numbers, temperature, "triton"
+    ).nll_m.sum().backward()
 
 
 def _cause(error: Exception) -> str:
@@ -162,4 +200,6 @@ def _cause(error: Exception) -> str:
         inner = inner.__cause__
     words = str(inner).strip().partition("\n")[0].rstrip(". ") or "no message"
     text = f"{type(inner).__name__}: {words}"
-    return text if len(text) <= _LONGEST_CAUSE else text[: _LONGEST_CAUSE - 3] + "..."
+    if len(text) <= _LONGEST_CAUSE:
+        return text
+    return text[: _LONGEST_CAUSE - 3] + "..."

@@ -1,8 +1,9 @@
-"""The two DeepSpeed engines, one for each network (DESIGN D1), and everything that DeepSpeed is told.
+"""The two DeepSpeed engines, one for each network (DESIGN D1), and everything that DeepSpeed is
+told.
 
-Comes in: the configuration and both networks, whole, with the same parameters on every rank. Goes out: `Engines`.
-Every DeepSpeed default that matters is set here explicitly. Neither engine clips: `clipping.py` does that for both
-together.
+Comes in: the configuration and both networks, whole, with the same parameters on every rank. Goes
+out: `Engines`. Every DeepSpeed default that matters is set here explicitly. Neither engine clips:
+`clipping.py` does that for both together.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from electra_dist.zero.compilation import check_compilation, compile_network
 from electra_dist.zero.engine import Engine
 from electra_dist.zero.fragments import set_weights
 
-#: Elements of DeepSpeed's buffers for reduction: fp32, allocated whole at the start, for each engine.
+#: Elements of DeepSpeed's buffers for reduction: fp32, allocated whole at the start, for each
+#: engine.
 _BUCKET_ELEMENTS = 50_000_000
 
 
@@ -57,12 +59,16 @@ class Engines:
             yield network, getattr(self, network)
 
     def destroy(self) -> None:
-        """Remove DeepSpeed's hooks, which keep engines and their memory alive for ever; they train no more."""
+        """Remove DeepSpeed's hooks, which keep engines and their memory alive for ever; they train
+        no more.
+        """
         for _, engine in self:
             engine.destroy()
 
     def finish_reductions(self) -> None:
-        """Wait for what is reduced beside the backward; after the last backward of a step. Collective."""
+        """Wait for what is reduced beside the backward; after the last backward of a step.
+        Collective.
+        """
         for reducing in self.reductions:
             reducing.finish()
 
@@ -76,11 +82,14 @@ class Engines:
 def check_engines(config: Config) -> None:
     """Raise `ConfigError` for a combination of stage and precision that DeepSpeed cannot run."""
     for network in NETWORKS:
-        stage, mode = config.zero_stage(network), config.precision_mode(network)
+        stage = config.zero_stage(network)
+        mode = config.precision_mode(network)
         if stage == 0 and mode != "fp32":
             raise ConfigError(
-                f"zero.stage = 0 with precision.mode = {mode} for the {network}: DeepSpeed has no fp32 gradient"
-                " accumulation at stage 0; set zero.stage=1 (same result, less memory) or precision.mode=fp32"
+                f"zero.stage = 0 with precision.mode = {mode} for the {network}: DeepSpeed has no"
+                f" fp32 gradient"
+                " accumulation at stage 0; set zero.stage=1 (same result, less memory) or"
+                " precision.mode=fp32"
             )
 
 
@@ -88,27 +97,36 @@ def _check_precision(config: Config) -> None:
     from deepspeed.accelerator import get_accelerator
 
     accelerator = get_accelerator()
-    supported = {"fp32": True, "bf16": accelerator.is_bf16_supported(), "fp16": accelerator.is_fp16_supported()}
+    supported = {
+        "fp32": True,
+        "bf16": accelerator.is_bf16_supported(),
+        "fp16": accelerator.is_fp16_supported(),
+    }
     for network in NETWORKS:
         mode = config.precision_mode(network)
         if not supported[mode]:
             possible = ", ".join(name for name, works in supported.items() if works)
             raise ConfigError(
-                f"precision.mode = {mode} for the {network}: this {accelerator.device_name()} device does not support"
+                f"precision.mode = {mode} for the {network}: this {accelerator.device_name()}"
+                f" device does not support"
                 f" it; possible here: {possible}"
             )
 
 
-def build_engines(config: Config, generator: Generator, discriminator: Discriminator, world: World) -> Engines:
+def build_engines(
+    config: Config, generator: Generator, discriminator: Discriminator, world: World
+) -> Engines:
     """Wrap both networks; the process group must be open (`distributed.initialise`).
 
-    The networks are whole and equal on every rank, and belong to the engines afterwards. Raises `ConfigError` for
-    what cannot run here (`check_engines`, `config.check_world`, a precision that the device does not have), `UserError`
-    where the layers do not compile.
+    The networks are whole and equal on every rank, and belong to the engines afterwards. Raises
+    `ConfigError` for what cannot run here (`check_engines`, `config.check_world`, a precision that
+    the device does not have), `UserError` where the layers do not compile.
     """
     check_engines(config)
     if config.train.cuda_graphs and world.device.type != "cuda":
-        raise ConfigError(f"train.cuda_graphs = true needs a GPU, and this run is on {world.device.type}")
+        raise ConfigError(
+            f"train.cuda_graphs = true needs a GPU, and this run is on {world.device.type}"
+        )
     _check_precision(config)
     check_world(config, world.world_size)
     check_compilation(config, generator, discriminator, world)
@@ -126,7 +144,9 @@ def build_engines(config: Config, generator: Generator, discriminator: Discrimin
     for _, engine in engines:
         if world.world_size > 1 and _reduces_at_the_end(engine):
             dtype = DTYPES[config.zero.communication_data_type]
-            engines.reductions.append(reduction.OverlappedReduction(engine, world.world_size, dtype))
+            engines.reductions.append(
+                reduction.OverlappedReduction(engine, world.world_size, dtype)
+            )
     return engines
 
 
@@ -138,7 +158,9 @@ def _reduces_at_the_end(engine: Engine) -> bool:
 
 
 def _check_nodes(config: Config, world: World) -> None:
-    """Collective where the weights are partitioned twice: no group of ranks may lie partly on another node."""
+    """Collective where the weights are partitioned twice: no group of ranks may lie partly on
+    another node.
+    """
     if not any(config.hpz_partition_size(network, world.world_size) for network in NETWORKS):
         return
     local_ranks = gather_objects(world.local_rank, world)
@@ -146,8 +168,10 @@ def _check_nodes(config: Config, world: World) -> None:
     try:
         if any(local != rank % per_node for rank, local in enumerate(local_ranks)):
             raise ConfigError(
-                f"zero.hpz_partition_size = {config.zero.hpz_partition_size}: its groups are of consecutive ranks,"
-                f" which must lie on one node, but the local rank of each rank is {local_ranks}; start as many ranks"
+                f"zero.hpz_partition_size = {config.zero.hpz_partition_size}: its groups are of"
+                f" consecutive ranks,"
+                f" which must lie on one node, but the local rank of each rank is {local_ranks};"
+                f" start as many ranks"
                 " on every node, one node after the other, or set zero.hpz_partition_size=null"
             )
         check_world(config, world.world_size, per_node)
@@ -156,27 +180,37 @@ def _check_nodes(config: Config, world: World) -> None:
 
 
 def _forget_hpz_groups() -> None:
-    """DeepSpeed keeps the groups of hierarchical partitioning in one global, which a next engine would take over."""
+    """DeepSpeed keeps the groups of hierarchical partitioning in one global, which a next engine
+    would take over.
+    """
     from deepspeed.utils import groups
 
     groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
 
 
 def _build(
-    config: Config, network: Network, module: Generator | Discriminator, world: World, accumulation: int
+    config: Config,
+    network: Network,
+    module: Generator | Discriminator,
+    world: World,
+    accumulation: int,
 ) -> Engine:
     import deepspeed
     from deepspeed.utils import set_z3_leaf_modules
 
     halved = config.precision_mode(network) != "fp32"
-    exact = {name: p.detach().to("cpu", copy=True) for name, p in module.named_parameters()} if halved else {}
+    if halved:
+        exact = {name: p.detach().to("cpu", copy=True) for name, p in module.named_parameters()}
+    else:
+        exact = {}
     module.to(world.device)
     if config.compiles(world.device.type):
         compile_network(module, config.train.cuda_graphs)
     module.flatten(partitioned=config.zero_stage(network) == 3)
     if config.zero_stage(network) == 3:
         reduction.install()
-        # Their parameters are gathered around the call of a group, so that a layer's forward compiles as one graph.
+        # Their parameters are gathered around the call of a group, so that a layer's forward
+        # compiles as one graph.
         set_z3_leaf_modules(module, [LayerGroup])
     engine, *_ = deepspeed.initialize(
         model=module,
@@ -192,17 +226,25 @@ def _build(
         # DeepSpeed makes its fp32 weights of parameters that it has rounded before.
         set_weights(built, exact, world.rank)
     if built.fp16_enabled():
-        # DeepSpeed would end the process where the smallest scale overflows; what to do then is for the guard to say.
+        # DeepSpeed would end the process where the smallest scale overflows; what to do then is for
+        # the guard to say.
         built.optimizer.loss_scaler.raise_error_at_min_scale = False
     return built
 
 
-def _optimizer(config: Config, network: Network, module: nn.Module, world: World) -> torch.optim.AdamW:
-    """AdamW of PyTorch, fused (one pass over memory, nothing to compile), biases and LayerNorm without decay."""
+def _optimizer(
+    config: Config, network: Network, module: nn.Module, world: World
+) -> torch.optim.AdamW:
+    """AdamW of PyTorch, fused (one pass over memory, nothing to compile), biases and LayerNorm
+    without decay.
+    """
     optim = config.optimizer(network)
     decayed = [p for name, p in module.named_parameters() if not no_decay(name)]
     exempt = [p for name, p in module.named_parameters() if no_decay(name)]
-    groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": optim.weight_decay},
+        {"params": exempt, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=optim.lr,
@@ -220,7 +262,8 @@ def deepspeed_config(
     largest = max(p.numel() for p in module.parameters())
     bucket = min(elements, max(_BUCKET_ELEMENTS, largest))
     bucket += bucket % 2  # DeepSpeed aligns gathers to 4 bytes
-    mode, precision = config.precision_mode(network), config.precision
+    mode = config.precision_mode(network)
+    precision = config.precision
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": config.train.micro_rows,
         "gradient_accumulation_steps": accumulation,
@@ -232,17 +275,25 @@ def deepspeed_config(
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
             "stage3_prefetch_bucket_size": bucket,
-            # Parameters are few (`model/flat.py`): each is gathered into its own memory, with no copy for each rank.
+            # Parameters are few (`model/flat.py`): each is gathered into its own memory, with no
+            # copy for each rank.
             "stage3_allgather_sequential": True,
-            "memory_efficient_linear": False,  # PyTorch's own keeps no more, and is not written in Python
+            # PyTorch's own keeps no more, and is not written in Python
+            "memory_efficient_linear": False,
             "contiguous_gradients": True,
-            # Stage 2 would send whole gradients all the same, after it has cut them into one slice for each rank.
+            # Stage 2 would send whole gradients all the same, after it has cut them into one slice
+            # for each rank.
             "reduce_scatter": config.zero_stage(network) == 3,
         }
         | _placement(config, network, bucket, world),
-        "zero_force_ds_cpu_optimizer": False,  # PyTorch's AdamW steps offloaded tensors too, fused, nothing to compile
+        # PyTorch's AdamW steps offloaded tensors too, fused, nothing to compile
+        "zero_force_ds_cpu_optimizer": False,
         # A gradient is added to the fp32 one when it is complete, and let go.
-        "bf16": {"enabled": mode == "bf16", "check_grad_overflow": True, "immediate_grad_update": True},
+        "bf16": {
+            "enabled": mode == "bf16",
+            "check_grad_overflow": True,
+            "immediate_grad_update": True,
+        },
         "fp16": {
             "enabled": mode == "fp16",
             "loss_scale": 0,  # dynamic
@@ -259,13 +310,15 @@ def deepspeed_config(
 
 def _placement(config: Config, network: Network, bucket: int, world: World) -> dict[str, Any]:
     """What DeepSpeed keeps in CPU memory, and the groups that partition the weights a second time."""
-    zero, settings = config.sharding(network), dict[str, Any]()
+    zero = config.sharding(network)
+    settings = dict[str, Any]()
     to_cpu = {"device": "cpu", "pin_memory": world.device.type == "cuda"}
     if zero.offload_optimizer:
         settings["offload_optimizer"] = to_cpu
     if zero.offload_parameters:
         settings["offload_param"] = to_cpu
-        # The defaults keep a billion gathered parameters on the GPU until the step ends: nothing would be saved.
+        # The defaults keep a billion gathered parameters on the GPU until the step ends: nothing
+        # would be saved.
         settings |= {"stage3_max_live_parameters": bucket, "stage3_max_reuse_distance": bucket}
     hpz = config.hpz_partition_size(network, world.world_size)
     if hpz:

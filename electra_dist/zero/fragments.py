@@ -1,15 +1,17 @@
-"""Where the fp32 weights and Adam moments of an engine lie: all that reaches into DeepSpeed for checkpoints.
+"""Where the fp32 weights and Adam moments of an engine lie: all that reaches into DeepSpeed for
+checkpoints.
 
-`local_fragments` gives, for every parameter by name, which slice of it this rank holds, as views into the optimizer's
-own memory: saving reads them, loading copies into them, and `refresh_weights` then carries the new weights to the
-low-precision copies. A slice is (start, length) of the flattened parameter, so it means the same at any ZeRO stage
-and any world size (DESIGN D6).
+`local_fragments` gives, for every parameter by name, which slice of it this rank holds, as views
+into the optimizer's own memory: saving reads them, loading copies into them, and `refresh_weights`
+then carries the new weights to the low-precision copies. A slice is (start, length) of the
+flattened parameter, so it means the same at any ZeRO stage and any world size (DESIGN D6).
 
-Where they lie (deepspeed 0.19): stage 0, the parameters and the optimizer's own state, whole on every rank; stages 1
-and 2, `p._hp_mapping`, None where this rank holds nothing of p; stage 3, rank r holds elements [r * k, r * k + k), k
-being the size of the parameter's partition, padded at the end. With `zero.offload_optimizer` the same tensors lie in
-CPU memory; hierarchical partitioning changes nothing of it. A parameter of a layer is a part of a flat one
-(`model/flat.py`), so it is held where that one is.
+Where they lie (deepspeed 0.19): stage 0, the parameters and the optimizer's own state, whole on
+every rank; stages 1 and 2, `p._hp_mapping`, None where this rank holds nothing of p; stage 3, rank
+r holds elements [r * k, r * k + k), k being the size of the parameter's partition, padded at the
+end. With `zero.offload_optimizer` the same tensors lie in CPU memory; hierarchical partitioning
+changes nothing of it. A parameter of a layer is a part of a flat one (`model/flat.py`), so it is
+held where that one is.
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ class Fragment(NamedTuple):
         """The part of it that lies in [start, stop) of the flattened parameter."""
         first = max(start, self.start)
         length = max(0, min(stop, self.start + self.length) - first)
-        parts = {kind: t.narrow(0, first - self.start if length else 0, length) for kind, t in self.tensors.items()}
+        parts = {
+            kind: t.narrow(0, first - self.start if length else 0, length)
+            for kind, t in self.tensors.items()
+        }
         return Fragment(self.name, self.shape, first, parts)
 
 
@@ -61,7 +66,9 @@ def parameter_shapes(engine: Engine) -> dict[str, tuple[int, ...]]:
 
 
 def local_fragments(engine: Engine, rank: int) -> list[Fragment]:
-    """All that lies on this rank, in the order of the parameters; creates Adam's moments where no step has yet."""
+    """All that lies on this rank, in the order of the parameters; creates Adam's moments where no
+    step has yet.
+    """
     _ensure_state(engine)
     find = {0: _whole, 3: _partition}.get(engine.zero_optimization_stage(), _mapped)
     held = {p: find(engine, p, rank) for p in engine.module.parameters()}
@@ -70,15 +77,21 @@ def local_fragments(engine: Engine, rank: int) -> list[Fragment]:
 
 
 def _part(piece: Slice, held: _Held | None) -> Fragment | None:
-    """What of `piece` lies in `held`, which this rank holds of the parameter that `piece` is a part of."""
+    """What of `piece` lies in `held`, which this rank holds of the parameter that `piece` is a part
+    of.
+    """
     if held is None:
         return None
     whole = Fragment(piece.name, piece.shape, held.start - piece.start, held.tensors)
     return whole.narrow(0, math.prod(piece.shape))
 
 
-def own_share(fragments: list[Fragment], engine: Engine, rank: int, world_size: int) -> list[Fragment]:
-    """What this rank saves: at stage 0, where all ranks hold everything, an equal part of every parameter."""
+def own_share(
+    fragments: list[Fragment], engine: Engine, rank: int, world_size: int
+) -> list[Fragment]:
+    """What this rank saves: at stage 0, where all ranks hold everything, an equal part of every
+    parameter.
+    """
     if engine.zero_optimization_stage() != 0:
         return fragments
     cuts = ((f.length * rank // world_size, f.length * (rank + 1) // world_size) for f in fragments)
@@ -87,7 +100,9 @@ def own_share(fragments: list[Fragment], engine: Engine, rank: int, world_size: 
 
 
 class _Held(NamedTuple):
-    """What this rank holds of a parameter as DeepSpeed knows it: from element `start`, `tensors` by kind."""
+    """What this rank holds of a parameter as DeepSpeed knows it: from element `start`, `tensors` by
+    kind.
+    """
 
     start: int
     tensors: dict[str, Tensor]
@@ -102,11 +117,15 @@ def _mapped(engine: Engine, p: Any, rank: int) -> _Held | None:
     mapping = p._hp_mapping
     if mapping is None:
         return None
-    # The mapping's own links to the moments are empty for all parameter groups but the first (deepspeed 0.19.8).
+    # The mapping's own links to the moments are empty for all parameter groups but the first
+    # (deepspeed 0.19.8).
     flat = list(stepped_tensors(engine))[mapping.param_group_index]
-    address, state = mapping.hp_fragment_address, _base_optimizer(engine).state[flat]
+    address = mapping.hp_fragment_address
+    state = _base_optimizer(engine).state[flat]
     held = {"weight": flat.data} | {kind: state[kind] for kind in _MOMENTS}
-    tensors = {kind: tensor.narrow(0, address.start, address.numel) for kind, tensor in held.items()}
+    tensors = {
+        kind: tensor.narrow(0, address.start, address.numel) for kind, tensor in held.items()
+    }
     return _Held(int(mapping.lp_fragment_address.start), tensors)
 
 
@@ -116,7 +135,8 @@ def _partition(engine: Engine, p: Any, rank: int) -> _Held | None:
     length = min(size, p.ds_numel - start)
     if length <= 0:
         return None
-    # DeepSpeed's own accessors copy to the GPU what was offloaded; these are views wherever the tensor lies.
+    # DeepSpeed's own accessors copy to the GPU what was offloaded; these are views wherever the
+    # tensor lies.
     group, offset, _ = engine.optimizer.grad_position[engine.optimizer.get_param_id(p)]
     flat = engine.optimizer.fp32_partitioned_groups_flat[group]
     state = _base_optimizer(engine).state[flat]
@@ -130,14 +150,22 @@ def _partition(engine: Engine, p: Any, rank: int) -> _Held | None:
 def _base_optimizer(engine: Engine) -> torch.optim.Optimizer:
     """The AdamW that DeepSpeed steps."""
     wrapped = engine.zero_optimization_stage() != 0
-    base: torch.optim.Optimizer = engine.optimizer.optimizer if wrapped else engine.optimizer
+    base: torch.optim.Optimizer
+    if wrapped:
+        base = engine.optimizer.optimizer
+    else:
+        base = engine.optimizer
     return base
 
 
 def stepped_tensors(engine: Engine) -> Iterator[Tensor]:
     """The tensors that AdamW holds state for: flat ones but at stage 0."""
     optimizer = engine.optimizer
-    for attribute in ("fp32_partitioned_groups_flat", "fp32_groups_flat_partition", "single_partition_of_fp32_groups"):
+    for attribute in (
+        "fp32_partitioned_groups_flat",
+        "fp32_groups_flat_partition",
+        "single_partition_of_fp32_groups",
+    ):
         if hasattr(optimizer, attribute):
             yield from getattr(optimizer, attribute)
             return
@@ -150,7 +178,9 @@ def _ensure_state(engine: Engine) -> None:
         if not base.state.get(tensor):
             fused = base.defaults.get("fused")
             base.state[tensor] = {
-                "step": torch.zeros((), dtype=torch.float32, device=tensor.device if fused else "cpu"),
+                "step": torch.zeros(
+                    (), dtype=torch.float32, device=tensor.device if fused else "cpu"
+                ),
                 "exp_avg": torch.zeros_like(tensor, requires_grad=False),
                 "exp_avg_sq": torch.zeros_like(tensor, requires_grad=False),
             }
@@ -158,16 +188,22 @@ def _ensure_state(engine: Engine) -> None:
 
 def are_finite(engine: Engine, rank: int) -> bool:
     """Whether all weights and moments that lie on this rank are finite; waits for the device, once."""
-    tensors = [tensor for fragment in local_fragments(engine, rank) for tensor in fragment.tensors.values()]
+    tensors = [
+        tensor for fragment in local_fragments(engine, rank) for tensor in fragment.tensors.values()
+    ]
     if not tensors:
         return True
-    # The largest magnitude is NaN or infinite when any element is; it cannot overflow, as a sum of squares does.
+    # The largest magnitude is NaN or infinite when any element is; it cannot overflow, as a sum of
+    # squares does.
     return bool(torch.stack(torch._foreach_norm(tensors, float("inf"))).isfinite().all())
 
 
 @torch.no_grad()
-def restart(engine: Engine, weights: Mapping[str, Tensor], loss_scale: dict[str, Any] | None, rank: int) -> None:
-    """Set the engine to whole fp32 `weights` by name, with moments and steps of zero, as before the first step.
+def restart(
+    engine: Engine, weights: Mapping[str, Tensor], loss_scale: dict[str, Any] | None, rank: int
+) -> None:
+    """Set the engine to whole fp32 `weights` by name, with moments and steps of zero, as before the
+    first step.
 
     Every rank must call it; `loss_scale` is what `loss_scale_state` gave then.
     """
@@ -180,7 +216,9 @@ def restart(engine: Engine, weights: Mapping[str, Tensor], loss_scale: dict[str,
 
 @torch.no_grad()
 def set_weights(engine: Engine, weights: Mapping[str, Tensor], rank: int) -> None:
-    """Set the engine to whole fp32 `weights` by name, and nothing else of it; every rank must call it."""
+    """Set the engine to whole fp32 `weights` by name, and nothing else of it; every rank must call
+    it.
+    """
     for fragment in local_fragments(engine, rank):
         stop = fragment.start + fragment.length
         fragment.tensors["weight"].copy_(weights[fragment.name].flatten()[fragment.start : stop])
@@ -190,10 +228,12 @@ def set_weights(engine: Engine, weights: Mapping[str, Tensor], rank: int) -> Non
 @torch.no_grad()
 def refresh_weights(engine: Engine) -> None:
     """Carry changed fp32 weights to the parameters that forward reads; every rank must call it."""
-    optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
+    optimizer = engine.optimizer
+    stage = engine.zero_optimization_stage()
     if stage == 3:
         optimizer._partition_all_parameters()
-        optimizer.invalidate_secondary_tensor()  # the second copies of hierarchical partitioning are of the old weights
+        # the second copies of hierarchical partitioning are of the old weights
+        optimizer.invalidate_secondary_tensor()
         for group in range(len(optimizer.fp16_groups)):
             optimizer._reassign_or_swap_out_partitioned_parameters(group)
         if optimizer.persistent_parameters:
@@ -206,7 +246,9 @@ def refresh_weights(engine: Engine) -> None:
 
 
 def read_scalars(engine: Engine) -> dict[str, Any]:
-    """Steps that the optimizer has made (skipped ones do not count) and, with fp16, the state of the loss scale."""
+    """Steps that the optimizer has made (skipped ones do not count) and, with fp16, the state of
+    the loss scale.
+    """
     first = next(stepped_tensors(engine))
     steps = int(_base_optimizer(engine).state[first]["step"])
     return {"optimizer_steps": steps, "loss_scale": loss_scale_state(engine)}

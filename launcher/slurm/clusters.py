@@ -1,9 +1,10 @@
 """Cluster profiles: what a site's Slurm wants to be told, typed, from YAML.
 
-A profile NAME is looked for as a path (when it ends in .yaml), then as `NAME.yaml` in `$ELECTRA_DIST_CLUSTERS`, in
-`~/.config/electra-dist/` and among the examples that come with the package (`slurm/clusters/` in the repository); the
-first one found is the one. Every string of a profile reaches the job script quoted: `$` and backquotes mean
-themselves, and a line break is refused.
+A profile NAME is looked for as a path (when it ends in .yaml), then as `NAME.yaml` in
+`$ELECTRA_DIST_CLUSTERS`, in `~/.config/electra-dist/` and among the examples that come with the
+package (`slurm/clusters/` in the repository); the first one found is the one. Every string of a
+profile reaches the job script quoted: `$` and backquotes mean themselves, and a line break is
+refused.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def one_line(text: str) -> str:
 
 
 Line = Annotated[str, AfterValidator(one_line)]
-#: A value of an #SBATCH line; the characters that names of partitions, accounts and GPUs are made of.
+#: A value of an #SBATCH line; the characters that names of partitions, accounts and GPUs are made
+#: of.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:+@/&|=-]*$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Memory = Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$")]
@@ -52,7 +54,9 @@ class Container(Section):
     image: Line
     """Path of an Apptainer image, or what Pyxis takes for --container-image."""
     mounts: tuple[Line, ...] = ()
-    """Paths seen inside, `outside[:inside]`; the run directory, the shards and the submission directory are added."""
+    """Paths seen inside, `outside[:inside]`; the run directory, the shards and the submission
+    directory are added.
+    """
     options: tuple[Option, ...] = ()
     """More options of `apptainer exec`, or --container-... options of srun."""
 
@@ -82,15 +86,21 @@ class Cluster(Section):
     tasks_per_node: PositiveInt | None = None
     """Default: gpus_per_node, at least 1."""
     gpu_request: Literal["gres", "gpus-per-node", "none"] = "gres"
-    """How GPUs are asked for: --gres=gpu:N, --gpus-per-node=N, or not at all (whole nodes come with theirs)."""
+    """How GPUs are asked for: --gres=gpu:N, --gpus-per-node=N, or not at all (whole nodes come with
+    theirs).
+    """
     gpu_type: Word | None = None
     """As the site names it: gpu:TYPE:N."""
     gpu: Word | None = None
-    """Kind of GPU for the plan before submission, as `electra-dist plan --gpu` takes it. Default: gpu_type."""
+    """Kind of GPU for the plan before submission, as `electra-dist plan --gpu` takes it. Default:
+    gpu_type.
+    """
     network_gbit: PositiveInt | None = None
     """Gbit/s of each GPU to other nodes, for the plan. Default: 200."""
     checkpoint_write_mb_s: PositiveInt = 200
-    """MB/s at which all ranks together write a checkpoint, for the plan; low on purpose, the preflight measures it."""
+    """MB/s at which all ranks together write a checkpoint, for the plan; low on purpose, the
+    preflight measures it.
+    """
     cores_per_task: PositiveInt = 8
     """Cores of a rank; OMP_NUM_THREADS is set to them."""
     memory_per_task: Memory | None = None
@@ -98,22 +108,34 @@ class Cluster(Section):
     cpu_bind: Word | None = None
     """srun --cpu-bind, for example cores. Default: the site's own."""
     gpu_bind: Word | None = None
-    """srun --gpu-bind, for example closest. Default: every task sees the node's GPUs and takes its own by number."""
+    """srun --gpu-bind, for example closest. Default: every task sees the node's GPUs and takes its
+    own by number.
+    """
     srun_options: tuple[Option, ...] = ()
     """More options of srun, each one `--option=value`."""
 
     time_limit: TimeLimit = "24:00:00"
-    """Of one job, as Slurm writes it: minutes, H:MM:SS or D-HH:MM:SS. A longer run goes on in the next time slot."""
+    """Of one job, as Slurm writes it: minutes, H:MM:SS or D-HH:MM:SS. A longer run goes on in the
+    next time slot.
+    """
     signal_ahead_seconds: Annotated[int, Field(ge=30, le=65535)] = 300
-    """Seconds before the time limit at which the ranks are told to save: for two steps and a checkpoint."""
+    """Seconds before the time limit at which the ranks are told to save: for two steps and a
+    checkpoint.
+    """
     straggler_seconds: PositiveInt = 60
-    """Seconds from the first rank that has ended to the end of the others (closing a W&B run takes some)."""
+    """Seconds from the first rank that has ended to the end of the others (closing a W&B run takes
+    some).
+    """
     requeue: bool = True
-    """Whether jobs may put themselves back into the queue; where a site forbids it, use launch slurm --chain."""
+    """Whether jobs may put themselves back into the queue; where a site forbids it, use launch
+    slurm --chain.
+    """
     exclude_suspects: bool = True
     """After a crash on one node alone, or a hang, ask for other nodes."""
     storage_wait_seconds: NonNegativeInt = 600
-    """Seconds to wait before the next start after one that could not write the run's files: others may make room."""
+    """Seconds to wait before the next start after one that could not write the run's files: others
+    may make room.
+    """
 
     preflight: bool = True
     """Measure the nodes at each start, and leave the bad ones out."""
@@ -124,7 +146,9 @@ class Cluster(Section):
     venv: Line | None = None
     """Virtual environment, on a file system that the nodes see."""
     python: Line | None = None
-    """Default: that of the venv, python3 in a container, else the one that runs `electra-dist launch`."""
+    """Default: that of the venv, python3 in a container, else the one that runs `electra-dist
+    launch`.
+    """
     container: Container | None = None
     """See below."""
     environment: dict[Variable, Line] = Field(default_factory=dict)
@@ -137,9 +161,13 @@ class Cluster(Section):
     node_local: Line = "/tmp"  # noqa: S108 -- a folder of its own is made in it
     """Folder on each node's own disk: caches of Triton, Inductor and torch extensions go there."""
     node_local_variable: Variable | None = None
-    """Variable that names this folder on the node, for example SLURM_TMPDIR; node_local is the fallback."""
+    """Variable that names this folder on the node, for example SLURM_TMPDIR; node_local is the
+    fallback.
+    """
     shared_paths: tuple[Line, ...] = ()
-    """File systems that the nodes see too; when given, run directory and shards must lie below one of them."""
+    """File systems that the nodes see too; when given, run directory and shards must lie below one
+    of them.
+    """
 
     @property
     def tasks(self) -> int:
@@ -148,20 +176,30 @@ class Cluster(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Cluster:
-        if own := [name for name in self.environment if name.islower() and not name.endswith("_proxy")]:
-            raise ValueError(f"environment.{own[0]}: variables in small letters are the job script's own")
-        if of_slurm := [name for name in self.inherit if name.startswith(("SLURM", "SBATCH", "SRUN", "SALLOC"))]:
-            raise ValueError(f"inherit: {of_slurm[0]}: what Slurm reads is said by this profile, not by a shell")
+        if own := [
+            name for name in self.environment if name.islower() and not name.endswith("_proxy")
+        ]:
+            raise ValueError(
+                f"environment.{own[0]}: variables in small letters are the job script's own"
+            )
+        if of_slurm := [
+            name for name in self.inherit if name.startswith(("SLURM", "SBATCH", "SRUN", "SALLOC"))
+        ]:
+            raise ValueError(
+                f"inherit: {of_slurm[0]}: what Slurm reads is said by this profile, not by a shell"
+            )
         if self.gpus_per_node and self.tasks > self.gpus_per_node:
             raise ValueError(
-                f"tasks_per_node = {self.tasks} is more than gpus_per_node = {self.gpus_per_node}: one task drives"
+                f"tasks_per_node = {self.tasks} is more than gpus_per_node = {self.gpus_per_node}:"
+                f" one task drives"
                 " one GPU"
             )
         if self.container and self.venv:
             raise ValueError("venv and container are both set: the tasks run in one of them")
         if self.container and self.container.runtime == "pyxis" and self.node_local_variable:
             raise ValueError(
-                "node_local_variable and container.runtime = pyxis: its folder is not known when the container is"
+                "node_local_variable and container.runtime = pyxis: its folder is not known when"
+                " the container is"
                 " asked for; set node_local"
             )
         if self.gpu_type and self.gpu_request == "none":
@@ -186,14 +224,18 @@ def available() -> dict[str, Path]:
 
 
 def load_cluster(name: str) -> Cluster:
-    """The profile `name`, or the file when `name` ends in .yaml; raises `ConfigError` naming what is wrong with it."""
+    """The profile `name`, or the file when `name` ends in .yaml; raises `ConfigError` naming what
+    is wrong with it.
+    """
     if name.endswith((".yaml", ".yml")):
         return _parse(Path(name))
     profiles = available()
     if name not in profiles:
         raise ConfigError(
-            f"--cluster {name}: no such profile{nearest(name, profiles)}; there are: {', '.join(profiles) or 'none'}."
-            " Write one with `electra-dist launch slurm --new-profile`, or give the path of a .yaml file"
+            f"--cluster {name}: no such profile{nearest(name, profiles)}; there are:"
+            f" {', '.join(profiles) or 'none'}."
+            " Write one with `electra-dist launch slurm --new-profile`, or give the path of a .yaml"
+            " file"
         )
     return _parse(profiles[name])
 
@@ -209,9 +251,16 @@ def _sentences(error: pydantic.ValidationError) -> Iterator[str]:
     for detail in error.errors():
         key = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "extra_forbidden":
-            section: Any = Container if detail["loc"][0] == "container" else Cluster
+            section: Any
+            if detail["loc"][0] == "container":
+                section = Container
+            else:
+                section = Cluster
             valid = list(section.model_fields)
-            yield f"unknown key {key}{nearest(str(detail['loc'][-1]), valid)}; there are: {', '.join(valid)}"
+            yield (
+                f"unknown key {key}{nearest(str(detail['loc'][-1]), valid)}; there are:"
+                f" {', '.join(valid)}"
+            )
         elif detail["type"] == "missing":
             yield f"key {key} is missing"
         else:
@@ -220,16 +269,24 @@ def _sentences(error: pydantic.ValidationError) -> Iterator[str]:
 
 
 def write_profile(name: str, cluster: Cluster) -> Path:
-    """Save a profile among the user's own; raises `ConfigError` when the name is taken or no file name."""
+    """Save a profile among the user's own; raises `ConfigError` when the name is taken or no file
+    name.
+    """
     try:
         pydantic.TypeAdapter(Name).validate_python(name)
     except pydantic.ValidationError as error:
-        raise ConfigError(f"profile name {name!r}: use letters, digits, '.', '_' and '-'") from error
+        raise ConfigError(
+            f"profile name {name!r}: use letters, digits, '.', '_' and '-'"
+        ) from error
     path = profile_folders()[0] / f"{name}.yaml"
     if path.exists():
         raise ConfigError(f"{path}: exists already; choose another name, or edit it")
     path.parent.mkdir(parents=True, exist_ok=True)
     given = cluster.model_dump(mode="json", exclude_defaults=True)
-    hint = "# electra-dist cluster profile; all keys with their meaning: electra_dist docs/slurm.md\n"
-    path.write_text(hint + yaml.safe_dump(given, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    hint = (
+        "# electra-dist cluster profile; all keys with their meaning: electra_dist docs/slurm.md\n"
+    )
+    path.write_text(
+        hint + yaml.safe_dump(given, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     return path

@@ -1,7 +1,9 @@
-"""What a launch will cost, before it is submitted: does it fit, how many days and time slots, is there time to save.
+"""What a launch will cost, before it is submitted: does it fit, how many days and time slots, is
+there time to save.
 
-Comes in: a configuration, the facts of its shards, a cluster profile, the numbers of nodes. Goes out: a `Forecast`,
-whose problems forbid the submission. The arithmetic is `electra_dist.plan`; here it meets the time limit and the disk.
+Comes in: a configuration, the facts of its shards, a cluster profile, the numbers of nodes. Goes
+out: a `Forecast`, whose problems forbid the submission. The arithmetic is `electra_dist.plan`; here
+it meets the time limit and the disk.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ START_SECONDS = 180
 
 @dataclass(frozen=True)
 class Data:
-    """What the shards say: size of the vocabulary, mean length of a document with its special tokens."""
+    """What the shards say: size of the vocabulary, mean length of a document with its special
+    tokens.
+    """
 
     vocab_size: int
     document_length: int | None
@@ -31,9 +35,12 @@ class Data:
 class Forecast:
     """The plan in words, and in numbers for programs.
 
-    days, slots       of training, and time slots that it takes; most and fewest for a range of nodes, None without a
-                      known kind of GPU, without a time limit, or on a CPU, whose speed nobody guesses
-    checkpoint_bytes, save_seconds   size of a checkpoint, and how long it takes to write at the profile's rate
+    days, slots       of training, and time slots that it takes; most and fewest for a range of
+                      nodes, None without a
+                      known kind of GPU, without a time limit, or on a CPU, whose speed nobody
+                      guesses
+    checkpoint_bytes, save_seconds   size of a checkpoint, and how long it takes to write at the
+                                     profile's rate
     problems          what forbids the submission
     """
 
@@ -47,12 +54,19 @@ class Forecast:
 
     def text(self) -> str:
         """One line a fact."""
-        return "\n".join([*(f"plan: {line}" for line in self.lines), *(f"warning: {word}" for word in self.warnings)])
+        return "\n".join(
+            [
+                *(f"plan: {line}" for line in self.lines),
+                *(f"warning: {word}" for word in self.warnings),
+            ]
+        )
 
 
 @dataclass(frozen=True)
 class Slots:
-    """The time that one job gets, in seconds (None: no limit), how many were asked for, and whether jobs come back."""
+    """The time that one job gets, in seconds (None: no limit), how many were asked for, and whether
+    jobs come back.
+    """
 
     limit: int | None
     chain: int
@@ -76,20 +90,26 @@ def forecast(
     steps_done: int = 0,
     disk: Disk | None = None,
 ) -> Forecast:
-    """Plan `config` on `counts` nodes (ascending) from step `steps_done` on; raises `UserError` for an unknown GPU.
+    """Plan `config` on `counts` nodes (ascending) from step `steps_done` on; raises `UserError` for
+    an unknown GPU.
 
     Without `disk` the room for the checkpoints is not looked at.
     """
     kind = gpu_kind(cluster, config)
-    plans = [_plan(config, data, cluster, count, kind or "cpu") for count in (counts[0], counts[-1])]
-    is_range, few = counts[0] < counts[-1], plans[0]
+    plans = [
+        _plan(config, data, cluster, count, kind or "cpu") for count in (counts[0], counts[-1])
+    ]
+    is_range = counts[0] < counts[-1]
+    few = plans[0]
     save = few.checkpoint_bytes / (cluster.checkpoint_write_mb_s * 1e6)
     lines: list[str] = []
     warnings: list[str] = []
     problems: list[str] = []
     days = number = None
     if kind is None:
-        lines.append("memory and days: unknown; set gpu in the cluster profile, one of " + ", ".join(DEVICES))
+        lines.append(
+            "memory and days: unknown; set gpu in the cluster profile, one of " + ", ".join(DEVICES)
+        )
     elif kind == "cpu":
         lines.append("memory and days: not planned for a CPU; `electra-dist bench step` measures")
     else:
@@ -101,29 +121,48 @@ def forecast(
         lines.append(_time(days, number, slots, counts, is_range))
         warnings += _chain_warning(number, slots)
         if is_range and days[1] >= days[0]:
-            warnings.append(f"{counts[-1]} nodes are no faster than {counts[0]}: the network takes what they gain")
+            warnings.append(
+                f"{counts[-1]} nodes are no faster than {counts[0]}: the network takes what they"
+                f" gain"
+            )
     lines.append(
-        f"a checkpoint: {_size(few.checkpoint_bytes)}, {save:.0f} s at {cluster.checkpoint_write_mb_s} MB/s; the ranks"
+        f"a checkpoint: {_size(few.checkpoint_bytes)}, {save:.0f} s at"
+        f" {cluster.checkpoint_write_mb_s} MB/s; the ranks"
         f" have {cluster.signal_ahead_seconds} s from the signal to the time limit"
     )
     if disk is not None:
         needed = room_to_come(config, data.vocab_size, disk.checkpoints)
         lines.append(f"disk: {_size(needed)} for the checkpoints to come, {_size(disk.free)} free")
         problems += _room(needed, disk)
-    more, worry = _grace(save, few.configured.step_seconds if kind not in (None, "cpu") else 0.0, cluster)
-    return Forecast(tuple(lines), (*warnings, *worry), (*problems, *more), days, number, few.checkpoint_bytes, save)
+    more, worry = _grace(
+        save, few.configured.step_seconds if kind not in (None, "cpu") else 0.0, cluster
+    )
+    return Forecast(
+        tuple(lines),
+        (*warnings, *worry),
+        (*problems, *more),
+        days,
+        number,
+        few.checkpoint_bytes,
+        save,
+    )
 
 
 def gpu_kind(cluster: Cluster, config: Config) -> str | None:
-    """The kind of GPU to plan for; the site's own name of its GPUs is taken where the profile says no more."""
+    """The kind of GPU to plan for; the site's own name of its GPUs is taken where the profile says
+    no more.
+    """
     if cluster.gpus_per_node == 0 or config.train.device == "cpu":
         return "cpu"
     if cluster.gpu is None:
         named = (cluster.gpu_type or "").lower()
-        return named if named in DEVICES else None
+        if named in DEVICES:
+            return named
+        return None
     if cluster.gpu.lower() not in DEVICES:
         raise ConfigError(
-            f"gpu = {cluster.gpu} in the cluster profile: not known{nearest(cluster.gpu.lower(), DEVICES)}; known:"
+            f"gpu = {cluster.gpu} in the cluster profile: not"
+            f" known{nearest(cluster.gpu.lower(), DEVICES)}; known:"
             f" {', '.join(DEVICES)}. Take the nearest in memory and speed, or leave it out"
         )
     return cluster.gpu.lower()
@@ -150,12 +189,25 @@ def _plan(config: Config, data: Data, cluster: Cluster, nodes: int, kind: str) -
 
 def _memory(plan: Plan) -> str:
     stage = plan.configured
-    fits = "not known" if stage.fits is None else "fits" if stage.fits else "DOES NOT FIT"
-    has = f" of {plan.memory_bytes / 1e9:.0f} GB" if plan.memory_bytes else ""
-    return f"{plan.nodes} x {plan.gpus_per_node} {plan.device.name}: {_size(stage.needed_bytes)}{has} a GPU, {fits}"
+    if stage.fits is None:
+        fits = "not known"
+    elif stage.fits:
+        fits = "fits"
+    else:
+        fits = "DOES NOT FIT"
+    if plan.memory_bytes:
+        has = f" of {plan.memory_bytes / 1e9:.0f} GB"
+    else:
+        has = ""
+    return (
+        f"{plan.nodes} x {plan.gpus_per_node} {plan.device.name}:"
+        f" {_size(stage.needed_bytes)}{has} a GPU, {fits}"
+    )
 
 
-def _count_slots(days: tuple[float, float], cluster: Cluster, slots: Slots) -> tuple[int, int] | None:
+def _count_slots(
+    days: tuple[float, float], cluster: Cluster, slots: Slots
+) -> tuple[int, int] | None:
     if slots.limit is None:
         return None
     usable = max(1.0, slots.limit - cluster.signal_ahead_seconds - START_SECONDS)
@@ -164,11 +216,19 @@ def _count_slots(days: tuple[float, float], cluster: Cluster, slots: Slots) -> t
 
 
 def _time(
-    days: tuple[float, float], number: tuple[int, int] | None, slots: Slots, counts: Sequence[int], is_range: bool
+    days: tuple[float, float],
+    number: tuple[int, int] | None,
+    slots: Slots,
+    counts: Sequence[int],
+    is_range: bool,
 ) -> str:
-    text = f"training: {_days(days[0])}" + (f", {_count(number[0])}" if number and slots.limit else "")
+    text = f"training: {_days(days[0])}" + (
+        f", {_count(number[0])}" if number and slots.limit else ""
+    )
     if is_range:
-        text += f" on {counts[0]} of the nodes; {_days(days[1])}" + (f", {_count(number[1])}" if number else "")
+        text += f" on {counts[0]} of the nodes; {_days(days[1])}" + (
+            f", {_count(number[1])}" if number else ""
+        )
         text += f" on {counts[-1]}"
     return f"{text} (at {UTILISATION:.0%} of the GPU's rate; `electra-dist bench step` measures)"
 
@@ -178,10 +238,14 @@ def _chain_warning(number: tuple[int, int] | None, slots: Slots) -> list[str]:
         return []
     if slots.chain > 1 and slots.chain < number[0]:
         return [
-            f"--chain {slots.chain}: the run takes about {_count(number[0])}; submit it again when they are used up"
+            f"--chain {slots.chain}: the run takes about {_count(number[0])}; submit it again when"
+            f" they are used up"
         ]
     if slots.chain == 1 and not slots.requeue and number[0] > 1:
-        return [f"this cluster forbids requeueing and the run takes about {_count(number[0])}: --chain {number[0]}"]
+        return [
+            f"this cluster forbids requeueing and the run takes about {_count(number[0])}: --chain"
+            f" {number[0]}"
+        ]
     return []
 
 
@@ -189,44 +253,56 @@ def _room(needed: int, disk: Disk) -> list[str]:
     if needed <= disk.free:
         return []
     return [
-        f"the file system of run.dir has {_size(disk.free)} free and the checkpoints of this run need {_size(needed)}"
-        " (checkpoint.keep + 1 of them, and the milestones): make room, lower checkpoint.keep, or set run.dir to"
+        f"the file system of run.dir has {_size(disk.free)} free and the checkpoints of this run"
+        f" need {_size(needed)}"
+        " (checkpoint.keep + 1 of them, and the milestones): make room, lower checkpoint.keep, or"
+        " set run.dir to"
         " another place"
     ]
 
 
 def _grace(save: float, step_seconds: float, cluster: Cluster) -> tuple[list[str], list[str]]:
-    """Problems and warnings: the step that runs when the signal comes, then the checkpoint, before the time limit.
+    """Problems and warnings: the step that runs when the signal comes, then the checkpoint, before
+    the time limit.
 
     A validation is interrupted after one micro-batch, which takes no longer than a step.
     """
-    needed, given = math.ceil(save + step_seconds), cluster.signal_ahead_seconds
+    needed = math.ceil(save + step_seconds)
+    given = cluster.signal_ahead_seconds
     what = (
-        f"a step, or one micro-batch of a validation ({step_seconds:.0f} s), and a checkpoint ({save:.0f} s at"
+        f"a step, or one micro-batch of a validation ({step_seconds:.0f} s), and a checkpoint"
+        f" ({save:.0f} s at"
         f" {cluster.checkpoint_write_mb_s} MB/s)"
     )
     if needed > given:
         return [
-            f"signal_ahead_seconds = {given} in the cluster profile: {what} do not fit between the signal and the time"
-            f" limit; set it to {2 * needed} or more, or checkpoint_write_mb_s to what the preflight measures"
+            f"signal_ahead_seconds = {given} in the cluster profile: {what} do not fit between the"
+            f" signal and the time"
+            f" limit; set it to {2 * needed} or more, or checkpoint_write_mb_s to what the"
+            f" preflight measures"
         ], []
     if 2 * needed > given:
         return [], [
-            f"signal_ahead_seconds = {given}: {what} just fit between the signal and the time limit; {2 * needed} is"
+            f"signal_ahead_seconds = {given}: {what} just fit between the signal and the time"
+            f" limit; {2 * needed} is"
             " safer"
         ]
     return [], []
 
 
 def _size(number: float) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} GB"
+    return f"{number / 1e6:.1f} MB"
 
 
 def _days(days: float) -> str:
     hours = days * 24
     if hours < 1:
         return f"{hours * 60:.0f} minutes"
-    return f"{days:.1f} days" if days >= 2 else f"{hours:.1f} hours"
+    if days >= 2:
+        return f"{days:.1f} days"
+    return f"{hours:.1f} hours"
 
 
 def _count(slots: int) -> str:

@@ -1,8 +1,9 @@
-"""The sbatch script of a job, from the template `launcher/slurm/job.sbatch`: #SBATCH lines, settings, then what all jobs share.
+"""The sbatch script of a job, from the template `launcher/slurm/job.sbatch`: #SBATCH lines,
+settings, then what all jobs share.
 
-Everything that a user wrote (names, paths, profile values) appears in the first two parts only, each piece quoted
-by `shlex.quote` and free of line breaks; the third part refers to it by shell variables. So no string of a user is
-ever read as shell code.
+Everything that a user wrote (names, paths, profile values) appears in the first two parts only,
+each piece quoted by `shlex.quote` and free of line breaks; the third part refers to it by shell
+variables. So no string of a user is ever read as shell code.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ SCRIPT_VARIABLES = (
     "TORCH_FR_DUMP_TEMP_FILE",
     "TORCH_NCCL_DUMP_ON_TIMEOUT",
 )
-#: Exit statuses that the script tells apart: its settings `exit_NAME`, from EXIT_NAME of `electra_dist.errors`.
+#: Exit statuses that the script tells apart: its settings `exit_NAME`, from EXIT_NAME of
+#: `electra_dist.errors`.
 STATUSES = ("OK", "USER_ERROR", "BAD_NODES", "HANG", "DIVERGED", "STORAGE", "UNFINISHED")
 #: Crashes in a row, without a new checkpoint, that end a run.
 MAX_CRASHES = 3
@@ -46,7 +48,8 @@ class Job:
     """What a job script says.
 
     name         of the job, as squeue shows it
-    number       of the script: jobs/NNN.sbatch, and the prefix of what belongs to it in every run directory
+    number       of the script: jobs/NNN.sbatch, and the prefix of what belongs to it in every run
+                 directory
     run_dirs     absolute; one, or one for each task of a job array
     log_dir      absolute; where the batch script itself logs
     submit_dir   absolute; the ranks run there, because paths in the configuration may be relative
@@ -81,7 +84,9 @@ class Job:
 
 
 def quoted(text: str | Path | int, what: str) -> str:
-    """`text` as one word of the shell; raises `ConfigError` naming `what` when it holds a line break."""
+    """`text` as one word of the shell; raises `ConfigError` naming `what` when it holds a line
+    break.
+    """
     try:
         return shlex.quote(one_line(str(text)))
     except ValueError as error:
@@ -89,9 +94,15 @@ def quoted(text: str | Path | int, what: str) -> str:
 
 
 def array(values: Sequence[str], what: str) -> str:
-    """A bash array of `values`; what holds a comma is quoted for the eye, which takes it for a separator."""
+    """A bash array of `values`; what holds a comma is quoted for the eye, which takes it for a
+    separator.
+    """
     words = [quoted(value, what) for value in values]
-    return "(" + " ".join(f"'{word}'" if "," in word and "'" not in word else word for word in words) + ")"
+    return (
+        "("
+        + " ".join(f"'{word}'" if "," in word and "'" not in word else word for word in words)
+        + ")"
+    )
 
 
 def render(job: Job) -> str:
@@ -108,7 +119,8 @@ def render(job: Job) -> str:
 
 def directives(job: Job) -> Iterator[str]:
     """The #SBATCH lines."""
-    cluster, (fewest, most) = job.cluster, job.nodes
+    cluster = job.cluster
+    (fewest, most) = job.nodes
     yield _directive("--job-name", job.name)
     for option, value in (
         ("--partition", cluster.partition),
@@ -120,13 +132,18 @@ def directives(job: Job) -> Iterator[str]:
         if value:
             yield _directive(option, value)
     yield _directive("--nodes", str(fewest) if fewest == most else f"{fewest}-{most}")
-    if job.torchrun or fewest < most:  # with --ntasks-per-node Slurm would only ever give the fewest nodes of a range
+    if (
+        job.torchrun or fewest < most
+    ):  # with --ntasks-per-node Slurm would only ever give the fewest nodes of a range
         yield _directive("--cpus-per-task", cluster.cores_per_task * cluster.tasks)
     else:
         yield _directive("--ntasks-per-node", cluster.tasks)
         yield _directive("--cpus-per-task", cluster.cores_per_task)
     if cluster.gpus_per_node and cluster.gpu_request != "none":
-        gpus = f"{cluster.gpu_type}:{cluster.gpus_per_node}" if cluster.gpu_type else f"{cluster.gpus_per_node}"
+        if cluster.gpu_type:
+            gpus = f"{cluster.gpu_type}:{cluster.gpus_per_node}"
+        else:
+            gpus = f"{cluster.gpus_per_node}"
         yield (
             _directive("--gres", f"gpu:{gpus}")
             if cluster.gpu_request == "gres"
@@ -134,7 +151,9 @@ def directives(job: Job) -> Iterator[str]:
         )
     if cluster.memory_per_task:
         number = cluster.memory_per_task.rstrip("KMGT")
-        yield _directive("--mem", f"{int(number) * cluster.tasks}{cluster.memory_per_task[len(number) :]}")
+        yield _directive(
+            "--mem", f"{int(number) * cluster.tasks}{cluster.memory_per_task[len(number) :]}"
+        )
     if cluster.exclusive:
         yield "#SBATCH --exclusive"
     yield _directive("--time", job.time_limit)
@@ -151,13 +170,17 @@ def directives(job: Job) -> Iterator[str]:
 
 
 def _directive(option: str, value: str | int) -> str:
-    return f"#SBATCH {option}={quoted(value, option)}" if value != "" else f"#SBATCH {option}"
+    if value != "":
+        return f"#SBATCH {option}={quoted(value, option)}"
+    return f"#SBATCH {option}"
 
 
 def _log_pattern(job: Job) -> str:
     folder = str(job.log_dir)
     if "\\" in folder:
-        raise ConfigError(f"run.dir: {folder!r} holds a backslash, which Slurm cannot have in the name of a log")
+        raise ConfigError(
+            f"run.dir: {folder!r} holds a backslash, which Slurm cannot have in the name of a log"
+        )
     return folder.replace("%", "%%") + ("/job-%A_%a.log" if job.is_array else "/job-%j.log")
 
 
@@ -214,23 +237,36 @@ def _environment(job: Job) -> dict[str, str]:
     if cluster.container:
         variables["PYTHONNOUSERSITE"] = "1"  # what lies in ~/.local was built for another Python
     if cluster.proxy:
-        variables |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), cluster.proxy)
+        variables |= dict.fromkeys(
+            ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), cluster.proxy
+        )
     return variables | cluster.environment
 
 
 def task_variables(job: Job) -> tuple[str, ...]:
-    """Variables that this script sets for the ranks; in a container those of the image would win over them."""
+    """Variables that this script sets for the ranks; in a container those of the image would win
+    over them.
+    """
     return (*_environment(job), *SCRIPT_VARIABLES)
 
 
 def _srun_options(job: Job) -> list[str]:
-    cluster, container = job.cluster, job.cluster.container
+    cluster = job.cluster
+    container = job.cluster.container
     options = [f"--{name}={value}" for name, value in _bindings(cluster) if value]
-    if container and container.runtime == "pyxis":  # caches go to the node's disk, seen under its own name
+    if (
+        container and container.runtime == "pyxis"
+    ):  # caches go to the node's disk, seen under its own name
         wanted = dict.fromkeys((*job.mounts, cluster.node_local, *container.mounts))
         mounts = [mount if ":" in mount else f"{mount}:{mount}" for mount in wanted]
-        options += [f"--container-image={container.image}", f"--container-mounts={','.join(mounts)}"]
-        options += [f"--container-workdir={job.submit_dir}", f"--container-env={','.join(task_variables(job))}"]
+        options += [
+            f"--container-image={container.image}",
+            f"--container-mounts={','.join(mounts)}",
+        ]
+        options += [
+            f"--container-workdir={job.submit_dir}",
+            f"--container-env={','.join(task_variables(job))}",
+        ]
         options += container.options
     return [*options, *cluster.srun_options]
 
@@ -244,5 +280,16 @@ def _prefix(job: Job) -> list[str]:
     if container is None or container.runtime != "apptainer":
         return []
     binds = [f"--bind={mount}" for mount in (*job.mounts, *container.mounts)]
-    gpu = ["--nv"] if job.cluster.gpus_per_node else []
-    return ["apptainer", "exec", *gpu, f"--pwd={job.submit_dir}", *binds, *container.options, container.image]
+    if job.cluster.gpus_per_node:
+        gpu = ["--nv"]
+    else:
+        gpu = []
+    return [
+        "apptainer",
+        "exec",
+        *gpu,
+        f"--pwd={job.submit_dir}",
+        *binds,
+        *container.options,
+        container.image,
+    ]

@@ -1,4 +1,5 @@
-"""What Slurm says: thin, typed readers of sinfo, squeue, scontrol and sacct, and the three commands that act.
+"""What Slurm says: thin, typed readers of sinfo, squeue, scontrol and sacct, and the three commands
+that act.
 
 Every failure of a Slurm command becomes a `UserError` with Slurm's own words.
 """
@@ -19,7 +20,17 @@ from launcher.slurm.environment import for_commands
 _SECONDS = 60.0
 #: States that a job does not leave any more.
 _ENDED = frozenset(
-    ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
+    (
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "TIMEOUT",
+    )
 )
 
 
@@ -69,10 +80,16 @@ def call(*command: str, environment: Mapping[str, str] | None = None) -> str:
 
     Its environment is this process's own, without what Slurm would read as options.
     """
-    environment = for_commands(os.environ) if environment is None else environment
+    if environment is None:
+        environment = for_commands(os.environ)
     try:
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=_SECONDS, env=dict(environment)
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            env=dict(environment),
         )
     except FileNotFoundError as error:
         raise UserError(
@@ -80,12 +97,15 @@ def call(*command: str, environment: Mapping[str, str] | None = None) -> str:
             " `electra-dist launch local`, or --dry-run to see the job script"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{command[0]}: Slurm does not answer after {_SECONDS:.0f} s; try again later") from error
+        raise UserError(
+            f"{command[0]}: Slurm does not answer after {_SECONDS:.0f} s; try again later"
+        ) from error
     if done.returncode:
         message = " ".join((done.stderr or done.stdout).split())
         if "configuration source" in message:
             raise UserError(
-                f"{command[0]}: Slurm is installed here but knows no cluster; log in to the cluster's login node, or"
+                f"{command[0]}: Slurm is installed here but knows no cluster; log in to the"
+                f" cluster's login node, or"
                 " use `electra-dist launch local`"
             )
         raise UserError(f"{command[0]}: {message or f'failed with exit code {done.returncode}'}")
@@ -100,10 +120,20 @@ def partitions() -> list[Partition]:
         name = label.removesuffix("*")
         gpus, kind = _gpus(gres)
         here = Partition(
-            name, int(nodes), _number(cores), _number(memory), gpus, kind, limit, is_default=label.endswith("*")
+            name,
+            int(nodes),
+            _number(cores),
+            _number(memory),
+            gpus,
+            kind,
+            limit,
+            is_default=label.endswith("*"),
         )
         before = merged.get(name)
-        merged[name] = here if before is None else _larger(before, here)
+        if before is None:
+            merged[name] = here
+        else:
+            merged[name] = _larger(before, here)
     return list(merged.values())
 
 
@@ -123,7 +153,9 @@ def _larger(one: Partition, other: Partition) -> Partition:
 def _number(text: str) -> int:
     """`16+` is what sinfo prints for nodes of different sizes."""
     match = re.match(r"\d+", text)
-    return int(match[0]) if match else 0
+    if match:
+        return int(match[0])
+    return 0
 
 
 def _gpus(gres: str) -> tuple[int, str | None]:
@@ -138,7 +170,9 @@ def queued(job_ids: Sequence[str]) -> list[QueuedJob]:
         return []
     form = "%i|%T|%r|%N|%M|%L|%S|%k"
     try:
-        listed = call("squeue", "-h", "-r", "--states=all", f"--jobs={','.join(job_ids)}", "-o", form)
+        listed = call(
+            "squeue", "-h", "-r", "--states=all", f"--jobs={','.join(job_ids)}", "-o", form
+        )
     except UserError as error:
         if "invalid job id" in str(error).lower():  # all of them have left the queue
             return []
@@ -151,11 +185,15 @@ def queued(job_ids: Sequence[str]) -> list[QueuedJob]:
 
 
 def _known(text: str) -> str | None:
-    return None if text.strip() in ("", "N/A", "None", "(null)", "n/a") else text.strip()
+    if text.strip() in ("", "N/A", "None", "(null)", "n/a"):
+        return None
+    return text.strip()
 
 
 def accounted(job_id: str) -> str | None:
-    """The state of an ended job by `sacct`; None where there is no accounting or it does not know the job."""
+    """The state of an ended job by `sacct`; None where there is no accounting or it does not know
+    the job.
+    """
     if shutil.which("sacct") is None:
         return None
     try:
@@ -167,18 +205,26 @@ def accounted(job_id: str) -> str | None:
 
 
 def run_dir_of(job_id: str) -> Path | None:
-    """The run (or sweep) directory of a job of ours, from the path of its script; None when Slurm has forgotten it."""
+    """The run (or sweep) directory of a job of ours, from the path of its script; None when Slurm
+    has forgotten it.
+    """
     try:
         shown = call("scontrol", "show", "job", job_id, "--oneliner")
     except UserError:
         return None
     match = re.search(r" Command=(.*/jobs/\d+\.sbatch)(?: |$)", shown, flags=re.MULTILINE)
-    return Path(match[1]).parent.parent if match else None
+    if match:
+        return Path(match[1]).parent.parent
+    return None
 
 
 def submit(script: Path, environment: Mapping[str, str], options: Sequence[str] = ()) -> str:
-    """Submit a script, whose job gets `environment` and nothing else of this process; returns the job id."""
-    answer = call("sbatch", "--parsable", "--export=ALL", *options, str(script), environment=environment)
+    """Submit a script, whose job gets `environment` and nothing else of this process; returns the
+    job id.
+    """
+    answer = call(
+        "sbatch", "--parsable", "--export=ALL", *options, str(script), environment=environment
+    )
     return answer.strip().split("\n")[-1].split(";")[0]
 
 

@@ -1,9 +1,12 @@
-"""`launch slurm`: checks everything that can be checked on a login node, writes the job script, submits it.
+"""`launch slurm`: checks everything that can be checked on a login node, writes the job script,
+submits it.
 
-    prepare(...)  ->  Launch     nothing is written, nothing is submitted; `Launch.script` is what --dry-run prints
+    prepare(...)  ->  Launch     nothing is written, nothing is submitted; `Launch.script` is what
+                  --dry-run prints
     submit(launch)  ->  Submission
 
-A sweep is one job array, one run a combination: run.dir/NAME/key-value for every value of every swept key.
+A sweep is one job array, one run a combination: run.dir/NAME/key-value for every value of every
+swept key.
 """
 
 from __future__ import annotations
@@ -80,7 +83,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Launch:
-    """A checked launch: the runs that it starts, the fingerprints of their shards, their plans, the job, its script.
+    """A checked launch: the runs that it starts, the fingerprints of their shards, their plans, the
+    job, its script.
 
     inherited   what the job gets of this shell's environment, and what of it is left out
     """
@@ -107,13 +111,21 @@ class Submission:
     def next_commands(self) -> list[str]:
         """What to type now."""
         run = self.runs[0]
-        return [f"electra-dist status {run}", f"electra-dist logs {run} --follow", f"electra-dist stop {run}"]
+        return [
+            f"electra-dist status {run}",
+            f"electra-dist logs {run} --follow",
+            f"electra-dist stop {run}",
+        ]
 
 
-def prepare(config: Path | str, overrides: Sequence[str], request: Request, *, dry_run: bool = False) -> Launch:
-    """Resolve and check everything; raises `UserError` or `ConfigError` with what to do. Touches nothing.
+def prepare(
+    config: Path | str, overrides: Sequence[str], request: Request, *, dry_run: bool = False
+) -> Launch:
+    """Resolve and check everything; raises `UserError` or `ConfigError` with what to do. Touches
+    nothing.
 
-    With `dry_run` a machine without Slurm is no error; what only Slurm can tell is then not checked.
+    With `dry_run` a machine without Slurm is no error; what only Slurm can tell is then not
+    checked.
     """
     cluster = load_cluster(request.cluster)
     nodes = _node_range(request)
@@ -121,7 +133,10 @@ def prepare(config: Path | str, overrides: Sequence[str], request: Request, *, d
     counts = possible_node_counts(runs[0], cluster, nodes)
     submit_dir = Path.cwd()
     run_dirs = tuple((submit_dir / run.run.path).absolute() for run in runs)
-    home = run_dirs[0] if len(runs) == 1 else run_dirs[0].parent
+    if len(runs) == 1:
+        home = run_dirs[0]
+    else:
+        home = run_dirs[0].parent
     time_limit = request.time_limit or cluster.time_limit
     python = _python(cluster)
     mounts = check_paths(runs, run_dirs, cluster, submit_dir, python)
@@ -162,25 +177,34 @@ def prepare(config: Path | str, overrides: Sequence[str], request: Request, *, d
 
 def _facts(manifest: Manifest) -> Data:
     train = manifest.facts.train
-    return Data(manifest.vocab_size, train.tokens // train.documents + 2 if train.documents else None)
+    return Data(
+        manifest.vocab_size, train.tokens // train.documents + 2 if train.documents else None
+    )
 
 
 def _state(run_dir: Path, runs: int) -> tuple[int, Disk]:
     """Steps that are done, and the disk: `runs` of a sweep share what is free."""
     checkpoints = RunDir(run_dir).complete_checkpoints()
     place = next(folder for folder in (run_dir, *run_dir.parents) if folder.exists())
-    return max(checkpoints, default=0), Disk(shutil.disk_usage(place).free // runs, len(checkpoints))
+    return max(checkpoints, default=0), Disk(
+        shutil.disk_usage(place).free // runs, len(checkpoints)
+    )
 
 
 def _preflight(request: Request, cluster: Cluster) -> tuple[str, ...]:
     if not (request.preflight and cluster.preflight):
         return ()
-    return (*request.preflight, "--ignore-room") if request.ignore_plan else request.preflight
+    if request.ignore_plan:
+        return (*request.preflight, "--ignore-room")
+    return request.preflight
 
 
 def _node_range(request: Request) -> tuple[int, int]:
     match = _NODES.match(request.nodes)
-    fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if match:
+        fewest, most = (int(match[1]), int(match[2] or match[1]))
+    else:
+        fewest, most = (0, 0)
     if not match or most < fewest:
         raise ConfigError(f"--nodes {request.nodes}: expected a number, or a range like 1-4")
     if request.chain < 1:
@@ -188,7 +212,9 @@ def _node_range(request: Request) -> tuple[int, int]:
     if request.chain > 1 and request.sweep:
         raise ConfigError("--chain and --array together: start one chain for each run instead")
     if request.exclude and not _NODE_LIST.match(request.exclude):
-        raise ConfigError(f"--exclude {request.exclude!r}: expected node names, for example n1,gpu[03-05]")
+        raise ConfigError(
+            f"--exclude {request.exclude!r}: expected node names, for example n1,gpu[03-05]"
+        )
     if request.after and not _JOB_ID.match(request.after):
         raise ConfigError(f"--after {request.after!r}: expected the id of a job, for example 4711")
     if request.time_limit and not re.fullmatch(TIME_LIMIT, request.time_limit):
@@ -204,13 +230,23 @@ def _runs(config: Path | str, overrides: Sequence[str], request: Request) -> tup
     axes = [_axis(text) for text in request.sweep]
     runs = []
     for combination in itertools.product(*axes):
-        name = re.sub(r"[^A-Za-z0-9._-]", "-", "_".join(f"{key.split('.')[-1]}-{value}" for key, value in combination))
+        name = re.sub(
+            r"[^A-Za-z0-9._-]",
+            "-",
+            "_".join(f"{key.split('.')[-1]}-{value}" for key, value in combination),
+        )
         own = [f"{key}={value}" for key, value in combination]
-        place = [f"run.dir={json.dumps(str(base.run.path))}", f"run.name={json.dumps(name)}"]  # JSON is YAML
+        place = [
+            f"run.dir={json.dumps(str(base.run.path))}",
+            f"run.name={json.dumps(name)}",
+        ]  # JSON is YAML
         runs.append(configuration.load(config, [*overrides, *own, *place]))
     names = [run.run.name for run in runs]
     if len(set(names)) < len(names):
-        raise ConfigError(f"--array {' '.join(request.sweep)}: two runs would have the same name; give each value once")
+        raise ConfigError(
+            f"--array {' '.join(request.sweep)}: two runs would have the same name; give each value"
+            f" once"
+        )
     return tuple(runs)
 
 
@@ -218,7 +254,9 @@ def _axis(text: str) -> list[tuple[str, str]]:
     key, equals, values = text.partition("=")
     listed = [value.strip() for value in values.split(",") if value.strip()]
     if not equals or not listed:
-        raise ConfigError(f"--array {text!r}: expected key.sub=value,value, for example optim.lr=1e-3,5e-4")
+        raise ConfigError(
+            f"--array {text!r}: expected key.sub=value,value, for example optim.lr=1e-3,5e-4"
+        )
     if key.startswith("run."):
         raise ConfigError(f"--array {text!r}: run.* names the runs of a sweep and cannot be swept")
     return [(key, value) for value in listed]
@@ -229,15 +267,19 @@ def _python(cluster: Cluster) -> str:
         return cluster.python
     if cluster.container:
         return "python3"
-    return f"{cluster.venv.rstrip('/')}/bin/python" if cluster.venv else sys.executable
+    if cluster.venv:
+        return f"{cluster.venv.rstrip('/')}/bin/python"
+    return sys.executable
 
 
 def submit(launch: Launch) -> Submission:
-    """Write script, configuration and code into the run directories and submit; raises `UserError` when Slurm refuses.
+    """Write script, configuration and code into the run directories and submit; raises `UserError`
+    when Slurm refuses.
 
     What was written for a job that Slurm refuses is taken away again.
     """
-    job, request = launch.job, launch.request
+    job = launch.job
+    request = launch.request
     written: list[Path] = []
     try:
         for run_dir, run in zip(job.run_dirs, launch.runs, strict=True):
@@ -252,7 +294,10 @@ def submit(launch: Launch) -> Submission:
             path.unlink(missing_ok=True)
         raise
     for index, run_dir in enumerate(job.run_dirs):
-        own = tuple(f"{job_id}_{index}" for job_id in job_ids) if job.is_array else job_ids
+        if job.is_array:
+            own = tuple(f"{job_id}_{index}" for job_id in job_ids)
+        else:
+            own = job_ids
         _record(job, request, own).save(RunDir(run_dir))
     return Submission(job_ids, launch.script_path, job.run_dirs)
 
@@ -268,11 +313,15 @@ def _write_run(run: RunDir, config: Config, number: str) -> list[Path]:
 
 def _submit_chain(launch: Launch, request: Request) -> tuple[str, ...]:
     job_ids: list[str] = []
-    options = [f"--dependency=afterany:{request.after}"] if request.after else []
+    if request.after:
+        options = [f"--dependency=afterany:{request.after}"]
+    else:
+        options = []
     try:
         for _ in range(request.chain):
             job_ids.append(queue.submit(launch.script_path, launch.inherited.variables, options))
-            # a job that has finished the run ends with 0, and those behind it are not wanted any more
+            # a job that has finished the run ends with 0, and those behind it are not wanted any
+            # more
             options = [f"--dependency=afternotok:{job_ids[-1]}", "--kill-on-invalid-dep=yes"]
     except UserError:
         queue.cancel(job_ids)

@@ -1,17 +1,20 @@
-"""A real Slurm on one machine: munged, slurmctld and a few virtual nodes with pretend GPUs, all inside one folder.
+"""A real Slurm on one machine: munged, slurmctld and a few virtual nodes with pretend GPUs, all
+inside one folder.
 
-    python slurm/testbed/testbed.py start DIR     prints the line to put into the shell: export SLURM_CONF=...
+    python slurm/testbed/testbed.py start DIR     prints the line to put into the shell: export
+                                                  SLURM_CONF=...
     python slurm/testbed/testbed.py stop DIR
 
-Needs Debian's `slurm-wlm` and `munge` (their commands only: nothing under /etc is read or changed) and root. Ports,
-key, sockets, logs and spool lie in DIR, so that two testbeds do not meet. Time-outs are short: a dead node is
-noticed after some ten seconds, a requeued job starts again after some five instead of two minutes.
+Needs Debian's `slurm-wlm` and `munge` (their commands only: nothing under /etc is read or changed)
+and root. Ports, key, sockets, logs and spool lie in DIR, so that two testbeds do not meet.
+Time-outs are short: a dead node is noticed after some ten seconds, a requeued job starts again
+after some five instead of two minutes.
 
-With --binding Slurm ties every task to cores of its own (task/affinity), as clusters do; a node then cannot have more
-cores than this machine, whose cores all nodes share.
+With --binding Slurm ties every task to cores of its own (task/affinity), as clusters do; a node
+then cannot have more cores than this machine, whose cores all nodes share.
 
-Limits: no accounting data base (so no `sacct`), no cgroups (a task can leave its memory, and without --binding its
-cores), and the GPUs are empty files that only count.
+Limits: no accounting data base (so no `sacct`), no cgroups (a task can leave its memory, and
+without --binding its cores), and the GPUs are empty files that only count.
 """
 
 from __future__ import annotations
@@ -104,7 +107,12 @@ class Testbed:
     def run(self, *command: str) -> str:
         """Standard output of a Slurm command; raises `CalledProcessError` when it fails."""
         done = subprocess.run(
-            command, env={**os.environ, **self.environment}, check=True, stdout=subprocess.PIPE, text=True, timeout=30
+            command,
+            env={**os.environ, **self.environment},
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=30,
         )
         return done.stdout.strip()
 
@@ -134,20 +142,28 @@ def missing_programs() -> list[str]:
     return [name for name in PROGRAMS if _which(name) is None]
 
 
-def start(path: Path, nodes: int = 3, cpus: int = 4, gpus: int = 2, binding: bool = False) -> Testbed:
-    """Start a testbed in the new folder `path` and return it once every node is idle; raises `RuntimeError`.
+def start(
+    path: Path, nodes: int = 3, cpus: int = 4, gpus: int = 2, binding: bool = False
+) -> Testbed:
+    """Start a testbed in the new folder `path` and return it once every node is idle; raises
+    `RuntimeError`.
 
-    With `binding` every task is bound to its cores; `cpus` may then not be more than this machine has.
+    With `binding` every task is bound to its cores; `cpus` may then not be more than this machine
+    has.
     """
     if missing := missing_programs():
         raise RuntimeError(f"no {', '.join(missing)} here: apt-get install slurm-wlm munge")
     if os.geteuid() != 0:
         raise RuntimeError("the testbed needs root")
     if binding and cpus > (os.cpu_count() or 1):
-        raise RuntimeError(f"binding needs real cores: this machine has {os.cpu_count()}, asked for {cpus}")
+        raise RuntimeError(
+            f"binding needs real cores: this machine has {os.cpu_count()}, asked for {cpus}"
+        )
     path.mkdir(parents=True)
     path = path.resolve()
-    path.chmod(0o755)  # munge wants its socket reachable by all and its folder writable by nobody else
+    path.chmod(
+        0o755
+    )  # munge wants its socket reachable by all and its folder writable by nobody else
     bed = Testbed(path)
     try:
         _write_configuration(bed, nodes, cpus, gpus, binding)
@@ -218,7 +234,9 @@ def _spawn(bed: Testbed, program: str, *arguments: str) -> None:
             timeout=20,
         )
     if done.returncode:
-        raise RuntimeError(f"{program} did not start: {(bed.path / f'{program}.out').read_text()[-2000:]}")
+        raise RuntimeError(
+            f"{program} did not start: {(bed.path / f'{program}.out').read_text()[-2000:]}"
+        )
 
 
 def _wait_until_idle(bed: Testbed) -> None:
@@ -236,7 +254,9 @@ def _wait_until_idle(bed: Testbed) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """`count` ports in a row that nothing listens on, below the range that the kernel hands out itself."""
+    """`count` ports in a row that nothing listens on, below the range that the kernel hands out
+    itself.
+    """
     for first in range(21_000 + os.getpid() % 8000, 32_000, count):
         with contextlib.ExitStack() as opened:
             try:
@@ -267,7 +287,8 @@ def _processes(variables: dict[str, str]) -> list[int]:
 
 
 def _lineage() -> set[int]:
-    lineage, pid = set(), os.getpid()
+    lineage = set()
+    pid = os.getpid()
     while pid > 1:
         lineage.add(pid)
         pid = _parent(pid)
@@ -290,7 +311,9 @@ def _holders(file: Path) -> list[int]:
 
 
 def _kill_family(variables: dict[str, str]) -> None:
-    """Kill every process that was started with these variables, and those that they start meanwhile."""
+    """Kill every process that was started with these variables, and those that they start
+    meanwhile.
+    """
     deadline = time.monotonic() + 10.0
     while (family := _processes(variables)) and time.monotonic() < deadline:
         for pid in family:
@@ -329,7 +352,9 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--cpus", type=int, default=4, help="a node")
     parser.add_argument("--gpus", type=int, default=2, help="a node")
-    parser.add_argument("--binding", action="store_true", help="bind tasks to cores; at most this machine's a node")
+    parser.add_argument(
+        "--binding", action="store_true", help="bind tasks to cores; at most this machine's a node"
+    )
     given = parser.parse_args()
     if given.action == "stop":
         Testbed(given.dir.resolve()).stop()

@@ -1,4 +1,6 @@
-"""The benchmarks: every path that a CPU can run, in the smallest sizes, where the figures mean nothing."""
+"""The benchmarks: every path that a CPU can run, in the smallest sizes, where the figures mean
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def test_our_step_is_measured_against_transformers_and_its_variants(repo_root: Path, tmp_path: Path) -> None:
+def test_our_step_is_measured_against_transformers_and_its_variants(
+    repo_root: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "step.json"
     variants = ("head: all logits in memory", "optimizer not fused", "attention: triton")
     words = ("--cases", "tiny:16:2", "--device", "cpu", "--steps", "1", "--json", str(file))
@@ -43,16 +47,30 @@ def test_our_step_is_measured_against_transformers_and_its_variants(repo_root: P
     (figures,) = read(file)["cases"].values()
     assert list(figures) == ["transformers", "electra-dist", *variants]
     assert "CUDA" in figures.pop("attention: triton")["refused"]
-    # No upper bound: the rate that utilisation is measured against is itself noisy on a busy machine.
+    # No upper bound: the rate that utilisation is measured against is itself noisy on a busy
+    # machine.
     assert all(found["real_tokens_per_s"] > 0 and found["mfu"] > 0 for found in figures.values())
     assert "of transformers" in out
     assert out.count("1.00 x") >= 2  # the peer and the whole step, each of itself
 
 
 @pytest.mark.full
-def test_zero_stages_are_measured_and_send_what_the_plan_says(repo_root: Path, tmp_path: Path) -> None:
+def test_zero_stages_are_measured_and_send_what_the_plan_says(
+    repo_root: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "zero.json"
-    words = ("--preset", "tiny", "--vocab-size", "1000", "--row-length", "32", "--micro-rows", "2", "--steps", "1")
+    words = (
+        "--preset",
+        "tiny",
+        "--vocab-size",
+        "1000",
+        "--row-length",
+        "32",
+        "--micro-rows",
+        "2",
+        "--steps",
+        "1",
+    )
     words += ("--accumulation", "2", "--processes", "2", "--device", "cpu")
     run(repo_root, sys.executable, "benchmarks/zero_stages.py", *words, "--json", str(file))
     cases = read(file)["cases"]
@@ -65,14 +83,42 @@ def test_zero_stages_are_measured_and_send_what_the_plan_says(repo_root: Path, t
 
 
 @pytest.mark.full
-def test_hierarchical_partitioning_sends_what_the_plan_says(repo_root: Path, tmp_path: Path) -> None:
+def test_hierarchical_partitioning_sends_what_the_plan_says(
+    repo_root: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "hpz.json"
-    words = ("--preset", "small", "--vocab-size", "1000", "--row-length", "16", "--micro-rows", "1", "--steps", "1")
-    words += ("--accumulation", "2", "--processes", "4", "--nodes", "2", "--device", "cpu", "--cases", "3", "3, hpZ")
+    words = (
+        "--preset",
+        "small",
+        "--vocab-size",
+        "1000",
+        "--row-length",
+        "16",
+        "--micro-rows",
+        "1",
+        "--steps",
+        "1",
+    )
+    words += (
+        "--accumulation",
+        "2",
+        "--processes",
+        "4",
+        "--nodes",
+        "2",
+        "--device",
+        "cpu",
+        "--cases",
+        "3",
+        "3, hpZ",
+    )
     run(repo_root, sys.executable, "benchmarks/zero_stages.py", *words, "--json", str(file))
     plain, hpz = read(file)["cases"].values()
     assert plain["group_bytes"] == 0
-    for name in ("group_bytes", "sent_bytes"):  # up to the padding of parameters that four ranks do not share evenly
+    for name in (
+        "group_bytes",
+        "sent_bytes",
+    ):  # up to the padding of parameters that four ranks do not share evenly
         assert hpz[name] == pytest.approx(hpz[f"predicted_{name}"], rel=1e-4)
     assert hpz["sent_bytes"] - hpz["group_bytes"] < plain["sent_bytes"]
 
@@ -80,8 +126,26 @@ def test_hierarchical_partitioning_sends_what_the_plan_says(repo_root: Path, tmp
 @pytest.mark.full
 def test_both_loops_are_timed_in_turn(repo_root: Path, tmp_path: Path, shared_data: Path) -> None:
     file = tmp_path / "speed.json"
-    words = ("--text", str(shared_data / "wikitext2-valid.txt"), "--preset", "tiny", "--vocab-size", "1000")
-    words += ("--row-length", "32", "--rows", "8", "--processes", "2", "--micro-rows", "2", "--peer-micro-rows", "4")
+    words = (
+        "--text",
+        str(shared_data / "wikitext2-valid.txt"),
+        "--preset",
+        "tiny",
+        "--vocab-size",
+        "1000",
+    )
+    words += (
+        "--row-length",
+        "32",
+        "--rows",
+        "8",
+        "--processes",
+        "2",
+        "--micro-rows",
+        "2",
+        "--peer-micro-rows",
+        "4",
+    )
     words += ("--device", "cpu", "--threads", "2", "--steps", "1", "--rounds", "3")
     run(repo_root, sys.executable, "benchmarks/train_speed.py", *words, "--json", str(file))
     figures = read(file)
@@ -93,34 +157,70 @@ def test_both_loops_are_timed_in_turn(repo_root: Path, tmp_path: Path, shared_da
 
 
 @pytest.mark.full
-def test_memory_is_measured_against_transformers(repo_root: Path, tmp_path: Path, shared_data: Path) -> None:
+def test_memory_is_measured_against_transformers(
+    repo_root: Path, tmp_path: Path, shared_data: Path
+) -> None:
     text, file = tmp_path / "text.txt", tmp_path / "memory.json"
     text.write_text((shared_data / "wikitext2-valid.txt").read_text()[:400_000])
-    words = ("--text", str(text), "--preset", "tiny", "--vocab-size", "2000", "--rows", "8", "--json", str(file))
+    words = (
+        "--text",
+        str(text),
+        "--preset",
+        "tiny",
+        "--vocab-size",
+        "2000",
+        "--rows",
+        "8",
+        "--json",
+        str(file),
+    )
     run(repo_root, sys.executable, "benchmarks/memory.py", *words)
     figures = read(file)
     assert figures["ratio"] < 1
-    assert figures["predicted_bytes"] == pytest.approx(figures["peak_bytes"]["electra-dist"], rel=0.15)
+    assert figures["predicted_bytes"] == pytest.approx(
+        figures["peak_bytes"]["electra-dist"], rel=0.15
+    )
 
 
 @pytest.mark.full
-def test_the_gpu_script_runs_all_its_parts_in_the_smallest_sizes(repo_root: Path, tmp_path: Path) -> None:
-    out = run(repo_root, "bash", "benchmarks/gpu.sh", str(tmp_path / "figures"), timeout=550, QUICK="1")
+def test_the_gpu_script_runs_all_its_parts_in_the_smallest_sizes(
+    repo_root: Path, tmp_path: Path
+) -> None:
+    out = run(
+        repo_root, "bash", "benchmarks/gpu.sh", str(tmp_path / "figures"), timeout=550, QUICK="1"
+    )
     assert "failed" not in out
     for name in ("smoke", "train", "step", "zero", "kernels", "sweep"):
         assert read(tmp_path / "figures" / f"{name}.json")
 
 
 #: What machines with GPUs have where there is no network.
-THERE = ("numpy", "transformers", "sentencepiece", "safetensors", "tokenizers", "rich", "psutil", "pyyaml", "protobuf")
+THERE = (
+    "numpy",
+    "transformers",
+    "sentencepiece",
+    "safetensors",
+    "tokenizers",
+    "rich",
+    "psutil",
+    "pyyaml",
+    "protobuf",
+)
 THERE += ("msgpack", "einops", "ninja", "tqdm", "packaging", "pytest")
 
 
 @pytest.fixture
 def clean_python(tmp_path: Path, repo_root: Path) -> str:
     """A Python 3.12 with PyTorch and the usual packages, and nothing of ours."""
-    found = [shutil.which("python3.12"), *map(str, Path.home().glob(".pyenv/versions/3.12.*/bin/python"))]
-    working = [word for word in found if word and subprocess.run([word, "-V"], capture_output=True).returncode == 0]
+    found = [
+        shutil.which("python3.12"),
+        *map(str, Path.home().glob(".pyenv/versions/3.12.*/bin/python")),
+    ]
+    working = [
+        word
+        for word in found
+        if word and subprocess.run([word, "-V"], capture_output=True).returncode == 0
+    ]
     if not working:
         pytest.skip("no Python 3.12 here")
     subprocess.run([working[0], "-m", "venv", str(tmp_path / "there")], check=True)
@@ -145,15 +245,37 @@ def test_a_gpu_machine_without_network_needs_the_wheels_and_no_more(
     wheels = sorted(map(str, (tmp_path / "wheels").glob("*.whl")))
     assert sum(Path(wheel).stat().st_size for wheel in wheels) < 20e6
     site = str(tmp_path / "site")
-    run(repo_root, clean_python, "-m", "pip", "install", "--no-index", "--no-deps", "--target", site, *wheels)
+    run(
+        repo_root,
+        clean_python,
+        "-m",
+        "pip",
+        "install",
+        "--no-index",
+        "--no-deps",
+        "--target",
+        site,
+        *wheels,
+    )
     variables = {"PYTHON": clean_python, "PYTHONPATH": site, "QUICK": "1"}
-    out = run(repo_root, "bash", "benchmarks/gpu.sh", str(tmp_path / "figures"), timeout=550, **variables)
+    out = run(
+        repo_root, "bash", "benchmarks/gpu.sh", str(tmp_path / "figures"), timeout=550, **variables
+    )
     assert "failed" not in out
 
 
 def test_kernels_are_measured_and_what_cannot_run_says_why(repo_root: Path, tmp_path: Path) -> None:
     file = tmp_path / "kernels.json"
-    out = run(repo_root, sys.executable, "benchmarks/kernels.py", "--quick", "--device", "cpu", "--json", str(file))
+    out = run(
+        repo_root,
+        sys.executable,
+        "benchmarks/kernels.py",
+        "--quick",
+        "--device",
+        "cpu",
+        "--json",
+        str(file),
+    )
     results = read(file)["results"]
     for cases in results.values():
         for figures in cases.values():
@@ -172,8 +294,20 @@ def test_kernels_are_measured_and_what_cannot_run_says_why(repo_root: Path, tmp_
 @pytest.mark.full
 def test_the_sweep_of_attention_compiles_without_a_gpu(repo_root: Path, tmp_path: Path) -> None:
     file = tmp_path / "sweep.json"
-    words = ("--compile-only", "--head-size", "32", "--most", "4", "--dropout", "0.1", "--json", str(file))
-    out = run(repo_root, sys.executable, "benchmarks/attention_sweep.py", *words, TRITON_INTERPRET="0")
+    words = (
+        "--compile-only",
+        "--head-size",
+        "32",
+        "--most",
+        "4",
+        "--dropout",
+        "0.1",
+        "--json",
+        str(file),
+    )
+    out = run(
+        repo_root, sys.executable, "benchmarks/attention_sweep.py", *words, TRITON_INTERPRET="0"
+    )
     found = read(file)["configurations"]
     assert list(found) == ["forward", "query_grad", "key_grad"]
     assert len(found["forward"]) == 2
@@ -192,16 +326,30 @@ def test_the_sweep_of_attention_tries_near_configurations_first_and_finds_the_be
 
     wanted = attention_sweep.trials(64)
     assert len(wanted) == len(set(wanted)) >= 56
-    assert [(t.kernel, t.config) for t in wanted[:3]] == [(k, tuple(fa.CONFIGS[k, 64])) for k in attention_sweep.SPACE]
-    changed = [sum(a != b for a, b in zip(t.config, fa.CONFIGS[t.kernel, 64], strict=True)) for t in wanted]
+    assert [(t.kernel, t.config) for t in wanted[:3]] == [
+        (k, tuple(fa.CONFIGS[k, 64])) for k in attention_sweep.SPACE
+    ]
+    changed = [
+        sum(a != b for a, b in zip(t.config, fa.CONFIGS[t.kernel, 64], strict=True)) for t in wanted
+    ]
     assert changed[3:9] == [1] * 6
 
     def times(*values: float) -> dict[str, Any]:
         lengths = map(str, attention_sweep.LENGTHS)
         return {"milliseconds": dict(zip(lengths, values, strict=True)), "error": 0.0}
 
-    results = {"forward": {"a": times(1, 2, 4), "b": times(0.5, 2, 4.4), "c": {"refused": "no"}, "d": times(1, 1.9, 9)}}
-    results |= {"query_grad": {"a": times(1, 1, 1)}, "key_grad": {"a": times(2, 2, 2), "b": times(3, 1, 1.5)}}
+    results = {
+        "forward": {
+            "a": times(1, 2, 4),
+            "b": times(0.5, 2, 4.4),
+            "c": {"refused": "no"},
+            "d": times(1, 1.9, 9),
+        }
+    }
+    results |= {
+        "query_grad": {"a": times(1, 1, 1)},
+        "key_grad": {"a": times(2, 2, 2), "b": times(3, 1, 1.5)},
+    }
     chosen = attention_sweep.best(results)
     assert chosen == {"forward": "b", "query_grad": "a", "key_grad": "b"}
     peer = {str(n): {"forward": 0.25, "backward": 0.5} for n in attention_sweep.LENGTHS}
@@ -231,9 +379,18 @@ def test_a_failed_measurement_is_listed_and_ends_no_other(
     def full() -> dict[str, Any]:
         raise torch.OutOfMemoryError
 
-    names = ("forward_seconds", "forward_backward_seconds", "peak_bytes", "flops_per_s", "utilisation", "error")
+    names = (
+        "forward_seconds",
+        "forward_backward_seconds",
+        "peak_bytes",
+        "flops_per_s",
+        "utilisation",
+        "error",
+    )
     measures = {"broken": broken, "full": full, "good": lambda: dict.fromkeys(names, 1.0)}
-    jobs = [kernels.Job("head", "vocabulary 7", name, measure) for name, measure in measures.items()]
+    jobs = [
+        kernels.Job("head", "vocabulary 7", name, measure) for name, measure in measures.items()
+    ]
     results: dict[str, Any] = {}
     kernels.measure_all(jobs, results, 60, torch.device("cpu"), lambda: None)
     found = results["head"]["vocabulary 7"]
@@ -266,9 +423,33 @@ def test_the_gpu_script_refuses_a_machine_without_a_gpu(repo_root: Path, tmp_pat
 
 def test_what_saving_costs_is_measured(repo_root: Path, tmp_path: Path) -> None:
     file = tmp_path / "stall.json"
-    words = ("--folder", str(tmp_path), "--preset", "tiny", "--vocab-size", "1000", "--row-length", "32", "--rows", "8")
-    words += ("--micro-rows", "4", "--processes", "2", "--device", "cpu", "--steps", "2", "--rounds", "1")
-    out = run(repo_root, sys.executable, "benchmarks/checkpoint_stall.py", *words, "--json", str(file))
+    words = (
+        "--folder",
+        str(tmp_path),
+        "--preset",
+        "tiny",
+        "--vocab-size",
+        "1000",
+        "--row-length",
+        "32",
+        "--rows",
+        "8",
+    )
+    words += (
+        "--micro-rows",
+        "4",
+        "--processes",
+        "2",
+        "--device",
+        "cpu",
+        "--steps",
+        "2",
+        "--rounds",
+        "1",
+    )
+    out = run(
+        repo_root, sys.executable, "benchmarks/checkpoint_stall.py", *words, "--json", str(file)
+    )
     figures = read(file)
     assert figures["processes"] == 2
     assert figures["in the background"]["waited_seconds"] > 0
@@ -281,14 +462,27 @@ def test_what_saving_costs_is_measured(repo_root: Path, tmp_path: Path) -> None:
 @pytest.mark.full
 def test_the_cost_of_agreeing_is_measured(repo_root: Path, tmp_path: Path) -> None:
     file = tmp_path / "agreement.json"
-    words = ("--processes", "2", "--milliseconds", "1", "--steps", "5", "--rounds", "1", "--json", str(file))
+    words = (
+        "--processes",
+        "2",
+        "--milliseconds",
+        "1",
+        "--steps",
+        "5",
+        "--rounds",
+        "1",
+        "--json",
+        str(file),
+    )
     run(repo_root, sys.executable, "benchmarks/agreement.py", *words)
     figures = read(file)
     assert figures["processes"] == 2
     assert all(figures[kind]["agreeing_milliseconds"] > 0 for kind in ("waited for", "posted"))
 
 
-def test_the_cost_of_checksums_is_measured(repo_root: Path, tmp_path: Path, tiny_shards: Path) -> None:
+def test_the_cost_of_checksums_is_measured(
+    repo_root: Path, tmp_path: Path, tiny_shards: Path
+) -> None:
     file = tmp_path / "checksums.json"
     words = ("--shards", str(tiny_shards), "--rounds", "1", "--blocks", "2", "--json", str(file))
     run(repo_root, sys.executable, "benchmarks/block_checksums.py", *words)
@@ -302,8 +496,28 @@ def test_what_the_loader_takes_from_the_main_thread_is_measured(
     repo_root: Path, tmp_path: Path, tiny_shards: Path
 ) -> None:
     file = tmp_path / "share.json"
-    words = ("--shards", str(tiny_shards), "--rows", "8", "--micro-rows", "4", "--row-lengths", "64", "--goal", "0")
-    rounds = ("--rounds", "2", "--seconds", "0.1", "--tokens-per-second", "50000", "--json", str(file))
+    words = (
+        "--shards",
+        str(tiny_shards),
+        "--rows",
+        "8",
+        "--micro-rows",
+        "4",
+        "--row-lengths",
+        "64",
+        "--goal",
+        "0",
+    )
+    rounds = (
+        "--rounds",
+        "2",
+        "--seconds",
+        "0.1",
+        "--tokens-per-second",
+        "50000",
+        "--json",
+        str(file),
+    )
     run(repo_root, sys.executable, "benchmarks/loader_share.py", *words, *rounds)
     (case,) = read(file)["cases"]
     assert set(case["ratio"]) == {"process", "thread"}

@@ -34,7 +34,13 @@ def test_a_short_torture_loses_nothing(repo_root: Path, tmp_path: Path) -> None:
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        words, cwd=repo_root, env=environment, capture_output=True, text=True, timeout=590, check=False
+        words,
+        cwd=repo_root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=590,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(file.read_text())
@@ -61,7 +67,10 @@ def subject(folder: Path, rows: list[dict[str, Any]]) -> Any:
         (ROWS[:1] + ROWS[2:], "step 2 is missing"),
         (ROWS + ROWS[2:], "step 3 is there 2 times"),
         ([*ROWS, ROWS[0] | {"step": 4}], "step 4 should not be there"),
-        ([*ROWS, {"step": 3, "validation/loss": 1.0}], "the validation of step 3 should not be there"),
+        (
+            [*ROWS, {"step": 3, "validation/loss": 1.0}],
+            "the validation of step 3 should not be there",
+        ),
         (
             [ROWS[0] | {"loss/generator": 6.0000001}, *ROWS[1:]],
             "step 1 has other values: loss/generator 6.0000001 instead",
@@ -80,7 +89,10 @@ def test_weights_that_differ_are_seen(tmp_path: Path) -> None:
     import torch
 
     struck, whole = subject(tmp_path / "struck", ROWS), subject(tmp_path / "whole", ROWS)
-    struck.weights, whole.weights = lambda: {"g": torch.ones(2)}, lambda: {"g": torch.tensor([1.0, 1.0000001])}
+    struck.weights, whole.weights = (
+        lambda: {"g": torch.ones(2)},
+        lambda: {"g": torch.tensor([1.0, 1.0000001])},
+    )
     assert struck.differences(whole) == ["g differs at the last step"]
 
 

@@ -1,4 +1,6 @@
-"""A run resumes bit for bit, on any world size and ZeRO stage, and a checkpoint is whole or absent (DESIGN D6)."""
+"""A run resumes bit for bit, on any world size and ZeRO stage, and a checkpoint is whole or absent
+(DESIGN D6).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,13 @@ from electra_dist.train.step import train_step
 from electra_dist.zero.engines import Engines
 from electra_dist.zero.fragments import read_scalars
 from tests.support.processes import end_ranks, run_ranks
-from tests.support.small import full_parameters, make_config, make_engines, make_step, save_checkpoint
+from tests.support.small import (
+    full_parameters,
+    make_config,
+    make_engines,
+    make_step,
+    save_checkpoint,
+)
 
 Losses = list[list[float]]
 
@@ -35,14 +43,23 @@ def train_on(engines: Engines, config: Any, world: Any, first: int, last: int) -
     for index in range(first, last):
         step, samples = make_step(config, index, world.rank, world.world_size)
         totals = train_step(engines, step, config, 1 - index / 20, samples)
-        sums = [totals.generator_loss_sum, totals.masked_count, totals.discriminator_loss_sum, totals.real_count]
+        sums = [
+            totals.generator_loss_sum,
+            totals.masked_count,
+            totals.discriminator_loss_sum,
+            totals.real_count,
+        ]
         generator, masked, discriminator, real = all_reduce_sum(torch.stack(sums).double()).tolist()
         losses.append([generator / masked, discriminator / real])
     return losses
 
 
-def straight(world: Any, folder: str, overrides: list[str], save_at: list[int], last: int) -> dict[str, Any]:
-    """Train from the start to step `last`, saving on the way; the losses, and the parameters at the last save."""
+def straight(
+    world: Any, folder: str, overrides: list[str], save_at: list[int], last: int
+) -> dict[str, Any]:
+    """Train from the start to step `last`, saving on the way; the losses, and the parameters at the
+    last save.
+    """
     config, run, losses = make_config(*overrides), RunDir(Path(folder)), []
     engines = make_engines(config, world)
     for first, stop in zip([0, *save_at], [*save_at, last], strict=True):
@@ -56,7 +73,9 @@ def straight(world: Any, folder: str, overrides: list[str], save_at: list[int], 
 
 
 def resumed(world: Any, folder: str, layouts: list[list[str]], last: int) -> list[dict[str, Any]]:
-    """For each layout: find the newest checkpoint, load it, check that it carries the saved parameters, train on."""
+    """For each layout: find the newest checkpoint, load it, check that it carries the saved
+    parameters, train on.
+    """
     return [resume_once(world, RunDir(Path(folder)), overrides, last) for overrides in layouts]
 
 
@@ -70,7 +89,11 @@ def resume_once(world: Any, run: RunDir, overrides: list[str], last: int) -> dic
     scalars = {name: read_scalars(engine) for name, engine in engines}
     wanted, got = torch.load(run.path / f"full-{first}.pt"), full_parameters(engines)
     exact = all(torch.equal(wanted[key], got[key]) for key in wanted)
-    return {"losses": train_on(engines, config, world, first, last), "exact": exact, "scalars": scalars}
+    return {
+        "losses": train_on(engines, config, world, first, last),
+        "exact": exact,
+        "scalars": scalars,
+    }
 
 
 def killed(world: Any, folder: str, overrides: list[str], save_at: int, last: int) -> None:
@@ -90,9 +113,13 @@ LAYOUTS: dict[int, list[list[str]]] = {
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Losses]:
-    """A run of 2 ranks at stage 3, killed in step 8 after a checkpoint of step 6; losses of 12 steps straight."""
+    """A run of 2 ranks at stage 3, killed in step 8 after a checkpoint of step 6; losses of 12
+    steps straight.
+    """
     folder, other = tmp_path_factory.mktemp("interrupted"), tmp_path_factory.mktemp("straight")
-    whole = run_ranks(straight, 2, folder=str(other), overrides=STAGE_3, save_at=[], last=12)[0]["losses"]
+    whole = run_ranks(straight, 2, folder=str(other), overrides=STAGE_3, save_at=[], last=12)[0][
+        "losses"
+    ]
     ended = end_ranks(killed, 2, folder=str(folder), overrides=STAGE_3, save_at=6, last=8)
     assert [end.code for end in ended] == [-signal.SIGKILL] * 2, ended
     return folder, whole
@@ -105,10 +132,14 @@ def copied(folder: Path, target: Path) -> Path:
 
 def largest_difference(got: Losses, wanted: Losses) -> float:
     assert len(got) == len(wanted)
-    return max(abs(a - b) for pair in zip(got, wanted, strict=True) for a, b in zip(*pair, strict=True))
+    return max(
+        abs(a - b) for pair in zip(got, wanted, strict=True) for a, b in zip(*pair, strict=True)
+    )
 
 
-def test_resume_after_a_kill_repeats_every_loss_bit_for_bit(interrupted: tuple[Path, Losses]) -> None:
+def test_resume_after_a_kill_repeats_every_loss_bit_for_bit(
+    interrupted: tuple[Path, Losses],
+) -> None:
     folder, whole = interrupted
     for (result,) in run_ranks(resumed, 2, folder=str(folder), layouts=[STAGE_3], last=12):
         assert result["losses"] == whole[6:]
@@ -120,19 +151,26 @@ def test_resume_on_another_world_size_and_stage_gives_the_same_losses(
     interrupted: tuple[Path, Losses], world_size: int
 ) -> None:
     folder, whole = interrupted
-    results = run_ranks(resumed, world_size, folder=str(folder), layouts=LAYOUTS[world_size], last=12)[0]
+    results = run_ranks(
+        resumed, world_size, folder=str(folder), layouts=LAYOUTS[world_size], last=12
+    )[0]
     for result, overrides in zip(results, LAYOUTS[world_size], strict=True):
         assert result["exact"], overrides
         assert result["scalars"]["generator"]["optimizer_steps"] == 6
         assert largest_difference(result["losses"], whole[6:]) < 1e-5, overrides
 
 
-#: Saved under the first overrides, resumed under the second, and the largest difference of the next losses.
+#: Saved under the first overrides, resumed under the second, and the largest difference of the next
+#: losses.
 CHANGES = {
     "stage 1 to 3": (["zero.stage=1"], ["zero.stage=3"], 1e-5),
     "bf16 stage 1 to 3": (["zero.stage=1", "precision.mode=bf16"], ["precision.mode=bf16"], 2e-2),
     "fp16 stage 3 to 2": (["precision.mode=fp16"], ["zero.stage=2", "precision.mode=fp16"], 5e-3),
-    "stage 3 to all offloaded": ([], ["zero.offload_optimizer=true", "zero.offload_parameters=true"], 1e-5),
+    "stage 3 to all offloaded": (
+        [],
+        ["zero.offload_optimizer=true", "zero.offload_parameters=true"],
+        1e-5,
+    ),
     "fp16 stage 2 offloaded to stage 3": (
         ["zero.stage=2", "precision.mode=fp16", "zero.offload_optimizer=true"],
         ["precision.mode=fp16"],
@@ -154,7 +192,11 @@ CHANGES_FULL = {
         ["zero.stage=1", "precision.mode=bf16", "zero.offload_optimizer=true"],
         2e-2,
     ),
-    "disentangled": (["model.embedding_sharing=disentangled"], ["model.embedding_sharing=disentangled"], 0.0),
+    "disentangled": (
+        ["model.embedding_sharing=disentangled"],
+        ["model.embedding_sharing=disentangled"],
+        0.0,
+    ),
     "step 0": ([], [], 0.0),
 }
 #: The loss scale doubles in the third step.
@@ -172,9 +214,15 @@ def change(world: Any, folder: str, cases: dict[str, list[Any]]) -> dict[str, li
     return found
 
 
-@pytest.mark.parametrize("cases", [CHANGES, pytest.param(CHANGES_FULL, marks=pytest.mark.full)], ids=["core", "more"])
-def test_any_stage_and_precision_reads_what_any_other_saved(tmp_path: Path, cases: dict[str, Any]) -> None:
-    for name, (losses, result) in run_ranks(change, 2, folder=str(tmp_path), cases=cases, timeout=240)[0].items():
+@pytest.mark.parametrize(
+    "cases", [CHANGES, pytest.param(CHANGES_FULL, marks=pytest.mark.full)], ids=["core", "more"]
+)
+def test_any_stage_and_precision_reads_what_any_other_saved(
+    tmp_path: Path, cases: dict[str, Any]
+) -> None:
+    for name, (losses, result) in run_ranks(
+        change, 2, folder=str(tmp_path), cases=cases, timeout=240
+    )[0].items():
         assert result["exact"], name
         assert largest_difference(result["losses"], losses) <= cases[name][2], name
         if name.startswith("fp16"):
@@ -183,7 +231,9 @@ def test_any_stage_and_precision_reads_what_any_other_saved(tmp_path: Path, case
                 assert result["scalars"][network]["loss_scale"]["cur_iter"] == 3
 
 
-def test_export_reads_the_whole_fp32_parameters_without_deepspeed(interrupted: tuple[Path, Losses]) -> None:
+def test_export_reads_the_whole_fp32_parameters_without_deepspeed(
+    interrupted: tuple[Path, Losses],
+) -> None:
     run = RunDir(interrupted[0])
     wanted = torch.load(run.path / "full-6.pt")
     for network in NETWORKS:
@@ -223,7 +273,8 @@ def _at(module: Any, name: str, when: str) -> Callable[[], None]:
     return patch
 
 
-#: Where a save is killed: patch, and the newest whole checkpoint afterwards when steps 2 and 4 were whole before.
+#: Where a save is killed: patch, and the newest whole checkpoint afterwards when steps 2 and 4 were
+#: whole before.
 KILL_POINTS: dict[str, tuple[Callable[[], None], int, int]] = {
     "before the first file": (_at(tensors, "write_tensors", "before"), 6, 4),
     "after the first network": (_at(tensors, "write_tensors", "after"), 6, 4),
@@ -248,7 +299,9 @@ def _die_between_renames() -> None:
 
 
 def kill_at_each_point(world: Any, folder: str) -> dict[str, list[Any]]:
-    """For each point: how the saving process ended, the newest whole step afterwards, and what it holds."""
+    """For each point: how the saving process ended, the newest whole step afterwards, and what it
+    holds.
+    """
     config, found = make_config("train.micro_rows=4"), {}
     engines = make_engines(config, world)
     fresh = RunDir(Path(folder) / "fresh")
@@ -321,7 +374,10 @@ def _edit_manifest(folder: Path) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "flipped byte": (_flip_byte, "generator/rank-00001.safetensors is damaged"),
     "truncated": (_truncate, "discriminator/rank-00000.safetensors has"),
-    "missing file": (lambda f: (f / "generator" / "rank-00000.safetensors").unlink(), "safetensors is missing"),
+    "missing file": (
+        lambda f: (f / "generator" / "rank-00000.safetensors").unlink(),
+        "safetensors is missing",
+    ),
     "missing trainer state": (lambda f: (f / "trainer.json").unlink(), "trainer.json is missing"),
     "missing COMPLETE": (lambda f: (f / "COMPLETE").unlink(), "COMPLETE is missing"),
     "missing manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
@@ -331,7 +387,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 def look_at_damage(world: Any, folder: str) -> dict[str, list[Any]]:
-    """For each damaged run: the step found, and the error of asking for the damaged one by its number."""
+    """For each damaged run: the step found, and the error of asking for the damaged one by its
+    number.
+    """
     found = {}
     for name in DAMAGES:
         run = RunDir(Path(folder) / name)
@@ -350,8 +408,12 @@ def look_at_damage(world: Any, folder: str) -> dict[str, list[Any]]:
 
 
 @pytest.fixture(scope="module")
-def damaged(interrupted: tuple[Path, Losses], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Any]]]:
-    """What two ranks say of each kind of damage to the newest of two checkpoints, and to the only one."""
+def damaged(
+    interrupted: tuple[Path, Losses], tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, list[Any]]]:
+    """What two ranks say of each kind of damage to the newest of two checkpoints, and to the only
+    one.
+    """
     folder = tmp_path_factory.mktemp("damaged")
     whole = RunDir(interrupted[0]).checkpoint(6)
     for name, (damage, _) in DAMAGES.items():
@@ -364,7 +426,9 @@ def damaged(interrupted: tuple[Path, Losses], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damage_is_found_by_all_ranks_and_passed_over(damaged: list[dict[str, list[Any]]], name: str) -> None:
+def test_damage_is_found_by_all_ranks_and_passed_over(
+    damaged: list[dict[str, list[Any]]], name: str
+) -> None:
     for result in damaged:
         latest, by_number, only_one = result[name]
         assert latest == 5
@@ -383,8 +447,13 @@ def test_falling_back_is_said_loudly(
         copied(RunDir(interrupted[0]).checkpoint(6), run.checkpoint(step))
     _flip_byte(run.checkpoint(6))
     assert loading.find_latest(run, World()) == 5
-    assert "going back to step 5, because the checkpoint of step 6 is not whole" in capsys.readouterr().err
-    with pytest.raises(CheckpointError, match=r"not whole: generator/rank-00001\.safetensors is damaged"):
+    assert (
+        "going back to step 5, because the checkpoint of step 6 is not whole"
+        in capsys.readouterr().err
+    )
+    with pytest.raises(
+        CheckpointError, match=r"not whole: generator/rank-00001\.safetensors is damaged"
+    ):
         tensors.read_network(run.checkpoint(6), "generator")
 
 
@@ -408,7 +477,9 @@ def keep_house(world: Any, folder: str) -> dict[str, Any]:
     save_checkpoint(run, 4, engines, {"step": 4, "after going back": True}, world, keep=2)
     seen["after going back"] = loading.load_checkpoint(run, 4, engines, world)
     seen["set aside"] = [p.name[:13] for p in run.checkpoints.iterdir() if "set-aside" in p.name]
-    other = make_engines(make_config("train.micro_rows=4", "model.discriminator.ffn_size=48"), world)
+    other = make_engines(
+        make_config("train.micro_rows=4", "model.discriminator.ffn_size=48"), world
+    )
     try:
         loading.load_checkpoint(run, 4, other, world)
     except CheckpointError as error:
@@ -459,6 +530,9 @@ def test_slices_that_leave_a_gap_are_never_saved() -> None:
     shapes = {"w": (2, 4)}
     whole = [("w", part("b", 5, 3)), ("w", part("a", 0, 5))]
     assert manifest.parameter_entries(shapes, whole)["w"].slices[0].file == "a"
-    for slices in ([("w", part("a", 0, 5)), ("w", part("b", 6, 2))], [("w", part("a", 0, 5)), ("w", part("b", 4, 4))]):
+    for slices in (
+        [("w", part("a", 0, 5)), ("w", part("b", 6, 2))],
+        [("w", part("a", 0, 5)), ("w", part("b", 4, 4))],
+    ):
         with pytest.raises(RuntimeError, match="parameter w"):
             manifest.parameter_entries(shapes, slices)

@@ -1,4 +1,6 @@
-"""Saving in the background: the state of the step, whole or absent, and no reason to lose a run when it fails."""
+"""Saving in the background: the state of the step, whole or absent, and no reason to lose a run
+when it fails.
+"""
 
 from __future__ import annotations
 
@@ -74,19 +76,29 @@ class Gate:
 KINDS = {
     "stage 3": [],
     "stage 0": ["zero.stage=0"],
-    "fp16, stage 2 offloaded": ["precision.mode=fp16", "zero.stage=2", "zero.offload_optimizer=true"],
+    "fp16, stage 2 offloaded": [
+        "precision.mode=fp16",
+        "zero.stage=2",
+        "zero.offload_optimizer=true",
+    ],
 }
 KINDS_FULL = {
     "stage 2": ["zero.stage=2", "precision.mode=bf16"],
     "stage 1": ["zero.stage=1", "precision.mode=bf16"],
     "stage 1 in fp32": ["zero.stage=1"],
-    "all offloaded": ["zero.offload_optimizer=true", "zero.offload_parameters=true", "precision.mode=bf16"],
+    "all offloaded": [
+        "zero.offload_optimizer=true",
+        "zero.offload_parameters=true",
+        "precision.mode=bf16",
+    ],
     "fp16": ["precision.mode=fp16", "precision.initial_scale_power=10", "precision.scale_window=2"],
 }
 
 
 def save_both_ways(world: Any, folder: str, kinds: dict[str, list[str]]) -> dict[str, Any]:
-    """Of each kind: the manifests of one state, saved at once and in the background while training goes on."""
+    """Of each kind: the manifests of one state, saved at once and in the background while training
+    goes on.
+    """
     found: dict[str, Any] = {}
     for number, (name, overrides) in enumerate(kinds.items()):
         config = make_config(*overrides)
@@ -105,13 +117,19 @@ def save_both_ways(world: Any, folder: str, kinds: dict[str, list[str]]) -> dict
                 assert first not in later.complete_checkpoints()
             saver.finish()
             barrier(world)
-        manifests = [read_manifest(run.checkpoint(3)).model_dump(mode="json") for run in (now, later)]
+        manifests = [
+            read_manifest(run.checkpoint(3)).model_dump(mode="json") for run in (now, later)
+        ]
         found[name] = [*manifests, later.complete_checkpoints(), saver.host_bytes]
     return found
 
 
-@pytest.mark.parametrize("kinds", [KINDS, pytest.param(KINDS_FULL, marks=pytest.mark.full)], ids=["core", "more"])
-def test_what_is_saved_in_the_background_is_the_state_of_its_step(tmp_path: Path, kinds: dict[str, list[str]]) -> None:
+@pytest.mark.parametrize(
+    "kinds", [KINDS, pytest.param(KINDS_FULL, marks=pytest.mark.full)], ids=["core", "more"]
+)
+def test_what_is_saved_in_the_background_is_the_state_of_its_step(
+    tmp_path: Path, kinds: dict[str, list[str]]
+) -> None:
     rank_0, rank_1 = run_ranks(save_both_ways, 2, folder=str(tmp_path), kinds=kinds, timeout=240)
     for name in kinds:
         now, later, steps, bytes_ = rank_0[name]
@@ -162,7 +180,9 @@ def in_flight(world: Any, folder: str) -> dict[str, Any]:
 def test_a_checkpoint_is_published_when_all_ranks_have_written(tmp_path: Path) -> None:
     for seen in run_ranks(in_flight, 2, folder=str(tmp_path)):
         assert seen["while rank 1 writes"] == []
-        assert seen["kept"] == [2, 4, 5], "the newest one, the milestones; the newest healthy one is one of them"
+        assert seen["kept"] == [2, 4, 5], (
+            "the newest one, the milestones; the newest healthy one is one of them"
+        )
         assert seen["healthy"] == [True, False, False]
         assert seen["names"] == [f"step-0000000{step}" for step in (2, 4, 5)]
         assert seen["carried"][0] == "config.yaml"
@@ -187,7 +207,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fail_and_go_on(world: Any, folder: str, disk: str) -> dict[str, Any]:
-    """A disk that is full beforehand and one that fills while it is written; a file that grows too large on rank 1."""
+    """A disk that is full beforehand and one that fills while it is written; a file that grows too
+    large on rank 1.
+    """
     config, run, seen = make_config(), new_run(Path(disk) / "run"), {}
     engines = make_engines(config, world)
     saver = Saver(run, engines, world, CheckpointConfig(every=2))
@@ -236,7 +258,9 @@ def _state(run: RunDir) -> list[Any]:
     return [names, remembered.step, remembered.problem, remembered.failures]
 
 
-def test_a_disk_that_is_full_costs_a_checkpoint_and_no_more(small_disk: Path, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_costs_a_checkpoint_and_no_more(
+    small_disk: Path, tmp_path: Path
+) -> None:
     seen = run_ranks(fail_and_go_on, 2, folder=str(tmp_path), disk=str(small_disk))[0]
     only = ["step-00000002"]
     names, step, problem, failures = seen["full"]
@@ -246,7 +270,8 @@ def test_a_disk_that_is_full_costs_a_checkpoint_and_no_more(small_disk: Path, tm
     assert seen["fills"] == [only, 2, "no space left", 2]
     message, everywhere, status = seen["final"]
     assert (
-        "the checkpoint of step 7 cannot be written: no space left. The checkpoints before it are untouched" in message
+        "the checkpoint of step 7 cannot be written: no space left. The checkpoints before it are"
+        " untouched" in message
     )
     assert everywhere
     assert status == 74
@@ -293,7 +318,9 @@ tracking: {{every: 1, wandb: disabled}}
 """
 
 
-def train(where: Path, shards: Path, *words: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+def train(
+    where: Path, shards: Path, *words: str, processes: int = 1
+) -> subprocess.CompletedProcess[str]:
     (where / "config.yaml").write_text(SMALL.format(shards=shards))
     ranks = ["train", "config.yaml"]
     if processes > 1:
@@ -318,17 +345,25 @@ def test_a_run_on_a_disk_that_fills_ends_with_74_and_goes_on_when_there_is_room(
     assert "training goes on and tries again at step" in output
     assert "the checkpoint of step 8 cannot be written: no space left" in output
     assert "Traceback" not in output
-    assert [row["step"] for row in run.read_metrics()][-1] == 7  # the row of the last step follows its checkpoint
+    assert [row["step"] for row in run.read_metrics()][
+        -1
+    ] == 7  # the row of the last step follows its checkpoint
     assert not [name for name in os.listdir(run.checkpoints) if name.startswith(".")]
     (small_disk / "others").unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     done = train(tmp_path, tiny_shards, dir_, "checkpoint.keep=1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert run.complete_checkpoints()[-1] == 8  # beside it, what the guard may still go back to
-    assert all(0 <= row["speed/checkpoint_stall"] < 1 for row in run.read_metrics() if "loss/generator" in row)
+    assert all(
+        0 <= row["speed/checkpoint_stall"] < 1
+        for row in run.read_metrics()
+        if "loss/generator" in row
+    )
 
 
-def test_a_run_whose_checkpoints_are_gone_does_not_start_from_the_start(tmp_path: Path, tiny_shards: Path) -> None:
+def test_a_run_whose_checkpoints_are_gone_does_not_start_from_the_start(
+    tmp_path: Path, tiny_shards: Path
+) -> None:
     run, elsewhere = RunDir(tmp_path / "runs/r"), tmp_path / "scratch"
     done = train(tmp_path, tiny_shards, "train.steps=2")
     assert done.returncode == 0, done.stderr
@@ -362,7 +397,9 @@ saving.write_share = slow
 sys.exit(cli.main(["train", "config.yaml", "train.steps=500"]))
 """
     (tmp_path / "config.yaml").write_text(SMALL.format(shards=tiny_shards))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=480)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=480
+    )
     assert done.returncode == 75, done.stdout + done.stderr
     run = RunDir(tmp_path / "runs/r")
     steps = run.complete_checkpoints()

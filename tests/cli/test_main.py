@@ -1,4 +1,6 @@
-"""The command line itself: complete help, one-line errors, exit statuses, overrides on either side of options."""
+"""The command line itself: complete help, one-line errors, exit statuses, overrides on either side
+of options.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def leaves(
     parser: argparse.ArgumentParser, name: str = "electra-dist"
 ) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Every command that runs something, with its full name."""
-    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    groups = [
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    ]
     if not groups:
         yield name, parser
     for group in groups:
@@ -35,7 +39,9 @@ def test_help_explains_every_argument_and_has_examples_that_parse(name: str) -> 
     assert "examples:" in text
     for action in parser._actions:
         assert action.help, f"{name}: {action.dest} has no help"
-    examples = [line.strip() for line in (parser.epilog or "").splitlines() if line.strip().startswith(name)]
+    examples = [
+        line.strip() for line in (parser.epilog or "").splitlines() if line.strip().startswith(name)
+    ]
     assert examples, f"{name}: no example of the command itself"
     for example in examples:
         words = example.partition("   ")[0].partition(" > ")[0].split()
@@ -49,7 +55,9 @@ def test_show_prints_the_resolved_file(repo_root: Path, capsys: pytest.CaptureFi
     assert (shown["optim"]["lr"], shown["zero"]["stage"]) == (2e-3, 1)
 
 
-def test_a_mistake_is_one_line_and_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_one_line_and_debug_shows_the_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert cli.main(["config", "show", "nowhere.yaml"]) == EXIT_USER_ERROR
     printed = capsys.readouterr()
     assert printed.err == "error: nowhere.yaml: no such configuration file\n"
@@ -82,7 +90,9 @@ def test_a_missing_package_names_the_extra(
         raise ModuleNotFoundError("No module named 'torch'", name="torch.distributed")
 
     monkeypatch.setattr("electra_dist.cli.prepare.config._show", without_torch)
-    assert cli.main(["config", "show", str(repo_root / "configs/quickstart.yaml")]) == EXIT_USER_ERROR
+    assert (
+        cli.main(["config", "show", str(repo_root / "configs/quickstart.yaml")]) == EXIT_USER_ERROR
+    )
     assert "pip install 'electra-dist[train]'" in capsys.readouterr().err
 
 

@@ -1,4 +1,6 @@
-"""The configuration: presets against the published sizes, overrides, and an error for each way to get it wrong."""
+"""The configuration: presets against the published sizes, overrides, and an error for each way to
+get it wrong.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def build(*overrides: str) -> configuration.Config:
     ("preset", "trained", "backbone"),
     [("small", 14.2e6, 13.55e6), ("base", 119.4e6, 108.9e6), ("large", 354.7e6, 334.1e6)],
 )
-def test_presets_have_the_published_parameter_counts(preset: str, trained: float, backbone: float) -> None:
+def test_presets_have_the_published_parameter_counts(
+    preset: str, trained: float, backbone: float
+) -> None:
     config = build(f"model.preset={preset}")
     count = plan.parameters(config, 30522)
     assert count.total == pytest.approx(trained, rel=1e-3)
@@ -50,7 +54,9 @@ def test_a_key_beside_the_preset_wins() -> None:
 
 
 def test_resolved_file_gives_the_same_configuration_again(tmp_path: Path) -> None:
-    config = build("optim.lr=5e-4", "zero.generator.stage=1", "tracking.tags=[a, b]", "optim.schedule=wsd")
+    config = build(
+        "optim.lr=5e-4", "zero.generator.stage=1", "tracking.tags=[a, b]", "optim.schedule=wsd"
+    )
     path = tmp_path / "config.yaml"
     path.write_text(configuration.resolved_yaml(config), encoding="utf-8")
     assert configuration.load(path) == config
@@ -58,12 +64,18 @@ def test_resolved_file_gives_the_same_configuration_again(tmp_path: Path) -> Non
 
 def test_networks_override_the_common_keys() -> None:
     config = build(
-        "zero.stage=2", "zero.generator.stage=0", "optim.discriminator.lr=1e-4", "precision.generator.mode=fp32"
+        "zero.stage=2",
+        "zero.generator.stage=0",
+        "optim.discriminator.lr=1e-4",
+        "precision.generator.mode=fp32",
     )
     assert (config.zero_stage("generator"), config.zero_stage("discriminator")) == (0, 2)
     assert config.optimizer("discriminator").lr == 1e-4
     assert config.optimizer("generator").lr == config.optim.lr
-    assert (config.precision_mode("generator"), config.precision_mode("discriminator")) == ("fp32", "bf16")
+    assert (config.precision_mode("generator"), config.precision_mode("discriminator")) == (
+        "fp32",
+        "bf16",
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +93,10 @@ def test_networks_override_the_common_keys() -> None:
         ("model.generator.heads=3", ["model.generator.hidden_size = 64", "heads = 3"]),
         ("optim.warmup_steps=20001", ["optim.warmup_steps = 20001", "20000"]),
         ("train.cuda_graphs=true", ["zero.stage = 3 for the generator", "zero.stage=1"]),
-        ("train.cuda_graphs=true,zero.stage=1,train.compile=false", ["train.cuda_graphs", "train.compile=true"]),
+        (
+            "train.cuda_graphs=true,zero.stage=1,train.compile=false",
+            ["train.cuda_graphs", "train.compile=true"],
+        ),
         ("zero.stage=4", ["zero.stage", "4", "3"]),
         ("run.name=../elsewhere", ["run.name", "../elsewhere"]),
         ("run.name=$(reboot)", ["run.name"]),
@@ -90,7 +105,9 @@ def test_networks_override_the_common_keys() -> None:
         ("optim.lr.x=1", ["optim.lr"]),
     ],
 )
-def test_a_mistake_is_named_with_its_value_and_what_is_allowed(override: str, words: list[str]) -> None:
+def test_a_mistake_is_named_with_its_value_and_what_is_allowed(
+    override: str, words: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         build(*override.split(","))
     for word in words:
@@ -120,7 +137,9 @@ def test_a_broken_file_is_one_clear_error(tmp_path: Path, content: bytes, words:
 
 
 def test_numbers_in_scientific_notation_are_numbers_and_words_are_no_booleans() -> None:
-    parsed = configuration.parse_yaml("{a: 5e-4, b: 1e3, c: 1.5E+2, d: on, e: true, f: 12, g: 0.5}", "test")
+    parsed = configuration.parse_yaml(
+        "{a: 5e-4, b: 1e3, c: 1.5E+2, d: on, e: true, f: 12, g: 0.5}", "test"
+    )
     assert parsed == {"a": 5e-4, "b": 1e3, "c": 150.0, "d": "on", "e": True, "f": 12, "g": 0.5}
 
 
@@ -139,7 +158,9 @@ def test_shipped_files_resolve_and_follow_the_schema(repo_root: Path) -> None:
     for path in sorted((repo_root / "configs").glob("*.yaml")):
         config = configuration.load(path)
         jsonschema.validate(configuration.read_yaml(path), schema)
-        jsonschema.validate(configuration.parse_yaml(configuration.resolved_yaml(config), "resolved"), schema)
+        jsonschema.validate(
+            configuration.parse_yaml(configuration.resolved_yaml(config), "resolved"), schema
+        )
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**MINIMAL, "optim": {"lrr": 1}}, schema)
 
@@ -152,37 +173,54 @@ def test_shipped_files_resolve_and_follow_the_schema(repo_root: Path) -> None:
     [
         (
             ["zero.stage=0", "zero.offload_optimizer=true"],
-            r"zero\.offload_optimizer = true with zero\.stage = 0 for the generator.*zero\.generator\.stage=1",
+            r"zero\.offload_optimizer = true with zero\.stage = 0 for the"
+            r" generator.*zero\.generator\.stage=1",
         ),
         (
             ["zero.discriminator.stage=0", "zero.discriminator.offload_optimizer=true"],
-            r"zero\.discriminator\.offload_optimizer = true with zero\.discriminator\.stage = 0 for the discriminator",
+            r"zero\.discriminator\.offload_optimizer = true with zero\.discriminator\.stage = 0 for"
+            r" the discriminator",
         ),
         (
             ["zero.stage=2", "zero.offload_optimizer=true", "zero.offload_parameters=true"],
             r"zero\.offload_parameters = true with zero\.stage = 2.*zero\.generator\.stage=3",
         ),
-        (["zero.offload_parameters=true"], r"zero\.offload_optimizer = false.*zero\.generator\.offload_optimizer=true"),
         (
-            ["zero.offload_optimizer=true", "zero.offload_parameters=true", "zero.hpz_partition_size=4"],
+            ["zero.offload_parameters=true"],
+            r"zero\.offload_optimizer = false.*zero\.generator\.offload_optimizer=true",
+        ),
+        (
+            [
+                "zero.offload_optimizer=true",
+                "zero.offload_parameters=true",
+                "zero.hpz_partition_size=4",
+            ],
             r"zero\.hpz_partition_size = 4 with zero\.offload_parameters = true.*keep one of them",
         ),
-        (["zero.stage=2", "zero.hpz_partition_size=4"], r"zero\.hpz_partition_size = 4 with no network at stage 3"),
+        (
+            ["zero.stage=2", "zero.hpz_partition_size=4"],
+            r"zero\.hpz_partition_size = 4 with no network at stage 3",
+        ),
         (
             ["precision.discriminator.mode=fp32", "zero.communication_data_type=bf16"],
-            r"zero\.communication_data_type = bf16 with precision\.mode = fp32 for the discriminator.*mode=bf16",
+            r"zero\.communication_data_type = bf16 with precision\.mode = fp32 for the"
+            r" discriminator.*mode=bf16",
         ),
         (["zero.hpz_partition_size=1"], r"key zero\.hpz_partition_size = 1"),
         (["zero.offload_optimiser=true"], r"did you mean 'offload_optimizer'"),
     ],
 )
-def test_what_deepspeed_cannot_offload_is_refused_with_the_alternatives(overrides: list[str], message: str) -> None:
+def test_what_deepspeed_cannot_offload_is_refused_with_the_alternatives(
+    overrides: list[str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         build(*overrides)
 
 
 def test_each_network_offloads_its_own() -> None:
-    config = build("zero.stage=3", "zero.offload_optimizer=true", "zero.generator.offload_optimizer=false")
+    config = build(
+        "zero.stage=3", "zero.offload_optimizer=true", "zero.generator.offload_optimizer=false"
+    )
     assert not config.sharding("generator").offload_optimizer
     assert config.sharding("discriminator").offload_optimizer
 
@@ -197,7 +235,9 @@ def test_each_network_offloads_its_own() -> None:
         (64, 6, r"with 6 ranks a node a group would lie partly on another node; possible: \[2\]"),
     ],
 )
-def test_groups_of_ranks_must_lie_on_whole_nodes(world_size: int, per_node: int, message: str | None) -> None:
+def test_groups_of_ranks_must_lie_on_whole_nodes(
+    world_size: int, per_node: int, message: str | None
+) -> None:
     config = build("zero.hpz_partition_size=8", "train.micro_rows=1")
     assert config.hpz_partition_size("generator", world_size) == (8 if world_size > 8 else None)
     if message is None:
@@ -209,7 +249,9 @@ def test_groups_of_ranks_must_lie_on_whole_nodes(world_size: int, per_node: int,
 
 def test_groups_of_ranks_must_divide_the_world() -> None:
     config = build("zero.hpz_partition_size=3", "train.micro_rows=1")
-    with pytest.raises(ConfigError, match=r"zero\.hpz_partition_size = 3.*world size 16; possible: \[2, 4, 8\]"):
+    with pytest.raises(
+        ConfigError, match=r"zero\.hpz_partition_size = 3.*world size 16; possible: \[2, 4, 8\]"
+    ):
         configuration.check_world(config, 16)
 
 
@@ -239,7 +281,10 @@ def laughs(levels: int, width: int = 9) -> str:
         ("a: !!set {x}\n", "could not determine a constructor"),
         ("a: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
         ("a: !!int x\n", "not valid YAML"),
-        ("".join(f"key{number}: 1\n" for number in range(1000)), "unknown key key0.* and 9[0-9]{2} more"),
+        (
+            "".join(f"key{number}: 1\n" for number in range(1000)),
+            "unknown key key0.* and 9[0-9]{2} more",
+        ),
         ("a: \x00\n", "not valid YAML"),
     ],
 )
@@ -262,9 +307,11 @@ def test_a_fifo_is_no_configuration_and_is_not_waited_for(tmp_path: Path) -> Non
 def test_aliases_of_an_honest_file_work_and_an_override_changes_one_of_them(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
-        "data: {shards: s}\ntrain: {steps: 9, global_rows: 4, micro_rows: 1}\noptim: {warmup_steps: 0}\n"
+        "data: {shards: s}\ntrain: {steps: 9, global_rows: 4, micro_rows: 1}\noptim: {warmup_steps:"
+        " 0}\n"
         "model:\n  embedding_size: 32\n"
-        "  generator: &network {layers: 1, hidden_size: 16, heads: 1, ffn_size: 32}\n  discriminator: *network\n"
+        "  generator: &network {layers: 1, hidden_size: 16, heads: 1, ffn_size: 32}\n "
+        " discriminator: *network\n"
     )
     config = configuration.load(path, ["model.discriminator.layers=3"])
     assert (config.model.generator.layers, config.model.discriminator.layers) == (1, 3)

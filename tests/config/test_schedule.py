@@ -12,7 +12,9 @@ from electra_dist.config.schedule import lr_factor
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "wsd"])
-def test_rises_to_the_peak_at_the_end_of_the_warmup_and_ends_at_the_final_fraction(name: str) -> None:
+def test_rises_to_the_peak_at_the_end_of_the_warmup_and_ends_at_the_final_fraction(
+    name: str,
+) -> None:
     optim = OptimConfig(warmup_steps=10, schedule=name, final_lr_fraction=0.1, decay_steps=20)  # type: ignore[arg-type]
     factors = [lr_factor(step, 100, optim) for step in range(101)]
     assert factors[0] == pytest.approx(1 / 11)

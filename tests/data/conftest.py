@@ -1,4 +1,6 @@
-"""Small shards of real text for the tests of the loader: the topics of pydoc, in blocks of 2,048 tokens."""
+"""Small shards of real text for the tests of the loader: the topics of pydoc, in blocks of 2,048
+tokens.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def tokenizer_dir(topics_file: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def manifest(topics_file: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def manifest(
+    topics_file: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Manifest:
     out = tmp_path_factory.mktemp("shards") / "shards"
     options = BuildOptions(validation=0.1, block_tokens=2048, shard_blocks=32)
     return build_shards([topics_file], tokenizer_dir, out, options).manifest
@@ -44,7 +48,9 @@ def manifest(topics_file: Path, tokenizer_dir: Path, tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="session")
 def make_config(manifest: Manifest) -> ConfigFactory:
-    """A configuration of the small shards; keyword arguments are sections that win over the defaults here."""
+    """A configuration of the small shards; keyword arguments are sections that win over the
+    defaults here.
+    """
 
     def make(**sections: dict[str, Any]) -> Config:
         tree: dict[str, dict[str, Any]] = {

@@ -1,4 +1,6 @@
-"""Masks: exact counts, without replacement, never special tokens, the published rates, keyed by the row alone."""
+"""Masks: exact counts, without replacement, never special tokens, the published rates, keyed by the
+row alone.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def rows_of(count: int, length: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 
 def test_the_hash_is_splitmix64():
-    # The first outputs of the reference implementation (Vigna) from state 1234567: state += golden; mix(state).
+    # The first outputs of the reference implementation (Vigna) from state 1234567: state += golden;
+    # mix(state).
     golden, state, found = 0x9E3779B97F4A7C15, 1234567, []
     for _ in range(3):
         found.append(int(absorb(np.array([state], np.uint64), np.uint64(0))[0]))
@@ -57,7 +60,9 @@ def test_masks_are_exact_in_number_and_change_nothing_else(length, fraction, sho
         maskable = [place for place, token in enumerate(ids) if token not in SPECIALS]
         exact = int(Fraction(str(fraction)) * len(maskable) + Fraction(1, 2))
         count = max(exact, 1) if maskable else 0
-        assert masks.weights[row].tolist() == [1.0] * count + [0.0] * (masks.weights.shape[1] - count)
+        assert masks.weights[row].tolist() == [1.0] * count + [0.0] * (
+            masks.weights.shape[1] - count
+        )
         positions = masks.positions[row].tolist()
         assert positions[count:] == [0] * (len(positions) - count)
         assert positions[:count] == sorted(set(positions[:count]))
@@ -87,7 +92,9 @@ def test_every_maskable_position_is_as_likely_and_85_percent_are_shown_as_mask()
     assert abs(hidden - 0.85) < 4 * np.sqrt(0.85 * 0.15 / (rows * 10))
     pairs = np.zeros((length, length))
     np.add.at(pairs, (masks.positions[:, 0], masks.positions[:, 1]), 1)
-    assert (pairs.sum(axis=1) > 0).sum() > 20  # neighbours in the sorted order are not one fixed pair
+    assert (
+        pairs.sum(axis=1) > 0
+    ).sum() > 20  # neighbours in the sorted order are not one fixed pair
 
 
 def test_masks_and_keys_of_a_row_do_not_depend_on_the_rows_beside_it():
@@ -113,6 +120,8 @@ def test_unknown_tokens_may_be_masked():
     assert mask_rows(tokens, np.ones(1, np.uint64), 0.5, 1.0).weights.sum() == 10
 
 
-@pytest.mark.parametrize(("fraction", "length", "slots"), [(0.15, 128, 20), (0.15, 20, 3), (0.25, 512, 128)])
+@pytest.mark.parametrize(
+    ("fraction", "length", "slots"), [(0.15, 128, 20), (0.15, 20, 3), (0.25, 512, 128)]
+)
 def test_slots_are_the_fraction_of_the_row_rounded_up(fraction, length, slots):
     assert masked_slots(fraction, length) == slots

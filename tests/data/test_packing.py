@@ -41,7 +41,9 @@ def block_of(lengths: list[int]) -> Block:
 def pieces_of_rows(packed) -> list[list[list[int]]]:
     """Rows as lists of pieces, wrapping checked and removed, padding checked."""
     rows = []
-    for tokens, ends, count in zip(packed.tokens.tolist(), packed.ends.tolist(), packed.counts.tolist(), strict=True):
+    for tokens, ends, count in zip(
+        packed.tokens.tolist(), packed.ends.tolist(), packed.counts.tolist(), strict=True
+    ):
         starts, pieces = [0, *ends[: count - 1]], []
         for start, end in zip(starts, ends[:count], strict=True):
             assert tokens[start] == SPECIAL_TOKENS.cls
@@ -102,7 +104,9 @@ def test_rows_are_as_few_as_a_plain_best_fit_makes(case):
     assert count == len(rows)
     for row in range(count):
         inside = sorted((int(offset_of[i]), int(sizes[i])) for i in np.flatnonzero(row_of == row))
-        assert [start for start, _ in inside] == [sum(size for _, size in inside[:i]) for i in range(len(inside))]
+        assert [start for start, _ in inside] == [
+            sum(size for _, size in inside[:i]) for i in range(len(inside))
+        ]
         assert sum(size for _, size in inside) <= row_length
 
 
@@ -134,10 +138,13 @@ def test_a_document_that_fills_its_row_leaves_no_padding_document():
 
 
 @pytest.mark.parametrize(
-    ("documents", "entries"), [(0, 256), (1, 256), (256, 256), (257, 512), (4000, 4096), (4159, 4160)]
+    ("documents", "entries"),
+    [(0, 256), (1, 256), (256, 256), (257, 512), (4000, 4096), (4159, 4160)],
 )
 def test_entries_are_few_and_none_more_than_there_can_be(documents, entries):
-    """64 rows of at most 64 documents: 4,160 entries were there whatever was in them, of which some 180 were used."""
+    """64 rows of at most 64 documents: 4,160 entries were there whatever was in them, of which some
+    180 were used.
+    """
     assert sequence_entries(documents, 64, 64) == entries
 
 
@@ -176,7 +183,9 @@ def all_real_blocks(tmp_path_factory, shared_data) -> dict[str, list[Block]]:
     return real_blocks(tmp_path_factory.mktemp("all"), shared_data, pydoc_bytes=25_000_000, every=1)
 
 
-def real_blocks(folder: Path, shared_data: Path, pydoc_bytes: int, every: int) -> dict[str, list[Block]]:
+def real_blocks(
+    folder: Path, shared_data: Path, pydoc_bytes: int, every: int
+) -> dict[str, list[Block]]:
     """Blocks of the pydoc corpus and of every `every`-th PEP, with an 8k vocabulary."""
     write_pydoc_corpus(folder / "pydoc", max_bytes=pydoc_bytes, workers=2)
     with gzip.open(shared_data / "peps.jsonl.gz") as lines:
@@ -184,7 +193,12 @@ def real_blocks(folder: Path, shared_data: Path, pydoc_bytes: int, every: int) -
     train_tokenizer([folder / "pydoc"], 8192, folder / "tokenizer")
     found = {}
     for name in ("pydoc", "peps.jsonl"):
-        stats = build_shards([folder / name], folder / "tokenizer", folder / f"shards-{name}", BuildOptions(workers=2))
+        stats = build_shards(
+            [folder / name],
+            folder / "tokenizer",
+            folder / f"shards-{name}",
+            BuildOptions(workers=2),
+        )
         reader = BlockReader(stats.manifest, TRAIN)
         found[name] = [reader.read(block) for block in range(len(reader))]
     return found

@@ -19,5 +19,7 @@ def test_intervals_mean_what_a_set_of_numbers_means(seed):
     skips = Skips(intervals)
     assert {number for number in range(60) if number in skips} == wanted
     for start in range(60):
-        assert skips.next_kept(start) == next(number for number in range(start, 99) if number not in wanted)
+        assert skips.next_kept(start) == next(
+            number for number in range(start, 99) if number not in wanted
+        )
     assert all(one[1] < other[0] for one, other in itertools.pairwise(skips.intervals))

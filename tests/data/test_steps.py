@@ -40,7 +40,9 @@ def rows_of(batches: list[MicroBatch] | tuple[MicroBatch, ...]) -> list[bytes]:
     ]
 
 
-def steps_of(config, manifest, rank=0, world_size=1, state=None, count=None) -> tuple[list[Step], list[LoaderState]]:
+def steps_of(
+    config, manifest, rank=0, world_size=1, state=None, count=None
+) -> tuple[list[Step], list[LoaderState]]:
     steps, states = [], []
     source = StepSource(config, manifest, rank, world_size, state)
     for step in source:
@@ -53,7 +55,10 @@ def steps_of(config, manifest, rank=0, world_size=1, state=None, count=None) -> 
 
 def test_rows_are_dealt_as_the_formula_says(make_config, manifest):
     config = make_config(data={"streams": 4}, train={"global_rows": 8, "steps": 30})
-    source, order = RowSource(config, manifest, TRAIN), BlockOrder(manifest.facts.train.blocks, 4, config.train.seed)
+    source, order = (
+        RowSource(config, manifest, TRAIN),
+        BlockOrder(manifest.facts.train.blocks, 4, config.train.seed),
+    )
     streams: list[list[bytes]] = []
     for stream in range(4):
         rows: list[bytes] = []
@@ -72,7 +77,9 @@ def test_an_epoch_has_every_token_of_the_split_exactly_once(make_config, manifes
     config = make_config()
     source = RowSource(config, manifest, TRAIN)
     total = sum(len(source.rows(0, block).keys) for block in range(len(source)))
-    config = make_config(data={"streams": 1}, train={"global_rows": 1, "micro_rows": 1, "steps": total})
+    config = make_config(
+        data={"streams": 1}, train={"global_rows": 1, "micro_rows": 1, "steps": total}
+    )
     counts = np.zeros(manifest.vocab_size, np.int64)
     steps, states = steps_of(config, manifest)
     for step in steps:
@@ -100,7 +107,9 @@ def test_a_step_has_the_same_rows_whatever_the_world_size(make_config, manifest,
         assert LoaderState.merge([states[number] for _, states in ranks]) == alone_states[number]
 
 
-def test_a_resumed_run_goes_on_as_if_nothing_had_happened_at_every_step_and_world_size(make_config, manifest):
+def test_a_resumed_run_goes_on_as_if_nothing_had_happened_at_every_step_and_world_size(
+    make_config, manifest
+):
     config = make_config(train={"steps": 24})
     straight, _ = steps_of(config, manifest)
     for stop in range(1, 24, 5):
@@ -108,7 +117,9 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened_at_every_step_and_worl
         state = LoaderState.from_dict(json.loads(json.dumps(LoaderState.merge(parts).to_dict())))
         assert state.step == stop
         for world_size in (1, 4):
-            ranks = [steps_of(config, manifest, rank, world_size, state)[0] for rank in range(world_size)]
+            ranks = [
+                steps_of(config, manifest, rank, world_size, state)[0] for rank in range(world_size)
+            ]
             for number, step in enumerate(straight[stop:]):
                 assert all(steps[number].index == step.index for steps in ranks)
                 found = [row for steps in ranks for row in rows_of(steps[number].micro_batches)]
@@ -118,10 +129,14 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened_at_every_step_and_worl
 
 def test_seeking_far_reads_one_block_a_stream(make_config, manifest, monkeypatch):
     config = make_config(train={"steps": 10**6 + 1, "global_rows": 4})
-    far = LoaderState(10**6, layout_of(config, manifest), dict.fromkeys(range(4), (54321, 3)), 10**6)
+    far = LoaderState(
+        10**6, layout_of(config, manifest), dict.fromkeys(range(4), (54321, 3)), 10**6
+    )
     read: list[int] = []
     original = RowSource.rows
-    monkeypatch.setattr(RowSource, "rows", lambda self, *place: read.append(1) or original(self, *place))
+    monkeypatch.setattr(
+        RowSource, "rows", lambda self, *place: read.append(1) or original(self, *place)
+    )
     steps, _ = steps_of(config, manifest, state=LoaderState.from_dict(far.to_dict()))
     assert [step.index for step in steps] == [10**6]
     assert len(read) == 4
@@ -133,18 +148,26 @@ def test_shapes_types_and_counts_are_those_of_the_contract(make_config, manifest
     slots = masked_slots(config.data.mask_fraction, 64)
     for step in steps_of(config, manifest)[0]:
         assert len(step.micro_batches) == 4
-        assert step.masked_count == sum(int((batch.masked_weights > 0).sum()) for batch in step.micro_batches)
-        assert step.real_count == sum(int((batch.documents != PADDING_DOCUMENT).sum()) for batch in step.micro_batches)
+        assert step.masked_count == sum(
+            int((batch.masked_weights > 0).sum()) for batch in step.micro_batches
+        )
+        assert step.real_count == sum(
+            int((batch.documents != PADDING_DOCUMENT).sum()) for batch in step.micro_batches
+        )
         for batch in step.micro_batches:
             for name in ("tokens", "inputs", "positions", "documents"):
                 assert getattr(batch, name).shape == (2, 64)
                 assert getattr(batch, name).dtype == np.int32
-            assert batch.cu_seqlens.shape == (2 * (documents + 1) + 1,)  # fewer than one step of `sequence_entries`
+            assert batch.cu_seqlens.shape == (
+                2 * (documents + 1) + 1,
+            )  # fewer than one step of `sequence_entries`
             assert batch.cu_seqlens.dtype == np.int32
             assert batch.masked_positions.shape == batch.masked_keys.shape == (2, slots)
             assert batch.masked_keys.dtype == np.uint64
             assert batch.masked_weights.dtype == np.float32
-            assert ((batch.tokens == SPECIAL_TOKENS.pad) == (batch.documents == PADDING_DOCUMENT)).all()
+            assert (
+                (batch.tokens == SPECIAL_TOKENS.pad) == (batch.documents == PADDING_DOCUMENT)
+            ).all()
 
 
 def test_masks_and_orders_differ_between_epochs_and_seeds(make_config, manifest):
@@ -153,7 +176,9 @@ def test_masks_and_orders_differ_between_epochs_and_seeds(make_config, manifest)
     first, second, third = source.rows(0, 3), source.rows(1, 3), other.rows(0, 3)
     assert not np.array_equal(first.rows.tokens, second.rows.tokens)
     assert not np.array_equal(first.rows.tokens, third.rows.tokens)
-    assert len({*first.keys.tolist(), *second.keys.tolist(), *third.keys.tolist()}) == 3 * len(first.keys)
+    assert len({*first.keys.tolist(), *second.keys.tolist(), *third.keys.tolist()}) == 3 * len(
+        first.keys
+    )
     assert sorted(map(bytes, first.rows.tokens)) == sorted(map(bytes, second.rows.tokens))
 
 
@@ -186,9 +211,15 @@ def test_a_world_size_a_vocabulary_or_a_state_that_does_not_fit_is_refused(make_
 
 def test_the_data_pipeline_imports_no_torch(repo_root):
     files = [*repo_root.glob("electra_dist/data/**/*.py"), *repo_root.glob("data_tools/*.py")]
-    modules = [".".join(file.relative_to(repo_root).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    modules = [
+        ".".join(file.relative_to(repo_root).with_suffix("").parts).removesuffix(".__init__")
+        for file in files
+    ]
     assert "electra_dist.data.loading.loader" in modules
-    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = (
+        f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules or 'transformers'"
+        f" in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -197,12 +228,21 @@ def test_the_data_pipeline_imports_no_torch(repo_root):
 
 @pytest.mark.parametrize("wanted", [5, 13, 10_000])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_validation_rows_are_always_the_same_and_dealt_in_turn(make_config, manifest, wanted, world_size):
+def test_validation_rows_are_always_the_same_and_dealt_in_turn(
+    make_config, manifest, wanted, world_size
+):
     config = make_config(validation={"rows": wanted})
     source = RowSource(config, manifest, VALIDATION)
-    everything = [row for block in range(len(source)) for row in rows_of([micro_batch(source.rows(0, block), config)])]
+    everything = [
+        row
+        for block in range(len(source))
+        for row in rows_of([micro_batch(source.rows(0, block), config)])
+    ]
     expected = everything[:wanted]
-    ranks = [list(validation_micro_batches(config, manifest, rank, world_size)) for rank in range(world_size)]
+    ranks = [
+        list(validation_micro_batches(config, manifest, rank, world_size))
+        for rank in range(world_size)
+    ]
     assert len({len(batches) for batches in ranks}) == 1
     for rank, batches in enumerate(ranks):
         own = expected[rank::world_size]
@@ -218,7 +258,9 @@ def test_validation_rows_are_always_the_same_and_dealt_in_turn(make_config, mani
     assert sum(len(batches) for batches in ranks) * 2 - len(expected) < 2 * world_size
 
 
-def test_shards_without_validation_say_so(make_config, manifest, topics_file, tokenizer_dir, tmp_path):
+def test_shards_without_validation_say_so(
+    make_config, manifest, topics_file, tokenizer_dir, tmp_path
+):
     from data_tools.build import build_shards
 
     bare: Manifest = build_shards([topics_file], tokenizer_dir, tmp_path / "bare").manifest
@@ -258,17 +300,25 @@ def test_a_resumed_run_skips_the_same_rows_at_every_step_and_world_size(make_con
     skipped = [(6, 9), (11, 12)]
     straight = taken(config, manifest, skipped=skipped)
     for stop in (1, 2, 3, 5, 8):
-        parts = [taken(config, manifest, rank, 2, skipped=skipped, count=stop)[-1][2] for rank in range(2)]
+        parts = [
+            taken(config, manifest, rank, 2, skipped=skipped, count=stop)[-1][2]
+            for rank in range(2)
+        ]
         state = LoaderState.from_dict(json.loads(json.dumps(LoaderState.merge(parts).to_dict())))
         for world_size in (1, 4):
-            ranks = [taken(config, manifest, rank, world_size, state, skipped) for rank in range(world_size)]
+            ranks = [
+                taken(config, manifest, rank, world_size, state, skipped)
+                for rank in range(world_size)
+            ]
             for number, (step, rows, _) in enumerate(straight[stop:]):
                 assert all(rank[number][0].index == step.index for rank in ranks)
                 assert sorted(row for rank in ranks for row in rank[number][1]) == sorted(rows)
 
 
 def test_rows_are_skipped_from_a_state_on_and_never_behind_it(make_config, manifest):
-    """The guard adds rows to skip after the state that it goes back to; those before it have been trained on."""
+    """The guard adds rows to skip after the state that it goes back to; those before it have been
+    trained on.
+    """
     config = make_config(train={"steps": 10})
     straight = taken(config, manifest)
     state = straight[3][2]

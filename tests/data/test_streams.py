@@ -1,4 +1,6 @@
-"""Streams: permutations that are permutations, blocks dealt as the formula says, states that split and merge."""
+"""Streams: permutations that are permutations, blocks dealt as the formula says, states that split
+and merge.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,13 @@ import json
 
 import pytest
 
-from electra_dist.data.streams import BlockOrder, LoaderState, Permutation, StreamPosition, streams_of_rank
+from electra_dist.data.streams import (
+    BlockOrder,
+    LoaderState,
+    Permutation,
+    StreamPosition,
+    streams_of_rank,
+)
 from electra_dist.errors import DataError
 
 
@@ -17,7 +25,9 @@ def test_a_permutation_has_every_number_once(n):
 
 def test_permutations_differ_by_seed_and_epoch_and_mix_well():
     n = 1000
-    orders = [[*map(Permutation(n, seed, epoch), range(n))] for seed in range(3) for epoch in range(3)]
+    orders = [
+        [*map(Permutation(n, seed, epoch), range(n))] for seed in range(3) for epoch in range(3)
+    ]
     assert len({tuple(order) for order in orders}) == 9
     for order in orders:
         fixed = sum(place == number for place, number in enumerate(order))
@@ -31,7 +41,9 @@ def test_permutations_differ_by_seed_and_epoch_and_mix_well():
 @pytest.mark.parametrize(("blocks", "streams"), [(7, 4), (12, 4), (3, 8), (1, 4)])
 def test_blocks_are_dealt_in_turn_and_epochs_follow_without_a_seam(blocks, streams):
     order = BlockOrder(blocks, streams, seed=5)
-    sequence = [(epoch, Permutation(blocks, 5, epoch)(i)) for epoch in range(8) for i in range(blocks)]
+    sequence = [
+        (epoch, Permutation(blocks, 5, epoch)(i)) for epoch in range(8) for i in range(blocks)
+    ]
     for stream in range(streams):
         found = [tuple(order.place(stream, j)) for j in range(8 * blocks // streams)]
         assert found == sequence[stream::streams][: len(found)]
@@ -42,11 +54,16 @@ def test_every_stream_is_served_by_exactly_one_rank():
         served = [list(streams_of_rank(12, rank, world_size)) for rank in range(world_size)]
         assert sorted(stream for streams in served for stream in streams) == list(range(12))
         assert {len(streams) for streams in served} == {12 // world_size}
-        assert all(stream % world_size == rank for rank, streams in enumerate(served) for stream in streams)
+        assert all(
+            stream % world_size == rank for rank, streams in enumerate(served) for stream in streams
+        )
 
 
 def test_a_state_survives_json_and_merges():
-    parts = [LoaderState(3, "x", {s: StreamPosition(s, 2 * s) for s in range(rank, 4, 2)}, 5) for rank in range(2)]
+    parts = [
+        LoaderState(3, "x", {s: StreamPosition(s, 2 * s) for s in range(rank, 4, 2)}, 5)
+        for rank in range(2)
+    ]
     parts = [LoaderState.from_dict(json.loads(json.dumps(part.to_dict()))) for part in parts]
     whole = LoaderState.merge(parts)
     assert whole == LoaderState(3, "x", {s: StreamPosition(s, 2 * s) for s in range(4)}, 5)

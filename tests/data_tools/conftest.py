@@ -23,7 +23,9 @@ def write_jsonl(path: Path, texts: list[str]) -> Path:
 @pytest.fixture(scope="session")
 def topic_texts() -> list[str]:
     """Some 250 documents of real English, each different."""
-    return sorted({part.strip() for text in topics.values() for part in text.split("\n\n\n") if part.strip()})
+    return sorted(
+        {part.strip() for text in topics.values() for part in text.split("\n\n\n") if part.strip()}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -34,35 +34,52 @@ def documents(manifest: Manifest, split: SplitName) -> list[list[int]]:
     for number in range(len(reader)):
         block = reader.read(number)
         ends = np.cumsum(block.lengths)
-        found += [block.tokens[end - length : end].tolist() for end, length in zip(ends, block.lengths, strict=True)]
+        found += [
+            block.tokens[end - length : end].tolist()
+            for end, length in zip(ends, block.lengths, strict=True)
+        ]
     return found
 
 
 @pytest.fixture(scope="module")
 def built(topics_file, tokenizer_dir, tmp_path_factory) -> Manifest:
-    return build_shards([topics_file], tokenizer_dir, tmp_path_factory.mktemp("built") / "shards", SMALL).manifest
+    return build_shards(
+        [topics_file], tokenizer_dir, tmp_path_factory.mktemp("built") / "shards", SMALL
+    ).manifest
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_workers(built, topics_file, tokenizer_dir, tmp_path):
-    expected = {path.relative_to(built.path): path.read_bytes() for path in built.path.rglob("*") if path.is_file()}
+def test_the_bytes_do_not_depend_on_the_number_of_workers(
+    built, topics_file, tokenizer_dir, tmp_path
+):
+    expected = {
+        path.relative_to(built.path): path.read_bytes()
+        for path in built.path.rglob("*")
+        if path.is_file()
+    }
     assert len(built.facts.train.shards) >= 3
     for workers in (2, 3):
         out = tmp_path / f"shards-{workers}"
         build_shards([topics_file], tokenizer_dir, out, replace(SMALL, workers=workers))
-        assert expected == {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        assert expected == {
+            path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()
+        }
 
 
 def test_every_document_is_in_exactly_one_split_once(built, topic_texts, tokenizer_dir):
     ids = load_tokenizer(tokenizer_dir).encode_batch([normalise(text) for text in topic_texts])
     expected = sorted(
-        document[start : start + 1024].tolist() for document in ids for start in range(0, len(document), 1024)
+        document[start : start + 1024].tolist()
+        for document in ids
+        for start in range(0, len(document), 1024)
     )
     train, validation = documents(built, TRAIN), documents(built, VALIDATION)
     assert sorted(train + validation) == expected
     assert 0.05 * len(expected) < len(validation) < 0.3 * len(expected)
 
 
-def test_documents_are_shuffled_over_the_whole_corpus_by_the_seed(built, topics_file, tokenizer_dir, tmp_path):
+def test_documents_are_shuffled_over_the_whole_corpus_by_the_seed(
+    built, topics_file, tokenizer_dir, tmp_path
+):
     stats = build_shards([topics_file], tokenizer_dir, tmp_path / "other", replace(SMALL, seed=7))
     first, second = documents(built, TRAIN), documents(stats.manifest, TRAIN)
     assert sorted(first) == sorted(second)  # the split does not depend on the seed
@@ -77,7 +94,9 @@ def test_the_order_of_input_files_does_not_matter(topic_texts, tokenizer_dir, tm
     write_jsonl(tmp_path / "two.jsonl", topic_texts[half:])
     two.write_bytes(gzip.compress((tmp_path / "two.jsonl").read_bytes()))
     first = build_shards([one, two], tokenizer_dir, tmp_path / "first", SMALL)
-    second = build_shards([two, one], tokenizer_dir, tmp_path / "second", replace(SMALL, part_bytes=9_000))
+    second = build_shards(
+        [two, one], tokenizer_dir, tmp_path / "second", replace(SMALL, part_bytes=9_000)
+    )
     assert first.manifest.fingerprint == second.manifest.fingerprint
 
 
@@ -89,12 +108,24 @@ def test_blocks_are_nearly_full_and_never_overfull(built):
 
 
 def test_duplicates_short_and_empty_documents_are_left_out_and_counted(tokenizer_dir, tmp_path):
-    texts = ["the same document here", "  the same document here\r\n", "another document", "tiny", "", "\u200b"]
+    texts = [
+        "the same document here",
+        "  the same document here\r\n",
+        "another document",
+        "tiny",
+        "",
+        "\u200b",
+    ]
     source = write_jsonl(tmp_path / "a.jsonl", texts)
     stats = build_shards([source], tokenizer_dir, tmp_path / "out", BuildOptions(min_characters=5))
     assert (stats.documents, stats.duplicates, stats.too_short) == (6, 1, 3)
     assert stats.manifest.facts.train.documents == 2
-    kept = build_shards([source], tokenizer_dir, tmp_path / "kept", BuildOptions(min_characters=1, deduplicate=False))
+    kept = build_shards(
+        [source],
+        tokenizer_dir,
+        tmp_path / "kept",
+        BuildOptions(min_characters=1, deduplicate=False),
+    )
     assert kept.duplicates == 0
     assert kept.manifest.facts.train.documents + kept.without_tokens == 5
     assert json.dumps(stats.to_dict())
@@ -106,7 +137,10 @@ def test_vocabularies_above_65536_ids_take_four_bytes(tokenizer_dir, topic_texts
     content["model"]["vocab"].update({f"filler{number}": size + number for number in range(70_000)})
     # The most frequent word moves above the limit: an id that two bytes would cut.
     vocabulary = content["model"]["vocab"]
-    vocabulary["\u2581the"], vocabulary["filler69999"] = vocabulary["filler69999"], vocabulary["\u2581the"]
+    vocabulary["\u2581the"], vocabulary["filler69999"] = (
+        vocabulary["filler69999"],
+        vocabulary["\u2581the"],
+    )
     (tmp_path / "large").mkdir()
     (tmp_path / "large" / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     source = write_jsonl(tmp_path / "a.jsonl", topic_texts[:40])
@@ -114,7 +148,9 @@ def test_vocabularies_above_65536_ids_take_four_bytes(tokenizer_dir, topic_texts
     assert stats.manifest.facts.token_bytes == 4
     reader = BlockReader(stats.manifest, TRAIN)
     assert reader.read(0).tokens.dtype == np.uint32
-    ids = load_tokenizer(tmp_path / "large").encode_batch([normalise(text) for text in topic_texts[:40]])
+    ids = load_tokenizer(tmp_path / "large").encode_batch(
+        [normalise(text) for text in topic_texts[:40]]
+    )
     assert sorted(documents(stats.manifest, TRAIN)) == sorted(document.tolist() for document in ids)
     assert stats.manifest.token_counts[size + 69_999] > 0
     assert verify_shards(tmp_path / "out").ok
@@ -134,14 +170,18 @@ def test_vocabularies_above_65536_ids_take_four_bytes(tokenizer_dir, topic_texts
         ('{"text": "ok"}\n', BuildOptions(workers=0), "--workers 0"),
     ],
 )
-def test_bad_input_is_refused_and_leaves_nothing_behind(content, options, message, tokenizer_dir, tmp_path):
+def test_bad_input_is_refused_and_leaves_nothing_behind(
+    content, options, message, tokenizer_dir, tmp_path
+):
     (tmp_path / "a.jsonl").write_text(content)
     with pytest.raises(DataError, match=message):
         build_shards([tmp_path / "a.jsonl"], tokenizer_dir, tmp_path / "out", options)
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
-def test_an_output_folder_that_holds_something_is_not_touched(built, topics_file, tokenizer_dir, tmp_path):
+def test_an_output_folder_that_holds_something_is_not_touched(
+    built, topics_file, tokenizer_dir, tmp_path
+):
     with pytest.raises(DataError, match="holds shards already"):
         build_shards([topics_file], tokenizer_dir, built.path)
     (tmp_path / "thesis.tex").touch()
@@ -167,8 +207,13 @@ def test_gathering_all_ranges_sorts_everything_by_key(tmp_path, monkeypatch, ran
             writer.add(key, texts[key])
         spills += writer.close()
     assert len(spills) > 3
-    gathered = [gather(spills, KeyRange(number, ranges), dtype, drop_equal_keys=True) for number in range(ranges)]
-    found = [document.tolist() for documents_of_range, _ in gathered for document in documents_of_range]
+    gathered = [
+        gather(spills, KeyRange(number, ranges), dtype, drop_equal_keys=True)
+        for number in range(ranges)
+    ]
+    found = [
+        document.tolist() for documents_of_range, _ in gathered for document in documents_of_range
+    ]
     assert found == [texts[key].tolist() for key in sorted(set(keys))]
     assert sum(dropped for _, dropped in gathered) == 2
 
@@ -177,7 +222,11 @@ def test_inspect_reports_what_is_there(built):
     report = inspect_shards(built.path, row_lengths=(64, 128), samples=2)
     lengths = [len(document) for document in documents(built, TRAIN)]
     train = report.splits[TRAIN]
-    assert (train.documents, train.tokens, train.blocks) == (len(lengths), sum(lengths), built.facts.train.blocks)
+    assert (train.documents, train.tokens, train.blocks) == (
+        len(lengths),
+        sum(lengths),
+        built.facts.train.blocks,
+    )
     assert train.length_quantiles["0"] == min(lengths)
     assert train.length_quantiles["1"] == max(lengths)
     assert sum(train.length_histogram.values()) == len(lengths)

@@ -10,11 +10,14 @@ from data_tools.corpus import is_prose, write_pydoc_corpus
 from electra_dist.errors import DataError
 
 PROSE = (
-    "Return the number of items in the container. When the container is empty, the result is zero, and no error is"
-    " raised; this is what most of the callers of this function expect from it, and they should not have to check."
+    "Return the number of items in the container. When the container is empty, the result is zero,"
+    " and no error is"
+    " raised; this is what most of the callers of this function expect from it, and they should not"
+    " have to check."
 )
 CODE = "\n".join(
-    f">>> x{number} = f({number}, [{number}], {{'k': {number}}}); assert x{number} != 0" for number in range(12)
+    f">>> x{number} = f({number}, [{number}], {{'k': {number}}}); assert x{number} != 0"
+    for number in range(12)
 )
 
 
@@ -38,7 +41,9 @@ def test_the_corpus_is_capped_repeatable_and_without_doubles(tmp_path):
     assert any(not line["id"].startswith("topic:") for line in lines)
     second = write_pydoc_corpus(tmp_path / "b", max_bytes=700_000, workers=1)
     assert second.path.read_bytes() == first.path.read_bytes()
-    assert write_pydoc_corpus(tmp_path / "a", max_bytes=1000, workers=1).bytes <= 1000  # may be written again
+    assert (
+        write_pydoc_corpus(tmp_path / "a", max_bytes=1000, workers=1).bytes <= 1000
+    )  # may be written again
 
 
 def test_a_folder_that_holds_something_else_is_not_touched(tmp_path):

@@ -17,17 +17,23 @@ from electra_dist.errors import DataError
 
 
 def read_all(path: Path, part_bytes: int) -> list[str]:
-    return [document for part in split_parts([path], part_bytes) for document in read_documents(part)]
+    return [
+        document for part in split_parts([path], part_bytes) for document in read_documents(part)
+    ]
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.sampled_from(["word", "two words", "é日本", "", "  ", "\t", "x" * 30]), max_size=25),
+    st.lists(
+        st.sampled_from(["word", "two words", "é日本", "", "  ", "\t", "x" * 30]), max_size=25
+    ),
     st.sampled_from(["\n", "\r\n"]),
     st.booleans(),
     st.integers(1, 60),
 )
-def test_text_documents_are_those_between_blank_lines_however_the_file_is_cut(tmp_path_factory, lines, end, last, cut):
+def test_text_documents_are_those_between_blank_lines_however_the_file_is_cut(
+    tmp_path_factory, lines, end, last, cut
+):
     path = tmp_path_factory.mktemp("x") / "a.txt"
     path.write_bytes((end.join(lines) + (end if last else "")).encode())
     expected, document = [], []
@@ -45,7 +51,9 @@ def test_text_documents_are_those_between_blank_lines_however_the_file_is_cut(tm
 def test_json_lines_are_read_once_however_the_file_is_cut(tmp_path_factory, texts, cut, ascii_only):
     folder = tmp_path_factory.mktemp("x")
     texts = [text.encode("utf-8", "ignore").decode() for text in texts]
-    content = "".join(json.dumps({"id": 1, "text": text}, ensure_ascii=ascii_only) + "\n" for text in texts)
+    content = "".join(
+        json.dumps({"id": 1, "text": text}, ensure_ascii=ascii_only) + "\n" for text in texts
+    )
     (folder / "a.jsonl").write_text(content, encoding="utf-8")
     assert read_all(folder / "a.jsonl", cut) == texts
     with gzip.open(folder / "a.jsonl.gz", "wb") as file:
@@ -57,7 +65,10 @@ def test_a_folder_stands_for_the_input_files_in_it_sorted(tmp_path):
     (tmp_path / "b").mkdir()
     for name in ("c.txt", "a.jsonl", "b/x.jsonl.gz", "readme.md"):
         (tmp_path / name).write_bytes(b"x")
-    assert [path.relative_to(tmp_path).as_posix() for path in find_inputs([tmp_path, tmp_path / "c.txt"])] == [
+    assert [
+        path.relative_to(tmp_path).as_posix()
+        for path in find_inputs([tmp_path, tmp_path / "c.txt"])
+    ] == [
         "a.jsonl",
         "b/x.jsonl.gz",
         "c.txt",
@@ -67,12 +78,24 @@ def test_a_folder_stands_for_the_input_files_in_it_sorted(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"good line\n\nbad \xff\xfe line\n", r"a\.txt, line 3, byte 15: not UTF-8 \(byte 0xff\)"),
+        (
+            "a.txt",
+            b"good line\n\nbad \xff\xfe line\n",
+            r"a\.txt, line 3, byte 15: not UTF-8 \(byte 0xff\)",
+        ),
         ("a.jsonl", b'{"text": "ok"}\n{"text": \n', r"a\.jsonl, line 2: not valid JSON"),
-        ("a.jsonl", b'{"text": "ok"}\n\n{"txt": "no"}\n', r"a\.jsonl, line 3: .* found keys \['txt'\]"),
+        (
+            "a.jsonl",
+            b'{"text": "ok"}\n\n{"txt": "no"}\n',
+            r"a\.jsonl, line 3: .* found keys \['txt'\]",
+        ),
         ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl, line 1: .* a int there"),
         ("a.jsonl", b'["text"]\n', r"a\.jsonl, line 1: expected a JSON object, found list"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "ok"}\n' * 500)[:-20], r"a\.jsonl\.gz: damaged gzip"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": "ok"}\n' * 500)[:-20],
+            r"a\.jsonl\.gz: damaged gzip",
+        ),
         ("a.jsonl.gz", b"no gzip", r"a\.jsonl\.gz: damaged gzip"),
     ],
 )

@@ -1,4 +1,6 @@
-"""The tokenizer: the same ids in SentencePiece, in the shards and in transformers, on every document."""
+"""The tokenizer: the same ids in SentencePiece, in the shards and in transformers, on every
+document.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,10 @@ def check_transformers(tokenizer_dir: Path, texts: list[str], tmp_path: Path) ->
         wrapped = tokenizer(texts[:50])["input_ids"]
         assert wrapped == [[SPECIAL_TOKENS.cls, *ids, SPECIAL_TOKENS.sep] for ids in ours[:50]]
         pair = tokenizer("one", "two")
-        assert pair["token_type_ids"].count(1) == len(tokenizer("two", add_special_tokens=False)["input_ids"]) + 1
+        assert (
+            pair["token_type_ids"].count(1)
+            == len(tokenizer("two", add_special_tokens=False)["input_ids"]) + 1
+        )
         for name in PIECES:
             assert getattr(tokenizer, f"{name}_token_id") == getattr(SPECIAL_TOKENS, name)
 
@@ -85,7 +90,10 @@ def check_transformers(tokenizer_dir: Path, texts: list[str], tmp_path: Path) ->
 def test_sentencepiece_itself_agrees_on_plain_text(tokenizer_dir, topic_texts):
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer_dir / MODEL_FILE))
     ours = load_tokenizer(tokenizer_dir).encode_batch(topic_texts)
-    same = sum(ids.tolist() == other for ids, other in zip(ours, processor.encode(topic_texts), strict=True))
+    same = sum(
+        ids.tolist() == other
+        for ids, other in zip(ours, processor.encode(topic_texts), strict=True)
+    )
     assert same >= 0.99 * len(topic_texts)  # ties in runs of one character may differ
 
 
@@ -96,18 +104,26 @@ def test_every_sixth_pep_has_identical_ids_in_transformers(tokenizer_dir, shared
 def check_every_document(tokenizer_dir: Path, texts: list[str]) -> None:
     import transformers
 
-    ours, loaded = load_tokenizer(tokenizer_dir), transformers.AutoTokenizer.from_pretrained(tokenizer_dir)
+    ours, loaded = (
+        load_tokenizer(tokenizer_dir),
+        transformers.AutoTokenizer.from_pretrained(tokenizer_dir),
+    )
     for start in range(0, len(texts), 1000):
         batch = texts[start : start + 1000]
         expected = [ids.tolist() for ids in ours.encode_batch(batch)]
-        assert loaded(batch, add_special_tokens=False, return_attention_mask=False)["input_ids"] == expected
+        assert (
+            loaded(batch, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+            == expected
+        )
 
 
 @pytest.mark.full
 def test_every_document_of_pydoc_and_peps_has_identical_ids_in_transformers(shared_data, tmp_path):
     stats = write_pydoc_corpus(tmp_path / "pydoc")
     train_tokenizer([tmp_path / "pydoc"], 16384, tmp_path / "tokenizer")
-    pydoc = [json.loads(line)["text"] for line in stats.path.read_text(encoding="utf-8").splitlines()]
+    pydoc = [
+        json.loads(line)["text"] for line in stats.path.read_text(encoding="utf-8").splitlines()
+    ]
     check_every_document(tmp_path / "tokenizer", [*pydoc, *peps(shared_data)])
 
 
@@ -124,7 +140,9 @@ def test_training_again_gives_the_same_tokenizer(topics_file, tokenizer_dir, tmp
 
 def test_lowercase_folds_case(topics_file, tmp_path):
     train_tokenizer([topics_file], 1024, tmp_path / "lower", lowercase=True)
-    first, second = load_tokenizer(tmp_path / "lower").encode_batch(["The STATEMENT Is", "the statement is"])
+    first, second = load_tokenizer(tmp_path / "lower").encode_batch(
+        ["The STATEMENT Is", "the statement is"]
+    )
     assert first.tolist() == second.tolist()
 
 

@@ -1,14 +1,20 @@
-"""The documentation holds: every command in it runs, every link leads somewhere, the page of keys is up to date.
+"""The documentation holds: every command in it runs, every link leads somewhere, the page of keys
+is up to date.
 
-All `bash` blocks of README.md and docs/*.md are executed, page by page in the order of the work, in one folder in
-which the pages' story unfolds: the corpus becomes a tokenizer, shards, a run, a resumed run, an evaluation, an export.
-An HTML comment before a block says what the test changes, several separated by commas:
+All `bash` blocks of README.md and docs/*.md are executed, page by page in the order of the work, in
+one folder in which the pages' story unfolds: the corpus becomes a tokenizer, shards, a run, a
+resumed run, an evaluation, an export. An HTML comment before a block says what the test changes,
+several separated by commas:
 
-    <!-- test: append --max-bytes 400000 -->   these words end each electra-dist command of the block
-    <!-- test: tiny -->                        the overrides TINY below end each electra-dist command of the block
-    <!-- test: interrupt at step 2 -->         Ctrl-C once that step is logged; the block must end with status 75
+    <!-- test: append --max-bytes 400000 -->   these words end each electra-dist command of the
+                                               block
+    <!-- test: tiny -->                        the overrides TINY below end each electra-dist
+                                               command of the block
+    <!-- test: interrupt at step 2 -->         Ctrl-C once that step is logged; the block must end
+                                               with status 75
     <!-- test: save FILE -->                   (any language) the block is written to FILE
-    <!-- test: parse -->                       cannot run here: arguments, files and configuration are checked instead
+    <!-- test: parse -->                       cannot run here: arguments, files and configuration
+                                               are checked instead
 
 A block without one runs as it stands. Nothing is skipped: what is neither run nor understood fails.
 """
@@ -54,11 +60,16 @@ PARSED = {
     "docs/performance.md": "benchmarks take minutes, and some a GPU",
 }
 OTHERS = tuple(
-    sorted({str(p.relative_to(ROOT)) for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]} - set(STORY))
+    sorted(
+        {str(p.relative_to(ROOT)) for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+        - set(STORY)
+    )
 )
 TINY = (
-    "model.preset=tiny data.row_length=64 train.steps=6 train.global_rows=4 train.micro_rows=2 optim.warmup_steps=1"
-    " precision.mode=fp32 checkpoint.every=4 tracking.every=1 tracking.wandb=disabled validation.rows=8"
+    "model.preset=tiny data.row_length=64 train.steps=6 train.global_rows=4 train.micro_rows=2"
+    " optim.warmup_steps=1"
+    " precision.mode=fp32 checkpoint.every=4 tracking.every=1 tracking.wandb=disabled"
+    " validation.rows=8"
 )
 #: Programs of the system whose arguments a `parse` block does not check.
 SYSTEM = {
@@ -104,19 +115,30 @@ class Block:
         return f"{self.page}:{self.line}"
 
     def argument(self, directive: str) -> str | None:
-        """What follows the name of a directive; "" when nothing does; None when the block does not have it."""
-        found = [d[len(directive) :].strip() for d in self.directives if d.split()[0] == directive.split()[0]]
+        """What follows the name of a directive; "" when nothing does; None when the block does not
+        have it.
+        """
+        found = [
+            d[len(directive) :].strip()
+            for d in self.directives
+            if d.split()[0] == directive.split()[0]
+        ]
         return found[0] if found else None
 
 
-_BLOCK = re.compile(r"^(?:<!-- test: (?P<test>[^\n]*?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
+_BLOCK = re.compile(
+    r"^(?:<!-- test: (?P<test>[^\n]*?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    re.M | re.S,
+)
 
 
 def blocks(page: str) -> list[Block]:
     text = (ROOT / page).read_text(encoding="utf-8")
     found = []
     for match in _BLOCK.finditer(text):
-        directives = tuple(part.strip() for part in (match["test"] or "").split(",") if part.strip())
+        directives = tuple(
+            part.strip() for part in (match["test"] or "").split(",") if part.strip()
+        )
         if not directives and page in PARSED:
             directives = ("parse",)
         line = text[: match.start("language")].count("\n") + 1
@@ -147,7 +169,9 @@ class Story:
         self._bin = folder / ".bin"
         self._bin.mkdir()
         shim = self._bin / "electra-dist"
-        shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m electra_dist.cli "$@" $DOCS_APPEND\n')
+        shim.write_text(
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m electra_dist.cli "$@" $DOCS_APPEND\n'
+        )
         shim.chmod(0o755)
 
     def tell(self, page: str) -> None:
@@ -169,7 +193,9 @@ class Story:
     def run(self, block: Block) -> None:
         """Do what the block says, under its directives."""
         known = ("append", "tiny", "interrupt", "save", "parse")
-        assert all(d.split()[0] in known for d in block.directives), f"{block.where}: unknown directive"
+        assert all(d.split()[0] in known for d in block.directives), (
+            f"{block.where}: unknown directive"
+        )
         if name := block.argument("save"):
             (self.folder / name).write_text(block.text, encoding="utf-8")
         elif block.argument("parse") is not None:
@@ -180,10 +206,14 @@ class Story:
         elif block.language == "python":
             self._execute(block, [sys.executable, "-c", block.text])
         else:
-            assert block.language in ("mermaid", "yaml", "json", "text"), f"{block.where}: {block.language}?"
+            assert block.language in ("mermaid", "yaml", "json", "text"), (
+                f"{block.where}: {block.language}?"
+            )
 
     def _execute(self, block: Block, command: list[str]) -> None:
-        appended = f"{block.argument('append') or ''} {TINY if block.argument('tiny') is not None else ''}".strip()
+        appended = (
+            f"{block.argument('append') or ''} {TINY if block.argument('tiny') is not None else ''}"
+        ).strip()
         environment = os.environ | {
             "PATH": f"{self._bin}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "DOCS_APPEND": appended,
@@ -192,7 +222,12 @@ class Story:
         with (
             (self.folder / "output.txt").open("w+", encoding="utf-8") as output,
             subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             ) as process,
         ):
             try:
@@ -204,14 +239,21 @@ class Story:
                     os.killpg(process.pid, signal.SIGKILL)
             output.seek(0)
             expected = 0 if stop_at is None else EXIT_UNFINISHED
-            assert status == expected, f"{block.where}: exit status {status}, expected {expected}\n{output.read()}"
+            assert status == expected, (
+                f"{block.where}: exit status {status}, expected {expected}\n{output.read()}"
+            )
 
     def _interrupt(self, process: subprocess.Popen[bytes], block: Block, step: int) -> None:
-        """What Ctrl-C sends, to the whole foreground group as a terminal does, once `step` is logged."""
+        """What Ctrl-C sends, to the whole foreground group as a terminal does, once `step` is
+        logged.
+        """
         names = re.findall(r"run\.name=(\S+)", block.text)
         run = RunDir(self.folder / "runs" / names[0])
         deadline = time.monotonic() + 240
-        while process.poll() is None and max((r["step"] for r in run.read_metrics()), default=0) < step:
+        while (
+            process.poll() is None
+            and max((r["step"] for r in run.read_metrics()), default=0) < step
+        ):
             assert time.monotonic() < deadline, f"{block.where}: step {step} was never logged"
             time.sleep(0.02)
         with contextlib.suppress(ProcessLookupError):
@@ -236,7 +278,9 @@ def test_every_block_of_the_page_runs(page: str, story: Story) -> None:
 
 
 def commands(block: Block) -> list[list[str]]:
-    """The commands of a block as lists of words: one a line, continued lines joined, comments left out."""
+    """The commands of a block as lists of words: one a line, continued lines joined, comments left
+    out.
+    """
     lines = block.text.replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
@@ -246,12 +290,16 @@ def check_command(words: list[str], folder: Path, where: str) -> None:
     program = Path(words[0]).name
     if program in SYSTEM:
         return
-    assert program in CHECKS, f"{where}: no check for {program!r}; run the block, or add one to CHECKS"
+    assert program in CHECKS, (
+        f"{where}: no check for {program!r}; run the block, or add one to CHECKS"
+    )
     CHECKS[program](words[1:], folder, where)
 
 
 def _check_electra_dist(words: list[str], folder: Path, where: str) -> None:
-    """Arguments parse; a configuration that is there resolves with its overrides, and the ranks fit."""
+    """Arguments parse; a configuration that is there resolves with its overrides, and the ranks
+    fit.
+    """
     try:
         parsed = cli._parse(words)
     except SystemExit:
@@ -264,14 +312,18 @@ def _check_electra_dist(words: list[str], folder: Path, where: str) -> None:
 
 def _check_starter(words: list[str], folder: Path, where: str) -> None:
     """torchrun and srun: what they start."""
-    starts = [number for number, word in enumerate(words) if word in ("electra-dist", "electra_dist.cli")]
+    starts = [
+        number for number, word in enumerate(words) if word in ("electra-dist", "electra_dist.cli")
+    ]
     assert starts, f"{where}: starts no electra-dist: {words}"
     _check_electra_dist(words[starts[0] + 1 :], folder, where)
 
 
 def _check_make(words: list[str], folder: Path, where: str) -> None:
     targets = re.findall(r"^([\w-]+):", (folder / "Makefile").read_text(encoding="utf-8"), re.M)
-    assert all(word in targets or "=" in word for word in words), f"{where}: make {words}; targets: {targets}"
+    assert all(word in targets or "=" in word for word in words), (
+        f"{where}: make {words}; targets: {targets}"
+    )
 
 
 def _check_pip(words: list[str], folder: Path, where: str) -> None:
@@ -292,7 +344,11 @@ def _check_python(words: list[str], folder: Path, where: str) -> None:
 
 
 def _check_pytest(words: list[str], folder: Path, where: str) -> None:
-    missing = [word for word in words if not word.startswith("-") and not (ROOT / word.split("::")[0]).exists()]
+    missing = [
+        word
+        for word in words
+        if not word.startswith("-") and not (ROOT / word.split("::")[0]).exists()
+    ]
     assert not missing, f"{where}: no {missing}"
 
 
@@ -324,14 +380,22 @@ CHECKS: dict[str, Callable[[list[str], Path, str], None]] = {
 def test_no_block_and_no_directive_of_the_page_is_overlooked(page: str) -> None:
     text, found = (ROOT / page).read_text(encoding="utf-8"), blocks(page)
     fences = re.findall(r"^\s*```", text, re.M)
-    assert len(fences) == 2 * len(found), f"{page}: a fence that is indented, not closed, or names no language"
+    assert len(fences) == 2 * len(found), (
+        f"{page}: a fence that is indented, not closed, or names no language"
+    )
     assert text.count("<!-- test:") == len(re.findall(r"^<!-- test: [^\n]* -->\n```", text, re.M))
 
 
 def test_a_command_that_does_not_exist_is_found(tmp_path: Path) -> None:
     """The checks themselves can fail."""
     (tmp_path / "Makefile").write_text("test:\n")
-    for line in ("electra-dist trian a.yaml", "make tset", "pip install '.[gpu]'", "python nothing.py", "curl x"):
+    for line in (
+        "electra-dist trian a.yaml",
+        "make tset",
+        "pip install '.[gpu]'",
+        "python nothing.py",
+        "curl x",
+    ):
         with pytest.raises((AssertionError, pytest.fail.Exception)):
             check_command(shlex.split(line), tmp_path, "here")
 
@@ -343,7 +407,9 @@ def anchors(path: Path) -> set[str]:
     """The anchors that GitHub makes of the headings of a page."""
     text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
     headings = re.findall(r"^#+ +(.*)$", text, re.M)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings
+    }
 
 
 @pytest.mark.parametrize("page", [*STORY, *OTHERS])
@@ -356,12 +422,16 @@ def test_every_link_of_the_page_leads_somewhere(page: str) -> None:
         path = ((ROOT / page).parent / name).resolve() if name else ROOT / page
         assert path.exists(), f"{page}: {target} does not exist"
         assert path.is_relative_to(ROOT), f"{page}: {target} lies outside of the repository"
-        assert not anchor or anchor in anchors(path), f"{page}: {target}: no such heading; there are {anchors(path)}"
+        assert not anchor or anchor in anchors(path), (
+            f"{page}: {target}: no such heading; there are {anchors(path)}"
+        )
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [page for page in (*STORY, *OTHERS) if page != "README.md" and f"({page})" not in text] == []
+    assert [
+        page for page in (*STORY, *OTHERS) if page != "README.md" and f"({page})" not in text
+    ] == []
 
 
 def test_the_table_of_metrics_has_every_key_that_training_writes(story: Story) -> None:

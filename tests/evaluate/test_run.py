@@ -1,4 +1,6 @@
-"""`evaluate` gives the trainer's own numbers on the same rows, exact scores, and one clear line for each mistake."""
+"""`evaluate` gives the trainer's own numbers on the same rows, exact scores, and one clear line for
+each mistake.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def networks_of(run: RunDir) -> tuple[configuration.Config, Networks, Manifest]:
 
 @pytest.mark.parametrize("step", [4, 8])
 def test_it_gives_what_the_trainer_logged(trained: RunDir, step: int) -> None:
-    """Same rows, masks and sampling keys; the trainer sharded its weights with DeepSpeed, here they come from disk."""
+    """Same rows, masks and sampling keys; the trainer sharded its weights with DeepSpeed, here they
+    come from disk.
+    """
     logged = next(row for row in trained.read_metrics() if row["step"] == step)
     expected = {name: value for name, value in logged.items() if name.startswith("validation/")}
     assert len(expected) == 8
@@ -86,7 +90,9 @@ def test_it_gives_what_the_trainer_logged(trained: RunDir, step: int) -> None:
     assert generator.loss == pytest.approx(expected["validation/loss/generator"], abs=1e-4)
     assert generator.accuracy == pytest.approx(expected["validation/generator/accuracy"], abs=1e-6)
     assert discriminator.loss == pytest.approx(expected["validation/loss/discriminator"], abs=1e-4)
-    assert discriminator.accuracy == pytest.approx(expected["validation/discriminator/accuracy"], abs=1e-6)
+    assert discriminator.accuracy == pytest.approx(
+        expected["validation/discriminator/accuracy"], abs=1e-6
+    )
     assert discriminator.replaced_fraction == pytest.approx(
         expected["validation/discriminator/replaced_fraction"], abs=1e-6
     )
@@ -96,7 +102,9 @@ def test_it_gives_what_the_trainer_logged(trained: RunDir, step: int) -> None:
 
 def test_rows_choose_how_much_of_the_split(trained: RunDir) -> None:
     config, _, manifest = networks_of(trained)
-    everything = config.model_copy(update={"validation": config.validation.model_copy(update={"rows": 10**9})})
+    everything = config.model_copy(
+        update={"validation": config.validation.model_copy(update={"rows": 10**9})}
+    )
     held_out = validation_rows(everything, manifest)
     assert held_out is not None
     found = evaluate_run(trained, rows="all")
@@ -120,16 +128,24 @@ def test_what_is_observed_is_what_the_networks_compute(trained: RunDir, sharing:
     config, networks, manifest = networks_of(trained)
     if sharing != "shared":
         model = config.model.model_copy(update={"embedding_sharing": sharing})
-        untrained = build_networks(config.model_copy(update={"model": model}), manifest.vocab_size, "cpu", seed=1)
+        untrained = build_networks(
+            config.model_copy(update={"model": model}), manifest.vocab_size, "cpu", seed=1
+        )
         networks = Networks(*(network.eval() for network in untrained))
-    batches = [to_device(batch, "cpu") for batch in validation_micro_batches(config, manifest, 0, 1)]
-    seen = Observed.joined([judge(networks, batch, 4 * n).observed for n, batch in enumerate(batches)])
+    batches = [
+        to_device(batch, "cpu") for batch in validation_micro_batches(config, manifest, 0, 1)
+    ]
+    seen = Observed.joined(
+        [judge(networks, batch, 4 * n).observed for n, batch in enumerate(batches)]
+    )
     names = ("masked_rows", "nll", "rank", "sample_probability", "masked_logits")
     expected: dict[str, list[float]] = {name: [] for name in names}
     with torch.no_grad():
         for n, batch in enumerate(batches):
             generated = networks.generator(batch)
-            logits = networks.discriminator(generated.shared, batch, generated.corrupted, generated.replaced).logits
+            logits = networks.discriminator(
+                generated.shared, batch, generated.corrupted, generated.replaced
+            ).logits
             full = networks.generator.logits(batch).double()
             for row, slot in (batch.masked_weights > 0).nonzero().tolist():
                 at = int(batch.masked_positions[row, slot])
@@ -142,7 +158,11 @@ def test_what_is_observed_is_what_the_networks_compute(trained: RunDir, sharing:
                 expected["masked_logits"].append(float(logits[row, at]))
     for name, values in expected.items():
         np.testing.assert_allclose(getattr(seen, name), values, rtol=1e-4, atol=1e-6, err_msg=name)
-    rows = [4 * n + row for n, batch in enumerate(batches) for row, _ in (batch.documents >= 0).nonzero().tolist()]
+    rows = [
+        4 * n + row
+        for n, batch in enumerate(batches)
+        for row, _ in (batch.documents >= 0).nonzero().tolist()
+    ]
     assert seen.token_rows.tolist() == rows
     assert int(seen.replaced.sum()) == int((seen.samples != seen.targets).sum()) > 0
 
@@ -150,9 +170,15 @@ def test_what_is_observed_is_what_the_networks_compute(trained: RunDir, sharing:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_json_has_every_documented_key(trained: RunDir, repo_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["evaluate", str(trained.path), "--json", "--rows", "6", "--examples", "1"]) == 0
-    found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+def test_json_has_every_documented_key(
+    trained: RunDir, repo_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        cli.main(["evaluate", str(trained.path), "--json", "--rows", "6", "--examples", "1"]) == 0
+    )
+    found = json.loads(
+        capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")
+    )
     page = (repo_root / "docs/evaluate.md").read_text(encoding="utf-8")
     nested = [found["generator"], found["discriminator"], found["standard_errors"]]
     nested += [found[name][0] for name in ("bands", "convincing", "calibration", "examples")]
@@ -179,7 +205,9 @@ def test_the_picture_is_whole_and_nothing_else_is_left(
     assert [entry.name for entry in tmp_path.iterdir()] == ["picture.png"]
 
 
-def test_examples_mark_every_masked_token(trained: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_mark_every_masked_token(
+    trained: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = evaluate_run(trained, examples=5)
     assert [example.kind for example in found.examples] == ["worst"] * 3 + ["typical"] * 2
     worst = [example.loss for example in found.examples[:3]]
@@ -214,7 +242,9 @@ def test_marks(piece: Piece, mark: tuple[str, str]) -> None:
 
 
 def test_a_row_is_cut_into_passages_of_one_document() -> None:
-    """Two documents of 30 and 80 tokens with [CLS] and [SEP], some padding; a masked token in each half."""
+    """Two documents of 30 and 80 tokens with [CLS] and [SEP], some padding; a masked token in each
+    half.
+    """
     documents = [[2, *range(10, 40), 3], [2, *range(40, 120), 3]]
     packed = rows_of_documents([documents], 128)
     masked = np.array([[5, 40, 108]], np.int32)
@@ -222,7 +252,11 @@ def test_a_row_is_cut_into_passages_of_one_document() -> None:
     corrupted = batch.tokens.astype(np.int64)
     corrupted[0, 40] = 7
     found = passages(batch, corrupted, np.zeros((1, 128), np.float32))
-    assert [p.tokens.tolist() for p in found] == [list(range(10, 40)), list(range(40, 104)), list(range(104, 120))]
+    assert [p.tokens.tolist() for p in found] == [
+        list(range(10, 40)),
+        list(range(40, 104)),
+        list(range(104, 120)),
+    ]
     assert [p.before for p in found] == [2, 2, 103]
     assert [p.masked.sum() for p in found] == [1, 1, 1]
     assert [(p.tokens != p.corrupted).sum() for p in found] == [0, 1, 0]
@@ -237,7 +271,9 @@ def test_the_pieces_of_a_passage_spell_the_text(trained: RunDir) -> None:
     tokenizer = tokenizers.Tokenizer.from_file(str(trained.tokenizer / "tokenizer.json"))
     rows = validation_rows(config, manifest)
     assert rows is not None
-    texts = [tokenizer.decode(batch.tokens.flatten().tolist()) for batch in deal(rows, config, 0, 1)]
+    texts = [
+        tokenizer.decode(batch.tokens.flatten().tolist()) for batch in deal(rows, config, 0, 1)
+    ]
     for example in evaluate_run(trained, examples=4).examples:
         text = "".join(piece.text for piece in example.pieces).strip()
         assert any(text in whole for whole in texts) or "\ufffd" in text, text
@@ -246,7 +282,9 @@ def test_the_pieces_of_a_passage_spell_the_text(trained: RunDir) -> None:
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 
-def test_steps_rows_and_devices_that_are_not_there(trained: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_rows_and_devices_that_are_not_there(
+    trained: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(CheckpointError, match=r"--step 5: .* steps 4, 8"):
         evaluate_run(trained, step=5)
     with pytest.raises(UserError, match=r"--rows 0: give a number of rows from 1 on, or `all`"):
@@ -273,17 +311,24 @@ def rebuilt(manifest: Manifest, folder: Path, **facts: Any) -> Path:
     """A copy of the shards whose manifest says something else, and agrees with itself."""
     shutil.copytree(manifest.path, folder)
     content = json.loads((folder / "manifest.json").read_text()) | facts
-    names = [[(shard["tar"]["name"], shard["tar"]["sha256"]) for shard in content[split]["shards"]] for split in SPLITS]
+    names = [
+        [(shard["tar"]["name"], shard["tar"]["sha256"]) for shard in content[split]["shards"]]
+        for split in SPLITS
+    ]
     told = [FORMAT, VERSION, content["tokenizer_fingerprint"], names]
     content["fingerprint"] = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(content))
     return folder
 
 
-def test_other_shards_must_be_of_the_same_tokenizer_and_hold_something_out(trained: RunDir, tmp_path: Path) -> None:
+def test_other_shards_must_be_of_the_same_tokenizer_and_hold_something_out(
+    trained: RunDir, tmp_path: Path
+) -> None:
     manifest = networks_of(trained)[2]
     foreign = rebuilt(manifest, tmp_path / "foreign", tokenizer_fingerprint="0" * 64)
-    with pytest.raises(DataError, match=r"another tokenizer \(fingerprint 000000000000\) than the run's"):
+    with pytest.raises(
+        DataError, match=r"another tokenizer \(fingerprint 000000000000\) than the run's"
+    ):
         evaluate_run(trained, shards=foreign)
     empty = {"shards": [], "blocks": 0, "documents": 0, "tokens": 0}
     bare = rebuilt(manifest, tmp_path / "bare", validation=empty)
@@ -316,12 +361,16 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
     assert cli.main(["evaluate", str(trained.path), "--plot", str(tmp_path / "no/where.png")]) == 2
     assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
     assert cli.main(["evaluate", str(trained.path), "--step", "5"]) == 2
-    assert capsys.readouterr().err.startswith("error: --step 5")  # and no empty progress bar before it
+    assert capsys.readouterr().err.startswith(
+        "error: --step 5"
+    )  # and no empty progress bar before it
     assert cli.main(["evaluate", str(trained.path), "--plot", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
 
 
-def test_rows_that_are_no_number_are_refused(trained: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_that_are_no_number_are_refused(
+    trained: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         cli.main(["evaluate", str(trained.path), "--rows", "many"])
     assert "'many' is neither a number of rows nor `all`" in capsys.readouterr().err

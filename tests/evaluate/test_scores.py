@@ -1,4 +1,6 @@
-"""The scores of `evaluate` are what counting gives: loops over tokens and pairs, on made-up answers with many ties."""
+"""The scores of `evaluate` are what counting gives: loops over tokens and pairs, on made-up answers
+with many ties.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def random_observed(seed: int, count: int = 400) -> tuple[Observed, np.ndarray]:
         targets=targets,
         nll=rng.exponential(5, count // 2).astype(np.float32),
         rank=rng.integers(0, 9, count // 2).astype(np.int32),
-        samples=np.where(rng.random(count // 2) < 0.2, targets, rng.integers(5, 200, count // 2)).astype(np.int32),
+        samples=np.where(
+            rng.random(count // 2) < 0.2, targets, rng.integers(5, 200, count // 2)
+        ).astype(np.int32),
         sample_probability=(10.0 ** -rng.uniform(0, 6, count // 2)).astype(np.float32),
         masked_logits=rng.normal(0, 2, count // 2).astype(np.float32),
         token_rows=np.sort(np.append(rng.integers(0, 50, count - 1), 49)).astype(np.int32),
@@ -47,14 +51,20 @@ def test_detection_scores_by_counting() -> None:
     probability, replaced = 1 / (1 + np.exp(-seen.logits.astype(np.float64))), seen.replaced
     called = probability >= 0.5
     found = scores.discriminator_scores(seen)
-    hits, called_count, replaced_count = (int(x.sum()) for x in (called & replaced, called, replaced))
+    hits, called_count, replaced_count = (
+        int(x.sum()) for x in (called & replaced, called, replaced)
+    )
     precision, recall = hits / called_count, hits / replaced_count
     assert found.auc == pytest.approx(pairwise_auc(seen.logits, replaced))
     assert (found.precision, found.recall) == (pytest.approx(precision), pytest.approx(recall))
     assert found.f1 == pytest.approx(2 * precision * recall / (precision + recall))
-    assert found.accuracy == pytest.approx(sum(c == r for c, r in zip(called, replaced, strict=True)) / len(called))
+    assert found.accuracy == pytest.approx(
+        sum(c == r for c, r in zip(called, replaced, strict=True)) / len(called)
+    )
     assert found.always_original_accuracy == pytest.approx(1 - replaced_count / len(called))
-    assert found.brier == pytest.approx(np.mean([(p - r) ** 2 for p, r in zip(probability, replaced, strict=True)]))
+    assert found.brier == pytest.approx(
+        np.mean([(p - r) ** 2 for p, r in zip(probability, replaced, strict=True)])
+    )
     losses = [-np.log(p if r else 1 - p) for p, r in zip(probability, replaced, strict=True)]
     assert found.loss == pytest.approx(np.mean(losses))
     average, reached = 0.0, 0.0
@@ -76,7 +86,9 @@ def test_calibration_by_counting() -> None:
         assert b.tokens == len(inside)
         assert b.replaced == sum(bool(seen.replaced[i]) for i in inside)
         if inside:
-            gap = np.mean([probability[i] for i in inside]) - np.mean([seen.replaced[i] for i in inside])
+            gap = np.mean([probability[i] for i in inside]) - np.mean(
+                [seen.replaced[i] for i in inside]
+            )
             error += abs(gap) * len(inside) / len(probability)
     assert sum(b.tokens for b in bins) == len(probability)
     assert scores.calibration_error(bins) == pytest.approx(error)
@@ -94,9 +106,19 @@ def test_bands_are_decades_of_the_frequency_rank() -> None:
     seen, counts = random_observed(4)
     found = {band.name: band for band in scores.bands(seen, counts)}
     special = {SPECIAL_TOKENS.pad, SPECIAL_TOKENS.cls, SPECIAL_TOKENS.sep, SPECIAL_TOKENS.mask}
-    ranked = [i for _, i in sorted((-int(count), i) for i, count in enumerate(counts) if count and i not in special)]
+    ranked = [
+        i
+        for _, i in sorted(
+            (-int(count), i) for i, count in enumerate(counts) if count and i not in special
+        )
+    ]
     assert list(found) == ["1-10", "11-100", f"101-{len(ranked)}", "unseen"]
-    members = [set(ranked[:10]), set(ranked[10:100]), set(ranked[100:]), set(range(200)) - set(ranked) - special]
+    members = [
+        set(ranked[:10]),
+        set(ranked[10:100]),
+        set(ranked[100:]),
+        set(range(200)) - set(ranked) - special,
+    ]
     for band, ids in zip(found.values(), members, strict=True):
         masked = [i for i, token in enumerate(seen.targets) if int(token) in ids]
         shown = np.array([int(token) in ids for token in seen.shown])
@@ -105,10 +127,14 @@ def test_bands_are_decades_of_the_frequency_rank() -> None:
         assert band.unigram_loss == (
             None
             if band.name == "unseen"
-            else pytest.approx(np.mean([-np.log(counts[seen.targets[i]] / counts.sum()) for i in masked]))
+            else pytest.approx(
+                np.mean([-np.log(counts[seen.targets[i]] / counts.sum()) for i in masked])
+            )
         )
         assert band.accuracy == pytest.approx(np.mean([seen.rank[i] == 0 for i in masked]))
-        assert band.top5_accuracy == pytest.approx(np.mean([seen.rank[i] in range(5) for i in masked]))
+        assert band.top5_accuracy == pytest.approx(
+            np.mean([seen.rank[i] in range(5) for i in masked])
+        )
         assert band.auc == pytest.approx(pairwise_auc(seen.logits[shown], seen.replaced[shown]))
         assert band.recall == pytest.approx(np.mean(seen.logits[shown & seen.replaced] >= 0))
 
@@ -143,7 +169,9 @@ def test_what_is_undefined_is_none() -> None:
     seen.replaced[:] = False
     seen.logits[:] = -3
     found = scores.discriminator_scores(seen)
-    assert (found.auc, found.average_precision, found.precision, found.recall, found.f1) == (None,) * 5
+    assert (found.auc, found.average_precision, found.precision, found.recall, found.f1) == (
+        None,
+    ) * 5
     assert scores.roc(seen) == ()
 
 
@@ -151,7 +179,9 @@ def test_standard_errors_leave_out_one_group_of_rows_at_a_time() -> None:
     seen, _ = random_observed(7)
     found = uncertainty.standard_errors(seen)
     groups = [{row for row in range(50) if row * 20 // 50 == g} for g in range(20)]
-    kept_masked = [np.array([int(row) not in group for row in seen.masked_rows]) for group in groups]
+    kept_masked = [
+        np.array([int(row) not in group for row in seen.masked_rows]) for group in groups
+    ]
     kept_tokens = [np.array([int(row) not in group for row in seen.token_rows]) for group in groups]
     probability = 1 / (1 + np.exp(-seen.logits.astype(np.float64)))
     losses = -np.log(np.where(seen.replaced, probability, 1 - probability))
@@ -159,7 +189,9 @@ def test_standard_errors_leave_out_one_group_of_rows_at_a_time() -> None:
         "generator_loss": [seen.nll[kept].mean(dtype=float) for kept in kept_masked],
         "generator_accuracy": [(seen.rank[kept] == 0).mean() for kept in kept_masked],
         "discriminator_loss": [losses[kept].mean() for kept in kept_tokens],
-        "discriminator_auc": [pairwise_auc(seen.logits[kept], seen.replaced[kept]) for kept in kept_tokens],
+        "discriminator_auc": [
+            pairwise_auc(seen.logits[kept], seen.replaced[kept]) for kept in kept_tokens
+        ],
     }
     for name, values in expected.items():
         deviations = np.array(values) - np.mean(values)
@@ -171,6 +203,8 @@ def test_the_jackknife_of_a_mean_is_its_textbook_standard_error() -> None:
     values, groups = rng.normal(size=600), np.repeat(np.arange(20), 30)
     by_group = values.reshape(20, 30).mean(axis=1)
     expected = by_group.std(ddof=1) / np.sqrt(20)
-    assert uncertainty.jackknife(uncertainty.means_without(values, groups, 20)) == pytest.approx(expected)
+    assert uncertainty.jackknife(uncertainty.means_without(values, groups, 20)) == pytest.approx(
+        expected
+    )
     assert uncertainty.jackknife([0.5]) is None
     assert uncertainty.jackknife([0.5, 0.4, None]) is None

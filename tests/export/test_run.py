@@ -83,20 +83,29 @@ def write_checkpoint(folder: Path, networks: dict[str, nn.Module], step: int) ->
     entries[TRAINER] = write_text(folder / TRAINER, "{}")
     finish(
         folder,
-        CheckpointManifest(version=VERSION, step=step, world_size=2, files=entries, networks=sections),
+        CheckpointManifest(
+            version=VERSION, step=step, world_size=2, files=entries, networks=sections
+        ),
     )
 
 
 @pytest.fixture(scope="module")
-def make_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[RunDir, Any]]:
-    """`make_run(sharing, ...)`: a run directory with two checkpoints, and the networks of the last one."""
+def make_run(
+    corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[RunDir, Any]]:
+    """`make_run(sharing, ...)`: a run directory with two checkpoints, and the networks of the last
+    one.
+    """
 
     def make(sharing: str = "shared", shards: str | None = None) -> tuple[RunDir, Any]:
         run = RunDir(tmp_path_factory.mktemp("runs") / f"odd name {sharing}")
         config = run_config(run, shards or str(corpus / "shards"), sharing)
         run.path.mkdir()
         run.config.write_text(configuration.resolved_yaml(config), encoding="utf-8")
-        write_json(run.facts, {"name": "a-run", "wandb_id": "ab12", "dataset_fingerprint": "f" * 64, "starts": []})
+        write_json(
+            run.facts,
+            {"name": "a-run", "wandb_id": "ab12", "dataset_fingerprint": "f" * 64, "starts": []},
+        )
         records = [{"step": s, "loss/generator": 7.0 - s, "speed/mfu": 0.5} for s in (2, 4, 6, 8)]
         run.metrics.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
         run.tokenizer.mkdir()
@@ -154,21 +163,32 @@ def test_the_export_loads_in_transformers_and_computes_the_same(
     assert report.check.source == "held-out documents"
     assert report.check.max_difference <= report.check.tolerance
     assert report.check.tokens > 200
-    assert report.check.logits == report.check.tokens * (VOCABULARY if network == "generator" else 1)
+    assert report.check.logits == report.check.tokens * (
+        VOCABULARY if network == "generator" else 1
+    )
     assert leftovers(out) == []
     tokenizer = transformers.AutoTokenizer.from_pretrained(out, local_files_only=True)
     assert tokenizer.model_max_length == 64
-    encoded = tokenizer(["for while break", "the import statement"], padding=True, return_tensors="pt")
+    encoded = tokenizer(
+        ["for while break", "the import statement"], padding=True, return_tensors="pt"
+    )
     real = encoded["attention_mask"].bool()
-    kinds = {"generator": transformers.AutoModelForMaskedLM, "discriminator": transformers.AutoModelForPreTraining}
+    kinds = {
+        "generator": transformers.AutoModelForMaskedLM,
+        "discriminator": transformers.AutoModelForPreTraining,
+    }
     model = kinds[network].from_pretrained(out, local_files_only=True)
     with torch.no_grad():
         theirs = model(**encoded).logits
-        ours = own_logits(generator.eval(), discriminator.eval(), network, encoded["input_ids"], real)
+        ours = own_logits(
+            generator.eval(), discriminator.eval(), network, encoded["input_ids"], real
+        )
     torch.testing.assert_close(theirs[real], ours[real], rtol=1e-5, atol=1e-5)
 
 
-def own_logits(generator: Any, discriminator: Any, network: str, tokens: torch.Tensor, real: torch.Tensor) -> Any:
+def own_logits(
+    generator: Any, discriminator: Any, network: str, tokens: torch.Tensor, real: torch.Tensor
+) -> Any:
     from electra_dist.model.inputs import rows_of_documents, to_device
 
     documents = [[tokens[b][real[b]].tolist()] for b in range(len(tokens))]
@@ -192,10 +212,19 @@ def test_a_given_step_is_exported_with_its_own_metrics(shared_run: Any, tmp_path
     assert "speed/mfu" not in card
 
 
-def test_the_card_and_the_marker_say_what_was_exported_and_compared(shared_run: Any, tmp_path: Path) -> None:
+def test_the_card_and_the_marker_say_what_was_exported_and_compared(
+    shared_run: Any, tmp_path: Path
+) -> None:
     report = export_run(shared_run[0], tmp_path / "out", "discriminator")
     card = (tmp_path / "out" / "README.md").read_text()
-    for fact in ("f" * 64, "8 of 20", "8 x 64 tokens", "3 / 128 / 2 / 512", report.check.sentence(), "AutoTokenizer"):
+    for fact in (
+        "f" * 64,
+        "8 of 20",
+        "8 x 64 tokens",
+        "3 / 128 / 2 / 512",
+        report.check.sentence(),
+        "AutoTokenizer",
+    ):
         assert fact in card
     marker = json.loads((tmp_path / "out" / MARKER).read_text())
     assert marker["run"] == "a-run"
@@ -205,7 +234,9 @@ def test_the_card_and_the_marker_say_what_was_exported_and_compared(shared_run: 
     assert report.check.sentence() in report.summary()
 
 
-def test_without_shards_the_check_takes_its_own_text_and_says_so(make_run: Any, tmp_path: Path) -> None:
+def test_without_shards_the_check_takes_its_own_text_and_says_so(
+    make_run: Any, tmp_path: Path
+) -> None:
     run, _ = make_run("shared", shards="gone/shards")
     report = export_run(run, tmp_path / "out", "discriminator")
     assert report.check.source == "sample text (gone/shards cannot be read here)"
@@ -223,7 +254,9 @@ def test_an_earlier_export_of_the_same_run_is_replaced(shared_run: Any, tmp_path
     assert leftovers(out) == []
 
 
-def test_an_output_that_holds_something_else_is_refused_and_untouched(shared_run: Any, tmp_path: Path) -> None:
+def test_an_output_that_holds_something_else_is_refused_and_untouched(
+    shared_run: Any, tmp_path: Path
+) -> None:
     run, _ = shared_run
     folder = tmp_path / "notes"
     folder.mkdir()
@@ -238,7 +271,9 @@ def test_an_output_that_holds_something_else_is_refused_and_untouched(shared_run
         export_run(run, tmp_path / "generator", "discriminator")
 
 
-def test_steps_that_do_not_exist_are_named_with_those_that_do(shared_run: Any, tmp_path: Path) -> None:
+def test_steps_that_do_not_exist_are_named_with_those_that_do(
+    shared_run: Any, tmp_path: Path
+) -> None:
     with pytest.raises(CheckpointError, match=r"--step 5: .* steps 4, 8"):
         export_run(shared_run[0], tmp_path / "out", "generator", step=5)
     empty = RunDir(tmp_path / "empty")
@@ -265,16 +300,24 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     )
     run.checkpoint(12).mkdir()  # nothing in it
     assert load_whole(run, configuration.load(run.config))[0] == 4
-    assert "the checkpoint of step 12 is not whole (manifest.json is missing)" in capsys.readouterr().err
+    assert (
+        "the checkpoint of step 12 is not whole (manifest.json is missing)"
+        in capsys.readouterr().err
+    )
 
 
-def test_a_damaged_checkpoint_is_refused_by_number_and_leaves_nothing(make_run: Any, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused_by_number_and_leaves_nothing(
+    make_run: Any, tmp_path: Path
+) -> None:
     run, _ = make_run("shared")
     damage(run, 8)
     with pytest.raises(CheckpointError, match=r"rank-00001.safetensors is damaged"):
         export_run(run, tmp_path / "out", "discriminator", step=8)
     damage(run, 4)
-    with pytest.raises(CheckpointError, match=r"no whole checkpoint: step 8: .* is damaged.*; step 4: .* is damaged"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"no whole checkpoint: step 8: .* is damaged.*; step 4: .* is damaged",
+    ):
         export_run(run, tmp_path / "out", "discriminator")
     assert list(tmp_path.iterdir()) == []
 
@@ -309,7 +352,9 @@ def test_export_goes_through_while_training_saves_and_prunes(make_run: Any, tmp_
             folders.publish(partial, run.checkpoint(step))
             folders.prune(run, keep=1)
             step += 4
-            time.sleep(0.1)  # else a busy machine can take each of them away before it is read, as no training would
+            time.sleep(
+                0.1
+            )  # else a busy machine can take each of them away before it is read, as no training would
 
     thread = threading.Thread(target=train)
     thread.start()
@@ -364,10 +409,15 @@ def test_the_check_catches_a_wrong_export_and_nothing_is_left(
         state = dict(state)
         first = "electra.encoder.layer.0.attention.self"
         if mistake == "bias":
-            state["electra.encoder.layer.2.output.dense.bias"] = state["electra.encoder.layer.2.output.dense.bias"] * 0
+            state["electra.encoder.layer.2.output.dense.bias"] = (
+                state["electra.encoder.layer.2.output.dense.bias"] * 0
+            )
         elif mistake == "query and key":
             names = f"{first}.query.weight", f"{first}.key.bias"
-            state[names[0]], state[names[1]] = state[f"{first}.key.weight"], state[f"{first}.query.bias"]
+            state[names[0]], state[names[1]] = (
+                state[f"{first}.key.weight"],
+                state[f"{first}.query.bias"],
+            )
         else:
             config = config | {"hidden_act": "gelu_new"}
         write(folder, state, config)
@@ -381,14 +431,18 @@ def test_the_check_catches_a_wrong_export_and_nothing_is_left(
 def test_a_tokenizer_that_encodes_differently_is_caught(make_run: Any, tmp_path: Path) -> None:
     run, _ = make_run("shared")
     settings = json.loads((run.tokenizer / "tokenizer_config.json").read_text())
-    (run.tokenizer / "tokenizer_config.json").write_text(json.dumps(settings | {"split_special_tokens": False}))
+    (run.tokenizer / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"split_special_tokens": False})
+    )
     with pytest.raises(UserError, match="AutoTokenizer that gives other ids"):
         export_run(run, tmp_path / "out", "discriminator")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["run.json", "tokenizer/tokenizer.json"])
-def test_an_incomplete_run_directory_is_refused_by_file(make_run: Any, tmp_path: Path, name: str) -> None:
+def test_an_incomplete_run_directory_is_refused_by_file(
+    make_run: Any, tmp_path: Path, name: str
+) -> None:
     run, _ = make_run("shared")
     (run.path / name).unlink()
     with pytest.raises(UserError, match=name):
@@ -396,17 +450,23 @@ def test_an_incomplete_run_directory_is_refused_by_file(make_run: Any, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_transformers_names_the_extra(shared_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_transformers_names_the_extra(
+    shared_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     find = export.importlib.util.find_spec
     monkeypatch.setattr(
-        export.importlib.util, "find_spec", lambda name, *a: None if name == "transformers" else find(name, *a)
+        export.importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "transformers" else find(name, *a),
     )
     with pytest.raises(UserError, match=r"electra-dist\[hf\]"):
         export_run(shared_run[0], tmp_path / "out", "discriminator")
 
 
 @pytest.mark.parametrize("name", ["special_tokens_map.json", "notes.txt", "tokenizer_config.json"])
-def test_what_a_link_in_the_tokenizer_points_at_is_never_published(name: str, make_run: Any, tmp_path: Path) -> None:
+def test_what_a_link_in_the_tokenizer_points_at_is_never_published(
+    name: str, make_run: Any, tmp_path: Path
+) -> None:
     run, _ = make_run("shared")
     key = tmp_path / "id_ed25519"
     key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----")

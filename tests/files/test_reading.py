@@ -1,4 +1,6 @@
-"""Files that somebody else may have written: never waited for, read to a bound, never through a link."""
+"""Files that somebody else may have written: never waited for, read to a bound, never through a
+link.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from electra_dist.files.reading import NotRegularError, TooLargeError, open_regular, read_bounded, read_json
+from electra_dist.files.reading import (
+    NotRegularError,
+    TooLargeError,
+    open_regular,
+    read_bounded,
+    read_json,
+)
 from electra_dist.files.writing import write_new
 
 

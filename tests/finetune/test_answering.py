@@ -16,7 +16,18 @@ from tests.support.toy_task import questions
 
 transformers = pytest.importorskip("transformers")
 
-OPTIONS = ["--lr", "3e-3", "--layer-decay", "1", "--batch", "16", "--max-length", "48", "--stride", "8"]
+OPTIONS = [
+    "--lr",
+    "3e-3",
+    "--layer-decay",
+    "1",
+    "--batch",
+    "16",
+    "--max-length",
+    "48",
+    "--stride",
+    "8",
+]
 OPTIONS += ["--device", "cpu"]
 
 
@@ -38,7 +49,9 @@ def test_it_learns_to_answer_and_predict_says_the_same(
     found = [json.loads(line) for line in printed.out.splitlines()]
     asked = read_questions(dev, labelled=True)
     again = squad_scores({one["id"]: one["answer"] for one in found}, asked)
-    assert again == pytest.approx({name: value for name, value in scores.items() if name != "threshold"})
+    assert again == pytest.approx(
+        {name: value for name, value in scores.items() if name != "threshold"}
+    )
     assert f"f1 {scores['f1']:.4f}" in printed.err
     for one, question in zip(found, asked, strict=True):
         assert question.context[one["start"] : one["end"]] == one["answer"]
@@ -53,7 +66,9 @@ def test_features_are_those_of_the_windows(encoder: Path, tmp_path: Path) -> Non
     windows = make_windows(asked, tokenizer, 32, 4)
     features = WindowFeatures(windows)
     assert len(features) == len(windows) > 5
-    assert [one["input_ids"] for one in features[1:3]] == [ids.tolist() for ids in windows.input_ids[1:3]]
+    assert [one["input_ids"] for one in features[1:3]] == [
+        ids.tolist() for ids in windows.input_ids[1:3]
+    ]
     assert [one["end_positions"] for one in features] == windows.end.tolist()
 
 

@@ -1,4 +1,6 @@
-"""Folders of models that somebody made to do harm: refused in a sentence before anything is built or waited for."""
+"""Folders of models that somebody made to do harm: refused in a sentence before anything is built
+or waited for.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def short_and_small() -> Iterator[None]:
     def too_long(number: int, frame: object) -> None:
         raise Late("it waits")
 
-    before, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, too_long)
+    before, handler = (
+        resource.getrlimit(resource.RLIMIT_AS),
+        signal.signal(signal.SIGALRM, too_long),
+    )
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + 3 * 2**30, before[1]))
     signal.alarm(240)
@@ -110,7 +115,9 @@ def test_the_commands_say_so_in_one_line(
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "added_tokens.json", "a/b"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer.json", "added_tokens.json", "a/b"]
+)
 def test_a_fifo_or_a_device_is_not_waited_for(folder: Path, name: str) -> None:
     path = folder / name
     path.unlink(missing_ok=True)
@@ -137,7 +144,9 @@ def test_a_fifo_or_a_device_is_not_waited_for(folder: Path, name: str) -> None:
         (b"\x80\x04\x95cos\nsystem\n", "is no safetensors file"),
     ],
 )
-def test_weights_that_are_no_safetensors_are_refused(folder: Path, content: bytes, message: str) -> None:
+def test_weights_that_are_no_safetensors_are_refused(
+    folder: Path, content: bytes, message: str
+) -> None:
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=message):
         ModelFolder.open(folder)
@@ -159,9 +168,12 @@ def test_a_header_that_claims_more_than_the_file_holds_is_refused(folder: Path) 
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"[" * 10**5, b'{"auto_map": {"AutoTokenizer": ["evil.Tokenizer", null]}}', b'"x"']
+    "content",
+    [b"{", b"[" * 10**5, b'{"auto_map": {"AutoTokenizer": ["evil.Tokenizer", null]}}', b'"x"'],
 )
-def test_a_tokenizer_configuration_that_cannot_be_read_or_names_code_runs_nothing(folder: Path, content: bytes) -> None:
+def test_a_tokenizer_configuration_that_cannot_be_read_or_names_code_runs_nothing(
+    folder: Path, content: bytes
+) -> None:
     (folder / "evil.py").write_text("raise SystemExit('it ran')")
     (folder / "tokenizer_config.json").write_bytes(content)
     opened = ModelFolder.open(folder)

@@ -1,4 +1,6 @@
-"""Labelled files: every format gives the same examples, and what is wrong is said with file and line."""
+"""Labelled files: every format gives the same examples, and what is wrong is said with file and
+line.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ def write(path: Path, suffix: str) -> Path:
     if suffix == ".tsv":
         lines = ["text\tother\tlabel", *("\t".join(row) for row in ROWS)]
     elif suffix == ".csv":
-        lines = ["text,other,label", *(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in ROWS)]
+        lines = [
+            "text,other,label",
+            *(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in ROWS),
+        ]
     else:
         lines = [json.dumps({"text": t, "other": o, "label": int(label)}) for t, o, label in ROWS]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -64,7 +69,9 @@ def test_sst_reads_as_it_is(shared_data: Path) -> None:
         ("a.jsonl", '{"text": "a", "label": null}\n', ("line 1", "'label'")),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, name: str, content: str, words: tuple[str, ...]) -> None:
+def test_what_is_wrong_is_said_with_its_place(
+    tmp_path: Path, name: str, content: str, words: tuple[str, ...]
+) -> None:
     file = tmp_path / name
     file.write_text(content, encoding="utf-8")
     with pytest.raises(DataError) as caught:

@@ -19,7 +19,10 @@ transformers = pytest.importorskip("transformers")
 def networks(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """discriminator/ and generator/ as an export leaves them, with random weights."""
     folder = tmp_path_factory.mktemp("networks")
-    for network, kind in (("discriminator", "ElectraForPreTraining"), ("generator", "ElectraForMaskedLM")):
+    for network, kind in (
+        ("discriminator", "ElectraForPreTraining"),
+        ("generator", "ElectraForMaskedLM"),
+    ):
         random_model(folder / network, kind, tiny_shards.parent / "tokenizer")
         (folder / network / "electra_dist.json").write_text(json.dumps({"network": network}))
     return folder
@@ -37,15 +40,22 @@ def test_the_discriminator_judges_each_token(
     file = tmp_path / "texts.txt"
     file.write_text("\n".join(texts), encoding="utf-8")
     folder = networks / "discriminator"
-    found = [json.loads(line) for line in predicted([str(folder), "--input", str(file), "--json"], capsys)]
+    found = [
+        json.loads(line)
+        for line in predicted([str(folder), "--input", str(file), "--json"], capsys)
+    ]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForPreTraining.from_pretrained(folder).eval()
     for text, one in zip(texts, found, strict=True):
         inputs = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
             expected = torch.sigmoid(model(**inputs).logits[0, 1:-1])
-        assert [t["token"] for t in one["tokens"]] == tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])[1:-1]
-        torch.testing.assert_close(torch.tensor([t["replaced"] for t in one["tokens"]]), expected, atol=1e-5, rtol=0)
+        assert [t["token"] for t in one["tokens"]] == tokenizer.convert_ids_to_tokens(
+            inputs["input_ids"][0]
+        )[1:-1]
+        torch.testing.assert_close(
+            torch.tensor([t["replaced"] for t in one["tokens"]]), expected, atol=1e-5, rtol=0
+        )
         for token in one["tokens"]:
             assert text[token["start"] : token["end"]].strip() == token["token"].lstrip("▁")
     lines = predicted([str(folder), "--input", str(file)], capsys)

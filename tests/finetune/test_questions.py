@@ -1,4 +1,6 @@
-"""Questions, windows, answers and the scores of SQuAD, on XQuAD's English part and on small cases done by hand."""
+"""Questions, windows, answers and the scores of SQuAD, on XQuAD's English part and on small cases
+done by hand.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def xquad(shared_data) -> list[Question]:
 def tokenizer(xquad, tmp_path_factory) -> Any:
     """As `data tokenizer` makes them, learnt from XQuAD's contexts, loaded by `transformers`."""
     folder = tmp_path_factory.mktemp("questions")
-    (folder / "text.txt").write_text("\n\n".join(dict.fromkeys(question.context for question in xquad)))
+    (folder / "text.txt").write_text(
+        "\n\n".join(dict.fromkeys(question.context for question in xquad))
+    )
     train_tokenizer([folder / "text.txt"], 2000, folder / "tokenizer")
     return transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
 
@@ -46,14 +50,18 @@ def tokenizer(xquad, tmp_path_factory) -> Any:
 def words() -> Any:
     """One token a word, so that windows can be counted by hand."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "who", "what", "?", *"abcdefghij"]
-    model = tokenizers.Tokenizer(tokenizers.models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))
+    model = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]")
+    )
     model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     model.post_processor = tokenizers.processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=model, unk_token="[UNK]", pad_token="[PAD]")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=model, unk_token="[UNK]", pad_token="[PAD]"
+    )
 
 
 def ask(context: str, answer: str = "", name: str = "q", question: str = "who ?") -> Question:
@@ -68,7 +76,13 @@ def ask(context: str, answer: str = "", name: str = "q", question: str = "who ?"
 def test_xquad_is_read_as_json_gives_it(xquad, shared_data):
     content = json.loads((shared_data / "xquad.en.json").read_text())
     plain = [
-        (qa["id"], qa["question"], paragraph["context"], qa["answers"][0]["text"], qa["answers"][0]["answer_start"])
+        (
+            qa["id"],
+            qa["question"],
+            paragraph["context"],
+            qa["answers"][0]["text"],
+            qa["answers"][0]["answer_start"],
+        )
         for article in content["data"]
         for paragraph in article["paragraphs"]
         for qa in paragraph["qas"]
@@ -79,7 +93,11 @@ def test_xquad_is_read_as_json_gives_it(xquad, shared_data):
 
 def squad(tmp_path: Path, *qas: Any, context: Any = "a b c") -> Path:
     path = tmp_path / "questions.json"
-    path.write_text(json.dumps({"version": "v2.0", "data": [{"paragraphs": [{"context": context, "qas": list(qas)}]}]}))
+    path.write_text(
+        json.dumps(
+            {"version": "v2.0", "data": [{"paragraphs": [{"context": context, "qas": list(qas)}]}]}
+        )
+    )
     return path
 
 
@@ -94,9 +112,17 @@ GOOD = {"id": "x", "question": "what ?", "answers": [B]}
 
 
 def test_squad_2_says_which_questions_cannot_be_answered(tmp_path):
-    plausible = {"id": "y", "question": "who ?", "is_impossible": True, "answers": [], "plausible_answers": [B]}
+    plausible = {
+        "id": "y",
+        "question": "who ?",
+        "is_impossible": True,
+        "answers": [],
+        "plausible_answers": [B],
+    }
     bare = {"id": "z", "question": "who ?", "is_impossible": True}
-    assert read_questions(squad(tmp_path, GOOD | {"is_impossible": False}, plausible, bare), labelled=True) == [
+    assert read_questions(
+        squad(tmp_path, GOOD | {"is_impossible": False}, plausible, bare), labelled=True
+    ) == [
         Question("x", "what ?", "a b c", ("b",), (2,)),
         Question("y", "who ?", "a b c", (), ()),
         Question("z", "who ?", "a b c", (), ()),
@@ -105,7 +131,9 @@ def test_squad_2_says_which_questions_cannot_be_answered(tmp_path):
 
 def test_json_lines_may_leave_out_ids_and_answers(tmp_path):
     entry = {"question": "what ?", "context": "a b c"}
-    path = lines(tmp_path, entry, entry | {"id": "x", "answers": [B, {"text": "b c", "answer_start": 2}]})
+    path = lines(
+        tmp_path, entry, entry | {"id": "x", "answers": [B, {"text": "b c", "answer_start": 2}]}
+    )
     assert read_questions(path, labelled=False) == [
         Question("1", "what ?", "a b c", (), ()),
         Question("x", "what ?", "a b c", ("b", "b c"), (2, 2)),
@@ -117,22 +145,52 @@ def test_json_lines_may_leave_out_ids_and_answers(tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([{**GOOD, "answers": [{"text": "b", "answer_start": 1}]}], "'x': answer 'b' is not at character 1, where ' '"),
-        ([{**GOOD, "answers": [{"text": "c", "answer_start": -1}]}], "answer 'c' is not at character -1"),
-        ([{**GOOD, "answers": [{"text": "b", "answer_start": "2"}]}], "`answer_start` is '2'; expected a whole number"),
-        ([{**GOOD, "answers": [{"text": "b", "answer_start": True}]}], "`answer_start` is True; expected a whole"),
-        ([{**GOOD, "answers": [{"answer_start": 2}]}], "`text` of an answer is None; expected a string"),
-        ([{**GOOD, "answers": [{"text": " ", "answer_start": 1}]}], "an answer is ' '; expected some text"),
+        (
+            [{**GOOD, "answers": [{"text": "b", "answer_start": 1}]}],
+            "'x': answer 'b' is not at character 1, where ' '",
+        ),
+        (
+            [{**GOOD, "answers": [{"text": "c", "answer_start": -1}]}],
+            "answer 'c' is not at character -1",
+        ),
+        (
+            [{**GOOD, "answers": [{"text": "b", "answer_start": "2"}]}],
+            "`answer_start` is '2'; expected a whole number",
+        ),
+        (
+            [{**GOOD, "answers": [{"text": "b", "answer_start": True}]}],
+            "`answer_start` is True; expected a whole",
+        ),
+        (
+            [{**GOOD, "answers": [{"answer_start": 2}]}],
+            "`text` of an answer is None; expected a string",
+        ),
+        (
+            [{**GOOD, "answers": [{"text": " ", "answer_start": 1}]}],
+            "an answer is ' '; expected some text",
+        ),
         ([{**GOOD, "answers": ["b"]}], "an answer is 'b'; expected an object"),
         ([{**GOOD, "answers": {"text": ["b"]}}], "`answers` is .*; expected a list"),
-        ([{**GOOD, "is_impossible": True}], "'x': `is_impossible` with the answer 'b'; expected no answers"),
+        (
+            [{**GOOD, "is_impossible": True}],
+            "'x': `is_impossible` with the answer 'b'; expected no answers",
+        ),
         ([{**GOOD, "is_impossible": 0}], "`is_impossible` is 0; expected true or false"),
-        ([{**GOOD, "is_impossible": False, "answers": []}], "'x': no `answers`; expected them, or `is_impossible`"),
+        (
+            [{**GOOD, "is_impossible": False, "answers": []}],
+            "'x': no `answers`; expected them, or `is_impossible`",
+        ),
         ([{"id": "x", "question": "?"}], "'x': no `answers`; expected them"),
-        ([{**GOOD, "answers": []}], "no question has an answer or is marked `is_impossible`; expected labelled"),
+        (
+            [{**GOOD, "answers": []}],
+            "no question has an answer or is marked `is_impossible`; expected labelled",
+        ),
         ([{**GOOD, "question": None}], "'x': `question` is None; expected a string"),
         ([GOOD, GOOD], r"qas\[1\]: question 'x' is there twice"),
-        ([{"question": "who ?"}], r"data\[0\].paragraphs\[0\].qas\[0\]: `id` is None; expected a string"),
+        (
+            [{"question": "who ?"}],
+            r"data\[0\].paragraphs\[0\].qas\[0\]: `id` is None; expected a string",
+        ),
         (["who ?"], "the question is 'who .'; expected an object"),
         ([], "no question in this file"),
     ],
@@ -150,15 +208,35 @@ def test_a_wrong_question_is_named_with_what_was_expected(tmp_path, entries, mes
         ("a.json", b'{"data": [', "not JSON"),
         ("a.json", b"[]", r"the value is \[\]; expected an object"),
         ("a.json", b'{"questions": []}', "`data` is None; expected a list"),
-        ("a.json", b'{"data": [{"paragraphs": 3}]}', r"data\[0\]: `paragraphs` is 3; expected a list"),
-        ("a.json", b'{"data": [{"paragraphs": [[]]}]}', r"data\[0\].paragraphs\[0\]: the value is \[\]"),
-        ("a.json", b'{"data": [{"paragraphs": [{"qas": [{"id": "x", "question": "?"}]}]}]}', "`context` is None"),
+        (
+            "a.json",
+            b'{"data": [{"paragraphs": 3}]}',
+            r"data\[0\]: `paragraphs` is 3; expected a list",
+        ),
+        (
+            "a.json",
+            b'{"data": [{"paragraphs": [[]]}]}',
+            r"data\[0\].paragraphs\[0\]: the value is \[\]",
+        ),
+        (
+            "a.json",
+            b'{"data": [{"paragraphs": [{"qas": [{"id": "x", "question": "?"}]}]}]}',
+            "`context` is None",
+        ),
         ("a.json", b"\xff", "cannot be read"),
         ("a.jsonl", b'{"question": "?", "context": "a"}\n\n{"ques', "line 3: not JSON"),
         ("a.jsonl", b"3\n", "line 1: the line is 3; expected an object"),
-        ("a.jsonl", b'{"question": "?", "context": "  "}\n', "line 1, question '1': `context` is '  '"),
+        (
+            "a.jsonl",
+            b'{"question": "?", "context": "  "}\n',
+            "line 1, question '1': `context` is '  '",
+        ),
         ("a.jsonl", b"\n", "no question in this file"),
-        ("a.csv", b"", r"unknown format of questions; expected a SQuAD file \(.json\) or JSON lines"),
+        (
+            "a.csv",
+            b"",
+            r"unknown format of questions; expected a SQuAD file \(.json\) or JSON lines",
+        ),
     ],
 )
 def test_a_wrong_file_is_named_with_what_was_expected(tmp_path, name, content, message):
@@ -178,8 +256,12 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_windows_of_words_counted_by_hand(words):
-    """[CLS] who ? [SEP] + 4 words + [SEP] = 9 tokens; windows of 4 words that share 2: abcd, cdef, efgh."""
-    windows = make_windows([ask("a b c d e f g h", "e f"), ask("a b", "b")], words, max_length=9, stride=2)
+    """[CLS] who ? [SEP] + 4 words + [SEP] = 9 tokens; windows of 4 words that share 2: abcd, cdef,
+    efgh.
+    """
+    windows = make_windows(
+        [ask("a b c d e f g h", "e f"), ask("a b", "b")], words, max_length=9, stride=2
+    )
     text = [" ".join(words.convert_ids_to_tokens(ids.tolist())) for ids in windows.input_ids]
     assert text == [
         "[CLS] who ? [SEP] a b c d [SEP]",
@@ -187,16 +269,28 @@ def test_windows_of_words_counted_by_hand(words):
         "[CLS] who ? [SEP] e f g h [SEP]",
         "[CLS] who ? [SEP] a b [SEP]",
     ]
-    assert [kinds.tolist() for kinds in windows.token_type_ids] == [[0] * 4 + [1] * 5] * 3 + [[0] * 4 + [1] * 3]
+    assert [kinds.tolist() for kinds in windows.token_type_ids] == [[0] * 4 + [1] * 5] * 3 + [
+        [0] * 4 + [1] * 3
+    ]
     assert windows.question.tolist() == [0, 0, 0, 1]
-    assert windows.offsets[1].tolist() == [[-1, -1]] * 4 + [[4, 5], [6, 7], [8, 9], [10, 11], [-1, -1]]
+    assert windows.offsets[1].tolist() == [[-1, -1]] * 4 + [
+        [4, 5],
+        [6, 7],
+        [8, 9],
+        [10, 11],
+        [-1, -1],
+    ]
     assert windows.start.tolist() == [0, 6, 4, 5]  # the first window ends before the answer
     assert windows.end.tolist() == [0, 7, 5, 5]
     assert len(windows) == 4
 
 
 def test_an_answer_that_is_cut_is_labelled_as_none(words):
-    questions = [ask("a b c d e f", "c d e", "cut"), ask("a b c d e f", "d", "whole"), ask("a b c d e f", name="none")]
+    questions = [
+        ask("a b c d e f", "c d e", "cut"),
+        ask("a b c d e f", "d", "whole"),
+        ask("a b c d e f", name="none"),
+    ]
     windows = make_windows(questions, words, max_length=9, stride=0)  # abcd, ef
     assert windows.start.tolist() == [0, 0, 7, 0, 0, 0]
     assert windows.end.tolist() == [0, 0, 7, 0, 0, 0]
@@ -208,11 +302,19 @@ def test_only_the_first_answer_is_the_label(words):
     assert make_windows([question], words, 9, 2).start.tolist() == [6]
 
 
-def test_questions_without_room_for_the_context_and_contexts_without_tokens_are_named(words, tokenizer):
-    long = ask("a b c d", "a", "long", question="who who who who who ?")  # 9 - 3 - 6 = 0 tokens are left
-    with pytest.raises(DataError, match=r"'long' has 6 tokens, which leaves 0 of 9 .* more than the overlap of 0"):
+def test_questions_without_room_for_the_context_and_contexts_without_tokens_are_named(
+    words, tokenizer
+):
+    long = ask(
+        "a b c d", "a", "long", question="who who who who who ?"
+    )  # 9 - 3 - 6 = 0 tokens are left
+    with pytest.raises(
+        DataError, match=r"'long' has 6 tokens, which leaves 0 of 9 .* more than the overlap of 0"
+    ):
         make_windows([ask("a b"), long], words, max_length=9, stride=0)
-    with pytest.raises(DataError, match=r"'q' has 2 tokens, which leaves 4 of 9 .* more than the overlap of 4"):
+    with pytest.raises(
+        DataError, match=r"'q' has 2 tokens, which leaves 4 of 9 .* more than the overlap of 4"
+    ):
         make_windows([ask("a b c d e f")], words, max_length=9, stride=4)
     with pytest.raises(DataError, match="'q': no tokens in its context"):
         make_windows(
@@ -223,7 +325,9 @@ def test_questions_without_room_for_the_context_and_contexts_without_tokens_are_
 def token_edges(tokenizer: Any, context: str) -> tuple[set[int], set[int]]:
     """Where tokens start and end when the whole context is encoded by the tokenizers library alone."""
     offsets = tokenizer.backend_tokenizer.encode(context, add_special_tokens=False).offsets
-    starts = {start + len(context[start:end]) - len(context[start:end].lstrip()) for start, end in offsets}
+    starts = {
+        start + len(context[start:end]) - len(context[start:end].lstrip()) for start, end in offsets
+    }
     return starts, {end for _, end in offsets}
 
 
@@ -231,11 +335,15 @@ def token_edges(tokenizer: Any, context: str) -> tuple[set[int], set[int]]:
 def on_edges(xquad, tokenizer) -> set[str]:
     """Questions whose answer starts and ends where tokens do."""
     tokenizer.backend_tokenizer.no_truncation()
-    edges = {context: token_edges(tokenizer, context) for context in {question.context for question in xquad}}
+    edges = {
+        context: token_edges(tokenizer, context)
+        for context in {question.context for question in xquad}
+    }
     return {
         q.id
         for q in xquad
-        if q.starts[0] in edges[q.context][0] and q.starts[0] + len(q.answers[0]) in edges[q.context][1]
+        if q.starts[0] in edges[q.context][0]
+        and q.starts[0] + len(q.answers[0]) in edges[q.context][1]
     }
 
 
@@ -248,7 +356,10 @@ def test_labelled_tokens_of_xquad_are_the_characters_of_the_answer(xquad, window
     assert len(on_edges) >= 0.98 * len(xquad)  # "19.3%" where "%)" is one token
     for number in np.flatnonzero(windows.end):
         question, offsets = xquad[windows.question[number]], windows.offsets[number]
-        (start, first_end), (last_start, end) = offsets[windows.start[number]], offsets[windows.end[number]]
+        (start, first_end), (last_start, end) = (
+            offsets[windows.start[number]],
+            offsets[windows.end[number]],
+        )
         gold = (question.starts[0], question.starts[0] + len(question.answers[0]))
         if question.id in on_edges:
             assert question.context[start:end] == question.answers[0]
@@ -268,11 +379,16 @@ def test_windows_of_xquad_without_a_label_do_not_hold_the_answer(xquad, windows)
 
 def test_every_answer_of_xquad_no_longer_than_the_overlap_is_in_a_window(xquad, windows, tokenizer):
     lost = [question for question in xquad if question.id in unreachable(xquad, windows)]
-    assert all(len(tokenizer(question.answers[0], add_special_tokens=False)["input_ids"]) > 48 for question in lost)
+    assert all(
+        len(tokenizer(question.answers[0], add_special_tokens=False)["input_ids"]) > 48
+        for question in lost
+    )
     assert len(lost) < 0.01 * len(xquad)
 
 
-def test_windows_of_xquad_are_what_the_tokenizer_says_and_cover_the_context(xquad, windows, tokenizer):
+def test_windows_of_xquad_are_what_the_tokenizer_says_and_cover_the_context(
+    xquad, windows, tokenizer
+):
     assert max(map(len, windows.input_ids)) == 128
     assert (np.diff(windows.question) >= 0).all()
     for index in range(0, len(xquad), 7):
@@ -283,7 +399,9 @@ def test_windows_of_xquad_are_what_the_tokenizer_says_and_cover_the_context(xqua
             ids = windows.input_ids[number].tolist()
             assert ids[: len(question)] == question
             assert ids[-1] == tokenizer.sep_token_id
-            assert windows.token_type_ids[number].tolist() == [0] * len(question) + [1] * (len(ids) - len(question))
+            assert windows.token_type_ids[number].tolist() == [0] * len(question) + [1] * (
+                len(ids) - len(question)
+            )
             parts.append(ids[len(question) : -1])
         assert parts[0] + [token for part in parts[1:] for token in part[48:]] == context
 
@@ -311,7 +429,9 @@ def label_logits(windows: Windows) -> tuple[list[Any], list[Any]]:
 @pytest.mark.parametrize("allow_none", [False, True])
 def test_perfect_logits_give_perfect_scores_on_xquad(xquad, windows, on_edges, allow_none):
     lost = set(unreachable(xquad, windows))
-    answers = best_answers(xquad, windows, *label_logits(windows), longest=128, allow_none=allow_none, threshold=1.0)
+    answers = best_answers(
+        xquad, windows, *label_logits(windows), longest=128, allow_none=allow_none, threshold=1.0
+    )
     found = {question.id: answer.text for question, answer in zip(xquad, answers, strict=True)}
     exact = [question for question in xquad if question.id in on_edges - lost]
     assert len(exact) >= 0.96 * len(xquad)
@@ -323,7 +443,9 @@ def test_perfect_logits_give_perfect_scores_on_xquad(xquad, windows, on_edges, a
 ODD = " ab  東京, the naïve 42 %  of\n \ufb01ne 1,024. And (x) so on it goes ; for a while."
 
 
-def brute_force(question: Question, parts: list[Any], longest: int, n_best: int) -> list[tuple[float, int, int]]:
+def brute_force(
+    question: Question, parts: list[Any], longest: int, n_best: int
+) -> list[tuple[float, int, int]]:
     """The best spans of one question, best first, by looking at all pairs of tokens."""
     best: dict[tuple[int, int], float] = {}
     for offsets, types, start, end in parts:
@@ -347,15 +469,22 @@ def test_best_answers_are_those_of_a_loop_over_all_spans(tokenizer, seed):
     start, end = ([rng.normal(0, 2, len(ids)) for ids in windows.input_ids] for _ in range(2))
     threshold = float(rng.normal())
     sure = best_answers(questions, windows, start, end, longest, n_best)
-    unsure = best_answers(questions, windows, start, end, longest, n_best, allow_none=True, threshold=threshold)
+    unsure = best_answers(
+        questions, windows, start, end, longest, n_best, allow_none=True, threshold=threshold
+    )
     for index, question in enumerate(questions):
         numbers = np.flatnonzero(windows.question == index)
-        parts = [(windows.offsets[n].tolist(), windows.token_type_ids[n], start[n], end[n]) for n in numbers]
+        parts = [
+            (windows.offsets[n].tolist(), windows.token_type_ids[n], start[n], end[n])
+            for n in numbers
+        ]
         spans = brute_force(question, parts, longest, n_best)
         null = min(float(start[n][0] + end[n][0]) for n in numbers)
         score, first, last = spans[0]
         total = sum(math.exp(span[0]) for span in spans)
-        expected = Answer(question.context[first:last], first, last, score, null, math.exp(score) / total)
+        expected = Answer(
+            question.context[first:last], first, last, score, null, math.exp(score) / total
+        )
         assert sure[index] == replace(expected, probability=pytest.approx(expected.probability))
         total += math.exp(null)
         if null - score > threshold:
@@ -367,7 +496,9 @@ def test_best_answers_are_those_of_a_loop_over_all_spans(tokenizer, seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_spans_lie_in_the_context_are_in_order_and_no_longer_than_allowed(words, seed):
-    """Even where the question, [SEP], the padding and spans from late to early tokens look far better."""
+    """Even where the question, [SEP], the padding and spans from late to early tokens look far
+    better.
+    """
     rng = np.random.default_rng(seed)
     questions = [ask("a b c d e f g h i j"[: 2 * n - 1], name=str(n)) for n in (3, 8, 10)]
     windows = make_windows(questions, words, max_length=11, stride=2)
@@ -378,18 +509,24 @@ def test_spans_lie_in_the_context_are_in_order_and_no_longer_than_allowed(words,
         logits[:, 11:] += 100
     start[:, 7] += 50
     end[:, 4] += 50
-    for question, answer in zip(questions, best_answers(questions, windows, start, end, longest=3), strict=True):
+    for question, answer in zip(
+        questions, best_answers(questions, windows, start, end, longest=3), strict=True
+    ):
         assert answer.text == question.context[answer.start : answer.end]
         assert 1 <= len(answer.text.split()) <= 3
 
 
 def test_the_null_score_is_the_lowest_of_the_windows_and_the_threshold_is_strict(words):
-    """Windows abcd, cdef; [CLS] gives 4 + 3 and 2 + 1; the best span, f alone, 1 + 1.5: a margin of 3 - 2.5 = 0.5."""
+    """Windows abcd, cdef; [CLS] gives 4 + 3 and 2 + 1; the best span, f alone, 1 + 1.5: a margin of
+    3 - 2.5 = 0.5.
+    """
     windows = make_windows([ask("a b c d e f")], words, max_length=9, stride=2)
     start, end = np.zeros((2, 9)), np.zeros((2, 9))
     start[:, 0], end[:, 0], start[1, 7], end[1, 7] = [4, 2], [3, 1], 1, 1.5
     for threshold, text in ((0.5, "f"), (0.49, "")):
-        [answer] = best_answers([ask("a b c d e f")], windows, start, end, allow_none=True, threshold=threshold)
+        [answer] = best_answers(
+            [ask("a b c d e f")], windows, start, end, allow_none=True, threshold=threshold
+        )
         assert (answer.text, answer.score, answer.null_score) == (text, 2.5, 3.0)
 
 
@@ -398,7 +535,10 @@ def test_a_window_of_white_space_alone_gives_no_answer(words):
     windows.offsets[1][:, 1] = windows.offsets[1][:, 0]
     end = np.arange(18.0).reshape(2, 9)
     [answer] = best_answers([ask("a b c d e f")], windows, np.zeros((2, 9)), end)
-    assert (answer.text, answer.score) == ("a b c d", 7.0)  # all starts are equal: the first one is taken
+    assert (answer.text, answer.score) == (
+        "a b c d",
+        7.0,
+    )  # all starts are equal: the first one is taken
 
 
 def test_logits_that_are_wrong_are_refused(words):
@@ -425,7 +565,8 @@ def test_logits_that_are_wrong_are_refused(words):
         ("U.S.", ["us"], 1, 1),  # punctuation is taken out
         ("an answer", ["Answer", "nothing"], 1, 1),
         ("theatre", ["a theatre", "atre"], 1, 1),  # articles are words
-        # predicted {in, denver, broncos}, gold {denver, broncos}: precision 2/3, recall 2/2, 2 * 2/3 / (5/3) = 4/5
+        # predicted {in, denver, broncos}, gold {denver, broncos}: precision 2/3, recall 2/2, 2 *
+        # 2/3 / (5/3) = 4/5
         ("in Denver Broncos", ["Denver Broncos"], 0, 4 / 5),
         # {x, x, y} and {x, z}: one in common; precision 1/3, recall 1/2, 2 * 1/6 / (5/6) = 2/5
         ("x x y", ["x z"], 0, 2 / 5),
@@ -455,7 +596,9 @@ def test_f1_of_real_text_is_that_of_taking_words_off_a_list(xquad):
     values = []
     for question in (q for q in xquad if q.context.isascii()):
         start = question.starts[0] + int(rng.integers(-15, 10))
-        prediction = question.context[max(0, start) : start + len(question.answers[0]) + int(rng.integers(0, 20))]
+        prediction = question.context[
+            max(0, start) : start + len(question.answers[0]) + int(rng.integers(0, 20))
+        ]
         guess, gold = plain_words(prediction), plain_words(question.answers[0])
         left = list(gold)
         for word in guess:
@@ -489,8 +632,14 @@ def test_squad_scores_by_hand():
             "no_answer_accuracy": 1 / 2,
         }
     )
-    assert squad_scores(answers, questions[:2]) == pytest.approx({"exact_match": 1 / 2, "f1": 5 / 6})
-    assert squad_scores(answers, questions[2:]) == {"exact_match": 0.5, "f1": 0.5, "no_answer_accuracy": 0.5}
+    assert squad_scores(answers, questions[:2]) == pytest.approx(
+        {"exact_match": 1 / 2, "f1": 5 / 6}
+    )
+    assert squad_scores(answers, questions[2:]) == {
+        "exact_match": 0.5,
+        "f1": 0.5,
+        "no_answer_accuracy": 0.5,
+    }
 
 
 def test_what_cannot_be_scored_is_named():
@@ -503,16 +652,30 @@ def test_what_cannot_be_scored_is_named():
 @pytest.mark.parametrize("seed", range(20))
 def test_the_best_threshold_is_that_of_trying_all(seed):
     rng = np.random.default_rng(seed)
-    questions = [ask("red big dog", ["", "dog", "big dog"][rng.integers(0, 3)], str(i)) for i in range(25)]
+    questions = [
+        ask("red big dog", ["", "dog", "big dog"][rng.integers(0, 3)], str(i)) for i in range(25)
+    ]
     words = [["dog", "big dog", "red"][rng.integers(0, 3)] for _ in questions]
-    answers = [Answer(w, 0, 1, float(rng.integers(0, 5)), float(rng.integers(0, 5)), 0.5) for w in words]
+    answers = [
+        Answer(w, 0, 1, float(rng.integers(0, 5)), float(rng.integers(0, 5)), 0.5) for w in words
+    ]
 
     def chosen(threshold: float) -> dict[str, str]:
         margins = [answer.null_score - answer.score for answer in answers]
-        return {str(i): "" if m > threshold else a.text for i, (a, m) in enumerate(zip(answers, margins, strict=True))}
+        return {
+            str(i): "" if m > threshold else a.text
+            for i, (a, m) in enumerate(zip(answers, margins, strict=True))
+        }
 
-    tried = {threshold: squad_scores(chosen(threshold), questions)["f1"] for threshold in np.arange(-6, 6, 0.5)}
-    lowest = min(threshold for threshold, value in tried.items() if value == pytest.approx(max(tried.values())))
+    tried = {
+        threshold: squad_scores(chosen(threshold), questions)["f1"]
+        for threshold in np.arange(-6, 6, 0.5)
+    }
+    lowest = min(
+        threshold
+        for threshold, value in tried.items()
+        if value == pytest.approx(max(tried.values()))
+    )
     assert chosen(best_threshold(questions, answers)) == chosen(lowest)
 
 

@@ -38,12 +38,24 @@ def test_a_parameter_without_a_depth_is_refused() -> None:
     from torch import nn, zeros
 
     with pytest.raises(ValueError, match=r"electra\.new"):
-        parameter_groups([("electra.new.weight", nn.Parameter(zeros(1)))], 3, default_recipe(256, False))
+        parameter_groups(
+            [("electra.new.weight", nn.Parameter(zeros(1)))], 3, default_recipe(256, False)
+        )
 
 
 def test_the_published_numbers() -> None:
-    small, large, answers = default_recipe(256, False), default_recipe(1024, False), default_recipe(768, True)
-    assert (small.lr, small.layer_decay, small.epochs, small.batch, small.warmup) == (1e-4, 0.8, 3, 32, 0.1)
+    small, large, answers = (
+        default_recipe(256, False),
+        default_recipe(1024, False),
+        default_recipe(768, True),
+    )
+    assert (small.lr, small.layer_decay, small.epochs, small.batch, small.warmup) == (
+        1e-4,
+        0.8,
+        3,
+        32,
+        0.1,
+    )
     assert (large.lr, large.layer_decay) == (5e-5, 0.9)
     assert (answers.epochs, answers.max_length, answers.stride, answers.lr) == (2, 512, 128, 1e-4)
     short = default_recipe(256, True, positions=128)

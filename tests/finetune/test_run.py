@@ -1,4 +1,6 @@
-"""Fine-tuning from files to a folder that transformers and `predict` use, and nothing left where it fails."""
+"""Fine-tuning from files to a folder that transformers and `predict` use, and nothing left where it
+fails.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,22 @@ transformers = pytest.importorskip("transformers")
 
 #: A random encoder needs more than the published numbers.
 FAST = {"lr": 3e-3, "epochs": 4, "layer_decay": 1.0, "batch": 16, "max_length": 48}
-OPTIONS = [word for name, value in FAST.items() for word in (f"--{name.replace('_', '-')}", f"{value:g}")]
+OPTIONS = [
+    word for name, value in FAST.items() for word in (f"--{name.replace('_', '-')}", f"{value:g}")
+]
 
 
 @pytest.fixture(scope="module")
 def finetuned(encoder: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finetuned") / "kind"
-    files = ["--train", str(labelled / "train.tsv"), "--dev", str(labelled / "dev.tsv"), "--device", "cpu"]
+    files = [
+        "--train",
+        str(labelled / "train.tsv"),
+        "--dev",
+        str(labelled / "dev.tsv"),
+        "--device",
+        "cpu",
+    ]
     assert cli.main(["finetune", str(encoder), *files, "--out", str(out), *OPTIONS]) == 0
     return out
 
@@ -38,7 +49,9 @@ def marker(folder: Path) -> dict[str, Any]:
     return content
 
 
-def test_it_learns_the_task_and_writes_what_transformers_loads(finetuned: Path, labelled: Path) -> None:
+def test_it_learns_the_task_and_writes_what_transformers_loads(
+    finetuned: Path, labelled: Path
+) -> None:
     scores = marker(finetuned)["scores"]
     assert scores["median"]["accuracy"] > 0.9
     assert scores["simple"]["accuracy"] < 0.65
@@ -47,37 +60,59 @@ def test_it_learns_the_task_and_writes_what_transformers_loads(finetuned: Path, 
     tokenizer = transformers.AutoTokenizer.from_pretrained(finetuned)
     rows = [line.split("\t") for line in (labelled / "dev.tsv").read_text().splitlines()[1:]]
     with torch.no_grad():
-        logits = model(**tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")).logits
+        logits = model(
+            **tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
+        ).logits
     predicted = [model.config.id2label[index] for index in logits.argmax(dim=1).tolist()]
     right = sum(one == label for one, (_, label) in zip(predicted, rows, strict=True))
     assert right / len(rows) == pytest.approx(scores["median"]["accuracy"])
     assert "no model" in (finetuned / "README.md").read_text()
 
 
-def test_the_encoder_itself_is_trained_and_nothing_else_is_left(finetuned: Path, encoder: Path) -> None:
+def test_the_encoder_itself_is_trained_and_nothing_else_is_left(
+    finetuned: Path, encoder: Path
+) -> None:
     from safetensors.torch import load_file
 
-    before, after = load_file(encoder / "model.safetensors"), load_file(finetuned / "model.safetensors")
+    before, after = (
+        load_file(encoder / "model.safetensors"),
+        load_file(finetuned / "model.safetensors"),
+    )
     shared = [name for name in after if name in before]
     assert len(shared) > 20
-    assert all(not torch.equal(before[name], after[name]) for name in shared if name.endswith("query.weight"))
+    assert all(
+        not torch.equal(before[name], after[name])
+        for name in shared
+        if name.endswith("query.weight")
+    )
     assert sorted(path.name for path in finetuned.parent.iterdir()) == [finetuned.name]
 
 
 def test_predict_agrees_with_the_scores_of_the_training(
     finetuned: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["predict", str(finetuned), "--input", str(labelled / "dev.tsv"), "--json"]) == 0
+    assert (
+        cli.main(["predict", str(finetuned), "--input", str(labelled / "dev.tsv"), "--json"]) == 0
+    )
     printed = capsys.readouterr()
     found = [json.loads(line) for line in printed.out.splitlines()]
     assert len(found) == 100
     assert all(sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-5) for one in found)
-    assert all(max(one["probabilities"], key=one["probabilities"].get) == one["predicted"] for one in found)
+    assert all(
+        max(one["probabilities"], key=one["probabilities"].get) == one["predicted"] for one in found
+    )
     accuracy = marker(finetuned)["scores"]["median"]["accuracy"]
     assert f"accuracy {accuracy:.4f}" in printed.err
     out = tmp_path / "predicted.tsv"
-    (tmp_path / "plain.txt").write_text("the film is a mess and this class is long\n", encoding="utf-8")
-    assert cli.main(["predict", str(finetuned), "--input", str(tmp_path / "plain.txt"), "--out", str(out)]) == 0
+    (tmp_path / "plain.txt").write_text(
+        "the film is a mess and this class is long\n", encoding="utf-8"
+    )
+    assert (
+        cli.main(
+            ["predict", str(finetuned), "--input", str(tmp_path / "plain.txt"), "--out", str(out)]
+        )
+        == 0
+    )
     header, row = (line.split("\t") for line in out.read_text(encoding="utf-8").splitlines())
     assert header == ["predicted", "probability", "text"]
     assert (row[0], row[2]) == ("neg", "the film is a mess and this class is long")
@@ -90,7 +125,12 @@ def test_the_same_seed_gives_the_same_model_and_another_one_does_not(
     states = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         settings = Settings(
-            encoder, labelled / "train.tsv", tmp_path / name, recipe=recipe, seeds=(seed,), device="cpu"
+            encoder,
+            labelled / "train.tsv",
+            tmp_path / name,
+            recipe=recipe,
+            seeds=(seed,),
+            device="cpu",
         )
         assert finetune(settings).median == {}
         states.append((tmp_path / name / "model.safetensors").read_bytes())
@@ -101,8 +141,27 @@ def test_the_same_seed_gives_the_same_model_and_another_one_does_not(
 def test_the_best_of_several_seeds_is_kept_and_the_median_reported(
     encoder: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = ["--train", str(labelled / "train.tsv"), "--dev", str(labelled / "dev.tsv"), "--out", str(tmp_path / "out")]
-    words = ["finetune", str(encoder), *files, *OPTIONS, "--epochs", "1", "--seeds", "3", "--device", "cpu", "--json"]
+    files = [
+        "--train",
+        str(labelled / "train.tsv"),
+        "--dev",
+        str(labelled / "dev.tsv"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    words = [
+        "finetune",
+        str(encoder),
+        *files,
+        *OPTIONS,
+        "--epochs",
+        "1",
+        "--seeds",
+        "3",
+        "--device",
+        "cpu",
+        "--json",
+    ]
     assert cli.main(words) == 0
     report = json.loads(capsys.readouterr().out)
     accuracies = {seed: scores["accuracy"] for seed, scores in report["seeds"].items()}
@@ -111,7 +170,9 @@ def test_the_best_of_several_seeds_is_kept_and_the_median_reported(
     assert accuracies[str(report["kept"])] == max(accuracies.values())
 
 
-def test_regression_of_pairs(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_regression_of_pairs(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def rows(seed: int, count: int) -> str:
         parts = sentences(2 * count, seed)
         lines = [
@@ -123,8 +184,24 @@ def test_regression_of_pairs(encoder: Path, tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "train.jsonl").write_text(rows(3, 500))
     (tmp_path / "dev.jsonl").write_text(rows(4, 100))
     files = ["--train", str(tmp_path / "train.jsonl"), "--dev", str(tmp_path / "dev.jsonl")]
-    named = ["--task", "regression", "--text", "one", "--pair", "two", "--label", "score", "--device", "cpu"]
-    assert cli.main(["finetune", str(encoder), *files, *named, "--out", str(tmp_path / "out"), *OPTIONS]) == 0
+    named = [
+        "--task",
+        "regression",
+        "--text",
+        "one",
+        "--pair",
+        "two",
+        "--label",
+        "score",
+        "--device",
+        "cpu",
+    ]
+    assert (
+        cli.main(
+            ["finetune", str(encoder), *files, *named, "--out", str(tmp_path / "out"), *OPTIONS]
+        )
+        == 0
+    )
     assert marker(tmp_path / "out")["scores"]["median"]["spearman"] > 0.7
     out = tmp_path / "predicted.tsv"
     assert cli.main(["predict", str(tmp_path / "out"), "--input", files[3], "--out", str(out)]) == 0
@@ -132,7 +209,9 @@ def test_regression_of_pairs(encoder: Path, tmp_path: Path, capsys: pytest.Captu
     assert -3 < float(first[0]) < 8
     assert " | " in first[1]
     (tmp_path / "single.txt").write_text("one text\n")
-    assert cli.main(["predict", str(tmp_path / "out"), "--input", str(tmp_path / "single.txt")]) == 2
+    assert (
+        cli.main(["predict", str(tmp_path / "out"), "--input", str(tmp_path / "single.txt")]) == 2
+    )
     assert "the columns one and two" in capsys.readouterr().err
 
 
@@ -164,17 +243,25 @@ def test_mistakes_are_said_in_one_line_and_leave_nothing(
         ([str(bert), "--train", train], ("'bert'", "'electra'")),
         ([str(generator), "--train", train], ("generator", "discriminator")),
         ([str(headless), "--train", train], ("tokenizer.json",)),
-        ([str(encoder), "--train", train, "--dev", str(other)], ("other.tsv, example 2", "'perhaps'", "'neg'")),
+        (
+            [str(encoder), "--train", train, "--dev", str(other)],
+            ("other.tsv, example 2", "'perhaps'", "'neg'"),
+        ),
         ([str(encoder), "--train", train, "--seeds", "2"], ("--seeds 2", "--dev")),
         ([str(encoder), "--train", train, "--seeds", "0"], ("--seeds 0",)),
-        ([str(encoder), "--train", train, "--max-length", "97"], ("--max-length 97", "from 8 to 96")),
+        (
+            [str(encoder), "--train", train, "--max-length", "97"],
+            ("--max-length 97", "from 8 to 96"),
+        ),
         ([str(encoder), "--train", train, "--warmup", "-0.1"], ("--warmup -0.1", "from 0 to 1")),
         ([str(encoder), "--train", train, "--batch", "0"], ("--batch 0", "from 1")),
         ([str(encoder), "--train", train, "--lr", "0"], ("--lr 0", "above 0")),
         ([str(encoder), "--train", train, "--task", "regression"], ("example 1", "number")),
     ]
     if not torch.cuda.is_available():
-        cases.append(([str(encoder), "--train", train, "--device", "cuda"], ("--device cuda", "CPU")))
+        cases.append(
+            ([str(encoder), "--train", train, "--device", "cuda"], ("--device cuda", "CPU"))
+        )
     for words, expected in cases:
         assert cli.main(["finetune", *words, "--out", str(out)]) == 2, words
         printed = capsys.readouterr().err
@@ -203,11 +290,15 @@ def test_a_loss_that_is_not_finite_ends_it_and_leaves_nothing(
     monkeypatch.setattr(transformers.ElectraForSequenceClassification, "forward", broken)
     recipe = {**FAST, "epochs": 0.2}
     with pytest.raises(UserError, match=r"seed 1: the loss is nan at step 1; take a smaller --lr"):
-        finetune(Settings(encoder, labelled / "train.tsv", tmp_path / "out", recipe=recipe, device="cpu"))
+        finetune(
+            Settings(encoder, labelled / "train.tsv", tmp_path / "out", recipe=recipe, device="cpu")
+        )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_that_are_missing_never_start_at_random(encoder: Path, labelled: Path, tmp_path: Path) -> None:
+def test_weights_that_are_missing_never_start_at_random(
+    encoder: Path, labelled: Path, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
     damaged = tmp_path / "damaged"
@@ -220,7 +311,10 @@ def test_weights_that_are_missing_never_start_at_random(encoder: Path, labelled:
 
 
 def test_predict_says_what_is_wrong(
-    finetuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finetuned: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import io
 
@@ -249,13 +343,38 @@ def test_predict_says_what_is_wrong(
 # --- the benchmark ---------------------------------------------------------------------------------------------------
 
 
-def test_the_benchmark_prints_its_table(encoder: Path, labelled: Path, repo_root: Path, tmp_path: Path) -> None:
-    words = ["--model", str(encoder), "--train", str(labelled / "train.tsv"), "--dev", str(labelled / "dev.tsv")]
-    words += ["--lr", "3e-3", "--epochs", "1", "--seeds", "1", "--device", "cpu", "--json", str(tmp_path / "out.json")]
+def test_the_benchmark_prints_its_table(
+    encoder: Path, labelled: Path, repo_root: Path, tmp_path: Path
+) -> None:
+    words = [
+        "--model",
+        str(encoder),
+        "--train",
+        str(labelled / "train.tsv"),
+        "--dev",
+        str(labelled / "dev.tsv"),
+    ]
+    words += [
+        "--lr",
+        "3e-3",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--device",
+        "cpu",
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
     command = [sys.executable, "benchmarks/finetune.py", *words]
-    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        command, cwd=repo_root, capture_output=True, text=True, timeout=200, check=False
+    )
     assert done.returncode == 0, done.stderr
-    rows = {row["what"]: row["median"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
+    rows = {
+        row["what"]: row["median"]
+        for row in json.loads((tmp_path / "out.json").read_text())["rows"]
+    }
     assert list(rows) == [
         "pre-trained, lr 0.003",
         "untrained, lr 0.003",

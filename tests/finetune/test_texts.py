@@ -75,7 +75,10 @@ def test_regression_scores_by_hand() -> None:
     assert scores["spearman"] == pytest.approx(0.8)
     centred = (predicted - 4, targets - 2.5)
     assert scores["pearson"] == pytest.approx(
-        float((centred[0] * centred[1]).sum() / math.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+        float(
+            (centred[0] * centred[1]).sum()
+            / math.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
+        )
     )
     assert scores["mean_squared_error"] == pytest.approx((0 + 1 + 1 + 36) / 4)
     assert regression_scores(np.zeros(3), np.arange(3.0))["spearman"] == 0

@@ -1,4 +1,6 @@
-"""A real Slurm for the tests of this package, and configurations that it can run with a stand-in for training."""
+"""A real Slurm for the tests of this package, and configurations that it can run with a stand-in
+for training.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ STANDIN = (str(PROGRAMS / "standin.py"),)
 
 
 def _testbed_module() -> Any:
-    spec = importlib.util.spec_from_file_location("slurm_testbed", REPO_ROOT / "slurm" / "testbed" / "testbed.py")
+    spec = importlib.util.spec_from_file_location(
+        "slurm_testbed", REPO_ROOT / "slurm" / "testbed" / "testbed.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -33,7 +37,9 @@ def _testbed_module() -> Any:
 
 @pytest.fixture(scope="session")
 def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A running one-machine Slurm; ELECTRA_DIST_NEED_SLURM=1 makes its absence a failure instead of a skip."""
+    """A running one-machine Slurm; ELECTRA_DIST_NEED_SLURM=1 makes its absence a failure instead of
+    a skip.
+    """
     module = _testbed_module()
     problem = None
     if missing := module.missing_programs():
@@ -66,17 +72,26 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         path = folder / f"profile-{len(list(folder.iterdir()))}.yaml"
         content = (
             base
-            | {"gpu_request": "none", "straggler_seconds": 2, "storage_wait_seconds": 0, "python": sys.executable}
+            | {
+                "gpu_request": "none",
+                "straggler_seconds": 2,
+                "storage_wait_seconds": 0,
+                "python": sys.executable,
+            }
             | changes
         )
-        path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+        path.write_text(
+            yaml.safe_dump({key: value for key, value in content.items() if value is not None})
+        )
         return str(path)
 
     return write
 
 
 class Desk:
-    """Where a user sits: a folder with a configuration and shards, and the commands to launch from it."""
+    """Where a user sits: a folder with a configuration and shards, and the commands to launch from
+    it.
+    """
 
     def __init__(self, folder: Path, cluster: str, shards: Path) -> None:
         self.folder = folder
@@ -94,9 +109,16 @@ class Desk:
         self.config.write_text(yaml.safe_dump(content))
 
     def request(self, **changes: Any) -> Request:
-        return Request(**({"cluster": self.cluster, "nodes": "2", "program": STANDIN, "preflight": ()} | changes))
+        return Request(
+            **(
+                {"cluster": self.cluster, "nodes": "2", "program": STANDIN, "preflight": ()}
+                | changes
+            )
+        )
 
-    def launch(self, name: str, *overrides: str, plan: dict[str, Any] | None = None, **changes: Any) -> Submission:
+    def launch(
+        self, name: str, *overrides: str, plan: dict[str, Any] | None = None, **changes: Any
+    ) -> Submission:
         """Prepare and submit the run `name`; `plan` tells the stand-in what to do wrong."""
         launch = prepare(self.config, [f"run.name={name}", *overrides], self.request(**changes))
         for run_dir in launch.job.run_dirs:
@@ -106,5 +128,7 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, clusters: Callable[..., str], tiny_shards: Path) -> Desk:
+def desk(
+    tmp_path_factory: pytest.TempPathFactory, clusters: Callable[..., str], tiny_shards: Path
+) -> Desk:
     return Desk(tmp_path_factory.mktemp("desk"), clusters(), tiny_shards)

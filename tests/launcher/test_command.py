@@ -1,4 +1,6 @@
-"""`electra-dist launch slurm` as it is typed on a login node: without torch, in a folder with a configuration."""
+"""`electra-dist launch slurm` as it is typed on a login node: without torch, in a folder with a
+configuration.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,11 @@ def typed(desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Type:
     home = tmp_path_factory.mktemp("home")
 
     def run(*words: str, answers: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(home), "XDG_CONFIG_HOME": str(home)}
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home),
+        }
         command = [sys.executable, WITHOUT_EXTRAS, *words]
         return subprocess.run(
             command,
@@ -89,7 +95,11 @@ def test_a_dry_run_prints_the_script_and_the_plan_beside_it_and_touches_nothing(
     words = ("launch", "slurm", "config.yaml", "--cluster", profile, "--nodes", "1-2", "--dry-run")
     done = typed(*words, SBATCH_TIMELIMIT="5")
     assert done.returncode == 0, done.stderr
-    (note,) = (line for line in done.stderr.splitlines() if line.startswith("note: not taken over from this shell: "))
+    (note,) = (
+        line
+        for line in done.stderr.splitlines()
+        if line.startswith("note: not taken over from this shell: ")
+    )
     assert "SBATCH_TIMELIMIT=5" in note
     assert "; the profile and the options of `launch slurm` say what the job gets" in note
     assert "disk: " in done.stderr
@@ -106,10 +116,24 @@ def test_a_dry_run_prints_the_script_and_the_plan_beside_it_and_touches_nothing(
 def test_what_the_plan_forbids_is_not_submitted_unless_the_user_insists(
     testbed: Any, desk: Path, typed: Type, clusters: Callable[..., str]
 ) -> None:
-    profile = clusters(gpu="h100", gpus_per_node=2, checkpoint_write_mb_s=1, signal_ahead_seconds=30)
+    profile = clusters(
+        gpu="h100", gpus_per_node=2, checkpoint_write_mb_s=1, signal_ahead_seconds=30
+    )
     # 12 bytes for each of the some 34 million parameters of a large enough model
-    sizes = ("model.embedding_size=256", "model.discriminator.layers=12", "model.discriminator.hidden_size=512")
-    words = ("launch", "slurm", "config.yaml", *sizes, "model.discriminator.heads=8", "--cluster", profile)
+    sizes = (
+        "model.embedding_size=256",
+        "model.discriminator.layers=12",
+        "model.discriminator.hidden_size=512",
+    )
+    words = (
+        "launch",
+        "slurm",
+        "config.yaml",
+        *sizes,
+        "model.discriminator.heads=8",
+        "--cluster",
+        profile,
+    )
     assert "do not fit between the signal and the time limit" in one_line(typed(*words))
     assert not (desk / "runs").exists()
     assert typed(*words, "--dry-run", "--ignore-plan").returncode == 0
@@ -120,8 +144,15 @@ def started(desk: Path, **changes: Any) -> None:
     manifest = json.loads((desk / "shards" / "manifest.json").read_text())
     run = desk / "runs" / "one"
     run.mkdir(parents=True)
-    (run / "config.yaml").write_text(configuration.resolved_yaml(configuration.load(desk / "config.yaml")))
-    facts = {"name": "one", "wandb_id": "0123abcd", "dataset_fingerprint": manifest["fingerprint"], "starts": []}
+    (run / "config.yaml").write_text(
+        configuration.resolved_yaml(configuration.load(desk / "config.yaml"))
+    )
+    facts = {
+        "name": "one",
+        "wandb_id": "0123abcd",
+        "dataset_fingerprint": manifest["fingerprint"],
+        "starts": [],
+    }
     (run / "run.json").write_text(json.dumps(facts | changes))
 
 
@@ -135,7 +166,10 @@ def test_a_changed_configuration_is_refused_before_submission(
     assert "-> 0.0003" in message
     assert "--from-here" in message
     assert "--branch NEWNAME" in message
-    assert sorted(path.name for path in (desk / "runs" / "one").iterdir()) == ["config.yaml", "run.json"]
+    assert sorted(path.name for path in (desk / "runs" / "one").iterdir()) == [
+        "config.yaml",
+        "run.json",
+    ]
     assert testbed.run("squeue", "-h", "--name=one") == ""
     assert typed(*words, "zero.stage=1", "--dry-run").returncode == 0  # may change
 
@@ -158,7 +192,8 @@ def test_damaged_shards_are_refused_before_submission(
 
 
 def test_a_new_profile_is_asked_for_saved_and_used(testbed: Any, desk: Path, typed: Type) -> None:
-    # partition, GPUs, cores, kind of GPU, how GPUs are asked for, account, time limit, environment, name
+    # partition, GPUs, cores, kind of GPU, how GPUs are asked for, account, time limit, environment,
+    # name
     answers = "\n2\n2\nH100\nnone\n\n30\n\nmine\n"
     done = typed("launch", "slurm", "--new-profile", answers=answers)
     assert done.returncode == 0, done.stderr
@@ -184,7 +219,9 @@ def test_a_new_profile_is_asked_for_saved_and_used(testbed: Any, desk: Path, typ
 
 
 @pytest.fixture
-def main(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+def main(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
     """The same in this process, which is quicker: exit status, output, errors."""
     monkeypatch.chdir(desk)
 
@@ -198,20 +235,33 @@ def main(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     return run
 
 
-@pytest.mark.parametrize("option", ["--cluster", "--nodes", "--time", "--exclude", "--after", "--array", "--chain"])
+@pytest.mark.parametrize(
+    "option", ["--cluster", "--nodes", "--time", "--exclude", "--after", "--array", "--chain"]
+)
 def test_no_option_becomes_code(
     testbed: Any, desk: Path, main: Callable[..., Any], clusters: Callable[..., str], option: str
 ) -> None:
     for text in NASTY:
         cluster = [] if option == "--cluster" else ["--cluster", clusters()]
-        status, out, err = main("launch", "slurm", "config.yaml", "--dry-run", f"{option}={text}", *cluster)
+        status, out, err = main(
+            "launch", "slurm", "config.yaml", "--dry-run", f"{option}={text}", *cluster
+        )
         assert (status, out) == (2, ""), text
         assert "error: " in err
     assert not list(desk.rglob("PWNED*"))
 
 
 @pytest.mark.parametrize(
-    "key", ["run.name", "run.dir", "data.shards", "optim.lr", "tracking.project", "tracking.entity", "tracking.tags"]
+    "key",
+    [
+        "run.name",
+        "run.dir",
+        "data.shards",
+        "optim.lr",
+        "tracking.project",
+        "tracking.entity",
+        "tracking.tags",
+    ],
 )
 def test_no_override_becomes_code(
     testbed: Any, desk: Path, main: Callable[..., Any], clusters: Callable[..., str], key: str
@@ -219,16 +269,33 @@ def test_no_override_becomes_code(
     accepted = 0
     for text in NASTY:
         value = json.dumps([text] if key == "tracking.tags" else text)
-        words = ("launch", "slurm", "config.yaml", f"{key}={value}", "--cluster", clusters(), "--dry-run")
+        words = (
+            "launch",
+            "slurm",
+            "config.yaml",
+            f"{key}={value}",
+            "--cluster",
+            clusters(),
+            "--dry-run",
+        )
         status, out, err = main(*words)
         assert status in (0, 2), err
         if status == 0:
             accepted += 1
             head = out.split("# --- the same for every job")[0]
-            ran = subprocess.run(["bash", "-c", head], cwd=desk, capture_output=True, text=True, check=False)
+            ran = subprocess.run(
+                ["bash", "-c", head], cwd=desk, capture_output=True, text=True, check=False
+            )
             assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
-            assert "--wrap" not in "".join(line for line in head.splitlines() if line.startswith("#SBATCH"))
-    assert accepted == {"run.dir": 6, "tracking.project": 8, "tracking.entity": 8, "tracking.tags": 8}.get(key, 0), key
+            assert "--wrap" not in "".join(
+                line for line in head.splitlines() if line.startswith("#SBATCH")
+            )
+    assert accepted == {
+        "run.dir": 6,
+        "tracking.project": 8,
+        "tracking.entity": 8,
+        "tracking.tags": 8,
+    }.get(key, 0), key
     assert not list(desk.rglob("PWNED*"))
 
 
@@ -238,7 +305,10 @@ def test_every_run_is_listed_when_none_is_named(desk: Path, typed: Type) -> None
     sweep = desk / "runs" / "sweep" / "lr-1"
     shutil.copytree(desk / "runs" / "one", sweep)
     listed = json.loads(typed("status", "--json").stdout)
-    assert [(one["run"], one["state"]) for one in listed] == [("runs/one", "idle"), ("runs/sweep/lr-1", "idle")]
+    assert [(one["run"], one["state"]) for one in listed] == [
+        ("runs/one", "idle"),
+        ("runs/sweep/lr-1", "idle"),
+    ]
     shown = typed("status").stdout
     assert "runs/one" in shown
     assert "idle" in shown

@@ -1,4 +1,5 @@
-"""`launch slurm` and the run directory: refused where somebody trains, done once where a run is to go on otherwise.
+"""`launch slurm` and the run directory: refused where somebody trains, done once where a run is to
+go on otherwise.
 
 Slurm is played by three scripts; what it does with a job is tested on the testbed.
 """
@@ -56,14 +57,34 @@ def desk(tmp_path: Path, tiny_shards: Path) -> Path:
 
 @pytest.fixture
 def typed(desk: Path, clusters: Callable[..., str]) -> Type:
-    """Runs `electra-dist launch slurm config.yaml` with these words, where torch cannot be imported."""
+    """Runs `electra-dist launch slurm config.yaml` with these words, where torch cannot be
+    imported.
+    """
     cluster = clusters(partition=None, preflight=False)
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{desk}/bin:{os.environ['PATH']}"}
-        command = [sys.executable, WITHOUT_EXTRAS, "launch", "slurm", "config.yaml", "--cluster", cluster, *words]
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{desk}/bin:{os.environ['PATH']}",
+        }
+        command = [
+            sys.executable,
+            WITHOUT_EXTRAS,
+            "launch",
+            "slurm",
+            "config.yaml",
+            "--cluster",
+            cluster,
+            *words,
+        ]
         return subprocess.run(
-            command, cwd=desk, env=environment, capture_output=True, text=True, check=False, timeout=120
+            command,
+            cwd=desk,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
 
     return run
@@ -89,17 +110,23 @@ def trained(desk: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
         texts = {name: (run.path / name).read_text() for name in checkpoint_manifest.CARRIED}
         texts[checkpoint_manifest.TRAINER] = "{}"
         files = {name: members.write_text(folder / name, text) for name, text in texts.items()}
-        members.finish(folder, CheckpointManifest(version=2, step=step, world_size=1, files=files, networks={}))
+        members.finish(
+            folder, CheckpointManifest(version=2, step=step, world_size=1, files=files, networks={})
+        )
     return RunDir(desk / "runs/one")
 
 
 def test_a_job_is_not_submitted_for_a_run_that_somebody_trains(desk: Path, typed: Type) -> None:
     code = (
-        "import time; from pathlib import Path; from electra_dist.runs import lock; from electra_dist.runs.directory import RunDir\n"
-        f"with lock.hold(RunDir(Path({str(desk / 'runs/one')!r}))): print('ready', flush=True); time.sleep(60)"
+        "import time; from pathlib import Path; from electra_dist.runs import lock; from"
+        " electra_dist.runs.directory import RunDir\n"
+        f"with lock.hold(RunDir(Path({str(desk / 'runs/one')!r}))): print('ready', flush=True);"
+        f" time.sleep(60)"
     )
     environment = os.environ | {"SLURM_JOB_ID": "17"}  # `launch local` in a shell of salloc
-    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as trainer:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+    ) as trainer:
         assert trainer.stdout is not None
         assert trainer.stdout.readline() == "ready\n"
         refused = typed()
@@ -114,7 +141,9 @@ def test_a_job_is_not_submitted_for_a_run_that_somebody_trains(desk: Path, typed
     assert submitted(desk) == 1
 
 
-def test_going_back_is_done_at_submission_and_once(desk: Path, typed: Type, trained: RunDir) -> None:
+def test_going_back_is_done_at_submission_and_once(
+    desk: Path, typed: Type, trained: RunDir
+) -> None:
     refused = typed("optim.lr=2e-3")
     assert refused.returncode == 2
     assert "--from-here" in refused.stderr

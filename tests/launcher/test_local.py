@@ -31,12 +31,17 @@ def started(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     def start(body: str, processes: int = 2) -> subprocess.Popen[str]:
         command = python(f"mark = pathlib.Path({str(tmp_path)!r})\n{textwrap.dedent(body)}")
         script = (
-            "import sys; from pathlib import Path; from launcher.local import Patience, launch_local\n"
+            "import sys; from pathlib import Path; from launcher.local import Patience,"
+            " launch_local\n"
             f"patience = Patience({QUICK.after_crash}, 5.0, {QUICK.after_terminate})\n"
-            f"sys.exit(launch_local({command!r}, {processes}, Path({str(tmp_path)!r}), patience=patience))"
+            f"sys.exit(launch_local({command!r}, {processes}, Path({str(tmp_path)!r}),"
+            f" patience=patience))"
         )
         launcher = subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         deadline = time.monotonic() + 30
         while len(list(tmp_path.glob("ready-*"))) < processes:
@@ -71,7 +76,9 @@ def test_every_rank_gets_its_place_in_the_world(tmp_path: Path) -> None:
         print(*(os.environ[name] for name in names))
     """
     assert launch_local(python(body), 3, tmp_path, environment={"EXTRA": "a b"}) == 0
-    lines = [(tmp_path / f"rank-{r}.log").read_text().splitlines()[-1].split(" ", 6) for r in range(3)]
+    lines = [
+        (tmp_path / f"rank-{r}.log").read_text().splitlines()[-1].split(" ", 6) for r in range(3)
+    ]
     assert [line[:2] for line in lines] == [[str(r), str(r)] for r in range(3)]
     assert {tuple(line[2:5]) for line in lines} == {("3", "3", "127.0.0.1")}
     assert len({line[5] for line in lines}) == 1
@@ -84,7 +91,9 @@ def test_threads_are_shared_out_unless_the_user_says_otherwise(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     environment = {"OMP_NUM_THREADS": given} if given else None
-    launch_local(python("print(os.environ['OMP_NUM_THREADS'])"), 2, tmp_path, environment=environment)
+    launch_local(
+        python("print(os.environ['OMP_NUM_THREADS'])"), 2, tmp_path, environment=environment
+    )
     expected = given or str(max(1, len(os.sched_getaffinity(0)) // 2))
     assert (tmp_path / "rank-1.log").read_text().splitlines()[-1] == expected
 
@@ -124,13 +133,19 @@ def test_others_may_end_with_their_own_message_in_the_grace_period(tmp_path: Pat
     assert "same error 1" in (tmp_path / "rank-1.log").read_text()
 
 
-@pytest.mark.parametrize(("codes", "expected"), [((75, 75), 75), ((75, 0), 75), ((75, 1), 1), ((0, 0), 0), ((0, 4), 4)])
-def test_75_is_kept_unless_a_rank_crashed(tmp_path: Path, codes: tuple[int, int], expected: int) -> None:
+@pytest.mark.parametrize(
+    ("codes", "expected"), [((75, 75), 75), ((75, 0), 75), ((75, 1), 1), ((0, 0), 0), ((0, 4), 4)]
+)
+def test_75_is_kept_unless_a_rank_crashed(
+    tmp_path: Path, codes: tuple[int, int], expected: int
+) -> None:
     command = python(f"time.sleep(0.1 * rank); sys.exit({codes}[rank])")
     assert launch_local(command, 2, tmp_path) == expected
 
 
-def test_a_rank_killed_by_a_signal_is_named_with_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_rank_killed_by_a_signal_is_named_with_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     command = python("os.kill(os.getpid(), signal.SIGKILL) if rank else time.sleep(60)")
     assert launch_local(command, 2, tmp_path, patience=QUICK) == 137
     assert "rank 1 of 2 was killed by SIGKILL" in capfd.readouterr().err
@@ -165,16 +180,22 @@ def test_a_second_interrupt_kills(started: Callable[..., subprocess.Popen[str]])
 
 
 def asked_to_end(tmp_path: Path, body: str, patience: str) -> tuple[int, str]:
-    """A launch of two ranks that are sent SIGTERM once they are ready: its exit code and what it printed."""
+    """A launch of two ranks that are sent SIGTERM once they are ready: its exit code and what it
+    printed.
+    """
     command = python(f"mark = pathlib.Path({str(tmp_path)!r})\n{textwrap.dedent(body)}")
     script = (
-        "import sys; from pathlib import Path; from launcher import local; from electra_dist.runs.directory import RunDir\n"
-        "from electra_dist.runs.progress import read_vitals; local._LOOK_SECONDS, local._WATCHDOG_MARGIN = 0.1, 0.0\n"
+        "import sys; from pathlib import Path; from launcher import local; from"
+        " electra_dist.runs.directory import RunDir\n"
+        "from electra_dist.runs.progress import read_vitals; local._LOOK_SECONDS,"
+        " local._WATCHDOG_MARGIN = 0.1, 0.0\n"
         f"where = Path({str(tmp_path)!r})\n"
         f"sys.exit(local.launch_local({command!r}, 2, where, patience=local.Patience({patience}),"
         " vitals=lambda: read_vitals(RunDir(where))))"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) as launcher:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True
+    ) as launcher:
         deadline = time.monotonic() + 60
         while len(list(tmp_path.glob("ready-*"))) < 2:
             assert launcher.poll() is None
@@ -209,7 +230,9 @@ def test_ranks_that_move_after_a_signal_are_let_finish(tmp_path: Path) -> None:
     assert asked_to_end(tmp_path, body, "after_signal=2.0")[0] == EXIT_UNFINISHED
 
 
-def test_ranks_die_with_a_killed_launcher(tmp_path: Path, started: Callable[..., subprocess.Popen[str]]) -> None:
+def test_ranks_die_with_a_killed_launcher(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
     launcher = started(f"{READY}\ntime.sleep(60)")
     launcher.kill()
     launcher.wait()
@@ -228,14 +251,18 @@ def test_helpers_of_a_rank_do_not_outlive_the_launch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "processes"), [(["true"], 0), (["no-such-program-here"], 2)])
-def test_impossible_launches_are_refused(tmp_path: Path, command: list[str], processes: int) -> None:
+def test_impossible_launches_are_refused(
+    tmp_path: Path, command: list[str], processes: int
+) -> None:
     with pytest.raises(UserError):
         launch_local(command, processes, tmp_path)
 
 
 def test_a_log_that_cannot_be_written_ends_the_launch_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "rank-1.log").symlink_to("/dev/full")
-    with pytest.raises(StorageError, match=r"rank-1\.log: the log cannot be written: no space left"):
+    with pytest.raises(
+        StorageError, match=r"rank-1\.log: the log cannot be written: no space left"
+    ):
         launch_local(python("time.sleep(60)"), 2, tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="the logs cannot be written"):

@@ -1,4 +1,6 @@
-"""Real training by `launch local`: `status` sees it, `stop` saves and ends it, a kill is not forgotten."""
+"""Real training by `launch local`: `status` sees it, `stop` saves and ends it, a kill is not
+forgotten.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def electra_dist(folder: Path, *words: str) -> str:
     """What `electra-dist` prints in another process."""
     command = [sys.executable, "-m", "electra_dist.cli", *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.fixture
@@ -42,10 +46,24 @@ def training(tmp_path: Path, tiny_shards: Path) -> Iterator[subprocess.Popen[byt
         "tracking": {"every": 1, "wandb": "disabled"},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "electra_dist.cli", "launch", "local", "config.yaml", "--processes", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "SLURM_JOB_ID": "16"}  # as in a shell of salloc
+    command = [
+        sys.executable,
+        "-m",
+        "electra_dist.cli",
+        "launch",
+        "local",
+        "config.yaml",
+        "--processes",
+        "2",
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "SLURM_JOB_ID": "16",
+    }  # as in a shell of salloc
     with (tmp_path / "output").open("wb") as output:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=output, stderr=output
+        )
         yield process
         if process.poll() is None:
             process.kill()
@@ -53,7 +71,9 @@ def training(tmp_path: Path, tiny_shards: Path) -> Iterator[subprocess.Popen[byt
 
 
 def refuse_a_second_writer(folder: Path, run: RunDir) -> None:
-    """By every way of starting on this machine, in one sentence, without touching anything of the first one."""
+    """By every way of starting on this machine, in one sentence, without touching anything of the
+    first one.
+    """
 
     def seen() -> list[object]:
         """What only a start changes; the one that trains goes on writing the rest."""
@@ -63,8 +83,13 @@ def refuse_a_second_writer(folder: Path, run: RunDir) -> None:
     before = seen()
     for words in (["train", "config.yaml"], ["launch", "local", "config.yaml", "--processes", "2"]):
         command = [sys.executable, "-m", "electra_dist.cli", *words]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "SLURM_JOB_ID": "17"}  # as in a shell of salloc
-        second = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "SLURM_JOB_ID": "17",
+        }  # as in a shell of salloc
+        second = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        )
         assert second.returncode == 2, second.stderr
         assert second.stderr.startswith("error: runs/one: process ")
         assert "trains this run already" in second.stderr
@@ -72,7 +97,9 @@ def refuse_a_second_writer(folder: Path, run: RunDir) -> None:
     assert seen() == before
 
 
-def test_status_and_stop_of_a_run_without_slurm(tmp_path: Path, training: subprocess.Popen[bytes]) -> None:
+def test_status_and_stop_of_a_run_without_slurm(
+    tmp_path: Path, training: subprocess.Popen[bytes]
+) -> None:
     run, deadline = RunDir(tmp_path / "runs" / "one"), time.monotonic() + 300
     while not (list(run.read_metrics()) and run.progress.exists()):
         assert training.poll() is None, (tmp_path / "output").read_text()
@@ -95,7 +122,9 @@ def test_status_and_stop_of_a_run_without_slurm(tmp_path: Path, training: subpro
 
 
 @pytest.mark.full
-def test_a_killed_run_without_slurm_is_said_to_have_failed(tmp_path: Path, training: subprocess.Popen[bytes]) -> None:
+def test_a_killed_run_without_slurm_is_said_to_have_failed(
+    tmp_path: Path, training: subprocess.Popen[bytes]
+) -> None:
     run = RunDir(tmp_path / "runs" / "one")
     deadline = time.monotonic() + 300
     while not list(run.read_metrics()):

@@ -55,8 +55,12 @@ def test_all_ranks_open_the_communicator_before_two_of_them_exchange(
     calls: list[Any] = []
     monkeypatch.setattr(preflight, "barrier", lambda world: None)
     monkeypatch.setattr(preflight.dist, "P2POp", lambda *arguments: arguments)
-    monkeypatch.setattr(preflight.dist, "all_reduce", lambda tensor, group=None: calls.append(("together", group)))
-    monkeypatch.setattr(preflight.dist, "batch_isend_irecv", lambda operations: calls.append("two of them") or [])
+    monkeypatch.setattr(
+        preflight.dist, "all_reduce", lambda tensor, group=None: calls.append(("together", group))
+    )
+    monkeypatch.setattr(
+        preflight.dist, "batch_isend_irecv", lambda operations: calls.append("two of them") or []
+    )
     places: list[list[object]] = [["n1", 0], ["n1", 1], ["n2", 0], ["n2", 1]]
     preflight._between_rate(World(rank=rank, world_size=4), str(places[rank][0]), places)
     assert calls[0] == ("together", None)
@@ -80,10 +84,16 @@ def test_equal_nodes_are_good() -> None:
         ({"between_gb_s": 4.0}, "between GB/s"),
         ({"write_mb_s": 9.0}, "run write MB/s"),
         ({"ecc_errors": 2}, "2 uncorrected ECC errors"),
-        ({"disk_free_gib": 50.0}, "no space left for the run: 50.00 GiB free under the run directory"),
+        (
+            {"disk_free_gib": 50.0},
+            "no space left for the run: 50.00 GiB free under the run directory",
+        ),
         ({"versions": {"torch": "2.12.0", "code": "abc"}}, "torch: 2.12.0, the others have 2.13.0"),
         ({"versions": {"torch": "2.13.0"}}, "code: none, the others have abc"),
-        ({"run_error": "/r: cannot be written"}, "/r: cannot be written; the other nodes have no such problem"),
+        (
+            {"run_error": "/r: cannot be written"},
+            "/r: cannot be written; the other nodes have no such problem",
+        ),
         ({"shards_error": "shards: there are none in /s"}, "shards: there are none"),
     ],
 )
@@ -94,13 +104,17 @@ def test_one_bad_rank_makes_its_node_bad(changes: dict[str, Any], words: str) ->
 
 
 @pytest.mark.parametrize("nodes", [1, 4])
-def test_what_all_nodes_see_alike_is_the_fault_of_the_file_system_and_not_of_the_nodes(nodes: int) -> None:
+def test_what_all_nodes_see_alike_is_the_fault_of_the_file_system_and_not_of_the_nodes(
+    nodes: int,
+) -> None:
     ranks = [replace(GOOD, rank=rank, node=f"n{rank + 1}") for rank in range(nodes)]
     full = judge([replace(one, disk_free_gib=50.0) for one in ranks])
     assert (full.ok, full.bad_nodes) == (False, [])
     assert full.storage is not None
     assert "50.00 GiB free under the run directory, its checkpoints need 60.00 GiB" in full.storage
-    refused = judge([replace(one, run_error="/r: cannot be written: quota exceeded") for one in ranks])
+    refused = judge(
+        [replace(one, run_error="/r: cannot be written: quota exceeded") for one in ranks]
+    )
     assert (refused.storage, refused.bad_nodes) == ("/r: cannot be written: quota exceeded", [])
     gone = judge([replace(one, shards_error="shards: there are none in /s") for one in ranks])
     assert (gone.shards, gone.storage, gone.bad_nodes) == ("shards: there are none in /s", None, [])
@@ -120,7 +134,9 @@ def test_noise_and_missing_rates_are_no_fault() -> None:
 def test_what_a_disk_gives_is_enough_at_some_point() -> None:
     """The others have the shards in memory, this node reads them at a good speed from the disk."""
     others = [replace(one, shards_mb_s=9000.0, read_mb_s=9000.0) for one in world()]
-    assert judge([replace(others[5], shards_mb_s=60.0, read_mb_s=250.0), *others[:5], *others[6:]]).ok
+    assert judge(
+        [replace(others[5], shards_mb_s=60.0, read_mb_s=250.0), *others[:5], *others[6:]]
+    ).ok
     assert not judge([replace(others[5], shards_mb_s=40.0), *others[:5], *others[6:]]).ok
 
 
@@ -129,7 +145,9 @@ def test_a_planted_slow_node_is_found_and_left_out(testbed: Any, desk: Any) -> N
     run = RunDir(submission.runs[0])
     deadline = time.monotonic() + 240
     while status(run).state not in ("finished", "failed"):
-        assert time.monotonic() < deadline, "\n".join(path.read_text() for path in run.logs.glob("*.log"))
+        assert time.monotonic() < deadline, "\n".join(
+            path.read_text() for path in run.logs.glob("*.log")
+        )
         time.sleep(0.3)
     noted = events(run, "001")
     said = "\n".join(path.read_text() for path in sorted(run.logs.glob("*.log")))

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.usefixtures("no_slurm")
 def recorded(run: RunDir, *lines: str) -> None:
     run.jobs.mkdir(exist_ok=True)
     JobRecord("001", ("7",), "site", (2, 2), 8, "60", "2030-01-01").save(run)
-    (run.jobs / "001.events").write_text("".join(f"2030-01-01T00:00:00+0000\t7\t0\t{line}\n" for line in lines))
+    (run.jobs / "001.events").write_text(
+        "".join(f"2030-01-01T00:00:00+0000\t7\t0\t{line}\n" for line in lines)
+    )
 
 
 def test_a_run_that_was_never_submitted_has_a_status(run: RunDir) -> None:
@@ -40,7 +42,11 @@ def test_a_finished_run_without_a_job_is_finished(run: RunDir) -> None:
         (("start\tx", "failed\t3 crashes"), "failed", "3 crashes"),
         (("start\tx", "stopped\tsaved", "skipped\tover"), "stopped", "saved"),
         (("start\tx", "unfinished\tout of time"), "unfinished", "out of time"),
-        (("start\tx", "requeue\tcrash", "start\ty"), "idle", "no Slurm on this machine to ask; last noted: start, y"),
+        (
+            ("start\tx", "requeue\tcrash", "start\ty"),
+            "idle",
+            "no Slurm on this machine to ask; last noted: start, y",
+        ),
     ],
 )
 def test_the_last_word_of_the_job_script_is_the_state(
@@ -52,7 +58,9 @@ def test_the_last_word_of_the_job_script_is_the_state(
     assert found.restarts == sum(line.startswith("start") for line in lines) - 1
 
 
-def test_a_silent_slurm_hides_nothing_of_the_run_directory(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_slurm_hides_nothing_of_the_run_directory(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: str) -> str:
         raise UserError("squeue: Unable to contact slurm controller")
 
@@ -61,7 +69,11 @@ def test_a_silent_slurm_hides_nothing_of_the_run_directory(run: RunDir, monkeypa
     recorded(run, "start\tx")
     found = status(run)
     assert (found.state, found.step, found.last_checkpoint) == ("idle", 25, 10)
-    assert found.why == "Slurm does not answer (squeue: Unable to contact slurm controller); last noted: start, x"
+    assert (
+        found.why
+        == "Slurm does not answer (squeue: Unable to contact slurm controller); last noted: start,"
+        " x"
+    )
     recorded(run, "finished\tstep 100")
     assert status(run).state == "finished"
 
@@ -83,19 +95,25 @@ def test_numbers_of_launches_never_repeat(run: RunDir, tmp_path: Path) -> None:
 
 def test_the_newest_log_of_a_rank_is_shown(run: RunDir) -> None:
     run.logs.mkdir()
-    for age, name in enumerate(("job-9-rank-1.log", "rank-1.log", "job-10-rank-1.log", "job-10-rank-11.log", "x.log")):
+    for age, name in enumerate(
+        ("job-9-rank-1.log", "rank-1.log", "job-10-rank-1.log", "job-10-rank-11.log", "x.log")
+    ):
         path = run.logs / name
         path.write_text("".join(f"{name} {line}\n" for line in range(5)))
         os.utime(path, (1000 - age, 1000 - age))
     assert log_file(run, 1).name == "job-9-rank-1.log"
-    assert "".join(read_log(log_file(run, 1), lines=2)) == "job-9-rank-1.log 3\njob-9-rank-1.log 4\n"
+    assert (
+        "".join(read_log(log_file(run, 1), lines=2)) == "job-9-rank-1.log 3\njob-9-rank-1.log 4\n"
+    )
     with pytest.raises(UserError, match="no log of rank 5; there are: job-10-rank-1"):
         log_file(run, 5)
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
 @pytest.mark.parametrize("size", [1, 50_000])
-def test_the_last_lines_of_a_log_are_those_whatever_lies_before(tmp_path: Path, end: str, size: int) -> None:
+def test_the_last_lines_of_a_log_are_those_whatever_lies_before(
+    tmp_path: Path, end: str, size: int
+) -> None:
     log = tmp_path / "rank-0.log"
     lines = [f"{number} é {'x' * size}" for number in range(7)]
     log.write_text("\n".join(lines) + end, encoding="utf-8")
@@ -107,7 +125,9 @@ def test_the_last_lines_of_a_log_are_those_whatever_lies_before(tmp_path: Path, 
     assert "".join(read_log(log, lines=3)) == ""
 
 
-def test_what_is_no_run_is_said_to_be_none(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_run_is_said_to_be_none(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert find_run(str(run.path)) == run
     with pytest.raises(UserError, match="not a run directory"):
         find_run(str(tmp_path / "none"))

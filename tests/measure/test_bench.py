@@ -1,4 +1,6 @@
-"""`bench step`: measured memory against allocations done by hand and against the plan; what the command prints."""
+"""`bench step`: measured memory against allocations done by hand and against the plan; what the
+command prints.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def make(preset: str, *overrides: str, rows: int = 64, length: int = 128) -> Con
 
 @pytest.fixture(scope="module")
 def alone() -> Iterator[World]:
-    """A group of one process; DeepSpeed can open one only once in a process, so that the command joins it as well."""
+    """A group of one process; DeepSpeed can open one only once in a process, so that the command
+    joins it as well.
+    """
     world = World()
     initialise(world)
     yield world
@@ -58,7 +62,9 @@ def test_the_peak_counts_what_is_alive_at_once_and_not_what_came_before() -> Non
     with TensorMemory(CPU) as memory:
         kept = torch.ones(2**18)  # 1 MiB
         for _ in range(3):
-            temporary = torch.ones(2**19)  # 2 MiB, one at a time but for the moment of its replacement
+            temporary = torch.ones(
+                2**19
+            )  # 2 MiB, one at a time but for the moment of its replacement
         del before, temporary
         small = kept + 1
     assert memory.peak_bytes == pytest.approx(2**20 + 2 * 2**21, rel=1e-3)
@@ -67,9 +73,15 @@ def test_the_peak_counts_what_is_alive_at_once_and_not_what_came_before() -> Non
 
 def test_the_peak_knows_what_another_thread_let_go() -> None:
     with TensorMemory(CPU) as memory:
-        for elements in (2**18, 2**18 + 2**12, 2**18 + 2**13):  # sizes differ: no address is used twice
+        for elements in (
+            2**18,
+            2**18 + 2**12,
+            2**18 + 2**13,
+        ):  # sizes differ: no address is used twice
             last = [torch.ones(elements)]
-            thread = threading.Thread(target=last.clear)  # as a thread of gloo may be the last to hold what it sent
+            thread = threading.Thread(
+                target=last.clear
+            )  # as a thread of gloo may be the last to hold what it sent
             thread.start()
             thread.join()
     assert memory.peak_bytes == 4 * (2**18 + 2**13)
@@ -81,19 +93,22 @@ def test_the_peak_sees_temporaries_of_the_backward() -> None:
     with TensorMemory(CPU) as memory:
         (inputs @ weight).exp().sum().backward()
     one = 4096 * 64 * 4
-    # exp's output is kept; expanding the gradient is free, exp's backward makes one more, and the product's output
-    # died in the forward, while both it and exp's output were alive.
+    # exp's output is kept; expanding the gradient is free, exp's backward makes one more, and the
+    # product's output died in the forward, while both it and exp's output were alive.
     assert memory.peak_bytes == pytest.approx(2 * one, rel=0.05)
     assert any("exp" in held.operations or "mul" in held.operations for held in memory.largest())
 
 
 # --- prediction ------------------------------------------------------------------------------------------------------
 
-#: ((preset, overrides), in the core set); the issue asks for 15%, the formula is exact to some per cent.
+#: ((preset, overrides), in the core set); the issue asks for 15%, the formula is exact to some per
+#: cent.
 _PREDICTED = [
     pytest.param("tiny", ("zero.stage=3",), id="tiny, stage 3"),
     *(
-        pytest.param(preset, overrides, id=f"{preset}, {' '.join(overrides)}", marks=pytest.mark.full)
+        pytest.param(
+            preset, overrides, id=f"{preset}, {' '.join(overrides)}", marks=pytest.mark.full
+        )
         for preset, overrides in (
             ("tiny", ("zero.stage=0",)),
             ("tiny", ("zero.stage=2", "precision.mode=bf16")),
@@ -109,14 +124,20 @@ _PREDICTED = [
 
 
 @pytest.mark.parametrize(("preset", "overrides"), _PREDICTED)
-def test_the_planned_peak_is_the_measured_one(alone: World, preset: str, overrides: tuple[str, ...]) -> None:
+def test_the_planned_peak_is_the_measured_one(
+    alone: World, preset: str, overrides: tuple[str, ...]
+) -> None:
     config = make(preset, *overrides)
-    figures = bench.measure_steps(config, VOCABULARY, synthetic_steps(config, VOCABULARY, 50), alone, 1)
+    figures = bench.measure_steps(
+        config, VOCABULARY, synthetic_steps(config, VOCABULARY, 50), alone, 1
+    )
     assert figures.predicted_bytes == pytest.approx(figures.peak_memory_bytes, rel=0.15)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_the_planned_peak_holds_where_weights_weigh_more_than_activations(alone: World, stage: int) -> None:
+def test_the_planned_peak_holds_where_weights_weigh_more_than_activations(
+    alone: World, stage: int
+) -> None:
     config = make("tiny", f"zero.stage={stage}", rows=2, length=16)
     figures = bench.measure_steps(config, VOCABULARY, synthetic_steps(config, VOCABULARY), alone, 1)
     assert figures.predicted_bytes == pytest.approx(figures.peak_memory_bytes, rel=0.3)
@@ -146,14 +167,27 @@ def config_file(tmp_path: Path) -> str:
 
 
 @pytest.mark.usefixtures("joined")
-def test_json_has_speed_utilisation_memory_and_backends(config_file: str, tmp_path: Path, capsys: Any) -> None:
+def test_json_has_speed_utilisation_memory_and_backends(
+    config_file: str, tmp_path: Path, capsys: Any
+) -> None:
     profile = tmp_path / "profile"
-    words = ("--synthetic", "--vocab-size", "500", "--steps", "2", "--profile", str(profile), "--json")
+    words = (
+        "--synthetic",
+        "--vocab-size",
+        "500",
+        "--steps",
+        "2",
+        "--profile",
+        str(profile),
+        "--json",
+    )
     assert run_command(config_file, *words) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["real_tokens_per_s"] == pytest.approx(4 * 32 / content["step_seconds"])
     assert 0 < content["mfu"] < 1
-    assert content["peak_memory_bytes"] > 10 * 611_457  # two moments and more of the discriminator's parameters
+    assert (
+        content["peak_memory_bytes"] > 10 * 611_457
+    )  # two moments and more of the discriminator's parameters
     assert content["attention"] == {"generator": "sdpa", "discriminator": "sdpa"}
     assert content["head"] == "chunked"
     trace = json.loads((profile / bench.TRACE_FILE).read_text())
@@ -162,7 +196,9 @@ def test_json_has_speed_utilisation_memory_and_backends(config_file: str, tmp_pa
 
 
 @pytest.mark.usefixtures("joined")
-def test_real_shards_are_measured_as_they_are(config_file: str, tiny_shards: Path, capsys: Any) -> None:
+def test_real_shards_are_measured_as_they_are(
+    config_file: str, tiny_shards: Path, capsys: Any
+) -> None:
     assert run_command(config_file, f"data.shards={tiny_shards}", "--steps", "1") == 0
     out = capsys.readouterr().out
     assert "real tokens/s" in out
@@ -175,7 +211,13 @@ def test_missing_shards_say_how_to_do_without(config_file: str) -> None:
 
 
 def test_several_ranks_are_refused(config_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    torchrun = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    torchrun = {
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "1",
+    }
     for name, value in torchrun.items():
         monkeypatch.setitem(os.environ, name, value)
     with pytest.raises(UserError, match="one of 2 ranks"):

@@ -1,4 +1,6 @@
-"""Fixtures of the model tests: small configurations, batches with masks, weights where nothing is 0 or 1."""
+"""Fixtures of the model tests: small configurations, batches with masks, weights where nothing is 0
+or 1.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def make_config() -> Callable[..., Config]:
 
 @pytest.fixture(scope="session")
 def perturb() -> Callable[[nn.Module, int], None]:
-    """Adds noise to every parameter, so that no bias is 0, no LayerNorm weight is 1 and no delta is 0."""
+    """Adds noise to every parameter, so that no bias is 0, no LayerNorm weight is 1 and no delta is
+    0.
+    """
 
     @torch.no_grad()
     def add_noise(network: nn.Module, seed: int) -> None:
@@ -55,16 +59,23 @@ def make_documents() -> Callable[..., list[list[int]]]:
 
     def make(lengths: list[int], seed: int = 0, vocabulary: int = VOCABULARY) -> list[list[int]]:
         rng = np.random.default_rng(seed)
-        return [[SPECIAL_TOKENS.cls, *rng.integers(5, vocabulary, n - 2).tolist(), SPECIAL_TOKENS.sep] for n in lengths]
+        return [
+            [SPECIAL_TOKENS.cls, *rng.integers(5, vocabulary, n - 2).tolist(), SPECIAL_TOKENS.sep]
+            for n in lengths
+        ]
 
     return make
 
 
 @pytest.fixture(scope="session")
 def make_batch(make_documents: Callable[..., list[list[int]]]) -> Callable[..., ModelBatch]:
-    """A masked batch of packed documents: row lengths given, `slots` masked slots a row, the last one unused."""
+    """A masked batch of packed documents: row lengths given, `slots` masked slots a row, the last
+    one unused.
+    """
 
-    def make(rows: tuple[tuple[int, ...], ...] = ((20, 11), (32,)), row_length: int = 32, slots: int = 6) -> ModelBatch:
+    def make(
+        rows: tuple[tuple[int, ...], ...] = ((20, 11), (32,)), row_length: int = 32, slots: int = 6
+    ) -> ModelBatch:
         packed = [make_documents(list(lengths), seed) for seed, lengths in enumerate(rows)]
         batch = to_device(rows_of_documents(packed, row_length), "cpu")
         rng = np.random.default_rng(7)
@@ -75,21 +86,28 @@ def make_batch(make_documents: Callable[..., list[list[int]]]) -> Callable[..., 
             maskable = [
                 i
                 for i in range(row_length)
-                if batch.documents[b, i] != PADDING_DOCUMENT and int(batch.tokens[b, i]) not in special
+                if batch.documents[b, i] != PADDING_DOCUMENT
+                and int(batch.tokens[b, i]) not in special
             ]
-            positions[b, :used] = torch.tensor(sorted(rng.choice(maskable, used, replace=False).tolist()))
+            positions[b, :used] = torch.tensor(
+                sorted(rng.choice(maskable, used, replace=False).tolist())
+            )
         weights = torch.ones(len(rows), slots)
         weights[:, used:] = 0
         targets = batch.tokens.gather(1, positions) * weights.long()
         inputs = batch.inputs.clone()
         for b in range(len(rows)):
-            inputs[b, positions[b, : used - 1]] = SPECIAL_TOKENS.mask  # the last used slot is shown unchanged
+            inputs[b, positions[b, : used - 1]] = (
+                SPECIAL_TOKENS.mask
+            )  # the last used slot is shown unchanged
         return batch._replace(
             inputs=inputs,
             masked_positions=positions,
             masked_targets=targets,
             masked_weights=weights,
-            masked_keys=torch.arange(1, len(rows) * slots + 1).view(len(rows), slots) * 0x9E3779B97F4A7C1 - 2**60,
+            masked_keys=torch.arange(1, len(rows) * slots + 1).view(len(rows), slots)
+            * 0x9E3779B97F4A7C1
+            - 2**60,
         )
 
     return make

@@ -57,7 +57,9 @@ def test_cls_and_sep_logits_get_gradient_and_padding_gets_none(build: Any, make_
     generator, discriminator = build()
     out = generator(batch)
     seen = []
-    discriminator.head.register_forward_hook(lambda _, __, logits: (logits.retain_grad(), seen.append(logits))[0])
+    discriminator.head.register_forward_hook(
+        lambda _, __, logits: (logits.retain_grad(), seen.append(logits))[0]
+    )
     discriminator(out.shared, batch, out.corrupted, out.replaced).loss_sum.backward()
     real = batch.documents != PADDING_DOCUMENT
     assert bool((seen[0].grad[real] != 0).all())
@@ -90,9 +92,13 @@ def test_the_head_is_linear_gelu_linear(build: Any, make_batch: Any) -> None:
     torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_deltas_start_at_zero_so_that_disentangled_starts_as_shared(build: Any, make_batch: Any) -> None:
+def test_deltas_start_at_zero_so_that_disentangled_starts_as_shared(
+    build: Any, make_batch: Any
+) -> None:
     batch = make_batch()
-    shared, disentangled = (build(noise=False, embedding_sharing=s) for s in ("shared", "disentangled"))
+    shared, disentangled = (
+        build(noise=False, embedding_sharing=s) for s in ("shared", "disentangled")
+    )
     deltas = disentangled[1].deltas
     assert all(not t.weight.any() for t in (deltas.word, deltas.position, deltas.token_type))
     disentangled[1].load_state_dict(shared[1].state_dict(), strict=False)
@@ -104,7 +110,8 @@ def test_disentangled_is_the_norm_of_generator_sum_plus_deltas(build: Any, make_
     batch = make_batch()
     generator, discriminator = build(embedding_sharing="disentangled")
     tables = [
-        getattr(generator.embeddings, name).weight.double() + getattr(discriminator.deltas, name).weight.double()
+        getattr(generator.embeddings, name).weight.double()
+        + getattr(discriminator.deltas, name).weight.double()
         for name in ("word", "position", "token_type")
     ]
     x = tables[0][batch.tokens] + tables[1][batch.positions] + tables[2][0]

@@ -1,4 +1,6 @@
-"""Dropout with cheap masks: the right probability, independent draws, the gradient of what was kept."""
+"""Dropout with cheap masks: the right probability, independent draws, the gradient of what was
+kept.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def test_elements_are_dropped_with_the_probability_and_scaled_by_it(probability:
     expected, deviation = n * (1 - probability), math.sqrt(n * probability * (1 - probability))
     assert abs(kept - expected) < 5 * deviation + n * 2**-16
     assert out[out != 0].unique().numel() == 1
-    assert out.max().item() == pytest.approx(1 / (1 - probability), rel=1e-3 if probability < 0.9 else 2e-4)
+    assert out.max().item() == pytest.approx(
+        1 / (1 - probability), rel=1e-3 if probability < 0.9 else 2e-4
+    )
 
 
 def test_the_expectation_is_exact_although_the_probability_is_rounded() -> None:
@@ -53,14 +57,18 @@ def test_masks_neighbours_rows_and_columns_are_independent(mask: Mask) -> None:
         return abs((a == b).float().mean().item() - 0.5) < 5 * 0.5 / math.sqrt(a.numel())
 
     x = torch.empty(4096, 512)
-    masks = [mask(x, torch.tensor(seed), 2**15) for seed in (0, 1, 2, 2**32, 2**32 + 1, 2**61 + 12345)]
+    masks = [
+        mask(x, torch.tensor(seed), 2**15) for seed in (0, 1, 2, 2**32, 2**32 + 1, 2**61 + 12345)
+    ]
     for one in masks:
         flat = one.flatten()
         for lag in (1, 2, 3, 4, 8, 16, 64, 512, 1024, 2**16, 2**20):
             assert agrees(flat[:-lag], flat[lag:])
         for counts in (one.sum(0), one.sum(1)):  # binomial: the variance of the counts is n / 4
             n = one.numel() // counts.numel()
-            assert counts.double().var().item() == pytest.approx(n / 4, rel=6 * math.sqrt(2 / counts.numel()))
+            assert counts.double().var().item() == pytest.approx(
+                n / 4, rel=6 * math.sqrt(2 / counts.numel())
+            )
     for index, one in enumerate(masks):
         assert all(agrees(one, other) for other in masks[:index])
 
@@ -81,7 +89,9 @@ def test_nothing_is_dropped_outside_training_or_at_zero() -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_the_gradient_passes_where_the_element_was_kept_and_two_calls_differ(compiled: bool) -> None:
+def test_the_gradient_passes_where_the_element_was_kept_and_two_calls_differ(
+    compiled: bool,
+) -> None:
     def twice(x: Tensor) -> tuple[Tensor, Tensor]:
         return dropout(x, 0.5, True), dropout(x, 0.5, True)
 
@@ -112,12 +122,18 @@ def test_a_compiled_layer_keeps_no_mask() -> None:
 def test_sdpa_with_dropout_is_the_formula_on_the_weights_that_were_kept(compiled: bool) -> None:
     b, length, heads, size = 2, 12, 2, 12
     q, k = (torch.randn(b, length, heads, size, requires_grad=True) for _ in range(2))
-    v = torch.eye(length).expand(b, heads, length, length).transpose(1, 2)  # the output shows the weights themselves
+    v = (
+        torch.eye(length).expand(b, heads, length, length).transpose(1, 2)
+    )  # the output shows the weights themselves
     documents = torch.tensor([[0] * 5 + [1] * 7, [0] * 12])
-    layout = build_layout(documents, torch.tensor([0, 5, 12, 24], dtype=torch.int32), "sdpa", torch.float32)
+    layout = build_layout(
+        documents, torch.tensor([0, 5, 12, 24], dtype=torch.int32), "sdpa", torch.float32
+    )
     attend = torch.compile(BACKENDS["sdpa"], fullgraph=True) if compiled else BACKENDS["sdpa"]
     out = attend(torch.stack([q, k, v], 2), layout, 0.25).transpose(1, 2)
-    plain = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), layout.mask)
+    plain = F.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), layout.mask
+    )
     kept = out != 0
     expected = torch.where(kept, plain / 0.75, 0.0)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-6)
@@ -125,5 +141,7 @@ def test_sdpa_with_dropout_is_the_formula_on_the_weights_that_were_kept(compiled
     assert 0.55 < kept[inside].float().mean().item() < 0.95
     assert not kept[~inside].any()
     upstream = torch.randn(out.shape)
-    for found, wanted in zip(*(torch.autograd.grad(x, (q, k), upstream) for x in (out, expected)), strict=True):
+    for found, wanted in zip(
+        *(torch.autograd.grad(x, (q, k), upstream) for x in (out, expected)), strict=True
+    ):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)

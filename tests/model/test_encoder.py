@@ -34,7 +34,9 @@ def attention_by_document(q: Tensor, k: Tensor, v: Tensor, documents: Tensor) ->
 
 @pytest.fixture
 def packed(make_documents: Any) -> Any:
-    """Rows of several documents, one of a single token, a full row and one that is nearly all padding."""
+    """Rows of several documents, one of a single token, a full row and one that is nearly all
+    padding.
+    """
     rows = [make_documents([7, 2, 20]), make_documents([32]), make_documents([3])]
     rows[0].append([9])
     return to_device(rows_of_documents(rows, 32), "cpu")
@@ -76,10 +78,14 @@ def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
 ) -> None:
     """The kernels need a GPU; stand-ins with their signatures compute here what they promise."""
 
-    def varlen_attn(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int) -> Tensor:
+    def varlen_attn(
+        q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int
+    ) -> Tensor:
         assert cu_q is cu_k
         assert max_q == max_k == 32
-        return attention_by_document(q[None], k[None], v[None], numbers_of_documents(cu_q))[0].to(q.dtype)
+        return attention_by_document(q[None], k[None], v[None], numbers_of_documents(cu_q))[0].to(
+            q.dtype
+        )
 
     def flash_attention(qkv: Tensor, cu: Tensor, bounds: Any, dropout: float) -> Tensor:
         numbers = numbers_of_documents(cu)[0]
@@ -99,13 +105,17 @@ def test_kernel_backends_get_flattened_tokens_and_the_bounds_of_documents(
     layout = build_layout(packed.documents, packed.cu_seqlens, backend, torch.float32)
     qkv = torch.stack(random_qkv(packed), 2)
     out = BACKENDS[backend](qkv, layout, 0.0)
-    expected = BACKENDS["sdpa"](qkv, build_layout(packed.documents, packed.cu_seqlens, "sdpa", torch.float32), 0.0)
+    expected = BACKENDS["sdpa"](
+        qkv, build_layout(packed.documents, packed.cu_seqlens, "sdpa", torch.float32), 0.0
+    )
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_varlen_on_the_gpu_equals_attention_one_document_at_a_time(packed: Any, dtype: torch.dtype) -> None:
+def test_varlen_on_the_gpu_equals_attention_one_document_at_a_time(
+    packed: Any, dtype: torch.dtype
+) -> None:
     qkv = [x.detach().to("cuda", dtype).requires_grad_() for x in random_qkv(packed, size=64)]
     layout = build_layout(packed.documents.cuda(), packed.cu_seqlens.cuda(), "varlen", dtype)
     out = BACKENDS["varlen"](torch.stack(qkv, 2), layout, 0.0)
@@ -128,12 +138,16 @@ def test_auto_is_varlen_on_cuda_in_half_precision(monkeypatch: pytest.MonkeyPatc
     assert choose_backend("auto", "cuda", torch.float16, 128) == "varlen"
 
 
-def test_deterministic_training_takes_our_kernel_and_refuses_varlen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deterministic_training_takes_our_kernel_and_refuses_varlen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr("electra_dist.model.attention.backends.kernels.available", lambda *_: None)
     assert choose_backend("auto", "cuda", torch.bfloat16, 64, deterministic=True) == "triton"
     assert choose_backend("auto", "cpu", torch.bfloat16, 64, deterministic=True) == "sdpa"
-    with pytest.raises(UserError, match=r"no fixed order, and train.deterministic = true; available here: .*triton"):
+    with pytest.raises(
+        UserError, match=r"no fixed order, and train.deterministic = true; available here: .*triton"
+    ):
         choose_backend("varlen", "cuda", torch.bfloat16, 64, deterministic=True)
 
 
@@ -151,9 +165,17 @@ def test_more_documents_than_flash_attention_has_take_our_kernel(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr("electra_dist.model.attention.backends.kernels.available", lambda *_: None)
     assert choose_backend("auto", "cuda", torch.bfloat16, 64, sequences=65_535) == "varlen"
-    assert choose_backend("auto", "cuda", torch.bfloat16, 64, sequences=16 * (32_768 // 8 + 1)) == "triton"
-    assert "attention: triton, because of varlen: it has 65,535 documents of a micro-batch at most" in caplog.text
-    with pytest.raises(UserError, match=r"there may be 65,552: train.micro_rows x .*; available here: .*triton"):
+    assert (
+        choose_backend("auto", "cuda", torch.bfloat16, 64, sequences=16 * (32_768 // 8 + 1))
+        == "triton"
+    )
+    assert (
+        "attention: triton, because of varlen: it has 65,535 documents of a micro-batch at most"
+        in caplog.text
+    )
+    with pytest.raises(
+        UserError, match=r"there may be 65,552: train.micro_rows x .*; available here: .*triton"
+    ):
         choose_backend("varlen", "cuda", torch.bfloat16, 64, sequences=65_552)
 
 
@@ -163,18 +185,35 @@ def test_a_slower_choice_on_cuda_is_logged_with_its_reason(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     for dropout in (0.0, 0.1):
         assert choose_backend("auto", "cuda", torch.float16, 64, dropout=dropout) == "sdpa"
-    assert "sdpa with a block mask, slower, because of varlen: it needs compute capability 8.0" in caplog.text
+    assert (
+        "sdpa with a block mask, slower, because of varlen: it needs compute capability 8.0"
+        in caplog.text
+    )
     assert "sdpa with a block mask, slower, because of triton: " in caplog.text
 
 
 @pytest.mark.parametrize(
     ("name", "device", "dtype", "head_size", "dropout", "message"),
     [
-        ("varlen", CPU, torch.bfloat16, 64, 0.0, "model.attention = varlen: it needs a CUDA device.*available.*sdpa"),
+        (
+            "varlen",
+            CPU,
+            torch.bfloat16,
+            64,
+            0.0,
+            "model.attention = varlen: it needs a CUDA device.*available.*sdpa",
+        ),
         ("varlen", CUDA, torch.float32, 64, 0.0, "bf16 or fp16"),
         ("varlen", CUDA, torch.bfloat16, 20, 0.0, "multiple of 8"),
         ("varlen", CUDA, torch.bfloat16, 64, 0.1, "it has no dropout"),
-        ("triton", CPU, torch.float32, 64, 0.0, "model.attention = triton: .*available here: auto, sdpa"),
+        (
+            "triton",
+            CPU,
+            torch.float32,
+            64,
+            0.0,
+            "model.attention = triton: .*available here: auto, sdpa",
+        ),
         ("flash", CPU, torch.float32, 64, 0.0, "expected one of auto, sdpa, varlen, triton"),
     ],
 )
@@ -209,7 +248,9 @@ def encode(encoder: Encoder, batch: Any) -> Tensor:
     return encoder(embeddings, batch.documents, batch.cu_seqlens)
 
 
-def test_a_change_in_one_document_changes_no_other(make_config: Any, perturb: Any, packed: Any) -> None:
+def test_a_change_in_one_document_changes_no_other(
+    make_config: Any, perturb: Any, packed: Any
+) -> None:
     encoder = small_encoder(make_config, perturb)
     embeddings = torch.randn(*packed.tokens.shape, 128, generator=torch.Generator().manual_seed(3))
     changed = embeddings.clone()
@@ -250,7 +291,9 @@ def test_dropout_acts_in_training_only(make_config: Any, perturb: Any, packed: A
     assert torch.equal(encode(encoder.eval(), packed), encode(exact, packed))
 
 
-def test_a_layer_compiles_as_one_graph_once(make_config: Any, perturb: Any, packed: Any, make_documents: Any) -> None:
+def test_a_layer_compiles_as_one_graph_once(
+    make_config: Any, perturb: Any, packed: Any, make_documents: Any
+) -> None:
     encoder = small_encoder(make_config, perturb)
     expected = encode(encoder, packed)
     graphs = []
@@ -272,7 +315,9 @@ def test_a_layer_compiles_as_one_graph_once(make_config: Any, perturb: Any, pack
 @torch.library.custom_op("electra_dist_tests::by_sequence", mutates_args=())
 def by_sequence(x: Tensor, cu_seqlens: Tensor) -> Tensor:
     """In the place of variable-length attention, which a CPU has not: the mean of every sequence."""
-    return torch.cat([part.mean(0, keepdim=True).expand_as(part) for part in x.split(cu_seqlens.diff().tolist())])
+    return torch.cat(
+        [part.mean(0, keepdim=True).expand_as(part) for part in x.split(cu_seqlens.diff().tolist())]
+    )
 
 
 @by_sequence.register_fake
@@ -307,7 +352,8 @@ def test_another_number_of_sequences_compiles_nothing_again(
 
 def test_only_sdpa_holds_a_quadratic_mask(packed: Any) -> None:
     layouts = {
-        name: build_layout(packed.documents, packed.cu_seqlens, name, torch.float32) for name in ("varlen", "sdpa")
+        name: build_layout(packed.documents, packed.cu_seqlens, name, torch.float32)
+        for name in ("varlen", "sdpa")
     }
     assert layouts["varlen"] == Layout(packed.documents, packed.cu_seqlens)
     assert layouts["sdpa"].mask is not None

@@ -67,20 +67,26 @@ def test_accuracy_counts_hits(generator: Generator, make_batch: Any) -> None:
     assert int(generator(batch).correct) == expected >= 1
 
 
-def test_all_selected_positions_are_resampled_also_those_shown_unchanged(generator: Generator, make_batch: Any) -> None:
+def test_all_selected_positions_are_resampled_also_those_shown_unchanged(
+    generator: Generator, make_batch: Any
+) -> None:
     batch = make_batch()
     forced = torch.arange(700, 700 + batch.masked_positions.numel()).view_as(batch.masked_positions)
     out = generator(batch, forced_samples=forced)
     expected = batch.tokens.clone()
     for b, position, slot in used_slots(batch):
         expected[b, position] = forced[b, slot]
-    shown_unchanged = [(b, i) for b, i, _ in used_slots(batch) if batch.inputs[b, i] == batch.tokens[b, i]]
+    shown_unchanged = [
+        (b, i) for b, i, _ in used_slots(batch) if batch.inputs[b, i] == batch.tokens[b, i]
+    ]
     assert shown_unchanged, "the batch must hold a masked position that is not shown as [MASK]"
     assert torch.equal(out.corrupted, expected)
     assert not (out.corrupted == SPECIAL_TOKENS.mask).any()
 
 
-def test_a_sample_that_equals_the_original_counts_as_original(generator: Generator, make_batch: Any) -> None:
+def test_a_sample_that_equals_the_original_counts_as_original(
+    generator: Generator, make_batch: Any
+) -> None:
     batch = make_batch()
     slots = used_slots(batch)
     forced = torch.full_like(batch.masked_positions, 777)
@@ -94,14 +100,22 @@ def test_a_sample_that_equals_the_original_counts_as_original(generator: Generat
     assert torch.equal(out.replaced, expected)
 
 
-@pytest.mark.parametrize("masked_first", [False, True], ids=["position 0 unmasked", "position 0 masked"])
-def test_unused_slots_touch_nothing(generator: Generator, make_batch: Any, masked_first: bool) -> None:
+@pytest.mark.parametrize(
+    "masked_first", [False, True], ids=["position 0 unmasked", "position 0 masked"]
+)
+def test_unused_slots_touch_nothing(
+    generator: Generator, make_batch: Any, masked_first: bool
+) -> None:
     batch = make_batch()
     if masked_first:  # a used slot at position 0, beside unused slots that also say 0
         batch.masked_positions[:, 0] = 0
         batch.masked_targets[:, 0] = batch.tokens[:, 0]
     cut = batch._replace(
-        **{name: getattr(batch, name)[:, :-1] for name in batch._fields if name.startswith("masked_")},
+        **{
+            name: getattr(batch, name)[:, :-1]
+            for name in batch._fields
+            if name.startswith("masked_")
+        },
     )
     forced = torch.full_like(batch.masked_positions, 777)
     forced[:, -1] = 888
@@ -128,7 +142,9 @@ def test_replacements_are_drawn_from_the_softmax_by_key_and_not_its_maximum(
     bias[500], bias[600] = 1.0, 0.0  # two candidates, odds about e to 1
     generator.init_output_bias(bias)
     with torch.no_grad():
-        generator.embeddings.word.weight[600] = generator.embeddings.word.weight[500]  # so that the bias decides
+        generator.embeddings.word.weight[600] = generator.embeddings.word.weight[
+            500
+        ]  # so that the bias decides
         drawn = []
         for trial in range(60):
             keys = batch.masked_keys * (2 * trial + 1) + trial
@@ -173,18 +189,28 @@ def test_shared_embeddings_get_gradient_from_both_networks(build: Any, make_batc
     expected = generator.embeddings(out.corrupted, batch.positions)
     torch.testing.assert_close(out.shared, expected)
     discriminator(out.shared, batch, out.corrupted, out.replaced).loss_sum.backward()
-    names = {name for name, p in generator.named_parameters() if p.grad is not None and bool(p.grad.abs().sum() > 0)}
+    names = {
+        name
+        for name, p in generator.named_parameters()
+        if p.grad is not None and bool(p.grad.abs().sum() > 0)
+    }
     tables = {f"embeddings.{x}.weight" for x in ("word", "position", "token_type", "norm")}
     assert names == tables | {"embeddings.norm.bias"}
     assert bool(generator.embeddings.word.weight.grad[777].abs().sum() > 0)
 
 
-def test_disentangled_shares_the_sum_before_the_norm_without_gradient(build: Any, make_batch: Any) -> None:
+def test_disentangled_shares_the_sum_before_the_norm_without_gradient(
+    build: Any, make_batch: Any
+) -> None:
     batch = make_batch()
     generator, discriminator = build(embedding_sharing="disentangled")
     out = generator(batch)
     tables = generator.embeddings
-    expected = tables.word.weight[out.corrupted] + tables.position.weight[batch.positions] + tables.token_type.weight[0]
+    expected = (
+        tables.word.weight[out.corrupted]
+        + tables.position.weight[batch.positions]
+        + tables.token_type.weight[0]
+    )
     assert not out.shared.requires_grad
     torch.testing.assert_close(out.shared, expected.detach())
     discriminator(out.shared, batch, out.corrupted, out.replaced).loss_sum.backward()
@@ -200,7 +226,9 @@ def test_the_output_matrix_is_the_word_embedding(generator: Generator, make_batc
     assert shapes.count((VOCABULARY, generator.config.embedding_size)) == 1
 
 
-def test_the_head_is_linear_gelu_norm_then_embedding_and_bias(generator: Generator, make_batch: Any) -> None:
+def test_the_head_is_linear_gelu_norm_then_embedding_and_bias(
+    generator: Generator, make_batch: Any
+) -> None:
     batch = make_batch()
     hidden = generator.encode(batch.inputs, batch).double()
     head = generator.head
@@ -223,7 +251,9 @@ def test_output_bias_starts_at_the_log_frequencies(generator: Generator) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_networks_give_fp32_losses_without_nan(build: Any, make_batch: Any, dtype: torch.dtype) -> None:
+def test_half_precision_networks_give_fp32_losses_without_nan(
+    build: Any, make_batch: Any, dtype: torch.dtype
+) -> None:
     batch = make_batch()
     exact_g, exact_d = build()
     exact = exact_g(batch, forced_samples=torch.full_like(batch.masked_positions, 777))
@@ -236,17 +266,27 @@ def test_half_precision_networks_give_fp32_losses_without_nan(build: Any, make_b
     torch.testing.assert_close(out.loss_sum, exact.loss_sum, rtol=2e-2, atol=0)
     torch.testing.assert_close(d_out.loss_sum, d_exact.loss_sum, rtol=2e-2, atol=0)
     (out.loss_sum + d_out.loss_sum).backward()
-    grads = [p.grad for network in (generator, discriminator) for p in network.parameters() if p.grad is not None]
+    grads = [
+        p.grad
+        for network in (generator, discriminator)
+        for p in network.parameters()
+        if p.grad is not None
+    ]
     assert grads
     assert all(bool(torch.isfinite(g).all()) for g in grads)
 
 
-def test_a_forward_never_waits_for_the_device_and_all_shapes_are_static(make_config: Any, make_batch: Any) -> None:
+def test_a_forward_never_waits_for_the_device_and_all_shapes_are_static(
+    make_config: Any, make_batch: Any
+) -> None:
     """Under fake tensors anything that reads a value (item, nonzero, boolean indexing) raises."""
     batch = make_batch()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         config = make_config("tiny").model
-        generator, discriminator = Generator(config, VOCABULARY, "sdpa"), Discriminator(config, VOCABULARY, "sdpa")
+        generator, discriminator = (
+            Generator(config, VOCABULARY, "sdpa"),
+            Discriminator(config, VOCABULARY, "sdpa"),
+        )
         fake = type(batch)(*(mode.from_tensor(x) for x in batch))
         out = generator(fake)
         d_out = discriminator(out.shared, fake, out.corrupted, out.replaced)

@@ -22,26 +22,37 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head, "_CHUNK_LOGITS_CPU", 2**14)
 
 
-def inputs(rows: int, size: int, vocabulary: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+def inputs(
+    rows: int, size: int, vocabulary: int, dtype: torch.dtype = torch.float32
+) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(rows + vocabulary)
     return {
         "hidden_mh": torch.randn(rows, size, generator=generator).to(dtype).requires_grad_(),
-        "weight_vh": (torch.randn(vocabulary, size, generator=generator) * 0.7).to(dtype).requires_grad_(),
+        "weight_vh": (torch.randn(vocabulary, size, generator=generator) * 0.7)
+        .to(dtype)
+        .requires_grad_(),
         "bias_v": torch.randn(vocabulary, generator=generator).to(dtype).requires_grad_(),
         "targets_m": torch.randint(vocabulary, (rows,), generator=generator),
         "keys_m": torch.randint(-(2**63), 2**63 - 1, (rows,), generator=generator),
     }
 
 
-def reference(given: dict[str, torch.Tensor], weights_m: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def reference(
+    given: dict[str, torch.Tensor], weights_m: torch.Tensor
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Losses and gradients of their weighted sum, in float64."""
-    leaves = [given[name].detach().double().requires_grad_() for name in ("hidden_mh", "weight_vh", "bias_v")]
+    leaves = [
+        given[name].detach().double().requires_grad_()
+        for name in ("hidden_mh", "weight_vh", "bias_v")
+    ]
     logits = leaves[0] @ leaves[1].t() + leaves[2]
     nll = F.cross_entropy(logits, given["targets_m"].long(), reduction="none")
     return nll.detach(), list(torch.autograd.grad((nll * weights_m).sum(), leaves))
 
 
-def run(given: dict[str, torch.Tensor], weights_m: torch.Tensor, backend: str) -> tuple[HeadOutput, list[torch.Tensor]]:
+def run(
+    given: dict[str, torch.Tensor], weights_m: torch.Tensor, backend: str
+) -> tuple[HeadOutput, list[torch.Tensor]]:
     out = masked_lm_head(**given, backend=backend)
     leaves = [given[name] for name in ("hidden_mh", "weight_vh", "bias_v")]
     return out, list(torch.autograd.grad((out.nll_m * weights_m).sum(), leaves))
@@ -63,9 +74,13 @@ def test_loss_and_gradients_equal_float64(shape: tuple[int, int, int], backend: 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_correct_says_whether_the_target_is_the_most_probable_entry(shape: tuple[int, int, int], backend: str) -> None:
+def test_correct_says_whether_the_target_is_the_most_probable_entry(
+    shape: tuple[int, int, int], backend: str
+) -> None:
     given = inputs(*shape)
-    logits = given["hidden_mh"].double() @ given["weight_vh"].double().t() + given["bias_v"].double()
+    logits = (
+        given["hidden_mh"].double() @ given["weight_vh"].double().t() + given["bias_v"].double()
+    )
     best = logits.argmax(1)
     given["targets_m"] = torch.where(torch.arange(shape[0]) % 2 == 0, best, given["targets_m"])
     out = masked_lm_head(**given, backend=backend)
@@ -95,7 +110,9 @@ def test_samples_follow_the_softmax_of_the_logits() -> None:
     many["keys_m"] = torch.arange(count) * 7919
     with torch.no_grad():
         samples = masked_lm_head(**many, temperature=1.5, backend="chunked").samples_m
-        logits = given["hidden_mh"].double() @ given["weight_vh"].double().t() + given["bias_v"].double()
+        logits = (
+            given["hidden_mh"].double() @ given["weight_vh"].double().t() + given["bias_v"].double()
+        )
     expected = torch.softmax(logits[0] / 1.5, 0) * count
     observed = torch.bincount(samples, minlength=300).double()
     cells = expected >= 5
@@ -145,7 +162,9 @@ def test_one_weight_may_serve_as_embedding_and_as_output() -> None:
 
     def tied(backend: str) -> torch.Tensor:
         hidden = F.embedding(rows, weight)
-        out = masked_lm_head(hidden, weight, given["bias_v"], given["targets_m"], given["keys_m"], backend=backend)
+        out = masked_lm_head(
+            hidden, weight, given["bias_v"], given["targets_m"], given["keys_m"], backend=backend
+        )
         return torch.autograd.grad(out.nll_m.sum(), weight)[0]
 
     torch.testing.assert_close(tied("chunked"), tied("torch"), rtol=1e-4, atol=1e-5)
@@ -184,22 +203,29 @@ def test_auto_takes_the_chunked_backend_on_cpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "backend"), [(torch.bfloat16, "triton"), (torch.float16, "triton"), (torch.float32, "chunked")]
+    ("dtype", "backend"),
+    [(torch.bfloat16, "triton"), (torch.float16, "triton"), (torch.float32, "chunked")],
 )
 def test_auto_takes_the_kernel_on_cuda_where_it_has_tensor_cores(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, backend: str
 ) -> None:
     monkeypatch.setattr(head.kernels, "available", lambda *_: None)
     assert head.choose_backend("auto", torch.device("cuda"), dtype) == backend
-    assert head.choose_backend("triton", torch.device("cuda"), dtype) == "triton"  # who asks for it gets it
+    assert (
+        head.choose_backend("triton", torch.device("cuda"), dtype) == "triton"
+    )  # who asks for it gets it
 
 
 def test_unknown_backend_is_refused_with_the_allowed_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'chunkd'.*torch, chunked, triton.*did you mean 'chunked'"):
+    with pytest.raises(
+        ConfigError, match=r"'chunkd'.*torch, chunked, triton.*did you mean 'chunked'"
+    ):
         masked_lm_head(**inputs(2, 4, 7), backend="chunkd")
 
 
 def test_triton_on_cpu_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(ConfigError, match=r"model\.generator_head = triton: .*available here: auto, chunked"):
+    with pytest.raises(
+        ConfigError, match=r"model\.generator_head = triton: .*available here: auto, chunked"
+    ):
         head.choose_backend("triton", torch.device("cpu"), torch.float32)

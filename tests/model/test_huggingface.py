@@ -1,4 +1,6 @@
-"""Our networks and transformers' ElectraForMaskedLM and ElectraForPreTraining are the same functions."""
+"""Our networks and transformers' ElectraForMaskedLM and ElectraForPreTraining are the same
+functions.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,17 @@ class Pair(NamedTuple):
     hf_discriminator: Any
 
 
-def load_huggingface(config: ModelConfig, states: tuple[dict[str, Tensor], dict[str, Tensor]]) -> tuple[Any, Any]:
+def load_huggingface(
+    config: ModelConfig, states: tuple[dict[str, Tensor], dict[str, Tensor]]
+) -> tuple[Any, Any]:
     models = []
     for network, state in zip(("generator", "discriminator"), states, strict=True):
         settings = transformers.ElectraConfig(**hf_config(config, VOCABULARY, network))
-        kind = transformers.ElectraForMaskedLM if network == "generator" else transformers.ElectraForPreTraining
+        kind = (
+            transformers.ElectraForMaskedLM
+            if network == "generator"
+            else transformers.ElectraForPreTraining
+        )
         model = kind(settings).eval()
         result = model.load_state_dict(state, strict=False)
         assert not result.unexpected_keys
@@ -56,7 +64,12 @@ def make_pair(make_config: Any, perturb: Any, preset: str, sharing: str) -> Pair
     perturb(generator, 1)
     perturb(discriminator, 2)
     states = to_huggingface(generator.state_dict(), discriminator.state_dict(), sharing)
-    return Pair(config.model, generator.eval(), discriminator.eval(), *load_huggingface(config.model, states))
+    return Pair(
+        config.model,
+        generator.eval(),
+        discriminator.eval(),
+        *load_huggingface(config.model, states),
+    )
 
 
 @pytest.fixture(scope="module", params=["tiny", "small", "base"])
@@ -71,17 +84,23 @@ def our_states(pair: Pair, batch: ModelBatch) -> tuple[list[Tensor], list[Tensor
     hooks = []
     for name, network in (("generator", pair.generator), ("discriminator", pair.discriminator)):
         for layer in network.encoder.layers:
-            hooks.append(layer.register_forward_hook(lambda _, __, out, name=name: hidden[name].append(out)))
+            hooks.append(
+                layer.register_forward_hook(lambda _, __, out, name=name: hidden[name].append(out))
+            )
     mlm_logits = pair.generator.logits(batch)
     shared = pair.generator.exchange(batch.tokens, batch.positions)
-    rtd_logits = pair.discriminator(shared, batch, batch.tokens, torch.zeros(batch.tokens.shape)).logits
+    rtd_logits = pair.discriminator(
+        shared, batch, batch.tokens, torch.zeros(batch.tokens.shape)
+    ).logits
     for hook in hooks:
         hook.remove()
     return hidden["generator"], hidden["discriminator"], mlm_logits, rtd_logits
 
 
 @torch.no_grad()
-def their_states(pair: Pair, tokens: Tensor, mask: Tensor | None) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+def their_states(
+    pair: Pair, tokens: Tensor, mask: Tensor | None
+) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
     mlm = pair.hf_generator(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
     rtd = pair.hf_discriminator(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
     return list(mlm.hidden_states)[1:], list(rtd.hidden_states)[1:], mlm.logits, rtd.logits
@@ -99,16 +118,24 @@ def assert_equal_functions(pair: Pair, lengths: list[int], make_documents: Any) 
     batch = to_device(rows_of_documents([[d] for d in make_documents(lengths)], LENGTH), "cpu")
     real = batch.documents >= 0
     mask = None if bool(real.all()) else real.long()
-    for ours, theirs in zip(our_states(pair, batch), their_states(pair, batch.tokens, mask), strict=True):
+    for ours, theirs in zip(
+        our_states(pair, batch), their_states(pair, batch.tokens, mask), strict=True
+    ):
         assert largest_difference(ours, theirs, real) < TOLERANCE
 
 
-@pytest.mark.parametrize("lengths", [[LENGTH, LENGTH], [LENGTH, 17, 3]], ids=["full rows", "padding"])
-def test_hidden_states_and_logits_equal_transformers(pair: Pair, lengths: list[int], make_documents: Any) -> None:
+@pytest.mark.parametrize(
+    "lengths", [[LENGTH, LENGTH], [LENGTH, 17, 3]], ids=["full rows", "padding"]
+)
+def test_hidden_states_and_logits_equal_transformers(
+    pair: Pair, lengths: list[int], make_documents: Any
+) -> None:
     assert_equal_functions(pair, lengths, make_documents)
 
 
-def test_packed_documents_equal_documents_alone_in_transformers(pair: Pair, make_documents: Any) -> None:
+def test_packed_documents_equal_documents_alone_in_transformers(
+    pair: Pair, make_documents: Any
+) -> None:
     documents = make_documents([20, 3, 14, 31, 9])
     rows = [documents[:3], documents[3:]]
     batch = to_device(rows_of_documents(rows, LENGTH), "cpu")
@@ -121,12 +148,18 @@ def test_packed_documents_equal_documents_alone_in_transformers(pair: Pair, make
         everywhere = torch.ones(tokens.shape, dtype=torch.bool)
         for ours, theirs in zip(packed, alone, strict=True):
             window = slice(start, start + len(document))
-            cut = [x[b : b + 1, window] for x in ours] if isinstance(ours, list) else ours[b : b + 1, window]
+            cut = (
+                [x[b : b + 1, window] for x in ours]
+                if isinstance(ours, list)
+                else ours[b : b + 1, window]
+            )
             assert largest_difference(cut, theirs, everywhere) < TOLERANCE
 
 
 @pytest.mark.parametrize("sharing", ["disentangled", "none"])
-def test_other_sharings_equal_transformers(sharing: str, make_config: Any, perturb: Any, make_documents: Any) -> None:
+def test_other_sharings_equal_transformers(
+    sharing: str, make_config: Any, perturb: Any, make_documents: Any
+) -> None:
     pair = make_pair(make_config, perturb, "tiny", sharing)
     words = pair.hf_discriminator.electra.embeddings.word_embeddings.weight
     assert not torch.equal(words, pair.hf_generator.electra.embeddings.word_embeddings.weight)
@@ -146,7 +179,9 @@ def test_weights_from_transformers_give_the_same_function(
     sharing: str, make_config: Any, perturb: Any, make_documents: Any
 ) -> None:
     config = make_config("tiny", embedding_sharing=sharing).model
-    hf_g = transformers.ElectraForMaskedLM(transformers.ElectraConfig(**hf_config(config, VOCABULARY, "generator")))
+    hf_g = transformers.ElectraForMaskedLM(
+        transformers.ElectraConfig(**hf_config(config, VOCABULARY, "generator"))
+    )
     hf_d = transformers.ElectraForPreTraining(
         transformers.ElectraConfig(**hf_config(config, VOCABULARY, "discriminator"))
     )
@@ -155,7 +190,10 @@ def test_weights_from_transformers_give_the_same_function(
     if sharing == "shared":
         hf_d.electra.embeddings.load_state_dict(hf_g.electra.embeddings.state_dict())
     states = from_huggingface(hf_g.state_dict(), hf_d.state_dict(), sharing)
-    generator, discriminator = Generator(config, VOCABULARY, "sdpa"), Discriminator(config, VOCABULARY, "sdpa")
+    generator, discriminator = (
+        Generator(config, VOCABULARY, "sdpa"),
+        Discriminator(config, VOCABULARY, "sdpa"),
+    )
     generator.load_state_dict(states[0])
     discriminator.load_state_dict(states[1])
     pair = Pair(config, generator.eval(), discriminator.eval(), hf_g.eval(), hf_d.eval())
@@ -164,10 +202,14 @@ def test_weights_from_transformers_give_the_same_function(
     for theirs, again in zip((hf_g.state_dict(), hf_d.state_dict()), returned, strict=True):
         assert set(theirs) - set(again) <= {"generator_lm_head.weight"}
         for name in again:  # one rounding in the deltas of `disentangled`, otherwise exact
-            torch.testing.assert_close(again[name], theirs[name], rtol=0, atol=1e-7 * (sharing == "disentangled"))
+            torch.testing.assert_close(
+                again[name], theirs[name], rtol=0, atol=1e-7 * (sharing == "disentangled")
+            )
 
 
-def test_a_saved_export_loads_with_the_auto_classes(make_config: Any, perturb: Any, tmp_path: Path) -> None:
+def test_a_saved_export_loads_with_the_auto_classes(
+    make_config: Any, perturb: Any, tmp_path: Path
+) -> None:
     pair = make_pair(make_config, perturb, "tiny", "shared")
     states = to_huggingface(pair.generator.state_dict(), pair.discriminator.state_dict(), "shared")
     tokens = torch.randint(5, VOCABULARY, (1, 9), generator=torch.Generator().manual_seed(0))
@@ -177,7 +219,11 @@ def test_a_saved_export_loads_with_the_auto_classes(make_config: Any, perturb: A
     for network, state, kind, reference in zip(networks, states, kinds, references, strict=True):
         folder = tmp_path / network
         folder.mkdir()
-        save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors", {"format": "pt"})
+        save_file(
+            {k: v.contiguous() for k, v in state.items()},
+            folder / "model.safetensors",
+            {"format": "pt"},
+        )
         (folder / "config.json").write_text(json.dumps(hf_config(pair.config, VOCABULARY, network)))
         loaded, report = kind.from_pretrained(folder, output_loading_info=True)
         assert not report["missing_keys"]
@@ -188,14 +234,22 @@ def test_a_saved_export_loads_with_the_auto_classes(make_config: Any, perturb: A
 
 def test_foreign_weights_are_refused_by_name(make_config: Any, perturb: Any) -> None:
     pair = make_pair(make_config, perturb, "tiny", "shared")
-    generator, discriminator = to_huggingface(pair.generator.state_dict(), pair.discriminator.state_dict(), "shared")
+    generator, discriminator = to_huggingface(
+        pair.generator.state_dict(), pair.discriminator.state_dict(), "shared"
+    )
     with pytest.raises(UserError, match=r"unknown \['bert\.pooler"):
-        from_huggingface(generator | {"bert.pooler.weight": torch.zeros(1)}, discriminator, "shared")
+        from_huggingface(
+            generator | {"bert.pooler.weight": torch.zeros(1)}, discriminator, "shared"
+        )
     with pytest.raises(UserError, match=r"missing .*ElectraForPreTraining"):
         from_huggingface(generator, generator, "shared")
-    other = discriminator | {"electra.embeddings.LayerNorm.bias": torch.zeros(pair.config.embedding_size)}
+    other = discriminator | {
+        "electra.embeddings.LayerNorm.bias": torch.zeros(pair.config.embedding_size)
+    }
     with pytest.raises(UserError, match="use disentangled or none"):
         from_huggingface(generator, other, "shared")
-    untied = generator | {"generator_lm_head.weight": torch.zeros(VOCABULARY, pair.config.embedding_size)}
+    untied = generator | {
+        "generator_lm_head.weight": torch.zeros(VOCABULARY, pair.config.embedding_size)
+    }
     with pytest.raises(UserError, match="ties"):
         from_huggingface(untied, discriminator, "shared")

@@ -1,4 +1,6 @@
-"""Both networks as built: sizes as published, first values as in the original, the same bits from the same seed."""
+"""Both networks as built: sizes as published, first values as in the original, the same bits from
+the same seed.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +28,31 @@ def count(parameters: Any) -> int:
 
 
 @pytest.mark.parametrize(
-    ("preset", "backbone", "both"), [("small", 13.5, 14.2), ("base", 108.9, 119.4), ("large", 334.1, 354.7)]
+    ("preset", "backbone", "both"),
+    [("small", 13.5, 14.2), ("base", 108.9, 119.4), ("large", 334.1, 354.7)],
 )
-def test_parameter_counts_are_the_published_ones(make_config: Any, preset: str, backbone: float, both: float) -> None:
+def test_parameter_counts_are_the_published_ones(
+    make_config: Any, preset: str, backbone: float, both: float
+) -> None:
     config = make_config(preset).model
     with torch.device("meta"):
-        generator, discriminator = Generator(config, 30522, "sdpa"), Discriminator(config, 30522, "sdpa")
+        generator, discriminator = (
+            Generator(config, 30522, "sdpa"),
+            Discriminator(config, 30522, "sdpa"),
+        )
     embeddings = count(generator.embeddings.parameters())
-    assert (embeddings + count(discriminator.encoder.parameters())) / 1e6 == pytest.approx(backbone, abs=0.06)
+    assert (embeddings + count(discriminator.encoder.parameters())) / 1e6 == pytest.approx(
+        backbone, abs=0.06
+    )
     total = count(generator.parameters()) + count(discriminator.parameters())
-    assert total / 1e6 == pytest.approx(both, rel=0.01)  # the published figure leaves out some heads
+    assert total / 1e6 == pytest.approx(
+        both, rel=0.01
+    )  # the published figure leaves out some heads
 
 
-def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_random_state(make_config: Any) -> None:
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_random_state(
+    make_config: Any,
+) -> None:
     config = make_config("tiny")
     state = torch.get_rng_state()
     first = build_networks(config, VOCABULARY, "cpu", seed=5)
@@ -50,13 +64,17 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_random_state(ma
         assert not torch.equal(a.encoder.layers[0].ffn_in.weight, c.encoder.layers[0].ffn_in.weight)
     same_size = make_config("tiny", generator=config.model.discriminator.model_dump())
     twins = build_networks(same_size, VOCABULARY, "cpu", seed=5)
-    assert not torch.equal(twins[0].encoder.layers[0].ffn_in.weight, twins[1].encoder.layers[0].ffn_in.weight)
+    assert not torch.equal(
+        twins[0].encoder.layers[0].ffn_in.weight, twins[1].encoder.layers[0].ffn_in.weight
+    )
 
 
 def test_one_network_does_not_depend_on_the_size_of_the_other(make_config: Any) -> None:
     small = build_networks(make_config("tiny"), VOCABULARY, "cpu", seed=5)
     wide = build_networks(
-        make_config("tiny", generator={"layers": 1, "hidden_size": 128, "heads": 2, "ffn_size": 64}),
+        make_config(
+            "tiny", generator={"layers": 1, "hidden_size": 128, "heads": 2, "ffn_size": 64}
+        ),
         VOCABULARY,
         "cpu",
         seed=5,
@@ -67,7 +85,9 @@ def test_one_network_does_not_depend_on_the_size_of_the_other(make_config: Any) 
 
 @pytest.mark.parametrize("sharing", ["shared", "disentangled", "none"])
 def test_first_values_are_those_of_the_original(make_config: Any, sharing: str) -> None:
-    for network in build_networks(make_config("tiny", embedding_sharing=sharing), VOCABULARY, "cpu", seed=5):
+    for network in build_networks(
+        make_config("tiny", embedding_sharing=sharing), VOCABULARY, "cpu", seed=5
+    ):
         glorot = {"encoder.project", "head.prediction"}
         deltas = {"deltas.word", "deltas.position", "deltas.token_type"}
         network.requires_grad_(False)
@@ -84,7 +104,9 @@ def test_first_values_are_those_of_the_original(make_config: Any, sharing: str) 
                 assert 0.9 * limit < float(module.weight.abs().max()) <= limit
             elif isinstance(module, nn.Linear | nn.Embedding):
                 assert float(module.weight.abs().max()) <= 0.04
-                if module.weight.numel() > 1000:  # a normal cut at two standard deviations has 0.8796 of its spread
+                if (
+                    module.weight.numel() > 1000
+                ):  # a normal cut at two standard deviations has 0.8796 of its spread
                     assert float(module.weight.std()) == pytest.approx(0.02 * 0.8796, rel=0.05)
         if isinstance(network, Generator):
             assert not network.output_bias.any()
@@ -92,14 +114,24 @@ def test_first_values_are_those_of_the_original(make_config: Any, sharing: str) 
 
 
 @pytest.mark.parametrize("sharing", ["shared", "disentangled", "none"])
-def test_biases_and_layer_norms_are_not_decayed_and_everything_else_is(make_config: Any, sharing: str) -> None:
-    for network in build_networks(make_config("tiny", embedding_sharing=sharing), VOCABULARY, "cpu", seed=5):
-        norms = {id(p) for m in network.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
+def test_biases_and_layer_norms_are_not_decayed_and_everything_else_is(
+    make_config: Any, sharing: str
+) -> None:
+    for network in build_networks(
+        make_config("tiny", embedding_sharing=sharing), VOCABULARY, "cpu", seed=5
+    ):
+        norms = {
+            id(p) for m in network.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()
+        }
         for name, parameter in network.named_parameters():
             assert no_decay(name) == (id(parameter) in norms or parameter.ndim == 1), name
         decayed = {name for name, _ in network.named_parameters() if not no_decay(name)}
         if isinstance(network, Generator):
-            assert {"embeddings.word.weight", "embeddings.position.weight", "embeddings.token_type.weight"} <= decayed
+            assert {
+                "embeddings.word.weight",
+                "embeddings.position.weight",
+                "embeddings.token_type.weight",
+            } <= decayed
             assert "output_bias" not in decayed
 
 
@@ -110,20 +142,29 @@ def test_no_parameter_is_unused(make_config: Any, make_batch: Any) -> None:
             make_config("tiny", embedding_sharing=sharing), VOCABULARY, "cpu", seed=5
         )
         out = generator(batch)
-        (out.loss_sum + discriminator(out.shared, batch, out.corrupted, out.replaced).loss_sum).backward()
+        (
+            out.loss_sum + discriminator(out.shared, batch, out.corrupted, out.replaced).loss_sum
+        ).backward()
         for network in (generator, discriminator):
             assert [name for name, p in network.named_parameters() if p.grad is None] == []
 
 
-def test_a_backend_that_cannot_run_here_is_refused_before_anything_is_built(make_config: Any) -> None:
+def test_a_backend_that_cannot_run_here_is_refused_before_anything_is_built(
+    make_config: Any,
+) -> None:
     with pytest.raises(UserError, match="varlen"):
         build_networks(make_config("tiny", attention="varlen"), VOCABULARY, "cpu", seed=5)
 
 
 def test_activation_checkpointing_reaches_both_encoders(make_config: Any) -> None:
     config = make_config("tiny")
-    config = config.model_copy(update={"train": config.train.model_copy(update={"activation_checkpointing": True})})
-    assert all(n.encoder.activation_checkpointing for n in build_networks(config, VOCABULARY, "cpu", seed=5))
+    config = config.model_copy(
+        update={"train": config.train.model_copy(update={"activation_checkpointing": True})}
+    )
+    assert all(
+        n.encoder.activation_checkpointing
+        for n in build_networks(config, VOCABULARY, "cpu", seed=5)
+    )
 
 
 def test_to_device_keeps_every_value_and_the_bits_of_the_keys() -> None:
@@ -132,7 +173,14 @@ def test_to_device_keeps_every_value_and_the_bits_of_the_keys() -> None:
     batch = MicroBatch(**{**packed.__dict__, "masked_keys": keys})
     tensors = to_device(batch, "cpu")
     assert ModelBatch._fields == tuple(MicroBatch.__dataclass_fields__)
-    for name in ("tokens", "inputs", "positions", "masked_positions", "masked_targets", "masked_keys"):
+    for name in (
+        "tokens",
+        "inputs",
+        "positions",
+        "masked_positions",
+        "masked_targets",
+        "masked_keys",
+    ):
         assert getattr(tensors, name).dtype == torch.int64
     assert tensors.masked_weights.dtype == torch.float32
     assert tensors.cu_seqlens.dtype == torch.int32

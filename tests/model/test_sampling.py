@@ -1,4 +1,6 @@
-"""Tile-Gumbel sampling: its noise against an integer reference in Python, its draws against the softmax."""
+"""Tile-Gumbel sampling: its noise against an integer reference in Python, its draws against the
+softmax.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def keys(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def chi_square_z(samples: torch.Tensor, probabilities: torch.Tensor) -> float:
-    """The chi-square statistic as a normal deviate (Wilson-Hilferty); cells below 5 expected are pooled."""
+    """The chi-square statistic as a normal deviate (Wilson-Hilferty); cells below 5 expected are
+    pooled.
+    """
     expected = probabilities.double() * samples.numel()
     observed = torch.bincount(samples, minlength=expected.numel()).double()
     rare = expected < 5
@@ -29,7 +33,9 @@ def chi_square_z(samples: torch.Tensor, probabilities: torch.Tensor) -> float:
         cells_o = torch.cat([cells_o, observed[rare].sum()[None]])
     statistic = float(((cells_o - cells_e) ** 2 / cells_e).sum())
     degrees = max(cells_e.numel() - 1, 1)
-    return ((statistic / degrees) ** (1 / 3) - (1 - 2 / (9 * degrees))) / math.sqrt(2 / (9 * degrees))
+    return ((statistic / degrees) ** (1 / 3) - (1 - 2 / (9 * degrees))) / math.sqrt(
+        2 / (9 * degrees)
+    )
 
 
 def distributions() -> dict[str, torch.Tensor]:
@@ -43,7 +49,9 @@ def distributions() -> dict[str, torch.Tensor]:
         "flat": torch.zeros(256),
         "zipf": zipf,
         "peaked": peaked,
-        "two peaks in one tile": torch.cat([torch.full((130,), -9.0), torch.tensor([3.0, 3.5]), torch.zeros(70)]),
+        "two peaks in one tile": torch.cat(
+            [torch.full((130,), -9.0), torch.tensor([3.0, 3.5]), torch.zeros(70)]
+        ),
         "spread": 3 * torch.randn(1337, generator=generator),
     }
 
@@ -110,7 +118,9 @@ def test_one_key_bit_changes_half_of_the_hash_bits(bit: int) -> None:
     some = keys(2000)
     flipped = some ^ (1 << bit if bit < 63 else -(2**63))
     counters = torch.arange(4)[None, :]
-    changed = sampling.hash_bits(some[:, None], counters) ^ sampling.hash_bits(flipped[:, None], counters)
+    changed = sampling.hash_bits(some[:, None], counters) ^ sampling.hash_bits(
+        flipped[:, None], counters
+    )
     for output in range(32):
         assert abs(((changed >> output) & 1).double().mean().item() - 0.5) < 0.03
 
@@ -120,7 +130,12 @@ def test_noise_is_uncorrelated_across_keys_and_tiles() -> None:
     centred = (noise - noise.mean()) / noise.std()
     assert abs(noise.mean().item() - 0.5772) < 0.02
     assert abs(noise.var().item() - math.pi**2 / 6) < 0.04
-    for other in (centred.roll(1, 0), centred.roll(1, 1), centred.roll((1, 1), (0, 1)), centred.roll((1, -1), (0, 1))):
+    for other in (
+        centred.roll(1, 0),
+        centred.roll(1, 1),
+        centred.roll((1, 1), (0, 1)),
+        centred.roll((1, -1), (0, 1)),
+    ):
         assert abs((centred * other).mean().item()) < 4 / math.sqrt(noise.numel())
 
 
@@ -139,7 +154,8 @@ def test_sample_depends_on_its_own_key_and_logits_only() -> None:
     order = torch.randperm(64)
     assert torch.equal(sampling.sample_tokens(logits[order], some[order]), whole[order])
     assert torch.equal(
-        torch.cat([sampling.sample_tokens(logits[i : i + 1], some[i : i + 1]) for i in range(64)]), whole
+        torch.cat([sampling.sample_tokens(logits[i : i + 1], some[i : i + 1]) for i in range(64)]),
+        whole,
     )
     assert not torch.equal(sampling.sample_tokens(logits, keys(64, seed=9)), whole)
 
@@ -147,7 +163,9 @@ def test_sample_depends_on_its_own_key_and_logits_only() -> None:
 @pytest.mark.parametrize("chunk", [128, 384])
 def test_chunks_of_the_vocabulary_draw_the_same_tokens(chunk: int) -> None:
     logits, some = 2 * torch.randn(300, 1000), keys(300)
-    parts = [sampling.sample_chunk(logits[:, s : s + chunk], some, 0.9, s) for s in range(0, 1000, chunk)]
+    parts = [
+        sampling.sample_chunk(logits[:, s : s + chunk], some, 0.9, s) for s in range(0, 1000, chunk)
+    ]
     best = parts[0]
     for part in parts[1:]:
         best = sampling.better(best, part)
@@ -159,13 +177,17 @@ def test_small_noise_on_the_logits_rarely_changes_a_sample(noise: float, allowed
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(1500, 8000, generator=generator)
     disturbed = logits + noise * torch.randn(1500, 8000, generator=generator)
-    changed = sampling.sample_tokens(logits, keys(1500)) != sampling.sample_tokens(disturbed, keys(1500))
+    changed = sampling.sample_tokens(logits, keys(1500)) != sampling.sample_tokens(
+        disturbed, keys(1500)
+    )
     assert changed.float().mean().item() <= allowed
 
 
 def test_half_precision_logits_are_sampled_in_fp32() -> None:
     logits, some = torch.randn(200, 700).bfloat16(), keys(200)
-    assert torch.equal(sampling.sample_tokens(logits, some), sampling.sample_tokens(logits.float(), some))
+    assert torch.equal(
+        sampling.sample_tokens(logits, some), sampling.sample_tokens(logits.float(), some)
+    )
 
 
 def test_extreme_logits_give_valid_tokens() -> None:

@@ -14,8 +14,12 @@ from tests.support.processes import run_ranks
 from tests.support.small import full_parameters, make_config, make_engines, make_step
 
 
-@pytest.mark.parametrize(("before", "during"), [(None, ":4096:8"), (":16:8", ":16:8"), ("other", ":4096:8")])
-def test_it_is_asked_for_and_taken_back(monkeypatch: pytest.MonkeyPatch, before: str | None, during: str) -> None:
+@pytest.mark.parametrize(
+    ("before", "during"), [(None, ":4096:8"), (":16:8", ":16:8"), ("other", ":4096:8")]
+)
+def test_it_is_asked_for_and_taken_back(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, during: str
+) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     if before:
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", before)
@@ -59,7 +63,9 @@ def train_both_ways(world: object) -> list[bool]:
     for stage in (1, 3):
         parameters = []
         for wanted in (True, False):
-            config = make_config(f"zero.stage={stage}", f"train.deterministic={str(wanted).lower()}")
+            config = make_config(
+                f"zero.stage={stage}", f"train.deterministic={str(wanted).lower()}"
+            )
             with determinism(config.train.deterministic):
                 engines = make_engines(config, world)
                 for index in range(2):
@@ -67,7 +73,9 @@ def train_both_ways(world: object) -> list[bool]:
                     train_step(engines, step, config, 1.0, samples)
             parameters.append(full_parameters(engines))
             engines.destroy()
-        equal.append(all(torch.equal(parameters[0][name], parameters[1][name]) for name in parameters[0]))
+        equal.append(
+            all(torch.equal(parameters[0][name], parameters[1][name]) for name in parameters[0])
+        )
     return equal
 
 

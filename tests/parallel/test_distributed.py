@@ -26,7 +26,13 @@ from electra_dist.parallel.group import backends, check_meeting_point
 from electra_dist.parallel.world import World, choose_device, detect, first_host, note_alone
 from tests.support.processes import end_ranks, run_ranks
 
-TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
+TORCHRUN = {
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "node7",
+    "MASTER_PORT": "29500",
+}
 SLURM = {
     "SLURM_JOB_ID": "1234",
     "SLURM_STEP_ID": "0",
@@ -73,7 +79,8 @@ def test_a_first_node_whose_name_does_not_resolve_is_refused_within_seconds() ->
     before = time.monotonic()
     world = World(rank=1, world_size=2, master_address="no-such-node.invalid", master_port=29500)
     with pytest.raises(
-        UserError, match=r"no-such-node\.invalid does not resolve on .*; export ELECTRA_DIST_MASTER_ADDR"
+        UserError,
+        match=r"no-such-node\.invalid does not resolve on .*; export ELECTRA_DIST_MASTER_ADDR",
     ):
         check_meeting_point(world)
     assert time.monotonic() - before < 60
@@ -95,10 +102,19 @@ def test_several_slurm_nodes_without_a_list_fail_instead_of_meeting_at_localhost
     "env",
     [
         {},
-        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},  # script of sbatch
+        {
+            "SLURM_JOB_ID": "7",
+            "SLURM_NTASKS": "8",
+            "SLURM_PROCID": "0",
+            "SLURM_LOCALID": "0",
+        },  # script of sbatch
         {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"},  # shell of salloc
         SLURM | {"SLURM_STEP_ID": "batch"},
-        SLURM | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},  # srun --pty bash in a larger allocation
+        SLURM
+        | {
+            "SLURM_PROCID": "0",
+            "SLURM_STEP_NUM_TASKS": "1",
+        },  # srun --pty bash in a larger allocation
         {"LOCAL_RANK": "0"},
     ],
 )
@@ -111,7 +127,12 @@ def test_one_process_of_a_larger_job_is_told_that_it_trains_alone() -> None:
     note = note_alone(detect(in_job), in_job)
     assert note is not None
     assert "Slurm job 7 of 2 nodes (tasks: 8)" in note
-    one = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "4"}
+    one = {
+        "SLURM_PROCID": "0",
+        "SLURM_STEP_NUM_TASKS": "1",
+        "SLURM_NTASKS": "1",
+        "SLURM_JOB_NUM_NODES": "4",
+    }
     one_task = SLURM | one
     assert note_alone(detect(one_task), one_task)
     small = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1"}
@@ -219,7 +240,9 @@ def test_collectives_give_every_rank_the_same(talked: list[dict[str, Any]]) -> N
         assert heard["any"] == [True, False]
 
 
-def test_an_error_of_one_rank_is_raised_by_all_in_its_own_class(talked: list[dict[str, Any]]) -> None:
+def test_an_error_of_one_rank_is_raised_by_all_in_its_own_class(
+    talked: list[dict[str, Any]],
+) -> None:
     for heard in talked:
         assert heard["none"] == []
         assert heard["one"] == ["DataError", "shard 7 is damaged", True]
@@ -234,11 +257,17 @@ def test_a_bug_of_one_rank_ends_the_others_too(talked: list[dict[str, Any]]) -> 
 
 
 def talk_as_if_on_gpus(world: Any) -> list[Any]:
-    """What the ranks agree on with a device that is not there: a tensor on it could not even be made."""
+    """What the ranks agree on with a device that is not there: a tensor on it could not even be
+    made.
+    """
     away = replace(world, device=torch.device("cuda", world.local_rank))
     with together(away):
         pass
-    return [any_rank(world.rank == 1, away), gather_objects(world.rank, away), broadcast_object(world.rank + 5, away)]
+    return [
+        any_rank(world.rank == 1, away),
+        gather_objects(world.rank, away),
+        broadcast_object(world.rank + 5, away),
+    ]
 
 
 def test_what_ranks_agree_on_travels_between_hosts_and_waits_for_no_device() -> None:
@@ -267,8 +296,12 @@ def test_a_rank_that_is_gone_is_noticed() -> None:
     assert time.monotonic() - start < 50
 
 
-def test_a_process_leaves_with_its_status_and_output_and_without_the_end_of_the_interpreter(tmp_path: Path) -> None:
-    """Exit functions run; module globals are not torn down, where gloo's threads would still want the interpreter."""
+def test_a_process_leaves_with_its_status_and_output_and_without_the_end_of_the_interpreter(
+    tmp_path: Path,
+) -> None:
+    """Exit functions run; module globals are not torn down, where gloo's threads would still want
+    the interpreter.
+    """
     program = """
 import atexit, sys
 from electra_dist.parallel.group import leave
@@ -279,5 +312,9 @@ atexit.register(print, "exit function")
 print("output")
 leave(75)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert (done.returncode, done.stdout.split("\n")[:-1]) == (75, ["output", "exit function"]), done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout.split("\n")[:-1]) == (75, ["output", "exit function"]), (
+        done.stderr
+    )

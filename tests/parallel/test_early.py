@@ -1,4 +1,6 @@
-"""A signal while training is still being imported gives the documented status, on one rank and on many."""
+"""A signal while training is still being imported gives the documented status, on one rank and on
+many.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-#: In the place of torch: says that it is being imported, takes its time, and then makes way for the real one.
+#: In the place of torch: says that it is being imported, takes its time, and then makes way for the
+#: real one.
 SLOW_TORCH = """
 import os, pathlib, sys, time
 here = pathlib.Path(__file__).parents[1]
@@ -58,7 +61,9 @@ def importing(slow: Path, rank: str) -> int:
     ("number", "status"),
     [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)],
 )
-def test_a_process_alone_ends_at_once(slow: Path, repo_root: Path, number: signal.Signals, status: int) -> None:
+def test_a_process_alone_ends_at_once(
+    slow: Path, repo_root: Path, number: signal.Signals, status: int
+) -> None:
     with start(slow, "train", str(repo_root / "configs/quickstart.yaml")) as process:
         os.kill(importing(slow, "alone"), number)
         output = process.communicate(timeout=30)[0]
@@ -68,10 +73,16 @@ def test_a_process_alone_ends_at_once(slow: Path, repo_root: Path, number: signa
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.full)]
+    ("number", "status"),
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.full)],
 )
 def test_ranks_end_alike_when_one_of_them_heard_it(
-    slow: Path, tiny_shards: Path, tmp_path: Path, repo_root: Path, number: signal.Signals, status: int
+    slow: Path,
+    tiny_shards: Path,
+    tmp_path: Path,
+    repo_root: Path,
+    number: signal.Signals,
+    status: int,
 ) -> None:
     words = ("launch", "local", str(repo_root / "configs/quickstart.yaml"), "--processes", "2")
     keys = (f"data.shards={tiny_shards}", f"run.dir={tmp_path / 'runs'}", "tracking.wandb=disabled")

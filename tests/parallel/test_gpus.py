@@ -47,7 +47,10 @@ def test_a_shared_gpu_is_refused_with_the_ranks_and_what_to_do() -> None:
     places = [("n1", "a"), ("n1", "b"), ("n2", "a"), ("n2", "a"), ("n1", "b")]
     with pytest.raises(ConfigError) as refused:
         gpus.check_one_each(places, "0,1")
-    assert "ranks 1, 4 have the same GPU on n1, b (and 1 more GPUs are shared): one rank a GPU" in str(refused.value)
+    assert (
+        "ranks 1, 4 have the same GPU on n1, b (and 1 more GPUs are shared): one rank a GPU"
+        in str(refused.value)
+    )
     assert "CUDA_VISIBLE_DEVICES is 0,1 there" in str(refused.value)
 
 

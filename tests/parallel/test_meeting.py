@@ -16,14 +16,22 @@ import pytest
 
 from electra_dist.errors import UserError
 from electra_dist.parallel.channel import HUB, Channel, Hub, Spoke
-from electra_dist.parallel.meeting import MeetingInterruptedError, launch_name, meet, raise_open_files
+from electra_dist.parallel.meeting import (
+    MeetingInterruptedError,
+    launch_name,
+    meet,
+    raise_open_files,
+)
 from electra_dist.parallel.world import World
 from launcher.local import free_port
 
 
 def worlds(size: int) -> list[World]:
     port = free_port()
-    return [World(rank, size, rank, master_address="127.0.0.1", master_port=port) for rank in range(size)]
+    return [
+        World(rank, size, rank, master_address="127.0.0.1", master_port=port)
+        for rank in range(size)
+    ]
 
 
 def together(calls: list[Callable[[], Any]]) -> list[Any]:
@@ -52,19 +60,28 @@ def test_all_ranks_meet_and_know_each_others_hosts() -> None:
     met[0].hub.close()
 
 
-def test_who_is_missing_is_named_and_everybody_is_told_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_missing_is_named_and_everybody_is_told_what_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("electra_dist.parallel.meeting._FIRST_LINE_SECONDS", 0.5)
     said: list[str] = []
     first, _, third, fourth = worlds(4)
     found = together([lambda w=world: meet(w, 3, said.append) for world in (first, third)])
-    for error, words in zip(found, ("only 2 of 4 ranks came to 127.0.0.1", " of 4 ranks "), strict=True):
+    for error, words in zip(
+        found, ("only 2 of 4 ranks came to 127.0.0.1", " of 4 ranks "), strict=True
+    ):
         assert isinstance(error, UserError)
         assert words in str(error)
     assert "missing: rank 1, 3" in str(found[0])
     assert found[0].everywhere
-    assert any(re.fullmatch(r"waiting for 4 ranks at 127\.0\.0\.1:\d+ \([12] here\)", line) for line in said)
+    assert any(
+        re.fullmatch(r"waiting for 4 ranks at 127\.0\.0\.1:\d+ \([12] here\)", line)
+        for line in said
+    )
     said.clear()
-    with pytest.raises(UserError, match=r"rank 3 on .* found no rank 0 at .* within 1.5 s .*Connection refused"):
+    with pytest.raises(
+        UserError, match=r"rank 3 on .* found no rank 0 at .* within 1.5 s .*Connection refused"
+    ):
         meet(replace(fourth, master_port=free_port()), 1.5, said.append)
     assert said[0].startswith("rank 3: waiting for rank 0 at 127.0.0.1:")
 
@@ -73,14 +90,18 @@ def test_a_task_of_a_larger_slurm_step_is_told_so(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     monkeypatch.setenv("SLURM_STEP_ID", "3")
     world = replace(worlds(2)[0], launcher="slurm")
-    with pytest.raises(UserError, match=r"task 0 of the 2 of Slurm step 77\.3, .* env -u SLURM_STEP_ID"):
+    with pytest.raises(
+        UserError, match=r"task 0 of the 2 of Slurm step 77\.3, .* env -u SLURM_STEP_ID"
+    ):
         meet(world, 1, print)
 
 
 def test_a_port_that_is_taken_is_said_to_be() -> None:
     with socket.create_server(("", 0)) as other:
         world = replace(worlds(2)[0], master_port=other.getsockname()[1])
-        with pytest.raises(UserError, match=r"port \d+ of .* is taken by another process, .*MASTER_PORT"):
+        with pytest.raises(
+            UserError, match=r"port \d+ of .* is taken by another process, .*MASTER_PORT"
+        ):
             meet(world, 20, print)
 
 
@@ -118,7 +139,9 @@ def test_the_limit_of_open_files_is_raised() -> None:
 # --- the channel -----------------------------------------------------------------------------------------------------
 
 
-def talk(channels: list[Channel], until: Callable[[], bool], seconds: float = 20) -> list[list[tuple[int, Any]]]:
+def talk(
+    channels: list[Channel], until: Callable[[], bool], seconds: float = 20
+) -> list[list[tuple[int, Any]]]:
     """Let them poll in turn; what each of them received."""
     received: list[list[tuple[int, Any]]] = [[] for _ in channels]
     end = time.monotonic() + seconds
@@ -137,7 +160,11 @@ def test_a_message_of_the_hub_reaches_all_and_one_of_a_rank_the_hub() -> None:
     spokes[0].send({"from": "one"})
     end = time.monotonic() + 1
     received = talk([hub, *spokes], lambda: time.monotonic() > end)
-    assert received == [[(1, {"from": "one"})], [(HUB, ["look", "x" * 100])], [(HUB, ["look", "x" * 100])]]
+    assert received == [
+        [(1, {"from": "one"})],
+        [(HUB, ["look", "x" * 100])],
+        [(HUB, ["look", "x" * 100])],
+    ]
     spokes[1].close()
     talk([hub], lambda: 2 in hub.lost)
     assert hub.connected == {1}
@@ -149,7 +176,9 @@ def test_a_message_of_the_hub_reaches_all_and_one_of_a_rank_the_hub() -> None:
 def test_strangers_are_not_let_in() -> None:
     hub = Hub("127.0.0.1", "word", 3)
     lines = [["wrong", 1], ["word", 0], ["word", 3], ["word", "1"], {"word": 1}, "word"]
-    callers = [socket.create_connection(("127.0.0.1", hub.address.port)) for _ in range(len(lines) + 2)]
+    callers = [
+        socket.create_connection(("127.0.0.1", hub.address.port)) for _ in range(len(lines) + 2)
+    ]
     for caller, line in zip(callers, lines, strict=False):
         caller.sendall(json.dumps(line).encode() + b'\n["end", {}]\n')
     callers[-2].sendall(b"GET / HTTP/1.1\r\n\r\n")

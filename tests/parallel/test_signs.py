@@ -37,7 +37,9 @@ def step(clock: Clock, index: int, data: float, compute: float) -> None:
     clock.now += compute
 
 
-def test_a_step_is_its_rows_and_its_computation_and_the_first_one_does_not_count(clock: Clock) -> None:
+def test_a_step_is_its_rows_and_its_computation_and_the_first_one_does_not_count(
+    clock: Clock,
+) -> None:
     step(clock, 0, 1.0, 500.0)
     signs.enter("data", 1)
     assert (signs.doing().last_step, signs.doing().step_seconds) == (clock.now, None)
@@ -63,7 +65,12 @@ def test_a_phase_inside_of_another_gives_way_to_it_again(clock: Clock) -> None:
         clock.now += 5
         signs.sign("batch 3")
         inside = signs.doing()
-        assert (inside.phase, inside.step, inside.detail, inside.last_sign) == ("validation", 8, "batch 3", clock.now)
+        assert (inside.phase, inside.step, inside.detail, inside.last_sign) == (
+            "validation",
+            8,
+            "batch 3",
+            clock.now,
+        )
     after = signs.doing()
     assert (after.phase, after.step, after.detail) == ("step", 8, "")
     assert after.entered == before.entered + 2

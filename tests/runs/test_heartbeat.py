@@ -31,9 +31,11 @@ def training(run: RunDir) -> Callable[[str], subprocess.Popen[str]]:
     def start(then: str) -> subprocess.Popen[str]:
         code = (
             "import signal, sys, time; from pathlib import Path\n"
-            "from electra_dist.runs.heartbeat import Heartbeat; from electra_dist.runs.directory import RunDir\n"
+            "from electra_dist.runs.heartbeat import Heartbeat; from electra_dist.runs.directory"
+            " import RunDir\n"
             "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(0))\n"
-            f"with Heartbeat(RunDir(Path({str(run.path)!r})), 2) as beat:\n    print('ready', flush=True)\n    {then}\n"
+            f"with Heartbeat(RunDir(Path({str(run.path)!r})), 2) as beat:\n    print('ready',"
+            f" flush=True)\n    {then}\n"
         )
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
@@ -81,8 +83,10 @@ def test_stop_tells_the_process(run: RunDir, training: Callable[[str], subproces
     ("then", "state", "why"),
     [
         ("beat.end('finished')", "finished", None),
-        ("beat.end('interrupted', 'saved at step 7')", "unfinished", "interrupted, saved at step 7, 2"),
-        ("beat.end('interrupted', 'before anything')", "unfinished", "interrupted, before anything, 2"),
+        ("beat.end('interrupted', 'saved at step 7')", "unfinished", "interrupted, saved at step 7,"
+        " 2"),
+        ("beat.end('interrupted', 'before anything')", "unfinished", "interrupted, before anything,"
+        " 2"),
         ("raise ValueError('loss is nan\\nsecond line')", "failed", ": ValueError: loss is nan"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Someone is told: a real script notes what it is told; what hangs, fails or is missing never holds training up."""
+"""Someone is told: a real script notes what it is told; what hangs, fails or is missing never holds
+training up.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,12 @@ def script(tmp_path: Path) -> Path:
     path.write_text(
         f"#!{sys.executable}\n"
         "import json, os, pathlib, sys\n"
-        "told = {k: v for k, v in os.environ.items() if k.startswith('ELECTRA_DIST_') or k == 'MY_SECRET'}\n"
+        "told = {k: v for k, v in os.environ.items() if k.startswith('ELECTRA_DIST_') or k =="
+        " 'MY_SECRET'}\n"
         "told.pop('ELECTRA_DIST_NEED_SLURM', None)  # of continuous integration\n"
         "with pathlib.Path(__file__).with_name('told.jsonl').open('a') as file:\n"
-        "    file.write(json.dumps(told | {'words': sys.argv[1:], 'session': os.getsid(0)}) + '\\n')\n"
+        "    file.write(json.dumps(told | {'words': sys.argv[1:], 'session': os.getsid(0)}) +"
+        " '\\n')\n"
     )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path

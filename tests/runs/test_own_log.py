@@ -1,4 +1,6 @@
-"""A rank that no launcher keeps a log of keeps one itself: every line, at once, whatever becomes of either stream."""
+"""A rank that no launcher keeps a log of keeps one itself: every line, at once, whatever becomes of
+either stream.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def test_what_is_printed_stands_on_the_terminal_and_in_the_log(
     with own_log(run, {}, 4):
         print("step 1")
         print("careful", file=sys.stderr)
-        assert log_file(run, 0).read_text().endswith("\nstep 1\ncareful\n")  # before the end: a kill loses nothing
+        # before the end: a kill loses nothing
+        assert log_file(run, 0).read_text().endswith("\nstep 1\ncareful\n")
     print("later")
     assert sys.stdout is before
     seen, text = capsys.readouterr(), log_file(run, 0).read_text()
@@ -60,8 +63,10 @@ def test_a_reader_that_leaves_takes_nothing_from_the_log(tmp_path: Path) -> None
     """As in `electra-dist train ... | head -1`."""
     program = (
         "import sys; from pathlib import Path; from electra_dist.console import outlive_readers;"
-        "from electra_dist.runs.own_log import own_log; from electra_dist.runs.directory import RunDir; outlive_readers()\n"
-        "with own_log(RunDir(Path(sys.argv[1])), {}):\n    for step in range(20000): print('step', step)"
+        "from electra_dist.runs.own_log import own_log; from electra_dist.runs.directory import"
+        " RunDir; outlive_readers()\n"
+        "with own_log(RunDir(Path(sys.argv[1])), {}):\n    for step in range(20000): print('step',"
+        " step)"
     )
     command = f'"{sys.executable}" -c "$0" "$1" | head -1'
     subprocess.run(["bash", "-c", command, program, str(tmp_path)], env=os.environ, check=True, capture_output=True)

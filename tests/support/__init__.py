@@ -1,4 +1,6 @@
-"""What several tests share: small configurations, several processes, stand-ins, programs with a planted fault."""
+"""What several tests share: small configurations, several processes, stand-ins, programs with a
+planted fault.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""`electra-dist train` with one planted fault: python faulty_train.py FAULT RANK STEP CONFIG [OVERRIDES]
+"""`electra-dist train` with one planted fault: python faulty_train.py FAULT RANK STEP CONFIG
+[OVERRIDES]
 
 FAULT happens on RANK alone, inside of step STEP (counted from 0):
 
@@ -7,7 +8,8 @@ FAULT happens on RANK alone, inside of step STEP (counted from 0):
     stop    the process stops itself (SIGSTOP)
     kill    the process kills itself
     raise   an exception
-    read    the loader's process waits for ever for a block of STEP or a later one, as on a file system that is gone
+    read    the loader's process waits for ever for a block of STEP or a later one, as on a file
+            system that is gone
     start   the training thread sleeps before the first step, whatever STEP is
     none    nothing
 """

@@ -14,7 +14,8 @@ _KILLED = 9
 
 
 def killed_at(event: int, path: Path, act: Callable[[], object], spare: Path | None = None) -> bool:
-    """Do it in a process that dies before its change number `event` at or below `path`; whether it came so far.
+    """Do it in a process that dies before its change number `event` at or below `path`; whether it
+    came so far.
 
     What lies in `spare` is not counted.
     """
@@ -27,7 +28,11 @@ def killed_at(event: int, path: Path, act: Callable[[], object], spare: Path | N
 
     def watch(name: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
-        writes = name == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        writes = (
+            name == "open"
+            and isinstance(arguments[2], int)
+            and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        )
         if not writes and name not in _CHANGES:
             return
         places = [str(argument) for argument in arguments[:2]]

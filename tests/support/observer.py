@@ -1,8 +1,10 @@
-"""Who makes the host wait for the device: watches a block of code, and blames the line nearest to the operation.
+"""Who makes the host wait for the device: watches a block of code, and blames the line nearest to
+the operation.
 
-On CPU nothing waits, so what *would* wait on CUDA is looked for: operations whose result the host reads
-(`_local_scalar_dense`, which is behind `item`, `bool`, `float`, `tolist`; data-dependent shapes), and tensors made from
-host numbers straight on a device. On CUDA PyTorch's own synchronisation debug mode reports the real ones.
+On CPU nothing waits, so what *would* wait on CUDA is looked for: operations whose result the host
+reads (`_local_scalar_dense`, which is behind `item`, `bool`, `float`, `tolist`; data-dependent
+shapes), and tensors made from host numbers straight on a device. On CUDA PyTorch's own
+synchronisation debug mode reports the real ones.
 """
 
 from __future__ import annotations
@@ -85,7 +87,9 @@ class _Calls(TorchFunctionMode):
 
 @contextmanager
 def waits() -> Iterator[set[Place]]:
-    """The places in either package at which the block makes the host wait for the device, or would on CUDA."""
+    """The places in either package at which the block makes the host wait for the device, or would
+    on CUDA.
+    """
     places: set[Place] = set()
 
     def found(*_: Any, **__: Any) -> None:
@@ -96,7 +100,9 @@ def waits() -> Iterator[set[Place]]:
     if torch.cuda.is_available():
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            warnings.showwarning = lambda message, *_: found() if "synchroniz" in str(message) else None  # type: ignore[assignment]
+            warnings.showwarning = lambda message, *_: (
+                found() if "synchroniz" in str(message) else None
+            )  # type: ignore[assignment]
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 yield places

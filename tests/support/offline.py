@@ -1,4 +1,6 @@
-"""What stands in the offline files of W&B, read by a reader of its own, and the processes behind a mirror."""
+"""What stands in the offline files of W&B, read by a reader of its own, and the processes behind a
+mirror.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def records(path: Path) -> list[Any]:
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        if zlib.crc32(data[at + 6 : at + 7 + length]) != int.from_bytes(data[at : at + 4], "little"):
+        if zlib.crc32(data[at + 6 : at + 7 + length]) != int.from_bytes(
+            data[at : at + 4], "little"
+        ):
             break  # a disk was full
         part += data[at + 7 : at + 7 + length]
         if kind in (1, 4):  # whole, or the last part
@@ -43,7 +47,10 @@ def points(run: RunDir) -> list[tuple[int, float]]:
     for path in files(run):
         for record in records(path):
             if record.HasField("history"):
-                items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+                items = {
+                    item.key or "/".join(item.nested_key): item.value_json
+                    for item in record.history.item
+                }
                 assert "discriminator/auc" not in items
                 found.append((int(items["step"]), float(items["loss/generator"])))
     return found
@@ -52,8 +59,14 @@ def points(run: RunDir) -> list[tuple[int, float]]:
 def services(run: RunDir) -> list[int]:
     """The W&B services of mirrors of this run that live now."""
     found = _processes()
-    mirrors = [pid for pid, words in found if "electra_dist.tracking.wandb" in words and str(run.path) in words]
-    return [pid for pid, words in found if words[0].endswith("wandb-core") and parent(pid) in mirrors]
+    mirrors = [
+        pid
+        for pid, words in found
+        if "electra_dist.tracking.wandb" in words and str(run.path) in words
+    ]
+    return [
+        pid for pid, words in found if words[0].endswith("wandb-core") and parent(pid) in mirrors
+    ]
 
 
 def _processes() -> list[tuple[int, list[str]]]:

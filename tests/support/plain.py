@@ -1,7 +1,8 @@
-"""The reference: joint training of both networks as one graph, in plain PyTorch, one process, own AdamW and clipping.
+"""The reference: joint training of both networks as one graph, in plain PyTorch, one process, own
+AdamW and clipping.
 
-In bf16 and fp16 the forward and backward run on low-precision copies of fp32 weights, one micro-batch after the
-other as the ranks do it, and the gradients are summed in fp32.
+In bf16 and fp16 the forward and backward run on low-precision copies of fp32 weights, one
+micro-batch after the other as the ranks do it, and the gradients are summed in fp32.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class PlainTrainer:
 
     def __init__(self, config: Config, seed: int) -> None:
         self.config = config
-        self.networks = dict(zip(NETWORKS, build_networks(config, VOCABULARY, "cpu", seed), strict=True))
+        self.networks = dict(
+            zip(NETWORKS, build_networks(config, VOCABULARY, "cpu", seed), strict=True)
+        )
         self.parameters = {
             f"{network}/{name}": parameter
             for network, module in self.networks.items()
@@ -50,7 +53,9 @@ class PlainTrainer:
         for batch, samples in parts:
             moved = to_device(batch, "cpu")
             generated = self.networks["generator"](moved, samples)
-            judged = self.networks["discriminator"](generated.shared, moved, generated.corrupted, generated.replaced)
+            judged = self.networks["discriminator"](
+                generated.shared, moved, generated.corrupted, generated.replaced
+            )
             generator_loss, discriminator_loss = generated.loss_sum / masked, judged.loss_sum / real
             weighted = config.train.generator_weight * generator_loss
             weighted = weighted + config.train.discriminator_weight * discriminator_loss
@@ -58,7 +63,10 @@ class PlainTrainer:
             for name, parameter in self.parameters.items():
                 sums[name] += parameter.grad.float() / scale
                 parameter.grad = None
-            losses = [losses[0] + float(generator_loss.detach()), losses[1] + float(discriminator_loss.detach())]
+            losses = [
+                losses[0] + float(generator_loss.detach()),
+                losses[1] + float(discriminator_loss.detach()),
+            ]
         self.losses.append((losses[0], losses[1]))
         return sums
 
@@ -74,10 +82,14 @@ class PlainTrainer:
         limit, norms = self.config.optim.clip_norm, self.norms(gradients)
         joint = sum(norm**2 for norm in norms.values()) ** 0.5
         factors = {
-            network: min(1.0, limit / ((joint if self.config.optim.clip_mode == "joint" else norm) + 1e-6))
+            network: min(
+                1.0, limit / ((joint if self.config.optim.clip_mode == "joint" else norm) + 1e-6)
+            )
             for network, norm in norms.items()
         }
-        return {name: gradient * factors[name.split("/")[0]] for name, gradient in gradients.items()}
+        return {
+            name: gradient * factors[name.split("/")[0]] for name, gradient in gradients.items()
+        }
 
     @torch.no_grad()
     def update(self, gradients: Tensors, lr_factor: float = 1.0) -> None:

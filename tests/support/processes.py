@@ -1,8 +1,9 @@
 """Runs a function on several gloo processes, with a time limit, so that no test can hang.
 
-`run_ranks(function, world_size, ...)` calls `function(world, **arguments)` on every rank with the process group open,
-and gives back what each returned (JSON). The processes are forked from a server that has torch and DeepSpeed imported
-already, which saves several seconds a start. `function` is a plain function at the top of any file.
+`run_ranks(function, world_size, ...)` calls `function(world, **arguments)` on every rank with the
+process group open, and gives back what each returned (JSON). The processes are forked from a server
+that has torch and DeepSpeed imported already, which saves several seconds a start. `function` is a
+plain function at the top of any file.
 """
 
 from __future__ import annotations
@@ -36,9 +37,15 @@ class Ended(NamedTuple):
 
 
 def end_ranks(
-    function: Callable[..., Any], world_size: int, *, timeout: float = 120, meet: bool = True, **arguments: Any
+    function: Callable[..., Any],
+    world_size: int,
+    *,
+    timeout: float = 120,
+    meet: bool = True,
+    **arguments: Any,
 ) -> list[Ended]:
-    """Run to the end, whatever the end is; what still runs after `timeout` seconds is killed (code None).
+    """Run to the end, whatever the end is; what still runs after `timeout` seconds is killed (code
+    None).
 
     Without `meet` the process group is left for the function to open, and its `world` is None.
     """
@@ -46,7 +53,8 @@ def end_ranks(
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         processes = [
-            _context.Process(target=_rank, args=(rank, world_size, port, folder, *target)) for rank in range(world_size)
+            _context.Process(target=_rank, args=(rank, world_size, port, folder, *target))
+            for rank in range(world_size)
         ]
         for process in processes:
             process.start()
@@ -68,11 +76,20 @@ def end_ranks(
 
 
 def run_ranks(
-    function: Callable[..., Any], world_size: int, *, timeout: float = 120, meet: bool = True, **arguments: Any
+    function: Callable[..., Any],
+    world_size: int,
+    *,
+    timeout: float = 120,
+    meet: bool = True,
+    **arguments: Any,
 ) -> list[Any]:
     """What each rank returned; fails when any of them did not end well."""
     ended = end_ranks(function, world_size, timeout=timeout, meet=meet, **arguments)
-    bad = [f"rank {rank}: exit code {end.code}\n{end.error}" for rank, end in enumerate(ended) if end.code != 0]
+    bad = [
+        f"rank {rank}: exit code {end.code}\n{end.error}"
+        for rank, end in enumerate(ended)
+        if end.code != 0
+    ]
     assert not bad, "\n".join(bad)
     return [end.result for end in ended]
 
@@ -92,7 +109,16 @@ def _load(file: str, name: str) -> Callable[..., Any]:
     return getattr(module, name)
 
 
-def _rank(rank: int, world_size: int, port: int, folder: str, file: str, name: str, arguments: str, meet: bool) -> None:
+def _rank(
+    rank: int,
+    world_size: int,
+    port: int,
+    folder: str,
+    file: str,
+    name: str,
+    arguments: str,
+    meet: bool,
+) -> None:
     from electra_dist.parallel.group import initialise
     from electra_dist.parallel.world import detect
 

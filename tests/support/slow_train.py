@@ -1,4 +1,5 @@
-"""`electra-dist train CONFIG` with a pause after every step of the first start: tiny, and longer than a time limit.
+"""`electra-dist train CONFIG` with a pause after every step of the first start: tiny, and longer
+than a time limit.
 
 python slow_train.py CONFIG
 """

@@ -86,15 +86,25 @@ def make_row(seed: int) -> dict[str, np.ndarray]:
 def make_micro_batch(rows: list[int]) -> tuple[MicroBatch, Tensor]:
     """The rows of these seeds and their forced samples."""
     made = [make_row(seed) for seed in rows]
-    arrays = {name: np.stack([row[name] for row in made]) for name in made[0] if name not in ("cu_seqlens", "samples")}
+    arrays = {
+        name: np.stack([row[name] for row in made])
+        for name in made[0]
+        if name not in ("cu_seqlens", "samples")
+    }
     ends = [row["cu_seqlens"][1:] + b * LENGTH for b, row in enumerate(made)]
     arrays["cu_seqlens"] = np.concatenate([[0], *ends]).astype(np.int32)
     return MicroBatch(**arrays), torch.from_numpy(np.stack([row["samples"] for row in made]))
 
 
 def make_step(config: Config, index: int, rank: int, world_size: int) -> tuple[Step, list[Tensor]]:
-    """Step `index` as rank `rank` of `world_size` gets it: the same global rows, whatever the world size."""
-    rows = [index * config.train.global_rows + r for r in range(config.train.global_rows) if r % world_size == rank]
+    """Step `index` as rank `rank` of `world_size` gets it: the same global rows, whatever the world
+    size.
+    """
+    rows = [
+        index * config.train.global_rows + r
+        for r in range(config.train.global_rows)
+        if r % world_size == rank
+    ]
     micro = config.train.micro_rows
     made = [make_micro_batch(rows[i : i + micro]) for i in range(0, len(rows), micro)]
     batches = tuple(batch for batch, _ in made)
@@ -106,11 +116,15 @@ def make_step(config: Config, index: int, rank: int, world_size: int) -> tuple[S
 def make_engines(config: Config, world: Any) -> Engines:
     from deepspeed.accelerator import get_accelerator
 
-    get_accelerator().is_fp16_supported = lambda: True  # PyTorch computes in it on any CPU; DeepSpeed asks for more
+    get_accelerator().is_fp16_supported = lambda: (
+        True
+    )  # PyTorch computes in it on any CPU; DeepSpeed asks for more
     return build_engines(config, *build_networks(config, VOCABULARY, "cpu", SEED), world)
 
 
-def save_checkpoint(run: RunDir, step: int, engines: Engines, state: dict[str, Any], world: Any, keep: int) -> None:
+def save_checkpoint(
+    run: RunDir, step: int, engines: Engines, state: dict[str, Any], world: Any, keep: int
+) -> None:
     """A checkpoint of `step`, on the disk when this returns."""
     Saver(run, engines, world, CheckpointConfig(keep=keep)).save(step, state, final=True)
 
@@ -128,8 +142,12 @@ def full_parameters(engines: Engines) -> dict[str, torch.Tensor]:
     return by_name(engines, whole)
 
 
-def by_name(engines: Engines, whole: Callable[[Any, torch.nn.Parameter], torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`network/name`: copies of what `whole` gives for every parameter, cut where several lie in one."""
+def by_name(
+    engines: Engines, whole: Callable[[Any, torch.nn.Parameter], torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """`network/name`: copies of what `whole` gives for every parameter, cut where several lie in
+    one.
+    """
     found = {}
     for network, engine in engines:
         wholes = {p: whole(engine, p).flatten() for p in engine.module.parameters()}

@@ -1,17 +1,21 @@
-"""Stands in for `electra-dist train`: steps, metrics, checkpoints, and 75 on USR1 and TERM, without torch.
+"""Stands in for `electra-dist train`: steps, metrics, checkpoints, and 75 on USR1 and TERM, without
+torch.
 
     python standin.py CONFIG
 
-Rank 0 makes the steps, the other ranks wait for it. What happens to it is read from `RUN/plan.json`:
+Rank 0 makes the steps, the other ranks wait for it. What happens to it is read from
+`RUN/plan.json`:
 
     step_seconds  of each step
-    crash_at      at this step the last rank exits with 1 and the others hang, as in a collective; at the first start
+    crash_at      at this step the last rank exits with 1 and the others hang, as in a collective;
+                  at the first start
                   only, or at every start with `always`
     leave_at      at this step all ranks save and exit with 75, at the first start only
     says          a line to print on standard error before that
     exit          exit with this code at once
     exit_later    the same at every start but the first
-    hang_at       at this step of the first start the last rank hangs, and the others end as the watchdog ends them
+    hang_at       at this step of the first start the last rank hangs, and the others end as the
+                  watchdog ends them
     checkpoint    bytes of a checkpoint
     deaf          never mind the signals, at the first start
 """
@@ -57,7 +61,9 @@ def main() -> int:
         rank, world = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
     plan = json.loads((run.path / "plan.json").read_text())
     done = max(run.complete_checkpoints(), default=0)
-    seen = {name: os.environ.get(name) for name in SHOWN} | {"cores": sorted(os.sched_getaffinity(0))}
+    seen = {name: os.environ.get(name) for name in SHOWN} | {
+        "cores": sorted(os.sched_getaffinity(0))
+    }
     print(json.dumps(seen), flush=True)
     print(f"rank {rank} of {world} on {os.environ['SLURMD_NODENAME']} from step {done}", flush=True)
     (run.path / f"pid-{rank}").write_text(str(os.getpid()))
@@ -70,12 +76,16 @@ def main() -> int:
     deaf = "deaf" in plan and first_time(run, f"deaf-{rank}")
     while done < config.train.steps:
         time.sleep(plan.get("step_seconds", 0.05))
-        if (asked and not deaf) or (done >= plan.get("leave_at", 10**9) and first_time(run, f"left-{rank}")):
+        if (asked and not deaf) or (
+            done >= plan.get("leave_at", 10**9) and first_time(run, f"left-{rank}")
+        ):
             if rank == 0:
                 save(run, done, plan)
             print(f"signal {asked}, step {done}", flush=True)
             return EXIT_UNFINISHED
-        if done >= plan.get("crash_at", 10**9) and (first_time(run, f"crashed-{rank}") or plan.get("always")):
+        if done >= plan.get("crash_at", 10**9) and (
+            first_time(run, f"crashed-{rank}") or plan.get("always")
+        ):
             crash(rank, world)
         if done >= plan.get("hang_at", 10**9) and first_time(run, f"hung-{rank}"):
             hang(rank, world)
@@ -92,9 +102,14 @@ def hang(rank: int, world: int) -> None:
     if rank == world - 1:
         while True:
             time.sleep(1)
-    last = subprocess.run(["scontrol", "show", "hostnames"], capture_output=True, text=True, check=True)
+    last = subprocess.run(
+        ["scontrol", "show", "hostnames"], capture_output=True, text=True, check=True
+    )
     suspect = f"rank {world - 1} on {last.stdout.split()[-1]}"
-    print(f"hang: {suspect} has shown no sign for 300 s (last seen in phase step, step 7); the others wait for it")
+    print(
+        f"hang: {suspect} has shown no sign for 300 s (last seen in phase step, step 7); the others"
+        f" wait for it"
+    )
     sys.exit(EXIT_HANG)
 
 
@@ -115,9 +130,16 @@ def first_time(run: RunDir, what: str) -> bool:
 
 
 def log(run: RunDir, step: int, world: int) -> None:
-    row = {"step": step, "loss/generator": 5 - step / 100, "loss/discriminator": 0.3, "world": world}
+    row = {
+        "step": step,
+        "loss/generator": 5 - step / 100,
+        "loss/discriminator": 0.3,
+        "world": world,
+    }
     with run.metrics.open("a") as file:
-        file.write(json.dumps(row | {"speed/step_seconds": 0.05, "speed/real_tokens_per_s": 100.0}) + "\n")
+        file.write(
+            json.dumps(row | {"speed/step_seconds": 0.05, "speed/real_tokens_per_s": 100.0}) + "\n"
+        )
 
 
 def last_step(run: RunDir) -> int:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 GOOD = ("delightful", "moving", "wise", "bright", "a joy")
 BAD = ("dull", "clumsy", "empty", "tiresome", "a mess")
-SUBJECTS = ("the film", "this class", "the second chapter", "his argument", "the module", "her ending")
+SUBJECTS = (
+    "the film",
+    "this class",
+    "the second chapter",
+    "his argument",
+    "the module",
+    "her ending",
+)
 
 
 def sentences(count: int, seed: int) -> list[tuple[str, str]]:
@@ -17,13 +24,18 @@ def sentences(count: int, seed: int) -> list[tuple[str, str]]:
     found = []
     for _ in range(count):
         good = draw.random() < 0.5
-        words = f"{draw.choice(SUBJECTS)} is {draw.choice(GOOD if good else BAD)} and {draw.choice(SUBJECTS)} is long"
+        words = (
+            f"{draw.choice(SUBJECTS)} is {draw.choice(GOOD if good else BAD)} and"
+            f" {draw.choice(SUBJECTS)} is long"
+        )
         found.append((words, "pos" if good else "neg"))
     return found
 
 
 def write_table(path: Path, rows: list[tuple[str, str]]) -> Path:
-    path.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
+    path.write_text(
+        "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8"
+    )
     return path
 
 
@@ -32,7 +44,9 @@ PLACES = ("Lisbon", "Oslo", "Nairobi", "Lima")
 
 
 def random_model(folder: Path, auto_class: str, tokenizer: Path) -> Path:
-    """A folder as `electra-dist export` writes it: two layers of 64, random weights, a trained tokenizer."""
+    """A folder as `electra-dist export` writes it: two layers of 64, random weights, a trained
+    tokenizer.
+    """
     import torch
     import transformers
 
@@ -59,11 +73,19 @@ def questions(path: Path, count: int, seed: int, with_none: bool = False) -> Pat
     lines = []
     for number in range(count):
         name, place = draw.choice(NAMES), draw.choice(PLACES)
-        context = f"{draw.choice(SUBJECTS)} is long. It was made by {name} and shown in {place} for a week."
+        context = (
+            f"{draw.choice(SUBJECTS)} is long. It was made by {name} and shown in {place}"
+            f" for a week."
+        )
         asked = draw.choice(("who", "where", "when") if with_none else ("who", "where"))
         answer = {"who": name, "where": place}.get(asked)
         answers = [{"text": answer, "answer_start": context.index(answer)}] if answer else []
-        line = {"id": str(number), "question": f"{asked} was it?", "context": context, "answers": answers}
+        line = {
+            "id": str(number),
+            "question": f"{asked} was it?",
+            "context": context,
+            "answers": answers,
+        }
         lines.append(json.dumps(line))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

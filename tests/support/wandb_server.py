@@ -1,7 +1,8 @@
-"""A stand-in for the W&B server: as much of its GraphQL and of its file stream as the real client needs.
+"""A stand-in for the W&B server: as much of its GraphQL and of its file stream as the real client
+needs.
 
-Keeps the history of each run as the server does, by line number, so that a test can read what arrived: rows that came
-twice are there twice, rows that were overwritten are gone.
+Keeps the history of each run as the server does, by line number, so that a test can read what
+arrived: rows that came twice are there twice, rows that were overwritten are gone.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ class WandbServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "0.2"}
+        return {
+            "WANDB_BASE_URL": self.url,
+            "WANDB_API_KEY": KEY,
+            "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "0.2",
+        }
 
     def __enter__(self) -> WandbServer:
         self._thread.start()
@@ -77,7 +82,14 @@ class WandbServer:
         if operation == "RunResumeStatus":
             run = self.runs.get(variables["name"])
             bucket = run and self._bucket(run)
-            return {"model": {"id": "1", "name": "p", "entity": {"id": "1", "name": "me"}, "bucket": bucket}}
+            return {
+                "model": {
+                    "id": "1",
+                    "name": "p",
+                    "entity": {"id": "1", "name": "me"},
+                    "bucket": bucket,
+                }
+            }
         if operation == "UpsertBucket":
             return self._upsert(variables)
         if operation in ("ServerFeaturesQuery", "ServerInfo", "QueryServerInfo"):
@@ -89,7 +101,10 @@ class WandbServer:
                 }
             }
         if operation == "CreateRunFiles":
-            files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in variables["files"]]
+            files = [
+                {"name": name, "uploadUrl": f"{self.url}/upload/{name}"}
+                for name in variables["files"]
+            ]
             return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}
         if operation == "RunStoppedStatus":
             return {"project": {"run": {"stopped": False}}}
@@ -118,7 +133,11 @@ class WandbServer:
         is_new = name not in self.runs
         run = self.runs.setdefault(name, Run(name))
         run.config = variables.get("config") or run.config
-        project = {"id": "1", "name": variables.get("project") or "p", "entity": {"id": "1", "name": "me"}}
+        project = {
+            "id": "1",
+            "name": variables.get("project") or "p",
+            "entity": {"id": "1", "name": "me"},
+        }
         bucket = {
             "id": name,
             "name": name,
@@ -155,7 +174,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path.endswith("/graphql"):
             request = json.loads(body)
             operation = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
-            data = self.server_state.answer(operation[1] if operation else "", request.get("variables") or {})
+            data = self.server_state.answer(
+                operation[1] if operation else "", request.get("variables") or {}
+            )
             self._send({"data": data})
         elif path.endswith("/file_stream"):
             if self.server_state.refuses_history.is_set():

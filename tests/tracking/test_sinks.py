@@ -1,4 +1,6 @@
-"""metrics.jsonl as training writes it: rows, rollbacks, and a file system that takes none for a while."""
+"""metrics.jsonl as training writes it: rows, rollbacks, and a file system that takes none for a
+while.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,14 @@ def test_undefined_values_are_null_and_floats_read_back_as_fp32(tmp_path: Path) 
 
 def test_cut_back_keeps_the_tail_beside_the_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in (10, 20, 30, 40)) + '{"step": 5')
+    path.write_text(
+        "".join(json.dumps({"step": step}) + "\n" for step in (10, 20, 30, 40)) + '{"step": 5'
+    )
     assert cut_back(path, 20) == (3, 0)
     assert [row["step"] for row in rows(path)] == [10, 20]
-    assert (tmp_path / "metrics.after-step-20.0.jsonl").read_text() == '{"step": 30}\n{"step": 40}\n{"step": 5'
+    assert (
+        tmp_path / "metrics.after-step-20.0.jsonl"
+    ).read_text() == '{"step": 30}\n{"step": 40}\n{"step": 5'
     path.write_text(path.read_text() + '{"step": 25}\n')
     assert cut_back(path, 20) == (1, 0)
     assert (tmp_path / "metrics.after-step-20.1.jsonl").read_text() == '{"step": 25}\n'
@@ -64,7 +70,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
     place = tmp_path / "disk"
     place.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", place]).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", place]).returncode
+    ):
         pytest.skip("needs root, to mount a small file system")
     try:
         yield place

@@ -1,4 +1,6 @@
-"""What the ranks agree on: nobody waits when it is asked, and all act after the same step, whoever asked."""
+"""What the ranks agree on: nobody waits when it is asked, and all act after the same step, whoever
+asked.
+"""
 
 from __future__ import annotations
 
@@ -73,9 +75,13 @@ STEPS = 8
 
 
 class ScriptedLoader:
-    """Ready steps, but that of `late` comes `seconds` after it is waited for, that of `fails` is an error."""
+    """Ready steps, but that of `late` comes `seconds` after it is waited for, that of `fails` is an
+    error.
+    """
 
-    def __init__(self, steps: list[Any], late: int | None, seconds: float, fails: int | None) -> None:
+    def __init__(
+        self, steps: list[Any], late: int | None, seconds: float, fails: int | None
+    ) -> None:
         self.state = LoaderState(0, "none", {}, 0)
         self._steps, self._late, self._fails = steps, late, fails
         self._comes, self._seconds = float("inf"), seconds
@@ -102,7 +108,8 @@ class ScriptedLoader:
         return self._steps[index]
 
 
-#: Name -> what happens, on rank 1 alone: in which step it is asked to stop, whose data are late or damaged.
+#: Name -> what happens, on rank 1 alone: in which step it is asked to stop, whose data are late or
+#: damaged.
 SCRIPTS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "asked in step 2": {"asked": 2},
@@ -116,17 +123,24 @@ SCRIPTS: dict[str, dict[str, Any]] = {
 
 
 def follow(world: Any, scripts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """How `Trainer.fit` ends on this rank for each script: outcome, steps trained, step saved, state of the data."""
+    """How `Trainer.fit` ends on this rank for each script: outcome, steps trained, step saved,
+    state of the data.
+    """
     never = ("tracking.every=100", "validation.every=0", "checkpoint.every=4")
     config = make_config(f"train.steps={STEPS}", "train.global_rows=4", "zero.stage=0", *never)
     engines = make_engines(config, world)
     manifest: Any = SimpleNamespace(vocab_size=VOCABULARY)
     steps = [make_step(config, index, world.rank, world.world_size)[0] for index in range(STEPS)]
     trainer_module.has_validation = lambda manifest: False
-    return {name: play(config, engines, manifest, world, steps, script) for name, script in scripts.items()}
+    return {
+        name: play(config, engines, manifest, world, steps, script)
+        for name, script in scripts.items()
+    }
 
 
-def play(config: Any, engines: Any, manifest: Any, world: Any, steps: list[Any], script: dict[str, Any]) -> list[Any]:
+def play(
+    config: Any, engines: Any, manifest: Any, world: Any, steps: list[Any], script: dict[str, Any]
+) -> list[Any]:
     script = script if world.rank == 1 else {}
     trainer: Any = Trainer(config, manifest, engines, world, None)
     interruption: Any = SimpleNamespace(requested=None)
@@ -144,7 +158,9 @@ def play(config: Any, engines: Any, manifest: Any, world: Any, steps: list[Any],
         saved.append(trainer.done)
         return True
 
-    loader = ScriptedLoader(steps, script.get("late"), script.get("seconds", 0.0), script.get("fails"))
+    loader = ScriptedLoader(
+        steps, script.get("late"), script.get("seconds", 0.0), script.get("fails")
+    )
     trainer._train, trainer.save, trainer._open_loader = note, save, lambda: loader
     try:
         outcome = trainer.fit(interruption).value
@@ -176,7 +192,11 @@ def test_all_ranks_stop_after_the_same_step_and_keep_its_state(
     ("name", "failed", "saved"),
     [
         ("damaged", 5, [4]),
-        ("damaged after a checkpoint is due", 4, [4]),  # known before that checkpoint, which is made all the same
+        (
+            "damaged after a checkpoint is due",
+            4,
+            [4],
+        ),  # known before that checkpoint, which is made all the same
         ("the first is damaged", 0, []),
     ],
 )
@@ -184,4 +204,9 @@ def test_the_data_error_of_one_rank_ends_all_before_its_step(
     ranks: list[dict[str, Any]], name: str, failed: int, saved: list[int]
 ) -> None:
     for rank in ranks:
-        assert rank[name] == [[f"block {failed} is damaged", True], list(range(failed)), saved, failed]
+        assert rank[name] == [
+            [f"block {failed} is damaged", True],
+            list(range(failed)),
+            saved,
+            failed,
+        ]

@@ -29,7 +29,12 @@ def test_a_second_ctrl_c_insists() -> None:
 
 @pytest.mark.parametrize(
     ("number", "heard"),
-    [(signal.SIGUSR1, True), (signal.SIGTERM, True), (signal.SIGHUP, False), (signal.SIGINT, False)],
+    [
+        (signal.SIGUSR1, True),
+        (signal.SIGTERM, True),
+        (signal.SIGHUP, False),
+        (signal.SIGINT, False),
+    ],
 )
 def test_only_what_a_terminal_sends_stays_ignored(number: signal.Signals, heard: bool) -> None:
     before = signal.signal(number, signal.SIG_IGN)

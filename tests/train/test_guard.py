@@ -1,4 +1,6 @@
-"""The guard, against a plain loop that looks at all the past anew in every step; never an alarm on a sane run."""
+"""The guard, against a plain loop that looks at all the past anew in every step; never an alarm on
+a sane run.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,15 @@ def make_guard(**keys: Any) -> Guard:
     return Guard(GuardConfig(**keys), VOCABULARY)
 
 
-def steps_of(losses: list[tuple[float, float]], skipped: set[int] = frozenset(), **more: Any) -> list[Signal]:  # type: ignore[assignment]
-    """One signal a step; every data step is 3 after the step, so that the two are never mistaken for each other."""
-    return [Signal(step, step + 3, pair, step in skipped, **more) for step, pair in enumerate(losses)]
+def steps_of(
+    losses: list[tuple[float, float]], skipped: set[int] = frozenset(), **more: Any
+) -> list[Signal]:  # type: ignore[assignment]
+    """One signal a step; every data step is 3 after the step, so that the two are never mistaken
+    for each other.
+    """
+    return [
+        Signal(step, step + 3, pair, step in skipped, **more) for step, pair in enumerate(losses)
+    ]
 
 
 def watch(guard: Guard, signals: list[Signal]) -> Incident | None:
@@ -33,7 +41,9 @@ def watch(guard: Guard, signals: list[Signal]) -> Incident | None:
     return guard.incident
 
 
-def sane(count: int, seed: int = 0, level: float = 2.0, noise: float = 0.05) -> list[tuple[float, float]]:
+def sane(
+    count: int, seed: int = 0, level: float = 2.0, noise: float = 0.05
+) -> list[tuple[float, float]]:
     draw = random.Random(seed)
     return [(level + draw.gauss(0, noise), 0.2 + draw.gauss(0, noise / 10)) for _ in range(count)]
 
@@ -62,7 +72,9 @@ def test_the_search_for_the_loss_scale_counts_for_nothing() -> None:
     assert incident.first == 16
 
 
-@pytest.mark.parametrize("bad", [(NAN, 0.2), (2.0, NAN), (INF, 0.2), (60.0, 0.2), (2.0, 7.0), (3.5, 0.2), (2.0, 0.35)])
+@pytest.mark.parametrize(
+    "bad", [(NAN, 0.2), (2.0, NAN), (INF, 0.2), (60.0, 0.2), (2.0, 7.0), (3.5, 0.2), (2.0, 0.35)]
+)
 def test_spikes_in_a_row_are_a_divergence_and_fewer_are_not(bad: tuple[float, float]) -> None:
     losses = sane(100)
     for step in (60, 61, 65, 70, 71, 72, 73):
@@ -83,7 +95,9 @@ def test_a_loss_that_is_not_finite_though_the_step_was_taken_is_a_divergence_at_
 
 def test_the_ceiling_counts_from_the_first_step_on_and_the_median_later() -> None:
     early = [(5.0, 0.6)] * 3 + [(9.0, 0.6)] * 20
-    assert watch(make_guard(window=128), steps_of(early)) is None  # far above the median, but that is of three steps
+    assert (
+        watch(make_guard(window=128), steps_of(early)) is None
+    )  # far above the median, but that is of three steps
     wild = [(5.0, 0.6)] * 3 + [(54.0, 0.6)] * 20
     incident = watch(make_guard(window=128), steps_of(wild))
     assert incident is not None
@@ -112,10 +126,16 @@ def test_a_validation_is_judged_by_what_no_loss_can_be() -> None:
 
 
 def test_margins_end_at_the_first_step() -> None:
-    incident = watch(make_guard(margin_steps=8, spike_steps=2), steps_of([(2.0, 0.2), (NAN, 0.2), (NAN, 0.2)], {1, 2}))
+    incident = watch(
+        make_guard(margin_steps=8, spike_steps=2),
+        steps_of([(2.0, 0.2), (NAN, 0.2), (NAN, 0.2)], {1, 2}),
+    )
     assert incident is not None
     assert (incident.back_to, incident.rows) == (0, (3, 6))
-    incident = watch(make_guard(margin_steps=0, spike_steps=2), steps_of([(2.0, 0.2), (NAN, 0.2), (NAN, 0.2)], {1, 2}))
+    incident = watch(
+        make_guard(margin_steps=0, spike_steps=2),
+        steps_of([(2.0, 0.2), (NAN, 0.2), (NAN, 0.2)], {1, 2}),
+    )
     assert incident is not None
     assert (incident.back_to, incident.rows) == (1, (4, 6))
 
@@ -124,12 +144,17 @@ def test_margins_end_at_the_first_step() -> None:
 
 
 def first_divergence(signals: list[Signal], keys: GuardConfig) -> tuple[int, int] | None:
-    """(first, last) offending step, from the definition, everything computed anew from the whole past."""
+    """(first, last) offending step, from the definition, everything computed anew from the whole
+    past.
+    """
 
     def is_spike(number: int) -> bool:
         losses = signals[number].losses
         ceilings = [keys.max_loss_factor * math.log(VOCABULARY), keys.max_loss_factor * math.log(2)]
-        if any(not math.isfinite(loss) or loss > ceiling for loss, ceiling in zip(losses, ceilings, strict=True)):
+        if any(
+            not math.isfinite(loss) or loss > ceiling
+            for loss, ceiling in zip(losses, ceilings, strict=True)
+        ):
             return True
         past = [signals[k].losses for k in range(number) if not spikes[k]][-keys.window :]
         if len(past) < keys.window // 4:
@@ -176,15 +201,23 @@ def test_the_guard_says_what_the_definition_says_interrupted_or_not(seed: int) -
     for signal in steps_of(losses):
         if draw.random() < 0.15:
             streak = draw.randint(1, 7)
-            losses[signal.step : signal.step + streak] = [draw.choice(bad)] * len(losses[signal.step :][:streak])
+            losses[signal.step : signal.step + streak] = [draw.choice(bad)] * len(
+                losses[signal.step :][:streak]
+            )
         pair = losses[signal.step]
-        skipped = (not all(map(math.isfinite, pair)) and draw.random() < 0.98) or draw.random() < 0.2
+        skipped = (
+            not all(map(math.isfinite, pair)) and draw.random() < 0.98
+        ) or draw.random() < 0.2
         signals.append(signal._replace(losses=pair, skipped=skipped, searching=draw.random() < 0.3))
     wanted = first_divergence(signals, keys)
     guard = Guard(keys, VOCABULARY)
     for signal in signals:
         if draw.random() < 0.2:  # a restart
-            guard = guard if guard.incident else Guard(keys, VOCABULARY, json.loads(json.dumps(guard.to_json())))
+            guard = (
+                guard
+                if guard.incident
+                else Guard(keys, VOCABULARY, json.loads(json.dumps(guard.to_json())))
+            )
         clear = guard.clear
         guard.observe(signal)
         if guard.incident:
@@ -196,7 +229,9 @@ def test_the_guard_says_what_the_definition_says_interrupted_or_not(seed: int) -
         first, last = guard.incident.first, guard.incident.last
         assert guard.incident.back_to == max(0, first - keys.margin_steps)
         assert guard.incident.rows == (guard.incident.back_to + 3, last + 4)
-        assert Incident.from_json(json.loads(json.dumps(guard.incident.to_json()))) == guard.incident
+        assert (
+            Incident.from_json(json.loads(json.dumps(guard.incident.to_json()))) == guard.incident
+        )
 
 
 def test_the_deviation_is_that_of_a_normal_distribution() -> None:
@@ -239,5 +274,7 @@ def test_no_alarm_when_the_rate_changes_and_the_loss_takes_another_course() -> N
 def test_no_alarm_on_heavy_tails() -> None:
     """One row in fifty has a loss of three times the others."""
     draw = np.random.default_rng(1)
-    losses = [(2.0 * (1 + 2 * (draw.random() < 0.02)) + draw.normal(0, 0.1), 0.2) for _ in range(5000)]
+    losses = [
+        (2.0 * (1 + 2 * (draw.random() < 0.02)) + draw.normal(0, 0.1), 0.2) for _ in range(5000)
+    ]
     assert watch(make_guard(), steps_of(losses)) is None

@@ -1,4 +1,5 @@
-"""No step makes the host wait for the device by our own code; DeepSpeed's own waits are the documented ones.
+"""No step makes the host wait for the device by our own code; DeepSpeed's own waits are the
+documented ones.
 
 On a machine with a GPU the same tests watch CUDA itself (`observer.waits`).
 """
@@ -46,7 +47,9 @@ def waits_of_steps(world: World, overrides: list[str]) -> set[Place]:
     else:
         engines = build_engines(config, *build_networks(config, VOCABULARY, world.device, 7), world)
     window = Window(world.device)
-    steps = [make_step(config, index, world.rank, world.world_size)[0] for index in range(WARM_UP + 3)]
+    steps = [
+        make_step(config, index, world.rank, world.world_size)[0] for index in range(WARM_UP + 3)
+    ]
     for step in steps[:WARM_UP]:
         train_step(engines, step, config, 1.0)
     with waits() as places:
@@ -63,7 +66,8 @@ CASES = [
     ["zero.stage=1", "model.embedding_sharing=disentangled", "train.activation_checkpointing=true"],
     ["zero.stage=0"],
 ]
-#: A plain optimizer skips a step only when the host knows that it must; at stage 0 DeepSpeed does not look.
+#: A plain optimizer skips a step only when the host knows that it must; at stage 0 DeepSpeed does
+#: not look.
 AT_STAGE_0 = Place("electra_dist", "clipping.py", "_skip_unless")
 
 
@@ -90,15 +94,20 @@ class _Steps:
 
 
 def waits_of_the_loop(world: Any) -> list[Place]:
-    """Of the trainer's own loop, the guard's ears included, nothing logged; the ranks agree as if on a device that is
-    not there."""
-    config = make_config("train.steps=100", "tracking.every=100", "validation.every=0", "checkpoint.every=100")
+    """Of the trainer's own loop, the guard's ears included, nothing logged; the ranks agree as if
+    on a device that is not there.
+    """
+    config = make_config(
+        "train.steps=100", "tracking.every=100", "validation.every=0", "checkpoint.every=100"
+    )
     engines = make_engines(config, world)
     manifest: Any = SimpleNamespace(vocab_size=VOCABULARY)
     trainer = Trainer(config, manifest, engines, world, None)
     assert trainer.guard is not None
     trainer.world = replace(world, device=torch.device("cuda", 0))
-    steps = [make_step(config, index, world.rank, world.world_size)[0] for index in range(WARM_UP + 4)]
+    steps = [
+        make_step(config, index, world.rank, world.world_size)[0] for index in range(WARM_UP + 4)
+    ]
     loader: Any = _Steps(steps)
 
     def take(count: int) -> None:
@@ -113,20 +122,28 @@ def waits_of_the_loop(world: Any) -> list[Place]:
     take(WARM_UP)
     with waits() as places:
         take(3)
-    assert len(trainer.guard.to_json()["losses"]) == WARM_UP + 3 - 1  # all but the last step, which is read a step late
+    assert (
+        len(trainer.guard.to_json()["losses"]) == WARM_UP + 3 - 1
+    )  # all but the last step, which is read a step late
     return sorted(places)
 
 
 def watched(world: Any, cases: list[list[str]]) -> list[list[Place]]:
     """The waits of every case, and of the loop."""
-    return [*(sorted(waits_of_steps(world, overrides)) for overrides in cases), waits_of_the_loop(world)]
+    return [
+        *(sorted(waits_of_steps(world, overrides)) for overrides in cases),
+        waits_of_the_loop(world),
+    ]
 
 
 @pytest.fixture(scope="module")
 def places() -> list[set[Place]]:
     """The waits of two ranks on CPU: of every case, and of the loop."""
     ranks = run_ranks(watched, 2, cases=CASES, timeout=240)
-    return [{Place(*place) for rank in ranks for place in rank[number]} for number in range(len(CASES) + 1)]
+    return [
+        {Place(*place) for rank in ranks for place in rank[number]}
+        for number in range(len(CASES) + 1)
+    ]
 
 
 def test_our_own_code_waits_for_nothing_in_a_step(places: list[set[Place]]) -> None:
@@ -135,8 +152,15 @@ def test_our_own_code_waits_for_nothing_in_a_step(places: list[set[Place]]) -> N
         assert ours == ({AT_STAGE_0} if overrides == ["zero.stage=0"] else set()), overrides
 
 
-def test_deepspeeds_own_waits_are_the_documented_ones(places: list[set[Place]], repo_root: Path) -> None:
-    theirs = {(place.file, place.function) for found in places for place in found if place.package == "deepspeed"}
+def test_deepspeeds_own_waits_are_the_documented_ones(
+    places: list[set[Place]], repo_root: Path
+) -> None:
+    theirs = {
+        (place.file, place.function)
+        for found in places
+        for place in found
+        if place.package == "deepspeed"
+    }
     assert theirs  # there are some: the observer sees them
     assert theirs <= documented(repo_root)
 
@@ -170,7 +194,11 @@ def one_gpu() -> Iterator[World]:
 def test_our_own_code_waits_for_nothing_in_a_step_on_a_gpu(one_gpu: World, repo_root: Path) -> None:
     for stage in (1, 2, 3):
         for compiled in ("false", "true"):
-            found = waits_of_steps(one_gpu, [f"zero.stage={stage}", "precision.mode=bf16", f"train.compile={compiled}"])
+            found = waits_of_steps(
+                one_gpu, [f"zero.stage={stage}", "precision.mode=bf16", f"train.compile={compiled}"]
+            )
             assert not {place for place in found if place.package == "electra_dist"}
-            theirs = {(place.file, place.function) for place in found if place.package == "deepspeed"}
+            theirs = {
+                (place.file, place.function) for place in found if place.package == "deepspeed"
+            }
             assert theirs <= documented(repo_root)

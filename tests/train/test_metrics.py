@@ -12,7 +12,10 @@ from electra_dist.train.metrics import detection_scores, replacement_histogram
 
 def brute_force(logits: torch.Tensor, replaced: torch.Tensor) -> tuple[float, float, float]:
     positive, negative = logits[replaced == 1], logits[replaced == 0]
-    auc = ((positive[:, None] > negative[None]).double() + 0.5 * (positive[:, None] == negative[None]).double()).mean()
+    auc = (
+        (positive[:, None] > negative[None]).double()
+        + 0.5 * (positive[:, None] == negative[None]).double()
+    ).mean()
     predicted = logits >= 0
     hits = (predicted & (replaced == 1)).sum()
     return float(hits / predicted.sum()), float(hits / (replaced == 1).sum()), float(auc)
@@ -46,7 +49,9 @@ def test_the_smallest_negative_logit_is_predicted_original() -> None:
 
 
 def test_scores_without_replaced_tokens_are_undefined_not_zero() -> None:
-    histogram = replacement_histogram(torch.randn(16) - 5, torch.zeros(16), torch.ones(16, dtype=torch.bool))
+    histogram = replacement_histogram(
+        torch.randn(16) - 5, torch.zeros(16), torch.ones(16, dtype=torch.bool)
+    )
     scores = detection_scores(histogram)
     assert math.isnan(scores.recall)
     assert math.isnan(scores.auc)

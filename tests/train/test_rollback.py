@@ -1,7 +1,8 @@
-"""A run that diverges goes back, passes over the offending rows, and ends as one that was told to leave them out.
+"""A run that diverges goes back, passes over the offending rows, and ends as one that was told to
+leave them out.
 
-The poison is a learning rate ten thousand times too large in chosen steps of *data*, so that it is gone where their
-rows are skipped.
+The poison is a learning rate ten thousand times too large in chosen steps of *data*, so that it is
+gone where their rows are skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from electra_dist.runs.directory import RunDir
 from tests.support.processes import end_ranks, run_ranks
 
 POISON = 13
-#: The poisoned update shows in the loss of the step after it, and five such losses are a divergence.
+#: The poisoned update shows in the loss of the step after it, and five such losses are a
+#: divergence.
 ROWS = [POISON, POISON + 6]
 
 CONFIG = """
@@ -97,7 +99,9 @@ def place(tmp_path: Path, tiny_shards: Path) -> Path:
     return tmp_path
 
 
-def start(place: Path, name: str, *overrides: str, ranks: int = 1, **arguments: Any) -> dict[str, Any]:
+def start(
+    place: Path, name: str, *overrides: str, ranks: int = 1, **arguments: Any
+) -> dict[str, Any]:
     where = {"config": str(place / "config.yaml"), "overrides": [f"run.name={name}", *overrides]}
     return run_ranks(trained, ranks, meet=False, timeout=400, **where, **arguments)[0]
 
@@ -109,7 +113,9 @@ def run_of(place: Path, name: str) -> RunDir:
 def rows(place: Path, name: str) -> list[dict[str, Any]]:
     """The logged rows without what depends on the clock."""
     found = run_of(place, name).read_metrics()
-    return [{key: value for key, value in row.items() if not key.startswith("speed/")} for row in found]
+    return [
+        {key: value for key, value in row.items() if not key.startswith("speed/")} for row in found
+    ]
 
 
 def rollbacks(place: Path, name: str) -> list[dict[str, Any]]:
@@ -121,13 +127,20 @@ ROLLED_BACK = {
     "stage 3": (2, SHARDED),
     "stage 0": (1, ["zero.stage=0"]),
     "stage 1 in bf16": (2, ["zero.stage=1", "precision.mode=bf16"]),
-    "stage 2 in fp16": (1, ["zero.stage=2", "precision.mode=fp16", "checkpoint.asynchronous=false"]),
+    "stage 2 in fp16": (
+        1,
+        ["zero.stage=2", "precision.mode=fp16", "checkpoint.asynchronous=false"],
+    ),
 }
 ROLLED_BACK_FULL = ("stage 0", "stage 1 in bf16")
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.full) if case in ROLLED_BACK_FULL else case for case in ROLLED_BACK]
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.full) if case in ROLLED_BACK_FULL else case
+        for case in ROLLED_BACK
+    ],
 )
 def test_a_poisoned_run_equals_one_that_was_told_to_skip_the_rows(place: Path, case: str) -> None:
     ranks, overrides = ROLLED_BACK[case]
@@ -136,24 +149,39 @@ def test_a_poisoned_run_equals_one_that_was_told_to_skip_the_rows(place: Path, c
     assert back["rows"] == ROWS
     assert back["to_step"] == 12
     told = f"data.skip_steps=[[{back['rows'][0]},{back['rows'][1]}]]"
-    assert start(place, "told", *overrides, told, ranks=ranks, poison=[POISON])["status"] == "finished"
+    assert (
+        start(place, "told", *overrides, told, ranks=ranks, poison=[POISON])["status"] == "finished"
+    )
     assert rows(place, "r") == rows(place, "told")
     assert [row["step"] for row in rows(place, "r")] == list(range(25))
     assert rollbacks(place, "told") == []
     checkpoints = list_checkpoints(run_of(place, "r"))
-    assert [(one.step, one.healthy, one.whole) for one in checkpoints] == [(20, True, True), (24, True, True)]
+    assert [(one.step, one.healthy, one.whole) for one in checkpoints] == [
+        (20, True, True),
+        (24, True, True),
+    ]
     left = sorted(path.name for path in (place / "runs/r/checkpoints").iterdir())
     assert left == ["step-00000020", "step-00000024"]  # nothing of the course that was left
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("kill_in", ["cut_back", "discard"])
-def test_a_kill_right_after_the_record_replays_the_same_on_another_world_size(place: Path, kill_in: str) -> None:
-    where = {"config": str(place / "config.yaml"), "overrides": ["run.name=r", "checkpoint.every=2"]}
-    (ended,) = end_ranks(trained, 1, meet=False, timeout=400, **where, poison=[POISON], kill_in=kill_in)
+def test_a_kill_right_after_the_record_replays_the_same_on_another_world_size(
+    place: Path, kill_in: str
+) -> None:
+    where = {
+        "config": str(place / "config.yaml"),
+        "overrides": ["run.name=r", "checkpoint.every=2"],
+    }
+    (ended,) = end_ranks(
+        trained, 1, meet=False, timeout=400, **where, poison=[POISON], kill_in=kill_in
+    )
     assert ended.code == -signal.SIGKILL
     assert len(rollbacks(place, "r")) == 1
-    assert start(place, "r", "checkpoint.every=2", poison=[POISON], interrupt_at=15)["status"] == "interrupted"
+    assert (
+        start(place, "r", "checkpoint.every=2", poison=[POISON], interrupt_at=15)["status"]
+        == "interrupted"
+    )
     assert len(rollbacks(place, "r")) == 1
     told = "data.skip_steps=[[13,19]]"
     start(place, "told", told, poison=[POISON], interrupt_at=15)
@@ -172,7 +200,9 @@ def test_without_a_healthy_checkpoint_it_goes_back_to_the_initial_weights(place:
 
 
 def test_a_wild_rate_ends_the_run_and_the_last_healthy_checkpoint_stays(place: Path) -> None:
-    """With one checkpoint kept, and many saved: the diverged ones push none of the healthy ones out."""
+    """With one checkpoint kept, and many saved: the diverged ones push none of the healthy ones
+    out.
+    """
     keys = ["train.steps=40", "checkpoint.keep=1", "checkpoint.every=2"]
     ended = start(place, "r", *keys, wild_from=20)
     assert ended["status"] == EXIT_DIVERGED
@@ -184,9 +214,13 @@ def test_a_wild_rate_ends_the_run_and_the_last_healthy_checkpoint_stays(place: P
     ):
         assert words in ended["text"]
     assert len(rollbacks(place, "r")) == 3
-    healthy = [one.step for one in list_checkpoints(run_of(place, "r")) if one.healthy and one.whole]
+    healthy = [
+        one.step for one in list_checkpoints(run_of(place, "r")) if one.healthy and one.whole
+    ]
     assert healthy[-1] == 20
-    again = start(place, "r", *keys, wild_from=20)  # as often as one likes: it ends again, and keeps it again
+    again = start(
+        place, "r", *keys, wild_from=20
+    )  # as often as one likes: it ends again, and keeps it again
     assert again["status"] == EXIT_DIVERGED
     assert len(rollbacks(place, "r")) == 3
     assert start(place, "r", *keys)["status"] == "finished"
@@ -209,8 +243,12 @@ def test_a_divergence_just_before_the_end_is_one(place: Path) -> None:
     assert rows(place, "r") == rows(place, "told")
 
 
-def test_without_the_guard_nothing_is_rolled_back_and_checkpoints_say_what_they_hold(place: Path) -> None:
-    ended = start(place, "r", "guard.enabled=false", "model.initializer_range=1e30", "train.steps=4")
+def test_without_the_guard_nothing_is_rolled_back_and_checkpoints_say_what_they_hold(
+    place: Path,
+) -> None:
+    ended = start(
+        place, "r", "guard.enabled=false", "model.initializer_range=1e30", "train.steps=4"
+    )
     assert ended["status"] == "finished"
     (one,) = list_checkpoints(run_of(place, "r"))
     assert one.healthy is False

@@ -1,4 +1,6 @@
-"""The `train` command as a user runs it: interruption, kill, resume, and everything that can be wrong beforehand."""
+"""The `train` command as a user runs it: interruption, kill, resume, and everything that can be
+wrong beforehand.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,11 @@ model:
 def workplace(tmp_path: Path, tiny_shards: Path) -> Path:
     """A folder with config.yaml for a very small run."""
     (tmp_path / "config.yaml").write_text(
-        f"run: {{dir: runs, name: r}}\ndata: {{shards: '{tiny_shards}', row_length: 64, streams: 4}}\n{SIZES}"
+        f"run: {{dir: runs, name: r}}\ndata: {{shards: '{tiny_shards}', row_length: 64, streams:"
+        f" 4}}\n{SIZES}"
         "train: {steps: 12, global_rows: 8, micro_rows: 2}\n"
-        "optim: {lr: 1e-3, warmup_steps: 2}\nzero: {persistence_threshold: 0}\nprecision: {mode: fp32}\n"
+        "optim: {lr: 1e-3, warmup_steps: 2}\nzero: {persistence_threshold: 0}\nprecision: {mode:"
+        " fp32}\n"
         "checkpoint: {every: 6, keep: 2}\nvalidation: {every: 6, rows: 16}\n"
         "tracking: {every: 1, wandb: disabled}\n"
     )
@@ -50,18 +54,26 @@ def command(*arguments: str) -> list[str]:
 
 def train(where: Path, *overrides: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
     ranks = (
-        ("launch", "local", "config.yaml", "--processes", str(processes)) if processes > 1 else ("train", "config.yaml")
+        ("launch", "local", "config.yaml", "--processes", str(processes))
+        if processes > 1
+        else ("train", "config.yaml")
     )
-    return subprocess.run(command(*ranks, *overrides), cwd=where, capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        command(*ranks, *overrides), cwd=where, capture_output=True, text=True, timeout=240
+    )
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
     """The logged rows without what depends on the clock."""
     found = RunDir(run).read_metrics()
-    return [{key: value for key, value in row.items() if not key.startswith("speed/")} for row in found]
+    return [
+        {key: value for key, value in row.items() if not key.startswith("speed/")} for row in found
+    ]
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+def wait_for(
+    condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120
+) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the training ended too early"
@@ -78,7 +90,15 @@ def test_killed_and_resumed_equals_straight_bit_for_bit(workplace: Path) -> None
 
     run = RunDir(workplace / "runs/killed")
     with subprocess.Popen(
-        command("launch", "local", "config.yaml", "--processes", "2", "run.name=killed", "train.steps=12"),
+        command(
+            "launch",
+            "local",
+            "config.yaml",
+            "--processes",
+            "2",
+            "run.name=killed",
+            "train.steps=12",
+        ),
         cwd=workplace,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -100,10 +120,20 @@ def test_killed_and_resumed_equals_straight_bit_for_bit(workplace: Path) -> None
 def test_ctrl_c_saves_and_another_world_size_goes_on(workplace: Path) -> None:
     run = RunDir(workplace / "runs/r")
     script = workplace / "tell.sh"
-    script.write_text(f'#!/bin/sh\necho "$ELECTRA_DIST_EVENT $ELECTRA_DIST_STEP" >> {workplace}/told\n')
+    script.write_text(
+        f'#!/bin/sh\necho "$ELECTRA_DIST_EVENT $ELECTRA_DIST_STEP" >> {workplace}/told\n'
+    )
     script.chmod(0o755)
     with subprocess.Popen(
-        command("launch", "local", "config.yaml", "--processes", "2", *LONG, f"tracking.on_event={script}"),
+        command(
+            "launch",
+            "local",
+            "config.yaml",
+            "--processes",
+            "2",
+            *LONG,
+            f"tracking.on_event={script}",
+        ),
         cwd=workplace,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -134,7 +164,10 @@ def test_ctrl_c_saves_and_another_world_size_goes_on(workplace: Path) -> None:
 def test_a_closed_terminal_saves_and_closed_pipes_do_not_stop(workplace: Path) -> None:
     run = RunDir(workplace / "runs/r")
     with subprocess.Popen(
-        command("train", "config.yaml", *LONG), cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command("train", "config.yaml", *LONG),
+        cwd=workplace,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         assert process.stdout
         assert process.stderr
@@ -150,15 +183,30 @@ def test_a_closed_terminal_saves_and_closed_pipes_do_not_stop(workplace: Path) -
 
 
 def test_sigterm_to_every_process_saves_with_wandb_on(workplace: Path) -> None:
-    """What systemd and a machine that is taken back send: ranks, mirror and the service of W&B, all at once."""
+    """What systemd and a machine that is taken back send: ranks, mirror and the service of W&B, all
+    at once.
+    """
     run = RunDir(workplace / "runs/r")
     with subprocess.Popen(
-        command("launch", "local", "config.yaml", "--processes", "2", *LONG, "train.steps=20000", *WITH_WANDB),
+        command(
+            "launch",
+            "local",
+            "config.yaml",
+            "--processes",
+            "2",
+            *LONG,
+            "train.steps=20000",
+            *WITH_WANDB,
+        ),
         cwd=workplace,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as launcher:
-        wait_for(lambda: run.mirrored.exists() and any(row["step"] >= 4 for row in run.read_metrics()), launcher, 300)
+        wait_for(
+            lambda: run.mirrored.exists() and any(row["step"] >= 4 for row in run.read_metrics()),
+            launcher,
+            300,
+        )
         for pid in (*descendants(launcher.pid), launcher.pid):
             os.kill(pid, signal.SIGTERM)
         output = launcher.communicate(timeout=120)[0].decode()
@@ -178,7 +226,9 @@ def test_sigterm_to_every_process_saves_with_wandb_on(workplace: Path) -> None:
         (["zero.stage=0", "precision.mode=fp16"], ["zero.stage", "fp16"]),
     ],
 )
-def test_a_mistake_is_one_line_and_changes_nothing(workplace: Path, overrides: list[str], words: list[str]) -> None:
+def test_a_mistake_is_one_line_and_changes_nothing(
+    workplace: Path, overrides: list[str], words: list[str]
+) -> None:
     (workplace / "runs/foreign").mkdir(parents=True)
     (workplace / "runs/foreign/notes.txt").write_text("mine")
     before = sorted(workplace.rglob("*"))
@@ -234,23 +284,31 @@ cli.entry()
 
 
 @pytest.mark.full
-def test_a_rank_that_slept_on_another_machine_ends_when_it_wakes_and_harms_nobody(workplace: Path) -> None:
+def test_a_rank_that_slept_on_another_machine_ends_when_it_wakes_and_harms_nobody(
+    workplace: Path,
+) -> None:
     run = RunDir(workplace / "runs/r")
     (workplace / "far.py").write_text(FAR)
     overrides = ("train.steps=200", "tracking.every=1", "checkpoint.every=20", "validation.every=0")
     far = [sys.executable, "far.py", "train", "config.yaml", *overrides]
-    with subprocess.Popen(far, cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as sleeper:
+    with subprocess.Popen(
+        far, cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as sleeper:
         assert sleeper.stderr is not None
         wait_for(lambda: run.complete_checkpoints() != [], sleeper)
         sleeper.send_signal(signal.SIGSTOP)
         near = command("train", "config.yaml", *overrides)
-        with subprocess.Popen(near, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as second:
+        with subprocess.Popen(
+            near, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as second:
             assert second.stdout is not None
             while b"parameters" not in second.stdout.readline():
                 assert second.poll() is None
             sleeper.send_signal(signal.SIGCONT)
             assert sleeper.wait(60) == 2
-            assert b"its lock was taken over by process %d on " % second.pid in sleeper.stderr.read()
+            assert (
+                b"its lock was taken over by process %d on " % second.pid in sleeper.stderr.read()
+            )
             second.stdout.read()
             assert second.wait(240) == 0
     assert [row["step"] for row in run.read_metrics()] == list(range(201))

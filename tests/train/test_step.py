@@ -1,4 +1,6 @@
-"""One step: losses over the global counts, learning rates by network, ranks without data, and what is reported."""
+"""One step: losses over the global counts, learning rates by network, ranks without data, and what
+is reported.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from electra_dist.batch import PADDING_DOCUMENT, MicroBatch, Step
 from electra_dist.train.step import evaluate_step, train_step
 from tests.support.plain import PlainTrainer
 from tests.support.processes import run_ranks
-from tests.support.small import SEED, full_parameters, make_config, make_engines, make_micro_batch, make_step
+from tests.support.small import (
+    SEED,
+    full_parameters,
+    make_config,
+    make_engines,
+    make_micro_batch,
+    make_step,
+)
 
 
 def blank(batch: MicroBatch) -> MicroBatch:
@@ -47,8 +56,15 @@ def one_rank_without_data(world: Any) -> list[float]:
     plain = PlainTrainer(config, SEED)
     plain.train([0, 2, 4, 6])
     parameters = full_parameters(engines)
-    difference = max(float((parameters[key] - weight).abs().max()) for key, weight in plain.weights.items())
-    return [difference, float(totals.masked_count), float(totals.real_count), float(totals.generator_loss_sum)]
+    difference = max(
+        float((parameters[key] - weight).abs().max()) for key, weight in plain.weights.items()
+    )
+    return [
+        difference,
+        float(totals.masked_count),
+        float(totals.real_count),
+        float(totals.generator_loss_sum),
+    ]
 
 
 def test_a_rank_without_data_neither_hangs_nor_changes_the_means() -> None:
@@ -82,9 +98,17 @@ def reported_sums(world: Any) -> dict[str, Any]:
             float(totals.discriminator_loss_sum / totals.real_count),
         ],
         "plain": plain.losses[-1],
-        "counts": [float(totals.masked_count), float(totals.real_count), float(totals.histogram.sum())],
+        "counts": [
+            float(totals.masked_count),
+            float(totals.real_count),
+            float(totals.histogram.sum()),
+        ],
         "step counts": [step.masked_count, step.real_count],
-        "validation": [float(validation.real_count), float(validation.histogram.sum()), float(validation.skipped)],
+        "validation": [
+            float(validation.real_count),
+            float(validation.histogram.sum()),
+            float(validation.skipped),
+        ],
         "training": modes,
         "lrs": lrs,
         "refused": refused,
@@ -108,14 +132,18 @@ def test_reported_counts_are_those_of_the_step(reported: dict[str, Any]) -> None
     assert in_histogram == real
 
 
-def test_validation_counts_real_tokens_and_leaves_the_networks_training(reported: dict[str, Any]) -> None:
+def test_validation_counts_real_tokens_and_leaves_the_networks_training(
+    reported: dict[str, Any],
+) -> None:
     real, in_histogram, skipped = reported["validation"]
     assert real == in_histogram > 0
     assert skipped == 0
     assert reported["training"] == [True, True]
 
 
-def test_learning_rate_is_the_peak_of_each_network_times_the_factor(reported: dict[str, Any]) -> None:
+def test_learning_rate_is_the_peak_of_each_network_times_the_factor(
+    reported: dict[str, Any],
+) -> None:
     assert reported["lrs"] == [pytest.approx(0.5e-3)] * 4
 
 

@@ -1,4 +1,6 @@
-"""Clipping over both engines equals clipping the full gradients; a bad gradient in either network skips both."""
+"""Clipping over both engines equals clipping the full gradients; a bad gradient in either network
+skips both.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def full_gradients(engines: Engines) -> Gradients:
     """Reduced gradients of both networks, without loss scale, by DeepSpeed's own means."""
     from deepspeed.utils import safe_get_full_grad
 
-    return by_name(engines, lambda engine, p: safe_get_full_grad(p).float() / clipping.loss_scale(engine))
+    return by_name(
+        engines, lambda engine, p: safe_get_full_grad(p).float() / clipping.loss_scale(engine)
+    )
 
 
 def largest_relative(got: Gradients, wanted: Gradients) -> float:
@@ -38,7 +42,9 @@ def compare_gradients(world: Any, cases: dict[str, list[str]]) -> dict[str, list
         engines = make_engines(config, world)
         seen: list[Gradients] = []
 
-        def spying_clip(engines: Engines, *args: Any, seen: list[Gradients] = seen) -> clipping.ClipResult:
+        def spying_clip(
+            engines: Engines, *args: Any, seen: list[Gradients] = seen
+        ) -> clipping.ClipResult:
             seen.append(full_gradients(engines))
             result = clipping.clip(engines, *args)
             seen.append(full_gradients(engines))
@@ -60,7 +66,11 @@ def compare_gradients(world: Any, cases: dict[str, list[str]]) -> dict[str, list
 
 
 CLIP_CASES = {
-    f"stage {stage}, {mode}, {norm}": [f"zero.stage={stage}", f"optim.clip_mode={mode}", f"optim.clip_norm={norm}"]
+    f"stage {stage}, {mode}, {norm}": [
+        f"zero.stage={stage}",
+        f"optim.clip_mode={mode}",
+        f"optim.clip_norm={norm}",
+    ]
     for stage, mode, norm in [
         (0, "joint", 1.0),
         (1, "joint", 1.0),
@@ -77,7 +87,11 @@ CLIP_CASES |= {
     for stage, norm in [(1, 1.0), (2, 1.0), (3, 1.0), (3, 0.0)]
 }
 CLIP_CASES["one network offloaded"] = ["zero.discriminator.offload_optimizer=true"]
-CLIP_CASES["parameters offloaded, separate"] = [OFFLOAD, "zero.offload_parameters=true", "optim.clip_mode=separate"]
+CLIP_CASES["parameters offloaded, separate"] = [
+    OFFLOAD,
+    "zero.offload_parameters=true",
+    "optim.clip_mode=separate",
+]
 
 
 def test_gradients_before_and_after_clipping_equal_the_full_joint_gradient() -> None:
@@ -88,12 +102,19 @@ def test_gradients_before_and_after_clipping_equal_the_full_joint_gradient() -> 
 
 def test_loss_scale_is_taken_out_of_the_norm() -> None:
     cases = {
-        f"{mode} {stage}": [f"precision.mode={mode}", f"zero.stage={stage}", "precision.initial_scale_power=8"]
+        f"{mode} {stage}": [
+            f"precision.mode={mode}",
+            f"zero.stage={stage}",
+            "precision.initial_scale_power=8",
+        ]
         for mode, stage in [("fp16", 1), ("fp16", 3), ("bf16", 1)]
     }
     cases |= {f"{name}, offloaded": [*overrides, OFFLOAD] for name, overrides in cases.items()}
     for generator, discriminator in [("fp16", "fp32"), ("fp32", "fp16"), ("bf16", "fp16")]:
-        modes = [f"precision.generator.mode={generator}", f"precision.discriminator.mode={discriminator}"]
+        modes = [
+            f"precision.generator.mode={generator}",
+            f"precision.discriminator.mode={discriminator}",
+        ]
         cases[f"{generator} and {discriminator}"] = [*modes, "precision.initial_scale_power=8"]
     for errors in run_ranks(compare_gradients, 2, cases=cases):
         for case, found in errors.items():
@@ -107,10 +128,17 @@ def skip_and_go_on(world: Any, cases: list[list[Any]]) -> list[list[str]]:
     """Make one network's gradient overflow, then train on; what is wrong, by case."""
     problems = []
     for stage, mode, network, *more in cases:
-        overrides = [f"zero.stage={stage}", f"precision.mode={mode}", "precision.initial_scale_power=8", *more]
+        overrides = [
+            f"zero.stage={stage}",
+            f"precision.mode={mode}",
+            "precision.initial_scale_power=8",
+            *more,
+        ]
         # Without sharing, the other network never sees the overflow by itself.
         config = make_config(*overrides, "model.embedding_sharing=none")
-        bad = make_config(*overrides, "model.embedding_sharing=none", f"train.{network}_weight=3e38")
+        bad = make_config(
+            *overrides, "model.embedding_sharing=none", f"train.{network}_weight=3e38"
+        )
         engines, wrong = make_engines(config, world), []
         before = full_parameters(engines)
         step, samples = make_step(config, 0, world.rank, world.world_size)
@@ -120,7 +148,9 @@ def skip_and_go_on(world: Any, cases: list[list[Any]]) -> list[list[str]]:
             wrong.append("the other network overflowed too: nothing is tested")
         if not bool(skipped.skipped):
             wrong.append("not reported as skipped")
-        if any(not torch.equal(before[key], after) for key, after in full_parameters(engines).items()):
+        if any(
+            not torch.equal(before[key], after) for key, after in full_parameters(engines).items()
+        ):
             wrong.append("a parameter changed")
         for name, engine in engines:
             fragments._ensure_state(engine)
@@ -129,7 +159,9 @@ def skip_and_go_on(world: Any, cases: list[list[Any]]) -> list[list[str]]:
                 wrong.append(f"the {name}'s optimizer made a step")
             if mode == "fp16" and scalars["loss_scale"]["cur_scale"] != 2.0**7:
                 wrong.append(f"the {name}'s loss scale is {scalars['loss_scale']}")
-        problems.append([*wrong, *_wrong_afterwards(engines, make_config(*overrides, *_NONE), world)])
+        problems.append(
+            [*wrong, *_wrong_afterwards(engines, make_config(*overrides, *_NONE), world)]
+        )
     return problems
 
 

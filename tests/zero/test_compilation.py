@@ -1,4 +1,6 @@
-"""Compiled layers: as many graphs as there must be, none made anew, and one message where they cannot be made."""
+"""Compiled layers: as many graphs as there must be, none made anew, and one message where they
+cannot be made.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ WARM_UP, STEPS = 1, 4
 
 
 def count_graphs(world: Any, backend: str) -> dict[str, int]:
-    """Graphs, breaks and recompilations of training and validation, after the warm-up with recompilation forbidden."""
+    """Graphs, breaks and recompilations of training and validation, after the warm-up with
+    recompilation forbidden.
+    """
     from torch._dynamo.utils import counters
 
     counters.clear()
@@ -42,7 +46,9 @@ def count_graphs(world: Any, backend: str) -> dict[str, int]:
         if index == WARM_UP:
             warm = counters["stats"]["unique_graphs"]
             torch._dynamo.config.error_on_recompile = True
-        step, samples = make_step(config, index, world.rank, world.world_size)  # other documents in every step
+        step, samples = make_step(
+            config, index, world.rank, world.world_size
+        )  # other documents in every step
         train_step(engines, step, config, 1.0, samples)
         evaluate_step(engines, make_micro_batch([index, index + 1])[0], config)
     return {
@@ -57,9 +63,9 @@ def test_two_zero_3_engines_compile_once_without_a_graph_break(backend: str) -> 
     for found in run_ranks(count_graphs, 2, backend=backend, timeout=400):
         assert found["breaks"] == 0
         assert found["graphs"] == found["warm"]
-        # In training and in validation: one for all layers of each network (what was tried first is one of them) and
-        # one for what comes before them; embeddings, masked slots, corrupted rows, judgement, totals; and the product
-        # that carries the gradient back, in training alone.
+        # In training and in validation: one for all layers of each network (what was tried first is
+        # one of them) and one for what comes before them; embeddings, masked slots, corrupted rows,
+        # judgement, totals; and the product that carries the gradient back, in training alone.
         assert found["graphs"] == 2 * (2 + 2 + 5) + 1
 
 
@@ -75,7 +81,9 @@ def refuse_on_one(world: Any) -> list[str]:
     compiler = torch.compile if world.rank == 0 else broken
     config = make_config("train.compile=true")
     networks = build_networks(config, VOCABULARY, "cpu", 1)
-    with mock.patch.object(torch, "compile", lambda f, **o: f if world.rank == 0 else compiler(f, **o)):
+    with mock.patch.object(
+        torch, "compile", lambda f, **o: f if world.rank == 0 else compiler(f, **o)
+    ):
         try:
             check_compilation(config, *networks, world)
         except UserError as error:
@@ -88,41 +96,60 @@ def test_a_rank_that_cannot_compile_stops_all_of_them_before_the_first_step() ->
     assert ranks[0] == ranks[1]
     message, everywhere = ranks[0]
     assert message.startswith(
-        "train.compile = true: the layers of the generator do not compile on this machine: RuntimeError: no working"
+        "train.compile = true: the layers of the generator do not compile on this machine:"
+        " RuntimeError: no working"
         " compiler. Mend that, or train without compilation, slower: train.compile=false"
     )
     assert everywhere == "True"
 
 
 def test_a_kernel_that_does_not_run_names_the_key_that_does_without() -> None:
-    """Here the kernels do not run at all, so that asking for them behind the choice of backends is a failure."""
+    """Here the kernels do not run at all, so that asking for them behind the choice of backends is
+    a failure.
+    """
     config = make_config()
     generator, discriminator = build_networks(config, VOCABULARY, "cpu", 1)
     with (
         mock.patch.object(head, "choose_backend", return_value="triton"),
-        pytest.raises(UserError, match=r"fused kernel .* does not run .*model\.generator_head=chunked"),
+        pytest.raises(
+            UserError, match=r"fused kernel .* does not run .*model\.generator_head=chunked"
+        ),
     ):
         check_compilation(config, generator, discriminator, World())
     discriminator.encoder.backend = "triton"
     with (
         mock.patch.object(Layer, "forward", side_effect=RuntimeError("out of shared memory")),
-        pytest.raises(UserError, match=r"model\.attention = triton: .* the discriminator.*: out of shared memory\."),
+        pytest.raises(
+            UserError,
+            match=r"model\.attention = triton: .* the discriminator.*: out of shared memory\.",
+        ),
     ):
         check_compilation(config, generator, discriminator, World())
 
 
-def test_a_c_compiler_or_headers_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_c_compiler_or_headers_that_are_not_there_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Triton's own words are a command that returned a non-zero exit status."""
     (tmp_path / "gcc").touch(mode=0o755)
     (tmp_path / "include").mkdir()
-    monkeypatch.setattr(toolchain.sysconfig, "get_paths", lambda _: {"include": str(tmp_path / "include")})
+    monkeypatch.setattr(
+        toolchain.sysconfig, "get_paths", lambda _: {"include": str(tmp_path / "include")}
+    )
     bare, gcc = {"PATH": "/nonexistent"}, {"PATH": str(tmp_path)}
     both = toolchain.missing_for_triton(bare)
     assert both is not None
-    for words in ("no gcc or clang in PATH (apt-get install gcc, or set CC", "no Python.h in", "-dev", "CPATH"):
+    for words in (
+        "no gcc or clang in PATH (apt-get install gcc, or set CC",
+        "no Python.h in",
+        "-dev",
+        "CPATH",
+    ):
         assert words in both
     assert "gcc" not in (toolchain.missing_for_triton(gcc) or "")
-    assert "CC = 'icx' is no program here" in (toolchain.missing_for_triton(gcc | {"CC": "icx"}) or "")
+    assert "CC = 'icx' is no program here" in (
+        toolchain.missing_for_triton(gcc | {"CC": "icx"}) or ""
+    )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "Python.h").touch()
@@ -137,7 +164,8 @@ def test_a_c_compiler_or_headers_that_are_not_there_are_named(tmp_path: Path, mo
     ):
         raise failed
     start = (
-        "the fused kernel of the generator's output layer does not run on this machine: Triton needs a C compiler and"
+        "the fused kernel of the generator's output layer does not run on this machine: Triton"
+        " needs a C compiler and"
     )
     assert str(raised.value).startswith(start)
     assert "apt-get install gcc" in str(raised.value)
@@ -146,7 +174,8 @@ def test_a_c_compiler_or_headers_that_are_not_there_are_named(tmp_path: Path, mo
 
 def test_a_kernel_without_a_fixed_order_is_said_to_be_that() -> None:
     refused = (
-        "f_cuda does not have a deterministic implementation, but you set 'torch.use_deterministic_algorithms(True)'."
+        "f_cuda does not have a deterministic implementation, but you set"
+        " 'torch.use_deterministic_algorithms(True)'."
     )
     with (
         pytest.raises(UserError, match=r"^train.deterministic = true: f_cuda has no kernel"),
@@ -157,9 +186,21 @@ def test_a_kernel_without_a_fixed_order_is_said_to_be_that() -> None:
 
 def test_without_a_compiler_the_command_ends_with_one_line(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text(configuration.resolved_yaml(make_config("data.streams=1", "train.compile=true")))
+    file.write_text(
+        configuration.resolved_yaml(make_config("data.streams=1", "train.compile=true"))
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "electra_dist.cli", "bench", "step", str(file), "--synthetic", "--vocab-size", "100"],
+        [
+            sys.executable,
+            "-m",
+            "electra_dist.cli",
+            "bench",
+            "step",
+            str(file),
+            "--synthetic",
+            "--vocab-size",
+            "100",
+        ],
         env=os.environ | {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
         capture_output=True,
         text=True,

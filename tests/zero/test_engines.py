@@ -42,7 +42,10 @@ CASES = {
     "stage 0, shared": ["zero.stage=0"],
     "stage 1, optimizer offloaded": ["zero.stage=1", "zero.offload_optimizer=true"],
     "stage 2, optimizer offloaded": ["zero.stage=2", "zero.offload_optimizer=true"],
-    "stage 3, optimizer and parameters offloaded": ["zero.offload_optimizer=true", "zero.offload_parameters=true"],
+    "stage 3, optimizer and parameters offloaded": [
+        "zero.offload_optimizer=true",
+        "zero.offload_parameters=true",
+    ],
     "stages 2 and 3, each offloads its own": [
         "zero.generator.stage=2",
         "zero.discriminator.offload_optimizer=true",
@@ -145,7 +148,10 @@ def plain_after(steps: int, config: Config) -> PlainTrainer:
 def largest_difference(out: Path, name: str, plain: PlainTrainer) -> tuple[float, str]:
     parameters = torch.load(out / f"{name}.pt")
     assert parameters.keys() == plain.weights.keys()
-    return max((float((parameters[key] - weight).abs().max()), key) for key, weight in plain.weights.items())
+    return max(
+        (float((parameters[key] - weight).abs().max()), key)
+        for key, weight in plain.weights.items()
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -159,7 +165,9 @@ def test_ten_steps_equal_plain_pytorch(trained: Path, name: str) -> None:
 def test_ten_steps_equal_plain_pytorch_with_every_sharing_at_every_stage(tmp_path: Path) -> None:
     run_ranks(train_cases, 2, cases=CASES_FULL, steps=STEPS, out=str(tmp_path), timeout=240)
     for name, overrides in CASES_FULL.items():
-        difference, where = largest_difference(tmp_path, name, plain_after(STEPS, make_config(*overrides)))
+        difference, where = largest_difference(
+            tmp_path, name, plain_after(STEPS, make_config(*overrides))
+        )
         assert difference < 1e-5, (name, where)
 
 
@@ -174,15 +182,31 @@ def update_error(out: Path, name: str, plain: PlainTrainer) -> float:
 
 def test_low_precision_equals_plain_pytorch_within_its_rounding(tmp_path: Path) -> None:
     # Measured after ten steps: 0.012 in bf16 and 0.002 in fp16; plain fp32 is 0.04 and 0.005 away.
-    run_ranks(train_cases, 2, cases=LOW_PRECISION, steps=STEPS_LOW_PRECISION, out=str(tmp_path), timeout=240)
+    run_ranks(
+        train_cases,
+        2,
+        cases=LOW_PRECISION,
+        steps=STEPS_LOW_PRECISION,
+        out=str(tmp_path),
+        timeout=240,
+    )
     for name, overrides in LOW_PRECISION.items():
         plain = plain_after(STEPS_LOW_PRECISION, make_config(*overrides))
-        assert update_error(tmp_path, name, plain) < (0.02 if name.startswith("bf16") else 0.004), name
+        assert update_error(tmp_path, name, plain) < (0.02 if name.startswith("bf16") else 0.004), (
+            name
+        )
 
 
 def test_in_low_precision_the_fp32_weights_start_exact(tmp_path: Path) -> None:
-    """DeepSpeed rounds first: the generator's bias, a log-frequency, would be off by up to 0.03 nats in bf16."""
-    chosen = ("bf16, stage 3, shared", "bf16, stage 1, shared", "fp16, stage 2, shared", "bf16, stage 1, offloaded")
+    """DeepSpeed rounds first: the generator's bias, a log-frequency, would be off by up to 0.03
+    nats in bf16.
+    """
+    chosen = (
+        "bf16, stage 3, shared",
+        "bf16, stage 1, shared",
+        "fp16, stage 2, shared",
+        "bf16, stage 1, offloaded",
+    )
     cases = {name: overrides for name, overrides in LOW_PRECISION.items() if name in chosen}
     assert len(cases) == len(chosen)
     run_ranks(train_cases, 2, cases=cases, steps=0, out=str(tmp_path), timeout=240)
@@ -213,11 +237,18 @@ def train_alone(world: Any, out: str) -> None:
 def test_one_rank_reduces_nothing_and_equals_plain_pytorch(tmp_path: Path) -> None:
     run_ranks(train_alone, 1, out=str(tmp_path), timeout=120)
     for name, bound in zip(ALONE, (1e-5, 0.02), strict=True):
-        assert update_error(tmp_path, name, plain_after(STEPS_LOW_PRECISION, make_config(*ALONE[name]))) < bound, name
+        assert (
+            update_error(
+                tmp_path, name, plain_after(STEPS_LOW_PRECISION, make_config(*ALONE[name]))
+            )
+            < bound
+        ), name
 
 
 def compiled_case(world: Any) -> list[float]:
-    """Largest difference of the parameters with and without compiled layers, and the number of graph breaks."""
+    """Largest difference of the parameters with and without compiled layers, and the number of
+    graph breaks.
+    """
     from torch._dynamo.utils import counters
 
     parameters = []
@@ -229,7 +260,10 @@ def compiled_case(world: Any) -> list[float]:
             train_step(engines, step, config, 1.0, samples)
         parameters.append(full_parameters(engines))
     breaks = sum(counters["graph_break"].values())
-    return [max(float((parameters[0][k] - parameters[1][k]).abs().max()) for k in parameters[0]), breaks]
+    return [
+        max(float((parameters[0][k] - parameters[1][k]).abs().max()) for k in parameters[0]),
+        breaks,
+    ]
 
 
 @pytest.mark.full
@@ -241,7 +275,8 @@ def test_compiled_layers_train_the_same_without_graph_breaks() -> None:
 
 def test_stage_0_in_low_precision_is_refused_and_the_alternative_named() -> None:
     with pytest.raises(
-        ConfigError, match=r"zero\.stage = 0 with precision\.mode = bf16 for the generator.*zero\.stage=1"
+        ConfigError,
+        match=r"zero\.stage = 0 with precision\.mode = bf16 for the generator.*zero\.stage=1",
     ):
         check_engines(make_config("zero.generator.stage=0", "precision.mode=bf16"))
     check_engines(make_config("zero.stage=0"))
@@ -265,15 +300,29 @@ def test_deepspeed_is_told_every_default_that_matters() -> None:
 
 def test_deepspeed_is_told_what_to_offload_and_to_pin() -> None:
     on_cuda = World(world_size=4, device=torch.device("cuda"))
-    config = make_config("zero.discriminator.offload_optimizer=true", "zero.discriminator.offload_parameters=true")
-    networks = build_networks(config, VOCABULARY, "cpu", SEED)
-    told = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, on_cuda)["zero_optimization"]
-    assert told["offload_optimizer"] == told["offload_param"] == {"device": "cpu", "pin_memory": True}
-    assert told["stage3_max_live_parameters"] == told["stage3_max_reuse_distance"] == told["reduce_bucket_size"]
-    assert not {"offload_optimizer", "offload_param"} & set(
-        engines_module.deepspeed_config(config, "generator", networks[0], 1, on_cuda)["zero_optimization"]
+    config = make_config(
+        "zero.discriminator.offload_optimizer=true", "zero.discriminator.offload_parameters=true"
     )
-    on_cpu = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, World())["zero_optimization"]
+    networks = build_networks(config, VOCABULARY, "cpu", SEED)
+    told = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, on_cuda)[
+        "zero_optimization"
+    ]
+    assert (
+        told["offload_optimizer"] == told["offload_param"] == {"device": "cpu", "pin_memory": True}
+    )
+    assert (
+        told["stage3_max_live_parameters"]
+        == told["stage3_max_reuse_distance"]
+        == told["reduce_bucket_size"]
+    )
+    assert not {"offload_optimizer", "offload_param"} & set(
+        engines_module.deepspeed_config(config, "generator", networks[0], 1, on_cuda)[
+            "zero_optimization"
+        ]
+    )
+    on_cpu = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, World())[
+        "zero_optimization"
+    ]
     assert not on_cpu["offload_optimizer"]["pin_memory"]
 
 
@@ -282,7 +331,9 @@ def test_deepspeed_is_told_the_groups_of_ranks_at_stage_3_only() -> None:
     networks = build_networks(config, VOCABULARY, "cpu", SEED)
     for world_size, size in ((4, 2), (2, None)):
         world = World(world_size=world_size)
-        told = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, world)["zero_optimization"]
+        told = engines_module.deepspeed_config(config, "discriminator", networks[1], 1, world)[
+            "zero_optimization"
+        ]
         assert told.get("zero_hpz_partition_size") == size
     told = engines_module.deepspeed_config(config, "generator", networks[0], 1, World(world_size=4))
     assert "zero_hpz_partition_size" not in told["zero_optimization"]

@@ -1,4 +1,6 @@
-"""Hierarchical partitioning (ZeRO++ hpZ): four ranks as two nodes of two train what plain stage 3 trains."""
+"""Hierarchical partitioning (ZeRO++ hpZ): four ranks as two nodes of two train what plain stage 3
+trains.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ CASES = {
 
 
 class Gathered:
-    """Elements of every weight gathering (all_gather_into_tensor) by the size of its group of ranks."""
+    """Elements of every weight gathering (all_gather_into_tensor) by the size of its group of
+    ranks.
+    """
 
     def __init__(self) -> None:
         from deepspeed.comm.torch import TorchBackend
@@ -49,7 +53,9 @@ class Gathered:
         self.elements: dict[str, int] = {}
         original = TorchBackend.all_gather_into_tensor
 
-        def counted(backend: Any, *, output_tensor: torch.Tensor, group: Any = None, **keywords: Any) -> Any:
+        def counted(
+            backend: Any, *, output_tensor: torch.Tensor, group: Any = None, **keywords: Any
+        ) -> Any:
             size = str(dist.get_world_size(group))
             self.elements[size] = self.elements.get(size, 0) + output_tensor.numel()
             return original(backend, output_tensor=output_tensor, group=group, **keywords)
@@ -63,14 +69,21 @@ def losses(engines: Any, config: Any, world: Any, first: int, last: int) -> list
     for index in range(first, last):
         step, samples = make_step(config, index, world.rank, world.world_size)
         totals = train_step(engines, step, config, 1 - index / 20, samples)
-        sums = [totals.generator_loss_sum, totals.masked_count, totals.discriminator_loss_sum, totals.real_count]
+        sums = [
+            totals.generator_loss_sum,
+            totals.masked_count,
+            totals.discriminator_loss_sum,
+            totals.real_count,
+        ]
         generator, masked, discriminator, real = all_reduce_sum(torch.stack(sums).double()).tolist()
         found.append([generator / masked, discriminator / real])
     return found
 
 
 def train_all(world: Any, cases: dict[str, list[str]], out: str) -> dict[str, Any]:
-    """Train, save and resume as two nodes of two ranks; losses, gathered elements of a step, losses after loading."""
+    """Train, save and resume as two nodes of two ranks; losses, gathered elements of a step, losses
+    after loading.
+    """
     world, found = replace(world, local_rank=world.rank % 2), {}
     gathered = Gathered()
     for name, overrides in cases.items():
@@ -92,7 +105,12 @@ def train_all(world: Any, cases: dict[str, list[str]], out: str) -> dict[str, An
         other = make_engines(make_config(*COMMON, *([] if name != "plain" else [HPZ])), world)
         loading.load_checkpoint(run, 2, other, world)
         changed = losses(other, config, world, 2, STEPS)
-        found[name] = {"straight": straight, "again": again, "changed": changed, "elements": elements}
+        found[name] = {
+            "straight": straight,
+            "again": again,
+            "changed": changed,
+            "elements": elements,
+        }
     return found
 
 
@@ -110,18 +128,24 @@ def test_parameters_equal_plain_pytorch(trained: tuple[Path, dict[str, Any]], na
         rows = [index * 8 + row for row in range(8)]
         plain.train([row for rank in range(4) for row in rows[rank::4]], 1 - index / 20)
     got = torch.load(trained[0] / f"{name}.pt")
-    assert max(float((got[key] - weight).abs().max()) for key, weight in plain.weights.items()) < 1e-5
+    assert (
+        max(float((got[key] - weight).abs().max()) for key, weight in plain.weights.items()) < 1e-5
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_losses_go_on_after_loading_with_and_without_it(trained: tuple[Path, dict[str, Any]], name: str) -> None:
+def test_losses_go_on_after_loading_with_and_without_it(
+    trained: tuple[Path, dict[str, Any]], name: str
+) -> None:
     found = trained[1][name]
     for part in ("again", "changed"):
         for got, wanted in zip(found[part], found["straight"][2:], strict=True):
             assert got == pytest.approx(wanted, abs=1e-5), part
 
 
-def test_only_the_first_micro_batch_gathers_from_all_ranks(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_only_the_first_micro_batch_gathers_from_all_ranks(
+    trained: tuple[Path, dict[str, Any]],
+) -> None:
     elements = {name: trained[1][name]["elements"] for name in CASES}
     whole = elements["plain"]["4"]  # two micro-batches over all four ranks
     assert elements["plain"] == {"4": whole}
@@ -139,5 +163,7 @@ def refuse(world: Any, local_ranks: list[int], size: int) -> str:
 
 def test_ranks_that_do_not_lie_node_by_node_are_refused_by_all() -> None:
     for message in run_ranks(refuse, 4, local_ranks=[0, 0, 1, 1], size=2):
-        assert message.startswith("zero.hpz_partition_size = 2: its groups are of consecutive ranks")
+        assert message.startswith(
+            "zero.hpz_partition_size = 2: its groups are of consecutive ranks"
+        )
         assert "[0, 0, 1, 1]" in message

@@ -1,4 +1,6 @@
-"""The planned peak of one of two ranks is the measured one, where weights weigh more than activations."""
+"""The planned peak of one of two ranks is the measured one, where weights weigh more than
+activations.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from electra_dist.config import Config
 from tests.support.processes import run_ranks
 
 VOCABULARY = 1000
-#: The largest network's gradients once in fp32: what a thread of gloo that was interrupted may not have let go yet.
+#: The largest network's gradients once in fp32: what a thread of gloo that was interrupted may not
+#: have let go yet.
 HELD_BY_GLOO = 4 * 611_457
 
 OFFLOAD = "zero.offload_optimizer=true"
@@ -21,7 +24,11 @@ CASES = {
     "stage 1": ["zero.stage=1"],
     "stage 2, bf16": ["zero.stage=2", "precision.mode=bf16"],
     "stage 2, optimizer offloaded": ["zero.stage=2", OFFLOAD],
-    "stage 3, bf16, parameters offloaded": ["precision.mode=bf16", OFFLOAD, "zero.offload_parameters=true"],
+    "stage 3, bf16, parameters offloaded": [
+        "precision.mode=bf16",
+        OFFLOAD,
+        "zero.offload_parameters=true",
+    ],
 }
 CASES_FULL = {
     "stage 1, optimizer offloaded": ["zero.stage=1", OFFLOAD],
@@ -60,17 +67,23 @@ def peaks(world: Any, cases: dict[str, list[str]]) -> dict[str, int]:
     found = {}
     for name, overrides in cases.items():
         config = make(overrides)
-        rows = config.train.model_copy(update={"global_rows": config.train.global_rows // world.world_size})
+        rows = config.train.model_copy(
+            update={"global_rows": config.train.global_rows // world.world_size}
+        )
         data = synthetic_steps(config.model_copy(update={"train": rows}), VOCABULARY)
         with TensorMemory(world.device) as memory:
-            engines = build_engines(config, *build_networks(config, VOCABULARY, world.device, 1), world)
+            engines = build_engines(
+                config, *build_networks(config, VOCABULARY, world.device, 1), world
+            )
             for _ in range(2):
                 train_step(engines, next(data), config, 1.0)
         found[name] = memory.peak_bytes
     return found
 
 
-@pytest.mark.parametrize("cases", [CASES, pytest.param(CASES_FULL, marks=pytest.mark.full)], ids=["core", "more"])
+@pytest.mark.parametrize(
+    "cases", [CASES, pytest.param(CASES_FULL, marks=pytest.mark.full)], ids=["core", "more"]
+)
 def test_the_planned_peak_of_two_ranks_is_the_measured_one(cases: dict[str, list[str]]) -> None:
     for name, measured in run_ranks(peaks, 2, cases=cases, timeout=240)[0].items():
         planned = plan.plan_memory(make(cases[name]), VOCABULARY, 2).peak

@@ -26,7 +26,12 @@ def largest_differences(world: Any, sizes: list[list[int]]) -> list[float]:
         wanted = reduce_scatter_coalesced([gradient.clone() for gradient in gradients])
         got = reduction.reduce_scatter_coalesced(gradients)
         assert [part.shape for part in got] == [part.shape for part in wanted]
-        found.append(max((float((a - b).abs().max()) for a, b in zip(got, wanted, strict=True) if len(a)), default=0.0))
+        found.append(
+            max(
+                (float((a - b).abs().max()) for a, b in zip(got, wanted, strict=True) if len(a)),
+                default=0.0,
+            )
+        )
     return found
 
 

@@ -32,19 +32,31 @@ def add(subparsers: Subparsers) -> None:
         """,
     )
     parser.add_argument("run_path", metavar="RUN", type=Path, help="run directory")
-    parser.add_argument("--step", type=int, metavar="N", help="checkpoint to evaluate (default: the newest)")
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="checkpoint to evaluate (default: the newest)"
+    )
     parser.add_argument(
         "--rows",
         type=_rows,
         metavar="N|all",
-        help="held-out rows, or all of them (default: validation.rows of the run, the trainer's own)",
+        help="held-out rows, or all of them (default: validation.rows of the run, the trainer's"
+        " own)",
     )
     parser.add_argument(
-        "--shards", type=Path, metavar="DIR", help="other shards of the same tokenizer (default: those of the run)"
+        "--shards",
+        type=Path,
+        metavar="DIR",
+        help="other shards of the same tokenizer (default: those of the run)",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw ROC, calibration and losses into this file")
-    parser.add_argument("--examples", type=int, default=0, metavar="N", help="print N held-out passages, marked up")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="default: cuda where there is one"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw ROC, calibration and losses into this file"
+    )
+    parser.add_argument(
+        "--examples", type=int, default=0, metavar="N", help="print N held-out passages, marked up"
+    )
     add_json(parser)
 
 
@@ -54,7 +66,9 @@ def _rows(text: str) -> int | Literal["all"]:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of rows nor `all`") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number of rows nor `all`"
+        ) from None
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -89,11 +103,17 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _print(evaluation: Evaluation) -> None:
-    target, whose = console(), "" if evaluation.own_shards else ", which are not the run's own"
+    target = console()
+    if evaluation.own_shards:
+        whose = ""
+    else:
+        whose = ", which are not the run's own"
     print(
-        f"{evaluation.run} at step {evaluation.step:,}, fp32 on {evaluation.device}: {evaluation.rows:,} held-out rows"
+        f"{evaluation.run} at step {evaluation.step:,}, fp32 on {evaluation.device}:"
+        f" {evaluation.rows:,} held-out rows"
         f" of {evaluation.row_length} from {evaluation.shards}{whose};"
-        f" {evaluation.discriminator.tokens:,} tokens, {evaluation.generator.masked_tokens:,} of them masked"
+        f" {evaluation.discriminator.tokens:,} tokens, {evaluation.generator.masked_tokens:,} of"
+        f" them masked"
     )
     for table in (_networks(evaluation), _bands(evaluation), _convincing(evaluation)):
         target.print(table)
@@ -110,11 +130,22 @@ def _networks(evaluation: Evaluation) -> Table:
     table.add_column("held out", justify="right")
     table.add_column("±", justify="right")
     table.add_column("to compare with")
-    generator, judge, errors = evaluation.generator, evaluation.discriminator, evaluation.standard_errors
-    entropy, fraction = generator.unigram_entropy, judge.replaced_fraction
+    generator = evaluation.generator
+    judge = evaluation.discriminator
+    errors = evaluation.standard_errors
+    entropy = generator.unigram_entropy
+    fraction = judge.replaced_fraction
     lines: list[tuple[str, float | None, str]] = [
-        ("generator loss, nats per masked token", generator.loss, f"{entropy:.3f}  unigram entropy of the corpus"),
-        ("generator perplexity", generator.perplexity, f"{math.exp(entropy):,.1f}  its exponential"),
+        (
+            "generator loss, nats per masked token",
+            generator.loss,
+            f"{entropy:.3f}  unigram entropy of the corpus",
+        ),
+        (
+            "generator perplexity",
+            generator.perplexity,
+            f"{math.exp(entropy):,.1f}  its exponential",
+        ),
         ("generator accuracy", generator.accuracy, ""),
         ("generator top-5 accuracy", generator.top5_accuracy, ""),
         (
@@ -122,13 +153,25 @@ def _networks(evaluation: Evaluation) -> Table:
             judge.loss,
             f"{_entropy(fraction):.3f}  entropy of the replaced fraction",
         ),
-        ("discriminator accuracy", judge.accuracy, f"{judge.always_original_accuracy:.3f}  always `original`"),
+        (
+            "discriminator accuracy",
+            judge.accuracy,
+            f"{judge.always_original_accuracy:.3f}  always `original`",
+        ),
         ("discriminator AUC", judge.auc, "0.500  chance"),
-        ("discriminator average precision", judge.average_precision, f"{fraction:.3f}  chance: the replaced fraction"),
+        (
+            "discriminator average precision",
+            judge.average_precision,
+            f"{fraction:.3f}  chance: the replaced fraction",
+        ),
         ("discriminator precision", judge.precision, f"{fraction:.3f}  chance"),
         ("discriminator recall", judge.recall, ""),
         ("discriminator F1", judge.f1, ""),
-        ("Brier score", judge.brier, f"{judge.brier_of_replaced_fraction:.3f}  always the replaced fraction"),
+        (
+            "Brier score",
+            judge.brier,
+            f"{judge.brier_of_replaced_fraction:.3f}  always the replaced fraction",
+        ),
         ("expected calibration error", judge.expected_calibration_error, ""),
     ]
     spread = {
@@ -139,7 +182,10 @@ def _networks(evaluation: Evaluation) -> Table:
     }
     for name, value, other in lines:
         error = spread.get(name)
-        number = f"{value:,.1f}" if name == "generator perplexity" else _number(value)
+        if name == "generator perplexity":
+            number = f"{value:,.1f}"
+        else:
+            number = _number(value)
         table.add_row(name, number, "" if error is None else f"{error:.3f}", other)
     return table
 
@@ -147,10 +193,23 @@ def _networks(evaluation: Evaluation) -> Table:
 def _bands(evaluation: Evaluation) -> Table:
     from rich.table import Table
 
-    title = "by frequency rank in the training split: generator (G) by the masked token, discriminator (D) by the shown"
+    title = (
+        "by frequency rank in the training split: generator (G) by the masked token,"
+        " discriminator (D) by the shown"
+    )
     table = Table(title=title, title_justify="left", padding=(0, 0))
     table.add_column("rank", no_wrap=True)
-    for name in ("masked", "G loss", "unigram", "G acc", "G top-5", "shown", "replaced", "D AUC", "D recall"):
+    for name in (
+        "masked",
+        "G loss",
+        "unigram",
+        "G acc",
+        "G top-5",
+        "shown",
+        "replaced",
+        "D AUC",
+        "D recall",
+    ):
         table.add_column(name, justify="right")
     for band in evaluation.bands:
         table.add_row(
@@ -167,7 +226,9 @@ def _bands(evaluation: Evaluation) -> Table:
 def _convincing(evaluation: Evaluation) -> Table:
     from rich.table import Table
 
-    table = Table(title="replaced tokens, by the generator's probability of them", title_justify="left")
+    table = Table(
+        title="replaced tokens, by the generator's probability of them", title_justify="left"
+    )
     table.add_column("probability")
     for name in ("replaced", "D recall", "mean D probability"):
         table.add_column(name, justify="right")
@@ -180,7 +241,8 @@ def _convincing(evaluation: Evaluation) -> Table:
 #: How a token that is nothing but a space is shown.
 _SPACE = "␣"
 _LEGEND = (
-    "[original→sampled p] replaced, [token p] masked and sampled again, {token p} not masked but called replaced;"
+    "[original→sampled p] replaced, [token p] masked and sampled again, {token p} not masked but"
+    " called replaced;"
     " p: the discriminator's probability of `replaced`"
 )
 
@@ -201,14 +263,23 @@ def _marked_up(example: Example) -> Text:
 def _mark(piece: Piece) -> tuple[str, str]:
     """(text, style) of one token."""
     space = piece.text[: len(piece.text) - len(piece.text.lstrip(" "))]
-    word, probability = piece.text[len(space) :], f"{piece.probability:.2f}"
+    word = piece.text[len(space) :]
+    probability = f"{piece.probability:.2f}"
     called = piece.probability >= 0.5
-    colour = "green" if called else "red"
+    if called:
+        colour = "green"
+    else:
+        colour = "red"
     if piece.replaced:
-        return f"{space}[{word or _SPACE}→{(piece.proposed or '').strip(' ') or _SPACE} {probability}]", colour
+        return (
+            f"{space}[{word or _SPACE}→{(piece.proposed or '').strip(' ') or _SPACE} {probability}]",
+            colour,
+        )
     if piece.proposed is not None:
         return f"{space}[{word} {probability}]", "yellow" if called else "cyan"
-    return (f"{space}{{{word} {probability}}}", "yellow") if called else (piece.text, "")
+    if called:
+        return (f"{space}{{{word} {probability}}}", "yellow")
+    return (piece.text, "")
 
 
 def _entropy(fraction: float) -> float:
@@ -217,9 +288,13 @@ def _entropy(fraction: float) -> float:
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+    if value is None:
+        return "undefined"
+    return f"{value:.3f}"
 
 
 def _short(value: float | None) -> str:
     """For narrow columns: a dash for what is undefined."""
-    return "-" if value is None else f"{value:.3f}"
+    if value is None:
+        return "-"
+    return f"{value:.3f}"

@@ -21,11 +21,18 @@ def add(subparsers: Subparsers) -> None:
         """,
     )
     parser.add_argument("run_path", metavar="RUN", type=Path, help="run directory")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new folder for the model")
     parser.add_argument(
-        "--network", choices=("discriminator", "generator"), default="discriminator", help="default: %(default)s"
+        "--out", required=True, type=Path, metavar="DIR", help="new folder for the model"
     )
-    parser.add_argument("--step", type=int, metavar="N", help="checkpoint to export (default: the newest)")
+    parser.add_argument(
+        "--network",
+        choices=("discriminator", "generator"),
+        default="discriminator",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="checkpoint to export (default: the newest)"
+    )
     add_json(parser)
 
 

@@ -14,11 +14,20 @@ if TYPE_CHECKING:
 _RECIPE = {
     "epochs": (float, "times over the training examples (default: 3; question answering 2)"),
     "lr": (float, "learning rate of the head (default: 1e-4; 5e-5 from hidden size 1,024)"),
-    "layer_decay": (float, "each layer below learns by this factor slower (default: 0.8; 0.9 from 1,024)"),
+    "layer_decay": (
+        float,
+        "each layer below learns by this factor slower (default: 0.8; 0.9 from 1,024)",
+    ),
     "batch": (int, "examples a step (default: 32)"),
     "warmup": (float, "fraction of the steps in which the learning rate rises (default: 0.1)"),
-    "max_length": (int, "tokens of an example, the rest is cut off (default: 128; question answering 512, windows)"),
-    "stride": (int, "question answering: tokens that neighbouring windows share (default: a quarter)"),
+    "max_length": (
+        int,
+        "tokens of an example, the rest is cut off (default: 128; question answering 512, windows)",
+    ),
+    "stride": (
+        int,
+        "question answering: tokens that neighbouring windows share (default: a quarter)",
+    ),
 }
 
 
@@ -37,12 +46,22 @@ def add(subparsers: Subparsers) -> None:
         electra-dist finetune exported --train train.tsv --dev dev.tsv --seeds 5 --out finetuned/five
         """,
     )
-    parser.add_argument("model", metavar="MODEL", type=Path, help="folder written by `electra-dist export`")
     parser.add_argument(
-        "--train", required=True, type=Path, metavar="FILE", help=".tsv, .csv or .jsonl; SQuAD .json or .jsonl"
+        "model", metavar="MODEL", type=Path, help="folder written by `electra-dist export`"
     )
-    parser.add_argument("--dev", type=Path, metavar="FILE", help="held-out examples: scores after each epoch")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new folder for the model")
+    parser.add_argument(
+        "--train",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help=".tsv, .csv or .jsonl; SQuAD .json or .jsonl",
+    )
+    parser.add_argument(
+        "--dev", type=Path, metavar="FILE", help="held-out examples: scores after each epoch"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="new folder for the model"
+    )
     parser.add_argument(
         "--task",
         choices=("classification", "regression", "question-answering"),
@@ -53,12 +72,22 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--pair", metavar="COLUMN", help="second text, where an example is a pair")
     parser.add_argument("--label", default="label", metavar="COLUMN", help="default: %(default)s")
     for name, (kind, text) in _RECIPE.items():
-        parser.add_argument("--" + name.replace("_", "-"), dest=name, type=kind, metavar="N", help=text)
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="the first seed (default: %(default)s)")
+        parser.add_argument(
+            "--" + name.replace("_", "-"), dest=name, type=kind, metavar="N", help=text
+        )
     parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="train N times, keep the best, report the median (default: 1)"
+        "--seed", type=int, default=1, metavar="N", help="the first seed (default: %(default)s)"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train N times, keep the best, report the median (default: 1)",
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
+    )
     add_json(parser)
 
 
@@ -79,7 +108,11 @@ def _finetune(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         task=arguments.task,
         columns=Columns(arguments.text, arguments.pair, arguments.label),
-        recipe={name: getattr(arguments, name) for name in _RECIPE if getattr(arguments, name) is not None},
+        recipe={
+            name: getattr(arguments, name)
+            for name in _RECIPE
+            if getattr(arguments, name) is not None
+        },
         seeds=tuple(range(arguments.seed, arguments.seed + arguments.seeds)),
         device=arguments.device,
     )
@@ -98,11 +131,14 @@ def _print(report: FinetuneReport) -> None:
         from rich.table import Table
 
         table = Table(title="held out, after the last epoch")
-        for number, name in enumerate(["", *(f"seed {seed}" for seed in report.seeds), "median", "no model"]):
+        for number, name in enumerate(
+            ["", *(f"seed {seed}" for seed in report.seeds), "median", "no model"]
+        ):
             table.add_column(name, justify="left" if number == 0 else "right")
         for row in report.rows():
             table.add_row(*row)
         console().print(table)
     print(
-        f"{report.out}: {report.task}, seed {report.kept}; use it with electra-dist predict {report.out} --input FILE"
+        f"{report.out}: {report.task}, seed {report.kept}; use it with electra-dist predict"
+        f" {report.out} --input FILE"
     )

@@ -25,7 +25,8 @@ def add(subparsers: Subparsers) -> None:
         subparsers,
         "predict",
         _predict,
-        "Say what a model makes of texts: the fine-tuned task, replaced tokens, or fillings of [MASK]",
+        "Say what a model makes of texts: the fine-tuned task, replaced tokens, or fillings of"
+        " [MASK]",
         """
         electra-dist predict finetuned/sst2 --input reviews.txt
         electra-dist predict finetuned/sst2 --input test.tsv --out predicted.tsv
@@ -35,18 +36,35 @@ def add(subparsers: Subparsers) -> None:
         """,
         prints=True,
     )
-    parser.add_argument("model", metavar="MODEL", type=Path, help="folder written by `finetune` or `export`")
+    parser.add_argument(
+        "model", metavar="MODEL", type=Path, help="folder written by `finetune` or `export`"
+    )
     parser.add_argument(
         "--input",
         type=Path,
         metavar="FILE",
-        help="texts: .txt (one a line), .tsv, .csv, .jsonl with the columns of the training; default: standard input,"
-        " one text a line. Question answering: .json (SQuAD), .jsonl. Where labels are there, the scores are printed"
+        help="texts: .txt (one a line), .tsv, .csv, .jsonl with the columns of the training;"
+        " default: standard input,"
+        " one text a line. Question answering: .json (SQuAD), .jsonl. Where labels are there, the"
+        " scores are printed"
         " too",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the predictions here instead of printing them")
-    parser.add_argument("--count", type=int, default=5, metavar="N", help="fillings of a [MASK] (default: %(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the predictions here instead of printing them",
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=5,
+        metavar="N",
+        help="fillings of a [MASK] (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
+    )
     add_json(parser)
 
 
@@ -63,7 +81,8 @@ def _predict(arguments: argparse.Namespace) -> int:
         check_folder_can_be_made(arguments.out)
         if arguments.out.is_dir():
             raise UserError(f"--out {arguments.out}: is a folder; give the name of a file in it")
-    folder, device = ModelFolder.open(arguments.model), device_of_command(arguments.device)
+    folder = ModelFolder.open(arguments.model)
+    device = device_of_command(arguments.device)
     predictions, scores = _predictions(folder, arguments.input, device, arguments.count)
     lines = _lines(folder.kind, predictions, arguments.json)
     if arguments.out:
@@ -85,16 +104,23 @@ def _predictions(
 
     if folder.kind == "question-answering":
         if path is None:
-            raise UserError("--input: missing; question answering needs questions with contexts, .json or .jsonl")
+            raise UserError(
+                "--input: missing; question answering needs questions with contexts, .json or"
+                " .jsonl"
+            )
         return predict.predict_answers(folder, path, device)
     examples, source = _read(folder, path)
     if folder.kind in ("discriminator", "generator"):
-        return predict.predict_tokens(folder, [example.text for example in examples], device, count), {}
+        return predict.predict_tokens(
+            folder, [example.text for example in examples], device, count
+        ), {}
     return predict.predict_texts(folder, examples, source, device)
 
 
 def _read(folder: ModelFolder, path: Path | None) -> tuple[list[Example], Path]:
-    """The examples of the file, or of standard input; only text where the model is a pre-trained one."""
+    """The examples of the file, or of standard input; only text where the model is a pre-trained
+    one.
+    """
     from electra_dist.errors import DataError
     from electra_dist.finetune.labelled import Columns, Example, read_examples
 

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from electra_dist.cli.parsers import Subparsers, add_command, add_config, add_group, add_json, console, print_json
+from electra_dist.cli.parsers import (
+    Subparsers,
+    add_command,
+    add_config,
+    add_group,
+    add_json,
+    console,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from electra_dist.batch import Step
@@ -26,7 +34,8 @@ def add(subparsers: Subparsers) -> None:
         group,
         "step",
         _step,
-        "Measure the training step of a configuration: tokens a second, utilisation, memory, where the time goes",
+        "Measure the training step of a configuration: tokens a second, utilisation, memory, where"
+        " the time goes",
         """
         electra-dist bench step configs/base.yaml
         electra-dist bench step configs/base.yaml model.attention=triton --steps 20 --profile profile
@@ -36,11 +45,21 @@ def add(subparsers: Subparsers) -> None:
         """,
     )
     add_config(parser)
-    parser.add_argument("--steps", type=int, default=10, metavar="N", help="timed steps (default: %(default)s)")
-    parser.add_argument("--profile", type=Path, metavar="DIR", help="write a Chrome trace and a table by operation")
-    parser.add_argument("--synthetic", action="store_true", help="random tokens instead of the shards")
-    parser.add_argument("--vocab-size", type=int, metavar="N", help="of synthetic rows (default: 30522)")
-    parser.add_argument("--document-length", type=int, metavar="N", help="of synthetic rows (default: a whole row)")
+    parser.add_argument(
+        "--steps", type=int, default=10, metavar="N", help="timed steps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR", help="write a Chrome trace and a table by operation"
+    )
+    parser.add_argument(
+        "--synthetic", action="store_true", help="random tokens instead of the shards"
+    )
+    parser.add_argument(
+        "--vocab-size", type=int, metavar="N", help="of synthetic rows (default: 30522)"
+    )
+    parser.add_argument(
+        "--document-length", type=int, metavar="N", help="of synthetic rows (default: a whole row)"
+    )
     add_json(parser)
 
 
@@ -58,13 +77,16 @@ def _step(arguments: argparse.Namespace) -> int:
     world = detect(os.environ, resolved.train.device, torch.cuda.device_count())
     if world.world_size > 1:
         raise UserError(
-            f"bench step measures one process, and this is one of {world.world_size} ranks ({world.launcher});"
+            f"bench step measures one process, and this is one of {world.world_size} ranks"
+            f" ({world.launcher});"
             " start it without torchrun and with one Slurm task"
         )
     vocab_size, data = _data(resolved, arguments)
     initialise(world)
     try:
-        figures = measure_steps(resolved, vocab_size, data, world, arguments.steps, arguments.profile)
+        figures = measure_steps(
+            resolved, vocab_size, data, world, arguments.steps, arguments.profile
+        )
     finally:
         shutdown()
     if arguments.json:
@@ -88,21 +110,27 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, Iterato
         manifest = Manifest.load(resolved.data.shards)
     except DataError as error:
         raise DataError(f"{error}; or measure on random tokens with --synthetic") from error
-    endless = resolved.model_copy(update={"train": resolved.train.model_copy(update={"steps": 10**9})})
+    endless = resolved.model_copy(
+        update={"train": resolved.train.model_copy(update={"steps": 10**9})}
+    )
     return manifest.vocab_size, TrainLoader(endless, manifest, 0, 1)
 
 
 def _print(figures: StepFigures) -> None:
     low, high = figures.step_seconds_range
     attention = ", ".join(f"{name} {backend}" for name, backend in figures.attention.items())
-    compiled = "compiled" if figures.compiled else "not compiled"
+    if figures.compiled:
+        compiled = "compiled"
+    else:
+        compiled = "not compiled"
     lines = {
         "device": f"{figures.device}, torch {figures.torch}, {figures.precision}, {compiled}",
         "attention": attention,
         "generator head": figures.head,
         "speed": f"{figures.real_tokens_per_s:,.0f} real tokens/s",
         "step": f"{figures.step_seconds:.4g} s ({low:.4g} to {high:.4g} in {figures.steps} steps)",
-        "utilisation": f"{figures.mfu:.1%} of {figures.matrix_product_rate / 1e12:.4g} TFLOP/s, the matrix-product"
+        "utilisation": f"{figures.mfu:.1%} of {figures.matrix_product_rate / 1e12:.4g} TFLOP/s, the"
+        f" matrix-product"
         f" rate measured here warm, {figures.cold_matrix_product_rate / 1e12:.4g} cold"
         f" ({figures.flops_per_token:.4g} FLOPs a token)",
         "peak memory": f"{figures.peak_memory_bytes / 1e6:,.1f} MB of tensors"

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from electra_dist.cli.parsers import Subparsers, add_command, add_config, add_group, add_json, print_json
+from electra_dist.cli.parsers import (
+    Subparsers,
+    add_command,
+    add_config,
+    add_group,
+    add_json,
+    print_json,
+)
 
 
 def add(subparsers: Subparsers) -> None:

@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from electra_dist.cli.parsers import Subparsers, add_command, add_group, add_json, console, print_json
+from electra_dist.cli.parsers import (
+    Subparsers,
+    add_command,
+    add_group,
+    add_json,
+    console,
+    print_json,
+)
 from electra_dist.errors import EXIT_OK, EXIT_USER_ERROR
 
 
@@ -33,8 +40,12 @@ def _add_corpus(group: Subparsers) -> None:
         """,
     )
     parser.add_argument("name", choices=("pydoc",), help="which corpus")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new folder for the .jsonl")
-    parser.add_argument("--max-bytes", type=int, metavar="N", help="stop at this size (default: 25 MB)")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="new folder for the .jsonl"
+    )
+    parser.add_argument(
+        "--max-bytes", type=int, metavar="N", help="stop at this size (default: 25 MB)"
+    )
     add_json(parser)
 
 
@@ -45,7 +56,8 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help=".txt (documents apart by blank lines), .jsonl, .jsonl.gz (with a key `text`), or folders of them",
+        help=".txt (documents apart by blank lines), .jsonl, .jsonl.gz (with a key `text`), or"
+        " folders of them",
     )
 
 
@@ -61,9 +73,15 @@ def _add_tokenizer(group: Subparsers) -> None:
         """,
     )
     _add_input(parser)
-    parser.add_argument("--vocab-size", required=True, type=int, metavar="N", help="ids, special tokens included")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new folder for the tokenizer")
-    parser.add_argument("--lowercase", action="store_true", help="fold case (the published ELECTRA does)")
+    parser.add_argument(
+        "--vocab-size", required=True, type=int, metavar="N", help="ids, special tokens included"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="new folder for the tokenizer"
+    )
+    parser.add_argument(
+        "--lowercase", action="store_true", help="fold case (the published ELECTRA does)"
+    )
     parser.add_argument("--seed", type=int, default=1234, help="default: %(default)s")
     add_json(parser)
 
@@ -79,15 +97,31 @@ def _add_build(group: Subparsers) -> None:
         """,
     )
     _add_input(parser)
-    parser.add_argument("--tokenizer", required=True, type=Path, metavar="DIR", help="from `data tokenizer`")
-    parser.add_argument("--out", required=True, type=Path, metavar="SHARDS", help="new folder for the shards")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: %(default)s)")
     parser.add_argument(
-        "--validation", type=float, default=0.0, metavar="F", help="fraction of the documents held out (default: 0)"
+        "--tokenizer", required=True, type=Path, metavar="DIR", help="from `data tokenizer`"
     )
-    parser.add_argument("--min-characters", type=int, default=1, metavar="N", help="leave shorter documents out")
-    parser.add_argument("--keep-duplicates", action="store_true", help="keep documents that are exactly alike")
-    parser.add_argument("--seed", type=int, default=1234, help="of the shuffle (default: %(default)s)")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="SHARDS", help="new folder for the shards"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--validation",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="fraction of the documents held out (default: 0)",
+    )
+    parser.add_argument(
+        "--min-characters", type=int, default=1, metavar="N", help="leave shorter documents out"
+    )
+    parser.add_argument(
+        "--keep-duplicates", action="store_true", help="keep documents that are exactly alike"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1234, help="of the shuffle (default: %(default)s)"
+    )
     add_json(parser)
 
 
@@ -105,9 +139,20 @@ def _add_inspect(group: Subparsers) -> None:
     )
     parser.add_argument("shards", type=Path, metavar="SHARDS", help="folder with manifest.json")
     parser.add_argument(
-        "--row-lengths", type=int, nargs="+", default=[128, 256, 512, 1024], metavar="L", help="default: %(default)s"
+        "--row-lengths",
+        type=int,
+        nargs="+",
+        default=[128, 256, 512, 1024],
+        metavar="L",
+        help="default: %(default)s",
     )
-    parser.add_argument("--samples", type=int, default=2, metavar="N", help="documents to print (default: %(default)s)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=2,
+        metavar="N",
+        help="documents to print (default: %(default)s)",
+    )
     add_json(parser)
 
 
@@ -130,13 +175,20 @@ def _add_checksums(group: Subparsers) -> None:
         group,
         "checksums",
         _checksums,
-        "Add a checksum of each block to shards that an earlier version made; their fingerprint stays",
+        "Add a checksum of each block to shards that an earlier version made; their fingerprint"
+        " stays",
         """
         electra-dist data checksums shards --workers 4
         """,
     )
     parser.add_argument("shards", type=Path, metavar="SHARDS", help="folder with manifest.json")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="shards at a time (default: %(default)s)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="shards at a time (default: %(default)s)",
+    )
     add_json(parser)
 
 
@@ -150,8 +202,12 @@ def _print_facts(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{_shown(inner)} {str(name).replace('_', ' ')}" for name, inner in value.items())
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        return ", ".join(
+            f"{_shown(inner)} {str(name).replace('_', ' ')}" for name, inner in value.items()
+        )
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
 
 
 def _corpus(arguments: argparse.Namespace) -> int:
@@ -159,7 +215,9 @@ def _corpus(arguments: argparse.Namespace) -> int:
     from electra_dist.console import bar
 
     with bar() as progress:
-        stats = write_pydoc_corpus(arguments.out, arguments.max_bytes or MAX_BYTES, progress=progress)
+        stats = write_pydoc_corpus(
+            arguments.out, arguments.max_bytes or MAX_BYTES, progress=progress
+        )
     _print_facts(arguments, stats.to_dict())
     return 0
 
@@ -203,7 +261,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from electra_dist.console import bar
 
     with bar() as progress:
-        report = inspect_shards(arguments.shards, arguments.row_lengths, arguments.samples, progress)
+        report = inspect_shards(
+            arguments.shards, arguments.row_lengths, arguments.samples, progress
+        )
     if arguments.json:
         print_json(report.to_dict())
         return 0
@@ -214,7 +274,16 @@ def _inspect(arguments: argparse.Namespace) -> int:
         title=f"{report.path}: vocabulary {report.vocab_size:,}, {report.used_ids:,} of it used,"
         f" unigram entropy {report.unigram_entropy:.3f} nats",
     )
-    for heading in ("shards", "blocks", "documents", "tokens", "MB", "tokens/document", "median", "95%"):
+    for heading in (
+        "shards",
+        "blocks",
+        "documents",
+        "tokens",
+        "MB",
+        "tokens/document",
+        "median",
+        "95%",
+    ):
         splits.add_column(heading, justify="right")
     for name, split in report.splits.items():
         counts = (split.shards, split.blocks, split.documents, split.tokens)
@@ -230,7 +299,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
     for heading in ("rows", "padding", "documents/row"):
         packing.add_column(heading, justify="right")
     for rows in report.packing:
-        packing.add_row(str(rows.row_length), f"{rows.rows:,}", f"{rows.padding:.2%}", f"{rows.documents_per_row:.1f}")
+        packing.add_row(
+            str(rows.row_length),
+            f"{rows.rows:,}",
+            f"{rows.padding:.2%}",
+            f"{rows.documents_per_row:.1f}",
+        )
     out = console()
     out.print(splits, packing)
     for sample in report.samples:
@@ -261,10 +335,13 @@ def _verify(arguments: argparse.Namespace) -> int:
         print_json(report.to_dict())
     elif report.ok:
         counts = (
-            f"{report.files} files, {report.blocks:,} blocks, {report.documents:,} documents, {report.tokens:,} tokens"
+            f"{report.files} files, {report.blocks:,} blocks, {report.documents:,} documents,"
+            f" {report.tokens:,} tokens"
         )
         print(f"{report.path}: whole ({counts})")
     else:
         for problem in report.problems:
             print(f"error: {problem}", file=sys.stderr)
-    return EXIT_OK if report.ok else EXIT_USER_ERROR
+    if report.ok:
+        return EXIT_OK
+    return EXIT_USER_ERROR

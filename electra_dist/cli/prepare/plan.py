@@ -8,7 +8,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from electra_dist.cli.parsers import Subparsers, add_command, add_config, add_json, console, print_json
+from electra_dist.cli.parsers import (
+    Subparsers,
+    add_command,
+    add_config,
+    add_json,
+    console,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from electra_dist.config import Config
@@ -39,21 +46,41 @@ def add(subparsers: Subparsers) -> None:
     )
     add_config(parser)
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="default: %(default)s")
-    parser.add_argument("--gpus-per-node", type=int, default=1, metavar="G", help="default: %(default)s")
-    parser.add_argument("--gpu", required=True, metavar="KIND", help="h200, h100, a100, l40s, v100, ..., cpu")
-    parser.add_argument("--gpu-memory", type=float, metavar="GB", help="in place of the data sheet's")
     parser.add_argument(
-        "--rate", type=float, metavar="TFLOPS", help="matrix-product rate of one GPU, in place of the data sheet's"
+        "--gpus-per-node", type=int, default=1, metavar="G", help="default: %(default)s"
     )
-    parser.add_argument("--utilisation", type=float, metavar="F", help="fraction of the rate reached (default: 0.3)")
-    parser.add_argument("--network", type=float, metavar="GBIT", help="Gbit/s a GPU between nodes (default: 200)")
     parser.add_argument(
-        "--host-memory", type=float, metavar="GB", help="CPU memory of a node, for what is offloaded or saved"
+        "--gpu", required=True, metavar="KIND", help="h200, h100, a100, l40s, v100, ..., cpu"
+    )
+    parser.add_argument(
+        "--gpu-memory", type=float, metavar="GB", help="in place of the data sheet's"
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        metavar="TFLOPS",
+        help="matrix-product rate of one GPU, in place of the data sheet's",
+    )
+    parser.add_argument(
+        "--utilisation", type=float, metavar="F", help="fraction of the rate reached (default: 0.3)"
+    )
+    parser.add_argument(
+        "--network", type=float, metavar="GBIT", help="Gbit/s a GPU between nodes (default: 200)"
+    )
+    parser.add_argument(
+        "--host-memory",
+        type=float,
+        metavar="GB",
+        help="CPU memory of a node, for what is offloaded or saved",
     )
     parser.add_argument("--vocab-size", type=int, metavar="N", help="default: that of the shards")
-    parser.add_argument("--document-length", type=int, metavar="N", help="default: the mean of the shards")
     parser.add_argument(
-        "--fit", action="store_true", help="also propose micro rows, ZeRO stage and checkpointing for these GPUs"
+        "--document-length", type=int, metavar="N", help="default: the mean of the shards"
+    )
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="also propose micro rows, ZeRO stage and checkpointing for these GPUs",
     )
     add_json(parser)
 
@@ -67,9 +94,14 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.fit:
         resolved, changed = _divisible(resolved, arguments.nodes * arguments.gpus_per_node)
         notes += changed
-    memory = arguments.gpu_memory * 1e9 if arguments.gpu_memory else None
+    if arguments.gpu_memory:
+        memory = arguments.gpu_memory * 1e9
+    else:
+        memory = None
     if memory is None and arguments.gpu.lower() == "cpu":
-        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / max(arguments.gpus_per_node, 1)
+        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / max(
+            arguments.gpus_per_node, 1
+        )
         notes.append("memory: this machine's, shared by the processes of a node")
     costs = costs_of(
         resolved,
@@ -85,9 +117,15 @@ def _plan(arguments: argparse.Namespace) -> int:
         host_memory_bytes=arguments.host_memory * 1e9 if arguments.host_memory else None,
     )
     plan = plan_of(costs)
-    found = fits(costs) if arguments.fit else []
+    if arguments.fit:
+        found = fits(costs)
+    else:
+        found = []
     if arguments.json:
-        fitting = {"fits": [fit.to_dict() for fit in found]} if arguments.fit else {}
+        if arguments.fit:
+            fitting = {"fits": [fit.to_dict() for fit in found]}
+        else:
+            fitting = {}
         print_json(plan.to_dict() | fitting | {"notes": notes})
         return 0
     _print(plan, notes)
@@ -97,21 +135,29 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _divisible(resolved: Config, world_size: int) -> tuple[Config, list[str]]:
-    """The configuration with micro rows that a rank's rows are divisible by: what `--fit` is asked for."""
+    """The configuration with micro rows that a rank's rows are divisible by: what `--fit` is asked
+    for.
+    """
     train = resolved.train
     rows = train.global_rows // max(world_size, 1)
     micro_rows = math.gcd(rows, train.micro_rows)
     if rows < 1 or train.global_rows % world_size or micro_rows == train.micro_rows:
         return resolved, []
-    note = f"train.micro_rows={micro_rows} in place of {train.micro_rows}: a rank has {rows} rows a step"
-    return resolved.model_copy(update={"train": train.model_copy(update={"micro_rows": micro_rows})}), [note]
+    note = (
+        f"train.micro_rows={micro_rows} in place of {train.micro_rows}: a rank has {rows} rows"
+        f" a step"
+    )
+    return resolved.model_copy(
+        update={"train": train.model_copy(update={"micro_rows": micro_rows})}
+    ), [note]
 
 
 def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, int | None, list[str]]:
     """Vocabulary, mean length of a document with its special tokens, and where they come from."""
     from electra_dist.data.shards.manifest import MANIFEST_FILE, Manifest
 
-    vocab_size, document_length = arguments.vocab_size or resolved.model.vocab_size, arguments.document_length
+    vocab_size = arguments.vocab_size or resolved.model.vocab_size
+    document_length = arguments.document_length
     notes = []
     if (Path(resolved.data.shards) / MANIFEST_FILE).exists():
         facts = Manifest.load(resolved.data.shards).facts
@@ -121,30 +167,38 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, int | N
     elif vocab_size is None:
         vocab_size = _DEFAULT_VOCABULARY
         notes.append(
-            f"{resolved.data.shards} holds no shards yet: a vocabulary of {vocab_size:,} assumed, and documents that"
+            f"{resolved.data.shards} holds no shards yet: a vocabulary of {vocab_size:,} assumed,"
+            f" and documents that"
             " fill their rows; set --vocab-size and --document-length"
         )
     return vocab_size or _DEFAULT_VOCABULARY, document_length, notes
 
 
 def _print(plan: Plan, notes: list[str]) -> None:
-    count, device = plan.parameters, plan.device
+    count = plan.parameters
+    device = plan.device
     lines = {
         "machines": f"{plan.nodes} x {plan.gpus_per_node} {device.name}"
         + (f", {plan.memory_bytes / 1e9:.0f} GB each" if plan.memory_bytes else ""),
-        "parameters": f"{count.total:,} (generator {count.generator:,} with the embeddings, discriminator"
+        "parameters": f"{count.total:,} (generator {count.generator:,} with the embeddings,"
+        f" discriminator"
         f" {count.discriminator:,})",
-        "FLOPs a token": f"{plan.flops_per_token:.4g} (forward and backward, documents of {plan.document_length})",
+        "FLOPs a token": f"{plan.flops_per_token:.4g} (forward and backward, documents of"
+        f" {plan.document_length})",
         "tokens a step": f"{plan.step_tokens:,} (accumulation {plan.accumulation})",
         "speed assumed": f"{plan.utilisation:.0%} of {plan.rate / 1e12:,.4g} TFLOP/s a GPU"
         + (f", {plan.network_gbit:g} Gbit/s a GPU between nodes" if plan.nodes > 1 else ""),
-        "in all": f"{plan.configured.utilisation:.0%} of it as configured, with what the host and the network add",
-        "checkpoint": f"{_bytes(plan.checkpoint_bytes)}, {_bytes(plan.checkpoints_bytes)} for those kept"
-        + _saving(plan),
+        "in all": f"{plan.configured.utilisation:.0%} of it as configured, with what the host and"
+        f" the network add",
+        "checkpoint": f"{_bytes(plan.checkpoint_bytes)}, {_bytes(plan.checkpoints_bytes)} for those"
+        f" kept" + _saving(plan),
     }
     for name, value in lines.items():
         print(f"{name + ':':<16}{value}")
-    stages = plan.stages if any(stage.configured for stage in plan.stages) else (*plan.stages, plan.configured)
+    if any(stage.configured for stage in plan.stages):
+        stages = plan.stages
+    else:
+        stages = (*plan.stages, plan.configured)
     console().print(_table(stages, plan.nodes))
     for note in (*notes, *plan.advice):
         print(f"note: {note}")
@@ -156,14 +210,27 @@ def _saving(plan: Plan) -> str:
     """The memory that saving takes."""
     if not plan.configured.saving_bytes:
         return ""
-    return f"; {_bytes(plan.configured.saving_bytes)} of CPU memory a node to save in the background"
+    return (
+        f"; {_bytes(plan.configured.saving_bytes)} of CPU memory a node to save in the background"
+    )
 
 
 def _table(stages: tuple[StagePlan, ...], nodes: int) -> object:
     from rich.table import Table
 
-    table = Table("ZeRO", title="memory of one GPU at the peak; * as configured, - cannot run", padding=(0, 0))
-    for heading in ("weights", "gradients", "optimizer", "activations", "buffers", "peak", "reserved", "fits"):
+    table = Table(
+        "ZeRO", title="memory of one GPU at the peak; * as configured, - cannot run", padding=(0, 0)
+    )
+    for heading in (
+        "weights",
+        "gradients",
+        "optimizer",
+        "activations",
+        "buffers",
+        "peak",
+        "reserved",
+        "fits",
+    ):
         table.add_column(heading, justify="right")
     offloads = any(stage.host_bytes for stage in stages)
     more = (["host/node"] if offloads else []) + ["sent/step"] + (["to nodes"] if nodes > 1 else [])
@@ -171,7 +238,14 @@ def _table(stages: tuple[StagePlan, ...], nodes: int) -> object:
         table.add_column(heading, justify="right")
     for stage in stages:
         memory = stage.memory
-        parts = (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.buffers, memory.peak)
+        parts = (
+            memory.weights,
+            memory.gradients,
+            memory.optimizer,
+            memory.activations,
+            memory.buffers,
+            memory.peak,
+        )
         table.add_row(
             f"{stage.stage}{' *' if stage.configured else ''}{' -' if stage.problem else ''}",
             *(_bytes(part) for part in (*parts, stage.needed_bytes)),
@@ -196,11 +270,17 @@ def _print_fits(found: list[Fit]) -> None:
     for heading in ("recomputed", "rows at a time", "reserved", "tokens/s"):
         table.add_column(heading, justify="right")
     for fit in best.values():
-        recomputed = "layers" if fit.activation_checkpointing else "nothing"
+        if fit.activation_checkpointing:
+            recomputed = "layers"
+        else:
+            recomputed = "nothing"
         row = (str(fit.micro_rows), _bytes(fit.needed_bytes), f"{fit.tokens_per_s / 1e3:,.1f}k")
         table.add_row(str(fit.stage), recomputed, *row)
     if not best:
-        print("nothing fits, not even one row at a time with layers recomputed; take more or larger GPUs, or offload")
+        print(
+            "nothing fits, not even one row at a time with layers recomputed; take more or larger"
+            " GPUs, or offload"
+        )
         return
     console().print(table)
     print(f"fastest: {' '.join(found[0].overrides)}")
@@ -215,4 +295,6 @@ def _duration(days: float) -> str:
 
 
 def _bytes(number: float) -> str:
-    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.0f} MB"
+    if number >= 1e9:
+        return f"{number / 1e9:,.2f} GB"
+    return f"{number / 1e6:,.0f} MB"

@@ -17,7 +17,8 @@ def add(subparsers: Subparsers) -> None:
         subparsers,
         "preflight",
         _preflight,
-        "Measure every node (arithmetic, memory, network, disks, clocks, versions) and name the bad ones",
+        "Measure every node (arithmetic, memory, network, disks, clocks, versions) and name the bad"
+        " ones",
         """
         electra-dist preflight configs/base.yaml
         electra-dist preflight configs/base.yaml --bad-nodes bad.txt --json
@@ -28,8 +29,14 @@ def add(subparsers: Subparsers) -> None:
         """,
     )
     add_config(parser)
-    parser.add_argument("--bad-nodes", type=Path, metavar="FILE", help="write the names of the bad nodes here")
-    parser.add_argument("--ignore-room", action="store_true", help="pass when the checkpoints will not fit on the disk")
+    parser.add_argument(
+        "--bad-nodes", type=Path, metavar="FILE", help="write the names of the bad nodes here"
+    )
+    parser.add_argument(
+        "--ignore-room",
+        action="store_true",
+        help="pass when the checkpoints will not fit on the disk",
+    )
     add_json(parser)
 
 

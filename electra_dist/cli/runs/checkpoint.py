@@ -1,4 +1,6 @@
-"""`electra-dist checkpoint`: what a run has saved, whether it is whole, and what may go; needs no torch."""
+"""`electra-dist checkpoint`: what a run has saved, whether it is whole, and what may go; needs no
+torch.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,8 @@ def add(subparsers: Subparsers) -> None:
         group,
         "prune",
         _prune,
-        "Remove old checkpoints of a run; never its newest whole ones, a milestone, or the newest healthy one",
+        "Remove old checkpoints of a run; never its newest whole ones, a milestone, or the newest"
+        " healthy one",
         """
         electra-dist checkpoint prune runs/base --keep 1 --dry-run
         electra-dist checkpoint prune runs/base --keep 1
@@ -66,9 +69,11 @@ def add(subparsers: Subparsers) -> None:
         """,
     )
     _add_run(prune)
-    prune.add_argument("--keep", type=int, metavar="N", help="newest whole ones to keep (default: checkpoint.keep)")
+    prune.add_argument("--keep", type=int, metavar="N", help="newest whole ones to keep (default:"
+    " checkpoint.keep)")
     prune.add_argument(
-        "--set-aside", action="store_true", help="remove those too that a run went back behind (step-N.set-aside-xxxx)"
+        "--set-aside", action="store_true", help="remove those too that a run went back behind"
+        " (step-N.set-aside-xxxx)"
     )
     prune.add_argument("--dry-run", action="store_true", help="say what would go, touch nothing")
 
@@ -95,7 +100,9 @@ def _open(path: Path) -> RunDir:
 
 
 def _retention(run: RunDir) -> CheckpointConfig:
-    """Section `checkpoint` of config.yaml, else of the configuration that the newest checkpoint carries."""
+    """Section `checkpoint` of config.yaml, else of the configuration that the newest checkpoint
+    carries.
+    """
     import yaml
 
     from electra_dist import config
@@ -130,7 +137,8 @@ def _list(arguments: argparse.Namespace) -> int:
     from electra_dist.runs.checkpoints.memory import saving
 
     run = _open(arguments.run_path)
-    found, aside = list_checkpoints(run, _milestones(run)), set_aside(run)
+    found = list_checkpoints(run, _milestones(run))
+    aside = set_aside(run)
     remembered = saving(run)
     if arguments.json:
         print_json(
@@ -147,7 +155,8 @@ def _list(arguments: argparse.Namespace) -> int:
         print(f"set aside: {one.path}, {_size(one.bytes)}")
     if remembered and remembered.problem:
         print(
-            f"saving fails: step {remembered.problem_step}, {remembered.failures} tries in a row: {remembered.problem}"
+            f"saving fails: step {remembered.problem_step}, {remembered.failures} tries in a row:"
+            f" {remembered.problem}"
         )
     return 0
 
@@ -178,8 +187,13 @@ def _print_table(found: list[CheckpointFacts], nothing: str) -> None:
 
 def _whole(facts: CheckpointFacts) -> str:
     if facts.whole:
-        return "yes" if facts.verified else "yes, by sizes"
-    more = f" and {len(facts.problems) - 1} more" if len(facts.problems) > 1 else ""
+        if facts.verified:
+            return "yes"
+        return "yes, by sizes"
+    if len(facts.problems) > 1:
+        more = f" and {len(facts.problems) - 1} more"
+    else:
+        more = ""
     return f"no: {facts.problems[0]}{more}"
 
 
@@ -194,7 +208,9 @@ def _age(saved: float | None) -> str:
 
 
 def _size(number: int) -> str:
-    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+    if number >= 1e9:
+        return f"{number / 1e9:,.2f} GB"
+    return f"{number / 1e6:,.1f} MB"
 
 
 # --- verify ----------------------------------------------------------------------------------------------------------
@@ -208,7 +224,10 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     run = _open(arguments.run_path)
     milestones = _milestones(run)
-    steps = saved_steps(run) if arguments.step is None else [arguments.step]
+    if arguments.step is None:
+        steps = saved_steps(run)
+    else:
+        steps = [arguments.step]
     if not steps:
         raise CheckpointError(f"{run.checkpoints}: no checkpoint to verify")
     found = []
@@ -224,7 +243,9 @@ def _verify(arguments: argparse.Namespace) -> int:
         print_json({"run": str(run.path), "whole": whole, "checkpoints": [facts.to_dict() for facts in found]})
     else:
         _print_table(found, "")
-    return EXIT_OK if whole else EXIT_USER_ERROR
+    if whole:
+        return EXIT_OK
+    return EXIT_USER_ERROR
 
 
 # --- prune -----------------------------------------------------------------------------------------------------------
@@ -236,9 +257,13 @@ def _prune(arguments: argparse.Namespace) -> int:
 
     run = _open(arguments.run_path)
     settings = _retention(run)
-    keep = settings.keep if arguments.keep is None else arguments.keep
+    if arguments.keep is None:
+        keep = settings.keep
+    else:
+        keep = arguments.keep
     if keep < 1:
-        raise UserError(f"--keep {keep}: at least the newest one stays; remove the run directory to remove all")
+        raise UserError(f"--keep {keep}: at least the newest one stays; remove the run directory to"
+        f" remove all")
     with ExitStack() as held:
         if not arguments.dry_run:  # who trains the run counts on what it has listed
             held.enter_context(lock.hold(run, "removes checkpoints of this run", brief=True))
@@ -262,7 +287,8 @@ def _pruned(
     whole = [facts.step for facts in found if facts.whole]
     if found and not whole:
         raise CheckpointError(
-            f"{run.checkpoints}: no checkpoint is whole, so none is removed; see electra-dist checkpoint list"
+            f"{run.checkpoints}: no checkpoint is whole, so none is removed; see electra-dist"
+            f" checkpoint list"
             f" {run.path}"
         )
     steps = removable(run, keep, milestones_every, whole=whole)
@@ -287,7 +313,11 @@ def _report_pruned(arguments: argparse.Namespace, run: RunDir, going: dict[str, 
     if arguments.json:
         print_json(content)
         return
-    verb = "would be removed" if arguments.dry_run else "removed"
+    if arguments.dry_run:
+        verb = "would be removed"
+    else:
+        verb = "removed"
     for path, size in going.items():
         print(f"{verb}: {path}, {_size(size)}")
-    print(f"{_size(content['bytes'])} {verb}; kept: {', '.join(f'step {step:,}' for step in kept) or 'none'}")
+    print(f"{_size(content['bytes'])} {verb}; kept:"
+    f" {', '.join(f'step {step:,}' for step in kept) or 'none'}")

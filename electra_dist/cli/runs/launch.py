@@ -34,7 +34,8 @@ def add(subparsers: Subparsers) -> None:
         group,
         "local",
         _local,
-        "Train with several processes on this machine; Ctrl-C reaches all of them, saves and ends them",
+        "Train with several processes on this machine; Ctrl-C reaches all of them, saves and ends"
+        " them",
         """
         electra-dist launch local configs/quickstart.yaml --processes 2
         electra-dist launch local configs/base.yaml --processes 8 train.micro_rows=64
@@ -53,7 +54,8 @@ def _add_slurm(group: Subparsers) -> None:
         group,
         "slurm",
         _slurm,
-        "Submit a run to Slurm: checks everything first, writes the job script, prints the next commands",
+        "Submit a run to Slurm: checks everything first, writes the job script, prints the next"
+        " commands",
         """
         electra-dist launch slurm configs/base.yaml --cluster gpu-gres --nodes 4 --dry-run
         electra-dist launch slurm configs/base.yaml --cluster mine --nodes 1-4 run.name=base-2
@@ -63,21 +65,28 @@ def _add_slurm(group: Subparsers) -> None:
         """,
     )
     slurm.add_argument("config", metavar="CONFIG", nargs="?", help="configuration file (YAML)")
-    slurm.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys set in place of those in the file")
+    slurm.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys set in place of"
+    " those in the file")
     slurm.add_argument("--cluster", metavar="NAME", help="cluster profile: a name or a path of one")
-    slurm.add_argument("--new-profile", action="store_true", help="ask about this cluster and save a profile of it")
-    slurm.add_argument("--nodes", default="1", metavar="N|A-B", help="nodes, or a range (default: %(default)s)")
+    slurm.add_argument("--new-profile", action="store_true", help="ask about this cluster and save"
+    " a profile of it")
+    slurm.add_argument("--nodes", default="1", metavar="N|A-B", help="nodes, or a range (default:"
+    " %(default)s)")
     slurm.add_argument("--time", metavar="LIMIT", help="time limit, in place of the profile's")
-    slurm.add_argument("--chain", type=int, default=1, metavar="K", help="K jobs, each going on where the last stopped")
+    slurm.add_argument("--chain", type=int, default=1, metavar="K", help="K jobs, each going on"
+    " where the last stopped")
     slurm.add_argument(
-        "--array", action="append", default=[], metavar="key.sub=A,B", help="one run a value; may be given again"
+        "--array", action="append", default=[], metavar="key.sub=A,B", help="one run a value; may"
+        " be given again"
     )
     add_going_on(slurm)
     slurm.add_argument("--exclude", metavar="NODES", help="nodes to stay away from")
     slurm.add_argument("--after", metavar="JOB", help="start when this job has ended")
-    slurm.add_argument("--torchrun", action="store_true", help="start the ranks by torchrun instead of one task each")
+    slurm.add_argument("--torchrun", action="store_true", help="start the ranks by torchrun instead"
+    " of one task each")
     slurm.add_argument("--no-preflight", action="store_true", help="do not measure the nodes first")
-    slurm.add_argument("--ignore-plan", action="store_true", help="submit even what the plan says cannot work")
+    slurm.add_argument("--ignore-plan", action="store_true", help="submit even what the plan says"
+    " cannot work")
     slurm.add_argument("--dry-run", action="store_true", help="print the job script, touch nothing")
     add_json(slurm)
 
@@ -103,7 +112,9 @@ def _local(arguments: argparse.Namespace) -> int:
 
 
 def _checked(config: Config, how: GoingOn) -> Manifest:
-    """The manifest of the shards; raises `UserError` where the run cannot go on with it as `how` says."""
+    """The manifest of the shards; raises `UserError` where the run cannot go on with it as `how`
+    says.
+    """
     from electra_dist.data.shards.manifest import Manifest
     from electra_dist.runs.directory import RunDir
     from electra_dist.runs.opening.start import check_run
@@ -138,7 +149,8 @@ def _slurm(arguments: argparse.Namespace) -> int:
     if arguments.new_profile:
         return _new_profile()
     if not arguments.config or not arguments.cluster:
-        raise UserError("launch slurm needs CONFIG and --cluster NAME; --new-profile makes a profile of this cluster")
+        raise UserError("launch slurm needs CONFIG and --cluster NAME; --new-profile makes a"
+        " profile of this cluster")
     request = Request(
         cluster=arguments.cluster,
         nodes=arguments.nodes,
@@ -154,7 +166,8 @@ def _slurm(arguments: argparse.Namespace) -> int:
     resolved = resolve(arguments)
     how = resolved.how
     if arguments.array and how != PLAIN:
-        raise UserError("--array with --from-here, --from-step or --branch: start these runs one at a time")
+        raise UserError("--array with --from-here, --from-step or --branch: start these runs one at"
+        " a time")
     launch = prepare(arguments.config, resolved.overrides, request, dry_run=arguments.dry_run)
     manifests = [_checked(config, how) for config in launch.runs]
     for text in dict.fromkeys(forecast.text() for forecast in launch.forecasts):
@@ -176,7 +189,9 @@ def _slurm(arguments: argparse.Namespace) -> int:
 
 
 def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn) -> Submission:
-    """Write and submit under the locks of all runs; raises `LockedError` when somebody trains one of them."""
+    """Write and submit under the locks of all runs; raises `LockedError` when somebody trains one
+    of them.
+    """
     from electra_dist.runs import lock
     from electra_dist.runs.directory import RunDir
     from launcher.slurm.preconditions import check_free
@@ -188,7 +203,8 @@ def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn) -> Subm
             held.enter_context(lock.hold(RunDir(run_dir), "submits a job of this run", brief=True))
         check_free(launch.job.run_dirs)  # as the checks before, now that nobody else submits
         if next_number({*launch.job.run_dirs, launch.script_path.parents[1]}) != launch.job.number:
-            raise UserError(f"{launch.script_path}: another launch was submitted just now; start this one again")
+            raise UserError(f"{launch.script_path}: another launch was submitted just now; start"
+            f" this one again")
         for config, manifest in zip(launch.runs, manifests, strict=True):
             _go_on(config, manifest, how)
         return submit(launch)
@@ -201,7 +217,9 @@ def _new_profile() -> int:
     try:
         name, cluster = ask_profile(lambda question, default: input(f"{question} [{default}]: ").strip() or default)
     except EOFError as error:
-        raise UserError("--new-profile: the answers ended early, nothing was saved; run it in a terminal") from error
+        raise UserError("--new-profile: the answers ended early, nothing was saved; run it in a"
+        " terminal") from error
     path = write_profile(name, cluster)
-    print(f"{path}: saved; look it over, then: electra-dist launch slurm CONFIG --cluster {name} --dry-run")
+    print(f"{path}: saved; look it over, then: electra-dist launch slurm CONFIG --cluster {name}"
+    f" --dry-run")
     return 0

@@ -29,9 +29,11 @@ def add(subparsers: Subparsers) -> None:
         """,
     )
     parser.add_argument("run_path", metavar="RUN", type=Path, help="run directory")
-    parser.add_argument("--offline", action="store_true", help="write files in RUN/wandb instead of uploading")
+    parser.add_argument("--offline", action="store_true", help="write files in RUN/wandb instead of"
+    " uploading")
     parser.add_argument(
-        "--seconds", type=float, default=600.0, metavar="S", help="give up after that long (default: %(default)g)"
+        "--seconds", type=float, default=600.0, metavar="S", help="give up after that long"
+        " (default: %(default)g)"
     )
     add_json(parser)
 
@@ -44,7 +46,11 @@ def _sync(arguments: argparse.Namespace) -> int:
     from electra_dist.runs.directory import RunDir
 
     run = RunDir.existing(arguments.run_path)
-    wanted: Mode = "offline" if arguments.offline else "online"
+    wanted: Mode
+    if arguments.offline:
+        wanted = "offline"
+    else:
+        wanted = "online"
     choice = choose_mode(wanted, os.environ)
     if choice.mode != wanted:
         raise UserError(
@@ -59,5 +65,6 @@ def _sync(arguments: argparse.Namespace) -> int:
     if report.url:
         print(f"the W&B run: {report.url}")
     else:
-        print(f"upload what is not there yet with: wandb sync {run.wandb}/offline-run-*-{run.read_facts()['wandb_id']}")
+        print(f"upload what is not there yet with: wandb sync"
+        f" {run.wandb}/offline-run-*-{run.read_facts()['wandb_id']}")
     return 0

@@ -1,4 +1,5 @@
-"""`electra-dist train`: one rank of a run; the same command alone, under torchrun and under srun."""
+"""`electra-dist train`: one rank of a run; the same command alone, under torchrun and under srun.
+"""
 
 from __future__ import annotations
 
@@ -42,4 +43,6 @@ def _train(arguments: argparse.Namespace) -> int:
     from electra_dist.train.trainer import Outcome
 
     outcome = train(resolved.config, dict(os.environ), how=resolved.how)
-    return EXIT_OK if outcome is Outcome.FINISHED else EXIT_UNFINISHED
+    if outcome is Outcome.FINISHED:
+        return EXIT_OK
+    return EXIT_UNFINISHED

@@ -1,4 +1,5 @@
-"""`electra-dist status`, `logs` and `stop`: what a run does, from a login node and without torch."""
+"""`electra-dist status`, `logs` and `stop`: what a run does, from a login node and without torch.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def add(subparsers: Subparsers) -> None:
         subparsers,
         "status",
         _status,
-        "Say what a run does: state, step, losses, speed, time left, last checkpoint, restarts, why it waits",
+        "Say what a run does: state, step, losses, speed, time left, last checkpoint, restarts, why"
+        " it waits",
         """
         electra-dist status
         electra-dist status runs/base
@@ -37,7 +39,8 @@ def add(subparsers: Subparsers) -> None:
         prints=True,
     )
     status.add_argument(
-        "target", metavar="RUN|JOB", nargs="?", help="run directory, or id of a Slurm job (default: all in runs/)"
+        "target", metavar="RUN|JOB", nargs="?", help="run directory, or id of a Slurm job (default:"
+        " all in runs/)"
     )
     add_json(status)
     logs = add_command(
@@ -54,7 +57,8 @@ def add(subparsers: Subparsers) -> None:
     )
     _add_target(logs)
     logs.add_argument("--rank", type=int, default=0, metavar="R", help="default: %(default)s")
-    logs.add_argument("--script", action="store_true", help="the log of the job script instead of a rank's")
+    logs.add_argument("--script", action="store_true", help="the log of the job script instead of a"
+    " rank's")
     logs.add_argument("--lines", type=int, metavar="N", help="the last N lines (default: all)")
     logs.add_argument("--follow", action="store_true", help="go on printing what is written")
     add_json(logs)
@@ -99,8 +103,14 @@ def _all(found: list[RunStatus], as_json: bool) -> int:
 
     table = Table("run", "state", "job", "step", "checkpoint", "why", padding=(0, 0))
     for one in found:
-        step = "" if one.step is None else f"{one.step:,}{f' of {one.steps:,}' if one.steps else ''}"
-        checkpoint = "" if one.last_checkpoint is None else f"{one.last_checkpoint:,}"
+        if one.step is None:
+            step = ""
+        else:
+            step = f"{one.step:,}{f' of {one.steps:,}' if one.steps else ''}"
+        if one.last_checkpoint is None:
+            checkpoint = ""
+        else:
+            checkpoint = f"{one.last_checkpoint:,}"
         table.add_row(escape(one.run), one.state, one.job_id or "", step, checkpoint, escape(one.why or ""))
     console().print(table)
     return 0
@@ -121,7 +131,8 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     if found.step is not None:
         lines.append(("step", f"{found.step:,}{f' of {found.steps:,}' if found.steps else ''}"))
     if found.generator_loss is not None and found.discriminator_loss is not None:
-        lines.append(("losses", f"generator {found.generator_loss:.3f}, discriminator {found.discriminator_loss:.4f}"))
+        lines.append(("losses", f"generator {found.generator_loss:.3f}, discriminator"
+        f" {found.discriminator_loss:.4f}"))
     if found.real_tokens_per_s is not None:
         lines.append(("speed", f"{found.real_tokens_per_s:,.0f} real tokens/s"))
     if found.seconds_left is not None:
@@ -148,25 +159,35 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
 def _health(found: RunStatus) -> str:
     if found.unhealthy is None:
         return ""
-    healthy = "none is" if found.last_healthy is None else f"the newest that is: step {found.last_healthy:,}"
+    if found.last_healthy is None:
+        healthy = "none is"
+    else:
+        healthy = f"the newest that is: step {found.last_healthy:,}"
     return f", not healthy ({found.unhealthy}); {healthy}"
 
 
 def _doing(found: RunStatus) -> str:
     """`step, last step 12 s ago`, and how long nothing has moved where that is long."""
-    step = "no step yet" if found.step_age is None else f"last step {_ago(found.step_age)}"
+    if found.step_age is None:
+        step = "no step yet"
+    else:
+        step = f"last step {_ago(found.step_age)}"
     still = found.sign_age is not None and found.sign_age > _STILL_SECONDS
     return f"{found.phase}, {step}" + (f", nothing has moved for {_duration(found.sign_age or 0)}" if still else "")
 
 
 def _ago(seconds: float) -> str:
-    return f"{seconds:.0f} s ago" if seconds < 2 * 60 else f"{_duration(seconds)} ago"
+    if seconds < 2 * 60:
+        return f"{seconds:.0f} s ago"
+    return f"{_duration(seconds)} ago"
 
 
 def _duration(seconds: float) -> str:
     if seconds >= 2 * 86400:
         return f"{seconds / 86400:.1f} days"
-    return f"{seconds / 3600:.1f} hours" if seconds >= 2 * 3600 else f"{seconds / 60:.0f} minutes"
+    if seconds >= 2 * 3600:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 60:.0f} minutes"
 
 
 def _logs(arguments: argparse.Namespace) -> int:

@@ -1,14 +1,17 @@
-"""The loader's own process: makes steps ahead and puts them into shared memory, for the process that trains.
+"""The loader's own process: makes steps ahead and puts them into shared memory, for the process
+that trains.
 
     python -c "from electra_dist.data.loading.feeder import main; main()" MEMORY SOCKET PARENT
 
-`loader.TrainLoader` starts it; the numbers are two descriptors that it inherits, and the process that trains. Over the
-socket it hears its `Work`, and then one byte for each slot that may be filled again. It says one letter for each slot
-that it has filled, in turn; one at the end of the steps; or one for an error, with the error behind it. It knows no
-torch, so that it starts in a quarter of a second and takes little memory.
+`loader.TrainLoader` starts it; the numbers are two descriptors that it inherits, and the process
+that trains. Over the socket it hears its `Work`, and then one byte for each slot that may be filled
+again. It says one letter for each slot that it has filled, in turn; one at the end of the steps; or
+one for an error, with the error behind it. It knows no torch, so that it starts in a quarter of a
+second and takes little memory.
 
-It ends when the process that trains is gone or has closed the socket, whatever it is doing. The signals that ask a run
-to end are blocked here from its first instruction on: steps are wanted until training is over.
+It ends when the process that trains is gone or has closed the socket, whatever it is doing. The
+signals that ask a run to end are blocked here from its first instruction on: steps are wanted until
+training is over.
 """
 
 from __future__ import annotations
@@ -36,8 +39,11 @@ from electra_dist.data.steps import StepSource
 from electra_dist.data.streams import LoaderState
 
 #: What it says: a slot is filled, the steps are over, an error follows as JSON.
-FILLED, END, ERROR = b"s", b"e", b"x"
-#: Between two looks whether the process that trains still lives, where its end closes no socket (it has forked).
+FILLED = b"s"
+END = b"e"
+ERROR = b"x"
+#: Between two looks whether the process that trains still lives, where its end closes no socket (it
+#: has forked).
 _LOOK_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 _TRACEBACK = 16_384
@@ -45,7 +51,9 @@ _TRACEBACK = 16_384
 
 @dataclass(frozen=True)
 class Work:
-    """The arguments of a `StepSource`; the manifest is read again, and `state` knows whether it is still the same."""
+    """The arguments of a `StepSource`; the manifest is read again, and `state` knows whether it is
+    still the same.
+    """
 
     config: Config
     shards: Path
@@ -85,7 +93,8 @@ class Feeder:
 
     def __init__(self, work: Work, memory: int, channel: socket.socket, parent: int) -> None:
         self._work = work
-        self._channel, self._parent = channel, parent
+        self._channel = channel
+        self._parent = parent
         self._ring = Ring(work.config, work.rank, work.world_size, work.state.layout)
         self._ring.open(memory, writable=True)
         self._free = threading.Semaphore(len(self._ring))
@@ -97,7 +106,9 @@ class Feeder:
             self._make_all()
             self._channel.sendall(END)
         except BaseException as error:  # whatever it is, the process that trains raises it
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is gone, or wants no more
+            with contextlib.suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # it is gone, or wants no more
                 self._channel.sendall(ERROR + error_as_json(error))
 
     def _make_all(self) -> None:
@@ -138,11 +149,15 @@ def leave() -> NoReturn:
 def error_as_json(error: BaseException) -> bytes:
     """The error, for `loader`, which raises it again."""
     trace = "".join(traceback.format_exception(error))[-_TRACEBACK:]
-    return json.dumps({"kind": type(error).__name__, "message": str(error)[:_TRACEBACK], "trace": trace}).encode()
+    return json.dumps(
+        {"kind": type(error).__name__, "message": str(error)[:_TRACEBACK], "trace": trace}
+    ).encode()
 
 
 def _end_with(parent: int) -> None:
-    """Hear of the parent's end also while this process is stopped: it goes on then, and finds that it is alone."""
+    """Hear of the parent's end also while this process is stopped: it goes on then, and finds that
+    it is alone.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
     if os.getppid() != parent:

@@ -1,7 +1,9 @@
-"""The loader: whole steps (`steps`), made ahead by a process of its own (`feeder`), taken from shared memory (`ring`).
+"""The loader: whole steps (`steps`), made ahead by a process of its own (`feeder`), taken from
+shared memory (`ring`).
 
-A thread would share the interpreter's lock with the training loop, which has to start the work of a GPU: small rows at
-2 million tokens/s took half of the loop's speed. One process for each rank; it has no torch, and ends with the rank.
+A thread would share the interpreter's lock with the training loop, which has to start the work of a
+GPU: small rows at 2 million tokens/s took half of the loop's speed. One process for each rank; it
+has no torch, and ends with the rank.
 
 The state is that of the last step *consumed*.
 """
@@ -36,15 +38,16 @@ from electra_dist.parallel import early
 #: The module whose `main` is the process.
 FEEDER = "electra_dist.data.loading.feeder"
 #: Between two looks whether a step that does not come is still wanted; for the process to end.
-_WAIT_SECONDS, _CLOSE_SECONDS = 0.2, 2.0
+_WAIT_SECONDS = 0.2
+_CLOSE_SECONDS = 2.0
 
 
 class TrainLoader:
     """The steps of a `StepSource`, whose arguments it takes; made ahead by a process.
 
-    Raises what `first_state` raises, at once; what goes wrong in the process is raised by the next `next`: the errors
-    that it raises there, and `LoaderDiedError` when it ends without a word. Use it as a context manager, or call
-    `close`. A step is the caller's own, for as long as it likes.
+    Raises what `first_state` raises, at once; what goes wrong in the process is raised by the next
+    `next`: the errors that it raises there, and `LoaderDiedError` when it ends without a word. Use
+    it as a context manager, or call `close`. A step is the caller's own, for as long as it likes.
     """
 
     def __init__(
@@ -58,7 +61,9 @@ class TrainLoader:
     ) -> None:
         self.state = first_state(config, manifest, rank, world_size, state)
         self._ring = Ring(config, rank, world_size, self.state.layout)
-        self._slot, self._owed = 0, 0  # the slot that is read next; those that are to be given back
+        # the slot that is read next; those that are to be given back
+        self._slot = 0
+        self._owed = 0
         self._closed = False
         self._start(Work(config, manifest.path, rank, world_size, self.state, tuple(skipped)))
 
@@ -80,7 +85,9 @@ class TrainLoader:
         finally:
             os.close(memory)
             there.close()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended: `next` says so
+        with contextlib.suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # it has ended: `next` says so
             here.sendall(work.to_json() + b"\n")
         here.settimeout(_WAIT_SECONDS)
         self._socket = here
@@ -99,7 +106,8 @@ class TrainLoader:
         return step
 
     def next_unless(self, asked_to_end: Callable[[], bool]) -> Step | None:
-        """The next step; None as soon as `asked_to_end` says so and no step is ready, however long the data take.
+        """The next step; None as soon as `asked_to_end` says so and no step is ready, however long
+        the data take.
 
         Raises what `next` raises.
         """
@@ -125,7 +133,9 @@ class TrainLoader:
         return self._closed or bool(poll.poll(0))
 
     def _hear(self, asked_to_end: Callable[[], bool]) -> bytes | None:
-        """The letter that comes next; nothing when the process is gone, None when nobody wants to wait any more."""
+        """The letter that comes next; nothing when the process is gone, None when nobody wants to
+        wait any more.
+        """
         seen = None
         while True:
             try:
@@ -145,7 +155,9 @@ class TrainLoader:
         step, self.state = self._ring.read(self._slot)
         self._slot = (self._slot + 1) % len(self._ring)
         self._owed += 1
-        with contextlib.suppress(OSError):  # the process has ended, or is stopped and takes no more just now
+        with contextlib.suppress(
+            OSError
+        ):  # the process has ended, or is stopped and takes no more just now
             self._owed -= self._socket.send(b"f" * self._owed)
         return step
 
@@ -172,12 +184,14 @@ class TrainLoader:
         elif status < 0:
             how = f"{signal.Signals(-status).name}; has the machine run out of memory?"
         return LoaderDiedError(
-            f"the process that loads the data ({self.pid}) has ended by itself: {how}. Start again: training"
+            f"the process that loads the data ({self.pid}) has ended by itself: {how}. Start again:"
+            f" training"
             " goes on from the last checkpoint"
         )
 
     def close(self) -> None:
-        """End the process and wait for it, not for ever: it may be reading from a file system that is gone.
+        """End the process and wait for it, not for ever: it may be reading from a file system that
+        is gone.
 
         More calls do nothing.
         """
@@ -198,14 +212,19 @@ class TrainLoader:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
 
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
-    """A process that is started in here never hears the signals that ask a run to end; this one hears them later."""
+    """A process that is started in here never hears the signals that ask a run to end; this one
+    hears them later.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, early.SIGNALS)
     try:
         yield
@@ -216,11 +235,17 @@ def _deaf() -> Iterator[None]:
 def _environment() -> dict[str, str]:
     """Modules are found where this process finds them; one thread: there are no matrices."""
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    return dict(os.environ) | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return dict(os.environ) | {
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
 
 
 def _rebuilt(kind: str, message: str, trace: str) -> Exception:
-    """The error of the process: one of ours as it was, any other as a `RuntimeError` that shows where it came from."""
+    """The error of the process: one of ours as it was, any other as a `RuntimeError` that shows
+    where it came from.
+    """
     found = getattr(errors, kind, None)
     if isinstance(found, type) and issubclass(found, UserError):
         return found(message)

@@ -1,16 +1,20 @@
-"""Whole steps in shared memory: a ring of slots that the loader's process writes and the process of training reads.
+"""Whole steps in shared memory: a ring of slots that the loader's process writes and the process of
+training reads.
 
     note     what is being read, for whoever waits: a number that grows, and a sentence
-    slots    `data.prefetch_steps` of them, used in turn; each has room for the largest step of this rank:
-             a head of int64, then the arrays of each micro-batch, each array from a multiple of 64 bytes on
+    slots    `data.prefetch_steps` of them, used in turn; each has room for the largest step of this
+             rank:
+             a head of int64, then the arrays of each micro-batch, each array from a multiple of 64
+             bytes on
 
-A slot is read by one copy, so that nobody who holds a step keeps it from being written again. Who may touch a slot is
-agreed on elsewhere (`loader`, `feeder`); here is only what lies where.
+A slot is read by one copy, so that nobody who holds a step keeps it from being written again. Who
+may touch a slot is agreed on elsewhere (`loader`, `feeder`); here is only what lies where.
 
-The memory has no name in any file system: it is gone with the last process that has it open, however that ends.
+The memory has no name in any file system: it is gone with the last process that has it open,
+however that ends.
 
-Letters: A micro-batches of a step, R rows of a micro-batch, L row length, P masked slots a row, K documents a row at
-most, N entries of `cu_seqlens` after the first, S streams of this rank.
+Letters: A micro-batches of a step, R rows of a micro-batch, L row length, P masked slots a row, K
+documents a row at most, N entries of `cu_seqlens` after the first, S streams of this rank.
 """
 
 from __future__ import annotations
@@ -31,9 +35,10 @@ from electra_dist.data.streams import LoaderState, Positions, streams_of_rank
 
 _ALIGNMENT = 64
 _NOTE_BYTES = 1024
-#: A slot's head: its bytes in use, index, steps of data drawn, masked and real counts; the epoch, as float64; then N of
-#: each micro-batch, and block and row of each stream.
-_EPOCH, _FIXED = 5, 6
+#: A slot's head: its bytes in use, index, steps of data drawn, masked and real counts; the epoch,
+#: as float64; then N of each micro-batch, and block and row of each stream.
+_EPOCH = 5
+_FIXED = 6
 
 
 class _Field(NamedTuple):
@@ -46,13 +51,18 @@ class _Field(NamedTuple):
 
 
 class Ring:
-    """The slots of a rank, in the memory behind a descriptor; `layout` is that of its `LoaderState`s."""
+    """The slots of a rank, in the memory behind a descriptor; `layout` is that of its
+    `LoaderState`s.
+    """
 
     def __init__(self, config: Config, rank: int, world_size: int, layout: str) -> None:
-        rows, length = config.train.micro_rows, config.data.row_length
+        rows = config.train.micro_rows
+        length = config.data.row_length
         slots = masked_slots(config.data.mask_fraction, length)
         self._fields: list[_Field] = []
-        self._batch_bytes = 0  # of a micro-batch, up to its `cu_seqlens`, whose length is known last
+        self._batch_bytes = (
+            0  # of a micro-batch, up to its `cu_seqlens`, whose length is known last
+        )
         for dtype, width, names in (
             (np.int32, length, ("tokens", "inputs", "positions", "documents")),
             (np.int32, slots, ("masked_positions", "masked_targets")),
@@ -67,7 +77,9 @@ class Ring:
         self._layout = layout
         self._head_bytes = _aligned(8 * (_FIXED + self._batches + 2 * len(self._streams)))
         most = rows * (documents_per_row(config) + 1)
-        self._slot_bytes = self._head_bytes + self._batches * (self._batch_bytes + _aligned(4 * (most + 1)))
+        self._slot_bytes = self._head_bytes + self._batches * (
+            self._batch_bytes + _aligned(4 * (most + 1))
+        )
         self._count = config.data.prefetch_steps
         self.bytes = _NOTE_BYTES + self._count * self._slot_bytes
 
@@ -77,7 +89,10 @@ class Ring:
 
     def open(self, descriptor: int, *, writable: bool) -> None:
         """Use the memory behind `descriptor`, which holds `bytes` at least."""
-        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        if writable:
+            access = mmap.ACCESS_WRITE
+        else:
+            access = mmap.ACCESS_READ
         self._memory = np.frombuffer(mmap.mmap(descriptor, self.bytes, access=access), np.uint8)
 
     # --- steps -------------------------------------------------------------------------------------------------------
@@ -105,19 +120,24 @@ class Ring:
         head = own[: self._head_bytes].view(np.int64)
         _, index, drawn, masked_count, real_count = head[:_EPOCH].tolist()
         counts, positions = self._split(head)
-        batches, offset = [], self._head_bytes
+        batches = []
+        offset = self._head_bytes
         for count in counts.tolist():
             arrays, offset = self._views(own, offset, count)
             batches.append(MicroBatch(**arrays))
         epoch = float(head[_EPOCH:_FIXED].view(np.float64)[0])
         step = Step(index, epoch, tuple(batches), masked_count, real_count)
-        return step, LoaderState(index + 1, self._layout, Positions(self._streams, positions.copy()), drawn)
+        return step, LoaderState(
+            index + 1, self._layout, Positions(self._streams, positions.copy()), drawn
+        )
 
     def _slot(self, number: int) -> npt.NDArray[np.uint8]:
         first = _NOTE_BYTES + number * self._slot_bytes
         return self._memory[first : first + self._slot_bytes]
 
-    def _split(self, head: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _split(
+        self, head: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Of a head: N of each micro-batch (A,), and block and row of each stream (S, 2)."""
         first = _FIXED + self._batches
         return head[_FIXED:first], head[first : first + 2 * len(self._streams)].reshape(-1, 2)
@@ -125,10 +145,13 @@ class Ring:
     def _views(
         self, memory: npt.NDArray[np.uint8], offset: int, entries: int
     ) -> tuple[dict[str, npt.NDArray[Any]], int]:
-        """The arrays of a micro-batch that starts at `offset` of `memory`, and where the next one does."""
+        """The arrays of a micro-batch that starts at `offset` of `memory`, and where the next one
+        does.
+        """
         buffer = memory.data
         arrays: dict[str, npt.NDArray[Any]] = {
-            field.name: np.ndarray(field.shape, field.dtype, buffer, offset + field.offset) for field in self._fields
+            field.name: np.ndarray(field.shape, field.dtype, buffer, offset + field.offset)
+            for field in self._fields
         }
         offset += self._batch_bytes
         arrays["cu_seqlens"] = np.ndarray((entries + 1,), np.int32, buffer, offset)
@@ -143,13 +166,19 @@ class Ring:
         self._memory[:8].view(np.uint64)[0] += np.uint64(1)
 
     def read_note(self) -> tuple[int, str]:
-        """How many notes were written, and the last one, which may be half of a new one: it is for people."""
+        """How many notes were written, and the last one, which may be half of a new one: it is for
+        people.
+        """
         content = self._memory[8:_NOTE_BYTES].tobytes()
-        return int(self._memory[:8].view(np.uint64)[0]), content.partition(b"\0")[0].decode(errors="replace")
+        return int(self._memory[:8].view(np.uint64)[0]), content.partition(b"\0")[0].decode(
+            errors="replace"
+        )
 
 
 def anonymous_memory(size: int) -> int:
-    """A descriptor of `size` bytes of memory without a name; where the system has none, of a file without a name."""
+    """A descriptor of `size` bytes of memory without a name; where the system has none, of a file
+    without a name.
+    """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("electra-dist-loader")
     else:

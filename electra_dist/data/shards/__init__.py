@@ -1,4 +1,5 @@
-"""A folder of shards: its manifest, its files, and the reading of any block in it, checked before anybody sees a token.
+"""A folder of shards: its manifest, its files, and the reading of any block in it, checked before
+anybody sees a token.
 
 Comes in: a folder that somebody wrote. Goes out: a `Manifest`, and blocks of documents.
 """

@@ -1,7 +1,7 @@
 """The files of a shards' folder: what proves that one is whole, and what is said when it is not.
 
-A file that is gone, one that cannot be read and one that is damaged ask for different things; the words are here, for
-whoever finds it.
+A file that is gone, one that cannot be read and one that is damaged ask for different things; the
+words are here, for whoever finds it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,17 @@ from electra_dist.files.writing import reason
 
 CheckLevel = Literal["sizes", "checksums"]
 
-GONE = "missing; is its file system mounted? Bring it back, or point data.shards at another copy of the shards"
-UNREADABLE = "is its file system in order? The content may be whole; start again when it can be read"
-REPLACE = "copy it again from a whole copy, or build the shards again (the same input gives the same bytes)"
+GONE = (
+    "missing; is its file system mounted? Bring it back, or point data.shards at another copy"
+    " of the shards"
+)
+UNREADABLE = (
+    "is its file system in order? The content may be whole; start again when it can be read"
+)
+REPLACE = (
+    "copy it again from a whole copy, or build the shards again (the same input gives the"
+    " same bytes)"
+)
 CHANGED = f"its content is not what was written (SHA-256 differs); {REPLACE}"
 NOT_REGULAR = f"is a link or a special file, expected a regular file; {REPLACE}"
 
@@ -35,9 +43,14 @@ class FileFacts:
 
 
 def file_problem(
-    folder: Path, facts: FileFacts, level: CheckLevel, advance: Callable[[int], None] = lambda count: None
+    folder: Path,
+    facts: FileFacts,
+    level: CheckLevel,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> str | None:
-    """What is wrong with one file and what to do about it, or None; tells `advance` the bytes that were checked."""
+    """What is wrong with one file and what to do about it, or None; tells `advance` the bytes that
+    were checked.
+    """
     path = folder / facts.name
     try:
         found = path.lstat()
@@ -49,7 +62,9 @@ def file_problem(
             advance(facts.bytes)
             return None
         with open_regular(path) as file:
-            return CHANGED if _sha256(file, advance) != facts.sha256 else None
+            if _sha256(file, advance) != facts.sha256:
+                return CHANGED
+            return None
     except FileNotFoundError:
         return GONE
     except OSError as error:

@@ -1,4 +1,5 @@
-"""`manifest.json`: what a folder of shards holds, typed, and whether the files are still what it says.
+"""`manifest.json`: what a folder of shards holds, typed, and whether the files are still what it
+says.
 
     SHARDS/
         manifest.json          written last; names everything else
@@ -7,8 +8,8 @@
         train-00000.index.json offsets, sizes and checksums of its blocks
         validation-00000.tar   held-out documents, same format
 
-Written by `data_tools.build`; read by the loader, `data inspect` and `data verify`. Counts are of the split `train`
-unless they are under a split's name.
+Written by `data_tools.build`; read by the loader, `data inspect` and `data verify`. Counts are of
+the split `train` unless they are under a split's name.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ import numpy.typing as npt
 import pydantic
 
 from electra_dist.config import Config
-from electra_dist.data.shards.files import CHANGED, GONE, REPLACE, CheckLevel, FileFacts, file_problem
+from electra_dist.data.shards.files import (
+    CHANGED,
+    GONE,
+    REPLACE,
+    CheckLevel,
+    FileFacts,
+    file_problem,
+)
 from electra_dist.errors import ConfigError, DataError, UserError
 from electra_dist.files.reading import MIB, NotRegularError, TooLargeError, read_json
 from electra_dist.files.tokenizers import read_tokenizer_file, write_tokenizer
@@ -84,9 +92,10 @@ class SplitFacts:
 class ManifestFile:
     """The content of `manifest.json`, key by key.
 
-    `block_tokens` is the most tokens a block holds, `fingerprint` names the dataset (every shard's SHA-256 and the
-    tokenizer's), `token_counts` has how often each id occurs in the split `train`, `block_checksums` says whether the
-    indexes have a checksum for each block (not so in shards of an earlier version).
+    `block_tokens` is the most tokens a block holds, `fingerprint` names the dataset (every shard's
+    SHA-256 and the tokenizer's), `token_counts` has how often each id occurs in the split `train`,
+    `block_checksums` says whether the indexes have a checksum for each block (not so in shards of
+    an earlier version).
     """
 
     format: str
@@ -116,29 +125,38 @@ class Manifest:
 
     @classmethod
     def load(cls, shards_dir: Path | str) -> Manifest:
-        """Read `shards_dir/manifest.json`; raises `DataError` when it is missing, damaged or of another version."""
+        """Read `shards_dir/manifest.json`; raises `DataError` when it is missing, damaged or of
+        another version.
+        """
         path = Path(shards_dir)
         file = path / MANIFEST_FILE
         try:
             content = read_json(file, _MANIFEST_LIMIT)
         except FileNotFoundError as error:
-            raise DataError(f"{path}: no {MANIFEST_FILE} there; make shards with `electra-dist data build`") from error
+            raise DataError(
+                f"{path}: no {MANIFEST_FILE} there; make shards with `electra-dist data build`"
+            ) from error
         except (NotRegularError, TooLargeError) as error:
             raise DataError(str(error)) from error
         except (OSError, ValueError) as error:
-            raise DataError(f"{file}: cannot be read as JSON: {error}; build the shards again") from error
+            raise DataError(
+                f"{file}: cannot be read as JSON: {error}; build the shards again"
+            ) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise DataError(f'{file}: not a manifest of shards (no "format": "{FORMAT}")')
         if content.get("version") != VERSION:
             raise DataError(
-                f"{file}: format version {content.get('version')!r}, this software reads {VERSION}; build them again"
+                f"{file}: format version {content.get('version')!r}, this software reads {VERSION};"
+                f" build them again"
             )
         try:
             facts = _ADAPTER.validate_python(content)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise DataError(f"{file}: damaged at {where}: {first['msg']}; build the shards again") from error
+            raise DataError(
+                f"{file}: damaged at {where}: {first['msg']}; build the shards again"
+            ) from error
         problem = contradiction(facts)
         if problem:
             raise DataError(f"{file}: contradicts itself ({problem}); {REPLACE}")
@@ -163,7 +181,9 @@ class Manifest:
         return np.dtype(f"<u{self.facts.token_bytes}")
 
     def split(self, name: SplitName) -> SplitFacts:
-        return self.facts.train if name == TRAIN else self.facts.validation
+        if name == TRAIN:
+            return self.facts.train
+        return self.facts.validation
 
     @cached_property
     def token_counts(self) -> npt.NDArray[np.int64]:
@@ -171,7 +191,9 @@ class Manifest:
         return np.array(self.facts.token_counts, dtype=np.int64)
 
     def unigram_entropy(self) -> float:
-        """Entropy of the token frequencies, in nats: the loss of a generator that knows nothing but them."""
+        """Entropy of the token frequencies, in nats: the loss of a generator that knows nothing but
+        them.
+        """
         counts = self.token_counts[self.token_counts > 0].astype(np.float64)
         probabilities = counts / counts.sum()
         return float(-(probabilities * np.log(probabilities)).sum())
@@ -179,7 +201,9 @@ class Manifest:
     def files(self) -> list[FileFacts]:
         """Every file that the manifest vouches for."""
         shards = [shard for name in SPLITS for shard in self.split(name).shards]
-        return [file for shard in shards for file in (shard.tar, shard.index)] + list(self.facts.tokenizer_files)
+        return [file for shard in shards for file in (shard.tar, shard.index)] + list(
+            self.facts.tokenizer_files
+        )
 
     def check_files(
         self,
@@ -187,10 +211,12 @@ class Manifest:
         share: tuple[int, int] = (0, 1),
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Raise `DataError` for the first file that is missing, has another size or (`checksums`) other content.
+        """Raise `DataError` for the first file that is missing, has another size or (`checksums`)
+        other content.
 
-        `share` (i, n) checks every n-th file from the i-th, so that n ranks check all of them together. `progress` is
-        called with the bytes checked so far and those of the whole share, at least once a MiB that is read.
+        `share` (i, n) checks every n-th file from the i-th, so that n ranks check all of them
+        together. `progress` is called with the bytes checked so far and those of the whole share,
+        at least once a MiB that is read.
         """
         files = self.files()[share[0] :: share[1]]
         total = sum(facts.bytes for facts in files)
@@ -208,9 +234,11 @@ class Manifest:
                 raise DataError(f"{self.path / facts.name}: {problem}")
 
     def copy_tokenizer(self, target: Path) -> None:
-        """Make the folder `target` with the tokenizer's files as the manifest names them; it is whole or absent.
+        """Make the folder `target` with the tokenizer's files as the manifest names them; it is
+        whole or absent.
 
-        Raises `UserError` for a file that is missing, is a link or a special file, or holds something else.
+        Raises `UserError` for a file that is missing, is a link or a special file, or holds
+        something else.
         """
         files = {}
         for facts in self.facts.tokenizer_files:
@@ -228,7 +256,8 @@ class Manifest:
         """Whether `folder` holds the whole tokenizer of these shards, as `copy_tokenizer` makes it."""
         try:
             return all(
-                hashlib.sha256(read_tokenizer_file(folder / Path(facts.name).name)).hexdigest() == facts.sha256
+                hashlib.sha256(read_tokenizer_file(folder / Path(facts.name).name)).hexdigest()
+                == facts.sha256
                 for facts in self.facts.tokenizer_files
             )
         except (OSError, UserError):
@@ -236,22 +265,33 @@ class Manifest:
 
 
 def dataset_fingerprint(tokenizer_fingerprint: str, splits: list[SplitFacts]) -> str:
-    """One name for a dataset: SHA-256 over the tokenizer's fingerprint and every shard's name and SHA-256."""
+    """One name for a dataset: SHA-256 over the tokenizer's fingerprint and every shard's name and
+    SHA-256.
+    """
     names = [[(shard.tar.name, shard.tar.sha256) for shard in split.shards] for split in splits]
-    return hashlib.sha256(json.dumps([FORMAT, VERSION, tokenizer_fingerprint, names]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([FORMAT, VERSION, tokenizer_fingerprint, names]).encode()
+    ).hexdigest()
 
 
 def contradiction(facts: ManifestFile) -> str | None:
-    """What cannot be true of any shards, or None: names that leave the folder, sums that do not add up."""
+    """What cannot be true of any shards, or None: names that leave the folder, sums that do not add
+    up.
+    """
     problems = (
         _wrong_names(facts),
-        *(_wrong_split(facts, name, split) for name, split in ((TRAIN, facts.train), (VALIDATION, facts.validation))),
+        *(
+            _wrong_split(facts, name, split)
+            for name, split in ((TRAIN, facts.train), (VALIDATION, facts.validation))
+        ),
         _wrong_vocabulary(facts),
     )
     for problem in problems:
         if problem:
             return problem
-    if facts.fingerprint != dataset_fingerprint(facts.tokenizer_fingerprint, [facts.train, facts.validation]):
+    if facts.fingerprint != dataset_fingerprint(
+        facts.tokenizer_fingerprint, [facts.train, facts.validation]
+    ):
         return "the fingerprint is not that of its shards"
     return None
 
@@ -266,13 +306,17 @@ def _wrong_names(facts: ManifestFile) -> str | None:
     for shard in shards:
         if not shard.tar.name.endswith(".tar"):
             return f"{shard.tar.name} is no name of a tar file"
-    return "a file is named twice" if len(set(names)) != len(names) or len(set(tokenizer)) != len(tokenizer) else None
+    if len(set(names)) != len(names) or len(set(tokenizer)) != len(tokenizer):
+        return "a file is named twice"
+    return None
 
 
 def _wrong_split(facts: ManifestFile, name: SplitName, split: SplitFacts) -> str | None:
     for shard in split.shards:
         content = facts.token_bytes * shard.tokens + 4 * shard.documents
-        counts_fit = 1 <= shard.blocks <= shard.documents <= shard.tokens and content <= shard.tar.bytes
+        counts_fit = (
+            1 <= shard.blocks <= shard.documents <= shard.tokens and content <= shard.tar.bytes
+        )
         if not counts_fit or not 0 < shard.index.bytes <= _INDEX_LIMIT:
             return f"the counts of {shard.tar.name} do not fit its size"
     if split != SplitFacts.of(split.shards):
@@ -287,7 +331,9 @@ def _wrong_vocabulary(facts: ManifestFile) -> str | None:
         return f"blocks of {facts.block_tokens} tokens, expected at most {MAX_BLOCK_TOKENS}"
     if len(facts.token_counts) != facts.vocab_size or min(facts.token_counts) < 0:
         return "token_counts does not have one count an id"
-    return None if sum(facts.token_counts) == facts.train.tokens else "token_counts do not add up to the tokens"
+    if sum(facts.token_counts) == facts.train.tokens:
+        return None
+    return "token_counts do not add up to the tokens"
 
 
 def manifest_json(facts: ManifestFile) -> str:
@@ -303,6 +349,7 @@ def check_vocabulary(config: Config, manifest: Manifest) -> None:
     wanted = config.model.vocab_size
     if wanted is not None and wanted != manifest.vocab_size:
         raise ConfigError(
-            f"model.vocab_size = {wanted}, but the shards in {manifest.path} have {manifest.vocab_size} ids;"
+            f"model.vocab_size = {wanted}, but the shards in {manifest.path} have"
+            f" {manifest.vocab_size} ids;"
             f" remove the key, or build shards with a tokenizer of {wanted} ids"
         )

@@ -1,8 +1,9 @@
 """Reading blocks: any block of any shard, in one read, checked before anybody sees a token.
 
-A shard is a WebDataset tar; its samples are blocks (`blocks`). The index beside it has of each block the offset of its
-first tar header, its counts and its checksum. A read takes no more bytes than a block of these counts can have, and
-passes four gates: names and sizes of the members, the checksum, the arrays, the ids.
+A shard is a WebDataset tar; its samples are blocks (`blocks`). The index beside it has of each
+block the offset of its first tar header, its counts and its checksum. A read takes no more bytes
+than a block of these counts can have, and passes four gates: names and sizes of the members, the
+checksum, the arrays, the ids.
 
 Shards of an earlier version have no checksums; `electra-dist data checksums` adds them.
 """
@@ -47,7 +48,8 @@ _INDEXES = 256
 class ShardIndex:
     """Where each block of a shard starts and what it holds; entry i is block i of the shard.
 
-    `crc32` has a checksum for each block (`blocks.checksum`), or nothing in shards of an earlier version.
+    `crc32` has a checksum for each block (`blocks.checksum`), or nothing in shards of an earlier
+    version.
     """
 
     offsets: tuple[int, ...]
@@ -78,22 +80,30 @@ def sign_of_data(detail: str) -> None:
 
 
 class BlockReader:
-    """The blocks of one split as one sequence, 0 to `len(reader)` - 1, in the order of the manifest's shards.
+    """The blocks of one split as one sequence, 0 to `len(reader)` - 1, in the order of the
+    manifest's shards.
 
     `tell` hears which block is about to be read.
     """
 
-    def __init__(self, manifest: Manifest, split: SplitName, tell: Callable[[str], None] = sign_of_data) -> None:
-        self._manifest, self._tell = manifest, tell
+    def __init__(
+        self, manifest: Manifest, split: SplitName, tell: Callable[[str], None] = sign_of_data
+    ) -> None:
+        self._manifest = manifest
+        self._tell = tell
         self._shards = manifest.split(split).shards
         self._ends = list(itertools.accumulate(shard.blocks for shard in self._shards))
         self._index = functools.lru_cache(maxsize=_INDEXES)(self._load_index)
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        if self._ends:
+            return self._ends[-1]
+        return 0
 
     def read(self, block: int) -> Block:
-        """Block number `block` of the split; raises `DataError` when its shard is gone, unreadable or damaged."""
+        """Block number `block` of the split; raises `DataError` when its shard is gone, unreadable
+        or damaged.
+        """
         if not 0 <= block < len(self):
             raise IndexError(f"block {block} of {len(self)}")
         shard = bisect.bisect_right(self._ends, block)
@@ -106,7 +116,9 @@ class BlockReader:
 
 
 def read_block(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int) -> Block:
-    """Block `inside` of one shard, checked; raises `DataError` when it is gone, unreadable or damaged."""
+    """Block `inside` of one shard, checked; raises `DataError` when it is gone, unreadable or
+    damaged.
+    """
     content, size = _content(manifest, shard, index, inside)
     try:
         members = parse_members(content, _key(shard, inside), size)
@@ -117,21 +129,26 @@ def read_block(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside:
     except DamageError as error:
         path = manifest.path / shard.tar.name
         raise DataError(
-            f"{path}: block {inside} is damaged: {error}. Nothing was trained on it. `electra-dist data verify"
+            f"{path}: block {inside} is damaged: {error}. Nothing was trained on it. `electra-dist"
+            f" data verify"
             f" {path.parent}` finds all damage; {REPLACE}"
         ) from error
     return block
 
 
 def block_checksum(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int) -> int:
-    """The checksum of a block as it is in the file; raises `DataError` when it fails one of the other checks."""
+    """The checksum of a block as it is in the file; raises `DataError` when it fails one of the
+    other checks.
+    """
     read_block(manifest, shard, index, inside)
     content, size = _content(manifest, shard, index, inside)
     members = parse_members(content, _key(shard, inside), size)
     return checksum(members[LENGTHS], members[TOKENS])
 
 
-def _content(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int) -> tuple[bytes, BlockSize]:
+def _content(
+    manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int
+) -> tuple[bytes, BlockSize]:
     """All bytes of a block, perhaps with some of the next one, and what must be in them."""
     size = BlockSize(index.tokens[inside], index.documents[inside], manifest.token_dtype)
     return _read(manifest.path / shard.tar.name, index.offsets[inside], size.most_bytes), size
@@ -157,7 +174,8 @@ def _read(path: Path, offset: int, count: int) -> bytes:
 
 def _check_content(block: Block, vocab_size: int) -> None:
     """What the counts do not show: shards without checksums have no other proof."""
-    tokens, lengths = block.tokens, block.lengths
+    tokens = block.tokens
+    lengths = block.lengths
     if int(lengths.sum(dtype=np.int64)) != len(tokens) or not lengths.all():
         raise DamageError("its document lengths do not add up to its tokens")
     if int(tokens.max()) >= vocab_size:
@@ -165,7 +183,9 @@ def _check_content(block: Block, vocab_size: int) -> None:
 
 
 def read_index(manifest: Manifest, shard: ShardFacts) -> ShardIndex:
-    """The index of one shard; raises `DataError` when it is gone, damaged or contradicts the manifest."""
+    """The index of one shard; raises `DataError` when it is gone, damaged or contradicts the
+    manifest.
+    """
     path = manifest.path / shard.index.name
     try:
         content = read_bounded(path, shard.index.bytes)
@@ -182,8 +202,12 @@ def read_index(manifest: Manifest, shard: ShardFacts) -> ShardIndex:
     try:
         index = _ADAPTER.validate_python(json.loads(content))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as a shard's index: {error}; build the shards again") from error
-    if not _agrees(index, shard, manifest.facts.block_tokens, manifest.facts.block_checksums is not None):
+        raise DataError(
+            f"{path}: cannot be read as a shard's index: {error}; build the shards again"
+        ) from error
+    if not _agrees(
+        index, shard, manifest.facts.block_tokens, manifest.facts.block_checksums is not None
+    ):
         raise DataError(f"{path}: does not agree with the manifest; {REPLACE}")
     return index
 
@@ -194,7 +218,9 @@ def _agrees(index: ShardIndex, shard: ShardFacts, block_tokens: int, checksums: 
         and len(index.crc32) == (shard.blocks if checksums else 0)
         and sum(index.tokens) == shard.tokens
         and sum(index.documents) == shard.documents
-        and all(1 <= d <= n <= block_tokens for d, n in zip(index.documents, index.tokens, strict=True))
+        and all(
+            1 <= d <= n <= block_tokens for d, n in zip(index.documents, index.tokens, strict=True)
+        )
         and index.offsets[0] >= 0
         and all(a < b for a, b in pairwise((*index.offsets, shard.tar.bytes)))
     )

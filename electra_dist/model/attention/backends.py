@@ -1,11 +1,15 @@
-"""Bidirectional attention inside packed documents: one interface, three backends, chosen once (DESIGN D5).
+"""Bidirectional attention inside packed documents: one interface, three backends, chosen once
+(DESIGN D5).
 
-    sdpa    PyTorch's scaled_dot_product_attention with a block mask: any device, any dtype; the reference
-    varlen  PyTorch's variable-length flash attention, FlashAttention 2, 3 or 4 (`flash_implementation`): CUDA, half
+    sdpa    PyTorch's scaled_dot_product_attention with a block mask: any device, any dtype; the
+            reference
+    varlen  PyTorch's variable-length flash attention, FlashAttention 2, 3 or 4
+            (`flash_implementation`): CUDA, half
             precision, no dropout
     triton  this project's flash kernel (electra_dist.model.kernels.flash_attention), with dropout
 
-Letters: B rows, L row length, T = B x L tokens, A heads, D head size, N documents of a micro-batch, rounded up.
+Letters: B rows, L row length, T = B x L tokens, A heads, D head size, N documents of a micro-batch,
+rounded up.
 """
 
 from __future__ import annotations
@@ -37,10 +41,13 @@ class Layout:
 
     No tuple: into one DeepSpeed looks for tensors at every call of a module, to hook each of them.
 
-    documents   (B, L)       number of each token's document in its row, -1 on padding (a document of its own)
+    documents   (B, L)       number of each token's document in its row, -1 on padding (a document
+                of its own)
     cu_seqlens  (N + 1,)     int32 cumulative document lengths over the T flattened tokens
-    mask        (B, 1, L, L) sdpa: what is added to the scores, 0 inside a document and -inf elsewhere; otherwise None
-    bounds      2 x (T,)     triton: first token that each token attends to, and the one after the last; otherwise None
+    mask        (B, 1, L, L) sdpa: what is added to the scores, 0 inside a document and -inf
+                elsewhere; otherwise None
+    bounds      2 x (T,)     triton: first token that each token attends to, and the one after the
+                last; otherwise None
     """
 
     documents: Tensor
@@ -49,22 +56,28 @@ class Layout:
     bounds: tuple[Tensor, Tensor] | None = None
 
 
-def build_layout(documents_bl: Tensor, cu_seqlens: Tensor, backend: str, dtype: torch.dtype) -> Layout:
+def build_layout(
+    documents_bl: Tensor, cu_seqlens: Tensor, backend: str, dtype: torch.dtype
+) -> Layout:
     """The layout that `backend` needs for queries of `dtype`.
 
-    Padding attends to padding, so that no row of the softmax is empty. The mask is additive because PyTorch would make
-    it so anew in each layer.
+    Padding attends to padding, so that no row of the softmax is empty. The mask is additive because
+    PyTorch would make it so anew in each layer.
     """
     if backend == "sdpa":
         other = documents_bl[:, None, :, None] != documents_bl[:, None, None, :]
-        mask = torch.zeros(other.shape, dtype=dtype, device=other.device).masked_fill_(other, float("-inf"))
+        mask = torch.zeros(other.shape, dtype=dtype, device=other.device).masked_fill_(
+            other, float("-inf")
+        )
         return Layout(documents_bl, cu_seqlens, mask=mask)
     if backend == "triton":
         from electra_dist.model.kernels.flash_attention import document_bounds
 
         bounds = document_bounds(cu_seqlens, documents_bl.numel())
         return Layout(documents_bl, cu_seqlens, bounds=(bounds.low_t, bounds.high_t))
-    torch._dynamo.maybe_mark_dynamic(cu_seqlens, 0)  # it takes one of a few lengths: a layer compiles once for all
+    torch._dynamo.maybe_mark_dynamic(
+        cu_seqlens, 0
+    )  # it takes one of a few lengths: a layer compiles once for all
     return Layout(documents_bl, cu_seqlens)
 
 
@@ -81,8 +94,12 @@ def _sdpa(qkv_bl3ad: Tensor, layout: Layout, probability: float) -> Tensor:
     return out.transpose(1, 2)
 
 
-def _with_dropout(q_bald: Tensor, k_bald: Tensor, v_bald: Tensor, layout: Layout, probability: float) -> Tensor:
-    """What PyTorch's attention with dropout does on a CPU (the formula, softmax in fp32), with cheaper masks."""
+def _with_dropout(
+    q_bald: Tensor, k_bald: Tensor, v_bald: Tensor, layout: Layout, probability: float
+) -> Tensor:
+    """What PyTorch's attention with dropout does on a CPU (the formula, softmax in fp32), with
+    cheaper masks.
+    """
     assert layout.mask is not None
     scores_ball = (q_bald @ k_bald.transpose(-1, -2)).float() * q_bald.shape[-1] ** -0.5
     weights_ball = (scores_ball + layout.mask).softmax(dim=-1)
@@ -110,7 +127,9 @@ def _triton(qkv_bl3ad: Tensor, layout: Layout, probability: float) -> Tensor:
 
     assert layout.bounds is not None
     bounds = Bounds(*layout.bounds)
-    out = flash_attention(qkv_bl3ad.flatten(0, 1), layout.cu_seqlens, bounds=bounds, dropout=probability)
+    out = flash_attention(
+        qkv_bl3ad.flatten(0, 1), layout.cu_seqlens, bounds=bounds, dropout=probability
+    )
     return out.view(*qkv_bl3ad.shape[:2], *out.shape[1:])
 
 
@@ -123,7 +142,10 @@ def _why_not_varlen(device: torch.device, dtype: torch.dtype, head_size: int) ->
     if dtype not in HALF_DTYPES:
         return f"it needs precision.mode bf16 or fp16, found {dtype}"
     if head_size % 8 or head_size > VARLEN_MAX_HEAD_SIZE:
-        return f"it needs a head size that is a multiple of 8 up to {VARLEN_MAX_HEAD_SIZE}, found {head_size}"
+        return (
+            f"it needs a head size that is a multiple of 8 up to {VARLEN_MAX_HEAD_SIZE}, found"
+            f" {head_size}"
+        )
     if importlib.util.find_spec("torch.nn.attention.varlen") is None:
         return f"torch {torch.__version__} has no torch.nn.attention.varlen (2.10 and later do)"
     return _too_old(device)
@@ -131,7 +153,10 @@ def _why_not_varlen(device: torch.device, dtype: torch.dtype, head_size: int) ->
 
 def _too_old(device: torch.device) -> str | None:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
-        return f"it needs compute capability 8.0 or later, found {torch.cuda.get_device_capability(device)}"
+        return (
+            f"it needs compute capability 8.0 or later, found"
+            f" {torch.cuda.get_device_capability(device)}"
+        )
     return None
 
 
@@ -164,10 +189,14 @@ def why_not(
     if dropout > 0:
         return f"it has no dropout, and model.attention_dropout = {dropout}"
     if deterministic:
-        return "its backward adds the gradient of the queries in no fixed order, and train.deterministic = true"
+        return (
+            "its backward adds the gradient of the queries in no fixed order, and"
+            " train.deterministic = true"
+        )
     if sequences > kernels.LARGEST_GRID_Y:
         return (
-            f"it has {kernels.LARGEST_GRID_Y:,} documents of a micro-batch at most, and there may be {sequences:,}:"
+            f"it has {kernels.LARGEST_GRID_Y:,} documents of a micro-batch at most, and there may"
+            f" be {sequences:,}:"
             " train.micro_rows x (data.max_documents_per_row + 1)"
         )
     return _why_not_varlen(device, dtype, head_size)
@@ -184,9 +213,10 @@ def choose_backend(
 ) -> str:
     """The backend to use for `model.attention = name`; the caller logs it.
 
-    `auto` is varlen on CUDA in half precision, triton there with dropout and for `deterministic` training, and sdpa
-    elsewhere. Where the former would be right but cannot run, the next best is taken, and the reason is logged as a
-    warning. A backend named outright that cannot run raises `UserError` with what can.
+    `auto` is varlen on CUDA in half precision, triton there with dropout and for `deterministic`
+    training, and sdpa elsewhere. Where the former would be right but cannot run, the next best is
+    taken, and the reason is logged as a warning. A backend named outright that cannot run raises
+    `UserError` with what can.
     """
     target = torch.device(device)
     given = (target, dtype, head_size, dropout, deterministic, sequences)
@@ -199,11 +229,15 @@ def choose_backend(
     reason = why_not(name, *given)
     if reason is not None:
         fits = [other for other in BACKENDS if why_not(other, *given) is None]
-        raise UserError(f"model.attention = {name}: {reason}; available here: auto, {', '.join(fits)}")
+        raise UserError(
+            f"model.attention = {name}: {reason}; available here: auto, {', '.join(fits)}"
+        )
     return name
 
 
-def _best(wanted: tuple[str, ...], given: tuple[torch.device, torch.dtype, int, float, bool, int]) -> str:
+def _best(
+    wanted: tuple[str, ...], given: tuple[torch.device, torch.dtype, int, float, bool, int]
+) -> str:
     """The first of `wanted` that can run, or sdpa; why those before it cannot is a warning."""
     reasons = []
     for name in wanted:
@@ -214,11 +248,16 @@ def _best(wanted: tuple[str, ...], given: tuple[torch.device, torch.dtype, int, 
     else:
         name = "sdpa"
     if reasons:
-        words = "sdpa with a block mask, slower" if name == "sdpa" else name
+        if name == "sdpa":
+            words = "sdpa with a block mask, slower"
+        else:
+            words = name
         logger.warning("attention: %s, because of %s", words, "; ".join(reasons))
     return name
 
 
 def described(backend: str) -> str:
     """The backend, and what runs behind it: `varlen (FA3)`."""
-    return f"{backend} ({flash_implementation.in_use()})" if backend == "varlen" else backend
+    if backend == "varlen":
+        return f"{backend} ({flash_implementation.in_use()})"
+    return backend

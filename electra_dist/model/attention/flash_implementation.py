@@ -1,9 +1,11 @@
-"""Which FlashAttention runs behind PyTorch's variable-length attention (`model.attention = varlen`).
+"""Which FlashAttention runs behind PyTorch's variable-length attention (`model.attention =
+varlen`).
 
-FlashAttention-2 comes with PyTorch. On Hopper (compute capability 9) FlashAttention-3 is used where its package
-`flash_attn_interface` is installed, on Hopper and Blackwell (10) FlashAttention-4 where `flash_attn.cute` is. There is
-no key: what is installed is used, `activate` says what that is, and one that is installed but does not pass a small
-trial is named in a warning, with the reason, and left.
+FlashAttention-2 comes with PyTorch. On Hopper (compute capability 9) FlashAttention-3 is used where
+its package `flash_attn_interface` is installed, on Hopper and Blackwell (10) FlashAttention-4 where
+`flash_attn.cute` is. There is no key: what is installed is used, `activate` says what that is, and
+one that is installed but does not pass a small trial is named in a warning, with the reason, and
+left.
 """
 
 from __future__ import annotations
@@ -25,8 +27,14 @@ DEFAULT = "FA2"
 LATER = {9: ("FA3", "FA4"), 10: ("FA4",)}
 MODULES = {"FA3": "flash_attn_interface", "FA4": "flash_attn.cute.interface"}
 
-_NEEDED = ("activate_flash_attention_impl", "current_flash_attention_impl", "restore_flash_attention_impl")
-_LENGTH, _HEADS, _TOLERANCE = 16, 2, 0.05
+_NEEDED = (
+    "activate_flash_attention_impl",
+    "current_flash_attention_impl",
+    "restore_flash_attention_impl",
+)
+_LENGTH = 16
+_HEADS = 2
+_TOLERANCE = 0.05
 _in_use = DEFAULT
 
 
@@ -36,7 +44,8 @@ def in_use() -> str:
 
 
 def activate(device: torch.device, heads: Iterable[tuple[int, torch.dtype]]) -> str:
-    """Make the best implementation that is installed the one of this process, before anything is compiled.
+    """Make the best implementation that is installed the one of this process, before anything is
+    compiled.
 
     heads: head size and type of every network that has it; the trial is of each.
 
@@ -55,7 +64,8 @@ def activate(device: torch.device, heads: Iterable[tuple[int, torch.dtype]]) -> 
                 registry.restore_flash_attention_impl()
             reason = str(error).strip().partition("\n")[0] or "no message"
             logger.warning(
-                "attention: %s (%s) is installed but does not run: %s: %s; going on without it, slower. Build it for"
+                "attention: %s (%s) is installed but does not run: %s: %s; going on without it,"
+                " slower. Build it for"
                 " torch %s and this GPU, or remove it",
                 name, MODULES[name], type(error).__name__, reason, torch.__version__,
             )  # fmt: skip
@@ -74,7 +84,9 @@ def _installed(device: torch.device) -> list[str]:
 
 
 def _found(module: str) -> bool:
-    """Whether there is such a module; its packages are looked for one by one, so that none of them is imported."""
+    """Whether there is such a module; its packages are looked for one by one, so that none of them
+    is imported.
+    """
     top, *others = module.split(".")
     spec = importlib.util.find_spec(top)
     for part in others:
@@ -84,7 +96,9 @@ def _found(module: str) -> bool:
 
 
 def _try(device: torch.device, size: int, dtype: torch.dtype) -> None:
-    """Forward and backward over two documents and an empty one; RuntimeError where the formula says otherwise."""
+    """Forward and backward over two documents and an empty one; RuntimeError where the formula says
+    otherwise.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     tokens = 2 * _LENGTH
@@ -103,4 +117,6 @@ def _try(device: torch.device, size: int, dtype: torch.dtype) -> None:
     for one, other in ((found, upstream), (grad, expected_grad)):
         difference = float((one.detach().float() - other).abs().max())
         if not difference < _TOLERANCE:
-            raise RuntimeError(f"its results are wrong by {difference:.2g} for heads of {size} in {dtype}")
+            raise RuntimeError(
+                f"its results are wrong by {difference:.2g} for heads of {size} in {dtype}"
+            )

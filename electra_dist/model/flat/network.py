@@ -1,19 +1,20 @@
 """A network with few flat parameters, as the engines partition, gather and reduce them.
 
-DeepSpeed works on each parameter by itself: it hooks, gathers, casts, reduces, adds and zeroes each of them, from
-Python, and a layer alone has sixteen. Flat, a network has
+DeepSpeed works on each parameter by itself: it hooks, gathers, casts, reduces, adds and zeroes each
+of them, from Python, and a layer alone has sixteen. Flat, a network has
 
     matrices   one for each group of layers: their weights; gathered around the group's call
     words      the word embeddings, as they are
     shell      all other weights: projection, heads, positions, token types
     vectors    what is not decayed: every bias and LayerNorm
 
-What the modules compute with are views into them. DeepSpeed also works on each module by itself, so only those that
-have parameters of their own are registered: the network and its groups of layers.
+What the modules compute with are views into them. DeepSpeed also works on each module by itself, so
+only those that have parameters of their own are registered: the network and its groups of layers.
 
-Under ZeRO-3 the memory of `matrices` changes between forward and backward. Autograd may therefore keep the parameter,
-but no view of it: a view would hold the gathered weights of all groups until the backward. `keeping_no_view` sees to
-that, around compiled code too (which would keep transposed views).
+Under ZeRO-3 the memory of `matrices` changes between forward and backward. Autograd may therefore
+keep the parameter, but no view of it: a view would hold the gathered weights of all groups until
+the backward. `keeping_no_view` sees to that, around compiled code too (which would keep transposed
+views).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from electra_dist.model.flat.slots import FlatParameter, Slot, cut, place, take_
 from electra_dist.model.parameters import MATRICES, SHELL, VECTORS, WORDS, no_decay
 
 _LAYERS = "encoder.layers."
-#: What has a parameter to itself: an embedding's gradient would have to be copied into a larger one.
+#: What has a parameter to itself: an embedding's gradient would have to be copied into a larger
+#: one.
 _WORD_TABLE = "word.weight"
 
 
@@ -37,7 +39,8 @@ class FlatNetwork:
     """The flat parameters of a network, which lose their originals when it is made.
 
     parameters  all of them
-    partitioned their memory is there only around the calls of the network and of its groups (ZeRO-3)
+    partitioned their memory is there only around the calls of the network and of its groups
+    (ZeRO-3)
     """
 
     def __init__(self, network: nn.Module, partitioned: bool) -> None:
@@ -59,13 +62,17 @@ class FlatNetwork:
             group = LayerGroup(layers[first : first + count], partitioned)
             encoder.groups.append(group)
             inside = tuple(f"{_LAYERS}{index}." for index in range(first, first + count))
-            matrices = [name for name in of_layers if not no_decay(name) and name.startswith(inside)]
+            matrices = [
+                name for name in of_layers if not no_decay(name) and name.startswith(inside)
+            ]
             self.parameters.append(take_over(network, group, MATRICES, matrices))
             first += count
         self._whole = [take_over(network, network, SHELL, shell)]
         if words:
             self._whole.append(take_over(network, network, WORDS, words))
-        self._vectors = take_over(network, network, VECTORS, vectors + [name for name in others if no_decay(name)])
+        self._vectors = take_over(
+            network, network, VECTORS, vectors + [name for name in others if no_decay(name)]
+        )
         self.parameters += [*self._whole, self._vectors]
 
         self._other_vectors = self._vectors.slots[len(vectors) :]
@@ -75,7 +82,8 @@ class FlatNetwork:
 
     @contextmanager
     def lent(self) -> Iterator[Sequence[Tensor]]:
-        """Within it every module outside of the layers has its parameters; gives the vectors of each group.
+        """Within it every module outside of the layers has its parameters; gives the vectors of
+        each group.
 
         As views, so that their gradients come to the flat parameters. Not reentrant.
         """
@@ -96,7 +104,9 @@ class FlatNetwork:
 
 def lent(flat: FlatNetwork | None) -> AbstractContextManager[Sequence[Tensor] | None]:
     """`flat.lent()`, and nothing where the parameters lie in their modules."""
-    return nullcontext() if flat is None else flat.lent()
+    if flat is None:
+        return nullcontext()
+    return flat.lent()
 
 
 def _elements(slots: Sequence[Slot]) -> int:

@@ -1,7 +1,7 @@
 """Parameters that lie in one flat one: where each of them is, and views of them.
 
-Why: `flat_network.py`. Everything that names parameters (checkpoints, exports) goes on speaking of the original ones;
-`named_slices` says where each of them lies.
+Why: `flat_network.py`. Everything that names parameters (checkpoints, exports) goes on speaking of
+the original ones; `named_slices` says where each of them lies.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Slice(NamedTuple):
 
 
 class FlatParameter(NamedTuple):
-    """One flat parameter: `name` of the module `owner`, and what lies in it by its name from the network, in order."""
+    """One flat parameter: `name` of the module `owner`, and what lies in it by its name from the
+    network, in order.
+    """
 
     owner: nn.Module
     name: str
@@ -62,7 +64,9 @@ def lay_out(parameters: Iterable[tuple[str, Tensor]]) -> tuple[Slot, ...]:
 def cut(flat: Tensor, slots: Sequence[Slot]) -> dict[str, Tensor]:
     """The views of `flat` that `slots`, all of them and in order, describe; differentiable."""
     if len(slots) == 1:
-        return {slots[0].name: flat.view(slots[0].shape)}  # its gradient is the flat one's, without a copy
+        return {
+            slots[0].name: flat.view(slots[0].shape)
+        }  # its gradient is the flat one's, without a copy
     parts = flat.split([slot.elements for slot in slots])
     return {slot.name: part.view(slot.shape) for slot, part in zip(slots, parts, strict=True)}
 
@@ -73,8 +77,11 @@ def place(network: nn.Module, name: str) -> tuple[nn.Module, str]:
     return network.get_submodule(path), leaf
 
 
-def take_over(network: nn.Module, owner: nn.Module, name: str, taken: Sequence[str]) -> FlatParameter:
-    """Make `name` of `owner` one flat parameter with the values of those of `network` that are named in `taken`.
+def take_over(
+    network: nn.Module, owner: nn.Module, name: str, taken: Sequence[str]
+) -> FlatParameter:
+    """Make `name` of `owner` one flat parameter with the values of those of `network` that are
+    named in `taken`.
 
     What had them has None instead.
     """
@@ -107,9 +114,14 @@ def keeping_no_view(parameter: nn.Parameter) -> AbstractContextManager[Any]:
 
 
 def named_slices(network: nn.Module) -> Iterator[Slice]:
-    """Every parameter of `network` by its own name, in a fixed order, whether it lies in a flat one or by itself."""
+    """Every parameter of `network` by its own name, in a fixed order, whether it lies in a flat one
+    or by itself.
+    """
     flat_network = getattr(network, "flat", None)
-    flats = {id(flat.tensor): flat for flat in (flat_network.parameters if flat_network is not None else ())}
+    flats = {
+        id(flat.tensor): flat
+        for flat in (flat_network.parameters if flat_network is not None else ())
+    }
     for name, parameter in network.named_parameters():
         flat = flats.get(id(parameter))
         if flat is None:

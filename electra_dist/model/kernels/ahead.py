@@ -1,7 +1,9 @@
-"""Compile the kernels of our attention for a GPU that is not here: whether they compile, and what they take of it.
+"""Compile the kernels of our attention for a GPU that is not here: whether they compile, and what
+they take of it.
 
-Comes in: a kernel's name, its configuration, sizes and a compute capability. Goes out: registers, bytes that did not
-fit into them, shared memory. Nothing runs. Triton must not interpret in this process.
+Comes in: a kernel's name, its configuration, sizes and a compute capability. Goes out: registers,
+bytes that did not fit into them, shared memory. Nothing runs. Triton must not interpret in this
+process.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from triton.compiler import ASTSource
 from electra_dist.model.kernels import flash_kernels
 from electra_dist.model.kernels.flash_attention import Config, constants
 
-#: Compute capability -> shared memory a block, in bytes (CUDA programming guide, technical specifications).
+#: Compute capability -> shared memory a block, in bytes (CUDA programming guide, technical
+#: specifications).
 SHARED_MEMORY = {(8, 0): 163 * 1024, (8, 9): 99 * 1024, (9, 0): 227 * 1024}
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 KERNELS: dict[str, Any] = {
@@ -27,13 +30,20 @@ KERNELS: dict[str, Any] = {
     "query_grad": flash_kernels.query_grad_kernel,
     "key_grad": flash_kernels.key_grad_kernel,
 }
-_POINTERS = {"low_ptr": "*i32", "high_ptr": "*i32", "lse_ptr": "*fp32", "delta_ptr": "*fp32", "seed_ptr": "*i64"}
+_POINTERS = {
+    "low_ptr": "*i32",
+    "high_ptr": "*i32",
+    "lse_ptr": "*fp32",
+    "delta_ptr": "*fp32",
+    "seed_ptr": "*i64",
+}
 
 
 class Compiled(NamedTuple):
     """What a kernel takes: registers and spilled bytes of a thread, shared memory of a block.
 
-    `four_byte_copies` are asynchronous copies of single numbers in the code, each as slow as one of four numbers.
+    `four_byte_copies` are asynchronous copies of single numbers in the code, each as slow as one of
+    four numbers.
     """
 
     registers: int
@@ -55,7 +65,9 @@ def compile_for(
     Arguments in neither dictionary are 32-bit integers.
     """
     names = function.arg_names
-    signature = {name: "constexpr" if name in constexprs else types.get(name, "i32") for name in names}
+    signature = {
+        name: "constexpr" if name in constexprs else types.get(name, "i32") for name in names
+    }
     aligned = [name for name in names if signature[name][0] == "*" or name.startswith("stride")]
     source = ASTSource(
         fn=function,
@@ -69,18 +81,28 @@ def compile_for(
 
 
 def compile_attention(
-    kernel: str, config: Config, size: int, dtype: torch.dtype, dropout: bool, capability: tuple[int, int] = (9, 0)
+    kernel: str,
+    config: Config,
+    size: int,
+    dtype: torch.dtype,
+    dropout: bool,
+    capability: tuple[int, int] = (9, 0),
 ) -> Compiled:
     """One of `KERNELS` for heads of `size`; raises what Triton raises where it does not compile."""
-    function, element = KERNELS[kernel], f"*{TYPES[dtype]}"
+    function = KERNELS[kernel]
+    element = f"*{TYPES[dtype]}"
     types = dict.fromkeys(("scale", "scale_log2", "keep_scale"), "fp32")
-    types |= {name: _POINTERS.get(name, element) for name in function.arg_names if name.endswith("_ptr")}
+    types |= {
+        name: _POINTERS.get(name, element) for name in function.arg_names if name.endswith("_ptr")
+    }
     constexprs = constants(kernel, config, size, dtype, dropout)
     if not dropout:
         constexprs["seed_ptr"] = None
     compiled = compile_for(function, types, constexprs, capability, config.warps, config.stages)
     registers, spilled = _resources(compiled.asm["cubin"])
-    copies = re.findall(r"cp\.async\.ca\.shared\.global \[[^]]*\], \[[^]]*\], (?:0x)?4\b", compiled.asm["ptx"])
+    copies = re.findall(
+        r"cp\.async\.ca\.shared\.global \[[^]]*\], \[[^]]*\], (?:0x)?4\b", compiled.asm["ptx"]
+    )
     return Compiled(registers, spilled, int(compiled.metadata.shared), len(copies))
 
 

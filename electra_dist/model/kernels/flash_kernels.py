@@ -1,21 +1,25 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Triton code of the attention over packed documents; `flash_attention.py` launches it and explains the method.
+"""Triton code of the attention over packed documents; `flash_attention.py` launches it and explains
+the method.
 
-Every token t attends to the keys of one interval [low_t, high_t) of the flattened tokens: its document, cut to the
-local window. Both bounds never decrease with t, and the relation is symmetric (t attends to s exactly where s attends
-to t), so one pair of arrays drives all three kernels. A block of queries meets its keys in three stretches:
+Every token t attends to the keys of one interval [low_t, high_t) of the flattened tokens: its
+document, cut to the local window. Both bounds never decrease with t, and the relation is symmetric
+(t attends to s exactly where s attends to t), so one pair of arrays drives all three kernels. A
+block of queries meets its keys in three stretches:
 
     low of the first query .. inner start    masked
     inner start .. inner stop                every query of the block attends to every key: no mask
     inner stop .. high of the last query     masked
 
-`qkv` is (T, 3, A, D) and `grad_qkv` alike, the others are (T, A, D), all with a unit last stride; log-sum-exp and delta
-are (A, T) fp32. Scores are kept in units of log2, so that exp2 serves: `scale_log2` = softmax scale * log2(e).
+`qkv` is (T, 3, A, D) and `grad_qkv` alike, the others are (T, A, D), all with a unit last stride;
+log-sum-exp and delta are (A, T) fp32. Scores are kept in units of log2, so that exp2 serves:
+`scale_log2` = softmax scale * log2(e).
 
-Dropout sets weights to zero after the softmax and scales the others by s. Where m is the mask, p the softmax, g the
-gradient of the output times the transposed values: the gradient of the scores is s p (m g - delta / s), with
-delta = rowsum(out * grad_out) as without dropout. So s is left out inside and multiplied at the end; `delta` is kept
-divided by it. `hashing.keeps` makes m anew in each kernel.
+Dropout sets weights to zero after the softmax and scales the others by s. Where m is the mask, p
+the softmax, g the gradient of the output times the transposed values: the gradient of the scores is
+s p (m g - delta / s), with delta = rowsum(out * grad_out) as without dropout. So s is left out
+inside and multiplied at the end; `delta` is kept divided by it. `hashing.keeps` makes m anew in
+each kernel.
 
 Names: block_m queries, block_n keys of a block, head_dim D, block_d the next power of two.
 """
@@ -34,12 +38,16 @@ jit: Callable[[Callable[..., Any]], Any] = triton.jit
 
 
 @jit
-def _load_rows(base, rows, stride, limit, masked: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr):
+def _load_rows(
+    base, rows, stride, limit, masked: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr
+):
     """(rows, block_d) of a tensor whose rows lie `stride` apart; zero outside."""
     columns = tl.arange(0, block_d)
     pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
     if head_dim < block_d:
-        values = tl.load(pointers, mask=(rows < limit)[:, None] & (columns < head_dim)[None, :], other=0.0)
+        values = tl.load(
+            pointers, mask=(rows < limit)[:, None] & (columns < head_dim)[None, :], other=0.0
+        )
     elif masked:
         values = tl.load(pointers, mask=(rows < limit)[:, None], other=0.0)
     else:
@@ -74,11 +82,14 @@ def _stretches(low_ptr, high_ptr, first, tokens, block: tl.constexpr, step: tl.c
 def _stretch(part: tl.constexpr, start, inner_start, inner_stop, stop):
     """First and last of the stretch number `part` of the three."""
     if part == 0:
-        first, last = start, inner_start
+        first = start
+        last = inner_start
     elif part == 1:
-        first, last = inner_start, inner_stop
+        first = inner_start
+        last = inner_stop
     else:
-        first, last = inner_stop, stop
+        first = inner_stop
+        last = stop
     return first, last
 
 
@@ -104,7 +115,9 @@ def _forward_stretch(
         sum_m = sum_m * correction + tl.sum(weights, axis=1)
         if dropout:
             third = key_state(state_3, keys)
-            weights = tl.where(keeps(state_1[:, None], state_2[:, None], third[None, :], threshold), weights, 0.0)
+            weights = tl.where(
+                keeps(state_1[:, None], state_2[:, None], third[None, :], threshold), weights, 0.0
+            )
         v = _load_rows(v_base, keys, stride_t, stop, masked, head_dim, block_d)
         acc = tl.dot(weights.to(v.dtype), v, acc * correction[:, None], input_precision=precision)
         max_m = new_max
@@ -119,14 +132,20 @@ def forward_kernel(
     precision: tl.constexpr, dropout: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of one head: output and log-sum-exp (in log2)."""
-    first, head = tl.program_id(0) * block_m, tl.program_id(1)
+    first = tl.program_id(0) * block_m
+    head = tl.program_id(1)
     queries = first + tl.arange(0, block_m)
     low_m = tl.load(low_ptr + queries, mask=queries < tokens, other=0)
     high_m = tl.load(high_ptr + queries, mask=queries < tokens, other=0)
-    start, inner_start, inner_stop, stop = _stretches(low_ptr, high_ptr, first, tokens, block_m, block_n)
+    start, inner_start, inner_stop, stop = _stretches(
+        low_ptr, high_ptr, first, tokens, block_m, block_n
+    )
     q_base = qkv_ptr + head * stride_a
-    k_base, v_base = q_base + stride_p, q_base + 2 * stride_p
-    state_1, state_2, state_3 = 0, 0, 0
+    k_base = q_base + stride_p
+    v_base = q_base + 2 * stride_p
+    state_1 = 0
+    state_2 = 0
+    state_3 = 0
     if dropout:
         head_1, head_2, state_3 = head_states(seed_ptr, head)
         state_1, state_2 = query_states(head_1, head_2, queries)
@@ -143,7 +162,15 @@ def forward_kernel(
     empty = sum_m == 0.0  # a token outside every document attends to nothing: output 0
     sum_m = tl.where(empty, 1.0, sum_m)
     share_m = keep_scale / sum_m if dropout else 1.0 / sum_m
-    _store_rows(out_ptr + head * stride_oa, queries, stride_ot, tokens, acc * share_m[:, None], head_dim, block_d)
+    _store_rows(
+        out_ptr + head * stride_oa,
+        queries,
+        stride_ot,
+        tokens,
+        acc * share_m[:, None],
+        head_dim,
+        block_d,
+    )
     lse_m = tl.where(empty, 0.0, max_m + tl.log2(sum_m))
     tl.store(lse_ptr + head.to(tl.int64) * tokens + queries, lse_m, mask=queries < tokens)
 
@@ -182,25 +209,36 @@ def query_grad_kernel(
     head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
     precision: tl.constexpr, dropout: tl.constexpr,
 ):  # fmt: skip
-    """One block of queries of one head: their gradient, and delta = rowsum(out * grad_out) for the other kernel.
+    """One block of queries of one head: their gradient, and delta = rowsum(out * grad_out) for the
+    other kernel.
 
     `scale` is the softmax scale times `keep_scale`.
     """
-    first, head = tl.program_id(0) * block_m, tl.program_id(1)
+    first = tl.program_id(0) * block_m
+    head = tl.program_id(1)
     queries = first + tl.arange(0, block_m)
     inside = queries < tokens
     low_m = tl.load(low_ptr + queries, mask=inside, other=0)
     high_m = tl.load(high_ptr + queries, mask=inside, other=0)
-    start, inner_start, inner_stop, stop = _stretches(low_ptr, high_ptr, first, tokens, block_m, block_n)
+    start, inner_start, inner_stop, stop = _stretches(
+        low_ptr, high_ptr, first, tokens, block_m, block_n
+    )
     q_base = qkv_ptr + head * stride_a
-    k_base, v_base = q_base + stride_p, q_base + 2 * stride_p
-    state_1, state_2, state_3 = 0, 0, 0
+    k_base = q_base + stride_p
+    v_base = q_base + 2 * stride_p
+    state_1 = 0
+    state_2 = 0
+    state_3 = 0
     if dropout:
         head_1, head_2, state_3 = head_states(seed_ptr, head)
         state_1, state_2 = query_states(head_1, head_2, queries)
     q = _load_rows(q_base, queries, stride_t, tokens, True, head_dim, block_d)
-    out = _load_rows(out_ptr + head * stride_oa, queries, stride_ot, tokens, True, head_dim, block_d)
-    grad_out = _load_rows(grad_out_ptr + head * stride_ga, queries, stride_gt, tokens, True, head_dim, block_d)
+    out = _load_rows(
+        out_ptr + head * stride_oa, queries, stride_ot, tokens, True, head_dim, block_d
+    )
+    grad_out = _load_rows(
+        grad_out_ptr + head * stride_ga, queries, stride_gt, tokens, True, head_dim, block_d
+    )
     delta_m = tl.sum(out.to(tl.float32) * grad_out.to(tl.float32), axis=1)
     if dropout:
         delta_m = delta_m / keep_scale
@@ -214,19 +252,30 @@ def query_grad_kernel(
             grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_t, begin, end, low_m, high_m, scale_log2,
             state_1, state_2, state_3, threshold, part != 1, dropout, block_n, head_dim, block_d, precision,
         )  # fmt: skip
-    _store_rows(grad_qkv_ptr + head * stride_da, queries, stride_dt, tokens, grad_q * scale, head_dim, block_d)
+    _store_rows(
+        grad_qkv_ptr + head * stride_da,
+        queries,
+        stride_dt,
+        tokens,
+        grad_q * scale,
+        head_dim,
+        block_d,
+    )
 
 
 @jit
 def _load_statistics(base, rows, limit, masked: tl.constexpr, copies: tl.constexpr):
     """fp32 numbers of `rows`.
 
-    With `copies` above 1 as many equal lines are loaded and the largest of equal numbers is taken. An older Triton
-    loads a vector with fewer elements than threads in the layout that the products want, element by element in every
-    thread; what has as many elements as there are threads it loads once (`flash_attention.statistics_copies`).
+    With `copies` above 1 as many equal lines are loaded and the largest of equal numbers is taken.
+    An older Triton loads a vector with fewer elements than threads in the layout that the products
+    want, element by element in every thread; what has as many elements as there are threads it
+    loads once (`flash_attention.statistics_copies`).
     """
     places = rows if copies == 1 else rows[None, :] + tl.zeros((copies, 1), tl.int32)
-    values = tl.load(base + places, mask=places < limit, other=0.0) if masked else tl.load(base + places)
+    values = (
+        tl.load(base + places, mask=places < limit, other=0.0) if masked else tl.load(base + places)
+    )
     if copies > 1:
         values = tl.max(values, axis=0)
     return values
@@ -245,7 +294,9 @@ def _key_grad_stretch(
         grad_out = _load_rows(grad_out_base, queries, stride_g, stop, masked, head_dim, block_d)
         lse_m = _load_statistics(lse_base, queries, stop, masked, copies)
         delta_m = _load_statistics(delta_base, queries, stop, masked, copies)
-        scores = tl.dot(k, tl.trans(q), input_precision=precision) * scale_log2  # (block_n, block_m)
+        scores = (
+            tl.dot(k, tl.trans(q), input_precision=precision) * scale_log2
+        )  # (block_n, block_m)
         if masked:
             seen = (queries[None, :] >= low_n[:, None]) & (queries[None, :] < high_n[:, None])
             scores = tl.where(seen, scores, float("-inf"))
@@ -272,16 +323,24 @@ def key_grad_kernel(
     head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
     precision: tl.constexpr, dropout: tl.constexpr, copies: tl.constexpr,
 ):  # fmt: skip
-    """One block of keys of one head: the gradients of keys and values; `scale` as in the other kernel."""
-    first, head = tl.program_id(0) * block_n, tl.program_id(1)
+    """One block of keys of one head: the gradients of keys and values; `scale` as in the other
+    kernel.
+    """
+    first = tl.program_id(0) * block_n
+    head = tl.program_id(1)
     keys = first + tl.arange(0, block_n)
     low_n = tl.load(low_ptr + keys, mask=keys < tokens, other=0)
     high_n = tl.load(high_ptr + keys, mask=keys < tokens, other=0)
-    start, inner_start, inner_stop, stop = _stretches(low_ptr, high_ptr, first, tokens, block_n, block_m)
-    q_base, grad_out_base = qkv_ptr + head * stride_a, grad_out_ptr + head * stride_ga
+    start, inner_start, inner_stop, stop = _stretches(
+        low_ptr, high_ptr, first, tokens, block_n, block_m
+    )
+    q_base = qkv_ptr + head * stride_a
+    grad_out_base = grad_out_ptr + head * stride_ga
     k = _load_rows(q_base + stride_p, keys, stride_t, tokens, True, head_dim, block_d)
     v = _load_rows(q_base + 2 * stride_p, keys, stride_t, tokens, True, head_dim, block_d)
-    head_1, head_2, third = 0, 0, 0
+    head_1 = 0
+    head_2 = 0
+    third = 0
     if dropout:
         head_1, head_2, head_3 = head_states(seed_ptr, head)
         third = key_state(head_3, keys)

@@ -1,16 +1,20 @@
-"""The generator's head fused, in Triton: loss, accuracy and sampled token in one pass over the vocabulary.
+"""The generator's head fused, in Triton: loss, accuracy and sampled token in one pass over the
+vocabulary.
 
-Forward. One program takes a block of masked positions and a split of the vocabulary, and walks over its tiles of 128
-entries: product, online log-sum-exp, the target's logit, and the tile-Gumbel race (DESIGN D2b; the same integers as
-`sampling.py`). Whenever a tile takes the lead for a position (about ln(number of tiles) times), its 128 logits are
-kept; a second small kernel merges the splits and draws inside the winner. Memory: splits x M x 128, never M x V.
+Forward. One program takes a block of masked positions and a split of the vocabulary, and walks over
+its tiles of 128 entries: product, online log-sum-exp, the target's logit, and the tile-Gumbel race
+(DESIGN D2b; the same integers as `sampling.py`). Whenever a tile takes the lead for a position
+(about ln(number of tiles) times), its 128 logits are kept; a second small kernel merges the splits
+and draws inside the winner. Memory: splits x M x 128, never M x V.
 
-Backward. A kernel recomputes the softmax of a chunk of the vocabulary from the log-sum-exp and writes the gradient of
-its logits, in the type of the inputs, into a bounded buffer; the vendor's matrix products take it from there. The
-alternative, accumulating both gradients inside one kernel (arXiv 2411.09009), needs atomic additions to M x E and
-V x E; this way is deterministic, and the two large products run at the library's speed.
+Backward. A kernel recomputes the softmax of a chunk of the vocabulary from the log-sum-exp and
+writes the gradient of its logits, in the type of the inputs, into a bounded buffer; the vendor's
+matrix products take it from there. The alternative, accumulating both gradients inside one kernel
+(arXiv 2411.09009), needs atomic additions to M x E and V x E; this way is deterministic, and the
+two large products run at the library's speed.
 
-Both are registered custom operators with shape functions: `torch.compile(fullgraph=True)` passes over them.
+Both are registered custom operators with shape functions: `torch.compile(fullgraph=True)` passes
+over them.
 
 Letters: M masked positions, E embedding size, V vocabulary, C entries of a chunk of it.
 """
@@ -37,7 +41,8 @@ class Config(NamedTuple):
     stages: int
 
 
-#: For half precision; replace an entry to try another. Small embeddings stay in registers over the whole pass.
+#: For half precision; replace an entry to try another. Small embeddings stay in registers over the
+#: whole pass.
 SMALL_EMBEDDING = 128
 CONFIGS: dict[tuple[str, str], Config] = {
     ("forward", "small"): Config(64, 128, 4, 2),
@@ -50,14 +55,20 @@ FP32_CONFIG = Config(32, 32, 8, 2)
 #: Elements of the buffer for the gradient of a chunk of logits.
 GRAD_LOGITS = 2**25
 #: Programs a multiprocessor that the splits of the vocabulary aim at, and the most splits.
-PROGRAMS_PER_PROCESSOR, MOST_SPLITS = 4, 32
+PROGRAMS_PER_PROCESSOR = 4
+MOST_SPLITS = 32
 _BACKWARD_ENTRIES = 128
 _FINISH_POSITIONS = 16
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def fused_head(
-    hidden_mh: Tensor, weight_vh: Tensor, bias_v: Tensor, targets_m: Tensor, keys_m: Tensor, temperature: float
+    hidden_mh: Tensor,
+    weight_vh: Tensor,
+    bias_v: Tensor,
+    targets_m: Tensor,
+    keys_m: Tensor,
+    temperature: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss (M,) fp32, correct (M,) bool and samples (M,) int64, as `head.masked_lm_head`.
 
@@ -68,18 +79,28 @@ def fused_head(
     """
     _check(hidden_mh, weight_vh, bias_v, targets_m, keys_m)
     sampling.check_temperature(temperature)
-    nll_m, correct_m, samples_m, _ = _forward_op(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature)
+    nll_m, correct_m, samples_m, _ = _forward_op(
+        hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature
+    )
     return nll_m, correct_m, samples_m
 
 
-def _check(hidden_mh: Tensor, weight_vh: Tensor, bias_v: Tensor, targets_m: Tensor, keys_m: Tensor) -> None:
-    rows, size, entries = hidden_mh.shape[0], weight_vh.shape[1], weight_vh.shape[0]
+def _check(
+    hidden_mh: Tensor, weight_vh: Tensor, bias_v: Tensor, targets_m: Tensor, keys_m: Tensor
+) -> None:
+    rows = hidden_mh.shape[0]
+    size = weight_vh.shape[1]
+    entries = weight_vh.shape[0]
     shapes = [tuple(x.shape) for x in (hidden_mh, bias_v, targets_m, keys_m)]
     if shapes != [(rows, size), (entries,), (rows,), (rows,)]:
-        raise ValueError(f"fused_head: hidden, bias, targets, keys have shapes {shapes}, weight {(entries, size)}")
+        raise ValueError(
+            f"fused_head: hidden, bias, targets, keys have shapes {shapes}, weight"
+            f" {(entries, size)}"
+        )
     if hidden_mh.dtype not in _DTYPES or hidden_mh.dtype != weight_vh.dtype:
         raise ValueError(
-            f"fused_head: hidden is {hidden_mh.dtype}, weight {weight_vh.dtype}; expected one of fp32, fp16, bf16"
+            f"fused_head: hidden is {hidden_mh.dtype}, weight {weight_vh.dtype}; expected one of"
+            f" fp32, fp16, bf16"
         )
     if keys_m.dtype != torch.int64:
         raise ValueError(f"fused_head: keys are {keys_m.dtype}, expected int64")
@@ -93,20 +114,25 @@ def _forward_op(
     hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, keys: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss, correct, samples and log-sum-exp, each (M,)."""
-    rows, vocabulary = hidden.shape[0], weight.shape[0]
+    rows = hidden.shape[0]
+    vocabulary = weight.shape[0]
     nll, lse = (torch.empty(rows, dtype=torch.float32, device=hidden.device) for _ in range(2))
     correct = torch.empty(rows, dtype=torch.int8, device=hidden.device)
     samples = torch.empty(rows, dtype=torch.int64, device=hidden.device)
     if rows == 0:
         return nll, correct.bool(), samples, lse
-    hidden, weight = _unit_stride(hidden), _unit_stride(weight)
+    hidden = _unit_stride(hidden)
+    weight = _unit_stride(weight)
     config, launch = _launch("forward", hidden)
-    blocks, tiles = triton.cdiv(rows, config.block_m), triton.cdiv(vocabulary, sampling.TILE)
+    blocks = triton.cdiv(rows, config.block_m)
+    tiles = triton.cdiv(vocabulary, sampling.TILE)
     tiles_per_split = triton.cdiv(tiles, _splits(blocks, tiles, hidden.device))
     splits = triton.cdiv(tiles, tiles_per_split)
     best = torch.empty((4, splits, rows), dtype=torch.float32, device=hidden.device)
     best_tile = torch.empty((splits, rows), dtype=torch.int32, device=hidden.device)
-    tile_logits = torch.empty((splits, rows, sampling.TILE), dtype=torch.float32, device=hidden.device)
+    tile_logits = torch.empty(
+        (splits, rows, sampling.TILE), dtype=torch.float32, device=hidden.device
+    )
     head_kernels.forward_kernel[(blocks, splits)](
         hidden, weight, bias, targets, keys, *best, best_tile, tile_logits, rows, vocabulary, tiles_per_split,
         1.0 / temperature, hidden.stride(0), weight.stride(0), tempered=temperature != 1.0, **launch,
@@ -133,12 +159,16 @@ def _backward_op(
     grad_nll: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of hidden (M, E), weight (V, E) and bias (V,)."""
-    (rows, size), vocabulary = hidden.shape, weight.shape[0]
+    (rows, size) = hidden.shape
+    vocabulary = weight.shape[0]
     if rows == 0:
         return torch.zeros_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)
-    hidden, weight, grad_nll = _unit_stride(hidden), _unit_stride(weight), grad_nll.float().contiguous()
+    hidden = _unit_stride(hidden)
+    weight = _unit_stride(weight)
+    grad_nll = grad_nll.float().contiguous()
     config, launch = _launch("backward", hidden)
-    blocks, entries = triton.cdiv(rows, config.block_m), _chunk_entries(rows, vocabulary)
+    blocks = triton.cdiv(rows, config.block_m)
+    entries = _chunk_entries(rows, vocabulary)
     buffer = torch.empty((rows, entries), dtype=hidden.dtype, device=hidden.device)
     bias_parts = torch.empty((blocks, vocabulary), dtype=torch.float32, device=hidden.device)
     grad_hidden = torch.zeros((rows, size), dtype=torch.float32, device=hidden.device)
@@ -159,7 +189,11 @@ def _backward_op(
 def _(
     grad_nll: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return hidden.new_empty(hidden.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+    return (
+        hidden.new_empty(hidden.shape),
+        weight.new_empty(weight.shape),
+        bias.new_empty(bias.shape),
+    )
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -178,8 +212,12 @@ def _backward(ctx: Any, grad_nll: Tensor | None, *_: Any) -> tuple[Tensor | None
 torch.library.register_autograd(_forward_op, _backward, setup_context=_save_for_backward)
 
 
-def config_for(kernel: str, size: int, dtype: torch.dtype, capability: tuple[int, int] | None) -> Config:
-    """The configuration of "forward" or "backward" on a CUDA device of `capability` (None: no CUDA)."""
+def config_for(
+    kernel: str, size: int, dtype: torch.dtype, capability: tuple[int, int] | None
+) -> Config:
+    """The configuration of "forward" or "backward" on a CUDA device of `capability` (None: no
+    CUDA).
+    """
     if dtype == torch.float32:
         config = FP32_CONFIG
     else:
@@ -191,7 +229,10 @@ def config_for(kernel: str, size: int, dtype: torch.dtype, capability: tuple[int
 
 def _launch(kernel: str, hidden: Tensor) -> tuple[Config, dict[str, Any]]:
     """The configuration of a kernel for `hidden`, and the keyword arguments of its launch."""
-    capability = torch.cuda.get_device_capability(hidden.device) if hidden.is_cuda else None
+    if hidden.is_cuda:
+        capability = torch.cuda.get_device_capability(hidden.device)
+    else:
+        capability = None
     config = config_for(kernel, hidden.shape[1], hidden.dtype, capability)
     return config, {
         "size": hidden.shape[1],
@@ -213,11 +254,15 @@ def _splits(blocks: int, tiles: int, device: torch.device) -> int:
 @lru_cache
 def _processors(device: torch.device) -> int:
     """Multiprocessors of a CUDA device; 1 for the interpreter."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return 1
 
 
 def _chunk_entries(rows: int, vocabulary: int) -> int:
-    """Entries a chunk in backward: even chunks of whole tiles within the buffer's size and one launch."""
+    """Entries a chunk in backward: even chunks of whole tiles within the buffer's size and one
+    launch.
+    """
     most = min(max(GRAD_LOGITS // rows // sampling.TILE, 1), LARGEST_GRID_Y) * sampling.TILE
     chunks = -(-vocabulary // most)
     return -(-vocabulary // (chunks * sampling.TILE)) * sampling.TILE
@@ -232,4 +277,6 @@ def _product_fp32(first: Tensor, second: Tensor) -> Tensor:
 
 def _unit_stride(x: Tensor) -> Tensor:
     """`x` with neighbouring elements of a row next to each other in memory."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+    if x.stride(-1) == 1:
+        return x
+    return x.contiguous()

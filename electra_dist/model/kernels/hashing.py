@@ -1,9 +1,11 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Random bits in Triton that are a pure function of what they belong to: no state, no order of the draws.
+"""Random bits in Triton that are a pure function of what they belong to: no state, no order of the
+draws.
 
-The generator's head draws its noise so (`sampling.py` has the same integers in PyTorch), and attention its dropout: the
-forward and the two backward kernels meet the same attention weights in blocks of different shapes, and each makes the
-same mask again. The functions work on uint32 of any shape.
+The generator's head draws its noise so (`sampling.py` has the same integers in PyTorch), and
+attention its dropout: the forward and the two backward kernels meet the same attention weights in
+blocks of different shapes, and each makes the same mask again. The functions work on uint32 of any
+shape.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ def mix(x):
 @jit
 def key_states(keys):
     """The two 32-bit halves of the state of 64-bit keys."""
-    low, high = keys.to(tl.uint32), (keys >> 32).to(tl.uint32)
+    low = keys.to(tl.uint32)
+    high = (keys >> 32).to(tl.uint32)
     return mix(mix(low + KEY_OFFSET_1) ^ high), mix(mix(high + KEY_OFFSET_2) ^ low)
 
 
@@ -46,7 +49,8 @@ def head_states(seed_ptr, head):
     """What the masks of one head are made of: two states for its queries and one for its keys."""
     first, second = key_states(tl.load(seed_ptr))
     number = head.to(tl.uint32)
-    first, second = mix(first + number), mix(second ^ number)
+    first = mix(first + number)
+    second = mix(second ^ number)
     return first, second, mix(mix(first ^ KEY_OFFSET_2) + second)
 
 
@@ -65,9 +69,11 @@ def key_state(third, keys):
 
 @jit
 def keeps(first, second, third, threshold):
-    """Whether dropout keeps a weight: the states of its query, the state of its key, broadcast against each other.
+    """Whether dropout keeps a weight: the states of its query, the state of its key, broadcast
+    against each other.
 
-    True where the hash as a signed number is at most `threshold`. Two multiplications a weight: the states are mixed.
+    True where the hash as a signed number is at most `threshold`. Two multiplications a weight: the
+    states are mixed.
     """
     x = (first ^ third) * MIX_1
     x = ((x ^ (x >> 15)) ^ second) * MIX_2

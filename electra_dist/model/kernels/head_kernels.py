@@ -1,9 +1,10 @@
 # mypy: disable-error-code="no-untyped-def"
 """Triton code of the fused generator head; `generator_head.py` launches it and explains the method.
 
-Letters: M masked positions, E embedding size, V vocabulary, S splits of the vocabulary (one program each and block of
-positions), tiles of 128 entries (`sampling.TILE`). `block_m` positions and `block_e` embedding entries at a time.
-The hash must give the same integers as `sampling.hash_bits`, and the noise the same numbers to rounding.
+Letters: M masked positions, E embedding size, V vocabulary, S splits of the vocabulary (one program
+each and block of positions), tiles of 128 entries (`sampling.TILE`). `block_m` positions and
+`block_e` embedding entries at a time. The hash must give the same integers as `sampling.hash_bits`,
+and the noise the same numbers to rounding.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def _tile_logits(
 ):  # fmt: skip
     """(block_m, block_v) fp32 logits; -inf for entries outside the vocabulary.
 
-    `hidden` is the first block_e columns of `hidden_rows`: where that is all, it stays in registers over the tiles.
+    `hidden` is the first block_e columns of `hidden_rows`: where that is all, it stays in registers
+    over the tiles.
     """
     weight_rows = _row_pointers(weight_ptr, entries, vocabulary, stride_w)
     if size <= block_e:
@@ -73,7 +75,9 @@ def _tile_logits(
             part = _load_columns(hidden_rows, first, size, block_e)
             weight = _load_columns(weight_rows, first, size, block_e)
             acc = tl.dot(part, tl.trans(weight), acc, input_precision=precision)
-    bias = tl.load(bias_ptr + entries, mask=entries < vocabulary, other=float("-inf")).to(tl.float32)
+    bias = tl.load(bias_ptr + entries, mask=entries < vocabulary, other=float("-inf")).to(
+        tl.float32
+    )
     return acc + bias[None, :]
 
 
@@ -93,8 +97,9 @@ def forward_kernel(
 ):  # fmt: skip
     """One block of positions over one split of the vocabulary.
 
-    Writes, at [split, position]: maximum and exponential sum, the target's logit (0 where it is in another split),
-    the best tile's score and number; and at [split, position, :] that tile's logits, each time a better tile is found.
+    Writes, at [split, position]: maximum and exponential sum, the target's logit (0 where it is in
+    another split), the best tile's score and number; and at [split, position, :] that tile's
+    logits, each time a better tile is found.
     """
     rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
     split = tl.program_id(1)
@@ -169,7 +174,9 @@ def finish_kernel(
     slot = winner.to(tl.int64) * count + rows
     tile = tl.load(tile_ptr + slot, mask=inside, other=0)
     columns = tl.arange(0, TILE)
-    logits = tl.load(tile_logits_ptr + slot[:, None] * TILE + columns[None, :], mask=inside[:, None], other=0.0)
+    logits = tl.load(
+        tile_logits_ptr + slot[:, None] * TILE + columns[None, :], mask=inside[:, None], other=0.0
+    )
     logits = logits * inverse_temperature
     weights = tl.exp2((logits - tl.max(logits, axis=1)[:, None]) * LOG2_E)
     cdf = tl.cumsum(weights, axis=1)
@@ -190,8 +197,9 @@ def grad_logits_kernel(
 ):  # fmt: skip
     """Gradient of the logits of one block of positions and entries of a chunk of the vocabulary.
 
-    (softmax - one-hot target) * grad_nll, recomputed from the log-sum-exp, written at [position, entry - first_entry]
-    in the type of the inputs; and its sum over the block's positions, fp32, at [block, entry - first_entry].
+    (softmax - one-hot target) * grad_nll, recomputed from the log-sum-exp, written at [position,
+    entry - first_entry] in the type of the inputs; and its sum over the block's positions, fp32, at
+    [block, entry - first_entry].
     """
     block = tl.program_id(0)
     rows = block * block_m + tl.arange(0, block_m)
@@ -212,5 +220,9 @@ def grad_logits_kernel(
     grad = tl.where(inside[:, None], grad, 0.0)
     valid = entries < entries_end
     pointers = grad_logits_ptr + rows.to(tl.int64)[:, None] * stride_g + columns[None, :]
-    tl.store(pointers, grad.to(grad_logits_ptr.dtype.element_ty), mask=inside[:, None] & valid[None, :])
-    tl.store(grad_bias_ptr + block.to(tl.int64) * stride_b + columns, tl.sum(grad, axis=0), mask=valid)
+    tl.store(
+        pointers, grad.to(grad_logits_ptr.dtype.element_ty), mask=inside[:, None] & valid[None, :]
+    )
+    tl.store(
+        grad_bias_ptr + block.to(tl.int64) * stride_b + columns, tl.sum(grad, axis=0), mask=valid
+    )

@@ -1,4 +1,5 @@
-"""What a checkpoint carries of the run directory: config.yaml and run.json, as they were when it was saved.
+"""What a checkpoint carries of the run directory: config.yaml and run.json, as they were when it
+was saved.
 
 A run that has lost one of them, or finds it damaged, takes it from here.
 """
@@ -40,8 +41,8 @@ def carried(run: RunDir) -> Carried | None:
 def all_carried(run: RunDir) -> Iterator[Carried]:
     """The files of every checkpoint that carries them undamaged, newest first.
 
-    Needs no config.yaml and no run.json to be there. Each file is compared with the checksum in the manifest, and
-    nothing else of the checkpoint is read.
+    Needs no config.yaml and no run.json to be there. Each file is compared with the checksum in the
+    manifest, and nothing else of the checkpoint is read.
     """
     for step in reversed(saved_steps(run)):
         try:
@@ -61,5 +62,8 @@ def _carried(run: RunDir, step: int) -> Carried:
         if name in manifest.files
     }
     config, facts = (texts.get(name) for name in CARRIED)
-    content = None if facts is None else json.loads(facts)
+    if facts is None:
+        content = None
+    else:
+        content = json.loads(facts)
     return Carried(step, config, content if isinstance(content, dict) else None)

@@ -1,7 +1,8 @@
 """Which checkpoints a run has, how one gets its name, and which of them may go.
 
-A finished folder is renamed to its name in one step, and one that goes is renamed before it is removed: a kill at any
-moment leaves every name whole or absent. What is hidden (`.step-...`) belongs to nobody but the one who trains the run.
+A finished folder is renamed to its name in one step, and one that goes is renamed before it is
+removed: a kill at any moment leaves every name whole or absent. What is hidden (`.step-...`)
+belongs to nobody but the one who trains the run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from electra_dist.runs.directory import RunDir
 
 _STEP = re.compile(r"^step-(\d{8})$")
 #: Hidden names: being written, being replaced by a newer one of the same step, being removed.
-PARTIAL, REPLACED, REMOVED = ".partial", ".replaced", ".removed"
+PARTIAL = ".partial"
+REPLACED = ".replaced"
+REMOVED = ".removed"
 
 
 def saved_steps(run: RunDir) -> list[int]:
@@ -34,7 +37,9 @@ def saved_steps(run: RunDir) -> list[int]:
 
 
 def new_partial(run: RunDir, step: int) -> Path:
-    """A new hidden folder that the checkpoint of `step` is written in; what earlier writers left is removed first."""
+    """A new hidden folder that the checkpoint of `step` is written in; what earlier writers left is
+    removed first.
+    """
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     recover(run)
     remove_leftovers(run)
@@ -44,7 +49,9 @@ def new_partial(run: RunDir, step: int) -> Path:
 
 
 def publish(folder: Path, final: Path) -> None:
-    """Give a finished checkpoint its name; one of the same step makes room first (`recover` undoes a half-way kill)."""
+    """Give a finished checkpoint its name; one of the same step makes room first (`recover` undoes
+    a half-way kill).
+    """
     aside = final.with_name(f".{final.name}{REPLACED}")
     if final.exists():
         final.rename(aside)
@@ -70,7 +77,8 @@ def remove_leftovers(run: RunDir) -> None:
 
 
 def set_aside_later(run: RunDir, step: int) -> list[tuple[Path, Path]]:
-    """Rename the checkpoints after `step`, which the run goes on from, to `step-N.set-aside-xxxx`: old and new name.
+    """Rename the checkpoints after `step`, which the run goes on from, to `step-N.set-aside-xxxx`:
+    old and new name.
 
     No retention counts or removes them.
     """
@@ -100,9 +108,11 @@ def removable(
     clear: int | None = None,
     whole: Sequence[int] | None = None,
 ) -> list[int]:
-    """Steps that retention gives up: all but the `keep` newest, the milestones, and the newest healthy one.
+    """Steps that retention gives up: all but the `keep` newest, the milestones, and the newest
+    healthy one.
 
-    clear   the newest healthy one of at most this step stays as well: later ones may prove to be the beginning of a
+    clear   the newest healthy one of at most this step stays as well: later ones may prove to be
+            the beginning of a
             divergence
     whole   steps of those that count as kept; by default those that carry COMPLETE
     """
@@ -138,7 +148,8 @@ def prune(run: RunDir, keep: int, milestones_every: int | None = None, clear: in
 
 
 def remove(folder: Path) -> None:
-    """Remove a checkpoint: first its name, then its files, so that a kill on the way leaves none half removed.
+    """Remove a checkpoint: first its name, then its files, so that a kill on the way leaves none
+    half removed.
 
     One that is gone already is fine.
     """

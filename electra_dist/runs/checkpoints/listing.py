@@ -1,4 +1,6 @@
-"""What checkpoints a run has, for people: step, age, size, health, and whether each is whole or why not."""
+"""What checkpoints a run has, for people: step, age, size, health, and whether each is whole or why
+not.
+"""
 
 from __future__ import annotations
 
@@ -62,24 +64,33 @@ class SetAside:
 
 
 def list_checkpoints(run: RunDir, milestones_every: int | None = None) -> list[CheckpointFacts]:
-    """All checkpoints of a run, ascending; names and sizes of their files compared with the manifests."""
+    """All checkpoints of a run, ascending; names and sizes of their files compared with the
+    manifests.
+    """
     return [_facts(run, step, milestones_every, None) for step in saved_steps(run)]
 
 
 def verify_checkpoint(
     run: RunDir, step: int, milestones_every: int | None = None, told: BytesTold | None = None
 ) -> CheckpointFacts:
-    """One checkpoint, the checksums of all its files compared; raises `CheckpointError` where there is none of it."""
+    """One checkpoint, the checksums of all its files compared; raises `CheckpointError` where there
+    is none of it.
+    """
     steps = saved_steps(run)
     if step not in steps:
-        there = f"has checkpoints of steps {', '.join(map(str, steps))}" if steps else "has no checkpoint"
+        if steps:
+            there = f"has checkpoints of steps {', '.join(map(str, steps))}"
+        else:
+            there = "has no checkpoint"
         raise CheckpointError(f"--step {step}: {run.path} {there}")
     return _facts(run, step, milestones_every, told or (lambda done, total: None))
 
 
 @dataclass(frozen=True)
 class Health:
-    """Of the checkpoints of a run: why the newest is not healthy, None where it is; the newest one that is."""
+    """Of the checkpoints of a run: why the newest is not healthy, None where it is; the newest one
+    that is.
+    """
 
     unhealthy: str | None
     last_healthy: int | None
@@ -136,7 +147,8 @@ def _problems(folder: Path, manifest: CheckpointManifest, told: BytesTold | None
     names = sorted(manifest.files)
     if told is None:
         return file_problems(folder, manifest, names, None)
-    done, total = 0, manifest.bytes
+    done = 0
+    total = manifest.bytes
 
     def count(read: int) -> None:
         nonlocal done
@@ -151,7 +163,10 @@ def _bytes_on_disk(folder: Path) -> int:
     found = 0
     for path in folder.rglob("*"):
         try:
-            found += 0 if path.is_symlink() or not path.is_file() else path.stat().st_size
+            if path.is_symlink() or not path.is_file():
+                found += 0
+            else:
+                found += path.stat().st_size
         except OSError:
             continue
     return found

@@ -1,7 +1,8 @@
 """manifest.json of a checkpoint: its parts, what makes it valid, reading it.
 
-Comes in: the folder of a checkpoint, whoever wrote it. Goes out: a `CheckpointManifest` whose names stay inside the
-folder, whose slices make up each parameter and fit into their files; or `CheckpointError`.
+Comes in: the folder of a checkpoint, whoever wrote it. Goes out: a `CheckpointManifest` whose names
+stay inside the folder, whose slices make up each parameter and fit into their files; or
+`CheckpointError`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from electra_dist.files.reading import read_bounded
 #: Version 2 added `healthy` and `reason`, and the run's own files among the files.
 VERSION = 2
 READABLE_VERSIONS = (1, 2)
-MANIFEST, COMPLETE, TRAINER = "manifest.json", "COMPLETE", "trainer.json"
+MANIFEST = "manifest.json"
+COMPLETE = "COMPLETE"
+TRAINER = "trainer.json"
 #: The run's own files that a checkpoint carries, under their names in the run directory.
 CARRIED = ("config.yaml", "run.json")
 #: Bytes of a manifest at most: some 70 a slice, for thousands of parameters on a thousand ranks.
@@ -30,7 +33,9 @@ MANIFEST_LIMIT = 256 * MIB
 SMALL_FILE_LIMIT = 64 * MIB
 _COMPLETE_LIMIT = 1024
 _FP32 = 4
-_LONGEST_NAME, _DEEPEST_NAME, _MOST_DIMENSIONS = 255, 4, 8
+_LONGEST_NAME = 255
+_DEEPEST_NAME = 4
+_MOST_DIMENSIONS = 8
 
 Count = Annotated[int, Field(ge=0, lt=2**62)]
 
@@ -99,7 +104,9 @@ class _Versioned(BaseModel):
 def parameter_entries(
     shapes: Mapping[str, tuple[int, ...]], slices: Iterable[tuple[str, Slice]]
 ) -> dict[str, ParameterEntry]:
-    """Entries of all parameters from the slices of all ranks; raises RuntimeError when they leave a gap or overlap."""
+    """Entries of all parameters from the slices of all ranks; raises RuntimeError when they leave a
+    gap or overlap.
+    """
     by_name: dict[str, list[Slice]] = {name: [] for name in shapes}
     for name, part in slices:
         by_name[name].append(part)
@@ -127,24 +134,28 @@ def _cover(parts: Iterable[Slice], total: int) -> bool:
 def read_manifest(folder: Path) -> CheckpointManifest:
     """The manifest of a finished checkpoint.
 
-    Raises `CheckpointError` when it is missing, damaged, of another format, or claims what cannot be.
+    Raises `CheckpointError` when it is missing, damaged, of another format, or claims what cannot
+    be.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such checkpoint")
     text = _read(folder, MANIFEST, MANIFEST_LIMIT)
     expected = _read(folder, COMPLETE, _COMPLETE_LIMIT).decode("ascii", errors="replace").strip()
     if hashlib.sha256(text).hexdigest() != expected:
-        raise CheckpointError(f"{folder}: {MANIFEST} is damaged: its SHA-256 is not the one in {COMPLETE}")
+        raise CheckpointError(f"{folder}: {MANIFEST} is damaged: its SHA-256 is not the one in"
+        f" {COMPLETE}")
     try:
         version = _Versioned.model_validate_json(text).version
         if version not in READABLE_VERSIONS:
             known = " and ".join(map(str, READABLE_VERSIONS))
-            raise CheckpointError(f"{folder}: format version {version}, this release reads version {known}")
+            raise CheckpointError(f"{folder}: format version {version}, this release reads version"
+            f" {known}")
         manifest = CheckpointManifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise CheckpointError(f"{folder}: {MANIFEST} is not a checkpoint manifest: {where}: {first['msg']}") from error
+        raise CheckpointError(f"{folder}: {MANIFEST} is not a checkpoint manifest: {where}:"
+        f" {first['msg']}") from error
     _check(folder, manifest)
     return manifest
 
@@ -164,20 +175,23 @@ def _check(folder: Path, manifest: CheckpointManifest) -> None:
     """What no honest checkpoint says: names outside of it, slices that their files cannot hold."""
     for name in manifest.files:
         if not is_plain(name):
-            raise CheckpointError(f"{folder}: {MANIFEST} names {name!r}, which does not lie in the checkpoint")
+            raise CheckpointError(f"{folder}: {MANIFEST} names {name!r}, which does not lie in the"
+            f" checkpoint")
     held: dict[str, int] = {}
     for network, entry in manifest.networks.items():
         for name, parameter in entry.parameters.items():
             elements = math.prod(parameter.shape)
             if len(parameter.shape) > _MOST_DIMENSIONS or not _cover(parameter.slices, elements):
                 raise CheckpointError(
-                    f"{folder}: {MANIFEST}: the slices of parameter {name} of the {network} do not make up its shape"
+                    f"{folder}: {MANIFEST}: the slices of parameter {name} of the {network} do not"
+                    f" make up its shape"
                 )
             for part in parameter.slices:
                 held[part.file] = held.get(part.file, 0) + _FP32 * part.length
     for name, size in held.items():
         if name not in manifest.files:
-            raise CheckpointError(f"{folder}: {MANIFEST} has slices in {name!r}, which is none of its files")
+            raise CheckpointError(f"{folder}: {MANIFEST} has slices in {name!r}, which is none of"
+            f" its files")
         if size > manifest.files[name].bytes:
             raise CheckpointError(
                 f"{folder}: {MANIFEST} claims {size:,} bytes of weights in {name}, which has"
@@ -186,7 +200,9 @@ def _check(folder: Path, manifest: CheckpointManifest) -> None:
 
 
 def is_plain(name: str) -> bool:
-    """Whether `name` is a relative path that stays in its folder: `generator/rank-00000.safetensors`."""
+    """Whether `name` is a relative path that stays in its folder:
+    `generator/rank-00000.safetensors`.
+    """
     parts = name.split("/")
     return (
         len(name) <= _LONGEST_NAME

@@ -1,8 +1,10 @@
-"""The files of one checkpoint: written with their checksum, opened safely, compared with the manifest.
+"""The files of one checkpoint: written with their checksum, opened safely, compared with the
+manifest.
 
-Tensors lie in the safetensors format, fp32 and flat. They are written from memory without another copy, hashed on the
-way, and read with `pread`: a file that another process removes or cuts meanwhile is an `OSError`, where a mapped one
-would end the process by SIGBUS. Any safetensors library reads the files.
+Tensors lie in the safetensors format, fp32 and flat. They are written from memory without another
+copy, hashed on the way, and read with `pread`: a file that another process removes or cuts
+meanwhile is an `OSError`, where a mapped one would end the process by SIGBUS. Any safetensors
+library reads the files.
 """
 
 from __future__ import annotations
@@ -56,8 +58,10 @@ def sync(path: Path) -> None:
 
 
 def write_member(path: Path, parts: Iterable[bytes | memoryview]) -> FileEntry:
-    """Write a new file of these parts, one after the other, flushed to the disk. Raises `OSError`."""
-    digest, size = hashlib.sha256(), 0
+    """Write a new file of these parts, one after the other, flushed to the disk. Raises `OSError`.
+    """
+    digest = hashlib.sha256()
+    size = 0
     with path.open("xb", buffering=0) as file:
         for part in parts:
             rest = memoryview(part).cast("B")
@@ -66,7 +70,8 @@ def write_member(path: Path, parts: Iterable[bytes | memoryview]) -> FileEntry:
                 digest.update(chunk)
                 size += len(chunk)
                 rest = rest[len(chunk) :]
-                signs.sign(within="checkpoint")  # whoever waits for this thread waits for something that moves
+                # whoever waits for this thread waits for something that moves
+                signs.sign(within="checkpoint")
         os.fsync(file.fileno())
     return FileEntry(bytes=size, sha256=digest.hexdigest())
 
@@ -77,10 +82,14 @@ def write_text(path: Path, text: str) -> FileEntry:
 
 
 def tensor_header(lengths: Mapping[str, int]) -> bytes:
-    """Head of a safetensors file of flat fp32 tensors, elements by name, which follow it in this order."""
-    entries, end = {}, 0
+    """Head of a safetensors file of flat fp32 tensors, elements by name, which follow it in this
+    order.
+    """
+    entries = {}
+    end = 0
     for name, length in lengths.items():
-        start, end = end, end + _FP32 * length
+        start = end
+        end = end + _FP32 * length
         entries[name] = {"dtype": "F32", "shape": [length], "data_offsets": [start, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _HEADER_LENGTH_BYTES)
@@ -110,7 +119,8 @@ def opened(folder: Path, name: str) -> Iterator[int]:
 
 
 def open_member(folder: Path, name: str) -> int:
-    """Descriptor of a regular file in `folder`; no part of `name` may be a link, and nothing here waits.
+    """Descriptor of a regular file in `folder`; no part of `name` may be a link, and nothing here
+    waits.
 
     Raises `OSError` and `NotRegularError`.
     """
@@ -136,7 +146,9 @@ def open_member(folder: Path, name: str) -> int:
 
 def sha256_of(descriptor: int, size: int, told: Told = silent) -> str:
     """SHA-256 of the first `size` bytes of an open file."""
-    digest, buffer, offset = hashlib.sha256(), memoryview(bytearray(min(_CHUNK, size))), 0
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(min(_CHUNK, size)))
+    offset = 0
     while offset < size:
         count = os.preadv(descriptor, [buffer[: size - offset]], offset)
         if not count:
@@ -160,7 +172,8 @@ def content_problem(name: str, descriptor: int, expected: FileEntry, told: Told 
 def file_problems(
     folder: Path, manifest: CheckpointManifest, names: Iterable[str], told: Told | None = silent
 ) -> list[str]:
-    """One sentence for each of these files that is missing or differs from the manifest in size or checksum.
+    """One sentence for each of these files that is missing or differs from the manifest in size or
+    checksum.
 
     `told` hears of the bytes that were read; with None only sizes are compared.
     """
@@ -178,7 +191,9 @@ def _file_problem(folder: Path, name: str, expected: FileEntry, told: Told | Non
             if told:
                 return content_problem(name, descriptor, expected, told)
             size = os.fstat(descriptor).st_size
-            return None if size == expected.bytes else f"{name} has {size} bytes instead of {expected.bytes}"
+            if size == expected.bytes:
+                return None
+            return f"{name} has {size} bytes instead of {expected.bytes}"
     except FileNotFoundError:
         return f"{name} is missing"
     except NotRegularError as error:
@@ -191,7 +206,8 @@ def read_member(folder: Path, name: str, expected: FileEntry, limit: int) -> byt
     """Content of a small file, which must be as the manifest says; raises `CheckpointError`."""
     try:
         if expected.bytes > limit:
-            raise CheckpointError(f"{folder}: {name} has {expected.bytes:,} bytes, more than such a file can have")
+            raise CheckpointError(f"{folder}: {name} has {expected.bytes:,} bytes, more than such a"
+            f" file can have")
         with opened(folder, name) as descriptor:
             content = os.pread(descriptor, expected.bytes + 1, 0)
     except (NotRegularError, OSError) as error:
@@ -232,7 +248,8 @@ def _stored(entry: Any, begin: int, size: int) -> StoredTensor:
     if not all(isinstance(number, int) and number >= 0 for number in (start, stop, length)):
         raise ValueError("offsets and shapes must be whole numbers")
     if entry["dtype"] != "F32" or stop - start != _FP32 * length or begin + stop > size:
-        raise ValueError(f"a tensor of {length} elements of {entry['dtype']} in bytes {start} to {stop}")
+        raise ValueError(f"a tensor of {length} elements of {entry['dtype']} in bytes {start} to"
+        f" {stop}")
     return StoredTensor(begin + start, length)
 
 
@@ -242,4 +259,5 @@ def read_range(descriptor: int, target: memoryview, offset: int) -> None:
         count = os.preadv(descriptor, [target], offset)
         if not count:
             raise OSError("the file ends early")
-        target, offset = target[count:], offset + count
+        target = target[count:]
+        offset = offset + count

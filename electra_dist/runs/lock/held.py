@@ -22,8 +22,8 @@ from electra_dist.runs.directory import RunDir
 def check(run: RunDir, fresh: bool = False) -> None:
     """Raise `LostLockError` when this process held the lock of `run` and another has taken it over.
 
-    Costs nothing as long as the pulse beats; `fresh` looks into the folder (milliseconds), for what must not go wrong.
-    A process that never took the lock is not asked.
+    Costs nothing as long as the pulse beats; `fresh` looks into the folder (milliseconds), for what
+    must not go wrong. A process that never took the lock is not asked.
     """
     lease = _held.get(_key(run))
     if lease is not None:
@@ -45,7 +45,8 @@ def give_back() -> None:
         lease.release()
 
 
-#: What this process holds, by the real path of the run: a lock belongs to a process, not to an object.
+#: What this process holds, by the real path of the run: a lock belongs to a process, not to an
+#: object.
 _held: dict[str, Lease] = {}
 
 
@@ -66,7 +67,9 @@ class Lease:
 
     def __init__(self, run: RunDir, number: int, holder: Holder, timing: Timing) -> None:
         self.token = holder.token
-        self._run, self._number, self._holder = run, number, holder
+        self._run = run
+        self._number = number
+        self._holder = holder
         self._pulse_seconds = timing.pulse
         self._path = folder_of(run) / f"{number:08d}.json"
         self._pid = os.getpid()
@@ -87,8 +90,10 @@ class Lease:
             self._confirm(fresh=True)
         if self._lost is not None:
             raise LostLockError(
-                f"{self._run.path}: {self._lost}; this process had given no sign of life for too long (stopped? a file"
-                " system that did not answer?) and writes nothing more. What it saved before is whole, and the other"
+                f"{self._run.path}: {self._lost}; this process had given no sign of life for too"
+                f" long (stopped? a file"
+                " system that did not answer?) and writes nothing more. What it saved before is"
+                " whole, and the other"
                 " one goes on from there"
             )
 

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, fields
 
 from electra_dist.parallel import processes
 
-#: How `launch local` hands its lease to rank 0: the rank that names it takes it over without asking.
+#: How `launch local` hands its lease to rank 0: the rank that names it takes it over without
+#: asking.
 HANDED_DOWN = "ELECTRA_DIST_LOCK"
 TRAINING = "trains this run"
 #: Leases are padded to this, so that a pulse overwrites what is there and needs no space.
@@ -46,7 +47,8 @@ class Holder:
     purpose          what it does with the run: "trains this run"
     brief            it is given back within moments
     job_id, cluster  of Slurm, or None; `restart` counts the job's requeues
-    in_job           Slurm ends the process with the job (a shell of `salloc` on a login node outlives it)
+    in_job           Slurm ends the process with the job (a shell of `salloc` on a login node
+                     outlives it)
     """
 
     token: str
@@ -65,7 +67,10 @@ class Holder:
 
     def name(self) -> str:
         """`process 4711 on node3 (Slurm job 17)`."""
-        job = f" (Slurm job {self.job_id})" if self.job_id else ""
+        if self.job_id:
+            job = f" (Slurm job {self.job_id})"
+        else:
+            job = ""
         return f"process {self.pid} on {self.host}{job}"
 
     def lives(self) -> bool | None:
@@ -93,7 +98,9 @@ def myself(purpose: str, brief: bool, environment: Mapping[str, str], timing: Ti
 
 
 def _count(text: str) -> int:
-    return int(text) if text.isdigit() else 0
+    if text.isdigit():
+        return int(text)
+    return 0
 
 
 def parsed(content: bytes) -> Holder | None:
@@ -104,7 +111,9 @@ def parsed(content: bytes) -> Holder | None:
         silence = float(holder.silent_seconds)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return holder if 0 < silence <= _LONGEST_SILENCE else None
+    if 0 < silence <= _LONGEST_SILENCE:
+        return holder
+    return None
 
 
 def content_of(holder: Holder, beats: int) -> bytes:

@@ -1,4 +1,6 @@
-"""The leases of a run as files: made so that exactly one of many makes each, looked at, removed when they are old."""
+"""The leases of a run as files: made so that exactly one of many makes each, looked at, removed
+when they are old.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Entry(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a lease shows: `stamp` differs after every sign of life; no holder while it is being written."""
+    """What a lease shows: `stamp` differs after every sign of life; no holder while it is being
+    written.
+    """
 
     holder: Holder | None
     stamp: tuple[object, ...]
@@ -59,7 +63,9 @@ def entries(folder: Path) -> list[Entry]:
 def newest_of(folder: Path) -> Entry | None:
     """The lease that counts: the one with the highest number."""
     found = entries(folder)
-    return found[-1] if found else None
+    if found:
+        return found[-1]
+    return None
 
 
 def look(path: Path) -> Look:
@@ -75,7 +81,9 @@ def look(path: Path) -> Look:
 
 @dataclass(frozen=True)
 class Holding:
-    """The lease that counts, as `status` shows it; `alive` is None when only watching it could tell."""
+    """The lease that counts, as `status` shows it; `alive` is None when only watching it could
+    tell.
+    """
 
     holder: Holder
     alive: bool | None
@@ -91,7 +99,9 @@ def holding(run: RunDir) -> Holding | None:
         seen = look(newest.path)
     except OSError:
         return None
-    return Holding(seen.holder, seen.holder.lives(), seen.changed) if seen.holder else None
+    if seen.holder:
+        return Holding(seen.holder, seen.holder.lives(), seen.changed)
+    return None
 
 
 # --- making ----------------------------------------------------------------------------------------------------------
@@ -126,7 +136,9 @@ def _link(temporary: Path, path: Path) -> bool:
 
 
 def _linked_unheard(temporary: Path) -> bool:
-    """A network file system may lose the answer and send the request again, which then fails: the links tell."""
+    """A network file system may lose the answer and send the request again, which then fails: the
+    links tell.
+    """
     return os.stat(temporary).st_nlink == 2
 
 
@@ -157,7 +169,8 @@ def clean(folder: Path, number: int) -> None:
 
 
 def refresh(lease: Path) -> None:
-    """Change the folder, so that a client of a network file system asks the server what is in it."""
+    """Change the folder, so that a client of a network file system asks the server what is in it.
+    """
     probe = lease.with_name(f".{lease.stem}.{secrets.token_hex(4)}.probe")
     with contextlib.suppress(OSError):
         os.link(lease, probe)

@@ -9,15 +9,19 @@ import subprocess
 from electra_dist.runs.lock.holder import Holder
 
 _SECONDS = 20.0
-#: States in which Slurm has ended every process of a job. NODE_FAIL is none: the node may live on, out of its reach.
+#: States in which Slurm has ended every process of a job. NODE_FAIL is none: the node may live on,
+#: out of its reach.
 _OVER = frozenset(("CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"))
 
 
 def job_is_over(holder: Holder) -> bool:
-    """Whether Slurm says that it has ended every process of the holder's job, the holder among them."""
+    """Whether Slurm says that it has ended every process of the holder's job, the holder among
+    them.
+    """
     if holder.job_id is None or not holder.in_job or not re.fullmatch(r"\d+", holder.job_id):
         return False
-    if holder.cluster is None or holder.cluster != _cluster_here():  # another cluster may have a job of this number
+    # another cluster may have a job of this number
+    if holder.cluster is None or holder.cluster != _cluster_here():
         return False
     states = _ask("squeue", "-h", "--states=all", f"--jobs={holder.job_id}", "-o", "%T").split()
     return bool(states) and all(state in _OVER for state in states)
@@ -27,7 +31,9 @@ def _cluster_here() -> str | None:
     if name := os.environ.get("SLURM_CLUSTER_NAME"):
         return name
     match = re.search(r"^ClusterName\s*=\s*(\S+)", _ask("scontrol", "show", "config"), flags=re.MULTILINE)
-    return match[1] if match else None
+    if match:
+        return match[1]
+    return None
 
 
 def _ask(*command: str) -> str:
@@ -36,4 +42,6 @@ def _ask(*command: str) -> str:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    if done.returncode == 0:
+        return done.stdout
+    return ""

@@ -58,8 +58,8 @@ def hold(
     tell         gets a line where there is something to wait for (default: standard error)
     stop         asked while waiting
 
-    Raises `LockedError` when somebody else holds it and lives, `WaitInterruptedError` when `stop` says so,
-    `StorageError` when nothing can be written there.
+    Raises `LockedError` when somebody else holds it and lives, `WaitInterruptedError` when `stop`
+    says so, `StorageError` when nothing can be written there.
     """
     lease = _Taking(run, purpose, brief, environment, tell or _say, stop, timing or Timing()).take()
     held.note(run, lease)
@@ -78,7 +78,8 @@ class _Watch:
     """A lease that is not ours, from the first look at it."""
 
     def __init__(self, entry: Entry, look: Look) -> None:
-        self.entry, self.look = entry, look
+        self.entry = entry
+        self.look = look
         self.started = self.changed_at = seconds_now()
         self.changes = 0
         self.slurm_asked = False
@@ -87,7 +88,10 @@ class _Watch:
         if look.stamp != self.look.stamp:
             self.changes += 1
             self.changed_at = seconds_now()
-        self.look = look if look.holder else look._replace(holder=self.look.holder)
+        if look.holder:
+            self.look = look
+        else:
+            self.look = look._replace(holder=self.look.holder)
 
     @property
     def holder(self) -> Holder | None:
@@ -115,8 +119,11 @@ class _Taking:
         stop: Callable[[], bool],
         timing: Timing,
     ) -> None:
-        self._run, self._folder = run, folder_of(run)
-        self._tell, self._stop, self._timing = tell, stop, timing
+        self._run = run
+        self._folder = folder_of(run)
+        self._tell = tell
+        self._stop = stop
+        self._timing = timing
         self._handed = environment.get(HANDED_DOWN)
         self._me = myself(purpose, brief, environment, timing)
         self._watch: _Watch | None = None
@@ -129,11 +136,15 @@ class _Taking:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 newest = newest_of(self._folder)
                 if newest is None or newest.released or self._is_over(newest):
-                    number = newest.number + 1 if newest else 1
+                    if newest:
+                        number = newest.number + 1
+                    else:
+                        number = 1
                     if self._make(number):
                         return Lease(self._run, number, self._me, self._timing)
                 elif self._stop():
-                    raise WaitInterruptedError(f"{self._run.path}: interrupted while waiting for its lock")
+                    raise WaitInterruptedError(f"{self._run.path}: interrupted while waiting for"
+                    f" its lock")
                 else:
                     time.sleep(_POLL_SECONDS)
 
@@ -153,25 +164,32 @@ class _Taking:
     # --- is the holder dead? -----------------------------------------------------------------------------------------
 
     def _is_over(self, entry: Entry) -> bool:
-        """Whether the holder of this lease is dead, or hands it to us; raises `LockedError` when it surely is not."""
+        """Whether the holder of this lease is dead, or hands it to us; raises `LockedError` when it
+        surely is not.
+        """
         watch = self._watching(entry)
         if watch is None:
             return False
         holder = watch.holder
         if holder is not None and holder.token == self._handed:
             return True
-        alive = holder.lives() if holder else None
+        if holder:
+            alive = holder.lives()
+        else:
+            alive = None
         if alive is False or (alive is None and self._slurm_knows(watch)):
             return True
         if alive is None and watch.silent >= self._patience(holder):
             self._say_gone(watch)
-            time.sleep(_SETTLE_SECONDS)  # it may wake just now, and finish a write before it looks for us
+            # it may wake just now, and finish a write before it looks for us
+            time.sleep(_SETTLE_SECONDS)
             return True
         if alive or watch.changes:
             self._wait_or_refuse(watch, self._timing.dying if alive else 0.0)
         else:
             dead_after = self._patience(holder)
-            self._say_waiting(watch, f"silent for {watch.silent:.0f} s, counts as dead after {dead_after:.0f} s")
+            self._say_waiting(watch, f"silent for {watch.silent:.0f} s, counts as dead after"
+            f" {dead_after:.0f} s")
         return False
 
     def _watching(self, entry: Entry) -> _Watch | None:
@@ -191,7 +209,9 @@ class _Taking:
         return self._watch
 
     def _patience(self, holder: Holder | None) -> float:
-        return holder.silent_seconds if holder else self._timing.silent
+        if holder:
+            return holder.silent_seconds
+        return self._timing.silent
 
     def _slurm_knows(self, watch: _Watch) -> bool:
         """Slurm is asked once a lease: a job that ends while we wait falls silent anyway."""
@@ -212,10 +232,13 @@ class _Taking:
         if watch.waited >= wait:
             raise LockedError(self._refusal(watch, wait))
         if wait > self._timing.dying:
-            self._say_waiting(watch, f"it lives, and should end by itself; waiting at most {wait:.0f} s")
+            self._say_waiting(watch, f"it lives, and should end by itself; waiting at most"
+            f" {wait:.0f} s")
 
     def _is_earlier_start(self, holder: Holder) -> bool:
-        """Whether it is this Slurm job before a requeue: Slurm is ending it, or could not reach its node."""
+        """Whether it is this Slurm job before a requeue: Slurm is ending it, or could not reach its
+        node.
+        """
         mine = (self._me.job_id, self._me.cluster)
         return mine[0] is not None and mine == (holder.job_id, holder.cluster) and holder.restart < self._me.restart
 
@@ -227,16 +250,22 @@ class _Taking:
             return f"{watch.entry.path}: another process takes this lock just now; try again"
         since = datetime.fromtimestamp(holder.since).astimezone()
         last = datetime.fromtimestamp(watch.look.changed).astimezone()
-        still = f", and still does after {waited:.0f} s" if waited > self._timing.dying else ""
+        if waited > self._timing.dying:
+            still = f", and still does after {waited:.0f} s"
+        else:
+            still = ""
         return (
-            f"{self._run.path}: {holder.name()} {holder.purpose} already (since {since:%Y-%m-%d %H:%M:%S %z}, last sign"
-            f" of life {last:%H:%M:%S}){still}; nothing was changed. Wait for it, end it with `electra-dist stop"
+            f"{self._run.path}: {holder.name()} {holder.purpose} already (since"
+            f" {since:%Y-%m-%d %H:%M:%S %z}, last sign"
+            f" of life {last:%H:%M:%S}){still}; nothing was changed. Wait for it, end it with"
+            f" `electra-dist stop"
             f" {self._run.path}`, or set another run.name"
         )
 
     def _say_gone(self, watch: _Watch) -> None:
         if watch.holder is not None:
-            self._tell(f"{self._run.path}: {watch.holder.name()} is gone: no sign of life for {watch.silent:.0f} s")
+            self._tell(f"{self._run.path}: {watch.holder.name()} is gone: no sign of life for"
+            f" {watch.silent:.0f} s")
 
     def _say_waiting(self, watch: _Watch, why: str) -> None:
         """Once, and not where the wait is over in a moment."""
@@ -244,5 +273,8 @@ class _Taking:
             return
         self._told = True
         holder = watch.holder
-        who = f"{holder.name()}, which {holder.purpose}" if holder else "a process that just takes it"
+        if holder:
+            who = f"{holder.name()}, which {holder.purpose}"
+        else:
+            who = "a process that just takes it"
         self._tell(f"{self._run.path}: waiting for the lock of {who}: {why}")

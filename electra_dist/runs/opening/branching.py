@@ -1,11 +1,12 @@
 """Starting another run from a checkpoint of a run, which is not touched and may be training.
 
-Comes in: the run directory to start from, the configuration of the new run, whose lock this process holds. Goes out: a
-run directory that stands at that step as if it had trained up to there: checkpoint, metrics up to it, config.yaml,
-run.json with `branched_from` and a W&B run of its own. Large files are hard links where that is possible.
+Comes in: the run directory to start from, the configuration of the new run, whose lock this process
+holds. Goes out: a run directory that stands at that step as if it had trained up to there:
+checkpoint, metrics up to it, config.yaml, run.json with `branched_from` and a W&B run of its own.
+Large files are hard links where that is possible.
 
-The order makes a kill harmless: before the checkpoint has its name, the same command makes the branch again; after
-that, the checkpoint carries what is missing.
+The order makes a kill harmless: before the checkpoint has its name, the same command makes the
+branch again; after that, the checkpoint carries what is missing.
 """
 
 from __future__ import annotations
@@ -52,18 +53,24 @@ _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOT
 
 
 def is_branch(own: OwnFiles, how: GoingOn) -> bool:
-    """Whether this run is the branch that is asked for, made earlier; raises `ConfigError` when it is another run."""
+    """Whether this run is the branch that is asked for, made earlier; raises `ConfigError` when it
+    is another run.
+    """
     if own.facts is None:
         return False
     origin = own.facts.get("branched_from")
     parent = how.branch_of
     assert parent is not None
     if origin is None or origin["name"] != parent.name:
-        was = f"a branch of {origin['name']}" if origin else "no branch"
+        if origin:
+            was = f"a branch of {origin['name']}"
+        else:
+            was = "no branch"
         raise ConfigError(f"--branch: the run exists already and is {was}; give another name")
     if how.from_step not in (None, origin["step"]):
         raise ConfigError(
-            f"--branch with --from-step {how.from_step}: the run exists already and started from step"
+            f"--branch with --from-step {how.from_step}: the run exists already and started from"
+            f" step"
             f" {origin['step']}; give another name"
         )
     return True
@@ -74,23 +81,27 @@ def check_branch(config: Config, dataset: str | None, how: GoingOn) -> None:
     parent = _parent(how)
     own = own_files(parent)
     if own.config is None or own.facts is None:
-        raise ConfigError(f"--branch: {parent.path} is no run to start from; the configuration must name one")
+        raise ConfigError(f"--branch: {parent.path} is no run to start from; the configuration must"
+        f" name one")
     past = changes(own.config, config, "past")
     if past:
         raise ConfigError(
-            f"--branch: {parent.path} has another configuration ({listed(past)}), which its checkpoints cannot go on"
+            f"--branch: {parent.path} has another configuration ({listed(past)}), which its"
+            f" checkpoints cannot go on"
             " with; take that back, or set run.name to start a run from step 0"
         )
     known = own.facts["dataset_fingerprint"]
     if dataset is not None and known != dataset:
         raise ConfigError(
-            f"--branch: data.shards = {config.data.shards}: not the data that {parent.path} was trained on (fingerprint"
+            f"--branch: data.shards = {config.data.shards}: not the data that {parent.path} was"
+            f" trained on (fingerprint"
             f" {dataset[:12]}, the run has {known[:12]}); point data.shards at the same shards"
         )
     step = _candidates(parent, how)[0]
     if config.train.steps < step:
         raise ConfigError(
-            f"--branch: train.steps = {config.train.steps}, but the checkpoint to start from is of step {step}; give"
+            f"--branch: train.steps = {config.train.steps}, but the checkpoint to start from is of"
+            f" step {step}; give"
             " more steps, or an older one with --from-step"
         )
 
@@ -101,17 +112,21 @@ def _parent(how: GoingOn) -> RunDir:
 
 
 def _candidates(parent: RunDir, how: GoingOn) -> list[int]:
-    """Steps to start from, the best first: the one that was asked for, or the healthy ones from the newest on."""
+    """Steps to start from, the best first: the one that was asked for, or the healthy ones from the
+    newest on.
+    """
     there = parent.complete_checkpoints()
     if how.from_step is None:
         healthy = [step for step in reversed(there) if newest_healthy(parent, [step]) is not None]
         if not healthy:
-            raise CheckpointError(f"--branch: {parent.path} has no checkpoint to start from; train until one is saved")
+            raise CheckpointError(f"--branch: {parent.path} has no checkpoint to start from; train"
+            f" until one is saved")
         return healthy
     if how.from_step not in there:
         listing = ", ".join(map(str, there)) or "none"
         raise CheckpointError(
-            f"--from-step {how.from_step}: {parent.path} has no whole checkpoint of this step (whole are: {listing})"
+            f"--from-step {how.from_step}: {parent.path} has no whole checkpoint of this step"
+            f" (whole are: {listing})"
         )
     return [how.from_step]
 
@@ -122,7 +137,8 @@ def _candidates(parent: RunDir, how: GoingOn) -> list[int]:
 def make_branch(run: RunDir, config: Config, how: GoingOn, tell: Tell) -> None:
     """Make `run` a branch of `how.branch_of`; what an earlier try left is made again.
 
-    A checkpoint that the other run removes meanwhile, or that is damaged, is passed over for the one before it.
+    A checkpoint that the other run removes meanwhile, or that is damaged, is passed over for the
+    one before it.
     """
     parent = _parent(how)
     own = own_files(parent)
@@ -134,7 +150,8 @@ def make_branch(run: RunDir, config: Config, how: GoingOn, tell: Tell) -> None:
     tell(f"{run.path}: starts from step {step} of {parent.path}")
     changed = changes(own.config, config, "future")
     if changed:
-        tell(f"{run.path}: changed after step {step}: {listed(changed)} ({learning_rate(own.config, config, step)})")
+        tell(f"{run.path}: changed after step {step}: {listed(changed)}"
+        f" ({learning_rate(own.config, config, step)})")
 
 
 def _take_one(
@@ -178,7 +195,9 @@ def _facts(parent: RunDir, own: OwnFiles, config: Config, step: int) -> RunFacts
 
 
 def _take_checkpoint(parent: RunDir, run: RunDir, step: int, config: Config, facts: RunFacts) -> str | None:
-    """Give `run` the checkpoint of `step`, carrying the run's own files; what is wrong with it, or None."""
+    """Give `run` the checkpoint of `step`, carrying the run's own files; what is wrong with it, or
+    None.
+    """
     source = parent.checkpoint(step)
     try:
         manifest = read_manifest(source)
@@ -208,7 +227,8 @@ def _link(source: Path, name: str, folder: Path) -> None:
     try:
         try:
             os.link(source / name, target, follow_symlinks=False)
-            here, there = os.fstat(descriptor), target.lstat()
+            here = os.fstat(descriptor)
+            there = target.lstat()
             if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) and stat.S_ISREG(there.st_mode):
                 return
             target.unlink()
@@ -226,12 +246,19 @@ def _link(source: Path, name: str, folder: Path) -> None:
 def _rollbacks(folder: Path, manifest: CheckpointManifest) -> list[dict[str, Any]]:
     """Those that the checkpoint knows of: their rows stay skipped."""
     entry = manifest.files.get(parts.TRAINER)
-    state = json.loads(members.read_member(folder, parts.TRAINER, entry, parts.SMALL_FILE_LIMIT)) if entry else {}
-    return list(state.get("rollbacks", [])) if isinstance(state, dict) else []
+    if entry:
+        state = json.loads(members.read_member(folder, parts.TRAINER, entry, parts.SMALL_FILE_LIMIT))
+    else:
+        state = {}
+    if isinstance(state, dict):
+        return list(state.get("rollbacks", []))
+    return []
 
 
 def _finish(folder: Path, manifest: CheckpointManifest, names: list[str], config: Config, facts: RunFacts) -> None:
-    """The manifest again, with config.yaml and run.json of the branch: from them a lost one would be restored."""
+    """The manifest again, with config.yaml and run.json of the branch: from them a lost one would
+    be restored.
+    """
     texts = {"config.yaml": configuration.resolved_yaml(config), "run.json": json.dumps(facts)}
     own = {name: members.write_text(folder / name, text) for name, text in texts.items()}
     listing = {name: manifest.files[name] for name in names} | own

@@ -1,7 +1,8 @@
 """What may change between two starts of a run, and what the change does.
 
     free     how and where it runs, not what it computes: any start may change it
-    future   what the steps to come compute; those behind keep their meaning: changed when the user says so
+    future   what the steps to come compute; those behind keep their meaning: changed when the user
+             says so
     past     what the steps behind would mean: belongs to the run for good
 
 Needs no torch, so that `launch` asks before it submits.
@@ -51,7 +52,9 @@ def kind_of(key: str) -> Kind:
     section = key.split(".")[0]
     if section in FUTURE_SECTIONS or key in FUTURE_KEYS:
         return "future"
-    return "free" if section in FREE_SECTIONS or key in FREE_KEYS else "past"
+    if section in FREE_SECTIONS or key in FREE_KEYS:
+        return "free"
+    return "past"
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class Change:
 
 def changes(old: Config, new: Config, kind: Kind) -> list[Change]:
     """Every key of this kind that differs."""
-    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    before = _flat(old.model_dump(mode="json"))
+    after = _flat(new.model_dump(mode="json"))
     names = [key for key in before | after if kind_of(key) == kind]
     return [Change(key, before.get(key), after.get(key)) for key in names if before.get(key) != after.get(key)]
 
@@ -81,7 +85,10 @@ def listed(found: Sequence[Change]) -> str:
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat |= {f"{prefix}{key}": value}
     return flat
 
 
@@ -89,7 +96,9 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def learning_rate(old: Config, new: Config, step: int) -> str:
-    """`learning rate of step 12: 0.0001 -> 0.0015`, of each network where they differ; `step` is the next to train."""
+    """`learning rate of step 12: 0.0001 -> 0.0015`, of each network where they differ; `step` is
+    the next to train.
+    """
     rates = {network: (_rate(old, network, step), _rate(new, network, step)) for network in NETWORKS}
     texts = {network: f"{before:.3g} -> {after:.3g}" for network, (before, after) in rates.items()}
     if len(set(texts.values())) == 1:
@@ -106,21 +115,27 @@ def decay_start(config: Config) -> int | None:
     optim = config.optim
     if optim.final_lr_fraction == 1:
         return None
-    return config.train.steps - (optim.decay_steps or 1) if optim.schedule == "wsd" else optim.warmup_steps
+    if optim.schedule == "wsd":
+        return config.train.steps - (optim.decay_steps or 1)
+    return optim.warmup_steps
 
 
 def about_the_decay(old: Config, new: Config, step: int, checkpoints: Sequence[int]) -> str:
-    """What to know before a run is made longer whose rate has come down already; empty where there is nothing."""
+    """What to know before a run is made longer whose rate has come down already; empty where there
+    is nothing.
+    """
     start = decay_start(old)
     if new.train.steps <= old.train.steps or old.optim.schedule != "wsd" or start is None or step <= start:
         return ""
     before = [saved for saved in checkpoints if saved <= start]
     if before:
         return (
-            f" The decay of schedule wsd began after step {start}: from a checkpoint before it the longer run has no"
+            f" The decay of schedule wsd began after step {start}: from a checkpoint before it the"
+            f" longer run has no"
             f" dip in its rate (--from-step {before[-1]})"
         )
     return (
-        f" The decay of schedule wsd began after step {start}, and no checkpoint from before it is left (next time keep"
+        f" The decay of schedule wsd began after step {start}, and no checkpoint from before it is"
+        f" left (next time keep"
         " some: checkpoint.milestones_every)"
     )

@@ -1,8 +1,10 @@
-"""Going on otherwise than before: with a changed configuration from here on, or from an older checkpoint.
+"""Going on otherwise than before: with a changed configuration from here on, or from an older
+checkpoint.
 
-Comes in: what the command line asks for (`GoingOn`), a run whose lock this process holds. Goes out: later checkpoints
-set aside, metrics cut back, and an entry in run.json that says what was done. Nothing is deleted. What was done is not
-done again by the same command, so that "run the same command again" and a requeued job simply go on.
+Comes in: what the command line asks for (`GoingOn`), a run whose lock this process holds. Goes out:
+later checkpoints set aside, metrics cut back, and an entry in run.json that says what was done.
+Nothing is deleted. What was done is not done again by the same command, so that "run the same
+command again" and a requeued job simply go on.
 
 Needs no torch: `launch local` and `launch slurm` do this once, before a rank starts.
 """
@@ -62,31 +64,42 @@ PLAIN = GoingOn()
 
 
 def check_going_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn) -> None:
-    """Raise `ConfigError` or `CheckpointError` where the run cannot go on as asked; touches nothing."""
+    """Raise `ConfigError` or `CheckpointError` where the run cannot go on as asked; touches
+    nothing.
+    """
     goes_back = how.from_step is not None and not _is_done(own, config, how)
     if goes_back:
         _check_step(run, how.from_step)
     if own.config is None:
         return
-    past, future = changes(own.config, config, "past"), changes(own.config, config, "future")
+    past = changes(own.config, config, "past")
+    future = changes(own.config, config, "future")
     if past:
         raise ConfigError(
-            f"{run.path}: holds a run of another configuration ({listed([*past, *future])}). What it has trained would"
-            f" mean something else with another {past[0].key}: take that back to go on with this run, or set run.name"
+            f"{run.path}: holds a run of another configuration ({listed([*past, *future])}). What"
+            f" it has trained would"
+            f" mean something else with another {past[0].key}: take that back to go on with this"
+            f" run, or set run.name"
             " to start another one"
         )
-    step = how.from_step if goes_back and how.from_step is not None else _newest(run)
+    if goes_back and how.from_step is not None:
+        step = how.from_step
+    else:
+        step = _newest(run)
     if future and not goes_back and not how.from_here:
         raise ConfigError(_how_to_accept(run, own.config, config, future, step))
     if config.train.steps < step:
         raise ConfigError(
-            f"train.steps = {config.train.steps}: {run.path} is at step {step} already; give at least {step}, or go"
+            f"train.steps = {config.train.steps}: {run.path} is at step {step} already; give at"
+            f" least {step}, or go"
             f" back first: --from-step N{_there(run)}"
         )
 
 
 def _is_done(own: OwnFiles, config: Config, how: GoingOn) -> bool:
-    """Whether run.json says that this request was carried out last; another configuration makes it another one."""
+    """Whether run.json says that this request was carried out last; another configuration makes it
+    another one.
+    """
     entry = _last(own.facts)
     is_same = entry.get("to") == how.from_step and not (own.config and changes(own.config, config, "future"))
     return bool(entry.get("done")) and is_same and not how.again
@@ -94,7 +107,8 @@ def _is_done(own: OwnFiles, config: Config, how: GoingOn) -> bool:
 
 def _check_step(run: RunDir, step: int | None) -> None:
     if step not in saved_steps(run):
-        raise CheckpointError(f"--from-step {step}: {run.path} has no checkpoint of this step{_there(run)}")
+        raise CheckpointError(f"--from-step {step}: {run.path} has no checkpoint of this"
+        f" step{_there(run)}")
 
 
 def _there(run: RunDir) -> str:
@@ -105,10 +119,14 @@ def _there(run: RunDir) -> str:
 
 def _how_to_accept(run: RunDir, old: Config, new: Config, future: list[Change], step: int) -> str:
     return (
-        f"{run.path}: holds a run of another configuration ({listed(future)}). This changes what comes after its"
-        f" checkpoint of step {step}, and nothing before ({learning_rate(old, new, step)}). To accept it from there"
-        f" on, add --from-here; from an older checkpoint on, --from-step N{_there(run)}; as another run, --branch"
-        f" NEWNAME.{about_the_decay(old, new, step, run.complete_checkpoints())} Otherwise take it back to go on as"
+        f"{run.path}: holds a run of another configuration ({listed(future)}). This changes what"
+        f" comes after its"
+        f" checkpoint of step {step}, and nothing before ({learning_rate(old, new, step)}). To"
+        f" accept it from there"
+        f" on, add --from-here; from an older checkpoint on, --from-step N{_there(run)}; as another"
+        f" run, --branch"
+        f" NEWNAME.{about_the_decay(old, new, step, run.complete_checkpoints())} Otherwise take it"
+        f" back to go on as"
         " before"
     )
 
@@ -118,18 +136,24 @@ def _newest(run: RunDir) -> int:
 
 
 def _last(facts: RunFacts | None) -> dict[str, Any]:
-    entries = facts.get("went_back") if facts else None
-    return entries[-1] if isinstance(entries, list) and entries and isinstance(entries[-1], dict) else {}
+    if facts:
+        entries = facts.get("went_back")
+    else:
+        entries = None
+    if isinstance(entries, list) and entries and isinstance(entries[-1], dict):
+        return entries[-1]
+    return {}
 
 
 # --- doing it --------------------------------------------------------------------------------------------------------
 
 
 def go_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn, tell: Tell) -> None:
-    """Carry out what was asked, and record it in run.json, which is whole. config.yaml is written by the caller, last.
+    """Carry out what was asked, and record it in run.json, which is whole. config.yaml is written
+    by the caller, last.
 
-    A kill on the way is made good by the next start, with or without the same options: what is to be done is written
-    down before it is begun.
+    A kill on the way is made good by the next start, with or without the same options: what is to
+    be done is written down before it is begun.
     """
     with writing(run.path, "the run"):
         recover(run)
@@ -138,7 +162,8 @@ def go_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn, tell: Tell) 
         step = how.from_step
         if step is not None and _is_done(own, config, how):
             tell(
-                f"{run.path}: went back to step {step} at {_last(own.facts)['time']} already, and goes on; add --again"
+                f"{run.path}: went back to step {step} at {_last(own.facts)['time']} already, and"
+                f" goes on; add --again"
                 " to do it once more"
             )
             step = None
@@ -151,7 +176,8 @@ def go_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn, tell: Tell) 
 def _check_whole(run: RunDir, step: int, tell: Tell) -> None:
     found = verify_checkpoint(run, step)
     if not found.whole:
-        raise CheckpointError(f"--from-step {step}: {found.path}: not whole: {'; '.join(found.problems[:3])}")
+        raise CheckpointError(f"--from-step {step}: {found.path}: not whole:"
+        f" {'; '.join(found.problems[:3])}")
     if found.healthy is False:
         tell(f"warning: {found.path}: is marked as unhealthy: {found.reason}")
 
@@ -159,10 +185,16 @@ def _check_whole(run: RunDir, step: int, tell: Tell) -> None:
 def _write_down(run: RunDir, own: OwnFiles, config: Config, back_to: int | None, tell: Tell) -> None:
     """In one change of run.json: the step to go back to, and the keys that change there."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    future = changes(own.config, config, "future") if own.config else []
+    if own.config:
+        future = changes(own.config, config, "future")
+    else:
+        future = []
     begun = _last(own.facts)
     is_begun = not begun.get("done") and begun.get("to") == back_to
-    step = _newest(run) if back_to is None else back_to
+    if back_to is None:
+        step = _newest(run)
+    else:
+        step = back_to
     if not future and (back_to is None or is_begun):
         return
 
@@ -176,7 +208,8 @@ def _write_down(run: RunDir, own: OwnFiles, config: Config, back_to: int | None,
     run.update_facts(note)
     if own.config is not None and future:
         tell(
-            f"{run.path}: changed after step {step}: {listed(future)} ({learning_rate(own.config, config, step)});"
+            f"{run.path}: changed after step {step}: {listed(future)}"
+            f" ({learning_rate(own.config, config, step)});"
             f" recorded in {run.facts.name}"
         )
 
@@ -201,6 +234,8 @@ def _finish_going_back(run: RunDir, tell: Tell) -> None:
 
 
 def settle_changes(facts: RunFacts, step: int) -> None:
-    """A run that goes on from `step` has no steps after it: changes that were noted for later hold from there."""
+    """A run that goes on from `step` has no steps after it: changes that were noted for later hold
+    from there.
+    """
     for entry in facts.get("changes", []):
         entry["step"] = min(int(entry["step"]), step)

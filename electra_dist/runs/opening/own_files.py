@@ -1,7 +1,9 @@
-"""config.yaml and run.json of a run directory: as they stand there, or as its checkpoints carry them.
+"""config.yaml and run.json of a run directory: as they stand there, or as its checkpoints carry
+them.
 
-Comes in: a run directory, whatever a crash, a full disk or a person left of it. Goes out: what they say, and a sentence
-for each that is lost or broken. Touches nothing; `start.open_run` writes. Needs no torch.
+Comes in: a run directory, whatever a crash, a full disk or a person left of it. Goes out: what they
+say, and a sentence for each that is lost or broken. Touches nothing; `start.open_run` writes. Needs
+no torch.
 """
 
 from __future__ import annotations
@@ -37,13 +39,15 @@ class OwnFiles:
 
 
 def own_files(run: RunDir) -> OwnFiles:
-    """Read both files; what is lost or broken comes from the newest checkpoint that carries it undamaged.
+    """Read both files; what is lost or broken comes from the newest checkpoint that carries it
+    undamaged.
 
     Raises `UserError` where config.yaml can be had from nowhere and something was saved under it.
     """
     config, config_problem = _config(run)
     facts, facts_problem = _facts(run)
-    whole, said = facts is not None, []
+    whole = facts is not None
+    said = []
     saved = bool(saved_steps(run))
     if config is None and (saved or run.facts.exists()):
         config, sentence = _lost_config(run, config_problem, saved)
@@ -71,7 +75,9 @@ def _facts(run: RunDir) -> tuple[RunFacts | None, str | None]:
         facts = run.read_facts()
     except UserError as error:
         return None, str(error).removeprefix(f"{run.facts}: ")
-    return (facts, None) if _are_facts(facts) else (None, "does not hold what a run writes there")
+    if _are_facts(facts):
+        return (facts, None)
+    return (None, "does not hold what a run writes there")
 
 
 def _are_facts(facts: RunFacts) -> bool:
@@ -93,20 +99,33 @@ def _lost_config(run: RunDir, problem: str | None, saved: bool) -> tuple[Config 
             continue
         try:
             tree = configuration.parse_yaml(found.config_yaml, str(run.config))
-            return configuration.build(tree), f"{what}; restored from the checkpoint of step {found.step}"
+            return configuration.build(tree), (
+                f"{what}; restored from the checkpoint of step"
+                f" {found.step}"
+            )
         except (ConfigError, TypeError, ValueError):
             continue
     if saved:
         raise UserError(
-            f"{what}, and no checkpoint carries a copy that can be read. Put it back, or write it again as it was:"
-            f" electra-dist config show CONFIG run.dir={run.path.parent} run.name={run.path.name} > {run.config}"
+            f"{what}, and no checkpoint carries a copy that can be read. Put it back, or write it"
+            f" again as it was:"
+            f" electra-dist config show CONFIG run.dir={run.path.parent} run.name={run.path.name} >"
+            f" {run.config}"
         )
-    return None, f"{what}; nothing was saved under it, so it is written from the given configuration"
+    return None, (
+        f"{what}; nothing was saved under it, so it is written from the given"
+        f" configuration"
+    )
 
 
 def _with_changes(config: Config | None, facts: RunFacts | None) -> Config | None:
-    """The configuration with the changes that run.json has recorded, which it knows before config.yaml does."""
-    recorded = facts.get("changes") if facts else None
+    """The configuration with the changes that run.json has recorded, which it knows before
+    config.yaml does.
+    """
+    if facts:
+        recorded = facts.get("changes")
+    else:
+        recorded = None
     if config is None or not recorded:
         return config
     values = (f"{entry['key']}={json.dumps(entry['new'])}" for entry in recorded)  # JSON is YAML
@@ -122,7 +141,8 @@ def _lost_facts(run: RunDir, problem: str | None, saved: bool) -> tuple[RunFacts
     if not saved:
         return None, f"{what}; nothing was saved yet, so it is made anew"
     return None, (
-        f"{what}, and no checkpoint carries a copy; made anew: W&B shows a run of its own from here on, and that the"
+        f"{what}, and no checkpoint carries a copy; made anew: W&B shows a run of its own from here"
+        f" on, and that the"
         " shards are the same as before is taken for granted"
     )
 

@@ -1,7 +1,9 @@
-"""Opening a run directory: make a new one, or check that an existing one is this run and go on with it.
+"""Opening a run directory: make a new one, or check that an existing one is this run and go on with
+it.
 
-Rank 0 only; the other ranks wait for its verdict. Comes in: the configuration, the manifest of the shards. Goes out:
-config.yaml, run.json, a copy of the tokenizer, and the W&B run id that every restart shares.
+Rank 0 only; the other ranks wait for its verdict. Comes in: the configuration, the manifest of the
+shards. Goes out: config.yaml, run.json, a copy of the tokenizer, and the W&B run id that every
+restart shares.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ from electra_dist.runs.opening.own_files import own_files
 
 #: What a folder may hold before run.json is there: made by `launch`, or by a start that was killed.
 _EARLY = ("config.yaml", "tokenizer", "jobs", "logs", "code")
-#: What it may hold where a start of ours, which begins with the lock, came further, and run.json was lost.
+#: What it may hold where a start of ours, which begins with the lock, came further, and run.json
+#: was lost.
 _LATER = re.compile(r"^(checkpoints|wandb|process\.json|run\.json|metrics.*\.jsonl)$")
 _LEFTOVER = re.compile(r"^\.(config\.yaml|run\.json|process\.json|tokenizer|metrics.*\.jsonl)\.\d+\.(tmp|old|mode)$")
 
@@ -56,11 +59,13 @@ def software() -> dict[str, str]:
 
 
 def check_run(run: RunDir, config: Config, dataset: str | None = None, how: GoingOn = PLAIN) -> OwnFiles:
-    """What the folder of `run` says of its run, if `config` can be trained in it as `how` says; touches nothing.
+    """What the folder of `run` says of its run, if `config` can be trained in it as `how` says;
+    touches nothing.
 
-    Raises `ConfigError` where it holds a run of another configuration, or of other data than `dataset` (not asked when
-    None), `CheckpointError` where `how` names one that is not there, `UserError` where it holds something that is no
-    run. Needs no torch, so that `launch` asks before it submits.
+    Raises `ConfigError` where it holds a run of another configuration, or of other data than
+    `dataset` (not asked when None), `CheckpointError` where `how` names one that is not there,
+    `UserError` where it holds something that is no run. Needs no torch, so that `launch` asks
+    before it submits.
     """
     try:
         own = own_files(run)
@@ -71,7 +76,8 @@ def check_run(run: RunDir, config: Config, dataset: str | None = None, how: Goin
                 check_branch(config, dataset, how)
                 return own
             how = as_made(how)
-        if own.facts is not None or saved_steps(run):  # a first start that was killed has trained nothing
+        # a first start that was killed has trained nothing
+        if own.facts is not None or saved_steps(run):
             _check_data(run, own, config, dataset)
             check_going_on(run, own, config, how)
         elif how.from_step is not None:
@@ -82,11 +88,16 @@ def check_run(run: RunDir, config: Config, dataset: str | None = None, how: Goin
 
 
 def _check_data(run: RunDir, own: OwnFiles, config: Config, dataset: str | None) -> None:
-    known = own.facts.get("dataset_fingerprint") if own.facts else None
+    if own.facts:
+        known = own.facts.get("dataset_fingerprint")
+    else:
+        known = None
     if known is not None and dataset is not None and known != dataset:
         raise ConfigError(
-            f"data.shards = {config.data.shards}: not the data that {run.path} was trained on (fingerprint"
-            f" {dataset[:12]}, the run has {known[:12]}). Point data.shards at the same shards, or set run.name to"
+            f"data.shards = {config.data.shards}: not the data that {run.path} was trained on"
+            f" (fingerprint"
+            f" {dataset[:12]}, the run has {known[:12]}). Point data.shards at the same shards, or"
+            f" set run.name to"
             " start another run"
         )
 
@@ -94,10 +105,10 @@ def _check_data(run: RunDir, own: OwnFiles, config: Config, dataset: str | None)
 def open_run(config: Config, manifest: Manifest, warn: Tell, say: Tell | None = None, how: GoingOn = PLAIN) -> None:
     """Create or check `config.run.path`, whose lock this process holds, and do what `how` asks for.
 
-    A kill or a full disk at any moment leaves a folder in which the next start succeeds: every file and folder is
-    whole or absent, run.json is the last that a first start makes, and what is not whole is made again or restored
-    from a checkpoint, which `warn` is told. Raises what `check_run` raises, and `StorageError` when something cannot be
-    written.
+    A kill or a full disk at any moment leaves a folder in which the next start succeeds: every file
+    and folder is whole or absent, run.json is the last that a first start makes, and what is not
+    whole is made again or restored from a checkpoint, which `warn` is told. Raises what `check_run`
+    raises, and `StorageError` when something cannot be written.
     """
     run = RunDir(config.run.path)
     own = check_run(run, config, manifest.fingerprint, how)
@@ -133,7 +144,9 @@ def _new_facts(config: Config, manifest: Manifest) -> RunFacts:
 
 
 def record_start(run: RunDir, world_size: int, step: int) -> None:
-    """Add this start, which goes on from `step`, to run.json; one that finds the run finished is none."""
+    """Add this start, which goes on from `step`, to run.json; one that finds the run finished is
+    none.
+    """
     start = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "world_size": world_size}
     start |= {"host": socket.gethostname()} | software()
 
@@ -145,7 +158,9 @@ def record_start(run: RunDir, world_size: int, step: int) -> None:
 
 
 def _remove_leftovers(run: RunDir) -> None:
-    """What a start left that was killed while it wrote; nobody else writes, because we hold the lock."""
+    """What a start left that was killed while it wrote; nobody else writes, because we hold the
+    lock.
+    """
     for entry in run.path.iterdir():
         if _LEFTOVER.match(entry.name):
             if entry.is_dir():
@@ -156,13 +171,16 @@ def _remove_leftovers(run: RunDir) -> None:
 
 
 def _refuse_foreign(run: RunDir) -> None:
-    """A new run needs a new or empty folder; what `launch` or a start that was killed left there is allowed."""
+    """A new run needs a new or empty folder; what `launch` or a start that was killed left there is
+    allowed.
+    """
     try:
         names = sorted(entry.name for entry in run.path.iterdir())
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
-        raise UserError(f"{run.path}: is a file; run.dir/run.name must be a folder, set another run.name") from error
+        raise UserError(f"{run.path}: is a file; run.dir/run.name must be a folder, set another"
+        f" run.name") from error
     foreign = [name for name in names if name not in (*_EARLY, "lock") and not _LEFTOVER.match(name)]
     if "lock" in names:
         foreign = [name for name in foreign if not _LATER.match(name)]
@@ -170,7 +188,8 @@ def _refuse_foreign(run: RunDir) -> None:
         foreign += _foreign_config(run)
     if foreign:
         raise UserError(
-            f"{run.path}: holds something that is not a run of electra-dist ({', '.join(foreign[:5])}). Nothing was"
+            f"{run.path}: holds something that is not a run of electra-dist"
+            f" ({', '.join(foreign[:5])}). Nothing was"
             " changed; set run.name or run.dir to a new folder"
         )
 

@@ -3,7 +3,8 @@
 In: the run directory. Out: a W&B run with every row of metrics.jsonl, none of them twice.
 
     environment.py   what of the environment is W&B's, and what is not followed
-    keeper.py        in the process of training: starts the mirror, starts it again, ends it in bounded time
+    keeper.py        in the process of training: starts the mirror, starts it again, ends it in
+                     bounded time
     process.py       the mirror itself: `python -m electra_dist.tracking.wandb RUN`
     session.py       one W&B run, opened, fed and finished
     follower.py      metrics.jsonl as it grows and is cut back
@@ -11,12 +12,13 @@ In: the run directory. Out: a W&B run with every row of metrics.jsonl, none of t
     wandb_files.py   what stands in a file of W&B
     children.py      the processes of W&B, and their end
 
-The mirror is the head of a session of its own and lets the signals meant for the ranks pass. Its end of a pipe closes
-when training ends, however it ends. What it has not mirrored then is mirrored by the next start, or by
-`electra-dist sync`, which is the same process run once.
+The mirror is the head of a session of its own and lets the signals meant for the ranks pass. Its
+end of a pipe closes when training ends, however it ends. What it has not mirrored then is mirrored
+by the next start, or by `electra-dist sync`, which is the same process run once.
 
-Each session hands over the rows that W&B has not yet: the ledger beside metrics.jsonl knows them, corrected by the
-files that offline sessions left, and online by the number of rows that the server has.
+Each session hands over the rows that W&B has not yet: the ledger beside metrics.jsonl knows them,
+corrected by the files that offline sessions left, and online by the number of rows that the server
+has.
 """
 
 from __future__ import annotations

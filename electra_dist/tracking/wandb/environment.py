@@ -1,7 +1,8 @@
-"""What the environment says of W&B: the more private of WANDB_MODE and `tracking.wandb` holds; a run's own facts win.
+"""What the environment says of W&B: the more private of WANDB_MODE and `tracking.wandb` holds; a
+run's own facts win.
 
-In: the environment of training and `tracking.wandb`. Out: the mode, the environment of the mirror, and the sentences
-that say what was not taken as it stood.
+In: the environment of training and `tracking.wandb`. Out: the mode, the environment of the mirror,
+and the sentences that say what was not taken as it stood.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _MODES: dict[str, Mode] = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
-#: Facts of a run that stand in its configuration, run.json and directory; W&B would take them from here instead.
+#: Facts of a run that stand in its configuration, run.json and directory; W&B would take them from
+#: here instead.
 _NOT_FOLLOWED = (
     "WANDB_DIR",
     "WANDB_NAME",
@@ -36,14 +38,18 @@ _TAKEN_OUT = ("WANDB_MODE", "WANDB_DISABLED", "WANDB_SERVICE")
 
 
 class Choice(NamedTuple):
-    """The mode of W&B, and one sentence for each thing of the environment that changed it or was not followed."""
+    """The mode of W&B, and one sentence for each thing of the environment that changed it or was
+    not followed.
+    """
 
     mode: Mode
     said: tuple[str, ...]
 
 
 def choose_mode(key: Mode, environment: Mapping[str, str]) -> Choice:
-    """The more private of `tracking.wandb` (`key`) and WANDB_MODE; raises `ConfigError` for a mode W&B has not."""
+    """The more private of `tracking.wandb` (`key`) and WANDB_MODE; raises `ConfigError` for a mode
+    W&B has not.
+    """
     wanted = _environment_mode(environment)
     if wanted is None:
         return Choice(key, _not_followed(key, environment))
@@ -51,9 +57,11 @@ def choose_mode(key: Mode, environment: Mapping[str, str]) -> Choice:
     chosen = max(key, mode, key=_PRIVACY.index)
     said: tuple[str, ...] = ()
     if chosen != key:
-        said = (f"W&B is {chosen}: {name} of the environment is more private than tracking.wandb = {key}",)
+        said = (f"W&B is {chosen}: {name} of the environment is more private than tracking.wandb ="
+        f" {key}",)
     elif chosen != mode:
-        said = (f"W&B is {chosen}, as tracking.wandb says: {name} of the environment would be less private",)
+        said = (f"W&B is {chosen}, as tracking.wandb says: {name} of the environment would be less"
+        f" private",)
     return Choice(chosen, said + _not_followed(chosen, environment))
 
 
@@ -67,19 +75,26 @@ def _environment_mode(environment: Mapping[str, str]) -> tuple[str, Mode] | None
         return None
     if value.lower() not in _MODES:
         raise ConfigError(
-            f"environment: WANDB_MODE = {value!r}: expected online, offline or disabled; unset it, or set one of them"
+            f"environment: WANDB_MODE = {value!r}: expected online, offline or disabled; unset it,"
+            f" or set one of them"
         )
     return f"WANDB_MODE={value}", _MODES[value.lower()]
 
 
 def _not_followed(mode: Mode, environment: Mapping[str, str]) -> tuple[str, ...]:
-    found = [name for name in _NOT_FOLLOWED if environment.get(name)] if mode != "disabled" else []
+    if mode != "disabled":
+        found = [name for name in _NOT_FOLLOWED if environment.get(name)]
+    else:
+        found = []
     if not found:
         return ()
-    return (f"W&B does not follow {', '.join(found)} of the environment: the configuration and run.json say these",)
+    return (f"W&B does not follow {', '.join(found)} of the environment: the configuration and"
+    f" run.json say these",)
 
 
 def mirror_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the mirror: without what the run itself decides, and without another process's service."""
+    """The environment of the mirror: without what the run itself decides, and without another
+    process's service.
+    """
     dropped = {*_NOT_FOLLOWED, *_TAKEN_OUT}
     return {name: value for name, value in environment.items() if name not in dropped}

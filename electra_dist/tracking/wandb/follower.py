@@ -1,4 +1,6 @@
-"""metrics.jsonl as it grows, and as a resume or a rollback cuts it back; and what makes two rows the same one."""
+"""metrics.jsonl as it grows, and as a resume or a rollback cuts it back; and what makes two rows
+the same one.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ def values_of(row: Row) -> dict[str, float | int]:
 def key_of(row: Row) -> str:
     """What a row is known by: all its values but those of the clock.
 
-    A step that is trained again after a restart gives the same row, and is not sent again. After a rollback past a
-    divergence it gives another one, which is.
+    A step that is trained again after a restart gives the same row, and is not sent again. After a
+    rollback past a divergence it gives another one, which is.
     """
     values = sorted(
         (name, float(value)) for name, value in values_of(row).items() if not name.startswith(("speed/", "_"))
@@ -38,7 +40,9 @@ def key_of(row: Row) -> str:
 
 
 class Follower:
-    """Reads a metrics file on from where it was; from the start again when rows were taken out of it."""
+    """Reads a metrics file on from where it was; from the start again when rows were taken out of
+    it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -48,7 +52,9 @@ class Follower:
         """Of all rows in the file, as far as it was read."""
 
     def read(self) -> list[tuple[str, Row]]:
-        """Rows that were not there at the last call, with their keys, in order; some MiB of them, none at the end."""
+        """Rows that were not there at the last call, with their keys, in order; some MiB of them,
+        none at the end.
+        """
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
@@ -56,7 +62,8 @@ class Follower:
         with file:
             state = os.fstat(file.fileno())
             if state.st_ino != self._inode or state.st_size < self._offset:
-                self._inode, self._offset = state.st_ino, 0
+                self._inode = state.st_ino
+                self._offset = 0
                 self.keys.clear()
             file.seek(self._offset)
             while block := self._whole_lines(file):

@@ -1,8 +1,9 @@
-"""On the side of training: starts the mirror, starts it again when it fails, and ends it in bounded time.
+"""On the side of training: starts the mirror, starts it again when it fails, and ends it in bounded
+time.
 
-In: a run directory and a mode. Out: nothing that training waits for. A thread of its own reads what the mirror says
-and prints at most one warning for a failure; the mirror lives in its own session, so that no signal meant for the
-ranks reaches it.
+In: a run directory and a mode. Out: nothing that training waits for. A thread of its own reads what
+the mirror says and prints at most one warning for a failure; the mirror lives in its own session,
+so that no signal meant for the ranks reaches it.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from electra_dist.tracking.wandb.environment import Mode
 from electra_dist.tracking.wandb.environment import mirror_environment
 from electra_dist.runs.directory import RunDir
 
-#: Seconds before each new start of a mirror that failed; after the last one it stays away until training starts again.
+#: Seconds before each new start of a mirror that failed; after the last one it stays away until
+#: training starts again.
 PAUSES = (0.0, 1.0, 10.0, 60.0, 300.0)
 #: A mirror that lived that long has not failed at its task: the pauses begin anew.
 SOUND_SECONDS = 3600.0
 #: A mirror that an earlier process of training left behind ends within this time.
 LOCK_SECONDS = 90.0
-_DONE, _FAILED, _UNREACHABLE = 0, 1, 3
+_DONE = 0
+_FAILED = 1
+_UNREACHABLE = 3
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 
 
@@ -93,7 +97,10 @@ class _Process:
                     self.done = message
         status = self.process.wait()
         if status != _DONE and self.failed is None:
-            self.failed = f"its process was ended by signal {-status}" if status < 0 else f"exit status {status}"
+            if status < 0:
+                self.failed = f"its process was ended by signal {-status}"
+            else:
+                self.failed = f"exit status {status}"
         return status
 
     def kill(self) -> None:
@@ -147,7 +154,8 @@ class Keeper:
             self._thread.join(1)
 
     def _keep(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the mirror inherits it until it ignores them itself
+        # the mirror inherits it until it ignores them itself
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         failures = 0
         while failures < len(PAUSES):
             self._over.wait(PAUSES[failures])
@@ -158,7 +166,10 @@ class Keeper:
                 status = self._once()  # offline now
             if status == _DONE or is_last or self._given_up:
                 break
-            failures = failures + 1 if time.monotonic() - began < SOUND_SECONDS else 0
+            if time.monotonic() - began < SOUND_SECONDS:
+                failures = failures + 1
+            else:
+                failures = 0
 
     @property
     def is_offline(self) -> bool:
@@ -196,12 +207,17 @@ class Keeper:
         """One warning, whatever else goes wrong with W&B."""
         if not self._warned:
             self._warned = True
-            end = "" if known else ". Training goes on, with every row in metrics.jsonl"
+            if known:
+                end = ""
+            else:
+                end = ". Training goes on, with every row in metrics.jsonl"
             self._warn(f"W&B: {problem}{end}")
 
 
 def mirror_once(run: RunDir, mode: Mode, seconds: float) -> Report:
-    """Mirror the rows of a run now; raises `MirrorError` after `seconds`, or when W&B cannot be used."""
+    """Mirror the rows of a run now; raises `MirrorError` after `seconds`, or when W&B cannot be
+    used.
+    """
     process = _Process(run, mode, "--finish-seconds", str(seconds))
     timer = threading.Timer(seconds, process.kill)
     timer.daemon = True

@@ -1,7 +1,9 @@
-"""Which rows W&B has, and where: `RUN/mirrored.jsonl`, one line a row, written before the row is handed over.
+"""Which rows W&B has, and where: `RUN/mirrored.jsonl`, one line a row, written before the row is
+handed over.
 
-Two witnesses say what became of rows that were handed over. An offline session leaves a file: what is not in it was
-lost with a service that died. The server says how many rows it has of the run. What neither has is sent again.
+Two witnesses say what became of rows that were handed over. An offline session leaves a file: what
+is not in it was lost with a service that died. The server says how many rows it has of the run.
+What neither has is sent again.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class Ledger:
     """The rows that W&B has of one run, in the order in which they were handed over."""
 
     def __init__(self, path: Path, folders: Path, run_id: str) -> None:
-        """Read the file, and correct it by what the offline sessions of W&B's run `run_id` left in `folders`."""
+        """Read the file, and correct it by what the offline sessions of W&B's run `run_id` left in
+        `folders`.
+        """
         self._path = path
         self._folders = folders
         self._run_id = run_id
@@ -51,7 +55,9 @@ class Ledger:
         return {entry.key for entry in self.entries}
 
     def _correct(self) -> bool:
-        """Of a session that was not closed, its file alone tells; one that was closed may be cleared away after use."""
+        """Of a session that was not closed, its file alone tells; one that was closed may be
+        cleared away after use.
+        """
         changed = False
         for place in {entry.place for entry in self.entries} - {ONLINE, *self._closed}:
             if self._file(place) is None:
@@ -74,7 +80,9 @@ class Ledger:
         return next(iter((self._folders / place).glob("*.wandb")), None)
 
     def _was_uploaded(self, place: str) -> bool:
-        """`wandb sync` leaves a mark beside what it uploaded; what was cleared away since was uploaded before."""
+        """`wandb sync` leaves a mark beside what it uploaded; what was cleared away since was
+        uploaded before.
+        """
         file = self._file(place)
         return file is None or Path(f"{file}.synced").exists()
 
@@ -90,10 +98,12 @@ class Ledger:
         self._closed.add(place)
 
     def on_server(self, count: int) -> bool:
-        """Keep what the server has of the run: `count` rows. False when it has more than is known of here.
+        """Keep what the server has of the run: `count` rows. False when it has more than is known
+        of here.
 
-        Uploaded offline sessions are there, then the first rows of the online ones, then, where that is not enough,
-        whole offline sessions that were uploaded from another place. What else was handed over offline is sent now.
+        Uploaded offline sessions are there, then the first rows of the online ones, then, where
+        that is not enough, whole offline sessions that were uploaded from another place. What else
+        was handed over offline is sent now.
         """
         offline = [place for place in dict.fromkeys(entry.place for entry in self.entries) if place != ONLINE]
         uploaded = [place for place in offline if self._was_uploaded(place)]
@@ -105,7 +115,8 @@ class Ledger:
                 kept += rows
         self.entries = kept
         self._write()
-        for file in self._files():  # what the server lacks of it is sent by the session that asked: never twice
+        # what the server lacks of it is sent by the session that asked: never twice
+        for file in self._files():
             Path(f"{file}.synced").touch()
         return len(kept) == count
 

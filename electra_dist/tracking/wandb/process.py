@@ -1,8 +1,10 @@
-"""The mirror: a process that sends the rows of metrics.jsonl to W&B, while a run is trained or once.
+"""The mirror: a process that sends the rows of metrics.jsonl to W&B, while a run is trained or
+once.
 
-In: a run directory and a mode. Out: one JSON object a line on standard output (`failed`, `done`), and an exit
-status. Standard input is the word of the trainer: `finish 0` when it has finished, `finish 1` when it failed, and its
-end when the trainer is gone without a word. What W&B prints goes to standard error.
+In: a run directory and a mode. Out: one JSON object a line on standard output (`failed`, `done`),
+and an exit status. Standard input is the word of the trainer: `finish 0` when it has finished,
+`finish 1` when it failed, and its end when the trainer is gone without a word. What W&B prints goes
+to standard error.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ from electra_dist.tracking.wandb.session import UnreachableError
 from electra_dist.console import put
 from electra_dist.runs.directory import RunDir
 
-DONE, FAILED, UNREACHABLE = 0, 1, 3
+DONE = 0
+FAILED = 1
+UNREACHABLE = 3
 POLL_SECONDS = 2.0
 #: From the start to an open session, everything that W&B waits for included.
 OPEN_SECONDS = 120.0
@@ -95,7 +99,10 @@ class Trainer:
             return
         word = os.read(0, 64).split()
         self.over = True
-        self.status = int(word[1]) if len(word) == 2 and word[1].isdigit() else 1
+        if len(word) == 2 and word[1].isdigit():
+            self.status = int(word[1])
+        else:
+            self.status = 1
 
 
 class Mirror:
@@ -119,7 +126,10 @@ class Mirror:
         if self.trainer.over and self.mode == "offline" and not self._lacks_rows():
             self._done(None)
             return
-        status = UNREACHABLE if self.mode == "online" else FAILED
+        if self.mode == "online":
+            status = UNREACHABLE
+        else:
+            status = FAILED
         with self.deadline.within(OPEN_SECONDS, "opening the W&B run", status):
             session = Session(self.run, self.mode, self.pid)
             self._reconcile(session)
@@ -182,7 +192,8 @@ def _all_rows(run: RunDir) -> Iterator[tuple[str, Row]]:
 
 @contextlib.contextmanager
 def only_one(run: RunDir, seconds: float) -> Iterator[None]:
-    """One mirror a run: wait for another to end (it does, in bounded time), then keep others out."""
+    """One mirror a run: wait for another to end (it does, in bounded time), then keep others out.
+    """
     run.wandb.mkdir(exist_ok=True)
     with (run.wandb / "mirror.lock").open("a") as file:
         end = time.monotonic() + seconds
@@ -204,7 +215,8 @@ def main() -> NoReturn:
     parser = argparse.ArgumentParser(prog="python -m electra_dist.tracking.wandb", description=__doc__)
     parser.add_argument("run_path", type=Path)
     parser.add_argument("--mode", choices=("online", "offline"), required=True)
-    parser.add_argument("--trainer", type=int, help="process of training, whose word comes on standard input")
+    parser.add_argument("--trainer", type=int, help="process of training, whose word comes on"
+    " standard input")
     parser.add_argument("--finish-seconds", type=float, default=60.0)
     parser.add_argument("--lock-seconds", type=float, default=0.0)
     arguments = parser.parse_args()
@@ -212,7 +224,8 @@ def main() -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
     reporter = Reporter(os.dup(1))
     os.dup2(2, 1)
-    run, trainer = RunDir(arguments.run_path), Trainer(listens=arguments.trainer is not None)
+    run = RunDir(arguments.run_path)
+    trainer = Trainer(listens=arguments.trainer is not None)
     try:
         with only_one(run, arguments.lock_seconds):
             mirror = Mirror(run, arguments.mode, trainer, arguments.trainer, reporter)

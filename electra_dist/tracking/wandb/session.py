@@ -1,7 +1,8 @@
-"""One session of a W&B run: opened, fed with rows, finished. Needs wandb; runs in the mirror's process only.
+"""One session of a W&B run: opened, fed with rows, finished. Needs wandb; runs in the mirror's
+process only.
 
-The W&B service (wandb-core) is a child of this process. It may die, hang, or never answer: what raises here ends the
-mirror, and `process.Deadline` bounds what does not.
+The W&B service (wandb-core) is a child of this process. It may die, hang, or never answer: what
+raises here ends the mirror, and `process.Deadline` bounds what does not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from electra_dist.tracking.wandb.follower import values_of
 from electra_dist.tracking.wandb.wandb_files import history
 from electra_dist.runs.directory import RunDir
 
-#: W&B's own bound for reaching its server when a session is opened; WANDB_INIT_TIMEOUT sets another one.
+#: W&B's own bound for reaching its server when a session is opened; WANDB_INIT_TIMEOUT sets another
+#: one.
 INIT_SECONDS = 20.0
 
 
@@ -50,17 +52,28 @@ class Session:
         self.folder = Path(self._run.settings.sync_dir).absolute()
         if not self.folder.is_relative_to(self._root.absolute()):
             raise SessionError(f"{self._root} cannot be written; W&B took {self.folder} instead")
-        self.there = int(self._run.starting_step) if self._online else 0
+        if self._online:
+            self.there = int(self._run.starting_step)
+        else:
+            self.there = 0
         self.last_step = self._summary_step()
-        self.url = self._run.url if self._online else None
+        if self._online:
+            self.url = self._run.url
+        else:
+            self.url = None
         self._sent = 0
         self._service = descendants(os.getpid())
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
     def _summary_step(self) -> int:
-        step = self._run.summary.get("step") if self.there else None
-        return int(step) if isinstance(step, int | float) else -1
+        if self.there:
+            step = self._run.summary.get("step")
+        else:
+            step = None
+        if isinstance(step, int | float):
+            return int(step)
+        return -1
 
     def send(self, row: Row) -> None:
         """Hand a row to the service; raises where it is gone."""
@@ -73,7 +86,9 @@ class Session:
             raise SessionError("its service ended by itself")
 
     def finish(self, status: int) -> None:
-        """End the W&B run; raises `SessionError` where a row of an offline session is not in its file."""
+        """End the W&B run; raises `SessionError` where a row of an offline session is not in its
+        file.
+        """
         import wandb
 
         self._run.finish(exit_code=status)
@@ -81,7 +96,10 @@ class Session:
         if self._online:
             return
         file = next(iter(self.folder.glob("*.wandb")), None)
-        written = sum(1 for _ in history(file)) if file else 0
+        if file:
+            written = sum(1 for _ in history(file))
+        else:
+            written = 0
         if written != self._sent:
             raise SessionError(f"{self.folder} has {written} of {self._sent} rows")
 
@@ -105,7 +123,10 @@ def _arguments(run: RunDir, mode: Mode, run_id: str) -> dict[str, Any]:
 def _settings(trainer: int | None) -> Any:
     import wandb
 
-    about_machine = {"x_stats_pid": trainer} if trainer else {"x_disable_stats": True}
+    if trainer:
+        about_machine = {"x_stats_pid": trainer}
+    else:
+        about_machine = {"x_disable_stats": True}
     return wandb.Settings(
         silent=True,
         console="off",
@@ -118,4 +139,6 @@ def _settings(trainer: int | None) -> Any:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    if lines:
+        return lines[0].rstrip(".")
+    return type(error).__name__

@@ -1,4 +1,6 @@
-"""What stands in a `.wandb` file: a log of 32 KiB blocks (LevelDB's) whose records are W&B's protocol messages."""
+"""What stands in a `.wandb` file: a log of 32 KiB blocks (LevelDB's) whose records are W&B's
+protocol messages.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from electra_dist.tracking.wandb.follower import key_of
 _BLOCK = 32_768
 _FILE_HEADER = 7
 _RECORD_HEADER = 7
-_FULL, _FIRST, _LAST = 1, 2, 4
+_FULL = 1
+_FIRST = 2
+_LAST = 4
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -39,20 +43,26 @@ def _contents(path: Path) -> Iterator[bytes]:
             if left < _RECORD_HEADER:
                 at += len(file.read(left))
             header = file.read(_RECORD_HEADER)
-            length, kind = int.from_bytes(header[4:6], "little"), header[6:7]
+            length = int.from_bytes(header[4:6], "little")
+            kind = header[6:7]
             content = file.read(length)
             checksum = int.from_bytes(header[:4], "little")
             if len(header) < _RECORD_HEADER or len(content) < length or zlib.crc32(kind + content) != checksum:
                 return  # W&B's own reader stops here too
             at += len(header) + len(content)
-            parts = content if kind[0] in (_FULL, _FIRST) else parts + content
+            if kind[0] in (_FULL, _FIRST):
+                parts = content
+            else:
+                parts = parts + content
             if kind[0] in (_FULL, _LAST):
                 yield parts
                 parts = b""
 
 
 def history(path: Path) -> Iterator[dict[str, float]]:
-    """The rows of a file: name and value of each number that was logged, W&B's own (`_step`, ...) included."""
+    """The rows of a file: name and value of each number that was logged, W&B's own (`_step`, ...)
+    included.
+    """
     for record in records(path):
         if record.HasField("history"):
             yield {

@@ -1,8 +1,9 @@
 """Whether a run hangs, and through whom: pure functions of what the ranks have said.
 
-In: a `Beat` of every rank. Out: a `Hang`, with the ranks that are to blame, or None while anything moves. A rank that
-waits for another is no hang, however long, as long as the other gives signs: the time that counts is since the newest
-sign of any rank, and the limit is that of the phase in which the hindmost ranks are.
+In: a `Beat` of every rank. Out: a `Hang`, with the ranks that are to blame, or None while anything
+moves. A rank that waits for another is no hang, however long, as long as the other gives signs: the
+time that counts is since the newest sign of any rank, and the limit is that of the phase in which
+the hindmost ranks are.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from electra_dist.config import WatchdogConfig
 from electra_dist.parallel.signs import Doing, Phase
 
 #: A step may take so many times what it usually takes, and at least so many seconds.
-_STEPS, _LEAST_SECONDS = 30, 300.0
+_STEPS = 30
+_LEAST_SECONDS = 300.0
 #: Once a signal has asked the run to end, somebody waits for it.
-_STEPS_ON_REQUEST, _LEAST_ON_REQUEST = 10, 30.0
+_STEPS_ON_REQUEST = 10
+_LEAST_ON_REQUEST = 30.0
 _NAMED = 4
 _LEAST_TIMEOUT = 1800.0
 
@@ -92,7 +95,9 @@ class Hang:
     suspects: tuple[Suspect, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of RUN/hang.json that the ranks know; `ranks` and `hosts` are those of the suspects."""
+        """The fields of RUN/hang.json that the ranks know; `ranks` and `hosts` are those of the
+        suspects.
+        """
         return asdict(self) | {
             "ranks": [suspect.rank for suspect in self.suspects],
             "hosts": list(dict.fromkeys(suspect.host for suspect in self.suspects)),
@@ -103,12 +108,15 @@ class Hang:
 
 
 def limits(doing: Doing, config: WatchdogConfig, tracking_every: int) -> tuple[float, float]:
-    """Seconds without a sign that a rank may take in what it is doing; and those once the run was asked to end.
+    """Seconds without a sign that a rank may take in what it is doing; and those once the run was
+    asked to end.
 
-    Until a step has been measured, a step may be the first one of this start, which compiles. The host of a GPU runs
-    ahead of it and waits at the logged steps, at most `tracking_every` of them at once.
+    Until a step has been measured, a step may be the first one of this start, which compiles. The
+    host of a GPU runs ahead of it and waits at the logged steps, at most `tracking_every` of them
+    at once.
     """
-    usual, ahead = doing.step_seconds, max(1.0, tracking_every / 10)
+    usual = doing.step_seconds
+    ahead = max(1.0, tracking_every / 10)
     step_seconds = config.step_seconds or max(_STEPS * ahead * (usual or 0.0), _LEAST_SECONDS)
     usually = {
         "meeting": config.meet_seconds,
@@ -127,7 +135,9 @@ def limits(doing: Doing, config: WatchdogConfig, tracking_every: int) -> tuple[f
 
 
 def collective_timeout(config: WatchdogConfig) -> timedelta:
-    """When torch gives a collective up by itself: the last resort, twice the longest time that the watchdog allows."""
+    """When torch gives a collective up by itself: the last resort, twice the longest time that the
+    watchdog allows.
+    """
     longest = max(
         config.start_seconds,
         config.step_seconds or 0.0,
@@ -141,9 +151,10 @@ def collective_timeout(config: WatchdogConfig) -> timedelta:
 def is_hang(heard: Mapping[int, Heard], now: float, silent_seconds: float = 15.0) -> bool:
     """Whether no rank has given a sign for longer than the hindmost ranks may take.
 
-    What was heard last of a rank that has been silent for `silent_seconds` may be out of date by a phase: it was
-    stopped between two beats, perhaps the moment after a start that may take half an hour. Ranks that are still heard
-    and are ahead of it wait for it where they are, so it gets no more time than they do.
+    What was heard last of a rank that has been silent for `silent_seconds` may be out of date by a
+    phase: it was stopped between two beats, perhaps the moment after a start that may take half an
+    hour. Ranks that are still heard and are ahead of it wait for it where they are, so it gets no
+    more time than they do.
     """
     if not heard:
         return False
@@ -154,8 +165,13 @@ def is_hang(heard: Mapping[int, Heard], now: float, silent_seconds: float = 15.0
     if all(
         one.beat.beat and now - one.at > silent_seconds for one in hindmost
     ):  # 0: it never reached us, and may be well
-        ahead = [one for one in heard.values() if one.beat.entered > fewest and now - one.at <= silent_seconds]
-        allowed = min(allowed, _longest(ahead, asked)) if ahead else allowed
+        ahead = [
+            one
+            for one in heard.values()
+            if one.beat.entered > fewest and now - one.at <= silent_seconds
+        ]
+        if ahead:
+            allowed = min(allowed, _longest(ahead, asked))
     return all(one.age(now) > allowed for one in heard.values())
 
 
@@ -166,12 +182,21 @@ def _longest(ranks: Sequence[Heard], asked: bool) -> float:
 # --- through whom -----------------------------------------------------------------------------------------------------
 
 
-def judge(heard: Mapping[int, Heard], stands: Mapping[int, Stand], hosts: Sequence[str], now: float) -> Hang:
-    """The hang, once every rank has been asked where it stands; who has not answered is missing in `stands`."""
+def judge(
+    heard: Mapping[int, Heard], stands: Mapping[int, Stand], hosts: Sequence[str], now: float
+) -> Hang:
+    """The hang, once every rank has been asked where it stands; who has not answered is missing in
+    `stands`.
+    """
     to_blame = _to_blame(heard, stands)
-    suspects = tuple(_suspect(rank, heard[rank], stands.get(rank), hosts[rank], now) for rank in to_blame)
+    suspects = tuple(
+        _suspect(rank, heard[rank], stands.get(rank), hosts[rank], now) for rank in to_blame
+    )
     newest = min(heard.values(), key=lambda one: one.age(now))
-    first = suspects[0] if suspects else None
+    if suspects:
+        first = suspects[0]
+    else:
+        first = None
     return Hang(
         reason=_reason(suspects, newest, len(hosts), now),
         phase=first.phase if first else newest.beat.phase,
@@ -183,7 +208,9 @@ def judge(heard: Mapping[int, Heard], stands: Mapping[int, Stand], hosts: Sequen
 
 
 def _to_blame(heard: Mapping[int, Heard], stands: Mapping[int, Stand]) -> list[int]:
-    """Who is silent; else who is behind in phases, then in collectives; else who does not wait for others."""
+    """Who is silent; else who is behind in phases, then in collectives; else who does not wait for
+    others.
+    """
     ranks = sorted(heard)
     silent = [rank for rank in ranks if rank not in stands]
     if silent:
@@ -196,7 +223,9 @@ def _to_blame(heard: Mapping[int, Heard], stands: Mapping[int, Stand]) -> list[i
         if len(behind) < len(ranks):
             return behind
     busy = [rank for rank in ranks if not stands[rank].waits]
-    return busy if len(busy) < len(ranks) else []
+    if len(busy) < len(ranks):
+        return busy
+    return []
 
 
 def _suspect(rank: int, heard: Heard, stand: Stand | None, host: str, now: float) -> Suspect:
@@ -217,15 +246,26 @@ def _reason(suspects: Sequence[Suspect], newest: Heard, world_size: int, now: fl
     if not suspects:
         where = f"phase {newest.beat.phase}, step {newest.beat.step}"
         return (
-            f"all {world_size} ranks wait for each other for {newest.age(now):.0f} s ({where}), and none is behind the"
+            f"all {world_size} ranks wait for each other for {newest.age(now):.0f} s ({where}), and"
+            f" none is behind the"
             " others: the network between them, or a device"
         )
     named = "; ".join(_words(suspect) for suspect in suspects[:_NAMED])
-    more = f"; and {len(suspects) - _NAMED} more ranks" if len(suspects) > _NAMED else ""
+    if len(suspects) > _NAMED:
+        more = f"; and {len(suspects) - _NAMED} more ranks"
+    else:
+        more = ""
     others = world_size - len(suspects)
-    them = "it" if len(suspects) == 1 else "them"
-    waiting = f"; the other {others} ranks wait for {them}" if others > 1 else ""
-    waiting = f"; the other rank waits for {them}" if others == 1 else waiting
+    if len(suspects) == 1:
+        them = "it"
+    else:
+        them = "them"
+    if others > 1:
+        waiting = f"; the other {others} ranks wait for {them}"
+    else:
+        waiting = ""
+    if others == 1:
+        waiting = f"; the other rank waits for {them}"
     return named + more + waiting
 
 
@@ -235,4 +275,6 @@ def _words(suspect: Suspect) -> str:
     if suspect.silent:
         return f"{who} has shown no sign for {suspect.seconds:.0f} s (last seen in {place})"
     about = ", ".join(part for part in (suspect.detail, suspect.where) if part)
-    return f"{who} stands still for {suspect.seconds:.0f} s in {place}{f' ({about})' if about else ''}"
+    return (
+        f"{who} stands still for {suspect.seconds:.0f} s in {place}{f' ({about})' if about else ''}"
+    )

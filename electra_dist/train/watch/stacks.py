@@ -1,7 +1,7 @@
 """Where this process stands: for the watchdog, which names the rank that the others wait for.
 
-In: nothing. Out: the innermost line of the training thread, the number of collectives begun, a file with the stacks of
-all threads. Called from a thread beside training, and never in its way.
+In: nothing. Out: the innermost line of the training thread, the number of collectives begun, a file
+with the stacks of all threads. Called from a thread beside training, and never in its way.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def collectives() -> int:
 
 
 def stand_of(thread: int) -> Stand:
-    """Where a thread stands: its innermost call, and the innermost line of this project that led there."""
+    """Where a thread stands: its innermost call, and the innermost line of this project that led
+    there.
+    """
     frames = [frame for frame, _ in traceback.walk_stack(sys._current_frames().get(thread))]
     if not frames:
         return Stand("", False)
@@ -52,7 +54,9 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def write_stacks(path: Path, about: str) -> None:
-    """`about` and the Python stacks of all threads, into a new file; raises `OSError` when it cannot be written."""
+    """`about` and the Python stacks of all threads, into a new file; raises `OSError` when it
+    cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         file.write(about)
@@ -62,12 +66,17 @@ def write_stacks(path: Path, about: str) -> None:
 
 
 def _write_flight_record(path: Path) -> None:
-    """What torch has recorded of NCCL's collectives, as its own time-out would leave it; nothing without NCCL."""
+    """What torch has recorded of NCCL's collectives, as its own time-out would leave it; nothing
+    without NCCL.
+    """
     from torch._C import _distributed_c10d
 
     record: Callable[..., bytes] | None = getattr(_distributed_c10d, "_dump_nccl_trace", None)
     if record is not None:
         prefix = os.environ.get("TORCH_FR_DUMP_TEMP_FILE")
         rank = path.stem.rpartition("-")[2]
-        target = Path(f"{prefix}{rank}") if prefix else path.with_suffix(".nccl")
+        if prefix:
+            target = Path(f"{prefix}{rank}")
+        else:
+            target = path.with_suffix(".nccl")
         target.write_bytes(record())

@@ -1,13 +1,15 @@
-"""The watchdog: a thread on every rank that ends a run which hangs, and tells the ranks when one of them has failed.
+"""The watchdog: a thread on every rank that ends a run which hangs, and tells the ranks when one of
+them has failed.
 
-In: what this process is doing (`signs`), and the same of the other ranks, over a channel of its own. Out: nothing while
-all goes well. When no rank gives a sign for longer than its phase may take (`hang`), rank 0 asks all where they stand,
-every rank that hears it writes its stacks into RUN/logs, and all end with `EXIT_HANG`; RUN/hang.json says through whom.
-When rank 0 itself is silent, the others notice that. When a rank fails alone, the others end within seconds and
-name it.
+In: what this process is doing (`signs`), and the same of the other ranks, over a channel of its
+own. Out: nothing while all goes well. When no rank gives a sign for longer than its phase may take
+(`hang`), rank 0 asks all where they stand, every rank that hears it writes its stacks into
+RUN/logs, and all end with `EXIT_HANG`; RUN/hang.json says through whom. When rank 0 itself is
+silent, the others notice that. When a rank fails alone, the others end within seconds and name it.
 
-The thread never waits: not for another rank, not for the file system. It needs the interpreter's lock; a rank that
-cannot give it (stopped, stuck in C) is silent to the others, and leaves its stacks in its own log.
+The thread never waits: not for another rank, not for the file system. It needs the interpreter's
+lock; a rank that cannot give it (stopped, stuck in C) is silent to the others, and leaves its
+stacks in its own log.
 """
 
 from __future__ import annotations
@@ -27,7 +29,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from electra_dist.config import Config
-from electra_dist.errors import EXIT_CRASH, EXIT_CTRL_C, EXIT_HANG, EXIT_UNFINISHED, PeerFailedError, UserError
+from electra_dist.errors import (
+    EXIT_CRASH,
+    EXIT_CTRL_C,
+    EXIT_HANG,
+    EXIT_UNFINISHED,
+    PeerFailedError,
+    UserError,
+)
 from electra_dist.parallel import signs
 from electra_dist.parallel.channel import HUB, Channel, Spoke
 from electra_dist.parallel.meeting import Meeting, host_name
@@ -39,22 +48,26 @@ from electra_dist.runs.progress import VITALS_SECONDS, write_hang, write_vitals
 from electra_dist.train.watch.hang import Beat, Hang, Heard, Stand, is_hang, judge, limits
 from electra_dist.train.watch.stacks import collectives, stand_of, write_stacks
 
-#: Between two beats; in a large world it is longer, so that rank 0 hears a few hundred a second at most.
-_TICK_SECONDS, _BEATS_A_SECOND = 1.0, 256
+#: Between two beats; in a large world it is longer, so that rank 0 hears a few hundred a second at
+#: most.
+_TICK_SECONDS = 1.0
+_BEATS_A_SECOND = 256
 #: For the answers of ranks that are asked where they stand.
 _ANSWER_SECONDS = 10.0
 #: From a lost connection to the conclusion that the process at its other end is gone.
 _LOST_SECONDS = 3.0
 #: Until a rank says that it has never reached rank 0's watchdog.
 _NO_CHANNEL_SECONDS = 60.0
-#: Without a beat for so long and five ticks, a rank is silent: stopped, or holding the interpreter's lock.
+#: Without a beat for so long and five ticks, a rank is silent: stopped, or holding the
+#: interpreter's lock.
 _SILENT_SECONDS = 10.0
 #: What the others give rank 0 to find a hang, before they conclude that rank 0 itself is silent.
 _HUB_SECONDS = 15.0
 #: For the training thread to end by itself, once another rank has failed.
 _PEER_SECONDS = 5.0
 #: The same after a failure of its own, or a second Ctrl-C.
-_OWN_SECONDS, _CTRL_C_SECONDS = 60.0, 5.0
+_OWN_SECONDS = 60.0
+_CTRL_C_SECONDS = 5.0
 #: For the thread to send what the training thread has to tell.
 _TELL_SECONDS = 2.0
 #: From a signal during the start, when nothing is trained yet, to the end.
@@ -64,8 +77,11 @@ _LAST_WORDS_SECONDS = 10.0
 #: A thread that has not run for so long was stopped with its whole process.
 _STOPPED_SECONDS = 10.0
 #: The second line, in C: rearmed so often, fires so long after the limit.
-_ALARM_EVERY, _ALARM_MARGIN = 10.0, 60.0
-_COMMUNICATION = re.compile(r"connection (closed|reset)|broken pipe|gloo|nccl|socket|timed out|\bpeer\b", re.IGNORECASE)
+_ALARM_EVERY = 10.0
+_ALARM_MARGIN = 60.0
+_COMMUNICATION = re.compile(
+    r"connection (closed|reset)|broken pipe|gloo|nccl|socket|timed out|\bpeer\b", re.IGNORECASE
+)
 _ENDINGS: dict[str, Literal["hung", "failed", "interrupted"]] = {
     "hang": "hung",
     "failed": "failed",
@@ -77,7 +93,9 @@ _DEADLY = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class End:
-    """Why all ranks are to end now, in one sentence, and with which exit status; `rank` is whom it is about."""
+    """Why all ranks are to end now, in one sentence, and with which exit status; `rank` is whom it
+    is about.
+    """
 
     kind: Literal["hang", "failed", "gone", "interrupted"]
     status: int
@@ -94,14 +112,24 @@ class Watchdog:
     """
 
     def __init__(self, config: Config, world: World, meeting: Meeting | None) -> None:
-        self._settings, self._every = config.watchdog, config.tracking.every
-        self._run, self._hook = RunDir(config.run.path), Hook(config)
-        self._rank, self._size = world.rank, world.world_size
-        self._hosts = meeting.hosts if meeting else (host_name(),)
+        self._settings = config.watchdog
+        self._every = config.tracking.every
+        self._run = RunDir(config.run.path)
+        self._hook = Hook(config)
+        self._rank = world.rank
+        self._size = world.world_size
+        if meeting:
+            self._hosts = meeting.hosts
+        else:
+            self._hosts = (host_name(),)
         self._channel = _channel(world, meeting)
-        self._launch = meeting.hub_at.secret[:12] if meeting else f"{os.getpid()}-{time.time():.0f}"
+        if meeting:
+            self._launch = meeting.hub_at.secret[:12]
+        else:
+            self._launch = f"{os.getpid()}-{time.time():.0f}"
         self._tick = max(_TICK_SECONDS, self._size / _BEATS_A_SECOND)
-        self._over, self._told = threading.Event(), threading.Event()
+        self._over = threading.Event()
+        self._told = threading.Event()
         self._ended: End | None = None
         self._end_known = threading.Event()
         self._outbox: list[End] = []
@@ -116,15 +144,21 @@ class Watchdog:
         self._next_beat = self._next_alarm = self._next_vitals = 0.0
         self._scribe: threading.Thread | None = None
         self._wakeup_before: int | None = None
-        self._thread = threading.Thread(target=self._watch, name="electra-dist-watchdog", daemon=True)
+        self._thread = threading.Thread(
+            target=self._watch, name="electra-dist-watchdog", daemon=True
+        )
 
     # --- around training ---------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Watchdog:
         self._trainer = threading.get_ident()
         if threading.current_thread() is threading.main_thread():
-            self._wakeup_before = signal.set_wakeup_fd(self._channel.wake_descriptor, warn_on_full_buffer=False)
-        with contextlib.suppress(Exception):  # a stream without a descriptor, in a notebook or a test
+            self._wakeup_before = signal.set_wakeup_fd(
+                self._channel.wake_descriptor, warn_on_full_buffer=False
+            )
+        with contextlib.suppress(
+            Exception
+        ):  # a stream without a descriptor, in a notebook or a test
             faulthandler.enable()
         self._thread.start()
         return self
@@ -137,12 +171,15 @@ class Watchdog:
         self._thread.join(_LAST_WORDS_SECONDS)
 
     def failed(self, error: BaseException) -> None:
-        """Training ends by `error`: print it, tell the other ranks; nothing has been waited for yet.
+        """Training ends by `error`: print it, tell the other ranks; nothing has been waited for
+        yet.
 
-        What all ranks raise together needs neither. Raises `PeerFailedError` where another rank has failed before, and
-        this error only shows that it is gone.
+        What all ranks raise together needs neither. Raises `PeerFailedError` where another rank has
+        failed before, and this error only shows that it is gone.
         """
-        if isinstance(error, PeerFailedError) or (isinstance(error, UserError) and error.everywhere):
+        if isinstance(error, PeerFailedError) or (
+            isinstance(error, UserError) and error.everywhere
+        ):
             return
         if _is_about_others(error) and self._size > 1:
             self._end_known.wait(_LOST_SECONDS + 2 * self._tick)
@@ -150,7 +187,9 @@ class Watchdog:
         if end is not None and (end.rank == self._rank or isinstance(error, KeyboardInterrupt)):
             return
         if end is not None:
-            raise PeerFailedError(f"{end.message}; this rank ends because of it", end.status) from error
+            raise PeerFailedError(
+                f"{end.message}; this rank ends because of it", end.status
+            ) from error
         status = EXIT_CRASH
         if isinstance(error, UserError):
             status = error.exit_status
@@ -171,7 +210,12 @@ class Watchdog:
         try:
             now = time.monotonic()
             self._heard = {
-                rank: Heard(Beat("start", 0, 0, 0, 0.0, *2 * (self._settings.start_seconds,), False, 0, "", 0), now)
+                rank: Heard(
+                    Beat(
+                        "start", 0, 0, 0, 0.0, *2 * (self._settings.start_seconds,), False, 0, "", 0
+                    ),
+                    now,
+                )
                 for rank in range(self._size)
             }
             while not self._over.is_set():
@@ -183,7 +227,9 @@ class Watchdog:
                 self._channel.send(["bye"])
             self._channel.close()
         except Exception:
-            print("warning: the watchdog has stopped, training goes on without it:", file=sys.stderr)
+            print(
+                "warning: the watchdog has stopped, training goes on without it:", file=sys.stderr
+            )
             traceback.print_exc()
         finally:
             with contextlib.suppress(Exception):
@@ -246,8 +292,11 @@ class Watchdog:
             self._heard.pop(rank, None)
 
     def _hear_signals(self, now: float) -> None:
-        """Signals, at once and even while the training thread is stuck in C, where Python's handlers do not run."""
-        numbers, self._channel.woken = self._channel.woken, b""
+        """Signals, at once and even while the training thread is stuck in C, where Python's
+        handlers do not run.
+        """
+        numbers = self._channel.woken
+        self._channel.woken = b""
         for number in numbers:
             if number in _DEADLY and self._asked_at is None:
                 self._asked_at = self._next_beat = self._next_vitals = now
@@ -261,7 +310,9 @@ class Watchdog:
         if len(self._interrupts) > 1 and now - self._interrupts[1] > _CTRL_C_SECONDS:
             os._exit(EXIT_CTRL_C)
         if self._is_late_in_the_start(now):
-            message = f"interrupted during the start of rank {self._rank}, before a step; nothing is lost"
+            message = (
+                f"interrupted during the start of rank {self._rank}, before a step; nothing is lost"
+            )
             self._declare(End("interrupted", EXIT_UNFINISHED, message, self._rank))
         self._look_for_gone(now)
         if not self._settings.enabled:
@@ -285,14 +336,22 @@ class Watchdog:
                 self._warn_of_no_channel(now - since)
             else:
                 who = f"rank {rank} on {self._hosts[rank]}"
-                self._declare(End("gone", EXIT_CRASH, f"{who} is gone (killed, out of memory, its node down?)", rank))
+                self._declare(
+                    End(
+                        "gone",
+                        EXIT_CRASH,
+                        f"{who} is gone (killed, out of memory, its node down?)",
+                        rank,
+                    )
+                )
                 return
 
     def _warn_of_no_channel(self, seconds: float) -> None:
         if seconds > _NO_CHANNEL_SECONDS and not self._warned:
             self._warned = True
             _print(
-                f"warning: rank {self._rank} does not reach rank 0's watchdog (a firewall between the nodes?); it"
+                f"warning: rank {self._rank} does not reach rank 0's watchdog (a firewall between"
+                f" the nodes?); it"
                 " cannot tell a hang from waiting, and torch's own time-out ends one"
             )
 
@@ -316,7 +375,8 @@ class Watchdog:
 
     def _look_at_hub(self, now: float) -> None:
         """Rank 0 looks at all others; when it is the silent one, each of them notices by itself."""
-        hub, own = self._heard[HUB], self._heard[self._rank]
+        hub = self._heard[HUB]
+        own = self._heard[self._rank]
         late = now - hub.at > _HUB_SECONDS + 5 * self._tick
         pair = {HUB: Heard(hub.beat, hub.at + _HUB_SECONDS), self._rank: own}
         if late and is_hang(pair, now, _SILENT_SECONDS + 5 * self._tick):
@@ -327,7 +387,10 @@ class Watchdog:
             self._conclude(found, stamp)
 
     def _conclude(self, hang: Hang, stamp: str) -> None:
-        rank = hang.suspects[0].rank if hang.suspects else self._rank
+        if hang.suspects:
+            rank = hang.suspects[0].rank
+        else:
+            rank = self._rank
         self._declare(End("hang", EXIT_HANG, hang.reason, rank, hang.to_json(), stamp), finder=True)
 
     def _answer(self, stamp: str) -> None:
@@ -344,14 +407,18 @@ class Watchdog:
     def _about(self) -> str:
         doing = signs.doing()
         return (
-            f"rank {self._rank} on {self._hosts[self._rank]}, process {os.getpid()}, phase {doing.phase}, step"
-            f" {doing.step}{f', {doing.detail}' if doing.detail else ''}, {collectives()} collectives begun\n\n"
+            f"rank {self._rank} on {self._hosts[self._rank]}, process {os.getpid()}, phase"
+            f" {doing.phase}, step"
+            f" {doing.step}{f', {doing.detail}' if doing.detail else ''}, {collectives()}"
+            f" collectives begun\n\n"
         )
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _declare(self, end: End, finder: bool = False) -> None:
-        """All ranks are to end: pass it on, give the training thread the time that it is due, and leave."""
+        """All ranks are to end: pass it on, give the training thread the time that it is due, and
+        leave.
+        """
         if self._ended is not None:
             return
         self._ended = end
@@ -359,7 +426,10 @@ class Watchdog:
         self._end_known.set()
         self._told.set()
         if end.kind != "hang":
-            patience = _OWN_SECONDS if end.rank == self._rank and end.kind == "failed" else _PEER_SECONDS
+            if end.rank == self._rank and end.kind == "failed":
+                patience = _OWN_SECONDS
+            else:
+                patience = _PEER_SECONDS
             deadline = time.monotonic() + patience
             while not self._over.is_set() and time.monotonic() < deadline:
                 self._channel.poll(0.2)
@@ -394,23 +464,33 @@ class Watchdog:
     # --- notes -------------------------------------------------------------------------------------------------------
 
     def _note_vitals(self, now: float) -> None:
-        """progress.json, in a thread of its own; it is left out while the last one still hangs in the file system."""
+        """progress.json, in a thread of its own; it is left out while the last one still hangs in
+        the file system.
+        """
         if self._scribe is not None and self._scribe.is_alive():
             return
-        doing, newest = signs.doing(), min(heard.age(now) for heard in self._heard.values())
+        doing = signs.doing()
+        newest = min(heard.age(now) for heard in self._heard.values())
         usual, urgent = limits(doing, self._settings, self._every)
-        limit = usual if self._asked_at is None else urgent
+        if self._asked_at is None:
+            limit = usual
+        else:
+            limit = urgent
         all_signs = self._all_signs()
 
         def write() -> None:
             if self._run.facts.exists():  # before that it is not ours to write into
                 write_vitals(self._run, doing, all_signs, newest, limit)
 
-        self._scribe = threading.Thread(target=_quietly, args=(write,), name="electra-dist-vitals", daemon=True)
+        self._scribe = threading.Thread(
+            target=_quietly, args=(write,), name="electra-dist-vitals", daemon=True
+        )
         self._scribe.start()
 
     def _set_alarm(self) -> None:
-        """Should this thread not run again in time, C prints the stacks into the log without asking the interpreter."""
+        """Should this thread not run again in time, C prints the stacks into the log without asking
+        the interpreter.
+        """
         seconds = limits(signs.doing(), self._settings, self._every)[0] + _ALARM_MARGIN
         with contextlib.suppress(Exception):  # a stream without a descriptor
             faulthandler.dump_traceback_later(seconds)
@@ -428,7 +508,9 @@ def print_once(error: BaseException) -> None:
 def _channel(world: World, meeting: Meeting | None) -> Channel:
     if meeting is None:
         return Channel()
-    return meeting.hub if meeting.hub is not None else Spoke(world.rank, meeting.hub_at)
+    if meeting.hub is not None:
+        return meeting.hub
+    return Spoke(world.rank, meeting.hub_at)
 
 
 def _is_about_others(error: BaseException) -> bool:

@@ -1,4 +1,6 @@
-"""The loader's process: the same steps as without it, the same errors, and no trace of it however training ends."""
+"""The loader's process: the same steps as without it, the same errors, and no trace of it however
+training ends.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +50,22 @@ def assert_equal(one: Step, other: Step) -> None:
             np.testing.assert_array_equal(x, y)
 
 
-def test_steps_and_states_are_those_of_the_source_and_stay_while_slots_are_used_again(make_config, manifest):
-    """Resumed in the midst of a block, as one rank of two, with rows passed over, in a ring of one slot."""
-    config = make_config(data={"prefetch_steps": 1, "skip_steps": [[1, 2], [20, 23]]}, train={"steps": 30})
+def test_steps_and_states_are_those_of_the_source_and_stay_while_slots_are_used_again(
+    make_config, manifest
+):
+    """Resumed in the midst of a block, as one rank of two, with rows passed over, in a ring of one
+    slot.
+    """
+    config = make_config(
+        data={"prefetch_steps": 1, "skip_steps": [[1, 2], [20, 23]]}, train={"steps": 30}
+    )
     begun = [StepSource(config, manifest, rank, 2) for rank in range(2)]
     for source in begun:
         for _ in range(3):
             next(source)
-    state = LoaderState.from_dict(json.loads(json.dumps(LoaderState.merge([s.state for s in begun]).to_dict())))
+    state = LoaderState.from_dict(
+        json.loads(json.dumps(LoaderState.merge([s.state for s in begun]).to_dict()))
+    )
     source = StepSource(config, manifest, 1, 2, state, [(9, 11)])
     with TrainLoader(config, manifest, 1, 2, state, [(9, 11)]) as opened:
         steps = [(step, opened.state) for step in opened]
@@ -68,7 +78,9 @@ def test_steps_and_states_are_those_of_the_source_and_stay_while_slots_are_used_
     assert all(array.flags.writeable for array in vars(steps[0][0].micro_batches[0]).values())
 
 
-def test_the_state_is_that_of_the_last_consumed_step_not_of_what_was_prefetched(make_config, manifest):
+def test_the_state_is_that_of_the_last_consumed_step_not_of_what_was_prefetched(
+    make_config, manifest
+):
     config = make_config(data={"prefetch_steps": 4})
     with TrainLoader(config, manifest, 0, 1) as opened:
         next(opened)
@@ -80,7 +92,9 @@ def test_the_state_is_that_of_the_last_consumed_step_not_of_what_was_prefetched(
 # --- while it runs ---------------------------------------------------------------------------------------------------
 
 
-def test_signals_that_ask_the_run_to_end_do_not_reach_it_not_even_while_it_starts(make_config, manifest):
+def test_signals_that_ask_the_run_to_end_do_not_reach_it_not_even_while_it_starts(
+    make_config, manifest
+):
     with TrainLoader(make_config(train={"steps": 10**6}), manifest, 0, 1) as opened:
         for moment in range(2):
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
@@ -90,7 +104,9 @@ def test_signals_that_ask_the_run_to_end_do_not_reach_it_not_even_while_it_start
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
 
 
-def test_who_waits_for_a_step_says_which_block_it_is_and_waits_no_longer_than_it_wants(make_config, manifest):
+def test_who_waits_for_a_step_says_which_block_it_is_and_waits_no_longer_than_it_wants(
+    make_config, manifest
+):
     with TrainLoader(make_config(train={"steps": 10**6}), manifest, 0, 1) as opened:
         prepared(opened)
         os.kill(opened.pid, signal.SIGSTOP)
@@ -111,7 +127,9 @@ def test_a_process_that_is_killed_is_one_clear_error_after_what_it_had_made(make
     prepared(opened)
     os.kill(opened.pid, signal.SIGKILL)
     assert [next(opened).index for _ in range(2)] == [0, 1]
-    with pytest.raises(LoaderDiedError, match=r"has ended by itself: SIGKILL; has the machine run out of memory"):
+    with pytest.raises(
+        LoaderDiedError, match=r"has ended by itself: SIGKILL; has the machine run out of memory"
+    ):
         next(opened)
     with pytest.raises(StopIteration):
         next(opened)
@@ -171,17 +189,23 @@ time.sleep(60)
 
 
 def test_nothing_is_left_of_it_when_the_process_that_trains_is_killed(make_config, manifest):
-    """Not even of one that is stopped, nor while another child of the trainer holds what the loader hears it by."""
+    """Not even of one that is stopped, nor while another child of the trainer holds what the loader
+    hears it by.
+    """
     config = make_config(train={"steps": 10**6}).model_dump(mode="json")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-c", PARENT, json.dumps(config)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, process_group=0) as parent:
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, env=environment, process_group=0
+    ) as parent:
         assert parent.stdout is not None
         children = [int(word) for word in parent.stdout.readline().split()]
         assert len(children) == 2
         assert all(ticks(child) is not None for child in children)
         for process in (parent.pid, children[0]):
-            assert "/dev/shm/" not in Path(f"/proc/{process}/maps").read_text()  # memory without a name
+            assert (
+                "/dev/shm/" not in Path(f"/proc/{process}/maps").read_text()
+            )  # memory without a name
         parent.kill()
         try:
             until(lambda: all(ticks(child) is None for child in children), 10)

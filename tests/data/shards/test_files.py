@@ -37,7 +37,9 @@ def test_the_shares_of_all_ranks_together_check_every_file_once(copied, level):
     for rank in range(3):
         copied.check_files(level, (rank, 3), lambda done, total: seen.append((done, total)))
         assert seen[-1][0] == seen[-1][1]  # the whole share
-    assert sum(total for done, total in seen if done == total) == sum(facts.bytes for facts in copied.files())
+    assert sum(total for done, total in seen if done == total) == sum(
+        facts.bytes for facts in copied.files()
+    )
 
 
 def test_damage_is_found_by_the_rank_whose_share_it_is_in(copied):
@@ -71,7 +73,9 @@ def test_gone_damaged_and_unreadable_are_different_messages(copied):
         copied.check_files()
 
 
-def test_a_new_run_gets_the_tokenizer_and_nothing_that_a_link_points_at(copied, make_config, tmp_path):
+def test_a_new_run_gets_the_tokenizer_and_nothing_that_a_link_points_at(
+    copied, make_config, tmp_path
+):
     key = tmp_path / "id_ed25519"
     key.write_text(SECRET)
     config = make_config(run={"dir": str(tmp_path / "runs")})
@@ -94,10 +98,14 @@ def test_a_new_run_gets_the_tokenizer_and_nothing_that_a_link_points_at(copied, 
     assert sorted(path.name for path in (run / "tokenizer").iterdir()) == sorted(
         Path(facts.name).name for facts in copied.facts.tokenizer_files
     )
-    assert not any(SECRET in path.read_text(errors="replace") for path in run.rglob("*") if path.is_file())
+    assert not any(
+        SECRET in path.read_text(errors="replace") for path in run.rglob("*") if path.is_file()
+    )
 
 
-def test_a_tokenizer_that_is_not_whole_is_made_again_and_another_one_is_refused(copied, make_config, tmp_path):
+def test_a_tokenizer_that_is_not_whole_is_made_again_and_another_one_is_refused(
+    copied, make_config, tmp_path
+):
     config = make_config(run={"dir": str(tmp_path / "runs")})
     cut = config.run.path / "tokenizer"
     cut.mkdir(parents=True)
@@ -113,7 +121,9 @@ def test_a_tokenizer_that_is_not_whole_is_made_again_and_another_one_is_refused(
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_no_step_and_no_validation_is_made_of_a_block_with_a_flipped_bit(copied, make_config, split):
+def test_no_step_and_no_validation_is_made_of_a_block_with_a_flipped_bit(
+    copied, make_config, split
+):
     """Sizes, counts, ids: all as before; `data.verify` is at its default."""
     victim = copied.split(split).shards[0].tar.name
     at = copied.path / victim

@@ -1,4 +1,6 @@
-"""Shards that somebody made to do harm: nothing leaves the folder, nothing is believed before it is measured."""
+"""Shards that somebody made to do harm: nothing leaves the folder, nothing is believed before it is
+measured.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,13 @@ from electra_dist.data.shards.blocks import (
     parse_block,
     parse_members,
 )
-from electra_dist.data.shards.manifest import MANIFEST_FILE, SPLITS, Manifest, SplitFacts, dataset_fingerprint
+from electra_dist.data.shards.manifest import (
+    MANIFEST_FILE,
+    SPLITS,
+    Manifest,
+    SplitFacts,
+    dataset_fingerprint,
+)
 from electra_dist.data.shards.reading import BlockReader
 from electra_dist.errors import DataError
 
@@ -74,18 +82,34 @@ def test_the_attack_files_of_these_tests_agree_with_themselves(copied):
 
 @pytest.mark.parametrize("kind", ["tar", "index"])
 @pytest.mark.parametrize(
-    "name", ["../../x.tar", "/etc/passwd.tar", "..", ".", "", "a/b.tar", "x\0.tar", "x\n.tar", ".hidden.tar", "x" * 400]
+    "name",
+    [
+        "../../x.tar",
+        "/etc/passwd.tar",
+        "..",
+        ".",
+        "",
+        "a/b.tar",
+        "x\0.tar",
+        "x\n.tar",
+        ".hidden.tar",
+        "x" * 400,
+    ],
 )
 def test_names_that_leave_the_folder_are_refused(copied, kind, name):
     def change(content: dict[str, Any]) -> None:
         content["train"]["shards"][0][kind]["name"] = name
 
     rewrite_manifest(copied, change)
-    with pytest.raises(DataError, match=r"manifest\.json: contradicts itself \(.* is no name of a file"):
+    with pytest.raises(
+        DataError, match=r"manifest\.json: contradicts itself \(.* is no name of a file"
+    ):
         Manifest.load(copied)
 
 
-@pytest.mark.parametrize("name", ["tokenizer/../../key", "/etc/passwd", "../key", "tokenizer/a/b", "tokenizer/"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer/../../key", "/etc/passwd", "../key", "tokenizer/a/b", "tokenizer/"]
+)
 def test_names_of_tokenizer_files_that_leave_the_folder_are_refused(copied, name):
     rewrite_manifest(copied, lambda content: content["tokenizer_files"][0].update(name=name))
     with pytest.raises(DataError, match="is no name of a file"):
@@ -122,7 +146,9 @@ def member(name: str, content: bytes, **changes: Any) -> bytes:
 def sparse_member(name: str, size: int) -> bytes:
     """A GNU sparse file of `size` bytes, all of them a hole."""
     header = bytearray(member(name, b"", type=tarfile.GNUTYPE_SPARSE))
-    header[483:495] = b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")  # the real size
+    header[483:495] = (
+        b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
+    )  # the real size
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header[:512])
     return bytes(header)
@@ -154,15 +180,27 @@ def test_a_plain_block_in_either_order_is_read():
     ("content", "message"),
     [
         (sparse_member(f"k.{LENGTHS}", CLAIMED), "not a plain file in the archive"),
-        (member(f"k.{LENGTHS}", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "not a plain file"),
+        (
+            member(f"k.{LENGTHS}", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+            "not a plain file",
+        ),
         (member(f"k.{LENGTHS}", b"", type=tarfile.LNKTYPE, linkname="other"), "not a plain file"),
         (member(f"k.{LENGTHS}", b"", type=tarfile.FIFOTYPE), "not a plain file"),
-        (member(f"k.{LENGTHS}", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=5), "not a plain file"),
+        (
+            member(f"k.{LENGTHS}", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=5),
+            "not a plain file",
+        ),
         (member(f"k.{LENGTHS}", b"", type=b"Z"), "not a plain file"),
         (member("k.cls", b"x"), "where the members of k should be"),
         (member("../k." + LENGTHS, LENGTHS_OK), "where the members of k should be"),
-        (member("././@PaxHeader", b"30 size=40000000000\n", type=tarfile.XHDTYPE), "where the members of k should be"),
-        (member("././@LongLink", b"x" * 300, type=tarfile.GNUTYPE_LONGNAME), "where the members of k should be"),
+        (
+            member("././@PaxHeader", b"30 size=40000000000\n", type=tarfile.XHDTYPE),
+            "where the members of k should be",
+        ),
+        (
+            member("././@LongLink", b"x" * 300, type=tarfile.GNUTYPE_LONGNAME),
+            "where the members of k should be",
+        ),
         (member(f"k.{LENGTHS}", LENGTHS_OK) * 2, "where the members of k should be"),
         (member(f"k.{LENGTHS}", b"", size=CLAIMED), "claims 40000000000 bytes"),
         (member(f"k.{LENGTHS}", b"", size=-512), "claims -512 bytes"),
@@ -180,15 +218,31 @@ def test_members_that_are_no_plain_files_of_their_size_are_refused(content, mess
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (npy("{'descr': '<u2', 'fortran_order': False, 'shape': (20000000000,), }"), r"described as .*20000000000"),
-        (npy("{'descr': '<u2', 'fortran_order': False, 'shape': (7,), }"), "0 bytes of elements, expected 14"),
         (
-            npy("{'descr': '|O', 'fortran_order': False, 'shape': (7,), }") + b"cos\nsystem\n(S'true'\ntR.",
+            npy("{'descr': '<u2', 'fortran_order': False, 'shape': (20000000000,), }"),
+            r"described as .*20000000000",
+        ),
+        (
+            npy("{'descr': '<u2', 'fortran_order': False, 'shape': (7,), }"),
+            "0 bytes of elements, expected 14",
+        ),
+        (
+            npy("{'descr': '|O', 'fortran_order': False, 'shape': (7,), }")
+            + b"cos\nsystem\n(S'true'\ntR.",
             "described as",
         ),
-        (npy("{'descr': '<u4', 'fortran_order': False, 'shape': (7,), }") + b"\0" * 28, "described as .*<u4"),
-        (npy("{'descr': '<u2', 'fortran_order': False, 'shape': (7, 1), }") + b"\0" * 14, "described as"),
-        (npy("{'descr': '<u2', 'fortran_order': False, 'shape': (-7,), }") + b"\0" * 14, "described as"),
+        (
+            npy("{'descr': '<u4', 'fortran_order': False, 'shape': (7,), }") + b"\0" * 28,
+            "described as .*<u4",
+        ),
+        (
+            npy("{'descr': '<u2', 'fortran_order': False, 'shape': (7, 1), }") + b"\0" * 14,
+            "described as",
+        ),
+        (
+            npy("{'descr': '<u2', 'fortran_order': False, 'shape': (-7,), }") + b"\0" * 14,
+            "described as",
+        ),
         (npy("__import__('os').system('true')"), "described as"),
         (npy("(" * 100), "described as"),
         (b"\x93NUMPY\x02\x00" + b"\xff\xff\xff\x7f" + b" " * 100, "no .npy file of version"),
@@ -210,26 +264,40 @@ def replace_first_block(path: Path, content: bytes) -> None:
     with tar.open("r+b") as file:
         file.write(content)
     changed = hashlib.sha256(tar.read_bytes()).hexdigest()
-    rewrite_manifest(path, lambda content: content["train"]["shards"][0]["tar"].update(sha256=changed))
+    rewrite_manifest(
+        path, lambda content: content["train"]["shards"][0]["tar"].update(sha256=changed)
+    )
 
 
-def test_a_whole_shard_with_a_sparse_member_is_refused_when_read_whatever_the_checksums_say(copied, little_memory):
+def test_a_whole_shard_with_a_sparse_member_is_refused_when_read_whatever_the_checksums_say(
+    copied, little_memory
+):
     replace_first_block(copied, sparse_member(f"train-00000-000000.{LENGTHS}", CLAIMED))
     manifest = Manifest.load(copied)
     manifest.check_files("checksums")
-    with pytest.raises(DataError, match=r"train-00000\.tar: block 0 is damaged: .* not a plain file in the archive"):
+    with pytest.raises(
+        DataError, match=r"train-00000\.tar: block 0 is damaged: .* not a plain file in the archive"
+    ):
         BlockReader(manifest, "train").read(0)
 
 
-def test_a_shard_that_claims_to_be_huge_with_nothing_in_it_is_not_read_whole(copied, tmp_path, little_memory):
-    """A hole of 40 GB on the disk, an index of 40 GB: refused by their claims, before a byte of it is read."""
+def test_a_shard_that_claims_to_be_huge_with_nothing_in_it_is_not_read_whole(
+    copied, tmp_path, little_memory
+):
+    """A hole of 40 GB on the disk, an index of 40 GB: refused by their claims, before a byte of it
+    is read.
+    """
     manifest = Manifest.load(copied)
     tar = copied / manifest.facts.train.shards[0].tar.name
     with tar.open("r+b") as file:
         file.truncate(CLAIMED)
-    rewrite_manifest(copied, lambda content: content["train"]["shards"][0]["tar"].update(bytes=CLAIMED))
+    rewrite_manifest(
+        copied, lambda content: content["train"]["shards"][0]["tar"].update(bytes=CLAIMED)
+    )
     BlockReader(Manifest.load(copied), "train").read(0)  # reads one block of it
-    rewrite_manifest(copied, lambda content: content["train"]["shards"][0]["index"].update(bytes=CLAIMED))
+    rewrite_manifest(
+        copied, lambda content: content["train"]["shards"][0]["index"].update(bytes=CLAIMED)
+    )
     with pytest.raises(DataError, match="do not fit its size"):
         Manifest.load(copied)
 

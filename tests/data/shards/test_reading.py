@@ -63,7 +63,9 @@ def test_blocks_read_in_any_order_are_the_same(manifest):
     forward = BlockReader(manifest, TRAIN)
     backward = BlockReader(manifest, TRAIN)
     expected = [forward.read(block).tokens.tobytes() for block in range(len(forward))]
-    assert [backward.read(block).tokens.tobytes() for block in reversed(range(len(forward)))] == expected[::-1]
+    assert [
+        backward.read(block).tokens.tobytes() for block in reversed(range(len(forward)))
+    ] == expected[::-1]
 
 
 def test_the_counts_of_the_manifest_are_those_of_the_shards(manifest):
@@ -72,7 +74,9 @@ def test_the_counts_of_the_manifest_are_those_of_the_shards(manifest):
     tokens = np.concatenate([block.tokens for block in blocks])
     assert manifest.facts.train.tokens == len(tokens)
     assert manifest.facts.train.documents == sum(len(block.lengths) for block in blocks)
-    np.testing.assert_array_equal(np.bincount(tokens, minlength=manifest.vocab_size), manifest.token_counts)
+    np.testing.assert_array_equal(
+        np.bincount(tokens, minlength=manifest.vocab_size), manifest.token_counts
+    )
     probabilities = np.unique(tokens, return_counts=True)[1] / len(tokens)
     assert manifest.unigram_entropy() == pytest.approx(-sum(p * np.log(p) for p in probabilities))
 
@@ -134,9 +138,18 @@ def wrong_lengths(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [truncate_at_member, truncate_in_member, drop_a_sample, garbage_header, shrink_header, wrong_lengths],
+    [
+        truncate_at_member,
+        truncate_in_member,
+        drop_a_sample,
+        garbage_header,
+        shrink_header,
+        wrong_lengths,
+    ],
 )
-def test_damage_to_a_shard_is_an_error_when_its_block_is_read_and_when_it_is_verified(copied, damage):
+def test_damage_to_a_shard_is_an_error_when_its_block_is_read_and_when_it_is_verified(
+    copied, damage
+):
     damage(copied)
     with pytest.raises(DataError, match=r"train-00000\.tar: block \d+ is damaged"):
         read_everything(copied)
@@ -158,7 +171,9 @@ def flip_bit(path: Path, offset: int, bit: int) -> None:
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("member", [0, 1])
 def test_one_flipped_bit_of_a_block_is_found_when_the_block_is_read(copied, split, member):
-    """The lengths are member 0, the tokens member 1; every bit of the ids of a token, and one of a length."""
+    """The lengths are member 0, the tokens member 1; every bit of the ids of a token, and one of a
+    length.
+    """
     tar = sorted(copied.glob(f"{split}-*.tar"))[0]
     at = members(tar)[member]
     reader = BlockReader(Manifest.load(copied), split)
@@ -204,7 +219,10 @@ def as_an_earlier_version_made_them(path: Path) -> None:
             del index["crc32"]
             text = json.dumps(index, separators=(",", ":")) + "\n"
             file.write_text(text)
-            shard["index"] |= {"bytes": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+            shard["index"] |= {
+                "bytes": len(text),
+                "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            }
     (path / MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
@@ -240,7 +258,9 @@ def test_shards_of_an_earlier_version_are_read_and_get_checksums_by_command(copi
 def test_a_shard_that_is_gone_or_unreadable_is_not_called_damaged(copied, monkeypatch):
     tar = first_tar(copied)
     tar.rename(copied / "kept")
-    with pytest.raises(DataError, match=r"train-00000\.tar: missing; is its file system mounted") as gone:
+    with pytest.raises(
+        DataError, match=r"train-00000\.tar: missing; is its file system mounted"
+    ) as gone:
         read_everything(copied)
     assert "damaged" not in str(gone.value)
     os.mkfifo(tar)  # opening it would wait for ever
@@ -260,7 +280,9 @@ def test_a_shard_that_is_gone_or_unreadable_is_not_called_damaged(copied, monkey
     reader = BlockReader(Manifest.load(copied), TRAIN)
     reader.read(0)
     monkeypatch.setattr("electra_dist.data.shards.reading.open_regular", failing)
-    with pytest.raises(DataError, match="cannot be read: Input/output error; is its file system in order"):
+    with pytest.raises(
+        DataError, match="cannot be read: Input/output error; is its file system in order"
+    ):
         reader.read(1)
 
 
@@ -337,12 +359,24 @@ def test_another_tokenizer_in_the_folder_is_found(copied):
     ("change", "message"),
     [
         (lambda content: content.pop("vocab_size"), "damaged at vocab_size"),
-        (lambda content: content["train"]["shards"][0].update(blocks="many"), r"damaged at train\.shards\.0\.blocks"),
+        (
+            lambda content: content["train"]["shards"][0].update(blocks="many"),
+            r"damaged at train\.shards\.0\.blocks",
+        ),
         (lambda content: content.update(version=99), "version 99"),
         (lambda content: content.update(format="other"), "not a manifest"),
-        (lambda content: content["train"]["shards"][0]["tar"].update(sha256="0" * 64), "fingerprint is not that of"),
-        (lambda content: content.update(fingerprint="0" * 64), "fingerprint is not that of its shards"),
-        (lambda content: content["train"]["shards"][0].update(tokens=7), "not the sums of its shards|do not fit"),
+        (
+            lambda content: content["train"]["shards"][0]["tar"].update(sha256="0" * 64),
+            "fingerprint is not that of",
+        ),
+        (
+            lambda content: content.update(fingerprint="0" * 64),
+            "fingerprint is not that of its shards",
+        ),
+        (
+            lambda content: content["train"]["shards"][0].update(tokens=7),
+            "not the sums of its shards|do not fit",
+        ),
         (lambda content: content["train"].update(documents=7), "split train are not the sums"),
         (lambda content: content["token_counts"].append(0), "one count an id"),
         (lambda content: content["token_counts"].__setitem__(9, 10**6), "do not add up"),

@@ -45,7 +45,9 @@ def test_a_folder_in_the_environment_wins_over_all(
 
 
 def test_a_written_profile_reads_back(own_profiles: Path) -> None:
-    cluster = Cluster(gpus_per_node=4, partition="gpu", modules=("cuda/12",), environment={"NCCL_DEBUG": "INFO"})
+    cluster = Cluster(
+        gpus_per_node=4, partition="gpu", modules=("cuda/12",), environment={"NCCL_DEBUG": "INFO"}
+    )
     assert write_profile("mine", cluster) == own_profiles / "mine.yaml"
     assert load_cluster("mine") == cluster
     for name in ("mine", "../x", "a/b", "a b"):
@@ -57,10 +59,19 @@ def test_a_written_profile_reads_back(own_profiles: Path) -> None:
     ("text", "message"),
     [
         ("gpus_per_nodes: 8", "unknown key gpus_per_nodes .did you mean 'gpus_per_node'"),
-        ("gpus_per_node: 8\nvenv: /v\ncontainer: {runtime: pyxis, image: i}", "venv and container are both set"),
-        ("gpus_per_node: 2\ntasks_per_node: 4", "tasks_per_node = 4 is more than gpus_per_node = 2"),
+        (
+            "gpus_per_node: 8\nvenv: /v\ncontainer: {runtime: pyxis, image: i}",
+            "venv and container are both set",
+        ),
+        (
+            "gpus_per_node: 2\ntasks_per_node: 4",
+            "tasks_per_node = 4 is more than gpus_per_node = 2",
+        ),
         ("gpus_per_node: 1\nenvironment: {'a b': c}", "environment"),
-        ("gpus_per_node: 1\nenvironment: {run_dir: /x}", "environment.run_dir: variables in small letters"),
+        (
+            "gpus_per_node: 1\nenvironment: {run_dir: /x}",
+            "environment.run_dir: variables in small letters",
+        ),
         ("gpus_per_node: 1\ntime_limit: soon", "key time_limit = 'soon'"),
         ("gpus_per_node: 1\nsrun_options: ['; rm']", "key srun_options.0"),
         ("[]", "expected a mapping"),
@@ -75,7 +86,14 @@ def test_a_wrong_profile_is_refused_by_key(own_profiles: Path, text: str, messag
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("90", 5400), ("1:30", 90), ("24:00:00", 86400), ("2-00", 172800), ("1-12:30:00", 131400), ("infinite", None)],
+    [
+        ("90", 5400),
+        ("1:30", 90),
+        ("24:00:00", 86400),
+        ("2-00", 172800),
+        ("1-12:30:00", 131400),
+        ("infinite", None),
+    ],
 )
 def test_slurm_times_are_read(text: str, expected: int | None) -> None:
     assert seconds(text) == expected
@@ -107,5 +125,7 @@ start = time.process_time()
 import launcher, launcher.local, launcher.slurm.submit, launcher.status
 print(time.process_time() - start)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert float(done.stdout) < 0.5

@@ -1,4 +1,6 @@
-"""Ranks of a job get cores of their own, also where the job is submitted from inside an interactive one."""
+"""Ranks of a job get cores of their own, also where the job is submitted from inside an interactive
+one.
+"""
 
 from __future__ import annotations
 
@@ -49,16 +51,36 @@ def test_ranks_have_their_own_cores_when_submitted_from_inside_an_interactive_jo
     bound: Any, desk: Any, clusters: Callable[..., str]
 ) -> None:
     cluster = clusters(tasks_per_node=2, gpus_per_node=2, cores_per_task=1)
-    interactive = ["srun", "--nodes=1", "--ntasks=1", "--cpus-per-task=1", "--nodelist=n1", "--mem=100"]
-    command = [*interactive, sys.executable, "-c", SUBMIT, str(desk.config), cluster, desk.request().program[0]]
+    interactive = [
+        "srun",
+        "--nodes=1",
+        "--ntasks=1",
+        "--cpus-per-task=1",
+        "--nodelist=n1",
+        "--mem=100",
+    ]
+    command = [
+        *interactive,
+        sys.executable,
+        "-c",
+        SUBMIT,
+        str(desk.config),
+        cluster,
+        desk.request().program[0],
+    ]
     environment = os.environ | bound.environment
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert "the SLURM_... variables of job" in done.stdout
     run, deadline = RunDir(desk.folder / "runs" / "inside"), time.monotonic() + 60
     while not (run.jobs / "001.over").exists():
         assert time.monotonic() < deadline, bound.run("scontrol", "show", "job")
         time.sleep(0.2)
-    cores = [json.loads("".join(read_log(log_file(run, rank))).splitlines()[0])["cores"] for rank in range(2)]
+    cores = [
+        json.loads("".join(read_log(log_file(run, rank))).splitlines()[0])["cores"]
+        for rank in range(2)
+    ]
     assert [len(own) for own in cores] == [1, 1]
     assert cores[0] != cores[1]

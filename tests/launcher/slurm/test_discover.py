@@ -34,7 +34,12 @@ def test_the_partition_with_gpus_is_proposed(monkeypatch: pytest.MonkeyPatch) ->
     ]
     monkeypatch.setattr(discover, "partitions", lambda: listed)
     name, cluster = ask_profile(answering(account="lab", name="mine"))
-    assert (name, cluster.partition, cluster.gpu_type, cluster.account) == ("mine", "gpu", "h100", "lab")
+    assert (name, cluster.partition, cluster.gpu_type, cluster.account) == (
+        "mine",
+        "gpu",
+        "h100",
+        "lab",
+    )
     assert (cluster.cores_per_task, cluster.time_limit) == (8, "24:00:00")
     _, on_cpu = ask_profile(answering(partition="cpu"))
     assert (on_cpu.gpus_per_node, on_cpu.gpu_request) == (0, "none")

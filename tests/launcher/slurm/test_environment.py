@@ -1,4 +1,6 @@
-"""A job takes a listed part of the shell that submits it, and Slurm's commands take no options from it."""
+"""A job takes a listed part of the shell that submits it, and Slurm's commands take no options from
+it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ SHELL = {
     "SQUEUE_FORMAT": "%i",
     "SLURM_TIME_FORMAT": "relative",
 }
-INTERACTIVE = {"SLURM_JOB_ID": "12", "SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SLURM_CPU_BIND_LIST": "0x1"}
+INTERACTIVE = {
+    "SLURM_JOB_ID": "12",
+    "SLURM_CPU_BIND": "quiet,mask_cpu:0x1",
+    "SLURM_CPU_BIND_LIST": "0x1",
+}
 
 
 def test_a_job_gets_what_is_listed_and_nothing_else() -> None:
@@ -56,7 +62,9 @@ def test_commands_of_slurm_keep_the_rest_of_the_shell() -> None:
     kept = for_commands(SHELL | INTERACTIVE)
     assert {"SLURM_CONF", "MY_TOKEN", "PATH"} <= set(kept)
     assert not [
-        name for name in kept if name.startswith(("SBATCH", "SQUEUE")) or "CPU_BIND" in name or "FORMAT" in name
+        name
+        for name in kept
+        if name.startswith(("SBATCH", "SQUEUE")) or "CPU_BIND" in name or "FORMAT" in name
     ]
 
 

@@ -1,6 +1,8 @@
-"""What a job script makes of every exit status, of a disk that is full and of the site's files: its functions in bash.
+"""What a job script makes of every exit status, of a disk that is full and of the site's files: its
+functions in bash.
 
-Slurm is a stand-in that notes what it is asked; tests/launcher/slurm/test_submit.py has the real one.
+Slurm is a stand-in that notes what it is asked; tests/launcher/slurm/test_submit.py has the real
+one.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ ALL_KILLED = "srun: First task exited 3s ago\nsrun: error: n1: task 0: Killed\n"
 
 @dataclass
 class Ended:
-    """What came of a script: its exit code, the events that it noted, what it asked of Slurm, what it printed."""
+    """What came of a script: its exit code, the events that it noted, what it asked of Slurm, what
+    it printed.
+    """
 
     code: int
     noted: list[Event]
@@ -64,7 +68,18 @@ class Script:
             (folder / "bin" / name).write_text(text)
             (folder / "bin" / name).chmod(0o755)
         profile = Cluster(**({"gpus_per_node": 1, "cores_per_task": 1} | cluster))
-        job = Job("one", "001", profile, (self.run.path,), self.run.logs, folder, (2, 2), (2,), "python3", "60")
+        job = Job(
+            "one",
+            "001",
+            profile,
+            (self.run.path,),
+            self.run.logs,
+            folder,
+            (2, 2),
+            (2,),
+            "python3",
+            "60",
+        )
         self.functions, self.tail = render(job).split("\nbegin\n")
         self.folder = folder
 
@@ -80,11 +95,20 @@ class Script:
             "SLURM_JOB_NODELIST": "n1,n2",
         } | variables
         command = ["bash", "-c", f"{self.functions}\n{text}"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
         asked = calls.read_text().splitlines() if calls.exists() else []
         return Ended(done.returncode, events(self.run, "001"), asked, done.stdout + done.stderr)
 
-    def end(self, code: int, messages: str = "", logs: tuple[str, ...] = (), before: str = "", **more: Any) -> Ended:
+    def end(
+        self,
+        code: int,
+        messages: str = "",
+        logs: tuple[str, ...] = (),
+        before: str = "",
+        **more: Any,
+    ) -> Ended:
         """The ranks have ended: srun's code and messages, what each rank wrote into its log."""
         wrote = "\n".join(
             f"printf '%s\\n' {_quoted(text)} >>\"$run_dir/logs/job-7-rank-{rank}.log\""
@@ -124,10 +148,14 @@ def exited(code: int, task: int = 1) -> str:
 # --- the exit statuses ------------------------------------------------------------------------------------------------
 
 
-def test_the_script_knows_the_statuses_by_the_names_and_numbers_of_the_table(script: Script) -> None:
+def test_the_script_knows_the_statuses_by_the_names_and_numbers_of_the_table(
+    script: Script,
+) -> None:
     names = ("ok", "user_error", "bad_nodes", "hang", "diverged", "storage", "unfinished")
     shown = script.bash("\n".join(f"echo $exit_{name}" for name in names)).said.split()
-    assert [int(number) for number in shown] == [getattr(errors, f"EXIT_{name.upper()}") for name in names]
+    assert [int(number) for number in shown] == [
+        getattr(errors, f"EXIT_{name.upper()}") for name in names
+    ]
     shared = script.functions.partition("# --- the same for every job")[2]
     for number in ("69", "70", "74", "75"):
         assert number not in shared.replace("${", "").split()
@@ -145,19 +173,27 @@ def test_a_mistake_that_a_rank_names_ends_the_run_with_its_words(script: Script)
     (script.run.logs / "job-7-rank-0.log").write_text("error: what an earlier start said\n")
     ended = script.end(2, exited(2, 0), ("error: train.steps = -1: expected a number",))
     assert (ended.code, ended.kinds[-1], ended.requeued) == (2, "failed", False)
-    assert ended.noted[-1].detail.startswith("train.steps = -1: expected a number (exit code 2); see electra-dist logs")
+    assert ended.noted[-1].detail.startswith(
+        "train.steps = -1: expected a number (exit code 2); see electra-dist logs"
+    )
 
 
 def test_exit_code_2_without_a_word_of_ours_is_no_mistake_of_the_user(script: Script) -> None:
-    ended = script.end(2, "slurmstepd: error: execve(): bash: No such file or directory\n" + exited(2))
+    ended = script.end(
+        2, "slurmstepd: error: execve(): bash: No such file or directory\n" + exited(2)
+    )
     assert (ended.kinds[-2:], ended.requeued) == (["requeue", "exclude"], True)
-    assert "crash, exit code 2 (execve(): bash: No such file or directory), 1 of 3" in ended.noted[-2].detail
+    assert (
+        "crash, exit code 2 (execve(): bash: No such file or directory), 1 of 3"
+        in ended.noted[-2].detail
+    )
     assert "mistake" not in ended.said
 
 
 def test_a_hang_goes_on_without_the_node_that_the_watchdog_names(script: Script) -> None:
     line = (
-        "hang: rank 1 on n2 has shown no sign for 300 s (last seen in phase step, step 7); the other rank waits for it"
+        "hang: rank 1 on n2 has shown no sign for 300 s (last seen in phase step, step 7); the"
+        " other rank waits for it"
     )
     ended = script.end(137, exited(69, 0) + ALL_KILLED, (line,))
     assert (ended.kinds, ended.requeued) == (["start", "hang", "requeue", "exclude"], True)
@@ -170,7 +206,9 @@ def test_a_hang_goes_on_without_the_node_that_the_watchdog_names(script: Script)
 
 
 def test_a_divergence_is_never_requeued(script: Script) -> None:
-    ended = script.end(137, exited(70, 0) + ALL_KILLED, ("error: diverged at step 60; lower optim.lr",))
+    ended = script.end(
+        137, exited(70, 0) + ALL_KILLED, ("error: diverged at step 60; lower optim.lr",)
+    )
     assert (ended.code, ended.kinds[-1], ended.requeued) == (70, "failed", False)
     assert "training diverged: diverged at step 60; lower optim.lr" in ended.noted[-1].detail
 
@@ -178,22 +216,35 @@ def test_a_divergence_is_never_requeued(script: Script) -> None:
 def test_storage_is_tried_again_later_and_blames_no_node(script: Script) -> None:
     ended = script.end(74, exited(74, 0), ("error: /r/c: cannot be written: quota exceeded",))
     assert (ended.kinds, ended.requeued) == (["start", "requeue"], True)
-    said = "the files of the run cannot be written, exit code 74 (/r/c: cannot be written: quota exceeded), 1 of 3"
+    said = (
+        "the files of the run cannot be written, exit code 74 (/r/c: cannot be written: quota"
+        " exceeded), 1 of 3"
+    )
     assert said in ended.noted[-1].detail
     assert "scontrol update JobId=7 StartTime=now+600" in ended.asked
     assert not [line for line in ended.asked if "ExcNodeList=" in line]
 
 
 def test_a_crash_is_told_by_the_last_line_of_the_rank_that_failed_first(script: Script) -> None:
-    trace = "Traceback (most recent call last):\n  File x\ntorch.OutOfMemoryError: CUDA out of memory"
+    trace = (
+        "Traceback (most recent call last):\n  File x\ntorch.OutOfMemoryError: CUDA out of memory"
+    )
     ended = script.end(137, exited(1) + ALL_KILLED, ("waiting", trace))
     assert ended.kinds == ["start", "requeue", "exclude"]
-    assert "crash, exit code 1 (torch.OutOfMemoryError: CUDA out of memory), 1 of 3" in ended.noted[1].detail
+    assert (
+        "crash, exit code 1 (torch.OutOfMemoryError: CUDA out of memory), 1 of 3"
+        in ended.noted[1].detail
+    )
     killed = script.end(137, "srun: error: n2: task 1: Killed\n" + exited(1, 0))
-    assert "crash, exit code 137, 2 of 3" in [e for e in killed.noted if e.kind == "requeue"][-1].detail
+    assert (
+        "crash, exit code 137, 2 of 3"
+        in [e for e in killed.noted if e.kind == "requeue"][-1].detail
+    )
 
 
-def test_three_crashes_end_the_run_and_a_new_checkpoint_starts_the_count_again(script: Script) -> None:
+def test_three_crashes_end_the_run_and_a_new_checkpoint_starts_the_count_again(
+    script: Script,
+) -> None:
     for restart in range(2):
         assert script.end(1, exited(1), restart=restart).requeued
     (script.run.checkpoint(5)).mkdir(parents=True)
@@ -202,7 +253,9 @@ def test_three_crashes_end_the_run_and_a_new_checkpoint_starts_the_count_again(s
         assert script.end(1, exited(1), restart=restart).requeued
     ended = script.end(1, exited(1), restart=4)
     assert (ended.code, ended.requeued, ended.kinds[-1]) == (1, False, "failed")
-    assert "3 crashes without a new checkpoint, the last: crash, exit code 1" in ended.noted[-1].detail
+    assert (
+        "3 crashes without a new checkpoint, the last: crash, exit code 1" in ended.noted[-1].detail
+    )
 
 
 def test_a_taken_port_is_not_the_fault_of_a_node(script: Script) -> None:
@@ -223,8 +276,12 @@ def test_the_ports_that_somebody_listens_on_are_passed_over(script: Script) -> N
     assert "port 20113" in again.said  # the next start has another one anyway
 
 
-@pytest.mark.parametrize(("inner", "kind"), [(75, "requeue"), (69, "requeue"), (70, "failed"), (-9, "requeue")])
-def test_torchrun_turns_all_statuses_into_one_and_its_report_has_them(script: Script, inner: int, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("inner", "kind"), [(75, "requeue"), (69, "requeue"), (70, "failed"), (-9, "requeue")]
+)
+def test_torchrun_turns_all_statuses_into_one_and_its_report_has_them(
+    script: Script, inner: int, kind: str
+) -> None:
     report = (
         "ValueError: why\ntorch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
         "Root Cause (first observed failure):\n[0]:\n  rank      : 1 (local_rank: 0)\n"
@@ -232,7 +289,12 @@ def test_torchrun_turns_all_statuses_into_one_and_its_report_has_them(script: Sc
     )
     ended = script.end(1, exited(1, 0), (report,), before="torchrun=yes")
     assert [event.kind for event in ended.noted if event.kind in ("requeue", "failed")] == [kind]
-    code = {-9: "exit code 137", 75: "not finished", 69: "hang, exit code 69", 70: "training diverged"}[inner]
+    code = {
+        -9: "exit code 137",
+        75: "not finished",
+        69: "hang, exit code 69",
+        70: "training diverged",
+    }[inner]
     detail = next(event.detail for event in ended.noted if event.kind == kind)
     assert code in detail
     assert ("ValueError: why" in detail) == (inner != 75)
@@ -242,22 +304,31 @@ def test_torchrun_turns_all_statuses_into_one_and_its_report_has_them(script: Sc
 
 
 def test_the_bound_holds_and_slurm_is_told_where_nothing_can_be_written(script: Script) -> None:
-    """Neither events nor counts can be written; what the script remembers is Slurm's own count of its starts."""
-    nowhere = "events=/dev/full counts=/nowhere/counts reserve=/nowhere/reserve over_file=/nowhere/over"
+    """Neither events nor counts can be written; what the script remembers is Slurm's own count of
+    its starts.
+    """
+    nowhere = (
+        "events=/dev/full counts=/nowhere/counts reserve=/nowhere/reserve over_file=/nowhere/over"
+    )
     for restart in range(3):
         ended = script.end(74, exited(74, 0), before=nowhere, restart=restart)
         assert ended.requeued == (restart < 2)
         comment = next(line for line in ended.asked if "Comment=" in line)
         assert f" {restart} " in comment
     assert ended.code == 74
-    assert "failed: 3 crashes without a new checkpoint, the last: the files of the run cannot be written" in comment
+    assert (
+        "failed: 3 crashes without a new checkpoint, the last: the files of the run cannot be"
+        " written" in comment
+    )
 
 
 def test_starts_that_slurm_itself_ended_do_not_count_where_the_disk_is_well(script: Script) -> None:
     for restart in (0, 1, 2, 5, 6):  # their nodes died: begun and not ended
         script.bash("begin\nexit 0", restart=restart)
     ended = script.end(1, exited(1), restart=7)
-    assert "1 of 3 at most" in next(event.detail for event in ended.noted if event.kind == "requeue")
+    assert "1 of 3 at most" in next(
+        event.detail for event in ended.noted if event.kind == "requeue"
+    )
 
 
 @pytest.fixture
@@ -272,7 +343,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_the_last_words_fit_on_a_full_disk(small_disk: Path) -> None:
-    """The script gives up what it had reserved: the reason is in the run directory, and the counts hold."""
+    """The script gives up what it had reserved: the reason is in the run directory, and the counts
+    hold.
+    """
     script = Script(small_disk)
     fill = f"head -c 1M /dev/zero >>{small_disk}/filler 2>/dev/null"
     for restart in range(3):
@@ -323,11 +396,15 @@ def test_what_a_shell_left_for_slurm_does_not_reach_the_ranks(script: Script) ->
             "SRUN_CPUS_PER_TASK": "1", "SLURM_EXPORT_ENV": "NONE", "SLURM_MEM_PER_NODE": "500"}  # fmt: skip
     shown = script.bash("begin\nenv", **left)
     assert "SBATCH_TIMELIMIT: may have won over the #SBATCH lines" in shown.said
-    assert [name for name in left if f"\n{name}=" in shown.said] == ["SLURM_MEM_PER_NODE"]  # Slurm's own for this job
+    assert [name for name in left if f"\n{name}=" in shown.said] == [
+        "SLURM_MEM_PER_NODE"
+    ]  # Slurm's own for this job
 
 
 def test_what_modules_need_stays_behind_the_code_of_the_submission(script: Script) -> None:
-    shown = script.bash('begin\nset_up\necho "PYTHONPATH=$PYTHONPATH"', PYTHONPATH="/site/lib:/more")
+    shown = script.bash(
+        'begin\nset_up\necho "PYTHONPATH=$PYTHONPATH"', PYTHONPATH="/site/lib:/more"
+    )
     assert f"PYTHONPATH={script.run.path}/code/001:/site/lib:/more" in shown.said
 
 
@@ -335,7 +412,9 @@ def test_what_modules_need_stays_behind_the_code_of_the_submission(script: Scrip
 
 
 @pytest.mark.parametrize("restart", [0, 1])
-def test_a_run_that_somebody_else_trains_is_not_tried_again_and_again(script: Script, restart: int) -> None:
+def test_a_run_that_somebody_else_trains_is_not_tried_again_and_again(
+    script: Script, restart: int
+) -> None:
     """His checkpoints look like progress of ours, so that no bound would ever be reached."""
     with lock.hold(script.run), pytest.raises(errors.LockedError) as refused, lock.hold(script.run):
         pass
@@ -344,7 +423,9 @@ def test_a_run_that_somebody_else_trains_is_not_tried_again_and_again(script: Sc
             lease.unlink()
         with pytest.raises(errors.LostLockError) as lost:
             lock.check(script.run, fresh=True)
-    taken = str(lost.value).replace("its lock was removed while it trained", "its lock was taken over by process 7")
+    taken = str(lost.value).replace(
+        "its lock was removed while it trained", "its lock was taken over by process 7"
+    )
     said = taken if restart else str(refused.value)
     ended = script.end(2, exited(2), (f"error: {said}", ""), restart=restart)
     assert (ended.code, ended.kinds[-1], ended.requeued) == (2, "failed", False)

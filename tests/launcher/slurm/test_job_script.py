@@ -38,12 +38,25 @@ NASTY = [
 def job(**changes: Any) -> Job:
     cluster = Cluster(gpus_per_node=8, partition="gpu", cores_per_task=4, memory_per_task="10G")
     run_dir = Path("/runs/one")
-    plain = Job("one", "001", cluster, (run_dir,), run_dir / "logs", Path("/here"), (2, 2), (2,), "python3", "60")
+    plain = Job(
+        "one",
+        "001",
+        cluster,
+        (run_dir,),
+        run_dir / "logs",
+        Path("/here"),
+        (2, 2),
+        (2,),
+        "python3",
+        "60",
+    )
     return replace(plain, **changes)
 
 
 def directives(script: str) -> list[str]:
-    return [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")]
+    return [
+        line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")
+    ]
 
 
 def settings(script: str, folder: Path, *names: str) -> list[str]:
@@ -51,7 +64,12 @@ def settings(script: str, folder: Path, *names: str) -> list[str]:
     text = script.split("# --- the same for every job")[0]
     prints = "\n".join(f'printf "%s\\n" "${{{name}[@]}}"' for name in names)
     done = subprocess.run(
-        ["bash", "-c", f"{text}\n{prints}"], cwd=folder, capture_output=True, text=True, check=True, env={"HOME": "/"}
+        ["bash", "-c", f"{text}\n{prints}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"HOME": "/"},
     )
     assert not done.stderr
     return done.stdout.splitlines()
@@ -113,23 +131,30 @@ def test_no_string_becomes_code(tmp_path: Path, text: str) -> None:
         sbatch_options=(f"--comment={text}",),
     )
     run_dir = Path("/runs") / text
-    script = render(job(cluster=cluster, run_dirs=(run_dir,), submit_dir=Path(f"/d/{text}"), python=text))
+    script = render(
+        job(cluster=cluster, run_dirs=(run_dir,), submit_dir=Path(f"/d/{text}"), python=text)
+    )
     names = ("run_dir", "sources", "modules", "venv", "python", "submit_dir", "srun_options")
-    found = settings(script, tmp_path, *names, "NCCL_DEBUG", "https_proxy", "ELECTRA_DIST_NODE_LOCAL")
+    found = settings(
+        script, tmp_path, *names, "NCCL_DEBUG", "https_proxy", "ELECTRA_DIST_NODE_LOCAL"
+    )
     assert found == [
         str(run_dir), f"/etc/{text}", text, f"/venv/{text}", text, f"/d/{text}", f"--comment={text}", text, text, text
     ]  # fmt: skip
     assert not list(tmp_path.iterdir())
 
 
-#: Fields of a profile that take any text in one line; all others take numbers, names or nothing of this kind.
+#: Fields of a profile that take any text in one line; all others take numbers, names or nothing of
+#: this kind.
 FREE = {
     "description", "sbatch_options", "srun_options", "source", "modules", "venv", "python", "environment", "proxy",
     "node_local", "shared_paths", "container.image", "container.mounts", "container.options",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("field", [*Cluster.model_fields, *(f"container.{name}" for name in Container.model_fields)])
+@pytest.mark.parametrize(
+    "field", [*Cluster.model_fields, *(f"container.{name}" for name in Container.model_fields)]
+)
 def test_every_field_of_a_profile_is_quoted_or_refuses(tmp_path: Path, field: str) -> None:
     accepted = set()
     for text in [*NASTY[1:], "a\ntouch PWNED", "a\n#SBATCH --wrap=x"]:
@@ -144,7 +169,10 @@ def test_every_field_of_a_profile_is_quoted_or_refuses(tmp_path: Path, field: st
             settings(script, tmp_path, "srun_options")  # which fails when bash says anything
             lines = [line for line in script.splitlines() if line.startswith("#SBATCH")]
             extra = len(cluster.sbatch_options)
-            assert len(lines) == len(directives(render(job(cluster=profile("description", "x"))))) + extra
+            assert (
+                len(lines)
+                == len(directives(render(job(cluster=profile("description", "x"))))) + extra
+            )
     assert not list(tmp_path.iterdir())
     assert bool(accepted) == (field in FREE)
     assert not [text for text in accepted if "\n" in text]
@@ -159,13 +187,17 @@ def profile(field: str, value: Any) -> Cluster:
     return Cluster(gpus_per_node=1, container=Container.model_validate(base | {name: value}))
 
 
-@pytest.mark.parametrize("text", [text for text in NASTY if "%" not in text])  # scontrol shows %% wrongly
+@pytest.mark.parametrize(
+    "text", [text for text in NASTY if "%" not in text]
+)  # scontrol shows %% wrongly
 def test_slurm_reads_nasty_log_names_as_they_are(testbed: Any, tmp_path: Path, text: str) -> None:
     home = tmp_path / text
     (home / "logs").mkdir(parents=True)
     script = tmp_path / "job.sbatch"
     cluster = Cluster(gpus_per_node=0, cores_per_task=1)
-    written = render(job(name=text, cluster=cluster, run_dirs=(home,), log_dir=home / "logs", nodes=(1, 1)))
+    written = render(
+        job(name=text, cluster=cluster, run_dirs=(home,), log_dir=home / "logs", nodes=(1, 1))
+    )
     script.write_text(written.split("# --- this job")[0] + f"true {'#' * 20}\n")
     job_id = testbed.run("sbatch", "--parsable", "--hold", str(script))
     shown = testbed.run("scontrol", "show", "job", job_id)
@@ -184,7 +216,17 @@ def test_line_breaks_are_refused_everywhere(text: str) -> None:
     for field in ("modules", "source", "srun_options", "sbatch_options", "shared_paths"):
         with pytest.raises(ValueError, match=r"line breaks|pattern"):
             Cluster(gpus_per_node=1, **{field: (f"--a={text}",)})
-    for field in ("partition", "account", "qos", "venv", "python", "proxy", "node_local", "gpu_type", "time_limit"):
+    for field in (
+        "partition",
+        "account",
+        "qos",
+        "venv",
+        "python",
+        "proxy",
+        "node_local",
+        "gpu_type",
+        "time_limit",
+    ):
         with pytest.raises(ValueError, match=r"line breaks|pattern"):
             Cluster(gpus_per_node=1, **{field: text})
     with pytest.raises(ValueError, match="line breaks"):
@@ -199,8 +241,12 @@ def test_names_of_the_site_are_plain_words(partition: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(available()))
-@pytest.mark.parametrize("changes", [{}, {"torchrun": True}, {"run_dirs": (Path("/a"), Path("/b c"))}])
-def test_the_script_of_every_example_passes_shellcheck(tmp_path: Path, name: str, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"torchrun": True}, {"run_dirs": (Path("/a"), Path("/b c"))}]
+)
+def test_the_script_of_every_example_passes_shellcheck(
+    tmp_path: Path, name: str, changes: dict[str, Any]
+) -> None:
     if shutil.which("shellcheck") is None:
         needed = os.environ.get("ELECTRA_DIST_NEED_SLURM")
         (pytest.fail if needed else pytest.skip)("no shellcheck here: apt-get install shellcheck")
@@ -213,7 +259,9 @@ def test_the_script_of_every_example_passes_shellcheck(tmp_path: Path, name: str
 def test_containers_get_their_mounts_on_srun_or_inside_the_task(tmp_path: Path) -> None:
     pyxis = Container(runtime="pyxis", image="site#image:1", mounts=("/data:/data:ro",))
     script = render(job(cluster=Cluster(gpus_per_node=4, container=pyxis), mounts=("/runs",)))
-    assert "--container" not in "".join(directives(script))  # the batch script needs scontrol, which images lack
+    assert "--container" not in "".join(
+        directives(script)
+    )  # the batch script needs scontrol, which images lack
     options = settings(script, tmp_path, "srun_options")
     assert options[:3] == [
         "--container-image=site#image:1",
@@ -232,10 +280,16 @@ def test_containers_get_their_mounts_on_srun_or_inside_the_task(tmp_path: Path) 
 
 def exported(script: str) -> set[str]:
     """The variables that a script gives to the ranks, read from its text."""
-    lines = [line.split("#")[0] for line in script.splitlines() if line.strip().startswith("export ")]
+    lines = [
+        line.split("#")[0] for line in script.splitlines() if line.strip().startswith("export ")
+    ]
     names = {word.split("=")[0] for line in lines for word in shlex.split(line, posix=False)[1:]}
     own = {"VIRTUAL_ENV", "PATH", "APPTAINER_BIND", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"}
-    return {name for name in names if re.fullmatch("[A-Z][A-Za-z_]*", name)} - own - {"TORCH_EXTENSIONS_DIR"}
+    return (
+        {name for name in names if re.fullmatch("[A-Z][A-Za-z_]*", name)}
+        - own
+        - {"TORCH_EXTENSIONS_DIR"}
+    )
 
 
 @pytest.fixture
@@ -248,7 +302,9 @@ def apptainer(tmp_path: Path) -> Path:
     return program
 
 
-def test_a_task_in_apptainer_hands_over_its_variables_and_its_caches(tmp_path: Path, apptainer: Path) -> None:
+def test_a_task_in_apptainer_hands_over_its_variables_and_its_caches(
+    tmp_path: Path, apptainer: Path
+) -> None:
     cluster = Cluster(
         gpus_per_node=4,
         container=Container(runtime="apptainer", image="/images/one.sif"),
@@ -270,14 +326,26 @@ def test_a_task_in_apptainer_hands_over_its_variables_and_its_caches(tmp_path: P
         check=True,
     )
     lines = done.stdout.splitlines()
-    assert lines[:7] == ["exec", "--nv", "--pwd=/here", "--bind=/runs", "/images/one.sif", "python3", "-m"]
+    assert lines[:7] == [
+        "exec",
+        "--nv",
+        "--pwd=/here",
+        "--bind=/runs",
+        "/images/one.sif",
+        "python3",
+        "-m",
+    ]
     caches = next((tmp_path / "disk").iterdir())
     assert caches.stat().st_mode & 0o777 == 0o700
     assert f"APPTAINER_BIND=/site,{caches}" in lines
     assert {"APPTAINERENV_NCCL_DEBUG=two words", "APPTAINERENV_PYTHONNOUSERSITE=1"} <= set(lines)
     assert "APPTAINERENV_PYTHONPATH=of-the-script" in lines
     assert f"APPTAINERENV_TRITON_CACHE_DIR={caches}/triton" in lines
-    handed = {line.split("=")[0].removeprefix("APPTAINERENV_") for line in lines if line.startswith("APPTAINERENV_")}
+    handed = {
+        line.split("=")[0].removeprefix("APPTAINERENV_")
+        for line in lines
+        if line.startswith("APPTAINERENV_")
+    }
     assert handed >= exported(script)
 
 

@@ -18,14 +18,21 @@ CONTAINER = Container(runtime="pyxis", image="registry.example.org#image:1")
 
 
 def config(**train: int) -> configuration.Config:
-    tree: dict[str, Any] = {"data": {"shards": "shards", "streams": 24}, "model": {"preset": "tiny"}}
-    return configuration.build(tree | {"train": {"steps": 20000, "global_rows": 24, "micro_rows": 1} | train})
+    tree: dict[str, Any] = {
+        "data": {"shards": "shards", "streams": 24},
+        "model": {"preset": "tiny"},
+    }
+    return configuration.build(
+        tree | {"train": {"steps": 20000, "global_rows": 24, "micro_rows": 1} | train}
+    )
 
 
 def test_only_node_counts_that_divide_the_streams_are_used() -> None:
     assert possible_node_counts(config(), Cluster(gpus_per_node=2), (1, 6)) == (1, 2, 3, 4, 6)
     assert possible_node_counts(config(), Cluster(gpus_per_node=8), (1, 6)) == (1, 3)
-    with pytest.raises(ConfigError, match=r"--nodes 2 with 8 ranks a node: .*possible world sizes: \[1, 2, 3, 4"):
+    with pytest.raises(
+        ConfigError, match=r"--nodes 2 with 8 ranks a node: .*possible world sizes: \[1, 2, 3, 4"
+    ):
         possible_node_counts(config(), Cluster(gpus_per_node=8), (2, 3))
 
 
@@ -37,13 +44,26 @@ def test_paths_must_be_there_and_visible(tmp_path: Path) -> None:
     def check(cluster: Cluster, executable: str = python) -> tuple[str, ...]:
         return check_paths(runs, run_dirs, cluster, tmp_path, executable)
 
-    assert check(Cluster(gpus_per_node=1)) == tuple(str(tmp_path / name) for name in ("", "runs", "shards"))
+    assert check(Cluster(gpus_per_node=1)) == tuple(
+        str(tmp_path / name) for name in ("", "runs", "shards")
+    )
     assert check(Cluster(gpus_per_node=1, shared_paths=("/", "/x")))
     for cluster, message in (
         (Cluster(gpus_per_node=1, shared_paths=("/elsewhere",)), "the compute nodes do not see it"),
-        (Cluster(gpus_per_node=1, container=Container(runtime="apptainer", image="/no/image.sif")), "no such file"),
-        (Cluster(gpus_per_node=1, container=Container(runtime="apptainer", image="image.sif")), "no such file"),
-        (Cluster(gpus_per_node=1, container=Container(runtime="pyxis", image="/no/image.sqsh")), "no such file"),
+        (
+            Cluster(
+                gpus_per_node=1, container=Container(runtime="apptainer", image="/no/image.sif")
+            ),
+            "no such file",
+        ),
+        (
+            Cluster(gpus_per_node=1, container=Container(runtime="apptainer", image="image.sif")),
+            "no such file",
+        ),
+        (
+            Cluster(gpus_per_node=1, container=Container(runtime="pyxis", image="/no/image.sqsh")),
+            "no such file",
+        ),
         (Cluster(gpus_per_node=1, container=CONTAINER, node_local="/a:b"), "cannot hold ':'"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -74,7 +94,12 @@ def test_without_slurm_only_the_script_can_be_had(
     with pytest.raises(UserError, match="no Slurm on this machine"):
         prepare(path, [], Request(cluster="testbed"))
     assert not queue.has_slurm()
-    launch = prepare(path, [], Request(cluster="testbed", sweep=("optim.lr=1e-3,1e-4", "train.seed=1,2")), dry_run=True)
+    launch = prepare(
+        path,
+        [],
+        Request(cluster="testbed", sweep=("optim.lr=1e-3,1e-4", "train.seed=1,2")),
+        dry_run=True,
+    )
     assert "#SBATCH --array=0-3\n" in launch.script
     assert [run.run.name for run in launch.runs][1] == "lr-1e-3_seed-2"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.yaml", "shards"]

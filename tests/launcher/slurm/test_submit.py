@@ -1,4 +1,5 @@
-"""Jobs on a real Slurm, with a stand-in for training: they end, come back, and stop when they should.
+"""Jobs on a real Slurm, with a stand-in for training: they end, come back, and stop when they
+should.
 
 The jobs of this module are submitted together, so that their waiting times overlap.
 """
@@ -26,7 +27,11 @@ from tests.support import PROGRAMS
 
 ENDED = ("finished", "stopped", "cancelled", "failed", "unfinished")
 NASTY = 'it\'s; touch PWNED & $(touch PWNED) `touch PWNED` "%j %% ${HOME}" * #x'
-SITE = {"environment": {"NCCL_SOCKET_IFNAME": "ib0"}, "proxy": "http://proxy:3128", "cores_per_task": 2}
+SITE = {
+    "environment": {"NCCL_SOCKET_IFNAME": "ib0"},
+    "proxy": "http://proxy:3128",
+    "cores_per_task": 2,
+}
 SLOW = {"step_seconds": 0.25}
 HOSTILE = {
     "SBATCH_TIMELIMIT": "1",
@@ -93,25 +98,46 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def jobs(testbed: Any, desk: Any, clusters: Callable[..., str], small_disk: Path) -> dict[str, Running]:
+def jobs(
+    testbed: Any, desk: Any, clusters: Callable[..., str], small_disk: Path
+) -> dict[str, Running]:
     timed = clusters(time_limit="2", signal_ahead_seconds=60)
     quiet = {"exclude": "n3,n4"}  # the others are preempted and killed while these run
     started = {
-        "limit": desk.launch("limit", "train.steps=150", plan={"step_seconds": 0.5}, cluster=timed, **quiet),
-        "deaf": desk.launch("deaf", "train.steps=9999", plan={"deaf": True} | SLOW, cluster=timed, nodes="1", **quiet),
+        "limit": desk.launch(
+            "limit", "train.steps=150", plan={"step_seconds": 0.5}, cluster=timed, **quiet
+        ),
+        "deaf": desk.launch(
+            "deaf",
+            "train.steps=9999",
+            plan={"deaf": True} | SLOW,
+            cluster=timed,
+            nodes="1",
+            **quiet,
+        ),
         "plain": _from_a_hostile_shell(desk, clusters),
         "hang": desk.launch("hang", "train.steps=30", plan={"hang_at": 7}),
-        "full": desk.launch("full", f"run.dir={small_disk}", plan={"checkpoint": 4_000_000}, ignore_plan=True, **quiet),
+        "full": desk.launch(
+            "full",
+            f"run.dir={small_disk}",
+            plan={"checkpoint": 4_000_000},
+            ignore_plan=True,
+            **quiet,
+        ),
         "outside": desk.launch("outside", "train.steps=40", plan=SLOW),
         "killed": desk.launch("killed", "train.steps=60", plan=SLOW),
         "loop": desk.launch("loop", plan={"crash_at": 7, "always": True}, **quiet),
-        "wrong": desk.launch("wrong", plan={"exit": 2, "says": "error: no key train.stepz"}, nodes="1"),
+        "wrong": desk.launch(
+            "wrong", plan={"exit": 2, "says": "error: no key train.stepz"}, nodes="1"
+        ),
         "later": desk.launch("later", plan={"leave_at": 8, "exit_later": 2}, nodes="1"),
         "module": desk.launch("module", nodes="1", cluster=clusters(modules=["no-such-module"])),
         "scancel": desk.launch("scancel", "train.steps=400", plan=SLOW),
         "stop": desk.launch("stop", "train.steps=400", plan=SLOW),
         "chain": desk.launch("chain", plan={"leave_at": 8}, nodes="1", chain=3),
-        "sweep": desk.launch("sweep", nodes="1", sweep=("optim.lr=1e-3,5e-4",), plan={"leave_at": 8}),
+        "sweep": desk.launch(
+            "sweep", nodes="1", sweep=("optim.lr=1e-3,5e-4",), plan={"leave_at": 8}
+        ),
     }
     nasty = desk.folder / NASTY
     started["nasty"] = type(desk)(nasty, desk.cluster, desk.folder / "shards").launch("nasty")
@@ -121,7 +147,9 @@ def jobs(testbed: Any, desk: Any, clusters: Callable[..., str], small_disk: Path
 
 
 def _from_a_hostile_shell(desk: Any, clusters: Callable[..., str]) -> Submission:
-    """Submitted where Slurm's variables say something else than the profile; a file of the site ends with `false`."""
+    """Submitted where Slurm's variables say something else than the profile; a file of the site
+    ends with `false`.
+    """
     site = desk.folder / "site.sh"
     site.write_text("export PYTHONPATH=/site/lib:$PYTHONPATH\nfalse\n")
     profile = clusters(**SITE, node_local=str(desk.folder / "disk"), source=[str(site)])
@@ -139,7 +167,9 @@ def _disturb(testbed: Any, jobs: dict[str, Running]) -> None:
     os.kill(int((jobs["killed"].run.path / "pid-1").read_text()), signal.SIGKILL)
 
 
-def test_a_job_trains_to_the_end_with_one_rank_a_task_and_a_log_for_each(jobs: dict[str, Running]) -> None:
+def test_a_job_trains_to_the_end_with_one_rank_a_task_and_a_log_for_each(
+    jobs: dict[str, Running],
+) -> None:
     job = jobs["plain"]
     assert job.ended().state == "finished"
     assert job.kinds == ["start", "finished"]
@@ -174,11 +204,18 @@ def test_the_ranks_get_what_the_profile_says_and_the_code_of_the_submission(
         }
 
 
-def test_what_slurm_reads_from_a_shell_does_not_win_over_the_profile(testbed: Any, jobs: dict[str, Running]) -> None:
+def test_what_slurm_reads_from_a_shell_does_not_win_over_the_profile(
+    testbed: Any, jobs: dict[str, Running]
+) -> None:
     job = jobs["plain"]
     job.ended()
     shown = testbed.run("scontrol", "show", "job", job.job_id)
-    for field in ("Partition=main", "TimeLimit=00:10:00", "Requeue=1", f"StdOut={job.run.logs}/job-{job.job_id}.log"):
+    for field in (
+        "Partition=main",
+        "TimeLimit=00:10:00",
+        "Requeue=1",
+        f"StdOut={job.run.logs}/job-{job.job_id}.log",
+    ):
         assert field in shown
     assert "its last command ended with status 1; going on" in log_file(job.run, None).read_text()
 
@@ -193,7 +230,9 @@ def test_a_hang_costs_the_node_that_the_watchdog_names(jobs: dict[str, Running])
     assert suspect not in job.events[4].detail
 
 
-def test_a_full_disk_ends_a_run_after_three_starts_with_the_reason(jobs: dict[str, Running], small_disk: Path) -> None:
+def test_a_full_disk_ends_a_run_after_three_starts_with_the_reason(
+    jobs: dict[str, Running], small_disk: Path
+) -> None:
     job = jobs["full"]
     assert job.ended(180).state == "failed"
     assert job.kinds == ["start", "requeue"] * 2 + ["start", "failed"]
@@ -201,7 +240,10 @@ def test_a_full_disk_ends_a_run_after_three_starts_with_the_reason(jobs: dict[st
     why = job.status.why or ""
     assert why.startswith("3 crashes without a new checkpoint, the last: ")
     assert "exit code 74" in why
-    assert f"no space left on {small_disk}" in why or "a checkpoint cannot be written: no space left" in why
+    assert (
+        f"no space left on {small_disk}" in why
+        or "a checkpoint cannot be written: no space left" in why
+    )
     assert not [kind for kind in job.kinds if kind == "exclude"]
 
 
@@ -218,7 +260,9 @@ def test_a_folder_with_a_nasty_name_is_only_a_name(jobs: dict[str, Running], des
     assert not Path("PWNED").exists()
 
 
-def test_a_requeue_from_outside_goes_on_where_the_ranks_saved_and_is_not_repeated(jobs: dict[str, Running]) -> None:
+def test_a_requeue_from_outside_goes_on_where_the_ranks_saved_and_is_not_repeated(
+    jobs: dict[str, Running],
+) -> None:
     job = jobs["outside"]
     assert job.ended().state == "finished"
     assert job.kinds == ["start", "signal", "requeued", "start", "finished"]
@@ -246,7 +290,9 @@ def without_extras(*words: str) -> str:
     """What `electra-dist` prints on a login node, where torch cannot be imported."""
     command = [sys.executable, str(PROGRAMS / "without_extras.py"), *words]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -259,9 +305,19 @@ def test_a_login_node_without_torch_sees_the_live_job(jobs: dict[str, Running]) 
         assert (seen["state"], seen["job_id"], seen["steps"]) == ("running", job.job_id, 400)
         assert seen["step"] >= 8
     shown = without_extras("status", job.job_id)
-    for word in ("state:", "running", "time slot left:", "losses:", "real tokens/s", "checkpoint:", "restarts:"):
+    for word in (
+        "state:",
+        "running",
+        "time slot left:",
+        "losses:",
+        "real tokens/s",
+        "checkpoint:",
+        "restarts:",
+    ):
         assert word in shown
-    log = json.loads(without_extras("logs", str(job.run.path), "--rank", "1", "--lines", "1", "--json"))
+    log = json.loads(
+        without_extras("logs", str(job.run.path), "--rank", "1", "--lines", "1", "--json")
+    )
     assert log["text"].startswith("rank 1 of 2 on ")
     assert "2 ranks on" in without_extras("logs", job.job_id, "--script")
 
@@ -308,11 +364,15 @@ def test_a_mistake_of_the_user_ends_the_run_at_once(jobs: dict[str, Running]) ->
     assert "no key train.stepz (exit code 2)" in (job.status.why or "")
 
 
-def test_the_same_exit_code_of_a_run_that_has_trained_before_is_tried_again(jobs: dict[str, Running]) -> None:
+def test_the_same_exit_code_of_a_run_that_has_trained_before_is_tried_again(
+    jobs: dict[str, Running],
+) -> None:
     job = jobs["later"]
     assert job.ended(180).state == "failed"
     assert job.kinds == ["start", "requeue"] * 3 + ["start", "failed"]
-    assert "3 crashes without a new checkpoint, the last: crash, exit code 2" in (job.status.why or "")
+    assert "3 crashes without a new checkpoint, the last: crash, exit code 2" in (
+        job.status.why or ""
+    )
     assert job.run.complete_checkpoints()[-1] == 8
 
 
@@ -338,9 +398,13 @@ def test_a_sweep_is_one_array_of_runs(jobs: dict[str, Running]) -> None:
     assert [path.name for path in submission.runs] == ["lr-1e-3", "lr-5e-4"]
     runs = [Running(submission, index) for index in range(2)]
     assert [run.ended().state for run in runs] == ["finished", "finished"]
-    assert [run.job_id for run in runs] == [f"{submission.job_ids[0]}_{index}" for index in range(2)]
+    assert [run.job_id for run in runs] == [
+        f"{submission.job_ids[0]}_{index}" for index in range(2)
+    ]
     assert [len(run.steps) for run in runs] == [20, 20]
-    assert [run.kinds for run in runs] == [["start", "requeue", "start", "finished"]] * 2  # each by itself
+    assert [run.kinds for run in runs] == [
+        ["start", "requeue", "start", "finished"]
+    ] * 2  # each by itself
     for run, rate in zip(runs, ("0.001", "0.0005"), strict=True):
         assert f"lr: {rate}" in (run.run.jobs / "001.yaml").read_text()
 
@@ -369,17 +433,35 @@ def test_a_waiting_job_says_why_and_can_be_taken_back(testbed: Any, desk: Any) -
 
 
 def _held(testbed: Any) -> str:
-    return str(testbed.run("sbatch", "--parsable", "--hold", "--job-name=held", "--output=/dev/null", "--wrap=true"))
+    return str(
+        testbed.run(
+            "sbatch", "--parsable", "--hold", "--job-name=held", "--output=/dev/null", "--wrap=true"
+        )
+    )
 
 
 def test_a_preempted_job_comes_back_by_itself(testbed: Any, desk: Any) -> None:
     job = Running(desk.launch("preempted", "train.steps=40", plan=SLOW, exclude="n1,n2"))
-    once = {"nodes": "1", "exclude": "n[1-3]", "chain": 2}  # such jobs are not requeued: the next one goes on
+    once = {
+        "nodes": "1",
+        "exclude": "n[1-3]",
+        "chain": 2,
+    }  # such jobs are not requeued: the next one goes on
     chain = Running(desk.launch("preempted-chain", "train.steps=40", plan=SLOW, **once))
     job.reaches(5)
     chain.reaches(5)
     nodes = job.status.nodes
-    testbed.run("sbatch", "-p", "urgent", f"-w{nodes}", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 1")
+    testbed.run(
+        "sbatch",
+        "-p",
+        "urgent",
+        f"-w{nodes}",
+        "-N2",
+        "--exclusive",
+        "-o",
+        "/dev/null",
+        "--wrap=sleep 1",
+    )
     assert job.ended().state == "finished"
     assert job.kinds == ["start", "signal", "requeued", "start", "finished"]
     assert job.steps == list(range(1, 41))
@@ -390,8 +472,16 @@ def test_a_preempted_job_comes_back_by_itself(testbed: Any, desk: Any) -> None:
 
 
 def test_a_dead_node_costs_a_restart_with_fewer_ranks(testbed: Any, desk: Any) -> None:
-    job = Running(desk.launch("node", "train.steps=200", plan={"step_seconds": 0.2}, nodes="2-3", exclude="n1"))
-    alone = Running(desk.launch("alone", "train.steps=60", plan={"step_seconds": 0.2}, nodes="1", exclude="n[1-3]"))
+    job = Running(
+        desk.launch(
+            "node", "train.steps=200", plan={"step_seconds": 0.2}, nodes="2-3", exclude="n1"
+        )
+    )
+    alone = Running(
+        desk.launch(
+            "alone", "train.steps=60", plan={"step_seconds": 0.2}, nodes="1", exclude="n[1-3]"
+        )
+    )
     job.reaches(10)
     alone.reaches(10)
     assert [row["world"] for row in job.run.read_metrics()][-1] == 3
@@ -415,17 +505,26 @@ def test_a_crash_loop_stops_with_the_reason(jobs: dict[str, Running]) -> None:
     job = jobs["loop"]
     assert job.ended(180).state == "failed"
     assert job.kinds.count("start") == 3
-    assert "too few nodes are left" in next(event.detail for event in job.events if event.kind == "keep")
-    assert "3 crashes without a new checkpoint, the last: crash, exit code 1" in (job.status.why or "")
+    assert "too few nodes are left" in next(
+        event.detail for event in job.events if event.kind == "keep"
+    )
+    assert "3 crashes without a new checkpoint, the last: crash, exit code 1" in (
+        job.status.why or ""
+    )
 
 
-def test_ranks_that_do_not_save_in_time_cost_what_they_did_since_the_last_checkpoint(jobs: dict[str, Running]) -> None:
+def test_ranks_that_do_not_save_in_time_cost_what_they_did_since_the_last_checkpoint(
+    jobs: dict[str, Running],
+) -> None:
     job = jobs["deaf"]
     job.until(lambda: job.kinds.count("start") == 2, 240)
     stop(job.run)
     assert job.ended().state == "stopped"
     assert job.kinds == ["start", "signal", "late", "requeue", "start", "stopped"]
-    assert "not saved in time, exit code 124, 1 of 3 at most without a new checkpoint" in job.events[3].detail
+    assert (
+        "not saved in time, exit code 124, 1 of 3 at most without a new checkpoint"
+        in job.events[3].detail
+    )
 
 
 def test_the_time_limit_saves_requeues_and_goes_on(jobs: dict[str, Running]) -> None:
@@ -438,14 +537,23 @@ def test_the_time_limit_saves_requeues_and_goes_on(jobs: dict[str, Running]) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"partition": "gpuu"}, "partition gpuu: this cluster has none of this name.*it has: main, urgent"),
-        ({"gpus_per_node": 4, "gpu_request": "gres"}, "gpus_per_node = 4: the nodes of partition main have 2"),
+        (
+            {"partition": "gpuu"},
+            "partition gpuu: this cluster has none of this name.*it has: main, urgent",
+        ),
+        (
+            {"gpus_per_node": 4, "gpu_request": "gres"},
+            "gpus_per_node = 4: the nodes of partition main have 2",
+        ),
         ({"cores_per_task": 64}, "cores_per_task = 64 x 1 tasks a node: .* have 8 cores"),
         ({"time_limit": "3:00:00"}, "time limit 3:00:00: partition main allows 1:00:00"),
         ({"time_limit": "1"}, "time limit 1: the ranks are told to save 30 s ahead"),
         ({"time_limit": "1", "account": "x y"}, "key account = 'x y'"),
         ({"shared_paths": ["/nowhere"]}, "the compute nodes do not see it"),
-        ({"python": None, "venv": "/nowhere/.venv"}, "venv of the cluster profile: /nowhere/.venv/bin/python is not"),
+        (
+            {"python": None, "venv": "/nowhere/.venv"},
+            "venv of the cluster profile: /nowhere/.venv/bin/python is not",
+        ),
     ],
 )
 def test_what_slurm_could_never_run_is_refused_before_submission(
@@ -459,7 +567,11 @@ def test_what_slurm_could_never_run_is_refused_before_submission(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"nodes": "5"}, r"--nodes 5 with 1 ranks a node: world size 5: .*possible world sizes: \[1, 2, 3, 4, 6, 12\]"),
+        (
+            {"nodes": "5"},
+            r"--nodes 5 with 1 ranks a node: world size 5: .*possible world sizes: \[1, 2, 3, 4, 6,"
+            r" 12\]",
+        ),
         ({"nodes": "6"}, "--nodes 6: partition main has 4 nodes"),
         ({"nodes": "2-1"}, "--nodes 2-1: expected a number, or a range"),
         ({"after": "1; rm"}, "--after '1; rm': expected the id of a job"),
@@ -473,7 +585,9 @@ def test_impossible_requests_are_refused_with_what_to_do(
         desk.launch("refused", **changes)
 
 
-def test_a_refusal_by_slurm_leaves_nothing_to_trip_over(testbed: Any, desk: Any, clusters: Callable[..., str]) -> None:
+def test_a_refusal_by_slurm_leaves_nothing_to_trip_over(
+    testbed: Any, desk: Any, clusters: Callable[..., str]
+) -> None:
     with pytest.raises(UserError, match="sbatch: "):
         desk.launch("refused-late", cluster=clusters(sbatch_options=["--licenses=none:1"]))
     jobs = Path(desk.folder / "runs" / "refused-late" / "jobs")

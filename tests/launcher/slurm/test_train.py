@@ -1,4 +1,6 @@
-"""Real training as Slurm jobs: two nodes, ZeRO-3, a real time limit, the same losses as without one."""
+"""Real training as Slurm jobs: two nodes, ZeRO-3, a real time limit, the same losses as without
+one.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ NETWORKS = {
 
 @pytest.fixture(scope="module")
 def launch(
-    testbed: Any, tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path, clusters: Callable[..., str]
+    testbed: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_shards: Path,
+    clusters: Callable[..., str],
 ) -> Callable[..., Submission]:
     """Submits a training run of the tiny model on two nodes."""
     folder = tmp_path_factory.mktemp("train")
@@ -51,7 +56,9 @@ def launch(
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(content))
 
-    def start(name: str, *overrides: str, profile: dict[str, Any] | None = None, **changes: Any) -> Submission:
+    def start(
+        name: str, *overrides: str, profile: dict[str, Any] | None = None, **changes: Any
+    ) -> Submission:
         cluster = clusters(**({"straggler_seconds": 30, "preflight": False} | (profile or {})))
         request = Request(**({"cluster": cluster, "nodes": "2"} | changes))
         return submit(prepare(folder / "config.yaml", [f"run.name={name}", *overrides], request))
@@ -96,7 +103,9 @@ def end_of(run: RunDir) -> str:
     return status(run).state
 
 
-def test_status_logs_and_stop_work_on_live_training(limited: Submission, launch: Callable[..., Submission]) -> None:
+def test_status_logs_and_stop_work_on_live_training(
+    limited: Submission, launch: Callable[..., Submission]
+) -> None:
     submission = launch("live", "train.steps=100000")
     run = find_run(submission.job_ids[0])
     until(run, lambda: last_step(run) >= 3)
@@ -115,7 +124,9 @@ def test_status_logs_and_stop_work_on_live_training(limited: Submission, launch:
 def test_a_run_beyond_its_time_limit_gives_the_losses_of_one_without(
     limited: Submission, launch: Callable[..., Submission]
 ) -> None:
-    """Time limit, signal, checkpoint, requeue, resume, end: one curve, one W&B run, the same losses to the last bit."""
+    """Time limit, signal, checkpoint, requeue, resume, end: one curve, one W&B run, the same losses
+    to the last bit.
+    """
     straight = launch("straight", f"train.steps={STEPS}")
     run, other = RunDir(limited.runs[0]), RunDir(straight.runs[0])
     assert end_of(other) == "finished"
@@ -137,7 +148,9 @@ def test_a_run_beyond_its_time_limit_gives_the_losses_of_one_without(
 
 
 @pytest.mark.full
-def test_torchrun_starts_the_ranks_and_hears_the_signal(launch: Callable[..., Submission], testbed: Any) -> None:
+def test_torchrun_starts_the_ranks_and_hears_the_signal(
+    launch: Callable[..., Submission], testbed: Any
+) -> None:
     submission = launch("torchrun", "train.steps=100000", torchrun=True)
     run = RunDir(submission.runs[0])
     until(run, lambda: last_step(run) >= 3)
@@ -163,12 +176,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_after_the_first_checkpoint_ends_the_run_with_the_reason(
     launch: Callable[..., Submission], small_disk: Path, preflight: bool
 ) -> None:
-    """Three starts at most, whatever notices first: a checkpoint, a log, the preflight; no node is blamed."""
-    keys = (f"run.dir={small_disk}", "checkpoint.every=5", "train.steps=60", "tracking.wandb=disabled")
+    """Three starts at most, whatever notices first: a checkpoint, a log, the preflight; no node is
+    blamed.
+    """
+    keys = (
+        f"run.dir={small_disk}",
+        "checkpoint.every=5",
+        "train.steps=60",
+        "tracking.wandb=disabled",
+    )
     submission = launch("full", *keys, profile={"preflight": preflight}, program=SLOW_TRAIN)
     run = RunDir(submission.runs[0])
     until(run, run.complete_checkpoints, 500)
-    subprocess.run(["dd", "if=/dev/zero", f"of={small_disk}/filler", "bs=64k"], capture_output=True, check=False)
+    subprocess.run(
+        ["dd", "if=/dev/zero", f"of={small_disk}/filler", "bs=64k"],
+        capture_output=True,
+        check=False,
+    )
     deadline = time.monotonic() + 900
     while status(run).state != "failed":
         assert time.monotonic() < deadline, status(run)
@@ -177,7 +201,10 @@ def test_a_disk_that_fills_after_the_first_checkpoint_ends_the_run_with_the_reas
     assert "3 crashes without a new checkpoint" in why
     assert "no space left" in why
     noted = events(run, "001")
-    assert sum(event.kind in ("start", "preflight") and event.detail != "passed" for event in noted) <= 6
+    assert (
+        sum(event.kind in ("start", "preflight") and event.detail != "passed" for event in noted)
+        <= 6
+    )
     assert sum(event.kind == "requeue" for event in noted) == 2
     assert not [event for event in noted if event.kind == "exclude"]
 
@@ -188,10 +215,17 @@ def process_of(rank: int, job_id: str) -> int:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                program, variables = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes().split(b"\0")
+                program, variables = (
+                    (entry / "cmdline").read_bytes(),
+                    (entry / "environ").read_bytes().split(b"\0"),
+                )
             except OSError:
                 continue
-            if b"electra_dist.cli" in program and b"bash" not in program and wanted <= set(variables):
+            if (
+                b"electra_dist.cli" in program
+                and b"bash" not in program
+                and wanted <= set(variables)
+            ):
                 return int(entry.name)
     raise AssertionError(f"no rank {rank} of job {job_id}")
 
@@ -199,7 +233,12 @@ def process_of(rank: int, job_id: str) -> int:
 @pytest.mark.full
 @pytest.mark.timeout(1500)
 def test_a_stopped_rank_is_named_and_its_node_left_out(launch: Callable[..., Submission]) -> None:
-    keys = ("train.steps=100000", "checkpoint.every=5", "watchdog.step_seconds=30", "watchdog.data_seconds=30")
+    keys = (
+        "train.steps=100000",
+        "checkpoint.every=5",
+        "watchdog.step_seconds=30",
+        "watchdog.data_seconds=30",
+    )
     submission = launch("hang", *keys, "tracking.wandb=disabled")
     run = RunDir(submission.runs[0])
     until(run, run.complete_checkpoints, 500)

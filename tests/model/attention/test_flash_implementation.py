@@ -1,4 +1,6 @@
-"""FlashAttention 3 and 4 behind varlen: taken where they are and run, named, and left with the reason otherwise."""
+"""FlashAttention 3 and 4 behind varlen: taken where they are and run, named, and left with the
+reason otherwise.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,16 @@ class Handle:
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Any]]:
-    """`install("FA3", capability=(9, 0), fails_for=(32,))`: packages that can be found; every registration's handle."""
+    """`install("FA3", capability=(9, 0), fails_for=(32,))`: packages that can be found; every
+    registration's handle.
+    """
     monkeypatch.setattr(flash_implementation, "_in_use", flash_implementation.DEFAULT)
     monkeypatch.setattr(_registry, "_FLASH_ATTENTION_ACTIVE", None)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def make(*names: str, capability: tuple[int, int] = (9, 0), fails_for: tuple[int, ...] = ()) -> list[Any]:
+    def make(
+        *names: str, capability: tuple[int, int] = (9, 0), fails_for: tuple[int, ...] = ()
+    ) -> list[Any]:
         handles: list[Any] = []
 
         def registered() -> Handle:
@@ -48,7 +54,9 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., li
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
             if name == "FA4":  # a package that must not be imported to be found
-                (tmp_path / "flash_attn" / "__init__.py").write_text("raise OSError('undefined symbol')")
+                (tmp_path / "flash_attn" / "__init__.py").write_text(
+                    "raise OSError('undefined symbol')"
+                )
                 (tmp_path / "flash_attn" / "cute" / "__init__.py").touch()
             monkeypatch.setitem(_registry._FLASH_ATTENTION_IMPLS, name, registered)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
@@ -72,7 +80,10 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., li
     ],
 )
 def test_the_best_that_is_installed_for_the_gpu_is_used_and_named(
-    install: Callable[..., list[Any]], names: tuple[str, ...], capability: tuple[int, int], expected: str
+    install: Callable[..., list[Any]],
+    names: tuple[str, ...],
+    capability: tuple[int, int],
+    expected: str,
 ) -> None:
     handles = install(*names, capability=capability)
     assert flash_implementation.activate(CUDA, HEADS) == flash_implementation.in_use() == expected
@@ -93,13 +104,16 @@ def test_one_that_does_not_run_is_named_with_its_reason_and_left(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     words = (
-        "FA3 (flash_attn_interface) is installed but does not run: RuntimeError: no kernel image for heads of 32; going"
+        "FA3 (flash_attn_interface) is installed but does not run: RuntimeError: no kernel"
+        " image for heads of 32; going"
     )
     assert words in record.getMessage()
 
 
 def test_a_package_that_cannot_be_imported_is_named_too(
-    monkeypatch: pytest.MonkeyPatch, install: Callable[..., list[Any]], caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
+    install: Callable[..., list[Any]],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     from torch.nn.attention import _fa4
 
@@ -114,7 +128,9 @@ def test_the_trial_finds_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None
 
     def by_document(q: Any, k: Any, v: Any, *_: Any) -> Any:
         parts = (x.view(2, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
-        return torch.nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(0, 1)
+        return (
+            torch.nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(0, 1)
+        )
 
     monkeypatch.setattr(varlen, "varlen_attn", by_document)
     flash_implementation._try(torch.device("cpu"), 32, torch.bfloat16)

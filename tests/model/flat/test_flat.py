@@ -1,4 +1,6 @@
-"""A network with flat parameters is the network that it was, and keeps no gathered weights that it could do without."""
+"""A network with flat parameters is the network that it was, and keeps no gathered weights that it
+could do without.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ VOCABULARY = 1009
 
 
 def losses(generator: Generator, discriminator: Discriminator, batch: ModelBatch) -> Tensor:
-    """The sum of both, so that every parameter has a gradient; the same samples and dropout masks in every call."""
+    """The sum of both, so that every parameter has a gradient; the same samples and dropout masks
+    in every call.
+    """
     torch.manual_seed(3)
     generated = generator(batch)
     judged = discriminator(generated.shared, batch, generated.corrupted, generated.replaced)
@@ -43,11 +47,22 @@ def by_name(network: Any, of: Callable[[Any], Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("sharing", ["shared", "disentangled", "none"])
 @pytest.mark.parametrize("recomputed", [False, True], ids=["kept", "recomputed"])
 def test_losses_gradients_and_names_are_those_of_the_plain_networks(
-    monkeypatch: pytest.MonkeyPatch, make_config: Any, make_batch: Any, perturb: Any, sharing: str, recomputed: bool
+    monkeypatch: pytest.MonkeyPatch,
+    make_config: Any,
+    make_batch: Any,
+    perturb: Any,
+    sharing: str,
+    recomputed: bool,
 ) -> None:
-    monkeypatch.setattr(flat_network, "layers_of_groups", lambda layers, _: [2] * (layers // 2) + [1] * (layers % 2))
+    monkeypatch.setattr(
+        flat_network, "layers_of_groups", lambda layers, _: [2] * (layers // 2) + [1] * (layers % 2)
+    )
     config = make_config(
-        "tiny", embedding_sharing=sharing, dropout=0.1, generator={"layers": 2}, discriminator={"layers": 3}
+        "tiny",
+        embedding_sharing=sharing,
+        dropout=0.1,
+        generator={"layers": 2},
+        discriminator={"layers": 3},
     )
     batch = make_batch()
     found = []
@@ -66,7 +81,9 @@ def test_losses_gradients_and_names_are_those_of_the_plain_networks(
         found.append((total.detach(), values, gradients))
     (plain, plain_values, plain_gradients), (flat_total, flat_values, flat_gradients) = found
     assert torch.equal(plain, flat_total)
-    for wanted, got in zip(plain_values + plain_gradients, flat_values + flat_gradients, strict=True):
+    for wanted, got in zip(
+        plain_values + plain_gradients, flat_values + flat_gradients, strict=True
+    ):
         assert wanted.keys() == got.keys()
         for name in wanted:
             torch.testing.assert_close(got[name], wanted[name], rtol=1e-5, atol=1e-6, msg=name)
@@ -76,7 +93,9 @@ def test_losses_gradients_and_names_are_those_of_the_plain_networks(
 def test_gathered_weights_can_go_between_forward_and_backward(
     make_config: Any, make_batch: Any, compiled: bool
 ) -> None:
-    """As under ZeRO-3: the memory of a group is let go after its forward, and other memory holds it in its backward."""
+    """As under ZeRO-3: the memory of a group is let go after its forward, and other memory holds it
+    in its backward.
+    """
     _, discriminator = build_networks(make_config("tiny"), VOCABULARY, "cpu", seed=5)
     shared = torch.randn(*make_batch().tokens.shape, 128)
     if compiled:
@@ -87,7 +106,9 @@ def test_gathered_weights_can_go_between_forward_and_backward(
     groups = list(discriminator.encoder.groups)
 
     def loss() -> Tensor:
-        out: Tensor = discriminator(shared.requires_grad_(), batch, batch.tokens, torch.zeros(batch.tokens.shape))[0]
+        out: Tensor = discriminator(
+            shared.requires_grad_(), batch, batch.tokens, torch.zeros(batch.tokens.shape)
+        )[0]
         return out
 
     loss().backward()
@@ -96,7 +117,10 @@ def test_gathered_weights_can_go_between_forward_and_backward(
 
     total = loss()
     for group in groups:
-        whole, memory = group.matrices.data.clone(), StorageWeakRef(group.matrices.untyped_storage())
+        whole, memory = (
+            group.matrices.data.clone(),
+            StorageWeakRef(group.matrices.untyped_storage()),
+        )
         group.matrices.data = torch.empty(0)
         assert memory.expired()
         group.matrices.data = whole

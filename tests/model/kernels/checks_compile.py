@@ -1,6 +1,8 @@
-"""Every kernel configuration compiles for the GPUs it is meant for, and fits their shared memory. Needs no GPU.
+"""Every kernel configuration compiles for the GPUs it is meant for, and fits their shared memory.
+Needs no GPU.
 
-Not collected by itself: `test_model_flash_attention.py` runs it in a process of its own (Triton must not interpret).
+Not collected by itself: `test_model_flash_attention.py` runs it in a process of its own (Triton
+must not interpret).
 """
 
 from __future__ import annotations
@@ -29,7 +31,12 @@ FP32_POINTERS = (
 
 
 def compile_head(
-    kernel: Any, constants: dict[str, Any], dtype: torch.dtype, capability: tuple[int, int], warps: int, stages: int
+    kernel: Any,
+    constants: dict[str, Any],
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+    warps: int,
+    stages: int,
 ) -> None:
     types = {name: f"*{TYPES[dtype]}" for name in kernel.arg_names if name.endswith("_ptr")}
     types |= dict.fromkeys(FP32_POINTERS, "*fp32") | HEAD_POINTERS | {"inverse_temperature": "fp32"}
@@ -39,9 +46,13 @@ def compile_head(
 
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize("capability", SHARED_MEMORY)
-@pytest.mark.parametrize(("size", "dtype"), [(32, torch.bfloat16), (64, torch.bfloat16), (128, torch.float16)])
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(32, torch.bfloat16), (64, torch.bfloat16), (128, torch.float16)]
+)
 @pytest.mark.parametrize("kernel", ahead.KERNELS)
-def test_attention(kernel: str, size: int, dtype: torch.dtype, capability: tuple[int, int], dropout: bool) -> None:
+def test_attention(
+    kernel: str, size: int, dtype: torch.dtype, capability: tuple[int, int], dropout: bool
+) -> None:
     config = fa.config_for(kernel, size, dtype, capability)
     compiled = compile_attention(kernel, config, size, dtype, dropout, capability)
     print(f"{kernel}, {size}, {capability}, dropout {dropout}: {compiled}")
@@ -56,12 +67,19 @@ def test_attention(kernel: str, size: int, dtype: torch.dtype, capability: tuple
 @pytest.mark.parametrize("kernel", ["forward", "backward"])
 def test_generator_head(kernel: str, size: int, capability: tuple[int, int]) -> None:
     config = gh.config_for(kernel, size, torch.bfloat16, capability)
-    constants = {"size": size, "block_m": config.block_m, "block_e": config.block_e, "precision": "ieee"}
+    constants = {
+        "size": size,
+        "block_m": config.block_m,
+        "block_e": config.block_e,
+        "precision": "ieee",
+    }
     function, extra = {
         "forward": (head_kernels.forward_kernel, {"tempered": True}),
         "backward": (head_kernels.grad_logits_kernel, {"block_v": gh._BACKWARD_ENTRIES}),
     }[kernel]
-    compile_head(function, {**constants, **extra}, torch.bfloat16, capability, config.warps, config.stages)
+    compile_head(
+        function, {**constants, **extra}, torch.bfloat16, capability, config.warps, config.stages
+    )
 
 
 def test_the_end_of_the_generator_head() -> None:

@@ -1,7 +1,8 @@
 """The Triton attention against float64 SDPA with a block mask.
 
-Not collected by itself: `test_model_flash_attention.py` runs it in a process of its own, in Triton's interpreter on
-CPU (TRITON_INTERPRET=1 must be set before Triton is imported; fp32 only), or on a CUDA device (fp32, fp16, bf16).
+Not collected by itself: `test_model_flash_attention.py` runs it in a process of its own, in
+Triton's interpreter on CPU (TRITON_INTERPRET=1 must be set before Triton is imported; fp32 only),
+or on a CUDA device (fp32, fp16, bf16).
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def reference_mask(lengths: list[int], window: int | None) -> Tensor:
     return mask.to(DEVICE)
 
 
-def make_inputs(tokens: int, heads: int, size: int, dtype: torch.dtype, scale: float = 1.0) -> list[Tensor]:
+def make_inputs(
+    tokens: int, heads: int, size: int, dtype: torch.dtype, scale: float = 1.0
+) -> list[Tensor]:
     generator = torch.Generator().manual_seed(tokens + size)
     made = [torch.randn(tokens, heads, size, generator=generator) * scale for _ in range(3)]
     return [x.to(DEVICE, dtype).requires_grad_() for x in made]
@@ -70,10 +73,14 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
     return ((got.double() - expected).norm() / expected.norm().clamp(min=1e-30)).item()
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, kept: Tensor | None, dropout: float) -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, kept: Tensor | None, dropout: float
+) -> Tensor:
     """The formula, of (T, A, D) in float64; `kept` (A, T, T) are the weights that dropout leaves."""
     if kept is None:
-        return F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in (q, k, v)), attn_mask=mask).transpose(0, 1)
+        return F.scaled_dot_product_attention(
+            *(x.transpose(0, 1) for x in (q, k, v)), attn_mask=mask
+        ).transpose(0, 1)
     scores = torch.einsum("tad,sad->ats", q, k) * q.shape[2] ** -0.5
     weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
     rounded = 1 - round((1 - dropout) * 2**16) / 2**16
@@ -81,7 +88,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, kept: Tensor | None
 
 
 def compare(
-    qkv: list[Tensor], lengths: list[int], window: int | None = None, dropout: float = 0.0, seed: int = 0
+    qkv: list[Tensor],
+    lengths: list[int],
+    window: int | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
 ) -> None:
     """Output and all gradients within the tolerance of the type."""
     mask = reference_mask(lengths, window)
@@ -95,9 +106,13 @@ def compare(
     assert out.dtype == qkv[0].dtype
     assert relative_error(out, expected) < tolerance
     grads = torch.autograd.grad(out, qkv, grad_out)
-    for got, want in zip(grads, torch.autograd.grad(expected, wide, grad_out.double()), strict=True):
+    for got, want in zip(
+        grads, torch.autograd.grad(expected, wide, grad_out.double()), strict=True
+    ):
         # the gradient of a length-1 document is 0 for q and k: only rounding remains there
-        assert relative_error(got, want) < tolerance or (got.double() - want).abs().max() < tolerance
+        assert (
+            relative_error(got, want) < tolerance or (got.double() - want).abs().max() < tolerance
+        )
 
 
 def kept_weights(seed: int, heads: int, tokens: int, dropout: float) -> Tensor:
@@ -119,13 +134,17 @@ def kept_weights(seed: int, heads: int, tokens: int, dropout: float) -> Tensor:
     query_1, query_2, key = mix(first + token), mix(second + token), mix(third + token)
     x = (query_1[:, :, None] ^ key[:, None, :]) * np.uint32(sampling.MIX_1)
     x = ((x ^ (x >> np.uint32(15))) ^ query_2[:, :, None]) * np.uint32(sampling.MIX_2)
-    return torch.from_numpy(x.view(np.int32) < round((1 - dropout) * 2**16) * 2**16 - 2**31).to(DEVICE)
+    return torch.from_numpy(x.view(np.int32) < round((1 - dropout) * 2**16) * 2**16 - 2**31).to(
+        DEVICE
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
 @pytest.mark.parametrize("window", [None, 6])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_equals_float64_attention_inside_documents(layout: str, window: int | None, dtype: torch.dtype) -> None:
+def test_equals_float64_attention_inside_documents(
+    layout: str, window: int | None, dtype: torch.dtype
+) -> None:
     lengths = LAYOUTS[layout]
     compare(make_inputs(sum(lengths), 2, 32, dtype), lengths, window)
 
@@ -155,17 +174,23 @@ def test_large_scores_stay_finite_and_right() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
 @pytest.mark.parametrize(("size", "dropout"), [(32, 0.1), (40, 0.5)])
-def test_dropout_is_the_formula_with_the_mask_of_its_seed(size: int, dropout: float, dtype: torch.dtype) -> None:
+def test_dropout_is_the_formula_with_the_mask_of_its_seed(
+    size: int, dropout: float, dtype: torch.dtype
+) -> None:
     compare(make_inputs(99, 2, size, dtype), [5, 64, 1, 29], dropout=dropout, seed=2**61 + 12345)
 
 
-def test_older_tritons_load_the_statistics_in_several_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_tritons_load_the_statistics_in_several_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(fa, "statistics_copies", lambda *_: 4)
     compare(make_inputs(99, 1, 32, torch.float32), [5, 64, 1, 29], dropout=0.3)
 
 
 def test_weights_are_kept_at_the_rate_and_independently() -> None:
-    """The output of unit values shows the weights that were kept; the mask of the reference is looked at closer."""
+    """The output of unit values shows the weights that were kept; the mask of the reference is
+    looked at closer.
+    """
     tokens, dropout = 1024, 0.25
     kept = kept_weights(3, 2, tokens, dropout).double()
     deviation = (dropout * (1 - dropout) / tokens) ** 0.5
@@ -174,17 +199,27 @@ def test_weights_are_kept_at_the_rate_and_independently() -> None:
     for axis in (1, 2):  # binomial: the variance of a mean of so many
         assert kept.mean(axis).std().item() == pytest.approx(deviation, rel=0.15)
     centred = kept - 0.75
-    pairs = [(centred[0], centred[1]), (kept_weights(4, 1, tokens, dropout).double()[0] - 0.75, centred[0])]
-    pairs += [(centred[0].T, centred[0]), (centred[:, 1:], centred[:, :-1]), (centred[..., 1:], centred[..., :-1])]
+    pairs = [
+        (centred[0], centred[1]),
+        (kept_weights(4, 1, tokens, dropout).double()[0] - 0.75, centred[0]),
+    ]
+    pairs += [
+        (centred[0].T, centred[0]),
+        (centred[:, 1:], centred[:, :-1]),
+        (centred[..., 1:], centred[..., :-1]),
+    ]
     pairs += [(centred[:, :, 64:], centred[:, :, :-64]), (centred[:, 64:], centred[:, :-64])]
-    pairs += [(centred[:, 1:, 1:] * centred[:, :-1, :-1], centred[:, 1:, :-1] * centred[:, :-1, 1:])]
+    pairs += [
+        (centred[:, 1:, 1:] * centred[:, :-1, :-1], centred[:, 1:, :-1] * centred[:, :-1, 1:])
+    ]
     for one, other in pairs:
         correlation = (one * other).mean() / (one.std() * other.std())
         assert abs(correlation.item()) < 5 / one.numel() ** 0.5
     qkv = torch.zeros(64, 3, 1, 16, device=DEVICE)
     qkv[:, 2] = 1.0
     seeds = [
-        flash_attention(qkv, cumulative([64]), dropout=dropout, seed=torch.tensor(s, device=DEVICE)) for s in (3, 4)
+        flash_attention(qkv, cumulative([64]), dropout=dropout, seed=torch.tensor(s, device=DEVICE))
+        for s in (3, 4)
     ]
     expected = kept[0, :64, :64].mean(1) / 0.75
     torch.testing.assert_close(seeds[0][:, 0, 0].double(), expected, rtol=1e-5, atol=1e-5)
@@ -192,12 +227,16 @@ def test_weights_are_kept_at_the_rate_and_independently() -> None:
 
 
 @pytest.mark.parametrize("compiled", [False] if INTERPRETED else [False, True])
-def test_pytorch_draws_the_seed_and_a_recomputed_layer_draws_it_again(make_config: Any, compiled: bool) -> None:
+def test_pytorch_draws_the_seed_and_a_recomputed_layer_draws_it_again(
+    make_config: Any, compiled: bool
+) -> None:
     model = make_config("tiny", attention_dropout=0.4).model
     layer = Layer(model, model.generator, "triton").to(DEVICE)
     if compiled:
         compile_network(layer)
-    hidden = torch.randn(2, 20, layer.query_key_value.in_features, device=DEVICE, requires_grad=True)
+    hidden = torch.randn(
+        2, 20, layer.query_key_value.in_features, device=DEVICE, requires_grad=True
+    )
     documents = torch.zeros(2, 20, dtype=torch.int32, device=DEVICE)
     layout = build_layout(documents, cumulative([20, 20]), "triton", torch.float32)
     found = []
@@ -207,14 +246,18 @@ def test_pytorch_draws_the_seed_and_a_recomputed_layer_draws_it_again(make_confi
             out = checkpoint(layer, hidden, layout, use_reentrant=False, preserve_rng_state=True)
         else:
             out = layer(hidden, layout)
-        found.append((out, *torch.autograd.grad(out.square().sum(), [hidden, layer.query_key_value.weight])))
+        found.append(
+            (out, *torch.autograd.grad(out.square().sum(), [hidden, layer.query_key_value.weight]))
+        )
     for one, again, other in zip(*found, strict=True):
         torch.testing.assert_close(one, again)
         assert relative_error(other, one.double()) > 1e-3
 
 
 def test_one_gradient_goes_back_to_the_projection() -> None:
-    """No stack, no concatenation and no copy: the operator's own gradient is that of the projection's output."""
+    """No stack, no concatenation and no copy: the operator's own gradient is that of the
+    projection's output.
+    """
     projected = torch.randn(60, 3 * 2 * 32, device=DEVICE, requires_grad=True)
     out = flash_attention(projected.view(60, 3, 2, 32), cumulative([31, 29]))
     names, node = [], out.grad_fn
@@ -316,7 +359,11 @@ def test_compiled_forward_and_backward_equal_eager(dropout: float) -> None:
 
 @pytest.mark.parametrize(
     ("size", "dtype", "message"),
-    [(36, torch.float32, "head sizes 16 to 128"), (256, torch.float32, "found 256"), (32, torch.float64, "float64")],
+    [
+        (36, torch.float32, "head sizes 16 to 128"),
+        (256, torch.float32, "found 256"),
+        (32, torch.float64, "float64"),
+    ],
 )
 def test_heads_it_does_not_have_are_refused(size: int, dtype: torch.dtype, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -340,7 +387,9 @@ def test_other_shapes_and_windows_are_refused() -> None:
 
 
 def test_no_axis_of_a_launch_but_the_first_is_long() -> None:
-    """Rows of 32,768 tokens, as many as fit in memory, and more heads than a configuration may have."""
+    """Rows of 32,768 tokens, as many as fit in memory, and more heads than a configuration may
+    have.
+    """
     widest = 2**18  # `config.schema.Width`
     for tokens in (32_768 * 64, 2**31 - 1):
         for config in (*fa.CONFIGS.values(), fa.FP32_CONFIG):

@@ -1,7 +1,8 @@
 """The fused generator head against float64 formulas and against the plain PyTorch head.
 
-Not collected by itself: `test_model_fused_head.py` runs it in a process of its own, in Triton's interpreter on CPU
-(TRITON_INTERPRET=1 must be set before Triton is imported; fp32 only), or on a CUDA device (fp32, fp16, bf16).
+Not collected by itself: `test_model_fused_head.py` runs it in a process of its own, in Triton's
+interpreter on CPU (TRITON_INTERPRET=1 must be set before Triton is imported; fp32 only), or on a
+CUDA device (fp32, fp16, bf16).
 """
 
 from __future__ import annotations
@@ -27,11 +28,14 @@ HALF = [] if INTERPRETED else [torch.float16, torch.bfloat16]
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 1e-2}
 NAMES = ("hidden_mh", "weight_vh", "bias_v")
 
-#: (M, E, V): ragged blocks, embeddings over one and several blocks, one position, one tile, a nearly empty last tile.
+#: (M, E, V): ragged blocks, embeddings over one and several blocks, one position, one tile, a
+#: nearly empty last tile.
 SHAPES = [(40, 48, 700), (33, 16, 1000), (1, 8, 129), (70, 100, 300), (5, 32, 128), (64, 20, 7)]
 
 
-def inputs(rows: int, size: int, vocabulary: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def inputs(
+    rows: int, size: int, vocabulary: int, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(rows + vocabulary)
     made = {
         "hidden_mh": torch.randn(rows, size, generator=generator),
@@ -44,8 +48,12 @@ def inputs(rows: int, size: int, vocabulary: int, dtype: torch.dtype = torch.flo
     return given
 
 
-def reference(given: dict[str, Tensor], weights_m: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """Losses, the most probable entries, and gradients of the weighted sum of the losses, in float64."""
+def reference(
+    given: dict[str, Tensor], weights_m: Tensor
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Losses, the most probable entries, and gradients of the weighted sum of the losses, in
+    float64.
+    """
     leaves = [given[name].detach().double().requires_grad_() for name in NAMES]
     logits = leaves[0] @ leaves[1].t() + leaves[2]
     nll = F.cross_entropy(logits, given["targets_m"], reduction="none")
@@ -77,7 +85,9 @@ def test_loss_accuracy_and_gradients_equal_float64(
     weights[1::3] = 0.0  # unused slots
     if dtype == torch.float32:  # in half precision, near ties may go either way
         best = reference(given, weights)[1]
-        given["targets_m"] = torch.where(torch.arange(shape[0], device=DEVICE) % 2 == 0, best, given["targets_m"])
+        given["targets_m"] = torch.where(
+            torch.arange(shape[0], device=DEVICE) % 2 == 0, best, given["targets_m"]
+        )
     nll, best, expected = reference(given, weights)
     out = masked_lm_head(**given, backend="triton")
     assert [x.dtype for x in out] == [torch.float32, torch.bool, torch.int64]
@@ -98,7 +108,9 @@ def test_draws_the_tokens_of_the_plain_head(
 ) -> None:
     use_large_blocks(monkeypatch)
     given = inputs(1500, 16, 500, dtype)
-    wide = {name: x.float() if x.is_floating_point() else x for name, x in given.items()}  # products in fp32
+    wide = {
+        name: x.float() if x.is_floating_point() else x for name, x in given.items()
+    }  # products in fp32
     fused = masked_lm_head(**given, temperature=temperature, backend="triton")
     for backend in ("torch", "chunked"):
         plain = masked_lm_head(**wide, temperature=temperature, backend=backend)
@@ -113,7 +125,10 @@ def test_samples_follow_the_softmax(temperature: float, monkeypatch: pytest.Monk
     count, vocabulary = 8000, 200
     given = inputs(1, 16, vocabulary)
     many = {**given, "hidden_mh": given["hidden_mh"].detach().expand(count, -1).contiguous()}
-    many |= {"targets_m": given["targets_m"].expand(count).contiguous(), "keys_m": torch.arange(count, device=DEVICE)}
+    many |= {
+        "targets_m": given["targets_m"].expand(count).contiguous(),
+        "keys_m": torch.arange(count, device=DEVICE),
+    }
     samples = masked_lm_head(**many, temperature=temperature, backend="triton").samples_m
     hidden, weight, bias = (given[name].detach().double() for name in NAMES)
     expected = torch.softmax((hidden @ weight.t() + bias)[0] / temperature, 0) * count
@@ -137,12 +152,16 @@ def noise_kernel(keys_ptr, bits_ptr, gumbel_ptr, rows: tl.constexpr, tiles):
 
 
 def test_noise_has_the_bits_of_the_pytorch_sampler() -> None:
-    keys = torch.randint(-(2**63), 2**63 - 1, (64,), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    keys = torch.randint(-(2**63), 2**63 - 1, (64,), generator=torch.Generator().manual_seed(0)).to(
+        DEVICE
+    )
     keys[:4] = torch.tensor([0, -1, 2**31, -(2**63)])
     bits = torch.empty(64, 9, dtype=torch.int64, device=DEVICE)
     gumbel = torch.empty(64, 9, device=DEVICE)
     noise_kernel[(1,)](keys, bits, gumbel, 64, 9)
-    assert torch.equal(bits, sampling.hash_bits(keys[:, None], torch.arange(9, device=DEVICE)[None, :]))
+    assert torch.equal(
+        bits, sampling.hash_bits(keys[:, None], torch.arange(9, device=DEVICE)[None, :])
+    )
     torch.testing.assert_close(gumbel, sampling.gumbel_noise(keys, 0, 9), rtol=1e-5, atol=1e-5)
 
 
@@ -197,21 +216,28 @@ def test_compiles_as_one_graph() -> None:
     given = inputs(10, 16, 200)
 
     def loss(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        out = masked_lm_head(hidden, weight, bias, given["targets_m"], given["keys_m"], backend="triton")
+        out = masked_lm_head(
+            hidden, weight, bias, given["targets_m"], given["keys_m"], backend="triton"
+        )
         return (out.nll_m * ~out.correct_m).sum() + out.samples_m.sum()
 
     leaves = [given[name] for name in NAMES]
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     got, expected = compiled(*leaves), loss(*leaves)
     torch.testing.assert_close(got, expected)
-    for one, other in zip(torch.autograd.grad(got, leaves), torch.autograd.grad(expected, leaves), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(got, leaves), torch.autograd.grad(expected, leaves), strict=True
+    ):
         torch.testing.assert_close(one, other)
 
 
 def test_backward_is_deterministic() -> None:
     given = inputs(40, 32, 500)
     leaves = [given[name] for name in NAMES]
-    runs = [torch.autograd.grad(masked_lm_head(**given, backend="triton").nll_m.sum(), leaves) for _ in range(2)]
+    runs = [
+        torch.autograd.grad(masked_lm_head(**given, backend="triton").nll_m.sum(), leaves)
+        for _ in range(2)
+    ]
     assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
 
 
@@ -228,7 +254,9 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_auto_takes_the_kernel_on_cuda_in_half_precision_only() -> None:
     for dtype in (torch.bfloat16, torch.float16):
-        assert head.choose_backend("auto", DEVICE, dtype) == ("chunked" if INTERPRETED else "triton")
+        assert head.choose_backend("auto", DEVICE, dtype) == (
+            "chunked" if INTERPRETED else "triton"
+        )
     assert head.choose_backend("auto", DEVICE, torch.float32) == "chunked"
 
 

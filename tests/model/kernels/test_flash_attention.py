@@ -1,7 +1,8 @@
-"""Runs `kernels/checks_flash_attention.py` in a process of its own: in Triton's interpreter, and on a GPU.
+"""Runs `kernels/checks_flash_attention.py` in a process of its own: in Triton's interpreter, and on
+a GPU.
 
-Whether Triton interprets is fixed when it is imported, and other tests of this process (torch.compile, DeepSpeed)
-import it their way: hence the separate process.
+Whether Triton interprets is fixed when it is imported, and other tests of this process
+(torch.compile, DeepSpeed) import it their way: hence the separate process.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ import pytest
 CHECKS = Path(__file__).parent / "checks_flash_attention.py"
 COMPILATION = CHECKS.with_name("checks_compile.py")
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+)
 
 
 def run_checks(checks: Path = CHECKS, **environment: str) -> None:
     command = [sys.executable, "-m", "pytest", str(checks), "-p", "no:cacheprovider"]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=550)
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=550
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
 

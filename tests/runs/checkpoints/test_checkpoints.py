@@ -1,4 +1,6 @@
-"""What a run has saved, without torch: whole or not, kept or removed, remembered; no folder makes us hang."""
+"""What a run has saved, without torch: whole or not, kept or removed, remembered; no folder makes
+us hang.
+"""
 
 from __future__ import annotations
 
@@ -167,15 +169,18 @@ def _grows(folder: Path) -> None:
 
 #: What somebody may have put there -> what is said of it.
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "COMPLETE is a FIFO": (lambda f: _as(f, "COMPLETE", os.mkfifo), "COMPLETE: is not a regular file"),
-    "manifest is a FIFO": (lambda f: _as(f, "manifest.json", os.mkfifo), "manifest.json: is not a regular file"),
+    "COMPLETE is a FIFO": (lambda f: _as(f, "COMPLETE", os.mkfifo), "COMPLETE: is not a regular"
+    " file"),
+    "manifest is a FIFO": (lambda f: _as(f, "manifest.json", os.mkfifo), "manifest.json: is not a"
+    " regular file"),
     "manifest is a device": (
         lambda f: _as(f, "manifest.json", lambda p: p.symlink_to("/dev/zero")),
         "manifest.json: is a link, expected a regular file",
     ),
     "COMPLETE is endless": (lambda f: os.truncate(f / "COMPLETE", 10**12), "larger than 1,024 bytes"),
     "weights are a FIFO": (lambda f: _as(f, FILE, os.mkfifo), "is not a regular file"),
-    "weights are a link": (lambda f: _as(f, FILE, lambda p: p.symlink_to("/dev/zero")), "is a link or a special file"),
+    "weights are a link": (lambda f: _as(f, FILE, lambda p: p.symlink_to("/dev/zero")), "is a link"
+    " or a special file"),
     "weights lie in a link": (_links_folder, "is a link or a special file"),
     "weights are a folder": (lambda f: _as(f, FILE, os.mkdir), "is not a regular file"),
     "weights have grown": (_grows, "has 10000000000000 bytes instead of"),
@@ -187,7 +192,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a negative length": (_claims(-6, [6]), "do not make up its shape"),
     "a shape of its own": (_claims(6, [10**9, 10**9]), "do not make up its shape"),
     "too many numbers": (_claims(6, [1] * 50 + [6]), "do not make up its shape"),
-    "no manifest": (lambda f: rewrite(f, lambda content: content.clear()), "is not a checkpoint manifest"),
+    "no manifest": (lambda f: rewrite(f, lambda content: content.clear()), "is not a checkpoint"
+    " manifest"),
     "nested deeply": (
         lambda f: rewrite(f, lambda content: content.update(reason=json.loads("[" * 900 + "]" * 900))),
         "is not a checkpoint manifest",
@@ -247,7 +253,8 @@ def test_a_run_that_has_saved_and_finds_nothing_says_so(saved: RunDir) -> None:
     check_nothing_is_lost(saved, 10)
     note_saved(saved, 20)
     with pytest.raises(
-        CheckpointError, match=r"checkpoints: is not there, but this run has saved step 20 .*start-over"
+        CheckpointError, match=r"checkpoints: is not there, but this run has saved step 20"
+        r" .*start-over"
     ):
         check_nothing_is_lost(saved, 10)
     saved.checkpoints.mkdir()
@@ -268,7 +275,8 @@ def test_a_run_of_older_software_is_judged_by_what_it_logged(saved: RunDir) -> N
 
 def test_a_link_that_leads_nowhere_is_named(saved: RunDir) -> None:
     saved.checkpoints.symlink_to("/scratch/of/somebody")
-    with pytest.raises(CheckpointError, match=r"is a link to /scratch/of/somebody, which is not there"):
+    with pytest.raises(CheckpointError, match=r"is a link to /scratch/of/somebody, which is not"
+    r" there"):
         check_link(saved)
 
 

@@ -41,7 +41,8 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(run: RunDir) -> Iterator[Start]:
-    """Starts a process that holds the lock and then does what it is told; returns once it holds it."""
+    """Starts a process that holds the lock and then does what it is told; returns once it holds it.
+    """
     started: list[subprocess.Popen[str]] = []
 
     def start_one(
@@ -49,10 +50,13 @@ def start(run: RunDir) -> Iterator[Start]:
     ) -> subprocess.Popen[str]:
         code = (
             "import os, sys, time; from pathlib import Path\n"
-            "from electra_dist.runs import lock; from electra_dist.parallel import processes; from electra_dist.errors import UserError\n"
-            f"from electra_dist.runs.directory import RunDir\nrun = RunDir(Path({str(run.path)!r}))\n{before}\n"
+            "from electra_dist.runs import lock; from electra_dist.parallel import processes; from"
+            " electra_dist.errors import UserError\n"
+            f"from electra_dist.runs.directory import RunDir\nrun ="
+            f" RunDir(Path({str(run.path)!r}))\n{before}\n"
             "try:\n"
-            f"    with lock.hold(run, timing=lock.Timing{tuple(vars(QUICK).values())}, **{options!r}) as lease:\n"
+            f"    with lock.hold(run, timing=lock.Timing{tuple(vars(QUICK).values())},"
+            f" **{options!r}) as lease:\n"
             "        print('ready', flush=True)\n"
             f"        {then}\n"
             "except UserError as error: print(type(error).__name__, error, flush=True)\n"
@@ -111,7 +115,8 @@ def forge(run: RunDir, number: int = 1, **changes: Any) -> Path:
 # --- exactly one -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("left_behind", ["nothing", "a lease given back", "a lease of a dead process"])
+@pytest.mark.parametrize("left_behind", ["nothing", "a lease given back", "a lease of a dead"
+" process"])
 def test_of_many_that_want_it_at_once_one_gets_it(run: RunDir, tmp_path: Path, start: Start, left_behind: str) -> None:
     if left_behind == "a lease given back":
         take(run)
@@ -148,7 +153,9 @@ def test_it_is_given_back_and_numbers_only_rise(run: RunDir) -> None:
 
 
 def test_a_decision_on_an_old_listing_is_noticed(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client of a network file system may show a folder as it was: the next number exists, or is not the highest."""
+    """A client of a network file system may show a folder as it was: the next number exists, or is
+    not the highest.
+    """
     with hold(run, timing=QUICK):
         for old in (None, Entry(0, True, run.path / "lock/00000000.released")):
             true, answers = taking.newest_of, [old]

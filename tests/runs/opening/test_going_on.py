@@ -1,4 +1,6 @@
-"""Training longer, changing what comes, going back and branching: recorded, done once, and nothing is lost."""
+"""Training longer, changing what comes, going back and branching: recorded, done once, and nothing
+is lost.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def config_at(path: Path, shards: Manifest, *overrides: str) -> Config:
 
 
 class Runs:
-    """A folder of runs that have trained on paper: checkpoints of no networks, rows of nothing but steps."""
+    """A folder of runs that have trained on paper: checkpoints of no networks, rows of nothing but
+    steps.
+    """
 
     def __init__(self, folder: Path, shards: Manifest) -> None:
         self.folder, self.shards = folder, shards
@@ -139,7 +143,8 @@ def test_a_change_of_the_future_needs_a_word_and_is_recorded_once(runs: Runs) ->
     said = str(refused.value)
     for words in ("train.steps: 100 -> 200", "optim.lr: 0.001 -> 0.002", "step 60", "--from-here", "--from-step N"):
         assert words in said
-    for words in ("(whole are: 20, 40, 60)", "--branch NEWNAME", "learning rate of step 61: 0.000444 -> 0.00147"):
+    for words in ("(whole are: 20, 40, 60)", "--branch NEWNAME", "learning rate of step 61:"
+    " 0.000444 -> 0.00147"):
         assert words in said
     assert "\n" not in said
     assert tree_of(run.path) == before
@@ -163,7 +168,8 @@ def test_a_change_of_the_past_is_refused_whatever_is_said(runs: Runs) -> None:
 
 def test_a_run_cannot_end_before_the_step_it_is_at(runs: Runs) -> None:
     run = runs.train("one")
-    with pytest.raises(ConfigError, match=r"is at step 60 already; give at least 60, or go back first"):
+    with pytest.raises(ConfigError, match=r"is at step 60 already; give at least 60, or go back"
+    r" first"):
         runs.go("one", "train.steps=50", how=GoingOn(from_here=True))
     runs.go("one", "train.steps=50", how=GoingOn(from_step=40))
     assert run.complete_checkpoints() == [20, 40]
@@ -222,7 +228,8 @@ def test_going_back_sets_aside_what_came_later_and_is_done_once(runs: Runs) -> N
 def test_going_back_to_what_is_not_there_or_not_whole_touches_nothing(runs: Runs) -> None:
     run = runs.train("one")
     before = tree_of(run.path)
-    with pytest.raises(CheckpointError, match=r"--from-step 30: .* no checkpoint of this step \(whole are: 20, 40, 60"):
+    with pytest.raises(CheckpointError, match=r"--from-step 30: .* no checkpoint of this step"
+    r" \(whole are: 20, 40, 60"):
         runs.go("one", how=GoingOn(from_step=30))
     with pytest.raises(CheckpointError, match="saved nothing yet"):
         runs.go("two", how=GoingOn(from_step=30))
@@ -334,7 +341,8 @@ def test_what_cannot_be_a_branch_says_why_and_leaves_nothing(runs: Runs) -> None
     for name, overrides, how, words in (
         ("two", ("train.seed=7",), branched, r"train\.seed: 1234 -> 7"),
         ("two", ("train.steps=50",), branched, "is of step 60; give more steps, or an older one"),
-        ("two", (), replace(branched, from_step=30), r"no whole checkpoint of this step \(whole are: 20, 40, 60\)"),
+        ("two", (), replace(branched, from_step=30), r"no whole checkpoint of this step \(whole"
+        r" are: 20, 40, 60\)"),
         ("two", (), GoingOn(branch_of=runs.folder / "none"), "is no run to start from"),
         ("other", (), branched, "exists already and is no branch"),
     ):
@@ -415,7 +423,8 @@ def test_a_run_is_gone_back_on_made_longer_and_branched(tmp_path: Path, tiny_sha
     assert again == first
     assert extended[:2] == first
     assert [row["step"] for row in extended] == [2, 4, 6]
-    assert first[0]["optim/lr"] == extended[0]["optim/lr"] > first[1]["optim/lr"]  # it decayed to its end
+    # it decayed to its end
+    assert first[0]["optim/lr"] == extended[0]["optim/lr"] > first[1]["optim/lr"]
     assert straight[1]["optim/lr"] == straight[0]["optim/lr"]
     assert branch == straight  # from before the decay: no trace of the shorter plan
     assert finished == extended

@@ -1,4 +1,6 @@
-"""A run directory opens again whatever was cut, lost or left half made in it; without torch, on any file system."""
+"""A run directory opens again whatever was cut, lost or left half made in it; without torch, on any
+file system.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ Opening = Callable[[Path], list[str]]
 
 @pytest.fixture
 def opened(shards: Manifest) -> Opening:
-    """Opens the run at a path as rank 0 does, and checks that everything is whole; returns what was warned of."""
+    """Opens the run at a path as rank 0 does, and checks that everything is whole; returns what was
+    warned of.
+    """
 
     def open_at(path: Path) -> list[str]:
         run, config, said = RunDir(path), config_at(path, shards), []

@@ -1,4 +1,6 @@
-"""Online, against a stand-in for the server: every row arrives once, through dying services, lost networks, no key."""
+"""Online, against a stand-in for the server: every row arrives once, through dying services, lost
+networks, no key.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 
 
 def on_server(server: WandbServer) -> list[tuple[int, float]]:
-    """(step, loss) of the rows on the server, in its order; its own numbers have no gap and no repetition."""
+    """(step, loss) of the rows on the server, in its order; its own numbers have no gap and no
+    repetition.
+    """
     rows = server.runs["abcd1234"].rows()
     assert [row["_step"] for row in rows] == list(range(len(rows)))
     return [(int(row["step"]), float(row["loss/generator"])) for row in rows]
@@ -92,7 +96,10 @@ def test_without_a_key_a_run_is_offline_until_there_is_one(
     assert len(said) == 1
     assert all(Path(f"{file}.synced").exists() for file in files(new_run))
     for path in [*new_run.path.parents[1].rglob("*"), Path.home() / ".netrc"]:
-        assert not path.is_file() or KEY.encode() not in path.read_bytes(), f"the key stands in {path}"
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), (
+            f"the key stands in"
+            f" {path}"
+        )
 
 
 def test_a_lost_network_costs_one_warning_and_a_bounded_end(

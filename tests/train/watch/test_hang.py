@@ -10,12 +10,23 @@ import pytest
 
 from electra_dist.config import WatchdogConfig
 from electra_dist.parallel.signs import Doing
-from electra_dist.train.watch.hang import Beat, Heard, Stand, collective_timeout, is_hang, judge, limits
+from electra_dist.train.watch.hang import (
+    Beat,
+    Heard,
+    Stand,
+    collective_timeout,
+    is_hang,
+    judge,
+    limits,
+)
 
 NOW = 1000.0
 SETTINGS = WatchdogConfig()
 BEAT = Beat("step", 7, 20, 40, 0.0, 300.0, 30.0, False, 500, "", 1)
-WAITS, BUSY = Stand("in wait, from distributed.py:1", True), Stand("in sleep, from trainer.py:2", False)
+WAITS, BUSY = (
+    Stand("in wait, from distributed.py:1", True),
+    Stand("in sleep, from trainer.py:2", False),
+)
 HOSTS = ["n0", "n0", "n1", "n1"]
 
 
@@ -42,16 +53,24 @@ def test_the_limit_is_that_of_the_phase_of_the_hindmost() -> None:
     assert not is_hang({0: heard(400), 1: behind}, NOW)
 
 
-def test_a_rank_that_stopped_between_two_beats_gets_no_more_time_than_those_who_wait_for_it() -> None:
+def test_a_rank_that_stopped_between_two_beats_gets_no_more_time_than_those_who_wait_for_it() -> (
+    None
+):
     """Its last word is of the start, which may take half an hour; the others are 20 steps on."""
     start = Heard(BEAT._replace(phase="start", entered=2, limit=1800.0, urgent=1800.0), NOW - 301)
     waiting = Heard(BEAT._replace(age=300.5), NOW - 0.5)
     assert is_hang({0: waiting, 1: start}, NOW)
-    assert not is_hang({0: waiting, 1: start._replace(at=NOW - 5)}, NOW)  # still heard: it is in the start
+    assert not is_hang(
+        {0: waiting, 1: start._replace(at=NOW - 5)}, NOW
+    )  # still heard: it is in the start
     first = waiting.beat._replace(limit=1800.0)
-    assert not is_hang({0: waiting._replace(beat=first), 1: start}, NOW)  # they are at a first step themselves
+    assert not is_hang(
+        {0: waiting._replace(beat=first), 1: start}, NOW
+    )  # they are at a first step themselves
     unheard = start._replace(beat=start.beat._replace(beat=0))
-    assert not is_hang({0: waiting, 1: unheard}, NOW)  # behind a firewall: nobody knows what it does
+    assert not is_hang(
+        {0: waiting, 1: unheard}, NOW
+    )  # behind a firewall: nobody knows what it does
 
 
 def test_who_is_asked_to_end_asks_all() -> None:
@@ -78,11 +97,15 @@ def test_the_sentence_names_rank_host_time_and_place() -> None:
     equal = {rank: heard(400) for rank in range(4)}
     silent = judge(equal, dict.fromkeys((0, 1, 3), WAITS), HOSTS, NOW)
     assert silent.reason == (
-        "rank 2 on n1 has shown no sign for 400 s (last seen in phase step, step 7); the other 3 ranks wait for it"
+        "rank 2 on n1 has shown no sign for 400 s (last seen in phase step, step 7); the other 3"
+        " ranks wait for it"
     )
     assert silent.to_json()["hosts"] == ["n1"]
     behind = judge(
-        equal | {3: heard(400, entered=19, detail="reading x.tar")}, dict.fromkeys(range(4), BUSY), HOSTS, NOW
+        equal | {3: heard(400, entered=19, detail="reading x.tar")},
+        dict.fromkeys(range(4), BUSY),
+        HOSTS,
+        NOW,
     )
     assert behind.reason.startswith(
         "rank 3 on n1 stands still for 400 s in phase step, step 7 (reading x.tar, in sleep"
@@ -103,12 +126,22 @@ DOING = Doing("step", 5, "", 10, 20, 0.0, 1.0, 2.0)
     [
         (DOING, 10, SETTINGS, (300.0, 30.0)),  # 30 times 2 s is less than the least
         (replace(DOING, step_seconds=20.0), 10, SETTINGS, (600.0, 200.0)),
-        (replace(DOING, step_seconds=20.0), 100, SETTINGS, (6000.0, 2000.0)),  # a GPU's host waits once in 100 steps
+        (
+            replace(DOING, step_seconds=20.0),
+            100,
+            SETTINGS,
+            (6000.0, 2000.0),
+        ),  # a GPU's host waits once in 100 steps
         (replace(DOING, step_seconds=None), 10, SETTINGS, (1800.0, 1800.0)),  # may compile
         (DOING, 10, WatchdogConfig(step_seconds=3), (3.0, 3.0)),
         (replace(DOING, step_seconds=None), 10, WatchdogConfig(step_seconds=3), (1800.0, 1800.0)),
         (replace(DOING, phase="data"), 10, SETTINGS, (600.0, 30.0)),
-        (replace(DOING, phase="checkpoint"), 10, SETTINGS, (1800.0, 1800.0)),  # a save is let finish
+        (
+            replace(DOING, phase="checkpoint"),
+            10,
+            SETTINGS,
+            (1800.0, 1800.0),
+        ),  # a save is let finish
         (replace(DOING, phase="meeting", step_seconds=None), 10, SETTINGS, (180.0, 180.0)),
     ],
 )

@@ -1,4 +1,6 @@
-"""Real runs with one planted fault: a rank that hangs is named and ended, one that fails alone ends the others."""
+"""Real runs with one planted fault: a rank that hangs is named and ended, one that fails alone ends
+the others.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ model:
   discriminator: {layers: 2, hidden_size: 32, heads: 2, ffn_size: 64}
   max_positions: 64
 """
-#: A step, late enough for the usual time of a step to be known to all ranks, and for each to have said where it is.
+#: A step, late enough for the usual time of a step to be known to all ranks, and for each to have
+#: said where it is.
 STEP = 120
 #: For anything to happen, on a busy machine too.
 WAIT = 400
@@ -42,14 +45,17 @@ class Place:
         self.folder, self.run = folder, RunDir(folder / "runs/r")
         self.processes: list[subprocess.Popen[bytes]] = []
         (folder / "config.yaml").write_text(
-            f"run: {{dir: runs, name: r}}\ndata: {{shards: '{shards}', row_length: 64, streams: 4}}\n{SIZES}"
+            f"run: {{dir: runs, name: r}}\ndata: {{shards: '{shards}', row_length: 64, streams:"
+            f" 4}}\n{SIZES}"
             "train: {steps: 100000, global_rows: 4, micro_rows: 2}\n"
             "optim: {lr: 1e-3, warmup_steps: 2}\nzero: {stage: 1}\nprecision: {mode: fp32}\n"
             "checkpoint: {every: 100000}\nvalidation: {every: 0}\n"
             "tracking: {every: 1, wandb: disabled}\n"
         )
 
-    def start(self, fault: str, rank: int, step: int, *overrides: str, processes: int = 2) -> subprocess.Popen[bytes]:
+    def start(
+        self, fault: str, rank: int, step: int, *overrides: str, processes: int = 2
+    ) -> subprocess.Popen[bytes]:
         """A launch with the fault of `faulty_train.py`; what it prints is in `output`."""
         command = [
             sys.executable,
@@ -62,13 +68,17 @@ class Place:
         ]
         if processes > 1:
             code = (
-                "import sys; from pathlib import Path; from launcher.local import Patience, launch_local\n"
-                f"sys.exit(launch_local({command!r}, {processes}, Path('runs/r/logs'), patience=Patience({PATIENCE})))"
+                "import sys; from pathlib import Path; from launcher.local import Patience,"
+                " launch_local\n"
+                f"sys.exit(launch_local({command!r}, {processes}, Path('runs/r/logs'),"
+                f" patience=Patience({PATIENCE})))"
             )
             command = [sys.executable, "-c", code]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with (self.folder / "output").open("wb") as output:
-            process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=output, stderr=output
+            )
         self.processes.append(process)
         return process
 
@@ -101,7 +111,9 @@ def place(tmp_path: Path, tiny_shards: Path) -> Iterator[Place]:
     made.clear()
 
 
-def until(condition: Callable[[], Any], process: subprocess.Popen[bytes], seconds: float = WAIT) -> None:
+def until(
+    condition: Callable[[], Any], process: subprocess.Popen[bytes], seconds: float = WAIT
+) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "ended too early"
@@ -114,7 +126,9 @@ def test_a_rank_that_fails_alone_prints_first_and_ends_the_others(place: Place) 
     assert "ZeroDivisionError: a planted fault" in place.log(1)
     assert place.log(1).count("Traceback") == 1
     assert "error: rank 1 on " in place.log(0)
-    assert "failed: ZeroDivisionError: a planted fault; this rank ends because of it" in place.log(0)
+    assert "failed: ZeroDivisionError: a planted fault; this rank ends because of it" in place.log(
+        0
+    )
     assert "Traceback" not in place.log(0)
     ending, detail = place.ending()
     assert ending == "failed"
@@ -151,7 +165,9 @@ def test_a_rank_that_sleeps_leaves_its_stacks(place: Place) -> None:
     assert place.start("sleep", 1, STEP, "watchdog.step_seconds=8").wait(WAIT) == EXIT_HANG
     assert "hang: rank 1 on " in place.output
     assert "in happen, from trainer.py" in place.output
-    stacks = {path.stem.rpartition("-")[2]: path.read_text() for path in place.run.logs.glob("hang-*.txt")}
+    stacks = {
+        path.stem.rpartition("-")[2]: path.read_text() for path in place.run.logs.glob("hang-*.txt")
+    }
     assert set(stacks) == {"0", "1"}
     assert "in happen" in stacks["1"]
     assert "in happen" not in stacks["0"]
@@ -168,7 +184,9 @@ def test_a_killed_rank_is_named(place: Place, rank: int) -> None:
 # --- data that do not come -------------------------------------------------------------------------------------------
 
 
-def test_data_that_do_not_come_are_waited_for_only_as_long_as_nobody_asks_to_end(place: Place) -> None:
+def test_data_that_do_not_come_are_waited_for_only_as_long_as_nobody_asks_to_end(
+    place: Place,
+) -> None:
     process = place.start("read", 0, STEP, processes=1)
     until(lambda: place.step() == STEP, process)
     time.sleep(1)
@@ -179,7 +197,9 @@ def test_data_that_do_not_come_are_waited_for_only_as_long_as_nobody_asks_to_end
 
 @pytest.mark.full
 def test_data_that_do_not_come_end_the_run(place: Place) -> None:
-    assert place.start("read", 0, STEP, "watchdog.data_seconds=8", processes=1).wait(WAIT) == EXIT_HANG
+    assert (
+        place.start("read", 0, STEP, "watchdog.data_seconds=8", processes=1).wait(WAIT) == EXIT_HANG
+    )
     assert "stands still for" in place.output
     assert f"in phase data, step {STEP}" in place.output
 
