@@ -1,5 +1,5 @@
-"""What pyproject.toml cannot say: folders of the repository that a wheel carries as data of the
-package.
+"""What pyproject.toml cannot say:
+folders of the repository that a wheel carries as data of the package.
 """
 
 from setuptools import find_namespace_packages, setup

@@ -38,8 +38,8 @@ def stop_on_sigterm() -> None:
 
 
 def attempt(measure: Callable[[], Figures], device: torch.device) -> Figures:
-    """The figures of `measure`, or why there are none; memory of what came before is given back
-    first.
+    """The figures of `measure`, or why there are none;
+    memory of what came before is given back first.
     """
     torch._dynamo.reset()
     gc.collect()

@@ -110,8 +110,8 @@ def make_inputs(case: AttentionCase, device: torch.device, dtype: torch.dtype) -
 
 
 class Peer(NamedTuple):
-    """prepare: what is done once a step when the documents change; attend: (B, L, A, D) with what
-    that gave.
+    """prepare: what is done once a step when the documents change;
+    attend: (B, L, A, D) with what that gave.
     """
 
     prepare: Callable[[Inputs], Any]
@@ -132,8 +132,8 @@ def ours_or_pytorch(backend: str, inputs: Inputs) -> Peer:
 
 
 def flex(inputs: Inputs) -> Peer:
-    """FlexAttention, compiled, with a block mask of the documents, which is built by a compiled
-    function too.
+    """FlexAttention, compiled, with a block mask of the documents,
+    which is built by a compiled function too.
     """
     if not inputs.qkv.is_cuda:
         raise UserError("cannot run here: FlexAttention has no backward on a CPU")
@@ -158,8 +158,8 @@ def flex(inputs: Inputs) -> Peer:
 
 
 def untrimmed(inputs: Inputs) -> Peer:
-    """`varlen_attn` with an entry for every document that there could be, as before the loader left
-    out empty ones.
+    """`varlen_attn` with an entry for every document that there could be,
+    as before the loader left out empty ones.
     """
     rows, length = inputs.documents.shape
     missing = rows * (max(4, length // 8) + 1) + 1 - len(inputs.cu_seqlens)

@@ -143,8 +143,8 @@ class Problem:
 
 
 def compiled(setting: Setting, trial: Trial) -> Figures:
-    """In a worker: compile one trial, for the GPU that is here into Triton's cache, or for one that
-    is not.
+    """In a worker: compile one trial, for the GPU that is here into Triton's cache,
+    or for one that is not.
     """
     device = torch.device("cpu" if setting.capability else "cuda")
     return attempt(partial(_compiled, setting, trial), device)
@@ -172,7 +172,9 @@ def _compiled(setting: Setting, trial: Trial) -> Figures:
 def timed(
     problems: dict[int, Problem], references: dict[str, Tensor], setting: Setting, trial: Trial
 ) -> Figures:
-    """Milliseconds at each document length, and the error against what today's configuration wrote."""
+    """Milliseconds at each document length,
+    and the error against what today's configuration wrote.
+    """
     from triton.testing import do_bench
 
     found: Figures = {}
@@ -190,8 +192,8 @@ def timed(
 
 
 def peers(tokens: int, setting: Setting, device: torch.device) -> dict[str, dict[str, Figures]]:
-    """Forward and backward of PyTorch's variable-length attention, by implementation and document
-    length.
+    """Forward and backward of PyTorch's variable-length attention,
+    by implementation and document length.
     """
     found: dict[str, dict[str, Figures]] = {}
     for activated in (False, True):
@@ -215,8 +217,8 @@ def _peer(case: AttentionCase, device: torch.device) -> Figures:
 
 
 def best(results: dict[str, dict[str, Figures]]) -> dict[str, str]:
-    """The configuration of each kernel with the least sum of times relative to today's, which is
-    its first.
+    """The configuration of each kernel with the least sum of times relative to today's,
+    which is its first.
     """
     found = {}
     for kernel, figures in results.items():
@@ -241,7 +243,8 @@ def line(trial: Trial, found: Figures) -> str:
             + f"{found['error']:>10.1e}"
         )
     if "registers" in found:
-        text += f"{found['registers']:>10}{found['spilled_bytes']:>10}{found['shared_bytes'] / 1024:>10.0f}"
+        shared = found["shared_bytes"] / 1024
+        text += f"{found['registers']:>10}{found['spilled_bytes']:>10}{shared:>10.0f}"
     return text + f"{found.get('four_byte_copies', 0):>10}"
 
 
@@ -295,7 +298,7 @@ def sweep(
             except multiprocessing.TimeoutError:
                 print(
                     f"time is over; {len(wanted) - sum(map(len, results.values()))} configurations"
-                    f" are left out"
+                    " are left out"
                 )
                 break
             if problems and "refused" not in found:

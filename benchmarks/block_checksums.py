@@ -137,8 +137,8 @@ def main() -> None:
         lambda: read_all(manifest, count, verify=True),
         lambda: make_rows(manifest, config, count),
     )
-    # The checksum alone, from the rate measured above: differences of two readings drown in their
-    # noise.
+    # The checksum alone, from the rate measured above:
+    # differences of two readings drown in their noise.
     alone = size / rates["zlib.crc32"]
     bytes_per_second = arguments.tokens_per_second * manifest.token_dtype.itemsize
     figures = {

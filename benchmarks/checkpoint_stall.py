@@ -214,7 +214,7 @@ def report(figures: dict[str, Any]) -> None:
         f"{figures['preset']}, {figures['parameters']:,} parameters, ZeRO stage"
         f" {figures['zero_stage']}, on"
         f" {figures['processes']} x {figures['device']}: {figures['step_seconds']:.3f} s a step, a"
-        f" checkpoint of"
+        " checkpoint of"
         f" {figures['checkpoint_bytes'] / 1e6:,.0f} MB every {figures['every']:,} steps"
     )
     for kind in (BACKGROUND, WAITING):
@@ -226,7 +226,7 @@ def report(figures: dict[str, Any]) -> None:
         )
     print(
         f"waited in the background / waited for: {figures['ratio']:.3f}; CPU memory for the copy on"
-        f" each rank:"
+        " each rank:"
         f" {figures['host_bytes_a_rank'] / 1e6:,.0f} MB"
     )
 

@@ -72,8 +72,8 @@ class Case(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """Our step with `overrides` of the configuration and something of the program changed for as
-    long as it runs.
+    """Our step with `overrides` of the configuration and something of
+    the program changed for as long as it runs.
     """
 
     overrides: tuple[str, ...] = ()
@@ -218,8 +218,8 @@ def peer_attention() -> str:
 
 
 def measured(case: Case, name: str, world: World, steps: int) -> Figures:
-    """One measurement, printed as it comes; one that cannot run, fails or runs out of memory says
-    why.
+    """One measurement, printed as it comes; one that cannot run,
+    fails or runs out of memory says why.
     """
     if name in PEERS:
         kind = peer
@@ -231,8 +231,8 @@ def measured(case: Case, name: str, world: World, steps: int) -> Figures:
 
 
 def line(figures: Figures, *against: float | None) -> str:
-    """One row of the table: tokens/s, utilisation, peak, and the rate over each of the rates
-    `against`.
+    """One row of the table: tokens/s, utilisation, peak,
+    and the rate over each of the rates `against`.
     """
     if "refused" in figures:
         return str(figures["refused"])
@@ -295,9 +295,8 @@ def measure_all(
 def print_table(results: dict[str, dict[str, Figures]]) -> None:
     for case, figures in results.items():
         bases = [figures.get(name, {}).get("real_tokens_per_s") for name in (PEER, WHOLE)]
-        print(
-            f"{case:<32}{'tokens/s':>12}{'utilisation':>13}{'peak':>13}{'of ' + PEER:>19}{'of ' + WHOLE:>19}"
-        )
+        peers = f"{'of ' + PEER:>19}{'of ' + WHOLE:>19}"
+        print(f"{case:<32}{'tokens/s':>12}{'utilisation':>13}{'peak':>13}{peers}")
         for name, found in figures.items():
             print(f"    {name:<28}{line(found, *bases)}")
 

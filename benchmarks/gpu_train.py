@@ -44,8 +44,8 @@ tracking: {{every: 5, wandb: disabled}}
 """
 
 
-#: From the first logged steps to the last ones, in nats; it starts at the log of the vocabulary's
-#: size.
+#: From the first logged steps to the last ones, in nats;
+#: it starts at the log of the vocabulary's size.
 _LEAST_FALL = 0.3
 
 
@@ -148,7 +148,7 @@ def main() -> int:
         f" and resumed; the generator's loss went from {losses['first']:.3f} to"
         f" {losses['last']:.3f};"
         f" {figures['real_tokens_per_s']:,.0f} real tokens/s; exported, as transformers computes"
-        f" it;"
+        " it;"
         f" {figures['seconds']:.0f} s in all"
     )
     write_json(arguments.json, figures)

@@ -83,8 +83,8 @@ def ours(backend: str, inputs: Inputs) -> Head:
 
 
 def plain(given: Inputs) -> tuple[Tensor, Tensor]:
-    """What one writes with PyTorch: all logits, cross-entropy, softmax, multinomial; loss and
-    softmax in fp32.
+    """What one writes with PyTorch: all logits, cross-entropy, softmax, multinomial;
+    loss and softmax in fp32.
     """
     logits = F.linear(given.hidden, given.weight, given.bias).float()
     nll = F.cross_entropy(logits, given.targets, reduction="none")

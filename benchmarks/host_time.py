@@ -82,8 +82,8 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 class Silent(dist.ProcessGroup):  # type: ignore[misc]
-    """Collectives that do nothing (PyTorch's `fake` ones copy what each rank would have sent, one
-    after the other).
+    """Collectives that do nothing (PyTorch's `fake` ones copy what each rank would have sent,
+    one after the other).
     """
 
     def _done(self, *_: Any, **__: Any) -> Any:

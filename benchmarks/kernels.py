@@ -45,8 +45,8 @@ Results = dict[str, dict[str, dict[str, Figures]]]
 
 
 class Sizes(NamedTuple):
-    """How large everything is: tokens, heads and head size, rows; positions, embedding and
-    vocabularies; seconds.
+    """How large everything is: tokens, heads and head size, rows;
+    positions, embedding and vocabularies; seconds.
     """
 
     tokens: int
@@ -115,8 +115,8 @@ def measure_all(
     device: torch.device,
     save: Callable[[], None],
 ) -> None:
-    """Fill `results`, and `save` after each; what does not begin within `seconds` is listed as left
-    out.
+    """Fill `results`, and `save` after each;
+    what does not begin within `seconds` is listed as left out.
     """
     end = time.monotonic() + seconds
     for job in wanted:
@@ -136,19 +136,21 @@ def line(figures: Figures) -> str:
     """One row of the table."""
     if "refused" in figures:
         return str(figures["refused"])
-    text = f"{figures['forward_seconds'] * 1e3:>10.3f}{figures['forward_backward_seconds'] * 1e3:>13.3f}"
+    text = f"{figures['forward_seconds'] * 1e3:>10.3f}"
+    text += f"{figures['forward_backward_seconds'] * 1e3:>13.3f}"
     if "prepare_seconds" in figures:
         text += f"{figures['prepare_seconds'] * 1e3:>11.3f}"
     else:
         text += f"{figures['peak_bytes'] / 1e6:>11,.1f}"
-    return (
-        text
-        + f"{figures['flops_per_s'] / 1e12:>10.4g}{figures['utilisation']:>9.1%}{figures['error']:>9.1e}"
-    )
+    text += f"{figures['flops_per_s'] / 1e12:>10.4g}{figures['utilisation']:>9.1%}"
+    return text + f"{figures['error']:>9.1e}"
 
 
 HEADINGS = {
-    part: f"{part:<32}{'forward ms':>10}{'and backward':>13}{column:>11}{'TFLOP/s':>10}{'machine':>9}{'error':>9}"
+    part: (
+        f"{part:<32}{'forward ms':>10}{'and backward':>13}{column:>11}"
+        f"{'TFLOP/s':>10}{'machine':>9}{'error':>9}"
+    )
     for part, column in (("attention", "each step"), ("head", "peak MB"))
 }
 

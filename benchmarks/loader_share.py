@@ -40,8 +40,8 @@ from electra_dist.data.loading.loader import TrainLoader
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.steps import StepSource
 
-#: A round is left out where other processes took more than this share of a core; so many times the
-#: rounds at most.
+#: A round is left out where other processes took more than this share of a core;
+#: so many times the rounds at most.
 QUIET = 0.04
 LONGEST = 3
 ALONE = "alone"
@@ -185,8 +185,8 @@ def processor_seconds(pid: int) -> float:
 
 
 def seconds_of_others(pid: int) -> float:
-    """Processor time of the machine so far that is neither this process's nor that of `pid`, stolen
-    time included.
+    """Processor time of the machine so far that is neither this process's nor that of `pid`,
+    stolen time included.
     """
     user, nice, system, _, _, interrupts, soft, stolen, *_ = map(
         int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
@@ -196,8 +196,8 @@ def seconds_of_others(pid: int) -> float:
 
 
 def peak_memory(pid: int) -> int:
-    """The most bytes of memory that a process had, what it shares with others included; needs
-    /proc.
+    """The most bytes of memory that a process had, what it shares with others included;
+    needs /proc.
     """
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
@@ -254,14 +254,14 @@ def main() -> int:
         print(
             f"rows of {row_length}, {found['steps_per_s']:.1f} steps/s: main thread at"
             f" {found['ratio'][PROCESS]:.3f} of its speed alone ({quartiles[PROCESS]}; by its own"
-            f" processor time"
+            " processor time"
             f" {found['ratio_by_processor_time']:.3f}), with a thread"
             f" {found['ratio'][THREAD]:.3f} ({quartiles[THREAD]}); {found['rounds_left_out']}"
-            f" rounds left out\n"
+            " rounds left out\n"
             f"    {1e3 * found['seconds_of_the_loop_a_step']:.2f} ms of the loop a step,"
             f" {found['share_of_a_core']:.0%} of a core and"
             f" {found['peak_bytes_of_the_process'] / 1e6:.0f} MB for the"
-            f" process; first step after"
+            " process; first step after"
             f" {found['seconds_to_first_step']:.2f} s, without a process"
             f" {found['without_a_process']:.2f} s",
             flush=True,

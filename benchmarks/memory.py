@@ -35,7 +35,9 @@ STEPS = 2
 
 
 def peak(make: Callable[[], Step], device: torch.device) -> tuple[int, list[Held]]:
-    """Peak bytes of making a loop and training `STEPS` steps with it, and what holds most of them."""
+    """Peak bytes of making a loop and training `STEPS` steps with it,
+    and what holds most of them.
+    """
     gc.collect()
     with TensorMemory(device) as memory:
         step = make()

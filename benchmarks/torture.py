@@ -122,11 +122,11 @@ class Torture:
             self._references[ranks] = subject
         return self._references[ranks]
 
-    # --- one run -----------------------------------------------------------------------------------------------------
+    # --- one run ----------------------------------------------------------------------------------
 
     def torture(self, number: int, ranks: int, kinds: Sequence[str]) -> list[str]:
-        """Strike one run with `kinds`, in order, let it finish, compare; those that it was through
-        too early for.
+        """Strike one run with `kinds`, in order, let it finish, compare;
+        those that it was through too early for.
         """
         wanted = self.reference(ranks)
         place = self.folder / f"run-{number}"
@@ -161,17 +161,15 @@ class Torture:
             fault.differences = differences
         if differences:
             kept = subject.keep()
-            print(
-                f"  run {number} is not what it should be: {'; '.join(differences[:5])}; see {kept}",
-                flush=True,
-            )
+            some = "; ".join(differences[:5])
+            print(f"  run {number} is not what it should be: {some}; see {kept}", flush=True)
         return left
 
     def _strike_one(
         self, fault: Fault, subject: Subject, open_faults: list[tuple[Fault, float, int]]
     ) -> bool:
-        """Strike the run while it trains, or its files while it does not; false when it was through
-        before.
+        """Strike the run while it trains, or its files while it does not;
+        false when it was through before.
         """
         if fault.kind in LIVE:
             return self._strike(fault, subject, open_faults)
@@ -235,8 +233,8 @@ class Torture:
     def _recover(
         self, subject: Subject, start: Start, open_faults: list[tuple[Fault, float, int]]
     ) -> None:
-        """Wait for a step that was not logged before the faults that are still open, and note how
-        long it took.
+        """Wait for a step that was not logged before the faults that are still open,
+        and note how long it took.
         """
         for fault, at, before in open_faults:
             if subject.wait_for(start, lambda before=before: subject.logged() > before):  # type: ignore[misc]
@@ -256,10 +254,12 @@ class Torture:
         except Exception as error:
             return [f"what is left cannot be read: {type(error).__name__}: {error}"]
 
-    # --- divergence --------------------------------------------------------------------------------------------------
+    # --- divergence -------------------------------------------------------------------------------
 
     def diverge(self, number: int, ranks: int) -> None:
-        """A run that diverges equals one that was told to pass over the rows that the guard named."""
+        """A run that diverges equals one that was told to pass
+        over the rows that the guard named.
+        """
         fault = Fault(DIVERGENCE, number, statuses=(EXIT_OK,))
         first = self.draw.randrange(25, self.steps // 2)
         subject = Subject(self.folder / f"run-{number}", self.shards, ranks, self.steps)
@@ -287,7 +287,7 @@ class Torture:
             return [f"the run that was told to pass over {rows} ended with {status}"]
         return subject.differences(told)
 
-    # --- the books ---------------------------------------------------------------------------------------------------
+    # --- the books --------------------------------------------------------------------------------
 
     def _say(self, fault: Fault) -> None:
         done = len(self.faults)

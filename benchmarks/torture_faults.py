@@ -52,7 +52,7 @@ Live = Callable[[Subject, Start, random.Random], Struck]
 Quiet = Callable[[Subject, random.Random], str]  # empty: there was nothing to damage yet
 
 
-# --- live: processes -------------------------------------------------------------------------------------------------
+# --- live: processes ------------------------------------------------------------------------------
 
 
 def _one_rank(start: Start, draw: random.Random) -> list[int]:
@@ -95,8 +95,8 @@ def one_signal(subject: Subject, start: Start, draw: random.Random) -> Struck:
 
 
 def change_ranks(subject: Subject, start: Start, draw: random.Random) -> Struck:
-    """A run is interrupted, and goes on with another number of ranks; equal to rounding from there
-    on.
+    """A run is interrupted, and goes on with another number of ranks;
+    equal to rounding from there on.
     """
     kill([start.process.pid], signal.SIGTERM)
     others = [ranks for ranks in (1, 2, 4) if ranks != subject.ranks]
@@ -145,12 +145,12 @@ def tracking_dies(subject: Subject, start: Start, draw: random.Random) -> Struck
     return Struck(f"{number.name} to {names}", (EXIT_UNFINISHED,), goes_on=True)
 
 
-# --- live: storage ---------------------------------------------------------------------------------------------------
+# --- live: storage --------------------------------------------------------------------------------
 
 
 def fill_disk(subject: Subject, start: Start, draw: random.Random) -> Struck:
-    """The file system of the run fills up for some seconds, then somebody asks for the end; room is
-    made after it.
+    """The file system of the run fills up for some seconds, then somebody asks for the end;
+    room is made after it.
     """
     filler = subject.folder / "runs" / "filler"
     with filler.open("wb", buffering=0) as file:
@@ -203,7 +203,7 @@ def damage_shards(subject: Subject, start: Start, draw: random.Random) -> Struck
     return Struck("a flipped bit in each block of the shards", (EXIT_USER_ERROR,))
 
 
-# --- quiet: files ----------------------------------------------------------------------------------------------------
+# --- quiet: files ---------------------------------------------------------------------------------
 
 
 def damage_checkpoint(subject: Subject, draw: random.Random) -> str:
@@ -260,8 +260,8 @@ def damage_facts(subject: Subject, draw: random.Random) -> str:
 
 
 def damage_metrics(subject: Subject, draw: random.Random) -> str:
-    """One row in the middle of metrics.jsonl becomes zeros, as after the crash of a node; or half a
-    row at its end.
+    """One row in the middle of metrics.jsonl becomes zeros, as after the crash of a node;
+    or half a row at its end.
     """
     path = subject.run.metrics
     if path.is_file():

@@ -29,8 +29,8 @@ from electra_dist.runs.directory import RunDir
 from electra_dist.tracking.wandb.children import descendants
 
 RANK_PROGRAM = Path(__file__).with_name("torture_rank.py")
-#: Longest time that any start may take; a run that is still there is killed, and the fault counts
-#: as lost.
+#: Longest time that any start may take;
+#: a run that is still there is killed, and the fault counts as lost.
 LONGEST_START = 240.0
 #: How far losses may be apart after a change of the number of ranks, relatively.
 TOLERANCE = 0.05
@@ -171,13 +171,13 @@ class Subject:
         self._starts: list[Start] = []
 
     def go_on_with(self, ranks: int) -> None:
-        """Use another number of ranks from the next start on: sums are rounded in another order
-        then.
+        """Use another number of ranks from the next start on:
+        sums are rounded in another order then.
         """
         self.ranks = ranks
         self.exact = False
 
-    # --- starting ----------------------------------------------------------------------------------------------------
+    # --- starting ---------------------------------------------------------------------------------
 
     def start(self, *overrides: str) -> Start:
         """Start, or go on with, the run, as `electra-dist launch local` does."""
@@ -220,7 +220,7 @@ class Subject:
         self._starts.append(Start(process))
         return self._starts[-1]
 
-    # --- watching ----------------------------------------------------------------------------------------------------
+    # --- watching ---------------------------------------------------------------------------------
 
     def logged(self) -> int:
         """The last step that is logged, 0 when none is."""
@@ -235,7 +235,7 @@ class Subject:
             time.sleep(_POLL)
         return False
 
-    # --- comparing ---------------------------------------------------------------------------------------------------
+    # --- comparing --------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, Any]]:
         """The logged rows, without what depends on the clock."""
@@ -300,11 +300,11 @@ class Subject:
             places.setdefault(place_of(row), []).append(row)
         return places
 
-    # --- afterwards --------------------------------------------------------------------------------------------------
+    # --- afterwards -------------------------------------------------------------------------------
 
     def keep(self) -> Path:
-        """A copy of what is left, beside the run, for a person to look at; the run itself may lie
-        on a small disk.
+        """A copy of what is left, beside the run, for a person to look at;
+        the run itself may lie on a small disk.
         """
         kept = self.folder.with_name(f"{self.folder.name}-lost")
         shutil.copytree(

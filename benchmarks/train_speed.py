@@ -70,8 +70,8 @@ Step = Callable[[], int]
 def ours(
     config: Config, manifest: Manifest, device: torch.device, place: Mapping[str, str] | None = None
 ) -> Step:
-    """Our own step, loader included, on the rank that torchrun's variables in `place` name; alone
-    without them.
+    """Our own step, loader included, on the rank that torchrun's variables in `place` name;
+    alone without them.
     """
     world = detect(place or {}, config.train.device, torch.cuda.device_count())
     initialise(world)
@@ -90,8 +90,8 @@ def ours(
 
 
 def full_rows(text: list[Path], manifest: Manifest, length: int) -> np.ndarray[Any, Any]:
-    """The corpus as the language-modelling examples of `transformers` group it: concatenated, cut,
-    no padding.
+    """The corpus as the language-modelling examples of `transformers` group it:
+    concatenated, cut, no padding.
     """
     tokenizer = load_tokenizer(manifest.tokenizer_path)
     documents = [
@@ -106,8 +106,8 @@ def full_rows(text: list[Path], manifest: Manifest, length: int) -> np.ndarray[A
 
 
 def masked(rows: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """(inputs, labels) by the usual collator: Bernoulli selection, 85% [MASK], the rest kept; -100
-    where unmasked.
+    """(inputs, labels) by the usual collator: Bernoulli selection, 85% [MASK], the rest kept;
+    -100 where unmasked.
     """
     chosen = (torch.rand(rows.shape, device=rows.device) < fraction) & (rows > SPECIAL_TOKENS.mask)
     shown = chosen & (torch.rand(rows.shape, device=rows.device) < 0.85)
@@ -212,8 +212,8 @@ def timed(step: Step, steps: int, device: torch.device) -> float:
 
 
 def operations_a_token(config: Config, manifest: Manifest) -> float:
-    """Floating-point operations that a real token needs, by our formula, in the first step of the
-    data.
+    """Floating-point operations that a real token needs, by our formula,
+    in the first step of the data.
     """
     with TrainLoader(config, manifest, 0, 1) as loader:
         step = next(loader)
@@ -296,8 +296,8 @@ def configure(arguments: argparse.Namespace, shards: Path, name: str = OURS) -> 
 
 
 class Loop:
-    """One loop in processes of its own, which wait to be told how many steps to train. Ends with
-    its `with` block.
+    """One loop in processes of its own, which wait to be told how many steps to train.
+    Ends with its `with` block.
     """
 
     def __init__(self, name: str, arguments: argparse.Namespace, shards: Path) -> None:
@@ -335,8 +335,8 @@ class Loop:
             process.join()
 
     def ask(self, steps: int) -> float:
-        """Real tokens per second over `steps` steps; of matrix products, operations per second,
-        where it is 0.
+        """Real tokens per second over `steps` steps;
+        of matrix products, operations per second, where it is 0.
         """
         try:
             for pipe in self._pipes:
@@ -445,7 +445,7 @@ def main() -> None:
     high = max(found["ratios"])
     print(
         f"{'ratio':<16}{found['ratio']:>12.2f} (rounds: {low:.2f} to {high:.2f}); of matrix"
-        f" products alone:"
+        " products alone:"
         f" {found['ratio_of_products_alone']:.2f}"
     )
     if arguments.json:

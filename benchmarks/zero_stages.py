@@ -89,7 +89,7 @@ def configure(arguments: argparse.Namespace, case: str) -> Config:
     return configuration.build(tree, "benchmark")
 
 
-# --- one rank --------------------------------------------------------------------------------------------------------
+# --- one rank -------------------------------------------------------------------------------------
 
 
 #: Collective -> (which argument is the whole, times (W - 1) / W of it).
@@ -106,8 +106,8 @@ COLLECTIVES: dict[str, tuple[tuple[str, int], int]] = {
 
 
 class Sent:
-    """Bytes that this rank sends in collectives, by the volume of ring algorithms: in all, and
-    within hpZ's groups.
+    """Bytes that this rank sends in collectives, by the volume of ring algorithms:
+    in all, and within hpZ's groups.
     """
 
     def __init__(self, world_size: int) -> None:
@@ -209,7 +209,7 @@ def measure(arguments: argparse.Namespace, case: str, world: World, sent: Sent) 
     }
 
 
-# --- all of them -----------------------------------------------------------------------------------------------------
+# --- all of them ----------------------------------------------------------------------------------
 
 
 def run_cases(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:

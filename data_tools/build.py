@@ -90,8 +90,8 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildStats:
-    """What `build_shards` made and left out; `documents` counts what was read, the manifest what
-    was kept.
+    """What `build_shards` made and left out;
+    `documents` counts what was read, the manifest what was kept.
     """
 
     manifest: Manifest
@@ -162,7 +162,7 @@ def _check_options(options: BuildOptions) -> None:
     if not 0 <= options.validation < 1:
         raise DataError(
             f"--validation {options.validation}: expected a fraction, 0 or more and below 1, such"
-            f" as 0.01"
+            " as 0.01"
         )
     if not 1 <= options.block_tokens <= MAX_BLOCK_TOKENS:
         raise DataError(f"block_tokens {options.block_tokens}: expected 1 to {MAX_BLOCK_TOKENS}")
@@ -192,7 +192,7 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-# --- encode ----------------------------------------------------------------------------------------------------------
+# --- encode ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def _check_documents(
     if not sum(counts.values()):
         raise DataError(
             f"no documents: {read} were read, all empty or shorter than {options.min_characters}"
-            f" characters;"
+            " characters;"
             ' .txt needs text, .jsonl needs text under "text"'
         )
     if options.validation > 0:
@@ -301,7 +301,7 @@ def _check_documents(
             )
 
 
-# --- plan, run, publish ----------------------------------------------------------------------------------------------
+# --- plan, run, publish ---------------------------------------------------------------------------
 
 
 def _plan(
@@ -336,8 +336,8 @@ def _token_bytes(vocab_size: int) -> Literal[2, 4]:
 
 
 def _start_worker() -> None:
-    """One core a worker; and no torch, which webdataset would import where it is installed: 2 s and
-    250 MB each.
+    """One core a worker; and no torch, which webdataset would import where it is installed:
+    2 s and 250 MB each.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]

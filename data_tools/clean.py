@@ -11,8 +11,8 @@ import hashlib
 import re
 import unicodedata
 
-#: Control characters that are no white space, surrogates that JSON escapes can smuggle in, and the
-#: byte-order mark.
+#: Control characters that are no white space, surrogates that JSON escapes can smuggle in,
+#: and the byte-order mark.
 _JUNK = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 _NEWLINES = re.compile("\r\n?|\u2028|\u2029")
 #: Bytes of a document's digest.
@@ -20,8 +20,8 @@ DIGEST_BYTES = 16
 
 
 def normalise(text: str) -> str:
-    """`text` in NFC, with plain newlines, without control characters, lone surrogates and
-    surrounding white space.
+    """`text` in NFC, with plain newlines, without control characters,
+    lone surrogates and surrounding white space.
     """
     text = _NEWLINES.sub("\n", text)
     return unicodedata.normalize("NFC", _JUNK.sub("", text)).strip()

@@ -62,8 +62,8 @@ class CorpusStats:
 
 
 def is_prose(text: str) -> bool:
-    """Whether `text` is mostly English sentences: letters and spaces, and enough function words
-    among the words.
+    """Whether `text` is mostly English sentences: letters and spaces,
+    and enough function words among the words.
     """
     if len(text) < MIN_CHARACTERS:
         return False
@@ -121,14 +121,16 @@ def _check_out(out: Path) -> None:
     if others:
         raise DataError(
             f"{out}: holds something else already ({', '.join(sorted(others)[:5])}); give a new"
-            f" folder"
+            " folder"
         )
 
 
 def _documents(
     files: list[tuple[str, Path]], workers: int, progress: Progress
 ) -> Iterator[tuple[str, str]]:
-    """(id, text) of every topic and docstring, in the fixed order, parsed by `workers` processes."""
+    """(id, text) of every topic and docstring, in the fixed order,
+    parsed by `workers` processes.
+    """
     from pydoc_data.topics import topics
 
     for name in sorted(topics):

@@ -62,8 +62,8 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class PackingReport:
-    """Rows of one length, extrapolated from a sample of blocks; `padding` is the share of padding
-    in them.
+    """Rows of one length, extrapolated from a sample of blocks;
+    `padding` is the share of padding in them.
     """
 
     row_length: int
@@ -213,12 +213,12 @@ def _samples(manifest: Manifest, count: int) -> Iterator[str]:
         yield tokenizer.decode(block.tokens[: min(int(block.lengths[0]), _SAMPLE_TOKENS)])
 
 
-# --- verify ----------------------------------------------------------------------------------------------------------
+# --- verify ---------------------------------------------------------------------------------------
 
 
 def verify_shards(path: Path, checksums: bool = True, progress: Progress = silent) -> VerifyReport:
-    """Check every file and every block in `path`; raises `DataError` only when there is no readable
-    manifest.
+    """Check every file and every block in `path`;
+    raises `DataError` only when there is no readable manifest.
     """
     manifest = Manifest.load(path)
     level: Literal["sizes", "checksums"]
@@ -291,7 +291,7 @@ def _tokenizer_problems(manifest: Manifest) -> Iterator[str]:
     if tokenizer.fingerprint != manifest.facts.tokenizer_fingerprint:
         yield (
             f"{manifest.tokenizer_path}: not the tokenizer that encoded the shards (its SHA-256"
-            f" differs)"
+            " differs)"
         )
     if tokenizer.vocab_size != manifest.vocab_size:
         yield (

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from electra_dist.errors import DataError
 
@@ -97,8 +97,8 @@ def find_inputs(inputs: Sequence[Path]) -> list[Path]:
 
 
 def split_parts(files: Sequence[Path], part_bytes: int | None = None) -> list[Part]:
-    """Cut files into parts of about `part_bytes` bytes of text; by default as many as keep dozens
-    of workers busy.
+    """Cut files into parts of about `part_bytes` bytes of text;
+    by default as many as keep dozens of workers busy.
     """
     if part_bytes is None:
         total = sum(Part(path).text_bytes for path in files)
@@ -139,15 +139,14 @@ def read_documents(part: Part) -> Iterator[str]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    # type: ignore[return-value]
     if _is_gzip(path):
-        return gzip.open(path, "rb")
+        return cast(IO[bytes], gzip.open(path, "rb"))
     return path.open("rb")
 
 
 def _lines(part: Part, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(offset, line) from the first line that starts at or after `part.start`, to the end of the
-    file.
+    """(offset, line) from the first line that starts at or after `part.start`,
+    to the end of the file.
     """
     offset = part.start
     if part.start:
@@ -172,12 +171,12 @@ def _decode(part: Part, offset: int, line: bytes) -> str:
 
 
 def _read_txt(part: Part, file: IO[bytes]) -> Iterator[str]:
-    """Documents apart by blank lines: a document belongs to the part in which its first line
-    starts.
+    """Documents apart by blank lines:
+    a document belongs to the part in which its first line starts.
     """
     document: list[str] = []
-    # In the middle of a file, lines before the first blank one belong to a document of the part
-    # before.
+    # In the middle of a file, lines before the first blank one
+    # belong to a document of the part before.
     skipping = part.start > 0 and not _after_blank_line(part, file)
     for offset, line in _lines(part, file):
         text = _decode(part, offset, line).rstrip("\r\n")
@@ -197,8 +196,8 @@ def _read_txt(part: Part, file: IO[bytes]) -> Iterator[str]:
 
 
 def _after_blank_line(part: Part, file: IO[bytes]) -> bool:
-    """Whether the line before the first line of this part is blank; reads back as far as that line
-    starts.
+    """Whether the line before the first line of this part is blank;
+    reads back as far as that line starts.
     """
     file.seek(part.start - 1)
     first = part.start - 1 + len(file.readline())

@@ -105,8 +105,8 @@ class KeyRange:
 def gather(
     spills: Sequence[Spill], keys: KeyRange, dtype: np.dtype[Any], drop_equal_keys: bool
 ) -> tuple[list[npt.NDArray[Any]], int]:
-    """The documents of one key range from all spills, sorted by key, and how many with equal keys
-    were dropped.
+    """The documents of one key range from all spills, sorted by key,
+    and how many with equal keys were dropped.
     """
     records = []
     ids = []

@@ -72,8 +72,8 @@ class ShardTokenizer:
         self._tokenizer = tokenizer
 
     def encode_batch(self, texts: Sequence[str]) -> list[npt.NDArray[np.uint32]]:
-        """Ids of each text, without [CLS] and [SEP]; runs on the threads that `tokenizers` is
-        given.
+        """Ids of each text, without [CLS] and [SEP];
+        runs on the threads that `tokenizers` is given.
         """
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
@@ -84,8 +84,8 @@ class ShardTokenizer:
 
 
 def load_tokenizer(path: Path) -> ShardTokenizer:
-    """The tokenizer in folder `path`; raises `DataError` when it is missing, damaged or has other
-    special ids.
+    """The tokenizer in folder `path`; raises `DataError` when it is missing,
+    damaged or has other special ids.
     """
     file = path / TOKENIZER_FILE
     try:
@@ -103,7 +103,7 @@ def load_tokenizer(path: Path) -> ShardTokenizer:
         if found != expected:
             raise DataError(
                 f"{file}: {PIECES[name]} has id {found}, expected {expected}; train it with `data"
-                f" tokenizer`"
+                " tokenizer`"
             )
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
@@ -185,8 +185,8 @@ class _Sample:
 
 
 def _cut(line: str) -> Iterator[str]:
-    """Pieces of `line` that SentencePiece does not skip as too long (it counts bytes), cut at
-    spaces if possible.
+    """Pieces of `line` that SentencePiece does not skip as too long (it counts bytes),
+    cut at spaces if possible.
     """
     if line.isascii():
         limit = _MAX_LINE
@@ -239,7 +239,7 @@ def _train_sentencepiece(
             reason = "unknown"
         raise DataError(
             f"a vocabulary of {vocab_size} cannot be learnt from {sample.characters} characters of"
-            f" text:"
+            " text:"
             f" SentencePiece says: {reason}; give more text or a smaller --vocab-size"
         ) from error
 

@@ -78,8 +78,8 @@ def file_facts(folder: Path, name: str) -> FileFacts:
 def _write_tar(
     task: WriteTask, path: Path, documents: list[_Ids], counts: npt.NDArray[np.int64]
 ) -> ShardIndex:
-    # Imported here because webdataset imports torch wherever it is installed, and this package must
-    # load without.
+    # Imported here because webdataset imports torch wherever it is installed,
+    # and this package must load without.
     from webdataset.writer import TarWriter
 
     offsets = []
@@ -107,8 +107,8 @@ def _write_tar(
 
 
 def blocks(documents: list[_Ids], block_tokens: int) -> Iterator[list[_Ids]]:
-    """Consecutive documents of at most `block_tokens` together; longer documents are cut into
-    equal-sized blocks.
+    """Consecutive documents of at most `block_tokens` together;
+    longer documents are cut into equal-sized blocks.
     """
     block: list[_Ids] = []
     size = 0

@@ -28,21 +28,23 @@ from electra_dist.runs.opening.changes import Kind, kind_of
 PAGE = Path(__file__).with_name("configuration.md")
 
 _HEAD = """\
-<!-- Written by docs/make_configuration.py from electra_dist/config/schema.py: change the docstrings there, run it. -->
+<!-- Written by docs/make_configuration.py from the docstrings of electra_dist/config/schema.py. -->
 
 # Configuration: every key
 
-A run is one YAML file. What it leaves out takes the defaults below; `key.sub=value` on the command line wins over the
-file. An unknown key, a wrong type or an impossible combination is refused before training starts, with the key, the
-value, what is allowed and the nearest valid name. `electra-dist config show FILE [overrides]` prints the file with
-everything filled in; what it prints is a configuration file too, and the run directory keeps it as `config.yaml`.
+A run is one YAML file. What it leaves out takes the defaults below; `key.sub=value` on the command
+line wins over the file. An unknown key, a wrong type or an impossible combination is refused before
+training starts, with the key, the value, what is allowed and the nearest valid name. `electra-dist
+config show FILE [overrides]` prints the file with everything filled in; what it prints is a
+configuration file too, and the run directory keeps it as `config.yaml`.
 
-Four keys must be set: `data.shards`, `train.steps`, `train.global_rows` and `train.micro_rows`. Ready recipes
-are in [configs/](../configs). `electra-dist config schema` prints a JSON Schema for editors.
+Four keys must be set: `data.shards`, `train.steps`, `train.global_rows` and `train.micro_rows`.
+Ready recipes are in [configs/](../configs). `electra-dist config schema` prints a JSON Schema for
+editors.
 
-Keys marked *free* may change when a run is [resumed](resume.md); those marked *from here* too, for the steps to come,
-when [`--from-here`](resume.md#change-what-comes) says so; the others belong to the run. `run.dir` and `run.name`
-say which run is meant.
+Keys marked *free* may change when a run is [resumed](resume.md); those marked *from here* too, for
+the steps to come, when [`--from-here`](resume.md#change-what-comes) says so; the others belong to
+the run. `run.dir` and `run.name` say which run is meant.
 """
 
 
@@ -82,8 +84,8 @@ def keys(section: type[BaseModel], prefix: str) -> Iterator[Key]:
 
 
 def _common_key(full: str) -> str | None:
-    """The key that one network's own key follows when it is not set: `optim.lr` for
-    `optim.generator.lr`.
+    """The key that one network's own key follows when it is not set:
+    `optim.lr` for `optim.generator.lr`.
     """
     first, *middle, last = full.split(".")
     if not middle or middle[0] not in configuration.NETWORKS:
@@ -151,7 +153,7 @@ def page() -> str:
     """The whole page."""
     parts = [_HEAD]
     for name, section in _sections():
-        summary = (section.__doc__ or "").strip()
+        summary = " ".join((section.__doc__ or "").split())
         parts.append(f"## `{name}`\n\n{summary}\n\n" + _table(keys(section, name)))
         if name == "model":
             parts.append(

@@ -77,8 +77,8 @@ class Step:
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of the special tokens; fixed by `data_tools.tokenizer` and checked when a tokenizer is
-    loaded.
+    """Ids of the special tokens;
+    fixed by `data_tools.tokenizer` and checked when a tokenizer is loaded.
     """
 
     pad: int = 0

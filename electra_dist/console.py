@@ -41,8 +41,8 @@ def open_missing_streams() -> None:
 
 
 def outlive_readers() -> None:
-    """Make the standard streams of this process lossy; streams that a test put in their place are
-    left alone.
+    """Make the standard streams of this process lossy;
+    streams that a test put in their place are left alone.
     """
     if sys.stdout is sys.__stdout__:
         sys.stdout = _lossy(sys.stdout, 1)
@@ -101,7 +101,7 @@ def human_seconds(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s"
 
 
-# --- progress ---
+# --- progress -------------------------------------------------------------------------------------
 #
 # The library never prints how far it is: it calls a `Progress` with the name of the stage, the
 # units done and the total. The command line passes `bar()`; everyone else may leave the default,
@@ -120,8 +120,8 @@ def silent(stage: str, done: int, total: int) -> None:
 
 @contextlib.contextmanager
 def bar(unit: str = "") -> Iterator[Progress]:
-    """A `Progress` that draws one rich progress bar a stage on stderr; with a `unit` also how many
-    of it a second.
+    """A `Progress` that draws one rich progress bar a stage on stderr;
+    with a `unit` also how many of it a second.
     """
     from rich.console import Console
     from rich.progress import (

@@ -22,8 +22,8 @@ EXIT_HANG = 69
 EXIT_DIVERGED = 70
 #: The run's own files cannot be written (sysexits.h, EX_IOERR).
 EXIT_STORAGE = 74
-#: "Not finished, run me again": the run was interrupted and has saved its state (sysexits.h,
-#: EX_TEMPFAIL).
+#: "Not finished, run me again":
+#: the run was interrupted and has saved its state (sysexits.h, EX_TEMPFAIL).
 EXIT_UNFINISHED = 75
 EXIT_CTRL_C = 130
 
@@ -105,15 +105,17 @@ class CheckpointError(UserError):
 
 
 class LoaderDiedError(UserError):
-    """The process that loads the data has ended without saying why: killed, perhaps because memory
-    ran out.
+    """The process that loads the data has ended without saying why:
+    killed, perhaps because memory ran out.
     """
 
     exit_status = EXIT_CRASH
 
 
 class StorageError(UserError):
-    """A file of the run that cannot be written: no space, quota, permission, read-only file system."""
+    """A file of the run that cannot be written:
+    no space, quota, permission, read-only file system.
+    """
 
     exit_status = EXIT_STORAGE
 
@@ -123,8 +125,8 @@ class LockedError(UserError):
 
 
 class LostLockError(UserError):
-    """A run whose lock another process has taken over, because this one gave no sign of life for
-    too long.
+    """A run whose lock another process has taken over,
+    because this one gave no sign of life for too long.
     """
 
 
@@ -141,8 +143,8 @@ class DivergedError(UserError):
 
 
 class PeerFailedError(UserError):
-    """Another rank has failed, and this one ends because of it; what went wrong is in that one's
-    log.
+    """Another rank has failed, and this one ends because of it;
+    what went wrong is in that one's log.
     """
 
     def __init__(self, message: str, exit_status: int = EXIT_CRASH) -> None:
@@ -151,8 +153,8 @@ class PeerFailedError(UserError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the valid name closest to `name`, or the empty string when none is
-    close.
+    """` (did you mean 'x'?)` for the valid name closest to `name`,
+    or the empty string when none is close.
     """
     matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     if matches:

@@ -122,8 +122,8 @@ def _run(*arguments: str) -> None:
 
 
 def _run_and_interrupt(arguments: tuple[str, ...], run: RunDir, step: int) -> None:
-    """Start training and send it what Ctrl-C sends once `step` is logged; it must save and say "not
-    finished".
+    """Start training and send it what Ctrl-C sends once `step` is logged;
+    it must save and say "not finished".
     """
     print(f"\n(the quick start will interrupt this one at step {step} and start it again)")
     with subprocess.Popen(_command(arguments)) as process:
@@ -144,8 +144,8 @@ def _logged_step(run: RunDir) -> int:
 
 
 def _check_learned(run: RunDir) -> None:
-    """The point of it all, on held-out documents: better than word frequencies, and better than
-    chance.
+    """The point of it all, on held-out documents:
+    better than word frequencies, and better than chance.
     """
     report = json.loads(
         subprocess.check_output(

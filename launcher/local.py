@@ -50,12 +50,12 @@ class Patience:
     """Seconds that the launcher waits for ranks which should be ending by themselves."""
 
     after_crash: float = 10.0
-    """From the first crashed rank to SIGTERM for the others, which may be failing for the same
-    reason.
+    """From the first crashed rank to SIGTERM for the others,
+    which may be failing for the same reason.
     """
     after_unfinished: float = 120.0
-    """From the first rank that exited with 75 to SIGTERM for the others, which may be closing their
-    W&B run.
+    """From the first rank that exited with 75 to SIGTERM for the others,
+    which may be closing their W&B run.
     """
     after_signal: float = 120.0
     """From a signal that was passed on, or the newest sign of progress since, to SIGTERM for the
@@ -67,8 +67,8 @@ class Patience:
 
 @dataclass
 class _Rank:
-    """One process. It is not reaped before its process group is swept, so that its number stays its
-    own.
+    """One process. It is not reaped before its process group is swept,
+    so that its number stays its own.
     """
 
     number: int
@@ -104,7 +104,7 @@ class _Rank:
             return
         _say(
             f"rank {self.number}, process {self.process.pid}, does not end: it waits for a device"
-            f" or a file system"
+            " or a file system"
         )
 
 
@@ -147,7 +147,9 @@ class _Launch:
                 self.kill_at = time.monotonic()
 
     def watch(self) -> bool:
-        """Note who has ended, end the rest when their time is up; false when all ranks have ended."""
+        """Note who has ended, end the rest when their time is up;
+        false when all ranks have ended.
+        """
         now = time.monotonic()
         for rank in self.ranks:
             known = rank.exit_code is not None
@@ -170,8 +172,8 @@ class _Launch:
         return bool(running)
 
     def _look_for_progress(self, now: float) -> None:
-        """Whether ranks that were asked to end still move: a save may take its time, a hung rank
-        may not.
+        """Whether ranks that were asked to end still move:
+        a save may take its time, a hung rank may not.
         """
         if self.moved_at is None or self.terminate_at is not None or now < self.look_at:
             return
@@ -331,8 +333,8 @@ def _start(command: Sequence[str], number: int, common: Mapping[str, str], logs:
 
 
 def _open_log(log: Path, header: str) -> BinaryIO:
-    """The log of a rank, open for appending, with a line that says what starts; raises
-    `StorageError`.
+    """The log of a rank, open for appending, with a line that says what starts;
+    raises `StorageError`.
     """
     with writing(log, "the log"):
         output = log.open("ab", buffering=0)
@@ -345,8 +347,8 @@ def _open_log(log: Path, header: str) -> BinaryIO:
 
 
 class _die_with:  # noqa: N801 -- reads as a function at its only use
-    """Called in the child before the command: asks Linux to kill it when the launcher ends, however
-    it ends.
+    """Called in the child before the command:
+    asks Linux to kill it when the launcher ends, however it ends.
     """
 
     def __init__(self, parent: int) -> None:
@@ -378,8 +380,8 @@ def _handlers(launch: _Launch) -> Iterator[None]:
 
 
 def _copy(shown: BinaryIO) -> None:
-    """What rank 0 has written since the last call, to the terminal; the log has it all should the
-    terminal be gone.
+    """What rank 0 has written since the last call, to the terminal;
+    the log has it all should the terminal be gone.
     """
     while chunk := shown.read(65_536):
         with contextlib.suppress(OSError, ValueError):
@@ -388,8 +390,8 @@ def _copy(shown: BinaryIO) -> None:
 
 
 def _explain(launch: _Launch) -> None:
-    """One line about the rank that failed first, and the end of its log where the terminal has not
-    shown it.
+    """One line about the rank that failed first,
+    and the end of its log where the terminal has not shown it.
     """
     rank = launch.first_failed
     if rank is None or rank.exit_code is None or rank.exit_code == EXIT_UNFINISHED:

@@ -112,8 +112,8 @@ def events(run: RunDir, number: str) -> list[Event]:
 
 
 def said_in(job_id: str, comment: str | None) -> Event | None:
-    """The event in the comment of a job, where its script puts what it cannot write; None for any
-    other comment.
+    """The event in the comment of a job, where its script puts what it cannot write;
+    None for any other comment.
     """
     match = _COMMENT.match(comment or "")
     if match:
@@ -122,8 +122,8 @@ def said_in(job_id: str, comment: str | None) -> Event | None:
 
 
 def snapshot_code(target: Path) -> None:
-    """Copy the packages of this program to `target`, without caches; a requeued job runs the code
-    it was sent with.
+    """Copy the packages of this program to `target`, without caches;
+    a requeued job runs the code it was sent with.
     """
     root = Path(__file__).resolve().parents[1]
     for package in _PACKAGES:

@@ -113,8 +113,8 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class StopResult:
-    """What `stop` did: jobs told to save and end, waiting jobs taken out of the queue, a process
-    told (its number).
+    """What `stop` did: jobs told to save and end, waiting jobs taken out of the queue,
+    a process told (its number).
     """
 
     run: str
@@ -154,8 +154,8 @@ def _of_array_task(folder: Path, job_id: str) -> RunDir:
 
 
 def all_runs(folder: Path) -> list[RunDir]:
-    """Every run in `folder`, and in the sweeps there, by name; raises `UserError` when there is
-    none.
+    """Every run in `folder`, and in the sweeps there, by name;
+    raises `UserError` when there is none.
     """
     if folder.is_dir():
         entries = sorted(entry for entry in folder.iterdir() if entry.is_dir())
@@ -233,8 +233,8 @@ def _ask(launch: JobRecord) -> tuple[list[QueuedJob], str | None]:
 
 
 def _noted(run: RunDir, launch: JobRecord, jobs: list[QueuedJob]) -> list[Event]:
-    """What the job scripts noted, in the run directory or, where they could not write there, in
-    Slurm's comments.
+    """What the job scripts noted, in the run directory or,
+    where they could not write there, in Slurm's comments.
     """
     said = [event for job in jobs if (event := said_in(job.job_id, job.comment))]
     return sorted([*events(run, launch.number), *said], key=lambda event: _seconds(event.time))
@@ -271,8 +271,8 @@ def _without_job(run: RunDir, facts: dict[str, Any], seen: Life | None) -> RunSt
 
 
 def _doing(run: RunDir, seen: Life | None) -> dict[str, Any]:
-    """What the ranks are doing, as the watchdog of the first one has noted it; nothing of an
-    earlier process.
+    """What the ranks are doing, as the watchdog of the first one has noted it;
+    nothing of an earlier process.
     """
     vitals = read_vitals(run)
     if vitals is None or seen is None or vitals.pid != seen.process.pid:
@@ -303,8 +303,8 @@ def _of_process(seen: Life) -> tuple[State, str | None]:
 
 
 def _is_newer(seen: Life, launch: JobRecord, noted: list[Event], silence: str | None) -> bool:
-    """Whether the process tells more than the jobs do: it is none of them, or Slurm is silent; and
-    it came last.
+    """Whether the process tells more than the jobs do:
+    it is none of them, or Slurm is silent; and it came last.
     """
     if seen.process.job_id is not None and not (seen.running and silence):
         return False
@@ -349,14 +349,15 @@ def _live(job: QueuedJob, noted: list[Event]) -> tuple[State, str | None]:
 def _ended(
     run: RunDir, launch: JobRecord, noted: list[Event], jobs: list[QueuedJob], silence: str | None
 ) -> tuple[State, str | None]:
-    """No job of the launch is active: what its script noted last, else what the queue or accounting
-    still know.
+    """No job of the launch is active: what its script noted last,
+    else what the queue or accounting still know.
     """
     last = next((event for event in reversed(noted) if event.kind != "skipped"), None)
     if last and last.kind in _BY_EVENT:
         return _BY_EVENT[last.kind], last.detail
     if silence:
         return "idle", silence + (f"; last noted: {last.kind}, {last.detail}" if last else "")
+    ended: str | None
     if jobs:
         ended = jobs[-1].state
     else:
@@ -371,8 +372,8 @@ def _ended(
 
 
 def _no_room(run: RunDir) -> str:
-    """That the file system of the run is full, which is why nothing more was noted; empty when it
-    is not.
+    """That the file system of the run is full, which is why nothing more was noted;
+    empty when it is not.
     """
     disk = shutil.disk_usage(run.path)
     if disk.free < MIB:
@@ -452,12 +453,12 @@ def _steps(run: RunDir) -> int | None:
     return None
 
 
-# --- logs ------------------------------------------------------------------------------------------------------------
+# --- logs -----------------------------------------------------------------------------------------
 
 
 def log_file(run: RunDir, rank: int | None = 0) -> Path:
-    """The newest log of a rank, or of the batch script when `rank` is None; raises `UserError` when
-    there is none.
+    """The newest log of a rank, or of the batch script when `rank` is None;
+    raises `UserError` when there is none.
     """
     pattern = re.compile(
         r"job-[0-9_]+\.log" if rank is None else rf"(job-[0-9_]+-)?rank-{rank}\.log"
@@ -501,8 +502,8 @@ def _newest_log(run: RunDir) -> str | None:
 
 
 def read_log(path: Path, lines: int | None = None, follow: bool = False) -> Iterator[str]:
-    """The text of a log, its last `lines` or all of it, in parts; with `follow`, what is appended,
-    without an end.
+    """The text of a log, its last `lines` or all of it, in parts;
+    with `follow`, what is appended, without an end.
     """
     raw = open_regular(path, follow=True)
     if lines is not None:
@@ -535,7 +536,7 @@ def _start_of_last(file: BinaryIO, lines: int) -> int:
     return start
 
 
-# --- stop ------------------------------------------------------------------------------------------------------------
+# --- stop -----------------------------------------------------------------------------------------
 
 
 def stop(run: RunDir) -> StopResult:
@@ -561,9 +562,9 @@ def stop(run: RunDir) -> StopResult:
     if not active:
         raise UserError(
             f"{run.path}: no job of this run is in the queue and no process on this machine trains"
-            f" it; `electra-dist"
+            " it; `electra-dist"
             f" status {run.path}` says how it ended. A run of `launch local` or `train` is stopped"
-            f" on its own machine"
+            " on its own machine"
         )
     waiting = tuple(job.job_id for job in active if job.state not in ("RUNNING", "COMPLETING"))
     running = tuple(job.job_id for job in active if job.state == "RUNNING")

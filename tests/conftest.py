@@ -19,8 +19,8 @@ from electra_dist.runs.directory import RunDir
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
-#: In the environment of the process that runs one test that needs a GPU: what CUDA_VISIBLE_DEVICES
-#: was, or nothing.
+#: In the environment of the process that runs one test that needs a GPU:
+#: what CUDA_VISIBLE_DEVICES was, or nothing.
 GPU_TEST = "ELECTRA_DIST_GPU_TEST"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -140,8 +140,8 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    """A run directory of 100 steps at step 25, with a whole checkpoint of step 10 and the rest of
-    one of step 20.
+    """A run directory of 100 steps at step 25, with a whole checkpoint
+    of step 10 and the rest of one of step 20.
     """
     content = {
         "data": {"shards": "s"},

@@ -1,5 +1,5 @@
-"""Losing standard output never ends a command that works, nor looks like success; printing commands
-end quietly.
+"""Losing standard output never ends a command that works, nor looks like success;
+printing commands end quietly.
 """
 
 from __future__ import annotations

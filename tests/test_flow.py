@@ -1,5 +1,5 @@
-"""The whole flow on real text by the commands a user types: the PEPs, 16k vocabulary, two ranks,
-export.
+"""The whole flow on real text by the commands a user types:
+the PEPs, 16k vocabulary, two ranks, export.
 """
 
 from __future__ import annotations

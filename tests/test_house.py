@@ -83,8 +83,8 @@ MODULES = source_files()
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, anywhere in it; `from a import b` gives `a.b` where that is
-    a module.
+    """Every module that a file imports, anywhere in it;
+    `from a import b` gives `a.b` where that is a module.
     """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -109,8 +109,8 @@ def unit_of(module: str) -> str:
 
 
 def own_imports(module: str) -> set[str]:
-    """The modules of this project that `module` imports, without the empty package `electra_dist`
-    itself.
+    """The modules of this project that `module` imports,
+    without the empty package `electra_dist` itself.
     """
     return {
         name
@@ -162,8 +162,8 @@ def test_the_core_names_torch_nowhere() -> None:
     assert not wrong
 
 
-#: Where a file is read whole without `electra_dist.files.reading`: it is this program's own, or the
-#: kernel's.
+#: Where a file is read whole without `electra_dist.files.reading`:
+#: it is this program's own, or the kernel's.
 READ_WHOLE = {
     "electra_dist.parallel.processes": "/proc",
     "electra_dist.tracking.wandb.children": "/proc",
@@ -177,8 +177,8 @@ READ_WHOLE = {
 
 
 def test_what_another_user_may_have_written_is_read_with_a_bound() -> None:
-    """`read_text` waits at a FIFO and fills the memory from a device; so does numpy with pickle,
-    and torch.load.
+    """`read_text` waits at a FIFO and fills the memory from a device;
+    so does numpy with pickle, and torch.load.
     """
     unbounded = {"read_text", "read_bytes", "fromfile", "load_file", "from_file"}
     for module in RESIDENTS:
@@ -215,7 +215,7 @@ import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {EXTRAS!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}} (a machine without the extras)", name=name)
+            raise ModuleNotFoundError(f"No module named {{name!r}} (no extras here)", name=name)
 sys.meta_path.insert(0, Absent())
 """
 
@@ -234,13 +234,13 @@ assert main(["config", "show", "configs/quickstart.yaml"]) == 0
 
 @pytest.mark.parametrize("imported", ["launcher", "electra_dist.cli"])
 def test_what_a_login_node_starts_loads_nothing_heavy(imported: str) -> None:
-    """The reason why `electra-dist launch` starts at once; wall time would be a test of how busy
-    the machine is.
+    """The reason why `electra-dist launch` starts at once;
+    wall time would be a test of how busy the machine is.
     """
     names = [m for m in RESIDENTS if within(m, imported)] if imported == "launcher" else [imported]
     code = (
         f"import importlib, sys\nfor name in {names!r}:"
-        f" importlib.import_module(name)\nprint(*sys.modules)"
+        " importlib.import_module(name)\nprint(*sys.modules)"
     )
     loaded = {name.split(".")[0] for name in run_python(code).split()}
     assert not loaded & set(HEAVY)

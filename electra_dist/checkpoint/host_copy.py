@@ -69,8 +69,8 @@ class HostCopy:
         return buffer
 
     def _pin(self, buffer: Tensor) -> None:
-        """Lock the memory of `buffer`. PyTorch's own pinned tensors are rounded up to a power of
-        two.
+        """Lock the memory of `buffer`.
+        PyTorch's own pinned tensors are rounded up to a power of two.
         """
         runtime = torch.cuda.cudart()
         address = buffer.data_ptr()

@@ -42,12 +42,12 @@ from electra_dist.zero.fragments import (
     write_scalars,
 )
 
-# --- finding and verifying -------------------------------------------------------------------------------------------
+# --- finding and verifying ------------------------------------------------------------------------
 
 
 def verify(run: RunDir, step: int, world: World) -> list[str]:
-    """What is wrong with a checkpoint, one sentence each, the same on every rank; sizes and
-    checksums of all files.
+    """What is wrong with a checkpoint, one sentence each, the same on every rank;
+    sizes and checksums of all files.
     """
     folder = run.checkpoint(step)
     problems: list[str] = []
@@ -148,7 +148,7 @@ def _warn_of_choice(run: RunDir, step: int, passed: list[str], unhealthy: str | 
 def _none_is_whole(run: RunDir, damaged: list[str]) -> str:
     return (
         f"{run.checkpoints}: no whole checkpoint: {'; '.join(damaged)}. Restore the files and start"
-        f" again, or add"
+        " again, or add"
         " --start-over to set them aside and train from step 0"
     )
 
@@ -161,7 +161,7 @@ def _some(problems: list[str]) -> str:
     return "; ".join(problems[:3]) + more
 
 
-# --- loading ---------------------------------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------------------
 
 
 def load_checkpoint(
@@ -208,9 +208,9 @@ def _check_parameters(
         if saved.get(name) != wanted.get(name):
             raise CheckpointError(
                 f"{folder}: parameter {name} of the {network} is {_describe(saved.get(name))} in"
-                f" the checkpoint and"
+                " the checkpoint and"
                 f" {_describe(wanted.get(name))} in the model; resume with the configuration that"
-                f" the run"
+                " the run"
                 " was started with"
             )
 

@@ -26,20 +26,20 @@ from electra_dist.model.huggingface import State
 from electra_dist.runs.checkpoints import saved_steps
 from electra_dist.runs.directory import RunDir
 
-#: Times that the newest checkpoint may vanish while it is read; each time training has saved a
-#: newer one.
+#: Times that the newest checkpoint may vanish while it is read;
+#: each time training has saved a newer one.
 _MOST_TRIES = 20
 
 
 def choose_step(run: RunDir, step: int | None) -> int:
-    """`step`, by default the newest that is complete; raises `CheckpointError` naming the ones that
-    exist.
+    """`step`, by default the newest that is complete;
+    raises `CheckpointError` naming the ones that exist.
     """
     steps = run.complete_checkpoints()
     if not steps:
         raise CheckpointError(
             f"{run.checkpoints}: no complete checkpoint; train until one is saved"
-            f" (checkpoint.every, or Ctrl-C)"
+            " (checkpoint.every, or Ctrl-C)"
         )
     if step is None:
         return steps[-1]
@@ -112,7 +112,7 @@ def _networks(
     if words is None:
         raise CheckpointError(
             f"{folder}: the generator has no embeddings.word.weight; not a checkpoint of this"
-            f" software"
+            " software"
         )
     with torch.device("meta"):
         networks = (

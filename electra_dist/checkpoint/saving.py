@@ -71,8 +71,8 @@ from electra_dist.zero.fragments import (
 _FP32 = 4
 #: Moments and weight of each parameter.
 _BYTES_A_PARAMETER = 3 * _FP32
-#: Of the file system, on top of a checkpoint, so that the run's small files find room while it is
-#: written.
+#: Of the file system, on top of a checkpoint,
+#: so that the run's small files find room while it is written.
 _ROOM_TO_SPARE = 1_000_000
 #: A wait for the save before that is worth a line.
 _LONG_WAIT_SECONDS = 5.0
@@ -147,7 +147,7 @@ class Saver:
         self._waited = 0.0
         self._since = time.perf_counter()
 
-    # --- what the trainer calls --------------------------------------------------------------------------------------
+    # --- what the trainer calls -------------------------------------------------------------------
 
     def save(
         self,
@@ -178,8 +178,8 @@ class Saver:
 
     @property
     def is_writing(self) -> bool:
-        """Whether this rank has not written its part of the save in flight; `poll` wants to know it
-        of all ranks.
+        """Whether this rank has not written its part of the save in flight;
+        `poll` wants to know it of all ranks.
         """
         return self._flight is not None and self._flight.writing.is_alive()
 
@@ -194,8 +194,8 @@ class Saver:
             self._report_published()
 
     def finish(self) -> None:
-        """Wait until nothing is in flight; call it before the engines change otherwise than by
-        training.
+        """Wait until nothing is in flight;
+        call it before the engines change otherwise than by training.
         """
         with self._waiting():
             self._land(final=False)
@@ -221,7 +221,7 @@ class Saver:
         finally:
             self._waited += time.perf_counter() - start
 
-    # --- taking off --------------------------------------------------------------------------------------------------
+    # --- taking off -------------------------------------------------------------------------------
 
     def _land_the_one_before(self, step: int) -> None:
         start = time.perf_counter()
@@ -269,8 +269,8 @@ class Saver:
             )
 
     def _agree_on_layout(self) -> None:
-        """Which file has which slice of which parameter: the same at every save, so the ranks tell
-        it once.
+        """Which file has which slice of which parameter:
+        the same at every save, so the ranks tell it once.
         """
         if self._layout is not None:
             return
@@ -332,7 +332,7 @@ class Saver:
         else:
             self._flight.writing.start()
 
-    # --- landing -----------------------------------------------------------------------------------------------------
+    # --- landing ----------------------------------------------------------------------------------
 
     def _land(self, final: bool) -> None:
         """Wait for what is in flight, to its very end."""
@@ -390,8 +390,8 @@ class Saver:
             self._say_saved(flight.step)
 
     def _publish(self, flight: _Flight, written: dict[str, FileEntry]) -> None:
-        """Rank 0: write what belongs to all ranks, give the folder its name, remove what is too
-        old.
+        """Rank 0: write what belongs to all ranks, give the folder its name,
+        remove what is too old.
         """
         assert self._layout is not None
         folder = flight.folder
@@ -442,7 +442,9 @@ class Saver:
         say(f"step {step}: checkpoint {self._run.checkpoint(step)}")
 
     def _give_up(self, step: int, problem: str, final: bool) -> None:
-        """The checkpoint of `step` cannot be: remove its rests, say so; a final one ends the run."""
+        """The checkpoint of `step` cannot be: remove its rests, say so;
+        a final one ends the run.
+        """
         what = (
             f"{self._run.checkpoints}: the checkpoint of step {step} cannot be written: {problem}"
         )
@@ -455,7 +457,7 @@ class Saver:
             raise on_every_rank(
                 StorageError(
                     f"{what}. The checkpoints before it are untouched; make it writable and start"
-                    f" again"
+                    " again"
                 )
             )
         if self._world.is_main:
@@ -467,7 +469,7 @@ class Saver:
             following = (step // self._settings.every + 1) * self._settings.every
             warn(
                 f"{what}{again}. The checkpoints before it are untouched; training goes on and"
-                f" tries again at step"
+                " tries again at step"
                 f" {following}"
             )
 

@@ -42,8 +42,8 @@ from electra_dist.runs.checkpoints.members import (
 
 #: A rank's tensors, by network and by name in the file.
 Tensors = Mapping[str, Mapping[str, Tensor]]
-#: Files of one checkpoint that are open at a time: a thousand ranks leave more than a process may
-#: open.
+#: Files of one checkpoint that are open at a time:
+#: a thousand ranks leave more than a process may open.
 _MOST_OPEN = 256
 
 

@@ -91,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse; overrides may stand on either side of the options, which argparse alone does not
-    allow.
+    """Parse; overrides may stand on either side of the options,
+    which argparse alone does not allow.
     """
     parser = build_parser()
     parsed, rest = parser.parse_known_args(arguments)
@@ -113,8 +113,8 @@ def _print_error(error: UserError) -> None:
 
 
 def entry() -> NoReturn:
-    """`electra-dist` in a shell: run `main`, end with its status; a crash too ends without waiting
-    for anybody.
+    """`electra-dist` in a shell: run `main`, end with its status;
+    a crash too ends without waiting for anybody.
     """
     open_missing_streams()
     early.listen(sys.argv[1:], os.environ)

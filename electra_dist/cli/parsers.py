@@ -70,8 +70,8 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def console() -> Console:
-    """Where tables go: as wide as the terminal; wide enough for every table when the output is a
-    file or a pipe.
+    """Where tables go: as wide as the terminal;
+    wide enough for every table when the output is a file or a pipe.
     """
     from rich.console import Console
 

@@ -1,5 +1,5 @@
-"""The typed run configuration: YAML and overrides in, frozen objects out (`schema`, `reading`,
-`checks`).
+"""The typed run configuration: YAML and overrides in,
+frozen objects out (`schema`, `reading`, `checks`).
 """
 
 from electra_dist.config.checks import check_world, divisors

@@ -41,8 +41,8 @@ def contradictions(config: Config) -> list[str]:
     if train.global_rows % streams:
         found.append(
             f"train.global_rows = {train.global_rows} is not divisible by data.streams = {streams}:"
-            f" every stream gives"
-            f" the same number of rows to a step; streams may be one of"
+            " every stream gives"
+            " the same number of rows to a step; streams may be one of"
             f" {divisors(train.global_rows)}"
         )
     if train.global_rows % train.micro_rows:
@@ -66,7 +66,7 @@ def contradictions(config: Config) -> list[str]:
         if train.cuda_graphs and config.zero_stage(network) == 3:
             found.append(
                 f"train.cuda_graphs = true with zero.stage = 3 for the {network}: a graph replays"
-                f" with the memory that"
+                " with the memory that"
                 " it was recorded with, and stage 3 gathers weights into other memory each time;"
                 " set zero.stage=1"
             )
@@ -80,7 +80,7 @@ def contradictions(config: Config) -> list[str]:
         if stop <= first:
             found.append(
                 f"data.skip_steps has [{first}, {stop}]: the second number must be larger; it is"
-                f" not skipped"
+                " not skipped"
             )
     if optim.schedule != "wsd":
         end = "train.steps"
@@ -104,23 +104,23 @@ def _sharding_contradictions(config: Config) -> list[str]:
         if zero.offload_optimizer and zero.stage == 0:
             found.append(
                 f"{optimizer} = true with {stage} for the {network}: DeepSpeed offloads only the"
-                f" optimizer state that"
+                " optimizer state that"
                 f" it shares out, and stage 0 shares out none; set zero.{network}.stage=1 (2, 3),"
-                f" or"
+                " or"
                 f" zero.{network}.offload_optimizer=false"
             )
         if zero.offload_parameters and zero.stage < 3:
             found.append(
                 f"{parameters} = true with {stage} for the {network}: below stage 3 the weights are"
-                f" whole on every GPU;"
+                " whole on every GPU;"
                 f" set zero.{network}.stage=3, or zero.{network}.offload_parameters=false"
                 " (offload_optimizer alone works at stages 1 and 2)"
             )
         elif zero.offload_parameters and not zero.offload_optimizer:
             found.append(
                 f"{parameters} = true with {optimizer} = false for the {network}: the optimizer"
-                f" state is 12 bytes a"
-                f" parameter and goes first, the weights are 2 or 4; set"
+                " state is 12 bytes a"
+                " parameter and goes first, the weights are 2 or 4; set"
                 f" zero.{network}.offload_optimizer=true as well"
             )
         if zero.offload_parameters and zero.stage == 3 and zero.hpz_partition_size:
@@ -135,7 +135,7 @@ def _sharding_contradictions(config: Config) -> list[str]:
     ):
         found.append(
             f"zero.hpz_partition_size = {config.zero.hpz_partition_size} with no network at stage"
-            f" 3: only stage 3"
+            " 3: only stage 3"
             " partitions weights; set zero.stage=3, or zero.hpz_partition_size=null"
         )
     return found
@@ -147,9 +147,9 @@ def _communication_contradictions(config: Config) -> list[str]:
     modes = {network: config.precision_mode(network) for network in NETWORKS}
     return [
         f"zero.communication_data_type = {asked} with precision.mode = {mode} for the {network}:"
-        f" gradients that were"
+        " gradients that were"
         f" computed in {mode} would lose digits on the way; set precision.mode=bf16, whose"
-        f" gradients are bf16 anyway,"
+        " gradients are bf16 anyway,"
         " or zero.communication_data_type=fp32"
         for network, mode in modes.items()
         if asked == "bf16" and mode != "bf16"
@@ -180,7 +180,7 @@ def _check_hpz(size: int, world_size: int, ranks_per_node: int | None) -> None:
     if world_size % size:
         raise ConfigError(
             f"zero.hpz_partition_size = {size}: it does not divide the world size {world_size};"
-            f" possible: "
+            " possible: "
             + (
                 f"{fits}, normally the ranks of a node"
                 if fits
@@ -191,8 +191,8 @@ def _check_hpz(size: int, world_size: int, ranks_per_node: int | None) -> None:
         fits = [d for d in fits if not (ranks_per_node % d and d % ranks_per_node)]
         raise ConfigError(
             f"zero.hpz_partition_size = {size}: with {ranks_per_node} ranks a node a group would"
-            f" lie partly on another"
-            f" node; possible: " + (f"{fits}" if fits else "none, set zero.hpz_partition_size=null")
+            " lie partly on another"
+            " node; possible: " + (f"{fits}" if fits else "none, set zero.hpz_partition_size=null")
         )
 
 
@@ -208,7 +208,7 @@ def _check_rows(config: Config, world_size: int) -> None:
     else:
         reason = (
             f"its {rows // world_size} rows a rank (train.global_rows = {rows}) are not divisible"
-            f" by"
+            " by"
             f" train.micro_rows = {micro}"
         )
     raise ConfigError(f"world size {world_size}: {reason}; possible world sizes: {fits}")

@@ -26,8 +26,8 @@ from electra_dist.config.schema import Config, ModelConfig
 from electra_dist.errors import ConfigError, nearest
 from electra_dist.files.reading import NotRegularError, TooLargeError, read_bounded
 
-#: Bytes of a file, and its values and their characters where each alias counts as what it stands
-#: for.
+#: Bytes of a file, and its values and their characters where
+#: each alias counts as what it stands for.
 _MOST_BYTES = 128 * 1024
 _MOST_VALUES = 20_000
 _MOST_CHARACTERS = 2 * _MOST_BYTES
@@ -89,22 +89,22 @@ _Yaml.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
 
 
 class _Size:
-    """How many values and characters a document has when each alias is replaced by what it stands
-    for.
+    """How many values and characters a document has when each
+    alias is replaced by what it stands for.
     """
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[int, int] | None] = {}
 
     def check(self, node: yaml.Node) -> None:
-        """Raise `YAMLError` above the bounds, and for an alias of something that it is itself part
-        of.
+        """Raise `YAMLError` above the bounds,
+        and for an alias of something that it is itself part of.
         """
         values, characters = self._of(node)
         if values > _MOST_VALUES or characters > _MOST_CHARACTERS:
             raise yaml.YAMLError(
                 f"too large: {values:,} values of {characters:,} characters with all aliases"
-                f" followed"
+                " followed"
             )
 
     def _of(self, node: yaml.Node) -> tuple[int, int]:
@@ -153,8 +153,8 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; raises `ConfigError` when it is missing, too large, not UTF-8, or
-    no mapping.
+    """The mapping in a YAML file; raises `ConfigError` when it is missing,
+    too large, not UTF-8, or no mapping.
     """
     try:
         text = read_bounded(path, _MOST_BYTES, follow=True).decode("utf-8")
@@ -270,8 +270,8 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
 
 
 def build(tree: Mapping[str, Any], source: str = "configuration") -> Config:
-    """Fill in the preset and the derived defaults, validate, check the combinations; raises
-    `ConfigError`.
+    """Fill in the preset and the derived defaults, validate, check the combinations;
+    raises `ConfigError`.
     """
     try:
         config = Config.model_validate(_with_preset(dict(tree)))

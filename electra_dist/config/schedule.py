@@ -1,5 +1,5 @@
-"""The learning rate as a pure function of the step: warm-up, then linear, cosine or
-stable-then-linear decay.
+"""The learning rate as a pure function of the step:
+warm-up, then linear, cosine or stable-then-linear decay.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Stage = Annotated[int, Field(ge=0, le=3)]
 PrecisionMode = Literal["bf16", "fp16", "fp32"]
-#: Sizes of networks, bounded by far more than anybody trains: a configuration may be somebody
-#: else's.
+#: Sizes of networks, bounded by far more than anybody trains:
+#: a configuration may be somebody else's.
 Layers = Annotated[int, Field(gt=0, le=1000)]
 Width = Annotated[int, Field(gt=0, le=2**18)]
 Vocabulary = Annotated[int, Field(gt=0, le=2**24)]
@@ -122,8 +122,8 @@ class ModelConfig(Section):
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the truncated normal that weights start from."""
     generator_bias: Literal["zeros", "unigram"] = "unigram"
-    """Start of the generator's output bias: zeros (ELECTRA), or the log frequency of each token in
-    the shards.
+    """Start of the generator's output bias:
+    zeros (ELECTRA), or the log frequency of each token in the shards.
     """
     temperature: PositiveFloat = 1.0
     """Temperature of the softmax that replaced tokens are sampled from."""
@@ -132,8 +132,8 @@ class ModelConfig(Section):
     varlen: FlashAttention 3 or 4 where its package is installed, else 2.
     """
     generator_head: Literal["auto", "chunked", "triton"] = "auto"
-    """Backend of the generator's output layer. auto: triton (one fused kernel) on cuda, chunked
-    elsewhere.
+    """Backend of the generator's output layer. auto:
+    triton (one fused kernel) on cuda, chunked elsewhere.
     """
 
 
@@ -280,14 +280,14 @@ class CheckpointConfig(Section):
     every: PositiveInt = 1000
     """Steps between two checkpoints."""
     keep: PositiveInt = 3
-    """Newest checkpoints kept; older ones are removed after a new one is whole. The newest healthy
-    one is never removed.
+    """Newest checkpoints kept; older ones are removed after a new one is whole.
+    The newest healthy one is never removed.
     """
     milestones_every: PositiveInt | None = None
     """Checkpoints whose step is a multiple of this are kept for good, beside the `keep` newest."""
     asynchronous: bool = True
-    """Copy the state to memory and write it in the background while training goes on; false waits
-    for the disk.
+    """Copy the state to memory and write it in the background while training goes on;
+    false waits for the disk.
     """
 
 
@@ -332,15 +332,15 @@ class TrackingConfig(Section):
 
 
 class GuardConfig(Section):
-    """Divergence: what counts as one, and how often the run goes back to a healthy checkpoint and
-    past the rows.
+    """Divergence: what counts as one, and how often the run goes back
+    to a healthy checkpoint and past the rows.
     """
 
     enabled: bool = True
     """Watch skipped steps and losses; roll back when they say that training diverged."""
     max_skips: PositiveInt = 10
-    """Steps in a row with a gradient that is not finite. With fp16, the halvings of the first loss
-    scale come on top.
+    """Steps in a row with a gradient that is not finite. With fp16,
+    the halvings of the first loss scale come on top.
     """
     max_loss_factor: Annotated[float, Field(gt=1)] = 10.0
     """A step's loss above this many times that of a uniform guess (ln V for the generator, ln 2 for
@@ -354,31 +354,33 @@ class GuardConfig(Section):
     spike_steps: PositiveInt = 5
     """Spikes in a row that make a divergence; one alone is a hard batch."""
     window: Annotated[int, Field(ge=16)] = 128
-    """Steps that the median is taken over; before a quarter of them is there, only
-    `max_loss_factor` counts.
+    """Steps that the median is taken over;
+    before a quarter of them is there, only `max_loss_factor` counts.
     """
     margin_steps: NonNegativeInt = 1
-    """Steps before the first offending one whose rows are skipped as well: its loss shows what the
-    step before did.
+    """Steps before the first offending one whose rows are skipped as well:
+    its loss shows what the step before did.
     """
     max_rollbacks: NonNegativeInt = 3
     """Rollbacks without a new healthy checkpoint after which the run ends, with exit status 70."""
 
 
 class WatchdogConfig(Section):
-    """Hangs: seconds without a sign of progress after which the run is ended with exit status 69."""
+    """Hangs: seconds without a sign of progress after which
+    the run is ended with exit status 69.
+    """
 
     enabled: bool = True
     """Watch the ranks from a thread of its own, and end the run when one of them hangs."""
     meet_seconds: PositiveFloat = 180.0
     """For all ranks to meet at the start."""
     start_seconds: PositiveFloat = 1800.0
-    """For everything before the first step: imports, checks, networks, engines, compilation,
-    loading a checkpoint.
+    """For everything before the first step: imports, checks, networks,
+    engines, compilation, loading a checkpoint.
     """
     step_seconds: PositiveFloat | None = None
-    """For one step. Default: 30 times the median of the measured steps, at least 300; 1800 until
-    they are measured.
+    """For one step. Default: 30 times the median of the measured steps, at least 300;
+    1800 until they are measured.
     """
     data_seconds: PositiveFloat = 600.0
     """For the next step's rows to be read."""
@@ -410,7 +412,7 @@ class Config(Section):
         return self.model.discriminator
 
     def zero_stage(self, network: Network) -> int:
-        override = getattr(self.zero, network).stage
+        override: int | None = getattr(self.zero, network).stage
         if override is None:
             return self.zero.stage
         return override
@@ -421,15 +423,17 @@ class Config(Section):
         return self.zero.model_copy(update=own)
 
     def hpz_partition_size(self, network: Network, world_size: int) -> int | None:
-        """Ranks of one group of hierarchical partitioning; None where nothing is partitioned twice."""
+        """Ranks of one group of hierarchical partitioning;
+        None where nothing is partitioned twice.
+        """
         size = self.zero.hpz_partition_size
         if size and size < world_size and self.zero_stage(network) == 3:
             return size
         return None
 
     def compiles(self, device: str) -> bool:
-        """Whether `train.compile` comes to compiled layers on a device of type `device`: by default
-        on CUDA alone.
+        """Whether `train.compile` comes to compiled layers on a device of type `device`:
+        by default on CUDA alone.
         """
         if self.train.compile is None:
             return device == "cuda"

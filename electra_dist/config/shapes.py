@@ -23,8 +23,8 @@ def sequence_entries(documents: int, rows: int, documents_per_row: int) -> int:
 
 
 def layers_of_groups(layers: int, elements: int) -> list[int]:
-    """How many of so many `layers`, each with so many `elements`, the groups have that the engines
-    work on.
+    """How many of so many `layers`, each with so many `elements`,
+    the groups have that the engines work on.
     """
     most = max(1, GROUP_ELEMENTS // elements)
     return [min(most, layers - first) for first in range(0, layers, most)]

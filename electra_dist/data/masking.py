@@ -83,8 +83,8 @@ def masked_slots(mask_fraction: float, row_length: int) -> int:
 def masked_counts(
     maskable: npt.NDArray[np.int64], mask_fraction: float, row_length: int, slots: int
 ) -> npt.NDArray[np.int64]:
-    """How many tokens are masked in rows with `maskable` maskable ones: rounded half up, at least 1
-    of any.
+    """How many tokens are masked in rows with `maskable` maskable ones:
+    rounded half up, at least 1 of any.
     """
     counts: npt.NDArray[np.int64] = _counts_table(mask_fraction, row_length + 1)[maskable]
     return np.minimum(counts, slots)
@@ -128,8 +128,8 @@ def _draw(row_keys: UInt64, purpose: int, positions: npt.NDArray[np.int64]) -> U
 
 
 def _select(maskable: npt.NDArray[np.bool_], row_keys: UInt64, slots: int) -> npt.NDArray[np.int64]:
-    """(B, P) positions of the maskable tokens with the smallest draws, smallest first, then of
-    others.
+    """(B, P) positions of the maskable tokens with the smallest draws,
+    smallest first, then of others.
     """
     places = np.arange(maskable.shape[1])
     draws = _draw(row_keys, _SELECT, places)

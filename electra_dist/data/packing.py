@@ -127,8 +127,8 @@ def pack_block(block: Block, row_length: int, max_documents: int) -> PackedRows:
 def _ends_of_rows(
     row_of: Int64, end_of: Int64, rows: int, max_documents: int
 ) -> tuple[Int32, Int32]:
-    """(B, K) ends of the pieces of each row, ascending, the last one repeated, and (B,) how many
-    there are.
+    """(B, K) ends of the pieces of each row, ascending, the last one repeated,
+    and (B,) how many there are.
     """
     order = np.lexsort((end_of, row_of))
     counts = np.bincount(row_of, minlength=rows)
@@ -148,8 +148,8 @@ def concatenate(parts: list[PackedRows]) -> PackedRows:
 
 
 def documents_and_positions(rows: PackedRows) -> tuple[Int32, Int32]:
-    """(B, L) number of the document at each place, `PADDING_DOCUMENT` on padding, and (B, L)
-    position inside it.
+    """(B, L) number of the document at each place, `PADDING_DOCUMENT` on padding,
+    and (B, L) position inside it.
     """
     count, length = rows.tokens.shape
     number = np.arange(count)[:, None]

@@ -66,8 +66,8 @@ class RowPool:
         return done * self._order.streams / self._order.blocks
 
     def _advance(self, count: int) -> Iterator[tuple[Int64, Int64]]:
-        """Where the next rows are at hand, and which rows of the S * `count` they are; once a round
-        of blocks.
+        """Where the next rows are at hand, and which rows of the S * `count` they are;
+        once a round of blocks.
         """
         wanted = np.full(len(self._streams), count)
         taken = np.zeros(len(self._streams), np.int64)

@@ -57,8 +57,8 @@ class KeyedRows:
 
 
 class RowSource:
-    """Blocks of one split as packed rows in their drawn order, with their keys; `tell` hears which
-    one is read.
+    """Blocks of one split as packed rows in their drawn order, with their keys;
+    `tell` hears which one is read.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ def join(parts: list[KeyedRows]) -> KeyedRows:
 
 
 def micro_batches(rows: KeyedRows, config: Config) -> list[MicroBatch]:
-    """`rows` in order, `train.micro_rows` at a time; masked all at once, because a call has its
-    price.
+    """`rows` in order, `train.micro_rows` at a time;
+    masked all at once, because a call has its price.
     """
     size = config.train.micro_rows
     masked = _MASKED_TOKENS // config.data.row_length
@@ -134,7 +134,9 @@ def micro_batches(rows: KeyedRows, config: Config) -> list[MicroBatch]:
 
 
 def _cut(whole: MicroBatch, rows: KeyedRows, part: slice) -> MicroBatch:
-    """Some rows of `whole`, which was made of `rows`: views, and cumulative lengths of their own."""
+    """Some rows of `whole`, which was made of `rows`:
+    views, and cumulative lengths of their own.
+    """
     arrays = {
         field.name: getattr(whole, field.name)[part]
         for field in fields(whole)

@@ -78,7 +78,7 @@ def first_state(
     if missing:
         raise DataError(
             f"state of the data loader: it lacks {len(missing)} of {streams} streams; merge all"
-            f" ranks' states"
+            " ranks' states"
         )
     positions = np.array([state.streams[stream] for stream in mine], np.int64)
     return LoaderState(state.step, layout, Positions(mine, positions), state.drawn)

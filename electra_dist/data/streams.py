@@ -83,8 +83,8 @@ class Positions(Mapping[int, StreamPosition]):
 
 
 class BlockPlace(NamedTuple):
-    """Where block number g of the endless sequence is: its epoch, and its number among the split's
-    blocks.
+    """Where block number g of the endless sequence is:
+    its epoch, and its number among the split's blocks.
     """
 
     epoch: int
@@ -157,8 +157,8 @@ class LoaderState:
 
     @classmethod
     def merge(cls, states: list[LoaderState]) -> LoaderState:
-        """The states of all ranks in one; raises `DataError` when they are not of one step of one
-        run.
+        """The states of all ranks in one;
+        raises `DataError` when they are not of one step of one run.
         """
         if len({(state.step, state.drawn, state.layout) for state in states}) != 1:
             found = sorted({state.step for state in states})

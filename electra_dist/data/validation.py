@@ -1,5 +1,5 @@
-"""Validation: always the same rows of the held-out split, with the same masks, dealt evenly to the
-ranks.
+"""Validation: always the same rows of the held-out split,
+with the same masks, dealt evenly to the ranks.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def has_validation(manifest: Manifest) -> bool:
 
 
 def validation_rows(config: Config, manifest: Manifest) -> KeyedRows | None:
-    """The first `validation.rows` rows of the validation split with their keys; None when the split
-    is empty.
+    """The first `validation.rows` rows of the validation split with their keys;
+    None when the split is empty.
     """
     parts = []
     found = 0

@@ -32,8 +32,8 @@ _SHORTEST = 16
 
 @dataclass(frozen=True)
 class Piece:
-    """One token as text, spaces included; `proposed` is what the generator put in its place where
-    it was masked.
+    """One token as text, spaces included;
+    `proposed` is what the generator put in its place where it was masked.
     """
 
     text: str
@@ -53,8 +53,8 @@ class Example:
 
 @dataclass(frozen=True)
 class Passage:
-    """Tokens of one document in a row, with the answers: `tokens` original ids, `corrupted` those
-    that were judged.
+    """Tokens of one document in a row, with the answers:
+    `tokens` original ids, `corrupted` those that were judged.
     """
 
     before: int
@@ -99,8 +99,8 @@ def passages(
 
 
 def choose(found: list[Passage], count: int, run: RunDir) -> tuple[Example, ...]:
-    """`count` passages: the worst ones, and as many around the median loss (one less where `count`
-    is odd).
+    """`count` passages: the worst ones, and as many around the median
+    loss (one less where `count` is odd).
     """
     tokenizer = _tokenizer(run)
     ordered = sorted(found, key=lambda passage: -passage.loss)

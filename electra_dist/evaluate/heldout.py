@@ -79,8 +79,8 @@ class Observed:
 
 
 class Judged(NamedTuple):
-    """One micro-batch: its sums, its tokens, and for passages to read the corrupted rows and
-    logits, (B, L).
+    """One micro-batch: its sums, its tokens,
+    and for passages to read the corrupted rows and logits, (B, L).
     """
 
     totals: StepTotals

@@ -18,7 +18,9 @@ _REPLACED = "tab:orange"
 
 
 def plot_evaluation(evaluation: Evaluation, out: Path) -> None:
-    """Draw the four panels into the PNG `out`; what was there is replaced only by a whole picture."""
+    """Draw the four panels into the PNG `out`;
+    what was there is replaced only by a whole picture.
+    """
     figure, axes = pyplot().subplots(2, 2, figsize=(11, 8.5), constrained_layout=True)
     for axis, draw in zip(axes.flat, (_roc, _calibration, _probabilities, _bands), strict=True):
         draw(axis, evaluation)

@@ -142,8 +142,8 @@ def evaluate_run(
 
 
 def _with_rows(config: Config, rows: int | Literal["all"] | None) -> Config:
-    """The run's configuration with so many validation rows, and with the head that this machine can
-    run.
+    """The run's configuration with so many validation rows,
+    and with the head that this machine can run.
     """
     if rows is not None and rows != "all" and rows < 1:
         raise UserError(f"--rows {rows}: give a number of rows from 1 on, or `all`")
@@ -162,8 +162,8 @@ def _with_rows(config: Config, rows: int | Literal["all"] | None) -> Config:
 
 
 def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
-    """The manifest of the shards to evaluate on; they must be of the run's tokenizer and hold
-    something out.
+    """The manifest of the shards to evaluate on;
+    they must be of the run's tokenizer and hold something out.
     """
     try:
         manifest = Manifest.load(shards or Path(config.data.shards))
@@ -186,7 +186,7 @@ def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
     if not has_validation(manifest):
         raise DataError(
             f"{manifest.path}: no held-out split; build shards with --validation above 0, and give"
-            f" them with --shards"
+            " them with --shards"
         )
     return manifest
 
@@ -199,8 +199,8 @@ def _judge_all(
     readable: bool,
     progress: Progress,
 ) -> tuple[Observed, Window, list[Passage]]:
-    """All rows through both networks: tokens, the trainer's sums, and where `readable` passages of
-    the first rows.
+    """All rows through both networks: tokens, the trainer's sums,
+    and where `readable` passages of the first rows.
     """
     window = Window(device)
     parts = []

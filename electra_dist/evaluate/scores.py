@@ -165,8 +165,8 @@ def detection_losses(seen: Observed) -> npt.NDArray[np.float64]:
 
 
 def auc(logits: npt.NDArray[np.float32], replaced: Bool) -> float | None:
-    """Probability that a replaced token has the larger logit; None unless there are tokens of both
-    kinds.
+    """Probability that a replaced token has the larger logit;
+    None unless there are tokens of both kinds.
     """
     if replaced.all() or not replaced.any():
         return None
@@ -176,8 +176,8 @@ def auc(logits: npt.NDArray[np.float32], replaced: Bool) -> float | None:
 
 
 def roc(seen: Observed) -> tuple[tuple[float, float], ...]:
-    """(false-positive rate, true-positive rate) at `ROC_POINTS` even rates; empty where it is
-    undefined.
+    """(false-positive rate, true-positive rate) at `ROC_POINTS` even rates;
+    empty where it is undefined.
     """
     if seen.replaced.all() or not seen.replaced.any():
         return ()
@@ -210,8 +210,8 @@ def calibration(seen: Observed) -> tuple[CalibrationBin, ...]:
 
 
 def calibration_error(bins: tuple[CalibrationBin, ...]) -> float:
-    """Mean distance of probability and frequency over the tokens, bin by bin (Guo et al. 2017,
-    arXiv 1706.04599).
+    """Mean distance of probability and frequency over the tokens,
+    bin by bin (Guo et al. 2017, arXiv 1706.04599).
     """
     total = sum(b.tokens for b in bins)
     return sum(
@@ -249,8 +249,8 @@ def frequency_bands(token_counts: Int64) -> tuple[Int64, list[tuple[int, int]]]:
 
 
 def bands(seen: Observed, token_counts: Int64) -> tuple[Band, ...]:
-    """Both networks by the frequency of the token, the frequent ones first; `unseen` only where
-    there are such.
+    """Both networks by the frequency of the token, the frequent ones first;
+    `unseen` only where there are such.
     """
     band_of, edges = frequency_bands(token_counts)
     target_band = band_of[seen.targets]
@@ -269,8 +269,8 @@ def bands(seen: Observed, token_counts: Int64) -> tuple[Band, ...]:
 
 
 def _unigram_nll(targets: npt.NDArray[np.int32], token_counts: Int64) -> npt.NDArray[np.float64]:
-    """(M,) negative log frequency of each target in the training split; infinite where it is not
-    there.
+    """(M,) negative log frequency of each target in the training split;
+    infinite where it is not there.
     """
     with np.errstate(divide="ignore"):
         out: npt.NDArray[np.float64] = np.log(token_counts.sum()) - np.log(token_counts[targets])

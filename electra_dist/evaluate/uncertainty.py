@@ -27,8 +27,8 @@ GROUPS = 20
 
 @dataclass(frozen=True)
 class StandardErrors:
-    """Of the scores under the same names; None where they are undefined (a single row, one kind of
-    token).
+    """Of the scores under the same names;
+    None where they are undefined (a single row, one kind of token).
     """
 
     generator_loss: float | None
@@ -96,8 +96,8 @@ def _below(
 
 
 def jackknife(left_out: list[float | None]) -> float | None:
-    """Standard error of a score from its values without each of G groups; None unless all are
-    defined and G > 1.
+    """Standard error of a score from its values without each of G groups;
+    None unless all are defined and G > 1.
     """
     known = [value for value in left_out if value is not None]
     if len(known) < max(2, len(left_out)):

@@ -1,5 +1,5 @@
-"""The model card of an export: what the model is, how it was trained, how to load it. Facts of the
-run only.
+"""The model card of an export: what the model is, how it was trained,
+how to load it. Facts of the run only.
 """
 
 from __future__ import annotations
@@ -9,13 +9,18 @@ from electra_dist.export.check import Compared
 from electra_dist.model.huggingface import FINE_TUNING_DROPOUT
 from electra_dist.runs.directory import RunDir, RunFacts
 
+_ADVICE: dict[Network, str] = {
+    "generator": "For fine-tuning take the discriminator.",
+    "discriminator": "This is the network to fine-tune.",
+}
 _USE: dict[Network, str] = {
     "discriminator": """\
 from transformers import AutoModelForPreTraining, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{path}")
 model = AutoModelForPreTraining.from_pretrained("{path}")
-logits = model(**tokenizer("The chef ate the meal.", return_tensors="pt")).logits  # above 0: replaced
+inputs = tokenizer("The chef ate the meal.", return_tensors="pt")
+logits = model(**inputs).logits  # above 0: replaced
 """,
     "generator": """\
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -57,7 +62,7 @@ library_name: transformers
 # {config.run.name}: ELECTRA {network}, step {step}
 
 The {network} of an ELECTRA pre-training run: it {job}. {parameters:,} parameters.
-{"For fine-tuning take the discriminator." if network == "generator" else "This is the network to fine-tune."}
+{_ADVICE[network]}
 
 ```python
 {_USE[network].format(path="path/to/this/folder")}```
@@ -78,7 +83,8 @@ The {network} of an ELECTRA pre-training run: it {job}. {parameters:,} parameter
 
 {compared.sentence()}.
 
-`config.json` sets dropout {FINE_TUNING_DROPOUT}, which ELECTRA fine-tunes with; it acts only when you train.
+`config.json` sets dropout {FINE_TUNING_DROPOUT}, with which ELECTRA is fine-tuned; it acts only in
+training.
 """
 
 

@@ -26,8 +26,8 @@ from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.model.inputs import rows_of_documents, to_device
 
-#: Logits may differ by this much, times the largest logit where that is above 1 (fp32 rounds
-#: relatively).
+#: Logits may differ by this much, times the largest logit where
+#: that is above 1 (fp32 rounds relatively).
 TOLERANCE = 1e-5
 #: Documents compared, and tokens of each at most.
 DOCUMENTS = 8
@@ -47,8 +47,8 @@ SAMPLE_TEXTS = (
 
 @dataclass(frozen=True)
 class CheckTexts:
-    """Where the check's documents come from, and their ids without special tokens (empty: take
-    `SAMPLE_TEXTS`).
+    """Where the check's documents come from, and their ids without special tokens (empty:
+    take `SAMPLE_TEXTS`).
     """
 
     source: str
@@ -58,8 +58,8 @@ class CheckTexts:
 
 @dataclass(frozen=True)
 class Compared:
-    """What the check compared: logits of `auto_class` over `tokens` real tokens in `rows` rows,
-    padding beside them.
+    """What the check compared: logits of `auto_class` over `tokens` real
+    tokens in `rows` rows, padding beside them.
     """
 
     auto_class: str
@@ -112,8 +112,8 @@ def check_export(
     discriminator: Discriminator,
     texts: CheckTexts,
 ) -> Compared:
-    """Load `folder` offline with transformers and compare it with our networks; raises `UserError`
-    on a difference.
+    """Load `folder` offline with transformers and compare it with our networks;
+    raises `UserError` on a difference.
     """
     documents = texts.documents or tuple(map(tuple, _check_tokenizer(folder)))
     if texts.documents:
@@ -161,13 +161,13 @@ def check_export(
 def _different(folder: Path, what: str) -> UserError:
     return UserError(
         f"export check failed: the model in {folder} has {what}; nothing was exported, please"
-        f" report this"
+        " report this"
     )
 
 
 def _check_tokenizer(folder: Path) -> list[list[int]]:
-    """Ids of the sample texts without special tokens; raises when AutoTokenizer gives others than
-    tokenizer.json.
+    """Ids of the sample texts without special tokens;
+    raises when AutoTokenizer gives others than tokenizer.json.
     """
     from transformers import AutoTokenizer
 

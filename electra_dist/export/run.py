@@ -68,7 +68,7 @@ class ExportReport:
         """Three lines for the terminal."""
         return (
             f"{self.out}: {self.network} of {self.run} at step {self.step}, {self.parameters:,}"
-            f" parameters in fp32\n"
+            " parameters in fp32\n"
             f"checked: {self.check.sentence()}\n"
             f"load it with transformers.{self.check.auto_class}.from_pretrained({str(self.out)!r})"
         )
@@ -130,7 +130,7 @@ def check_out(out: Path, identity: Mapping[str, Any]) -> None:
     if not isinstance(found, dict):
         raise UserError(
             f"--out {out}: holds something that is no export ({', '.join(entries[:5])}); nothing"
-            f" was changed,"
+            " was changed,"
             " give a new or empty folder"
         )
     if any(found.get(key) != value for key, value in identity.items()):
@@ -138,7 +138,7 @@ def check_out(out: Path, identity: Mapping[str, Any]) -> None:
             f"--out {out}: holds the {found.get('network')} of run {found.get('run')!r}"
             f" ({found.get('run_id')}), not"
             f" the {identity['network']} of {identity['run']!r} ({identity['run_id']}); nothing was"
-            f" changed, give"
+            " changed, give"
             " another folder"
         )
 
@@ -172,8 +172,8 @@ def _write_model(folder: Path, state: Mapping[str, Tensor], config: dict[str, An
 
 
 def _os_error(error: Exception) -> OSError:
-    """What the file system said; safetensors has it in the text alone: `... No space left on device
-    (os error 28)`.
+    """What the file system said; safetensors has it in the text alone:
+    `... No space left on device (os error 28)`.
     """
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number:
@@ -182,8 +182,8 @@ def _os_error(error: Exception) -> OSError:
 
 
 def _copy_tokenizer(run: RunDir, folder: Path, max_positions: int) -> None:
-    """The run's tokenizer, told how many positions the model has (so that truncation and warnings
-    work).
+    """The run's tokenizer, told how many positions the model has
+    (so that truncation and warnings work).
     """
     files = read_tokenizer_files(run.tokenizer)
     for name in (TOKENIZER_FILE, CONFIG_FILE):

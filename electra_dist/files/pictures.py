@@ -10,8 +10,8 @@ from electra_dist.errors import UserError
 
 
 def pyplot() -> Any:
-    """`matplotlib.pyplot`, drawing into files only; raises `UserError` where matplotlib is not
-    installed.
+    """`matplotlib.pyplot`, drawing into files only;
+    raises `UserError` where matplotlib is not installed.
     """
     try:
         import matplotlib
@@ -26,8 +26,8 @@ def pyplot() -> Any:
 
 
 def check_picture_path(out: Path) -> None:
-    """Raise `UserError` when no picture can be written to `out`: asked before the work, not after
-    it.
+    """Raise `UserError` when no picture can be written to `out`:
+    asked before the work, not after it.
     """
     if not out.parent.is_dir():
         raise UserError(f"--plot {out}: there is no folder {out.parent}; make it first")
@@ -36,7 +36,9 @@ def check_picture_path(out: Path) -> None:
 
 
 def save_picture(figure: Any, out: Path) -> None:
-    """Write the PNG `out` and close the figure; what was there is replaced only by a whole picture."""
+    """Write the PNG `out` and close the figure;
+    what was there is replaced only by a whole picture.
+    """
     check_picture_path(out)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:

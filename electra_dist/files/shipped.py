@@ -12,8 +12,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped_folder(name: str) -> Path:
-    """The folder `name` of the repository (`configs`, `slurm/clusters`), wherever this installation
-    has it.
+    """The folder `name` of the repository (`configs`, `slurm/clusters`),
+    wherever this installation has it.
     """
     installed = _PACKAGE / "shipped" / name
     if installed.is_dir():

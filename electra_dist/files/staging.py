@@ -12,8 +12,8 @@ from electra_dist.errors import UserError
 
 
 def check_folder_can_be_made(out: Path) -> None:
-    """Make the folder that `out` will lie in; raises `UserError` where nothing can be written
-    there.
+    """Make the folder that `out` will lie in;
+    raises `UserError` where nothing can be written there.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -27,8 +27,8 @@ def check_folder_can_be_made(out: Path) -> None:
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its place when the block ends well and vanishes
-    when it does not.
+    """A temporary folder beside `out` that takes its place when the block
+    ends well and vanishes when it does not.
     """
     check_folder_can_be_made(out)
     folder = out.parent / f".{out.name}.{os.getpid()}.tmp"

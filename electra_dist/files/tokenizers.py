@@ -41,8 +41,8 @@ def read_tokenizer_files(folder: Path) -> dict[str, bytes]:
 
 
 def read_tokenizer_file(path: Path) -> bytes:
-    """The content of one file; raises `FileNotFoundError`, or `UserError` for whatever else cannot
-    be read.
+    """The content of one file; raises `FileNotFoundError`,
+    or `UserError` for whatever else cannot be read.
     """
     try:
         return read_bounded(path, LIMIT)

@@ -27,8 +27,8 @@ _REASONS = {
 
 @contextlib.contextmanager
 def writing(path: Path, what: str) -> Iterator[None]:
-    """A block that writes `what` at `path`: what the file system refuses becomes a `StorageError`
-    that says so.
+    """A block that writes `what` at `path`:
+    what the file system refuses becomes a `StorageError` that says so.
     """
     try:
         yield
@@ -72,8 +72,8 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Make the file `path`, which must not exist, with `content` safely on the disk; raises
-    `OSError`.
+    """Make the file `path`, which must not exist, with `content` safely on the disk;
+    raises `OSError`.
     """
     with path.open("xb") as file:
         file.write(content)
@@ -82,8 +82,8 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def open_to_readers(path: Path) -> None:
-    """Give `path` the permissions that any new file gets here; safetensors makes its files private
-    to their owner.
+    """Give `path` the permissions that any new file gets here;
+    safetensors makes its files private to their owner.
     """
     probe = path.with_name(f".{path.name}.{os.getpid()}.mode")
     probe.touch()

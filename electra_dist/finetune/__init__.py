@@ -1,5 +1,5 @@
-"""Fine-tuning of an exported discriminator with `transformers`, and prediction with what comes of
-it.
+"""Fine-tuning of an exported discriminator with `transformers`,
+and prediction with what comes of it.
 """
 
 __all__ = ["labelled", "model_folder", "predict", "run"]

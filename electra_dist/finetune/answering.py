@@ -1,5 +1,5 @@
-"""Extractive question answering as a task: windows to train on, answers from the logits, SQuAD's
-scores.
+"""Extractive question answering as a task: windows to train on,
+answers from the logits, SQuAD's scores.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class QuestionLearner(Learner):
         if lost:
             warn(
                 f"{train}: the answers of {len(lost)} questions fit in no window ({lost[0]}, ...);"
-                f" raise --stride"
+                " raise --stride"
             )
         self.training = WindowFeatures(windows)
         self.examples = {"questions to train on": len(questions), "windows": len(windows)}
@@ -84,8 +84,8 @@ class QuestionLearner(Learner):
         return self._encoder.load("AutoModelForQuestionAnswering", new_head=True)
 
     def scores(self, logits: Any) -> Scores:
-        """With questions that have no answer, at the threshold that is best on these very
-        questions, as SQuAD 2.0.
+        """With questions that have no answer, at the threshold that is
+        best on these very questions, as SQuAD 2.0.
         """
         start, end = (as_array(part) for part in logits)
         threshold = 0.0

@@ -37,8 +37,8 @@ _DEFAULTS = {
 }
 _WORDS = "embeddings.word_embeddings.weight"
 _LAYER = re.compile(r"encoder\.layer\.(\d{1,4})\.")
-#: Keys that make `transformers` import or convert something: no export and no fine-tuning of ours
-#: has them.
+#: Keys that make `transformers` import or convert something:
+#: no export and no fine-tuning of ours has them.
 _FOREIGN = ("auto_map", "quantization_config")
 _MOST_LABELS = 100_000
 _MOST_ENTRIES = 10_000
@@ -46,14 +46,14 @@ _HEADER_LIMIT = 16 * MIB
 
 
 def check_entries(folder: Path) -> None:
-    """Raise `UserError` when anything in `folder` is neither a regular file nor a folder, links
-    followed.
+    """Raise `UserError` when anything in `folder` is neither a regular file nor a folder,
+    links followed.
     """
     for number, entry in enumerate(folder.rglob("*")):
         if number == _MOST_ENTRIES:
             raise UserError(
                 f"{folder}: has more than {_MOST_ENTRIES:,} files; a folder of a model has about"
-                f" ten"
+                " ten"
             )
         try:
             mode = entry.stat().st_mode
@@ -68,15 +68,15 @@ def check_entries(folder: Path) -> None:
 
 
 def check_sizes(folder: Path, config: Mapping[str, Any], weights: Path) -> None:
-    """Raise `UserError` when `config` asks for other sizes than the weights have, or for what no
-    model here needs.
+    """Raise `UserError` when `config` asks for other sizes than the weights have,
+    or for what no model here needs.
     """
     source = folder / "config.json"
     for name in _FOREIGN:
         if name in config:
             raise UserError(
                 f"{source}: has {name}; only plain ELECTRA models are loaded, without code of their"
-                f" own"
+                " own"
             )
     shapes = read_shapes(weights)
     sizes = {name: config.get(name, default) for name, default in _DEFAULTS.items()}
@@ -84,7 +84,7 @@ def check_sizes(folder: Path, config: Mapping[str, Any], weights: Path) -> None:
         if type(sizes[name]) is not int or sizes[name] != found:
             raise UserError(
                 f"{source}: {name} is {_short(sizes[name])}, but the weights have {found}; is it"
-                f" whole?"
+                " whole?"
             )
     heads = sizes["num_attention_heads"]
     if type(heads) is not int or heads < 1 or sizes["hidden_size"] % heads:
@@ -100,8 +100,8 @@ def check_sizes(folder: Path, config: Mapping[str, Any], weights: Path) -> None:
 
 
 def read_shapes(weights: Path) -> Shapes:
-    """Shapes of all tensors, from the header of a safetensors file; raises `UserError` when it is
-    none.
+    """Shapes of all tensors, from the header of a safetensors file;
+    raises `UserError` when it is none.
     """
     try:
         with open_regular(weights, follow=True) as file:

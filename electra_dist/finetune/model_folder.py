@@ -34,20 +34,20 @@ class ModelFolder:
 
     @classmethod
     def open(cls, path: Path) -> ModelFolder:
-        """Look at a folder without loading weights; raises `UserError` when it is not an ELECTRA
-        model.
+        """Look at a folder without loading weights;
+        raises `UserError` when it is not an ELECTRA model.
         """
         if (path / "checkpoints").is_dir():
             raise UserError(
                 f"{path}: is a run; export its discriminator first: electra-dist export {path}"
-                f" --out DIR"
+                " --out DIR"
             )
         check_entries(path)
         config = _read_json(path / "config.json", f"{path}: not the folder of a model")
         if config.get("model_type") != "electra":
             raise UserError(
                 f"{path}/config.json: model_type is {config.get('model_type')!r}; expected"
-                f" 'electra'"
+                " 'electra'"
             )
         for name in (WEIGHTS, TOKENIZER_FILE):
             if not (path / name).is_file():
@@ -57,7 +57,7 @@ class ModelFolder:
         if (path / TOKENIZER_FILE).stat().st_size > LIMIT:
             raise UserError(
                 f"{path / TOKENIZER_FILE}: is larger than {LIMIT:,} bytes, the most that it can"
-                f" have"
+                " have"
             )
         check_sizes(path, config, path / WEIGHTS)
         if (path / MARKER).is_file():
@@ -128,7 +128,7 @@ class ModelFolder:
         if missing:
             raise UserError(
                 f"{self.path}: has no weights for {', '.join(sorted(missing)[:3])}; is the export"
-                f" whole?"
+                " whole?"
             )
         return model
 

@@ -42,8 +42,8 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one text. `cells` belong to `columns(kind)`, one tuple a line of the table; `content` is
-    for programs.
+    """Of one text. `cells` belong to `columns(kind)`, one tuple a line of the table;
+    `content` is for programs.
     """
 
     cells: Sequence[tuple[str, ...]]
@@ -71,7 +71,7 @@ def text_task(folder: ModelFolder) -> TextTask:
         raise UserError(f"{folder.path / MARKER}: does not describe the task ({error})") from error
 
 
-# --- fine-tuned models -----------------------------------------------------------------------------------------------
+# --- fine-tuned models ----------------------------------------------------------------------------
 
 
 def predict_texts(
@@ -87,7 +87,7 @@ def predict_texts(
     if task.columns.pair and any(example.pair is None for example in examples):
         raise DataError(
             f"{source}: single texts, but the model was trained on pairs; give a table with the"
-            f" columns"
+            " columns"
             f" {task.columns.text} and {task.columns.pair}"
         )
     targets = task.targets(examples, source)
@@ -166,7 +166,7 @@ def _text_prediction(task: TextTask, example: Example, logits: Any) -> Predictio
     return Prediction([(best, f"{probabilities[best]:.4f}", shown)], content)
 
 
-# --- pre-trained networks --------------------------------------------------------------------------------------------
+# --- pre-trained networks -------------------------------------------------------------------------
 
 
 def predict_tokens(
@@ -187,8 +187,8 @@ def predict_tokens(
     )
     for start in range(0, len(texts), BATCH):
         part = texts[start : start + BATCH]
-        # A generator's [MASK] is written in the text; the discriminator saw such text as plain
-        # characters.
+        # A generator's [MASK] is written in the text;
+        # the discriminator saw such text as plain characters.
         encoded = tokenizer(
             list(part),
             padding=True,

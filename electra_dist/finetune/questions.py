@@ -32,8 +32,8 @@ from electra_dist.files.reading import open_regular
 
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
-#: The logits of each window: an array (N, at least L), padded on the right, or a sequence of N
-#: arrays.
+#: The logits of each window: an array (N, at least L),
+#: padded on the right, or a sequence of N arrays.
 Logits = Floats | Sequence[Floats]
 #: Questions that are tokenized together; more only takes memory.
 _BATCH = 1000
@@ -73,7 +73,7 @@ def read_questions(path: Path, labelled: bool) -> list[Question]:
         if question.id in questions:
             raise DataError(
                 f"{where}: question {question.id!r} is there twice; expected an id of its own for"
-                f" each"
+                " each"
             )
         questions[question.id] = question
     if labelled and not any(
@@ -81,7 +81,7 @@ def read_questions(path: Path, labelled: bool) -> list[Question]:
     ):
         raise DataError(
             f"{path}: no question has an answer or is marked `is_impossible`; expected labelled"
-            f" questions"
+            " questions"
         )
     return list(questions.values())
 
@@ -91,7 +91,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     if path.suffix not in (".json", ".jsonl"):
         raise DataError(
             f"{path}: unknown format of questions; expected a SQuAD file (.json) or JSON lines"
-            f" (.jsonl)"
+            " (.jsonl)"
         )
     try:
         with open_regular(path, follow=True) as file:
@@ -166,7 +166,7 @@ def _question(where: str, context: Any, entry: Mapping[str, Any], labelled: bool
     if labelled and empty and not impossible:
         raise DataError(
             f"{where}: no `answers`; expected them, or `is_impossible`, in a file of labelled"
-            f" questions"
+            " questions"
         )
     found = [
         _answer(where, context, a)
@@ -200,7 +200,7 @@ def _answer(where: str, context: str, entry: Any) -> tuple[str, int]:
     if there != text:
         raise DataError(
             f"{where}: answer {_short(text)} is not at character {start}, where {_short(there)}"
-            f" stands"
+            " stands"
         )
     return text, start
 
@@ -265,7 +265,9 @@ def make_windows(
 def _check_room(
     questions: Sequence[Question], tokenizer: Any, max_length: int, stride: int
 ) -> None:
-    """The tokenizers library panics where the room for the context is not larger than the overlap."""
+    """The tokenizers library panics where the room for the
+    context is not larger than the overlap.
+    """
     special = tokenizer.num_special_tokens_to_add(pair=True)
     encoded = tokenizer([question.question for question in questions], add_special_tokens=False)[
         "input_ids"
@@ -277,13 +279,13 @@ def _check_room(
                 f"question {question.id!r} has {len(tokens)} tokens, which leaves {max(room, 0)} of"
                 f" {max_length} for"
                 f" the context; expected more than the overlap of {stride}: a shorter question or a"
-                f" longer window"
+                " longer window"
             )
 
 
 def _context_offsets(encoded: Any, window: int, context: str) -> Ints:
-    """(L, 2): the characters of each token of the context, without white space around them; -1 for
-    other tokens.
+    """(L, 2): the characters of each token of the context, without white space around them;
+    -1 for other tokens.
     """
     offsets = np.array(encoded["offset_mapping"][window], dtype=np.int64)
     inside = np.array([part == 1 for part in encoded.sequence_ids(window)])
@@ -297,8 +299,8 @@ def _context_offsets(encoded: Any, window: int, context: str) -> Ints:
 
 
 def _usable(offsets: Ints) -> npt.NDArray[np.bool_]:
-    """(L,): which tokens can start or end an answer: those of the context that are more than white
-    space.
+    """(L,): which tokens can start or end an answer:
+    those of the context that are more than white space.
     """
     return offsets[:, 1] > offsets[:, 0]
 
@@ -353,8 +355,8 @@ def _answer_tokens(
 
 
 def unreachable(questions: Sequence[Question], windows: Windows) -> list[str]:
-    """Ids of the questions whose answer no window holds as a whole: it is longer than the overlap
-    and lies on a cut.
+    """Ids of the questions whose answer no window holds as a whole:
+    it is longer than the overlap and lies on a cut.
     """
     reached = set(windows.question[windows.end > 0].tolist())
     return [
@@ -433,7 +435,7 @@ def _window_logits(
     if not np.isfinite(both).all():
         raise UserError(
             f"question {question.id!r}: logits that are not finite; expected a model that did not"
-            f" diverge"
+            " diverge"
         )
     return both[0], both[1]
 
@@ -475,7 +477,9 @@ def _choose(
     null_score: float,
     threshold: float | None,
 ) -> Answer:
-    """The best of the `ranked` spans, or none; `threshold` is None where there must be an answer."""
+    """The best of the `ranked` spans, or none;
+    `threshold` is None where there must be an answer.
+    """
     (start, end), score = ranked[0]
     allow_none = threshold is not None
     scores = np.array([value for _, value in ranked] + [null_score] * allow_none)

@@ -24,8 +24,8 @@ _NOT_DECAYED = re.compile(r"(\.bias|LayerNorm\.weight)$")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one fine-tuning does. `warmup` is a fraction of the steps; `layer_decay` multiplies from
-    layer to layer.
+    """What one fine-tuning does. `warmup` is a fraction of the steps;
+    `layer_decay` multiplies from layer to layer.
     """
 
     epochs: float

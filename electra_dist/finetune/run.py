@@ -52,8 +52,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class FinetuneReport:
-    """What came of it. `seeds`: scores after the last epoch; `kept`: the seed whose model is in
-    `out`.
+    """What came of it. `seeds`: scores after the last epoch;
+    `kept`: the seed whose model is in `out`.
     """
 
     out: Path
@@ -93,8 +93,8 @@ class FinetuneReport:
 
 
 def finetune(settings: Settings) -> FinetuneReport:
-    """Train, keep the best seed, write `settings.out`; raises `UserError`, and leaves nothing
-    behind then.
+    """Train, keep the best seed, write `settings.out`;
+    raises `UserError`, and leaves nothing behind then.
     """
     _check(settings)
     device = device_of_command(settings.device)
@@ -142,7 +142,7 @@ def _check(settings: Settings) -> None:
     if len(settings.seeds) > 1 and settings.dev is None:
         raise UserError(
             f"--seeds {len(settings.seeds)}: choosing the best seed needs held-out examples; give"
-            f" --dev FILE"
+            " --dev FILE"
         )
 
 
@@ -186,8 +186,8 @@ def _opening(settings: Settings, learner: Learner, recipe: Recipe, device: torch
 def _train(
     learner: Learner, tokenizer: Any, recipe: Recipe, seeds: Sequence[int], device: torch.device
 ) -> tuple[Trained, list[Trained]]:
-    """The best seed and all of them, one after the other; only the best model so far stays in
-    memory.
+    """The best seed and all of them, one after the other;
+    only the best model so far stays in memory.
     """
     done: list[Trained] = []
     best: Trained | None = None

@@ -31,15 +31,15 @@ def _words(text: str) -> list[str]:
 
 
 def exact_match(prediction: str, golds: Sequence[str]) -> float:
-    """1 if `prediction` equals one of `golds` after normalisation, otherwise 0; no golds: the
-    answer is none.
+    """1 if `prediction` equals one of `golds` after normalisation, otherwise 0;
+    no golds: the answer is none.
     """
     return float(any(_words(prediction) == _words(gold) for gold in golds or ("",)))
 
 
 def f1(prediction: str, golds: Sequence[str]) -> float:
-    """Harmonic mean of the precision and recall of words, for the best of `golds`; no golds: the
-    answer is none.
+    """Harmonic mean of the precision and recall of words, for the best of `golds`;
+    no golds: the answer is none.
     """
     return max(_f1(_words(prediction), _words(gold)) for gold in golds or ("",))
 

@@ -90,7 +90,7 @@ class TextTask:
         if cut:
             warn(
                 f"{cut:,} of {len(texts):,} examples are longer than {max_length} tokens; the rest"
-                f" of them is not seen"
+                " of them is not seen"
             )
         return [{name: encoded[name][index] for name in encoded} for index in range(len(examples))]
 
@@ -98,10 +98,9 @@ class TextTask:
         self, features: list[dict[str, Any]], targets: NDArray[np.float64]
     ) -> list[dict[str, Any]]:
         """The same with `labels`, as `transformers` calls the targets."""
+        kind: type[int] | type[float] = int
         if self.labels is None:
             kind = float
-        else:
-            kind = int
         return [
             feature | {"labels": kind(target)}
             for feature, target in zip(features, targets.tolist(), strict=True)
@@ -115,19 +114,19 @@ class TextTask:
 
 
 def classes(examples: Sequence[Example], path: Path) -> tuple[str, ...]:
-    """The labels that occur, numbers in their order, else by name; raises `DataError` when they are
-    not classes.
+    """The labels that occur, numbers in their order, else by name;
+    raises `DataError` when they are not classes.
     """
     found = {example.label for example in examples if example.label is not None}
     if len(found) < 2:
         raise DataError(
             f"{path}: every example has the label {found.pop()!r}; a classification needs two or"
-            f" more"
+            " more"
         )
     if len(found) > MOST_CLASSES:
         raise DataError(
             f"{path}: {len(found):,} different labels; is --label the right column, or --task"
-            f" regression what is meant?"
+            " regression what is meant?"
         )
     try:
         return tuple(sorted(found, key=float))
@@ -136,8 +135,8 @@ def classes(examples: Sequence[Example], path: Path) -> tuple[str, ...]:
 
 
 def classification_scores(predicted: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
-    """Accuracy, macro F1 and Matthews' correlation; with two classes also F1 of the second, the
-    positive one.
+    """Accuracy, macro F1 and Matthews' correlation;
+    with two classes also F1 of the second, the positive one.
     """
     from sklearn import metrics
 
@@ -152,8 +151,8 @@ def classification_scores(predicted: NDArray[Any], targets: NDArray[Any]) -> dic
 
 
 def regression_scores(predicted: Floats, targets: NDArray[np.float64]) -> dict[str, float]:
-    """Pearson's and Spearman's correlation (0 where one side is constant) and the mean squared
-    error.
+    """Pearson's and Spearman's correlation (0 where one side is constant)
+    and the mean squared error.
     """
     from scipy import stats
 

@@ -66,15 +66,15 @@ class Learner(ABC):
 
     @abstractmethod
     def marker(self, scores: Scores) -> dict[str, Any]:
-        """What `predict` needs to know; `scores` are those of the model that is kept, after its
-        last epoch.
+        """What `predict` needs to know;
+        `scores` are those of the model that is kept, after its last epoch.
         """
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One seed: the model after the last epoch, and the held-out scores after each epoch (empty
-    without such data).
+    """One seed: the model after the last epoch, and the held-out scores
+    after each epoch (empty without such data).
     """
 
     seed: int
@@ -123,8 +123,8 @@ def train_seed(
 
 
 def predict_logits(model: Any, tokenizer: Any, features: Features, device: torch.device) -> Any:
-    """Outputs of the model for every example, in order: an array, or a tuple of arrays where it has
-    several.
+    """Outputs of the model for every example, in order:
+    an array, or a tuple of arrays where it has several.
     """
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -183,14 +183,16 @@ class _Progress(TrainerCallback):
         self.epochs: list[Scores] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
-        """Print the mean loss since the last line; the final summary, which has none, is left out."""
+        """Print the mean loss since the last line;
+        the final summary, which has none, is left out.
+        """
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             raise UserError(
                 f"seed {self._seed}: the loss is {loss} at step {state.global_step}; take a smaller"
-                f" --lr"
+                " --lr"
             )
         rate = state.global_step / max(time.monotonic() - self._started, 1e-9)
         left = (state.max_steps - state.global_step) / max(rate, 1e-9)
@@ -199,7 +201,7 @@ class _Progress(TrainerCallback):
             f" {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
             f"  epoch {state.epoch:.2f}  loss {loss:.4f}  lr {float(logs['learning_rate']):.1e}"
             f"  {rate * args.per_device_train_batch_size:.0f} examples/s  {human_seconds(left)}"
-            f" left"
+            " left"
         )
 
     def on_evaluate(

@@ -32,8 +32,8 @@ from electra_dist.train.step import train_step
 from electra_dist.train.window import squared_lengths
 from electra_dist.zero.engines import Engines, build_engines
 
-#: Steps before the timed ones: optimizer state is made in the first, and whatever compiles has
-#: compiled after them.
+#: Steps before the timed ones: optimizer state is made in the first,
+#: and whatever compiles has compiled after them.
 WARM_UP_STEPS = 3
 #: Of them, those whose memory is recorded on CPU: from the second on, every step needs the same.
 _RECORDED_STEPS = 2
@@ -99,7 +99,7 @@ def measure_steps(
     if world.world_size != 1:
         raise UserError(
             f"bench step measures one process, found {world.world_size} ranks; run it alone on one"
-            f" of the nodes"
+            " of the nodes"
         )
     if steps < 1:
         raise UserError(f"--steps {steps}: expected at least 1")
@@ -177,8 +177,8 @@ def _engines(config: Config, vocab_size: int, world: World) -> Engines:
 def _timed(
     engines: Engines, config: Config, data: Iterator[Step], steps: int
 ) -> tuple[list[Step], list[float]]:
-    """The steps and the seconds of each, data included; the device is waited for at the end of
-    each.
+    """The steps and the seconds of each, data included;
+    the device is waited for at the end of each.
     """
     done = []
     seconds = []

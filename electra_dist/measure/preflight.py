@@ -91,9 +91,9 @@ def _open_group(world: World) -> None:
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"rank {world.rank} finds no other rank at {world.master_address}:{world.master_port}"
-            f" within"
+            " within"
             f" {_TIMEOUT.seconds} s: {error}; is the address of the first node reachable from all"
-            f" others?"
+            " others?"
         ) from error
 
 
@@ -164,7 +164,7 @@ def _measure(
     )
 
 
-# --- the device ------------------------------------------------------------------------------------------------------
+# --- the device -----------------------------------------------------------------------------------
 
 
 def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -190,8 +190,8 @@ def _free_memory(device: torch.device) -> float:
 
 
 def _gpu_facts(world: World) -> tuple[int | None, int | None]:
-    """Uncorrected ECC errors since the last reset, and the highest clock in MHz that is allowed
-    now.
+    """Uncorrected ECC errors since the last reset,
+    and the highest clock in MHz that is allowed now.
     """
     if world.device.type == "cpu" or shutil.which("nvidia-smi") is None:
         return None, None
@@ -214,7 +214,7 @@ def _gpu_facts(world: World) -> tuple[int | None, int | None]:
     return (None, None)
 
 
-# --- the network -----------------------------------------------------------------------------------------------------
+# --- the network ----------------------------------------------------------------------------------
 
 
 def _payload(device: torch.device) -> torch.Tensor:
@@ -224,8 +224,8 @@ def _payload(device: torch.device) -> torch.Tensor:
 
 
 def _all_reduce_rate(world: World, group: dist.ProcessGroup | None, size: int) -> float | None:
-    """Bus bandwidth of an all-reduce over `size` ranks in GB/s, 2 (n - 1) / n bytes a byte; None
-    for one rank.
+    """Bus bandwidth of an all-reduce over `size` ranks in GB/s, 2 (n - 1)
+    / n bytes a byte; None for one rank.
     """
     if size < 2:
         return None
@@ -246,8 +246,8 @@ def _within_rate(world: World, node: str, places: Sequence[list[object]]) -> flo
 
 
 def _between_rate(world: World, node: str, places: Sequence[list[object]]) -> float | None:
-    """Best exchange of this node's first rank with one of its two neighbours, so that a bad one
-    spoils no good one.
+    """Best exchange of this node's first rank with one of its two neighbours,
+    so that a bad one spoils no good one.
     """
     heads = {str(name): rank for rank, (name, _) in reversed(list(enumerate(places)))}
     order = sorted(heads.values())
@@ -288,7 +288,7 @@ def _exchange_rate(world: World, other: int) -> float:
     return out.nbytes / _best_seconds(exchange, world.device) / 1e9
 
 
-# --- disks and software ----------------------------------------------------------------------------------------------
+# --- disks and software ---------------------------------------------------------------------------
 
 
 def _existing(path: Path) -> Path:
@@ -299,8 +299,8 @@ def _existing(path: Path) -> Path:
 
 @dataclass
 class _Disk:
-    """Rates of the run directory and of the shards in MB/s, as one node sees them, and what went
-    wrong instead.
+    """Rates of the run directory and of the shards in MB/s,
+    as one node sees them, and what went wrong instead.
     """
 
     write_mb_s: float | None = None
@@ -324,7 +324,9 @@ def _measure_disk(config: Config, world: World, nodes: int) -> _Disk:
 
 
 def _try_run_directory(folder: Path, world: World, nodes: int, disk: _Disk) -> None:
-    """Write a file and read it again; all nodes together take a quarter of the free space at most."""
+    """Write a file and read it again;
+    all nodes together take a quarter of the free space at most.
+    """
     file = folder / f".preflight-{os.environ.get('SLURM_JOB_ID', os.getpid())}-{world.rank}"
     size = max(1, min(_DISK_BYTES, shutil.disk_usage(folder).free // (4 * nodes)))
     try:
@@ -350,8 +352,8 @@ def _try_run_directory(folder: Path, world: World, nodes: int, disk: _Disk) -> N
 
 
 def _needed_bytes(config: Config) -> int:
-    """What the checkpoints of this run will take beside those that are there; nothing where that is
-    not known.
+    """What the checkpoints of this run will take beside those that are there;
+    nothing where that is not known.
     """
     try:
         vocabulary = Manifest.load(Path(config.data.shards)).vocab_size
@@ -361,8 +363,8 @@ def _needed_bytes(config: Config) -> int:
 
 
 def _read_rate(file: Path) -> float | None:
-    """MB/s of reading the first 32 MiB; None where there is too little to time, and opening the
-    file is all.
+    """MB/s of reading the first 32 MiB;
+    None where there is too little to time, and opening the file is all.
     """
     with file.open("rb") as source:
         if hasattr(os, "posix_fadvise"):  # from the disk, not from this node's memory
@@ -396,13 +398,13 @@ def _code_fingerprint() -> str:
     return digest.hexdigest()[:12]
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """One rank of the preflight; rank 0 prints the table and writes the list of bad nodes."""
     parser = argparse.ArgumentParser(
-        prog="python -m electra_dist.measure.preflight", description=(__doc__ or "").split("\n")[0]
+        prog="python -m electra_dist.measure.preflight", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("config", help="configuration file (YAML)")
     parser.add_argument(

@@ -1,4 +1,6 @@
-"""Steps of random tokens in the shapes of a configuration, for measuring where there are no shards."""
+"""Steps of random tokens in the shapes of a configuration,
+for measuring where there are no shards.
+"""
 
 from __future__ import annotations
 

@@ -89,8 +89,8 @@ class TensorMemory:
         self._profile = None
 
     def largest(self, count: int = 12, depth: int = 2) -> list[Held]:
-        """The operations whose tensors hold most at the peak, by the last `depth` names; empty on
-        CUDA.
+        """The operations whose tensors hold most at the peak, by the last `depth` names;
+        empty on CUDA.
         """
         sizes: Counter[str] = Counter()
         numbers: Counter[str] = Counter()
@@ -105,8 +105,8 @@ class TensorMemory:
 
 
 def _count_every_thread() -> ctypes.c_bool:
-    """The switch of PyTorch's CPU allocator that makes its total count threads which no profiler
-    records, too.
+    """The switch of PyTorch's CPU allocator that makes its total count
+    threads which no profiler records, too.
     """
     (library,) = (Path(torch.__file__).parent / "lib").glob("libc10.[sd]*")
     return ctypes.c_bool.in_dll(ctypes.CDLL(str(library)), "FLAGS_caffe2_report_cpu_memory_usage")
@@ -163,8 +163,8 @@ def _replay(allocations: list[_Allocation]) -> tuple[int, dict[int, _Allocation]
 
 
 def _apply(live: dict[int, _Allocation], allocation: _Allocation) -> int:
-    """Change `live` by one event; returns the change in bytes. The release of an unknown address
-    changes nothing.
+    """Change `live` by one event; returns the change in bytes.
+    The release of an unknown address changes nothing.
     """
     known = live.pop(allocation.address, None)
     if allocation.bytes > 0:

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-#: Seconds between the clocks of two nodes that are too many: tokens of time-outs and file times
-#: stop making sense.
+#: Seconds between the clocks of two nodes that are too many:
+#: tokens of time-outs and file times stop making sense.
 MAX_CLOCK_SKEW = 5.0
 
 
@@ -68,8 +68,8 @@ class _Column:
     enough: float = math.inf
 
 
-#: CPU nodes share machines and vary; GPU nodes of one partition do not. File systems vary
-#: everywhere.
+#: CPU nodes share machines and vary; GPU nodes of one partition do not.
+#: File systems vary everywhere.
 _COLUMNS = (
     _Column("matrix_tflops", "matmul TFLOP/s", 0.85, 0.2),
     _Column("cold_matrix_tflops", "cold", 0.0, 0.0),  # shown, not judged: an idle clock is no fault
@@ -197,8 +197,8 @@ def judge(measured: Sequence[Measurement], all_reduce_gb_s: float | None = None)
 
 
 def _shared(problems: dict[str, str | None], found: dict[str, list[str]]) -> str | None:
-    """A problem of all nodes, which is none of theirs; that of some is noted with each of them in
-    `found`.
+    """A problem of all nodes, which is none of theirs;
+    that of some is noted with each of them in `found`.
     """
     some = {node: problem for node, problem in problems.items() if problem}
     if len(some) == len(problems):

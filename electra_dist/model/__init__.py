@@ -1,5 +1,5 @@
-"""The two networks: embeddings, encoder, heads, attention backends and kernels. Imports neither
-`data` nor `train`.
+"""The two networks: embeddings, encoder, heads, attention backends and kernels.
+Imports neither `data` nor `train`.
 """
 
 __all__ = [

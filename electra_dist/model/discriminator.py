@@ -62,14 +62,12 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
         sharing = config.embedding_sharing
+        self.embeddings: Embeddings | None = None
         if sharing == "none":
             self.embeddings = Embeddings(config, vocab_size)
-        else:
-            self.embeddings = None
+        self.deltas: Embeddings | None = None
         if sharing == "disentangled":
             self.deltas = Embeddings(config, vocab_size)
-        else:
-            self.deltas = None
         self.encoder = Encoder(config, "discriminator", attention_backend)
         self.head = DiscriminatorHead(config.discriminator.hidden_size)
         self.flat: FlatNetwork | None = None
@@ -80,8 +78,8 @@ class Discriminator(nn.Module):
         return self.encoder.backend
 
     def flatten(self, partitioned: bool) -> None:
-        """Put the parameters into few flat ones (`flat_network.py`); afterwards only `forward`
-        computes.
+        """Put the parameters into few flat ones (`flat_network.py`);
+        afterwards only `forward` computes.
         """
         self.flat = FlatNetwork(self, partitioned)
 
@@ -104,7 +102,7 @@ class Discriminator(nn.Module):
         if shared_ble is None:
             raise ValueError(
                 f"embedding_sharing = {self.config.embedding_sharing} needs the generator's"
-                f" embeddings"
+                " embeddings"
             )
         shared = shared_ble.to(self.head.dense.weight.dtype)
         if self.deltas is None:
@@ -119,8 +117,8 @@ class Discriminator(nn.Module):
         batch: ModelBatch,
         vectors: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`; `vectors` as in
-        `Encoder.forward`.
+        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`;
+        `vectors` as in `Encoder.forward`.
         """
         embeddings = self.embed(shared_ble, tokens_bl, batch.positions)
         out: Tensor = self.encoder(embeddings, batch.documents, batch.cu_seqlens, vectors)
@@ -129,8 +127,8 @@ class Discriminator(nn.Module):
     def forward(
         self, shared: Tensor | None, batch: ModelBatch, corrupted: Tensor, replaced: Tensor
     ) -> DiscriminatorOutput:
-        """One micro-batch: `shared` (B, L, E) or None, `corrupted` (B, L) int64, `replaced` (B, L)
-        fp32.
+        """One micro-batch: `shared` (B, L, E) or None, `corrupted` (B,
+        L) int64, `replaced` (B, L) fp32.
         """
         with lent(self.flat) as vectors:
             hidden = self.encode(shared, corrupted, batch, vectors)

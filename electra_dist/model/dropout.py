@@ -39,8 +39,8 @@ _SPREAD = 0x9E3779B97F4A7C15 - 2**64
 
 
 def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
-    """`x` with each element set to zero with `probability` (in [0, 1)), the others scaled to the
-    same expectation.
+    """`x` with each element set to zero with `probability` (in [0, 1)),
+    the others scaled to the same expectation.
     """
     if not training or probability == 0.0:
         return x
@@ -57,8 +57,8 @@ def _dropped(x: Tensor, drawn: Tensor, probability: float) -> Tensor:
 
 
 def draw(like: Tensor, probability: float) -> Tensor:
-    """What a new mask of the shape of `like` is made of: where the code is compiled its seed,
-    elsewhere itself.
+    """What a new mask of the shape of `like` is made of:
+    where the code is compiled its seed, elsewhere itself.
     """
     seed = draw_seed(like.device)
     if torch.compiler.is_compiling():
@@ -67,8 +67,8 @@ def draw(like: Tensor, probability: float) -> Tensor:
 
 
 def draw_seed(device: torch.device) -> Tensor:
-    """() int64 on `device`, from its default generator: no wait for a GPU, and the same where a
-    layer is recomputed.
+    """() int64 on `device`, from its default generator:
+    no wait for a GPU, and the same where a layer is recomputed.
     """
     return torch.randint(_SEEDS, (), device=device)
 
@@ -104,8 +104,8 @@ def kept_levels(probability: float) -> int:
 
 
 def generated_mask(like: Tensor, seed: Tensor, kept: int) -> Tensor:
-    """Bool tensor of the shape of `like`, on the CPU; each element is true with probability `kept`
-    / 2**16.
+    """Bool tensor of the shape of `like`, on the CPU;
+    each element is true with probability `kept` / 2**16.
     """
     words = np.random.SFC64(int(seed)).random_raw(-(-like.numel() // _NUMBERS_A_WORD))
     numbers = torch.from_numpy(words.view(np.int16))[: like.numel()].view(like.shape)

@@ -66,8 +66,8 @@ class Layer(nn.Module):
         matrices: Tensor | None = None,
         vectors: Tensor | None = None,
     ) -> Tensor:
-        """One layer: (B, L, H) -> (B, L, H); `matrices` and `vectors`, flat, take the place of its
-        parameters.
+        """One layer: (B, L, H) -> (B, L, H); `matrices` and `vectors`,
+        flat, take the place of its parameters.
         """
         if matrices is None or vectors is None:
             weights: Weights = dict(self.named_parameters())
@@ -137,8 +137,8 @@ class LayerGroup(nn.Module):
                 matrices.chunk(len(self.layers)), vectors.chunk(len(self.layers)), strict=True
             )
             for layer, part in zip(self.layers, parts, strict=True):
-                # DeepSpeed gives the first one a view. One compiled layer serves all only if all
-                # get one.
+                # DeepSpeed gives the first one a view.
+                # One compiled layer serves all only if all get one.
                 hidden_blh = run_layer(
                     layer, hidden_blh.view_as(hidden_blh), layout, recompute, *part
                 )
@@ -191,10 +191,9 @@ class Encoder(nn.Module):
         self.dropout = config.dropout
         self.random_layers = config.dropout > 0 or config.attention_dropout > 0
         self.activation_checkpointing = False
+        self.project: nn.Linear | None = None
         if config.embedding_size != sizes.hidden_size:
             self.project = nn.Linear(config.embedding_size, sizes.hidden_size)
-        else:
-            self.project = None
         self.layers = nn.ModuleList(Layer(config, sizes, backend) for _ in range(sizes.layers))
         self.groups = nn.ModuleList()
 
@@ -205,8 +204,8 @@ class Encoder(nn.Module):
         cu_seqlens: Tensor,
         vectors: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Hidden states of the last layer, (B, L, H); `vectors` are those of each group, where
-        there are groups.
+        """Hidden states of the last layer, (B, L, H);
+        `vectors` are those of each group, where there are groups.
         """
         layout = build_layout(documents_bl, cu_seqlens, self.backend, embeddings_ble.dtype)
         hidden = self.enter(embeddings_ble)
@@ -224,7 +223,7 @@ class Encoder(nn.Module):
 
     def enter(self, embeddings_ble: Tensor) -> Tensor:
         """What the first layer reads: (B, L, E) -> (B, L, H)."""
-        hidden = dropout(embeddings_ble, self.dropout, self.training)
+        hidden: Tensor = dropout(embeddings_ble, self.dropout, self.training)
         if self.project is not None:
             hidden = self.project(hidden)
         return hidden

@@ -64,7 +64,9 @@ class GeneratorHead(nn.Module):
 
 
 class Generator(nn.Module):
-    """Embeddings, encoder and masked-language-model head; parameters are unset until `initialise`."""
+    """Embeddings, encoder and masked-language-model head;
+    parameters are unset until `initialise`.
+    """
 
     compiled_parts = ("at_masks", "corrupt")
 
@@ -83,8 +85,8 @@ class Generator(nn.Module):
         return self.encoder.backend
 
     def flatten(self, partitioned: bool) -> None:
-        """Put the parameters into few flat ones (`flat_network.py`); afterwards only `forward`
-        computes.
+        """Put the parameters into few flat ones (`flat_network.py`);
+        afterwards only `forward` computes.
         """
         self.flat = FlatNetwork(self, partitioned)
 
@@ -115,16 +117,16 @@ class Generator(nn.Module):
     def encode(
         self, tokens_bl: Tensor, batch: ModelBatch, vectors: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`; `vectors` as in
-        `Encoder.forward`.
+        """Hidden states (B, L, H) of `tokens_bl` laid out as `batch`;
+        `vectors` as in `Encoder.forward`.
         """
         embeddings = self.embeddings(tokens_bl, batch.positions)
         out: Tensor = self.encoder(embeddings, batch.documents, batch.cu_seqlens, vectors)
         return out
 
     def logits(self, batch: ModelBatch) -> Tensor:
-        """Vocabulary logits (B, L, V) at every position of `batch.inputs`; training never needs
-        them.
+        """Vocabulary logits (B, L, V) at every position of `batch.inputs`;
+        training never needs them.
         """
         hidden = self.head(self.encode(batch.inputs, batch))
         return F.linear(hidden, self.embeddings.word.weight, self.output_bias)
@@ -144,8 +146,8 @@ class Generator(nn.Module):
         return None
 
     def hidden_at_masks(self, batch: ModelBatch, vectors: Sequence[Tensor] | None = None) -> Tensor:
-        """What the word embeddings are compared with at the masked slots: (M, E), unused slots
-        included.
+        """What the word embeddings are compared with at the masked slots:
+        (M, E), unused slots included.
         """
         return self.at_masks(self.encode(batch.inputs, batch, vectors), batch.masked_positions)
 
@@ -171,8 +173,8 @@ class Generator(nn.Module):
         return corrupted, (corrupted != tokens_bl).float()
 
     def forward(self, batch: ModelBatch, forced_samples: Tensor | None = None) -> GeneratorOutput:
-        """One micro-batch; `forced_samples` (B, P) int64 takes the place of the samples (for
-        tests).
+        """One micro-batch; `forced_samples` (B, P)
+        int64 takes the place of the samples (for tests).
         """
         with lent(self.flat) as vectors:
             return self.fill(batch, self.hidden_at_masks(batch, vectors), forced_samples)

@@ -145,8 +145,8 @@ def _plain_head(
 
 
 class _ChunkedHead(torch.autograd.Function):
-    """The head over chunks of the vocabulary; backward recomputes each chunk's softmax from the
-    log-sum-exp.
+    """The head over chunks of the vocabulary;
+    backward recomputes each chunk's softmax from the log-sum-exp.
     """
 
     @staticmethod
@@ -159,8 +159,8 @@ class _ChunkedHead(torch.autograd.Function):
         keys_m: Tensor,
         temperature: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(negative log-likelihood (M,) fp32, whether the prediction is right (M,), sampled token
-        (M,)).
+        """(negative log-likelihood (M,) fp32, whether the prediction is right (M,),
+        sampled token (M,)).
         """
         rows = hidden_mh.shape[0]
         running = _Running.start(rows, hidden_mh.device)
@@ -216,8 +216,8 @@ class _Running(NamedTuple):
     def with_chunk(
         self, logits_mc: Tensor, targets_m: Tensor, keys_m: Tensor, temperature: float, start: int
     ) -> _Running:
-        """The state after the chunk `logits_mc` (M, C) fp32, which begins at entry `start` and is
-        overwritten.
+        """The state after the chunk `logits_mc` (M, C) fp32,
+        which begins at entry `start` and is overwritten.
         """
         entries = logits_mc.shape[1]
         inside_m, index_m = _locate(targets_m, start, start + entries)
@@ -239,8 +239,8 @@ class _Running(NamedTuple):
 
 
 def _logits(hidden_mh: Tensor, weight_ch: Tensor, bias_c: Tensor) -> Tensor:
-    """(M, C) fp32 logits: the product in the type of its inputs, accumulated and (on CUDA) returned
-    in fp32.
+    """(M, C) fp32 logits: the product in the type of its inputs,
+    accumulated and (on CUDA) returned in fp32.
     """
     if hidden_mh.is_cuda and hidden_mh.dtype != torch.float32:
         logits_mc = torch.mm(hidden_mh, weight_ch.t(), out_dtype=torch.float32)
@@ -250,15 +250,17 @@ def _logits(hidden_mh: Tensor, weight_ch: Tensor, bias_c: Tensor) -> Tensor:
 
 
 def _locate(targets_m: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Which targets lie in `[start, stop)`, and a valid index inside the chunk for every one of
-    them.
+    """Which targets lie in `[start, stop)`,
+    and a valid index inside the chunk for every one of them.
     """
     inside_m = (targets_m >= start) & (targets_m < stop)
     return inside_m, (targets_m - start).clamp(0, stop - start - 1)
 
 
 def _chunks(rows: int, vocabulary: int, device: torch.device) -> Iterator[tuple[int, int]]:
-    """Spans of the vocabulary, whole tiles each (but the last), of about a fixed number of logits."""
+    """Spans of the vocabulary, whole tiles each (but the last),
+    of about a fixed number of logits.
+    """
     if device.type == "cuda":
         budget = _CHUNK_LOGITS_CUDA
     else:

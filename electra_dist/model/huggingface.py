@@ -163,8 +163,8 @@ def to_huggingface(
 
 
 def _check_names(state: Mapping[str, Tensor], network: Network) -> None:
-    """Raise `UserError` unless `state` is one ELECTRA network under their names, with its output
-    matrix tied.
+    """Raise `UserError` unless `state` is one ELECTRA network under their names,
+    with its output matrix tied.
     """
     layers = _count_layers(state, r"electra\.encoder\.layer\.(\d+)\.")
     expected = set(_plain_names(network, layers).values()) | set(_embedding_names("").values())
@@ -212,7 +212,7 @@ def _discriminator_embeddings_from(
     if differing:
         raise UserError(
             f"generator and discriminator differ in {', '.join(differing)}: they cannot start a run"
-            f" with"
+            " with"
             " model.embedding_sharing = shared; use disentangled or none"
         )
     return {}
@@ -236,8 +236,8 @@ def from_huggingface(
 
 
 def hf_config(config: ModelConfig, vocab_size: int, network: Network) -> dict[str, Any]:
-    """The `config.json` of `network`; transformers checks its types strictly, hence the
-    conversions.
+    """The `config.json` of `network`;
+    transformers checks its types strictly, hence the conversions.
     """
     sizes: NetworkConfig = getattr(config, network)
     return {

@@ -66,7 +66,9 @@ def copy_ahead(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def to_device(batch: MicroBatch, device: torch.device | str) -> ModelBatch:
-    """Copy a micro-batch to `device`; on CUDA through pinned memory, without waiting for the copy."""
+    """Copy a micro-batch to `device`;
+    on CUDA through pinned memory, without waiting for the copy.
+    """
     target = torch.device(device)
     return ModelBatch(
         *(_to_tensor(name, getattr(batch, name), target) for name in ModelBatch._fields)

@@ -24,7 +24,9 @@ DTYPES: dict[PrecisionMode, torch.dtype] = {
 
 
 def network_rng(seed: int, network: Network) -> torch.Generator:
-    """The random stream that `network` starts from: its own, so that neither depends on the other."""
+    """The random stream that `network` starts from:
+    its own, so that neither depends on the other.
+    """
     digest = hashlib.blake2b(f"{seed}/{network}".encode(), digest_size=8).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
 
@@ -51,8 +53,8 @@ def _backend(config: Config, network: Network, device: torch.device) -> str:
 
 
 def _backends(config: Config, device: torch.device) -> dict[Network, str]:
-    """The attention backend of each network; the implementation of variable-length attention is
-    activated.
+    """The attention backend of each network;
+    the implementation of variable-length attention is activated.
     """
     found = {network: _backend(config, network, device) for network in NETWORKS}
     heads = []
@@ -66,8 +68,8 @@ def _backends(config: Config, device: torch.device) -> dict[Network, str]:
 
 
 def head_backend(config: Config, device: torch.device) -> head.Backend:
-    """The backend of the generator's output layer; raises `ConfigError` when `model.generator_head`
-    cannot run.
+    """The backend of the generator's output layer;
+    raises `ConfigError` when `model.generator_head` cannot run.
     """
     return head.choose_backend(
         config.model.generator_head, device, DTYPES[config.precision_mode("generator")]

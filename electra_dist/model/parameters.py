@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-#: Names of the flat parameters (`flat.py`): a layer's weights, the word table, other weights, what
-#: is not decayed.
+#: Names of the flat parameters (`flat.py`): a layer's weights,
+#: the word table, other weights, what is not decayed.
 MATRICES = "matrices"
 WORDS = "words"
 SHELL = "shell"
@@ -21,8 +21,8 @@ VECTORS = "vectors"
 
 
 def initialise(network: nn.Module, std: float, rng: torch.Generator) -> None:
-    """Give every Linear, Embedding and LayerNorm inside `network` its first values; parameters must
-    be on the CPU.
+    """Give every Linear, Embedding and LayerNorm inside `network` its first values;
+    parameters must be on the CPU.
     """
     for module in network.modules():
         if isinstance(module, nn.LayerNorm):

@@ -26,8 +26,8 @@ from torch import Tensor
 TILE = 128
 #: The counter of the uniform number; no vocabulary has that many tiles.
 UNIFORM_COUNTER = 0xFFFFFFFF
-#: Offsets that tell the two halves of the key state apart (fractional bits of the golden ratio and
-#: of sqrt(2)).
+#: Offsets that tell the two halves of the key state apart (fractional
+#: bits of the golden ratio and of sqrt(2)).
 KEY_OFFSET_1 = 0x1E3779B9
 KEY_OFFSET_2 = 0x6A09E667
 #: Multipliers of the 32-bit mixer: Chris Wellons, hash-prospector, bias 0.107. Both are below
@@ -40,8 +40,8 @@ _LARGEST_BELOW_ONE = 1.0 - 2.0**-24
 
 
 class TileSoftmax(NamedTuple):
-    """A chunk of logits by tiles: `max_mn` (M, N), `exp_mnk` = exp(logit - max) (M, N, K), `lse_mn`
-    (M, N).
+    """A chunk of logits by tiles: `max_mn` (M, N), `exp_mnk` = exp(logit - max)
+    (M, N, K), `lse_mn` (M, N).
     """
 
     max_mn: Tensor
@@ -50,8 +50,8 @@ class TileSoftmax(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """The best tile's `score_m` (log-sum-exp + Gumbel, fp32) and the entry drawn in it, `token_m`
-    (int64).
+    """The best tile's `score_m` (log-sum-exp + Gumbel, fp32)
+    and the entry drawn in it, `token_m` (int64).
     """
 
     score_m: Tensor
@@ -101,8 +101,8 @@ def better(first: Candidate, second: Candidate) -> Candidate:
 
 
 def tile_softmax(logits_mc: Tensor) -> TileSoftmax:
-    """Maximum, exponentials and log-sum-exp of every tile. `logits_mc` (M, C) fp32 is overwritten
-    where it can be.
+    """Maximum, exponentials and log-sum-exp of every tile.
+    `logits_mc` (M, C) fp32 is overwritten where it can be.
     """
     rows, entries = logits_mc.shape
     missing = -entries % TILE
@@ -145,13 +145,17 @@ def gumbel_noise(keys_m: Tensor, first_tile: int, tiles: int) -> Tensor:
 
 
 def uniform_noise(keys_m: Tensor) -> Tensor:
-    """(M,) fp32 uniform numbers in [0, 1 - 2**-23]: times a sum, they stay below that sum in fp32."""
+    """(M,) fp32 uniform numbers in [0, 1 - 2**-23]:
+    times a sum, they stay below that sum in fp32.
+    """
     counter = torch.full((), UNIFORM_COUNTER, dtype=torch.int64, device=keys_m.device)
     return (hash_bits(keys_m, counter) >> 9).float() * 2.0**-23
 
 
 def hash_bits(keys: Tensor, counters: Tensor) -> Tensor:
-    """32 random bits (int64 in [0, 2**32)) of each 64-bit key and 32-bit counter, which broadcast."""
+    """32 random bits (int64 in [0, 2**32))
+    of each 64-bit key and 32-bit counter, which broadcast.
+    """
     low = keys & _MASK
     high = (keys >> 32) & _MASK
     state_1 = _mix(_mix((low + KEY_OFFSET_1) & _MASK) ^ high)
@@ -166,8 +170,8 @@ def check_temperature(temperature: float) -> None:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """A bijection of 32-bit numbers (held in int64) that spreads every input bit over all output
-    bits.
+    """A bijection of 32-bit numbers (held in int64)
+    that spreads every input bit over all output bits.
     """
     x = x ^ (x >> 16)
     x = (x * MIX_1) & _MASK

@@ -12,8 +12,8 @@ import os
 
 import torch
 
-#: Of glibc's <malloc.h>: M_MMAP_THRESHOLD at its largest allowed value, M_TRIM_THRESHOLD,
-#: M_TOP_PAD.
+#: Of glibc's <malloc.h>: M_MMAP_THRESHOLD at its largest allowed value,
+#: M_TRIM_THRESHOLD, M_TOP_PAD.
 _MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 2**31 - 1, -2: 64 * 2**20}
 
 

@@ -54,7 +54,9 @@ class _Line:
     waiting: bytearray = field(default_factory=bytearray)
 
     def pull(self) -> list[Message] | None:
-        """What has come since the last call; None when the other end has closed, or talks nonsense."""
+        """What has come since the last call;
+        None when the other end has closed, or talks nonsense.
+        """
         try:
             chunk = self.socket.recv(_LINE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -74,8 +76,8 @@ class _Line:
             return None
 
     def push(self, message: Message | None = None) -> None:
-        """Send, or keep for later what does not go out now; what a sleeper does not read is lost
-        beyond a bound.
+        """Send, or keep for later what does not go out now;
+        what a sleeper does not read is lost beyond a bound.
         """
         if message is not None and len(self.waiting) < _WAITING_BYTES:
             self.waiting += json.dumps(message, separators=(",", ":")).encode() + b"\n"
@@ -203,9 +205,7 @@ class Hub(Channel):
         if messages is None or (messages and not self._greets(line, messages[0])):
             self._drop(line)
             return []
-        if line.rank is None:
-            return []
-        return [(line.rank, message) for message in messages[1:]]
+        return _received(line, messages[1:])
 
     def _greets(self, line: _Line, message: Message) -> bool:
         """Whether a caller begins as a rank of this launch does."""
@@ -222,6 +222,13 @@ class Hub(Channel):
         """Also stop listening."""
         self._listener.close()
         super().close()
+
+
+def _received(line: _Line, messages: list[Message]) -> Received:
+    """Messages with the rank that sent them; none of a caller that has not said who it is."""
+    if line.rank is None:
+        return []
+    return [(line.rank, message) for message in messages]
 
 
 class Spoke(Channel):

@@ -120,8 +120,8 @@ def on_every_rank(error: UserErrorType) -> UserErrorType:
 
 @contextmanager
 def together(world: World) -> Iterator[None]:
-    """A block after which all ranks go on or all raise (`raise_together`); it must hold no
-    collective of its own.
+    """A block after which all ranks go on or all raise (`raise_together`);
+    it must hold no collective of its own.
     """
     error: Exception | None = None
     try:

@@ -52,8 +52,8 @@ def determinism(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def refusals_explained() -> Iterator[None]:
-    """Around what computes: an operation that PyTorch refuses because it adds in no fixed order is
-    a `UserError`.
+    """Around what computes: an operation that PyTorch refuses because
+    it adds in no fixed order is a `UserError`.
     """
     try:
         yield
@@ -73,9 +73,9 @@ def refusal(error: BaseException) -> UserError | None:
             name = found[1] or "an operation"
             return UserError(
                 f"train.deterministic = true: {name} has no kernel on this device that adds in a"
-                f" fixed order (torch"
+                " fixed order (torch"
                 f" {torch.__version__}); choose another backend for it where there is one"
-                f" (model.attention=triton,"
+                " (model.attention=triton,"
                 " model.generator_head=chunked), or train with train.deterministic=false (--debug"
                 " shows where it is)"
             )

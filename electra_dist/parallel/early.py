@@ -57,8 +57,8 @@ def heard() -> signal.Signals | None:
 
 
 def is_listener(handler: object) -> bool:
-    """Whether a handler is one of those above, which are of no use once training hears the signals
-    itself.
+    """Whether a handler is one of those above,
+    which are of no use once training hears the signals itself.
     """
     return handler in (_note, _end)
 

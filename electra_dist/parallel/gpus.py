@@ -19,8 +19,8 @@ _NAMED = 4
 
 
 def identity(device: torch.device, environment: Mapping[str, str] = os.environ) -> str:
-    """What names the GPU of `device` on its host: the UUID of the GPU, or of the MIG instance that
-    is visible here.
+    """What names the GPU of `device` on its host: the UUID of the GPU,
+    or of the MIG instance that is visible here.
     """
     entries = [entry.strip() for entry in environment.get(_VISIBLE, "").split(",")]
     number = device.index or 0

@@ -38,8 +38,8 @@ _LEAVE_SECONDS = 60.0
 
 
 def check_meeting_point(world: World) -> None:
-    """Raise `UserError` when the name of the first node means nothing here; torch would try it for
-    minutes.
+    """Raise `UserError` when the name of the first node means nothing here;
+    torch would try it for minutes.
     """
     if world.master_address is None:
         return
@@ -53,7 +53,7 @@ def check_meeting_point(world: World) -> None:
                     f"the first node's name {world.master_address} does not resolve on"
                     f" {socket.gethostname()}"
                     f" ({error.strerror}); export {MASTER_ADDRESS_VARIABLE}=<its address>, or"
-                    f" submit with"
+                    " submit with"
                     " `electra-dist launch slurm`, which asks Slurm for it"
                 ) from error
             time.sleep(1)  # a name server may have been too busy
@@ -139,16 +139,16 @@ def _open_and_close_meeting(world: World, seconds: float) -> Meeting:
 
 
 def set_timeout(timeout: timedelta) -> None:
-    """Have the collectives of every group fail after `timeout`, of those that DeepSpeed has made
-    for itself too.
+    """Have the collectives of every group fail after `timeout`,
+    of those that DeepSpeed has made for itself too.
     """
     for group in list(dist.distributed_c10d._world.pg_map):
         dist.distributed_c10d._set_pg_timeout(timeout, group)
 
 
 def backends(world: World) -> str:
-    """What `init_process_group` is told: gloo between CPUs, nccl between GPUs, and gloo between
-    their hosts.
+    """What `init_process_group` is told: gloo between CPUs,
+    nccl between GPUs, and gloo between their hosts.
     """
     if world.device.type == "cpu":
         return "gloo"
@@ -172,7 +172,7 @@ def _open_group(world: World, meeting: Meeting, seconds: float) -> None:
         cause = str(error).partition("\n")[0]
         raise UserError(
             f"the {world.world_size} ranks met at {place}, but do not reach each other: {cause}. On"
-            f" several nodes set"
+            " several nodes set"
             " GLOO_SOCKET_IFNAME (and NCCL_SOCKET_IFNAME) to the network interface between them"
         ) from error
 
@@ -186,8 +186,8 @@ def _quieten() -> None:
 
 
 def shutdown() -> None:
-    """Close the process group, if there is one; all ranks call it, at the end of what they did
-    together.
+    """Close the process group, if there is one;
+    all ranks call it, at the end of what they did together.
     """
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,5 +1,5 @@
-"""What the machine has and can do: a command's device, the matrix-product rate that utilisation is
-measured against.
+"""What the machine has and can do: a command's device,
+the matrix-product rate that utilisation is measured against.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ WARM_UP_SECONDS = 0.5
 
 
 def device_of_command(wanted: str | None) -> torch.device:
-    """What `--device` says, by default the first GPU where there is one; raises `UserError` when it
-    is not there.
+    """What `--device` says, by default the first GPU where there is one;
+    raises `UserError` when it is not there.
     """
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
@@ -43,14 +43,16 @@ class ProductRate:
 
 
 def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """The warm `ProductRate`, the denominator of MFU: what this device reached just now, not a
-    datasheet.
+    """The warm `ProductRate`, the denominator of MFU:
+    what this device reached just now, not a datasheet.
     """
     return product_rate(device, dtype).warm
 
 
 def product_rate(device: torch.device, dtype: torch.dtype) -> ProductRate:
-    """Measure `device`, in about a second: the best of a few products before and after it is warm."""
+    """Measure `device`, in about a second:
+    the best of a few products before and after it is warm.
+    """
     if device.type == "cuda":
         size = _CUDA_SIZE
     else:

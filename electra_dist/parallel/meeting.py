@@ -163,7 +163,7 @@ def _about_slurm(world: Place, environment: Mapping[str, str] = os.environ) -> s
     step = f"{environment.get('SLURM_JOB_ID')}.{environment.get('SLURM_STEP_ID')}"
     return (
         f"; this is task {world.rank} of the {world.world_size} of Slurm step {step}, and each of"
-        f" them must run the"
+        " them must run the"
         " same command; to train with this process alone: env -u SLURM_STEP_ID electra-dist train"
         " ..."
     )
@@ -175,7 +175,7 @@ def _not_all(world: Place, gathering: _Gathering, seconds: float) -> UserError:
         return UserError(
             f"rank {world.rank} on {host_name()} found no rank 0 at {place} within {seconds:g} s"
             f" (watchdog.meet_seconds){f': {gathering.obstacle}' if gathering.obstacle else ''}."
-            f" Has rank 0 started,"
+            " Has rank 0 started,"
             f" and does this node reach that address?{_about_slurm(world)}"
         )
     if gathering.deserted:
@@ -187,7 +187,7 @@ def _not_all(world: Place, gathering: _Gathering, seconds: float) -> UserError:
     error = UserError(
         f"only {gathering.count} of {world.world_size} ranks came to {place} within {seconds:g} s"
         f" (watchdog.meet_seconds){_names(gathering.missing)}. Their logs say why, if they have"
-        f" started" + _about_slurm(world)
+        " started" + _about_slurm(world)
     )
     error.everywhere = True  # all that are here see the same, rank 0 among them
     return error
@@ -276,12 +276,12 @@ class _Gathering:
             if hosts_it and "EADDRINUSE" in cause:
                 raise UserError(
                     f"port {port} of {host_name()} is taken by another process, so the ranks cannot"
-                    f" meet there; set"
+                    " meet there; set"
                     " MASTER_PORT to a free port, or start again where the launcher chooses it"
                 ) from error
             raise UserError(
                 f"rank {world.rank} on {host_name()}: no meeting at {address}:{port}: {cause}; does"
-                f" another program"
+                " another program"
                 " listen there?"
             ) from error
         return PrefixStore(f"electra-dist/{launch_name()}", store)

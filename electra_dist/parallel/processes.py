@@ -16,8 +16,8 @@ LAUNCH_VARIABLE = "ELECTRA_DIST_LAUNCH"
 
 
 def place() -> str:
-    """This machine since its last boot, and the table of processes that we are in; empty where the
-    system has none.
+    """This machine since its last boot, and the table of processes that we are in;
+    empty where the system has none.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -27,8 +27,8 @@ def place() -> str:
 
 
 def ticks(pid: int) -> int | None:
-    """When process `pid` started, in ticks since boot; None when there is none, or only its
-    remains.
+    """When process `pid` started, in ticks since boot;
+    None when there is none, or only its remains.
     """
     try:
         fields = (
@@ -45,8 +45,8 @@ def ticks(pid: int) -> int | None:
 
 
 def is_alive(where: str, pid: int, started: int | None) -> bool | None:
-    """Whether process `pid` of `where` that started at `started` ticks lives; None when it cannot
-    be told from here.
+    """Whether process `pid` of `where` that started at `started` ticks lives;
+    None when it cannot be told from here.
     """
     if not where or started is None or where != place():
         return None

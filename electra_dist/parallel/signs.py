@@ -76,8 +76,8 @@ def forget() -> None:
 
 
 def enter(name: Phase, step: int | None = None) -> None:
-    """The training thread is in another phase from here on; `step` is the number of optimizer steps
-    done.
+    """The training thread is in another phase from here on;
+    `step` is the number of optimizer steps done.
     """
     record = _record
     now = time.monotonic()
@@ -96,8 +96,8 @@ def enter(name: Phase, step: int | None = None) -> None:
 
 
 def _end_step(record: _Record, now: float) -> None:
-    """A step is its rows and its computation; the first one compiles and says nothing about the
-    next ones.
+    """A step is its rows and its computation;
+    the first one compiles and says nothing about the next ones.
     """
     if record.last_step is not None and record.step_began is not None:
         record.laps.append(now - record.step_began)

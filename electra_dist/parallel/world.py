@@ -74,9 +74,9 @@ def _from_torchrun(env: Mapping[str, str]) -> World:
     if missing:
         raise ConfigError(
             f"environment: {', '.join(missing)} missing while other variables of torchrun are set;"
-            f" torchrun sets"
+            " torchrun sets"
             f" all of {', '.join(_TORCHRUN_VARIABLES)}: start with torchrun or srun, or unset them"
-            f" to run alone"
+            " to run alone"
         )
     return World(
         rank=_integer(env, "RANK"),
@@ -97,7 +97,7 @@ def _from_slurm(env: Mapping[str, str]) -> World:
     if missing:
         raise ConfigError(
             f"environment: {', '.join(missing)} missing in a Slurm step; start the ranks with plain"
-            f" `srun`"
+            " `srun`"
         )
     world_size = _integer(env, tasks)
     if world_size == 1:
@@ -117,8 +117,8 @@ def _from_slurm(env: Mapping[str, str]) -> World:
 
 
 def note_alone(world: World, env: Mapping[str, str]) -> str | None:
-    """What to tell a user who trains with one process inside of a larger Slurm job; None where that
-    is no surprise.
+    """What to tell a user who trains with one process inside of a larger Slurm job;
+    None where that is no surprise.
     """
     if world.launcher != "alone" or not env.get("SLURM_JOB_ID"):
         return None
@@ -184,6 +184,6 @@ def choose_device(setting: DeviceSetting, local_rank: int, cuda_devices: int) ->
     if cuda_devices > 1 and local_rank >= cuda_devices:
         raise ConfigError(
             f"local rank {local_rank} has no GPU: this node shows {cuda_devices}; start at most"
-            f" that many ranks a node"
+            " that many ranks a node"
         )
     return torch.device("cuda", local_rank if cuda_devices > 1 else 0)

@@ -26,8 +26,8 @@ FP32 = 4
 BOOL = 1
 #: Documents of a row, the padding counted as one: what real text has at rows of 512.
 PLANNED_DOCUMENTS = 4
-#: Logits that the chunked head of the generator holds at a time, and the smallest chunk
-#: (`model.head`).
+#: Logits that the chunked head of the generator holds at a time,
+#: and the smallest chunk (`model.head`).
 HEAD_CHUNK_LOGITS = 2**20
 HEAD_CHUNK_LOGITS_CUDA = 2**24
 HEAD_SMALLEST_CHUNK = 256
@@ -55,15 +55,15 @@ class Surroundings:
 
     @property
     def recomputes(self) -> bool:
-        """Whether elementwise results in front of a product are computed again
-        (`model.dropout.recomputed`).
+        """Whether elementwise results in front of a product are computed
+        again (`model.dropout.recomputed`).
         """
         return self.device == "cpu"
 
     @property
     def hashes_masks(self) -> bool:
-        """Whether dropout keeps a seed, of which the backward makes the mask again
-        (`model.dropout.hashed_mask`).
+        """Whether dropout keeps a seed, of which the backward makes the
+        mask again (`model.dropout.hashed_mask`).
         """
         return self.device == "cpu" and self.compiled
 
@@ -91,8 +91,8 @@ def micro_batch_sizes(config: Config) -> MicroBatchSizes:
 
 
 def layer_saved(config: Config, network: Network, around: Surroundings) -> list[Saved]:
-    """What one encoder layer saves, without checkpointing; its input is its predecessor's output,
-    counted there.
+    """What one encoder layer saves, without checkpointing;
+    its input is its predecessor's output, counted there.
     """
     size = micro_batch_sizes(config)
     model = config.model
@@ -176,8 +176,8 @@ def encoder_saved(config: Config, network: Network, around: Surroundings) -> lis
 
 
 def generator_saved(config: Config, around: Surroundings) -> list[Saved]:
-    """The generator: embeddings of the masked rows, encoder, head on the masked slots, embeddings
-    that it shares.
+    """The generator: embeddings of the masked rows, encoder,
+    head on the masked slots, embeddings that it shares.
     """
     size = micro_batch_sizes(config)
     embedding = config.model.embedding_size
@@ -225,14 +225,12 @@ def backward_temporaries(config: Config, network: Network, around: Surroundings)
     b = BYTES[config.precision_mode(network)]
     hidden = size.tokens * sizes.hidden_size * b
     ffn = size.tokens * sizes.ffn_size * b
+    head = 0.0
     if network == "discriminator":
         head = 2 * hidden
-    else:
-        head = 0.0
+    mask = hidden / b * BOOL
     if around.hashes_masks:
         mask = 0.0
-    else:
-        mask = hidden / b * BOOL
     # its gradient instead of the saved mask
     if config.model.dropout:
         dropped = hidden - mask
@@ -268,8 +266,8 @@ def varlen_temporaries(config: Config, network: Network, around: Surroundings) -
 
 
 def head_temporaries(config: Config, vocab_size: int, around: Surroundings) -> float:
-    """Bytes that the generator's head needs besides what it saves: chunks of logits, the gradient
-    of the table.
+    """Bytes that the generator's head needs besides what it saves:
+    chunks of logits, the gradient of the table.
     """
     size = micro_batch_sizes(config)
     embedding = config.model.embedding_size

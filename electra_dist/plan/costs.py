@@ -69,8 +69,8 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Costs:
-    """What every stage has in common: the arguments of `costs_of`, checked and with the device's
-    own in the gaps.
+    """What every stage has in common: the arguments of `costs_of`,
+    checked and with the device's own in the gaps.
     """
 
     config: Config

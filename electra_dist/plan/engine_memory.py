@@ -17,8 +17,8 @@ from electra_dist.plan.sizes import flat_parameters, layer_weights, parameters
 
 #: Elements of DeepSpeed's buffers for reduction, as `train.engines` sets them.
 BUCKET_ELEMENTS = 50_000_000
-#: DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance: below it, gathered weights
-#: stay for the step.
+#: DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance:
+#: below it, gathered weights stay for the step.
 LIVE_PARAMETERS = 1_000_000_000
 #: Master weight and two moments.
 OPTIMIZER_BYTES = 3 * FP32
@@ -65,8 +65,8 @@ class EngineBytes(NamedTuple):
 def engine_bytes(
     config: Config, network: Network, vocab_size: int, stage: int, world_size: int
 ) -> EngineBytes:
-    """Memory of one engine at ZeRO `stage`, apart from activations (arXiv 1910.02054, section 5,
-    and its sources).
+    """Memory of one engine at ZeRO `stage`, apart from activations (arXiv 1910.02054,
+    section 5, and its sources).
     """
     engine = _engine_bytes(config, network, vocab_size, stage, world_size)
     cast = (
@@ -97,8 +97,8 @@ def _engine_bytes(
             reduction=FP32 * n * many,
         )
     if stage == 1 and mode == "bf16" and not zero.offload_optimizer:
-        # BF16_Optimizer: whole fp32 gradients, kept, to which those of the backward are added as
-        # they come.
+        # BF16_Optimizer: whole fp32 gradients, kept,
+        # to which those of the backward are added as they come.
         return EngineBytes(
             weights=b * n,
             optimizer=OPTIMIZER_BYTES * share,
@@ -121,8 +121,8 @@ def _engine_bytes(
 
 
 def joined_bytes(config: Config, network: Network, cast: bool) -> float:
-    """`EngineBytes.joined`: beside the flat gradient its parts, or what it is `cast` to before it
-    is added in fp32.
+    """`EngineBytes.joined`: beside the flat gradient its parts,
+    or what it is `cast` to before it is added in fp32.
     """
     sizes = config.network(network)
     count, *_ = layers_of_groups(sizes.layers, layer_weights(sizes))
@@ -138,8 +138,8 @@ def bucket_elements(config: Config, network: Network, vocab_size: int) -> int:
 
 
 def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
-    """Elements of the largest parameter: the word table where the network has one, or a group of
-    layers.
+    """Elements of the largest parameter:
+    the word table where the network has one, or a group of layers.
     """
     return max(flat_parameters(config, vocab_size)[network])
 

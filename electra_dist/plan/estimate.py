@@ -73,8 +73,8 @@ class Plan:
 def plan_run(
     config: Config, vocab_size: int, nodes: int, gpus_per_node: int, gpu: str, **assumed: Any
 ) -> Plan:
-    """The plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu`; `assumed` as in
-    `costs_of`.
+    """The plan of `config` on `nodes` x `gpus_per_node` devices of the kind `gpu`;
+    `assumed` as in `costs_of`.
     """
     return plan_of(costs_of(config, vocab_size, nodes, gpus_per_node, gpu, **assumed))
 

@@ -114,8 +114,8 @@ def plan_memory(
     device: Literal["cpu", "cuda"] = "cpu",
     stages: dict[Network, int] | None = None,
 ) -> MemoryPlan:
-    """The memory of one of `world_size` ranks; `stages` take the place of the configured ZeRO
-    stages.
+    """The memory of one of `world_size` ranks;
+    `stages` take the place of the configured ZeRO stages.
     """
     config = config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
     around = surroundings(config, device)
@@ -134,8 +134,8 @@ def plan_memory(
 
 
 def saving_bytes(config: Config, vocab_size: int, world_size: int) -> float:
-    """CPU memory of the copy of one rank's share of weights and moments, which is kept from one
-    save to the next.
+    """CPU memory of the copy of one rank's share of weights and moments,
+    which is kept from one save to the next.
     """
     if config.checkpoint.asynchronous:
         return OPTIMIZER_BYTES * parameters(config, vocab_size).total / world_size

@@ -47,7 +47,7 @@ def advice(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -
     if configured.step_seconds < 1.05 * first.step_seconds:
         return []
     return [
-        f"zero.stage=1 fits too, and is estimated"
+        "zero.stage=1 fits too, and is estimated"
         f" {configured.step_seconds / first.step_seconds:.1f} times as fast:"
         f" {first.step_seconds * 1e3:,.0f} ms a step instead of"
         f" {configured.step_seconds * 1e3:,.0f}; stage 3"
@@ -56,8 +56,8 @@ def advice(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -
 
 
 def _remedy(costs: Costs, stages: tuple[StagePlan, ...]) -> str:
-    """What to change so that it fits: a higher stage, checkpointing, fewer rows at once, offload:
-    in order of price.
+    """What to change so that it fits: a higher stage, checkpointing,
+    fewer rows at once, offload: in order of price.
     """
     for stage in stages:
         if stage.fits and not stage.problem:

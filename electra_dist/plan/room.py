@@ -1,5 +1,5 @@
-"""Disk that a run's checkpoints take: how large one is, how many lie there at once, how much is
-still to come.
+"""Disk that a run's checkpoints take:
+how large one is, how many lie there at once, how much is still to come.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ def checkpoint_bytes(config: Config, vocab_size: int) -> int:
 
 
 def checkpoints_at_once(config: Config) -> int:
-    """The most that lie on the disk: the newest `keep`, the milestones, and the one that is being
-    written.
+    """The most that lie on the disk: the newest `keep`, the milestones,
+    and the one that is being written.
     """
     every = config.checkpoint.milestones_every
     if every:
@@ -27,7 +27,7 @@ def checkpoints_at_once(config: Config) -> int:
 
 
 def room_to_come(config: Config, vocab_size: int, there: int) -> int:
-    """Bytes that the checkpoints of a run will take beside the `there` whole ones; at least those
-    of one.
+    """Bytes that the checkpoints of a run will take beside the `there` whole ones;
+    at least those of one.
     """
     return max(1, checkpoints_at_once(config) - there) * checkpoint_bytes(config, vocab_size)

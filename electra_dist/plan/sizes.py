@@ -17,7 +17,9 @@ FORWARD_AND_BACKWARD = 3
 
 
 def _encoder_weights(sizes: NetworkConfig, embedding_size: int) -> int:
-    """Weights of the matrix products that every token passes: projection, attention, feed-forward."""
+    """Weights of the matrix products that every token passes:
+    projection, attention, feed-forward.
+    """
     hidden = sizes.hidden_size
     if embedding_size != hidden:
         projection = embedding_size * hidden

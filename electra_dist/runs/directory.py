@@ -112,8 +112,8 @@ class RunDir:
         return self.checkpoints / f"step-{step:08d}"
 
     def complete_checkpoints(self) -> list[int]:
-        """Steps of the checkpoints that carry COMPLETE, ascending; their content is verified when
-        they are loaded.
+        """Steps of the checkpoints that carry COMPLETE, ascending;
+        their content is verified when they are loaded.
         """
         if not self.checkpoints.is_dir():
             return []
@@ -156,7 +156,7 @@ class RunDir:
         if not run.config.is_file():
             raise UserError(
                 f"{path}: not a run directory (no config.yaml in it); give the folder that"
-                f" `electra-dist train` made,"
+                " `electra-dist train` made,"
                 " run.dir/run.name"
             )
         return run

@@ -32,8 +32,8 @@ from electra_dist.runs.directory import RunDir
 #: shell of an interactive job is none.
 JOB_VARIABLE = "ELECTRA_DIST_JOB"
 PULSE_SECONDS = 15.0
-#: Age of the pulse after which a process elsewhere counts as dead: network file systems show times
-#: a minute late.
+#: Age of the pulse after which a process elsewhere counts as dead:
+#: network file systems show times a minute late.
 STALE_SECONDS = 120.0
 Ending = Literal["finished", "interrupted", "failed", "hung"]
 
@@ -75,8 +75,8 @@ class Life:
 
 
 class Heartbeat:
-    """Context manager around training, on rank 0: makes the file, keeps its pulse, writes how it
-    ended.
+    """Context manager around training, on rank 0:
+    makes the file, keeps its pulse, writes how it ended.
     """
 
     def __init__(self, run: RunDir, ranks: int, job_id: str | None = None) -> None:
@@ -101,8 +101,8 @@ class Heartbeat:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """An exception is a failure; without one and without `end`, the run is taken as
-        interrupted.
+        """An exception is a failure; without one and without `end`,
+        the run is taken as interrupted.
         """
         if error is not None:
             self.end("failed", f"{type(error).__name__}: {error}".split("\n")[0][:500])
@@ -123,7 +123,7 @@ class Heartbeat:
         except OSError as error:
             print(
                 f"warning: {self._run.process}: how the run ended cannot be noted: {reason(error)};"
-                f" `electra-dist"
+                " `electra-dist"
                 " status` will say that it is gone without a word",
                 file=sys.stderr,
                 flush=True,

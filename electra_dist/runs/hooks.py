@@ -68,10 +68,10 @@ class Hook:
             return None
         return (
             f"tracking.on_event: {self._command[0]}: no such program here, or it may not be"
-            f" executed"
+            " executed"
         )
 
-    # --- the course of a run ---
+    # --- the course of a run ----------------------------------------------------------------------
 
     def __enter__(self) -> Hook:
         with self._lock:
@@ -93,19 +93,18 @@ class Hook:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        end = self._end
         if error is not None:
             end = _failure(error)
-        else:
-            end = self._end
         if end is not None:
             self.tell(*end)
         self.wait(LEAVE_SECONDS if end is not None and end[0] == "interrupted" else None)
 
-    # --- telling ---
+    # --- telling ----------------------------------------------------------------------------------
 
     def tell(self, event: Event, reason: str = "", step: int | None = None) -> None:
-        """Start the command for `event` and return at once; of the ends of a run, the first one
-        only.
+        """Start the command for `event` and return at once;
+        of the ends of a run, the first one only.
         """
         if not self._command or (event in _ENDS and not self._is_first_end()):
             return
@@ -128,8 +127,8 @@ class Hook:
             return True
 
     def wait(self, seconds: float | None = None) -> None:
-        """Let the commands that run now end; each is killed after `tracking.event_seconds`, or
-        `seconds` if less.
+        """Let the commands that run now end;
+        each is killed after `tracking.event_seconds`, or `seconds` if less.
         """
         if seconds is not None:
             self._kill_at = time.monotonic() + seconds

@@ -30,7 +30,7 @@ ROW_BYTES = MIB
 _ZEROS = re.compile(rb"\0+")
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 class RowReader:
@@ -61,17 +61,16 @@ class RowReader:
 
 
 def parse_row(line: bytes) -> Row | None:
-    """The row of a line, or None where it is none: a JSON object with a step that is a whole
-    number.
+    """The row of a line, or None where it is none:
+    a JSON object with a step that is a whole number.
     """
     try:
-        row = json.loads(line.decode("utf-8"))
+        row: object = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
-    if isinstance(row, dict):
-        step = row.get("step")
-    else:
-        step = None
+    if not isinstance(row, dict):
+        return None
+    step = row.get("step")
     if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
         return row
     return None
@@ -103,8 +102,8 @@ def _pieces_of(path: Path) -> Iterator[_Piece]:
 
 
 def _open_to_read(path: Path) -> IO[bytes] | None:
-    """The file; None where there is none, or something else that may never answer (a FIFO, a
-    device).
+    """The file; None where there is none,
+    or something else that may never answer (a FIFO, a device).
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -117,8 +116,8 @@ def _open_to_read(path: Path) -> IO[bytes] | None:
 
 
 def _pieces(file: IO[bytes]) -> Iterator[_Piece]:
-    """Every line of a file; a block of zeros is a piece of its own, a line above `ROW_BYTES` is cut
-    to that.
+    """Every line of a file; a block of zeros is a piece of its own,
+    a line above `ROW_BYTES` is cut to that.
     """
     rest = b""
     too_long = False  # the line that `rest` began is too long, and its piece is out
@@ -137,7 +136,7 @@ def _pieces(file: IO[bytes]) -> Iterator[_Piece]:
         yield _Piece(rest, False)
 
 
-# --- cutting back ----------------------------------------------------------------------------------------------------
+# --- cutting back ---------------------------------------------------------------------------------
 
 
 class Cut(NamedTuple):

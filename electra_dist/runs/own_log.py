@@ -20,8 +20,8 @@ from electra_dist.errors import UserError
 from electra_dist.files.writing import reason
 from electra_dist.runs.directory import RunDir
 
-#: Set by whatever starts ranks and keeps their output: `launch local`, the job scripts of `launch
-#: slurm`.
+#: Set by whatever starts ranks and keeps their output:
+#: `launch local`, the job scripts of `launch slurm`.
 LOGGED_VARIABLE = "ELECTRA_DIST_LOGGED"
 
 
@@ -78,8 +78,8 @@ def _copied(stream: TextIO, log: TextIO) -> TextIO:
 
 
 class _Copied:
-    """A text stream whose text goes into a log as well; everything else of it is that of the
-    stream.
+    """A text stream whose text goes into a log as well;
+    everything else of it is that of the stream.
     """
 
     def __init__(self, stream: TextIO, log: TextIO) -> None:

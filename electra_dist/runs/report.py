@@ -99,8 +99,8 @@ def _number(value: float | None) -> str:
 
 
 def read_report(run: RunDir) -> RunReport:
-    """The report of a run; raises `UserError` when nothing was logged yet, or not by a training of
-    ours.
+    """The report of a run; raises `UserError` when nothing was logged yet,
+    or not by a training of ours.
     """
     reader = run.read_metrics()
     rows = list(reader)
@@ -149,8 +149,8 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
 
 
 def _manifest(config: configuration.Config) -> Manifest | None:
-    """The manifest, or None where the shards are gone: a report of an old run needs them for two
-    lines only.
+    """The manifest, or None where the shards are gone:
+    a report of an old run needs them for two lines only.
     """
     try:
         return Manifest.load(Path(config.data.shards))
@@ -159,8 +159,8 @@ def _manifest(config: configuration.Config) -> Manifest | None:
 
 
 def plot_curves(run: RunDir, out: Path) -> None:
-    """Draw losses, discriminator scores and speed over the steps into the PNG `out`; raises
-    `UserError`.
+    """Draw losses, discriminator scores and speed over the steps into the PNG `out`;
+    raises `UserError`.
     """
     report = read_report(run)
     rows = list(run.read_metrics())

@@ -62,7 +62,7 @@ class Rollback:
             f"training diverged: {self.reason}. Seen after {self.from_step} steps; going back to"
             f" {back}, and past the"
             f" rows of data steps {first} to {stop - 1} (rollback {tries} of at most {most} in a"
-            f" row)"
+            " row)"
         )
 
     @classmethod
@@ -80,8 +80,8 @@ class Rollback:
 
 
 def rollbacks_in(content: Mapping[str, Any]) -> list[Rollback]:
-    """The rollbacks that run.json or trainer.json lists, oldest first; raises `UserError` when they
-    are damaged.
+    """The rollbacks that run.json or trainer.json lists, oldest first;
+    raises `UserError` when they are damaged.
     """
     try:
         return [Rollback.from_json(entry) for entry in content.get("rollbacks", [])]

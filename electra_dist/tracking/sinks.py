@@ -25,15 +25,15 @@ from electra_dist.tracking.wandb import Keeper, Mode
 
 Metrics = dict[str, float | int]
 
-#: What W&B may take at the end of a run, and when somebody waits for the process to end (a
-#: scheduler, a user).
+#: What W&B may take at the end of a run, and when somebody waits for
+#: the process to end (a scheduler, a user).
 FINISH_SECONDS = 60.0
 LEAVE_SECONDS = 10.0
 
 
 def _as_json(value: float | int) -> float | int | None:
-    """JSON has no NaN: what is undefined is null. Floats keep fp32 precision (shortest form that
-    reads back).
+    """JSON has no NaN: what is undefined is null.
+    Floats keep fp32 precision (shortest form that reads back).
     """
     if isinstance(value, float):
         if math.isfinite(value):
@@ -52,7 +52,9 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
-        """Open, or make, the file, whose last line has its end (`cut_back`); raises `StorageError`."""
+        """Open, or make, the file, whose last line has its end (`cut_back`);
+        raises `StorageError`.
+        """
         self.path = path
         self._warn = warn
         self._waiting: list[bytes] = []
@@ -103,7 +105,7 @@ class MetricsFile:
             if not self._failing:
                 self._warn(
                     f"{self.path}: cannot be written now: {reason(error)}. Training goes on; the"
-                    f" rows wait in memory"
+                    " rows wait in memory"
                     " until it can be"
                 )
             self._failing = True
@@ -117,8 +119,8 @@ class MetricsFile:
         os.fsync(self._descriptor)
 
     def _flush(self) -> None:
-        """Append all rows that wait, or none: what a failure leaves of them is cut off before the
-        next try.
+        """Append all rows that wait, or none:
+        what a failure leaves of them is cut off before the next try.
         """
         if not self._waiting:
             return

@@ -64,8 +64,8 @@ class _Posted:
         self._work = dist.all_reduce(self._numbers, op=dist.ReduceOp.MAX, async_op=True)
 
     def wait(self) -> Said:
-        """The largest of all ranks. The watchdog knows a rank that waits for others by this name
-        (`stacks`).
+        """The largest of all ranks.
+        The watchdog knows a rank that waits for others by this name (`stacks`).
         """
         self._work.wait()
         call, writes = self._numbers.tolist()
@@ -117,8 +117,8 @@ class Ahead:
             self.wait(lambda: True)
 
     def wait(self, asked_to_end: Callable[[], bool]) -> None:
-        """Take the next step, as soon as it is there; after an error, or when `asked_to_end` says
-        so, there is none.
+        """Take the next step, as soon as it is there;
+        after an error, or when `asked_to_end` says so, there is none.
         """
         if not self.lacks or self.error is not None:
             return

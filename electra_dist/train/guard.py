@@ -124,7 +124,7 @@ class Guard:
             self._skips = _streak(saved["skips"])
             self._spikes = _streak(saved["spikes"])
 
-    # --- watching ----------------------------------------------------------------------------------------------------
+    # --- watching ---------------------------------------------------------------------------------
 
     def observe(self, signal: Signal) -> None:
         """Take in the next step; after an incident nothing is watched any more."""
@@ -146,16 +146,16 @@ class Guard:
             self.condemn(reason)
 
     def judge(self, losses: tuple[float, float]) -> None:
-        """Take in a validation of the weights that the last observed step left: an impossible loss
-        is an incident.
+        """Take in a validation of the weights that the last observed step left:
+        an impossible loss is an incident.
         """
         reason = self._impossible(losses)
         if reason and not self.incident:
             self.condemn(f"on the held-out rows {reason}")
 
     def condemn(self, reason: str) -> None:
-        """An incident: its offending steps are those of the open streaks, or else the last step
-        observed.
+        """An incident: its offending steps are those of the open streaks,
+        or else the last step observed.
         """
         if self.incident or not self._last:
             return
@@ -172,7 +172,7 @@ class Guard:
         if self.suspicion:
             self.condemn(f"{self.suspicion} when training ended")
 
-    # --- what it says ------------------------------------------------------------------------------------------------
+    # --- what it says -----------------------------------------------------------------------------
 
     @property
     def suspicion(self) -> str:
@@ -196,7 +196,7 @@ class Guard:
         next_step = self._last[-1].step + 1
         return max(self._last[0].step, next_step - self._config.margin_steps)
 
-    # --- the rules ---------------------------------------------------------------------------------------------------
+    # --- the rules --------------------------------------------------------------------------------
 
     def _longer(self, streak: Streak | None) -> Streak:
         if streak:
@@ -226,7 +226,7 @@ class Guard:
                 far = (losses[number] - middle) / deviation
                 return (
                     f"the {network}'s loss was {losses[number]:.4g}, {far:.3g} robust standard"
-                    f" deviations above its"
+                    " deviations above its"
                     f" median of {middle:.4g}"
                 )
         return None
@@ -241,7 +241,7 @@ class Guard:
             return f"the gradient was not finite in {_steps(self._skips.length)} in a row"
         return None
 
-    # --- memory ------------------------------------------------------------------------------------------------------
+    # --- memory -----------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
         """All that later decisions depend on."""

@@ -41,8 +41,8 @@ def _set_bias(generator: Generator, config: Config, manifest: Manifest) -> None:
 
 
 def _log_frequencies(manifest: Manifest) -> torch.Tensor:
-    """Log of each token's share of the training text; a token that never occurs counts as seen half
-    a time.
+    """Log of each token's share of the training text;
+    a token that never occurs counts as seen half a time.
     """
     counts = np.maximum(manifest.token_counts.astype(np.float64), 0.5)
     return torch.from_numpy(np.log(counts / counts.sum())).float()

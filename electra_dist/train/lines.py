@@ -1,5 +1,5 @@
-"""The lines that a person watches: one a logged step, with rate and time left. Plain text, good in
-a log file too.
+"""The lines that a person watches: one a logged step, with rate and time left.
+Plain text, good in a log file too.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ class Checking:
         rate = done / (now - self._start)
         say(
             f"{self._what}: {done / 1e9:.1f} of {total / 1e9:.1f} GB a rank, {rate / 1e6:,.0f}"
-            f" MB/s,"
+            " MB/s,"
             f" {human_seconds((total - done) / rate)} left"
         )
 
 
 def training_line(metrics: Metrics, steps: int) -> str:
-    """`step 400/4000 10.0%  G 6.81 acc .12  D .214 P .61 R .12 AUC .612  lr 4.9e-04  10.2k tok/s
-    5m12s left`.
+    """`step 400/4000 10.0%  G 6.81 acc .12  D .214 P .61 R .12 AUC
+    .612  lr 4.9e-04  10.2k tok/s 5m12s left`.
     """
     step = int(metrics["step"])
     left = (steps - step) * metrics["speed/step_seconds"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Bins of the logit histogram over [-LOGIT_RANGE, LOGIT_RANGE); an edge lies exactly at 0, the
-#: decision threshold.
+#: Bins of the logit histogram over [-LOGIT_RANGE, LOGIT_RANGE);
+#: an edge lies exactly at 0, the decision threshold.
 BINS = 8192
 LOGIT_RANGE = 16.0
 
@@ -27,8 +27,8 @@ def replacement_histogram(logits: Tensor, replaced: Tensor, real: Tensor) -> Ten
     Returns (2, BINS) fp32 counts on the same device.
     """
     scaled = (logits.detach().float().flatten() + LOGIT_RANGE) * (BINS / (2 * LOGIT_RANGE))
-    # Rounding must not carry a negative logit over the edge at 0: the side is decided by the sign
-    # itself.
+    # Rounding must not carry a negative logit over the edge at 0:
+    # the side is decided by the sign itself.
     lower = torch.where(logits.detach().flatten() < 0, 0, BINS // 2)
     bins = torch.minimum(torch.maximum(scaled.long(), lower), lower + BINS // 2 - 1)
     index = bins + replaced.flatten().long() * BINS
@@ -39,8 +39,8 @@ def replacement_histogram(logits: Tensor, replaced: Tensor, real: Tensor) -> Ten
 
 @dataclass(frozen=True)
 class DetectionScores:
-    """Replaced-token detection at threshold 0.5, `replaced` being the positive class; NaN where
-    undefined.
+    """Replaced-token detection at threshold 0.5, `replaced` being the positive class;
+    NaN where undefined.
     """
 
     precision: float

@@ -124,15 +124,15 @@ def _given_up(config: Config, incident: Incident, target: int, tries: int) -> st
     if target == 0:
         return (
             f"{seen} No healthy checkpoint is from before it; start another run with a lower"
-            f" optim.lr, a longer"
+            " optim.lr, a longer"
             " optim.warmup_steps or another initializer_range (set run.name), or allow more with"
             " guard.max_rollbacks"
         )
     return (
         f"{seen} The healthy checkpoint of step {target} is kept; go on from there with a lower"
-        f" rate:"
+        " rate:"
         f" electra-dist train CONFIG --from-step {target} optim.lr=..., or allow more with"
-        f" guard.max_rollbacks"
+        " guard.max_rollbacks"
     )
 
 
@@ -147,7 +147,9 @@ def record(run: RunDir, rollback: Rollback) -> None:
 
 
 def recorded(run: RunDir, world: World) -> list[Rollback]:
-    """The rollbacks of run.json, at a start; what a kill left undone of the last one is done now."""
+    """The rollbacks of run.json, at a start;
+    what a kill left undone of the last one is done now.
+    """
     found: list[Rollback] = []
     with together(world):
         if world.is_main:
@@ -170,13 +172,13 @@ def discard(run: RunDir, rollbacks: Sequence[Rollback]) -> None:
                 remove(run.checkpoint(step))
                 warn(
                     f"{run.checkpoint(step)}: of the course that diverged, left at {rollback.time};"
-                    f" removed"
+                    " removed"
                 )
 
 
 def _knows(run: RunDir, step: int, rollback: Rollback) -> bool:
-    """Whether a checkpoint comes after a rollback; one that cannot be read is left for
-    `loading.verify` to judge.
+    """Whether a checkpoint comes after a rollback;
+    one that cannot be read is left for `loading.verify` to judge.
     """
     try:
         return rollback in rollbacks_in(read_trainer_state(run.checkpoint(step)))

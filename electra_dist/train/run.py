@@ -219,8 +219,8 @@ def _checked_data(config: Config, world: World) -> Manifest:
         if manifest.facts.block_checksums is None:
             warn(
                 f"{manifest.path}: made by an earlier version, without checksums of its blocks:"
-                f" damage that changes no"
-                f" count is not seen while training. Add them once: electra-dist data checksums"
+                " damage that changes no"
+                " count is not seen while training. Add them once: electra-dist data checksums"
                 f" {manifest.path}"
             )
         blocks = manifest.facts.train.blocks
@@ -228,7 +228,7 @@ def _checked_data(config: Config, world: World) -> Manifest:
         if streams > blocks:
             warn(
                 f"data.streams = {streams} is more than the {blocks} blocks of {manifest.path}:"
-                f" some streams begin in a"
+                " some streams begin in a"
                 f" later epoch; a divisor of train.global_rows up to {blocks} keeps epochs apart"
             )
     return manifest
@@ -283,7 +283,7 @@ def _tracker(config: Config, run: RunDir, step: int, world: World) -> Tracker | 
             if cut.broken:
                 warn(
                     f"{run.metrics}: {cut.broken} broken pieces that are no rows moved to a file"
-                    f" beside it"
+                    " beside it"
                 )
             choice = choose_mode(config.tracking.wandb, os.environ)
             for sentence in choice.said:
@@ -304,7 +304,7 @@ def _say_how_to_go_on(
     else:
         say(
             f"finished at step {done}; export the weights with: electra-dist export {run.path}"
-            f" --out DIR"
+            " --out DIR"
         )
     if sync:
         say(f"bring it to W&B with: {sync}")

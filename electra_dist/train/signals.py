@@ -31,10 +31,9 @@ class _Slot:
         on_gpu = device.type == "cuda"
         self._tensor = torch.zeros(_NUMBERS, pin_memory=on_gpu)
         self._numbers: npt.NDArray[np.float32] = self._tensor.numpy()  # the same memory
+        self._arrived: torch.cuda.Event | None = None
         if on_gpu:
             self._arrived = torch.cuda.Event()
-        else:
-            self._arrived = None
 
     def send(self, numbers: Tensor) -> None:
         self._tensor.copy_(numbers, non_blocking=True)
@@ -61,8 +60,8 @@ class Signals:
         self._sent: _Sent | None = None
 
     def send(self, place: Place, totals: StepTotals, searching: bool) -> Signal | None:
-        """Send off what the step at `place` tells; what the step before it told, if that is still
-        to be seen.
+        """Send off what the step at `place` tells;
+        what the step before it told, if that is still to be seen.
         """
         before = self.rest()
         slot = self._slots[place.step % 2]
@@ -71,7 +70,9 @@ class Signals:
         return before
 
     def rest(self) -> Signal | None:
-        """What is still to be seen; after the last step of some, the host waits for that step here."""
+        """What is still to be seen; after the last step of some,
+        the host waits for that step here.
+        """
         if self._sent is None:
             return None
         place, searching, slot = self._sent
@@ -87,5 +88,7 @@ class Signals:
 
 
 def scale_can_fall(engines: Engines) -> bool:
-    """Whether a gradient that overflows may ask for a smaller loss scale and nothing else (fp16)."""
+    """Whether a gradient that overflows may ask for a smaller
+    loss scale and nothing else (fp16).
+    """
     return any(engine.fp16_enabled() and loss_scale(engine) > 1 for _, engine in engines)

@@ -154,8 +154,8 @@ def _forward_backward(
     engines.discriminator.backward(judged.loss_sum * weights[1])
     loss = generated.loss_sum * weights[0]
     if shared is not None and leaf is not None and leaf.grad is not None:
-        # The backward below divides by the accumulation again; leaf.grad carries the
-        # discriminator's loss scale.
+        # The backward below divides by the accumulation again;
+        # leaf.grad carries the discriminator's loss scale.
         factor = engines.accumulation / loss_scale(engines.discriminator)
         loss = loss + _compiled(_product, engines)(shared, leaf.grad) * factor
     engines.generator.backward(loss)

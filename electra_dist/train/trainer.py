@@ -77,8 +77,8 @@ class Trainer:
         rollbacks: Sequence[Rollback] = (),
         hook: Hook | None = None,
     ):
-        """`tracker` and `hook` are rank 0's; the other ranks have none. `rollbacks` are those of
-        run.json.
+        """`tracker` and `hook` are rank 0's; the other ranks have none.
+        `rollbacks` are those of run.json.
         """
         self.config = config
         self.manifest = manifest
@@ -109,7 +109,7 @@ class Trainer:
         )  # what the last step logged, while its validation is still to come
         self._set_state(None)
 
-    # --- the loop ----------------------------------------------------------------------------------------------------
+    # --- the loop ---------------------------------------------------------------------------------
 
     def fit(self, interruption: Interruption) -> Outcome:
         """Train to `train.steps` or until `interruption` is requested; the state is saved either
@@ -132,7 +132,9 @@ class Trainer:
 
     @contextmanager
     def _landing(self) -> Iterator[None]:
-        """A checkpoint in flight lands, also where training ends in an error that all ranks have."""
+        """A checkpoint in flight lands,
+        also where training ends in an error that all ranks have.
+        """
         try:
             yield
         except UserError as error:
@@ -168,8 +170,8 @@ class Trainer:
         )
 
     def _before_step(self, call: Call, ahead: Ahead, interruption: Interruption) -> Call:
-        """`call`; or, where a rank waits for its data, what all want once they are there or no
-        longer wanted.
+        """`call`; or, where a rank waits for its data,
+        what all want once they are there or no longer wanted.
         """
         signs.enter("data", self.done)
         if call is Call.WAIT:
@@ -182,8 +184,8 @@ class Trainer:
         return call
 
     def _ask(self, ahead: Ahead, interruption: Interruption) -> tuple[Step, LoaderState]:
-        """The next step, whose data all ranks have; on the way is the question whether all go on
-        after it.
+        """The next step, whose data all ranks have;
+        on the way is the question whether all go on after it.
         """
         taken = ahead.take()
         ahead.look()
@@ -213,8 +215,8 @@ class Trainer:
         return Said(call, self._saver.is_writing)
 
     def _heard(self, now: Said) -> Said:
-        """What the ranks want; `now` is what this one would say now. That the run is lost is raised
-        by all, at once.
+        """What the ranks want; `now` is what this one would say now.
+        That the run is lost is raised by all, at once.
         """
         said = self._agreement.read(now)
         if said.call is Call.LEAVE:
@@ -266,15 +268,15 @@ class Trainer:
         self._watch.resume(paused)
         return call
 
-    # --- the guard ---------------------------------------------------------------------------------------------------
+    # --- the guard --------------------------------------------------------------------------------
 
     def _hear(self, signal: Signal | None) -> None:
         if self.guard and signal:
             self.guard.observe(signal)
 
     def _diverged(self, last: bool = False) -> bool:
-        """Whether training has diverged, seen from every step so far; the ranks agree. Waits for
-        the device.
+        """Whether training has diverged, seen from every step so far;
+        the ranks agree. Waits for the device.
         """
         if self.guard is None:
             return False
@@ -284,8 +286,8 @@ class Trainer:
         return any_rank(self.guard.incident is not None, self.world)
 
     def _roll_back(self, interruption: Interruption) -> Call:
-        """Go back to before the incident, and from now on past its rows; `STOP` when the run is to
-        end here anyway.
+        """Go back to before the incident, and from now on past its rows;
+        `STOP` when the run is to end here anyway.
         """
         self._saver.finish()
         incident = rollback.agreed(self.guard.incident if self.guard else None, self.world)
@@ -320,7 +322,7 @@ class Trainer:
             restart(engine, weights[network], self._first_scales[network], self.world.rank)
         self._set_state(None)
 
-    # --- the books ---------------------------------------------------------------------------------------------------
+    # --- the books --------------------------------------------------------------------------------
 
     def _logged(self) -> Metrics:
         """Means over the steps since the last logged one; closes the window."""
@@ -408,7 +410,7 @@ class Trainer:
                 say(validation_line(metrics, self.config.train.steps))
         gc.collect()
 
-    # --- the state ---------------------------------------------------------------------------------------------------
+    # --- the state --------------------------------------------------------------------------------
 
     def save(self, final: bool = False) -> bool:
         """A whole checkpoint of step `self.done`, unless there is one; false where training has
@@ -455,14 +457,14 @@ class Trainer:
         return True
 
     def _is_saved(self) -> bool:
-        """Whether there is a checkpoint of this step; first, whether this is still our run to write
-        in.
+        """Whether there is a checkpoint of this step;
+        first, whether this is still our run to write in.
         """
         with together(self.world):
             if self.world.is_main:
                 lock.check(self.run, fresh=True)
-        # Rank 0's listing decides for all: on a network file system the ranks may see different
-        # ones.
+        # Rank 0's listing decides for all:
+        # on a network file system the ranks may see different ones.
         return bool(
             broadcast_object(
                 self.world.is_main and self.done in self.run.complete_checkpoints(), self.world
@@ -470,8 +472,8 @@ class Trainer:
         )
 
     def _unhealthy(self) -> str:
-        """Why what is saved now is not healthy, or nothing; weights that are not finite are an
-        incident, too.
+        """Why what is saved now is not healthy, or nothing;
+        weights that are not finite are an incident, too.
         """
         for network, engine in self.engines:
             if any_rank(not are_finite(engine, self.world.rank), self.world):
@@ -531,8 +533,8 @@ def is_validated(run: RunDir, step: int) -> bool:
 
 
 def owes_validation(run: RunDir, step: int, world: World) -> bool:
-    """Whether training was interrupted in the validation after `step`, which its checkpoint is of;
-    the ranks agree.
+    """Whether training was interrupted in the validation after `step`,
+    which its checkpoint is of; the ranks agree.
     """
     owes = False
     with together(world):
@@ -544,7 +546,9 @@ def owes_validation(run: RunDir, step: int, world: World) -> bool:
 
 @contextmanager
 def _collecting_by_hand() -> Iterator[None]:
-    """Garbage is collected at the same steps on all ranks, instead of whenever one of them likes."""
+    """Garbage is collected at the same steps on all ranks,
+    instead of whenever one of them likes.
+    """
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -29,8 +29,8 @@ _HOST = ("squared_lengths", "skipped")
 
 
 def squared_lengths(batch: MicroBatch) -> int:
-    """Sum over the documents of the micro-batch of their length squared: the attention scores they
-    need.
+    """Sum over the documents of the micro-batch of their length squared:
+    the attention scores they need.
     """
     rows = np.arange(batch.documents.shape[0])[:, None] * (int(batch.documents.max(initial=0)) + 1)
     lengths = np.bincount((batch.documents + rows)[batch.documents >= 0])

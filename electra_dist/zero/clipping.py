@@ -55,8 +55,8 @@ class ClipResult(NamedTuple):
 
 
 def local_gradients(engine: Engine) -> Gradients:
-    """The reduced gradients that lie on this rank; valid between the last backward of a step and
-    `engine.step`.
+    """The reduced gradients that lie on this rank;
+    valid between the last backward of a step and `engine.step`.
     """
     optimizer = engine.optimizer
     if engine.zero_optimization_stage() == 0:
@@ -124,8 +124,8 @@ def clip(
 
 
 def _square(gradients: Gradients, world: World) -> Tensor:
-    """This rank's part of the squared norm, fp32: rank 0 speaks for gradients that every rank
-    holds.
+    """This rank's part of the squared norm, fp32:
+    rank 0 speaks for gradients that every rank holds.
     """
     if not gradients.tensors or (gradients.whole and not world.is_main):
         return torch.zeros((), device=world.device)
@@ -144,14 +144,14 @@ def _skip_unless(finite: Tensor, engine: Engine, gradients: Gradients, world: Wo
             for parameter in engine.module.parameters():
                 parameter.grad = None
     elif gradients.offloaded:
-        # DeepSpeed has its norms already, taken on the way to the CPU, and looks for a NaN only in
-        # these.
+        # DeepSpeed has its norms already, taken on the way to the CPU,
+        # and looks for a NaN only in these.
         norms = engine.optimizer.norm_for_param_grads
         for key in list(norms)[:1] if world.is_main else ():
             norms[key] = torch.where(finite, norms[key], torch.nan)
         if engine.zero_optimization_stage() < 3:
-            # Copied to the CPU by now. After a skipped step DeepSpeed 0.19.8 would add the next
-            # gradients to these.
+            # Copied to the CPU by now. After a skipped step DeepSpeed 0.19.8
+            # would add the next gradients to these.
             engine.optimizer.averaged_gradients.clear()
     elif gradients.tensors and (gradients.whole or world.is_main):
         first = gradients.tensors[0].view(-1)[:1]

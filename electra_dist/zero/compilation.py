@@ -31,8 +31,8 @@ from electra_dist.parallel.determinism import refusal
 from electra_dist.parallel.world import World
 from electra_dist.zero.toolchain import missing_for_triton
 
-#: A dropout seed is drawn once a mask, by PyTorch; the compiler would draw it again at every
-#: element that reads it.
+#: A dropout seed is drawn once a mask, by PyTorch;
+#: the compiler would draw it again at every element that reads it.
 _CPU_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True}
 _LONGEST_CAUSE = 300
 _POSITIONS = 16

@@ -30,8 +30,8 @@ from electra_dist.zero.compilation import check_compilation, compile_network
 from electra_dist.zero.engine import Engine
 from electra_dist.zero.fragments import set_weights
 
-#: Elements of DeepSpeed's buffers for reduction: fp32, allocated whole at the start, for each
-#: engine.
+#: Elements of DeepSpeed's buffers for reduction:
+#: fp32, allocated whole at the start, for each engine.
 _BUCKET_ELEMENTS = 50_000_000
 
 
@@ -59,15 +59,15 @@ class Engines:
             yield network, getattr(self, network)
 
     def destroy(self) -> None:
-        """Remove DeepSpeed's hooks, which keep engines and their memory alive for ever; they train
-        no more.
+        """Remove DeepSpeed's hooks, which keep engines and their memory alive for ever;
+        they train no more.
         """
         for _, engine in self:
             engine.destroy()
 
     def finish_reductions(self) -> None:
-        """Wait for what is reduced beside the backward; after the last backward of a step.
-        Collective.
+        """Wait for what is reduced beside the backward;
+        after the last backward of a step. Collective.
         """
         for reducing in self.reductions:
             reducing.finish()
@@ -87,7 +87,7 @@ def check_engines(config: Config) -> None:
         if stage == 0 and mode != "fp32":
             raise ConfigError(
                 f"zero.stage = 0 with precision.mode = {mode} for the {network}: DeepSpeed has no"
-                f" fp32 gradient"
+                " fp32 gradient"
                 " accumulation at stage 0; set zero.stage=1 (same result, less memory) or"
                 " precision.mode=fp32"
             )
@@ -108,7 +108,7 @@ def _check_precision(config: Config) -> None:
             possible = ", ".join(name for name, works in supported.items() if works)
             raise ConfigError(
                 f"precision.mode = {mode} for the {network}: this {accelerator.device_name()}"
-                f" device does not support"
+                " device does not support"
                 f" it; possible here: {possible}"
             )
 
@@ -158,8 +158,8 @@ def _reduces_at_the_end(engine: Engine) -> bool:
 
 
 def _check_nodes(config: Config, world: World) -> None:
-    """Collective where the weights are partitioned twice: no group of ranks may lie partly on
-    another node.
+    """Collective where the weights are partitioned twice:
+    no group of ranks may lie partly on another node.
     """
     if not any(config.hpz_partition_size(network, world.world_size) for network in NETWORKS):
         return
@@ -169,9 +169,9 @@ def _check_nodes(config: Config, world: World) -> None:
         if any(local != rank % per_node for rank, local in enumerate(local_ranks)):
             raise ConfigError(
                 f"zero.hpz_partition_size = {config.zero.hpz_partition_size}: its groups are of"
-                f" consecutive ranks,"
+                " consecutive ranks,"
                 f" which must lie on one node, but the local rank of each rank is {local_ranks};"
-                f" start as many ranks"
+                " start as many ranks"
                 " on every node, one node after the other, or set zero.hpz_partition_size=null"
             )
         check_world(config, world.world_size, per_node)
@@ -180,8 +180,8 @@ def _check_nodes(config: Config, world: World) -> None:
 
 
 def _forget_hpz_groups() -> None:
-    """DeepSpeed keeps the groups of hierarchical partitioning in one global, which a next engine
-    would take over.
+    """DeepSpeed keeps the groups of hierarchical partitioning in one global,
+    which a next engine would take over.
     """
     from deepspeed.utils import groups
 
@@ -209,8 +209,8 @@ def _build(
     module.flatten(partitioned=config.zero_stage(network) == 3)
     if config.zero_stage(network) == 3:
         reduction.install()
-        # Their parameters are gathered around the call of a group, so that a layer's forward
-        # compiles as one graph.
+        # Their parameters are gathered around the call of a group,
+        # so that a layer's forward compiles as one graph.
         set_z3_leaf_modules(module, [LayerGroup])
     engine, *_ = deepspeed.initialize(
         model=module,
@@ -226,8 +226,8 @@ def _build(
         # DeepSpeed makes its fp32 weights of parameters that it has rounded before.
         set_weights(built, exact, world.rank)
     if built.fp16_enabled():
-        # DeepSpeed would end the process where the smallest scale overflows; what to do then is for
-        # the guard to say.
+        # DeepSpeed would end the process where the smallest scale overflows;
+        # what to do then is for the guard to say.
         built.optimizer.loss_scaler.raise_error_at_min_scale = False
     return built
 
@@ -235,8 +235,8 @@ def _build(
 def _optimizer(
     config: Config, network: Network, module: nn.Module, world: World
 ) -> torch.optim.AdamW:
-    """AdamW of PyTorch, fused (one pass over memory, nothing to compile), biases and LayerNorm
-    without decay.
+    """AdamW of PyTorch, fused (one pass over memory, nothing to compile),
+    biases and LayerNorm without decay.
     """
     optim = config.optimizer(network)
     decayed = [p for name, p in module.named_parameters() if not no_decay(name)]
@@ -275,14 +275,14 @@ def deepspeed_config(
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
             "stage3_prefetch_bucket_size": bucket,
-            # Parameters are few (`model/flat.py`): each is gathered into its own memory, with no
-            # copy for each rank.
+            # Parameters are few (`model/flat.py`):
+            # each is gathered into its own memory, with no copy for each rank.
             "stage3_allgather_sequential": True,
             # PyTorch's own keeps no more, and is not written in Python
             "memory_efficient_linear": False,
             "contiguous_gradients": True,
-            # Stage 2 would send whole gradients all the same, after it has cut them into one slice
-            # for each rank.
+            # Stage 2 would send whole gradients all the same,
+            # after it has cut them into one slice for each rank.
             "reduce_scatter": config.zero_stage(network) == 3,
         }
         | _placement(config, network, bucket, world),
@@ -309,7 +309,9 @@ def deepspeed_config(
 
 
 def _placement(config: Config, network: Network, bucket: int, world: World) -> dict[str, Any]:
-    """What DeepSpeed keeps in CPU memory, and the groups that partition the weights a second time."""
+    """What DeepSpeed keeps in CPU memory,
+    and the groups that partition the weights a second time.
+    """
     zero = config.sharding(network)
     settings = dict[str, Any]()
     to_cpu = {"device": "cpu", "pin_memory": world.device.type == "cuda"}
@@ -317,8 +319,8 @@ def _placement(config: Config, network: Network, bucket: int, world: World) -> d
         settings["offload_optimizer"] = to_cpu
     if zero.offload_parameters:
         settings["offload_param"] = to_cpu
-        # The defaults keep a billion gathered parameters on the GPU until the step ends: nothing
-        # would be saved.
+        # The defaults keep a billion gathered parameters on the GPU until the step ends:
+        # nothing would be saved.
         settings |= {"stage3_max_live_parameters": bucket, "stage3_max_reuse_distance": bucket}
     hpz = config.hpz_partition_size(network, world.world_size)
     if hpz:

@@ -66,8 +66,8 @@ def parameter_shapes(engine: Engine) -> dict[str, tuple[int, ...]]:
 
 
 def local_fragments(engine: Engine, rank: int) -> list[Fragment]:
-    """All that lies on this rank, in the order of the parameters; creates Adam's moments where no
-    step has yet.
+    """All that lies on this rank, in the order of the parameters;
+    creates Adam's moments where no step has yet.
     """
     _ensure_state(engine)
     find = {0: _whole, 3: _partition}.get(engine.zero_optimization_stage(), _mapped)
@@ -77,8 +77,8 @@ def local_fragments(engine: Engine, rank: int) -> list[Fragment]:
 
 
 def _part(piece: Slice, held: _Held | None) -> Fragment | None:
-    """What of `piece` lies in `held`, which this rank holds of the parameter that `piece` is a part
-    of.
+    """What of `piece` lies in `held`, which this rank holds of the
+    parameter that `piece` is a part of.
     """
     if held is None:
         return None
@@ -89,8 +89,8 @@ def _part(piece: Slice, held: _Held | None) -> Fragment | None:
 def own_share(
     fragments: list[Fragment], engine: Engine, rank: int, world_size: int
 ) -> list[Fragment]:
-    """What this rank saves: at stage 0, where all ranks hold everything, an equal part of every
-    parameter.
+    """What this rank saves: at stage 0, where all ranks hold everything,
+    an equal part of every parameter.
     """
     if engine.zero_optimization_stage() != 0:
         return fragments
@@ -100,8 +100,8 @@ def own_share(
 
 
 class _Held(NamedTuple):
-    """What this rank holds of a parameter as DeepSpeed knows it: from element `start`, `tensors` by
-    kind.
+    """What this rank holds of a parameter as DeepSpeed knows it:
+    from element `start`, `tensors` by kind.
     """
 
     start: int
@@ -117,8 +117,8 @@ def _mapped(engine: Engine, p: Any, rank: int) -> _Held | None:
     mapping = p._hp_mapping
     if mapping is None:
         return None
-    # The mapping's own links to the moments are empty for all parameter groups but the first
-    # (deepspeed 0.19.8).
+    # The mapping's own links to the moments are empty for all parameter
+    # groups but the first (deepspeed 0.19.8).
     flat = list(stepped_tensors(engine))[mapping.param_group_index]
     address = mapping.hp_fragment_address
     state = _base_optimizer(engine).state[flat]
@@ -135,8 +135,8 @@ def _partition(engine: Engine, p: Any, rank: int) -> _Held | None:
     length = min(size, p.ds_numel - start)
     if length <= 0:
         return None
-    # DeepSpeed's own accessors copy to the GPU what was offloaded; these are views wherever the
-    # tensor lies.
+    # DeepSpeed's own accessors copy to the GPU what was offloaded;
+    # these are views wherever the tensor lies.
     group, offset, _ = engine.optimizer.grad_position[engine.optimizer.get_param_id(p)]
     flat = engine.optimizer.fp32_partitioned_groups_flat[group]
     state = _base_optimizer(engine).state[flat]
@@ -144,7 +144,7 @@ def _partition(engine: Engine, p: Any, rank: int) -> _Held | None:
     return _Held(start, {kind: tensor.narrow(0, offset, length) for kind, tensor in held.items()})
 
 
-# --- the optimizer below ---------------------------------------------------------------------------------------------
+# --- the optimizer below --------------------------------------------------------------------------
 
 
 def _base_optimizer(engine: Engine) -> torch.optim.Optimizer:
@@ -187,14 +187,16 @@ def _ensure_state(engine: Engine) -> None:
 
 
 def are_finite(engine: Engine, rank: int) -> bool:
-    """Whether all weights and moments that lie on this rank are finite; waits for the device, once."""
+    """Whether all weights and moments that lie on this rank are finite;
+    waits for the device, once.
+    """
     tensors = [
         tensor for fragment in local_fragments(engine, rank) for tensor in fragment.tensors.values()
     ]
     if not tensors:
         return True
-    # The largest magnitude is NaN or infinite when any element is; it cannot overflow, as a sum of
-    # squares does.
+    # The largest magnitude is NaN or infinite when any element is;
+    # it cannot overflow, as a sum of squares does.
     return bool(torch.stack(torch._foreach_norm(tensors, float("inf"))).isfinite().all())
 
 
@@ -216,8 +218,8 @@ def restart(
 
 @torch.no_grad()
 def set_weights(engine: Engine, weights: Mapping[str, Tensor], rank: int) -> None:
-    """Set the engine to whole fp32 `weights` by name, and nothing else of it; every rank must call
-    it.
+    """Set the engine to whole fp32 `weights` by name, and nothing else of it;
+    every rank must call it.
     """
     for fragment in local_fragments(engine, rank):
         stop = fragment.start + fragment.length
@@ -242,12 +244,12 @@ def refresh_weights(engine: Engine) -> None:
         optimizer.update_lp_params()
 
 
-# --- scalars ---------------------------------------------------------------------------------------------------------
+# --- scalars --------------------------------------------------------------------------------------
 
 
 def read_scalars(engine: Engine) -> dict[str, Any]:
-    """Steps that the optimizer has made (skipped ones do not count) and, with fp16, the state of
-    the loss scale.
+    """Steps that the optimizer has made (skipped ones do not count) and,
+    with fp16, the state of the loss scale.
     """
     first = next(stepped_tensors(engine))
     steps = int(_base_optimizer(engine).state[first]["step"])

@@ -22,8 +22,8 @@ from electra_dist.zero.engine import Engine
 
 @functools.cache
 def install() -> None:
-    """Let DeepSpeed's ZeRO-3 reduce by `reduce_scatter_coalesced`; raises `UserError` where it
-    would not be found.
+    """Let DeepSpeed's ZeRO-3 reduce by `reduce_scatter_coalesced`;
+    raises `UserError` where it would not be found.
     """
     from deepspeed.runtime.zero import stage3
 

@@ -46,7 +46,7 @@ def _about_compiler(environment: Mapping[str, str]) -> str | None:
         return None
     return (
         f"no {' or '.join(COMPILERS)} in PATH (apt-get install gcc, or set CC to the path of a"
-        f" C compiler)"
+        " C compiler)"
     )
 
 
@@ -66,5 +66,5 @@ def _about_headers(environment: Mapping[str, str]) -> str | None:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return (
         f"no Python.h in {include} (apt-get install python{version}-dev, or add the folder that"
-        f" has it to CPATH)"
+        " has it to CPATH)"
     )

@@ -26,15 +26,17 @@ EXAMPLES = shipped_folder("slurm/clusters")
 
 
 def one_line(text: str) -> str:
-    """`text` itself; raises `ValueError` when it holds a line break or another control character."""
+    """`text` itself; raises `ValueError` when it holds a line
+    break or another control character.
+    """
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise ValueError("line breaks and control characters are not allowed in a job script")
     return text
 
 
 Line = Annotated[str, AfterValidator(one_line)]
-#: A value of an #SBATCH line; the characters that names of partitions, accounts and GPUs are made
-#: of.
+#: A value of an #SBATCH line; the characters that names of partitions,
+#: accounts and GPUs are made of.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:+@/&|=-]*$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Memory = Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$")]
@@ -54,8 +56,8 @@ class Container(Section):
     image: Line
     """Path of an Apptainer image, or what Pyxis takes for --container-image."""
     mounts: tuple[Line, ...] = ()
-    """Paths seen inside, `outside[:inside]`; the run directory, the shards and the submission
-    directory are added.
+    """Paths seen inside, `outside[:inside]`; the run directory,
+    the shards and the submission directory are added.
     """
     options: tuple[Option, ...] = ()
     """More options of `apptainer exec`, or --container-... options of srun."""
@@ -86,20 +88,20 @@ class Cluster(Section):
     tasks_per_node: PositiveInt | None = None
     """Default: gpus_per_node, at least 1."""
     gpu_request: Literal["gres", "gpus-per-node", "none"] = "gres"
-    """How GPUs are asked for: --gres=gpu:N, --gpus-per-node=N, or not at all (whole nodes come with
-    theirs).
+    """How GPUs are asked for: --gres=gpu:N, --gpus-per-node=N,
+    or not at all (whole nodes come with theirs).
     """
     gpu_type: Word | None = None
     """As the site names it: gpu:TYPE:N."""
     gpu: Word | None = None
-    """Kind of GPU for the plan before submission, as `electra-dist plan --gpu` takes it. Default:
-    gpu_type.
+    """Kind of GPU for the plan before submission, as `electra-dist plan --gpu` takes it.
+    Default: gpu_type.
     """
     network_gbit: PositiveInt | None = None
     """Gbit/s of each GPU to other nodes, for the plan. Default: 200."""
     checkpoint_write_mb_s: PositiveInt = 200
-    """MB/s at which all ranks together write a checkpoint, for the plan; low on purpose, the
-    preflight measures it.
+    """MB/s at which all ranks together write a checkpoint, for the plan;
+    low on purpose, the preflight measures it.
     """
     cores_per_task: PositiveInt = 8
     """Cores of a rank; OMP_NUM_THREADS is set to them."""
@@ -108,33 +110,33 @@ class Cluster(Section):
     cpu_bind: Word | None = None
     """srun --cpu-bind, for example cores. Default: the site's own."""
     gpu_bind: Word | None = None
-    """srun --gpu-bind, for example closest. Default: every task sees the node's GPUs and takes its
-    own by number.
+    """srun --gpu-bind, for example closest. Default:
+    every task sees the node's GPUs and takes its own by number.
     """
     srun_options: tuple[Option, ...] = ()
     """More options of srun, each one `--option=value`."""
 
     time_limit: TimeLimit = "24:00:00"
-    """Of one job, as Slurm writes it: minutes, H:MM:SS or D-HH:MM:SS. A longer run goes on in the
-    next time slot.
+    """Of one job, as Slurm writes it: minutes, H:MM:SS or D-HH:MM:SS.
+    A longer run goes on in the next time slot.
     """
     signal_ahead_seconds: Annotated[int, Field(ge=30, le=65535)] = 300
-    """Seconds before the time limit at which the ranks are told to save: for two steps and a
-    checkpoint.
+    """Seconds before the time limit at which the ranks are told to save:
+    for two steps and a checkpoint.
     """
     straggler_seconds: PositiveInt = 60
-    """Seconds from the first rank that has ended to the end of the others (closing a W&B run takes
-    some).
+    """Seconds from the first rank that has ended to the end of the
+    others (closing a W&B run takes some).
     """
     requeue: bool = True
-    """Whether jobs may put themselves back into the queue; where a site forbids it, use launch
-    slurm --chain.
+    """Whether jobs may put themselves back into the queue;
+    where a site forbids it, use launch slurm --chain.
     """
     exclude_suspects: bool = True
     """After a crash on one node alone, or a hang, ask for other nodes."""
     storage_wait_seconds: NonNegativeInt = 600
-    """Seconds to wait before the next start after one that could not write the run's files: others
-    may make room.
+    """Seconds to wait before the next start after one that could not write the run's files:
+    others may make room.
     """
 
     preflight: bool = True
@@ -146,8 +148,8 @@ class Cluster(Section):
     venv: Line | None = None
     """Virtual environment, on a file system that the nodes see."""
     python: Line | None = None
-    """Default: that of the venv, python3 in a container, else the one that runs `electra-dist
-    launch`.
+    """Default: that of the venv, python3 in a container,
+    else the one that runs `electra-dist launch`.
     """
     container: Container | None = None
     """See below."""
@@ -161,12 +163,12 @@ class Cluster(Section):
     node_local: Line = "/tmp"  # noqa: S108 -- a folder of its own is made in it
     """Folder on each node's own disk: caches of Triton, Inductor and torch extensions go there."""
     node_local_variable: Variable | None = None
-    """Variable that names this folder on the node, for example SLURM_TMPDIR; node_local is the
-    fallback.
+    """Variable that names this folder on the node, for example SLURM_TMPDIR;
+    node_local is the fallback.
     """
     shared_paths: tuple[Line, ...] = ()
-    """File systems that the nodes see too; when given, run directory and shards must lie below one
-    of them.
+    """File systems that the nodes see too;
+    when given, run directory and shards must lie below one of them.
     """
 
     @property
@@ -191,7 +193,7 @@ class Cluster(Section):
         if self.gpus_per_node and self.tasks > self.gpus_per_node:
             raise ValueError(
                 f"tasks_per_node = {self.tasks} is more than gpus_per_node = {self.gpus_per_node}:"
-                f" one task drives"
+                " one task drives"
                 " one GPU"
             )
         if self.container and self.venv:
@@ -224,8 +226,8 @@ def available() -> dict[str, Path]:
 
 
 def load_cluster(name: str) -> Cluster:
-    """The profile `name`, or the file when `name` ends in .yaml; raises `ConfigError` naming what
-    is wrong with it.
+    """The profile `name`, or the file when `name` ends in .yaml;
+    raises `ConfigError` naming what is wrong with it.
     """
     if name.endswith((".yaml", ".yml")):
         return _parse(Path(name))
@@ -269,8 +271,8 @@ def _sentences(error: pydantic.ValidationError) -> Iterator[str]:
 
 
 def write_profile(name: str, cluster: Cluster) -> Path:
-    """Save a profile among the user's own; raises `ConfigError` when the name is taken or no file
-    name.
+    """Save a profile among the user's own;
+    raises `ConfigError` when the name is taken or no file name.
     """
     try:
         pydantic.TypeAdapter(Name).validate_python(name)

@@ -22,8 +22,8 @@ _DAY = "24:00:00"
 
 
 def ask_profile(ask: Ask) -> tuple[str, Cluster]:
-    """Name and profile for the cluster of this login node; raises `UserError` without Slurm or for
-    a wrong answer.
+    """Name and profile for the cluster of this login node;
+    raises `UserError` without Slurm or for a wrong answer.
     """
     listed = partitions()
     if not listed:
@@ -39,7 +39,7 @@ def ask_profile(ask: Ask) -> tuple[str, Cluster]:
     )
     answers: dict[str, Any] = {
         "description": f"partition {partition.name}: {partition.nodes} nodes, {partition.gpus} GPUs"
-        f" each",
+        " each",
         "partition": partition.name,
         "gpus_per_node": gpus,
         "gpu_type": (partition.gpu_type or None) if gpus else None,

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 #: Which Slurm to talk to; everything else that Slurm reads or sets is left behind.
 _SLURM = ("SLURM_CONF", "SLURM_CLUSTERS")
-_OF_SLURM = ("SLURM_*", "SLURMD_*", "SBATCH_*", "SALLOC_*", "SRUN_*", "SQUEUE_*", "SINFO_*", "SCANCEL_*", "SCONTROL_*",
-             "SACCT_*", "SPRIO_*", "PMI_*", "PMIX_*")  # fmt: skip
+_OF_SLURM = ("SLURM_*", "SLURMD_*", "SBATCH_*", "SALLOC_*", "SRUN_*", "SQUEUE_*", "SINFO_*",
+             "SCANCEL_*", "SCONTROL_*", "SACCT_*", "SPRIO_*", "PMI_*", "PMIX_*")  # fmt: skip
 #: What a job takes from the shell that submits it; `*` stands for any letters.
 KEPT = (
     *("HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ"),
@@ -77,16 +77,17 @@ _NEVER = (
     "WANDB_RESUME",
     "WANDB_DIR",
 )
-#: Said when it is set and not taken, beside what Slurm reads: it would have changed how the ranks
-#: run.
-_TELLING = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "RANK", "WORLD_SIZE", "LOCAL_RANK",
-            "MASTER_ADDR", "MASTER_PORT", "PYTHONHOME", "LD_PRELOAD")  # fmt: skip
+#: Said when it is set and not taken, beside what Slurm reads:
+#: it would have changed how the ranks run.
+_TELLING = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "RANK",
+            "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "PYTHONHOME",
+            "LD_PRELOAD")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Inherited:
-    """What a job gets of a shell, and one sentence about what it does not, where that may surprise;
-    empty for none.
+    """What a job gets of a shell, and one sentence about what it does not,
+    where that may surprise; empty for none.
     """
 
     variables: dict[str, str]
@@ -98,8 +99,8 @@ def _is(name: str, patterns: Iterable[str]) -> bool:
 
 
 def for_commands(shell: Mapping[str, str]) -> dict[str, str]:
-    """The environment of Slurm's commands: that of the shell without what they would take for
-    options.
+    """The environment of Slurm's commands:
+    that of the shell without what they would take for options.
     """
     return {
         name: value for name, value in shell.items() if name in _SLURM or not _is(name, _OF_SLURM)
@@ -107,8 +108,8 @@ def for_commands(shell: Mapping[str, str]) -> dict[str, str]:
 
 
 def for_job(shell: Mapping[str, str], inherit: Sequence[str] = ()) -> Inherited:
-    """The environment of a job that is submitted from `shell`; `inherit` are names or patterns of
-    the profile.
+    """The environment of a job that is submitted from `shell`;
+    `inherit` are names or patterns of the profile.
     """
     kept = {
         name: value
@@ -119,8 +120,8 @@ def for_job(shell: Mapping[str, str], inherit: Sequence[str] = ()) -> Inherited:
 
 
 def _ignored(shell: Mapping[str, str], kept: Mapping[str, str]) -> str:
-    """SBATCH_... with their values, what an interactive job set as one, and the few others that
-    matter.
+    """SBATCH_... with their values, what an interactive job set as one,
+    and the few others that matter.
     """
     left = sorted(name for name in shell if name not in kept)
     named = [f"{name}={shell[name]}"[:60] for name in left if name.startswith("SBATCH_")]
@@ -134,6 +135,6 @@ def _ignored(shell: Mapping[str, str], kept: Mapping[str, str]) -> str:
         return ""
     return (
         f"not taken over from this shell: {', '.join(named)}; the profile and the options of"
-        f" `launch slurm` say what"
+        " `launch slurm` say what"
         " the job gets (docs/slurm.md, inherit)"
     )

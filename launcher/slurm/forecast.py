@@ -23,8 +23,8 @@ START_SECONDS = 180
 
 @dataclass(frozen=True)
 class Data:
-    """What the shards say: size of the vocabulary, mean length of a document with its special
-    tokens.
+    """What the shards say: size of the vocabulary,
+    mean length of a document with its special tokens.
     """
 
     vocab_size: int
@@ -64,8 +64,8 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Slots:
-    """The time that one job gets, in seconds (None: no limit), how many were asked for, and whether
-    jobs come back.
+    """The time that one job gets, in seconds (None:
+    no limit), how many were asked for, and whether jobs come back.
     """
 
     limit: int | None
@@ -75,7 +75,9 @@ class Slots:
 
 @dataclass(frozen=True)
 class Disk:
-    """Free bytes on the file system of the run, and the whole checkpoints that are there already."""
+    """Free bytes on the file system of the run,
+    and the whole checkpoints that are there already.
+    """
 
     free: int
     checkpoints: int
@@ -123,7 +125,7 @@ def forecast(
         if is_range and days[1] >= days[0]:
             warnings.append(
                 f"{counts[-1]} nodes are no faster than {counts[0]}: the network takes what they"
-                f" gain"
+                " gain"
             )
     lines.append(
         f"a checkpoint: {_size(few.checkpoint_bytes)}, {save:.0f} s at"
@@ -149,8 +151,8 @@ def forecast(
 
 
 def gpu_kind(cluster: Cluster, config: Config) -> str | None:
-    """The kind of GPU to plan for; the site's own name of its GPUs is taken where the profile says
-    no more.
+    """The kind of GPU to plan for;
+    the site's own name of its GPUs is taken where the profile says no more.
     """
     if cluster.gpus_per_node == 0 or config.train.device == "cpu":
         return "cpu"
@@ -239,7 +241,7 @@ def _chain_warning(number: tuple[int, int] | None, slots: Slots) -> list[str]:
     if slots.chain > 1 and slots.chain < number[0]:
         return [
             f"--chain {slots.chain}: the run takes about {_count(number[0])}; submit it again when"
-            f" they are used up"
+            " they are used up"
         ]
     if slots.chain == 1 and not slots.requeue and number[0] > 1:
         return [
@@ -277,9 +279,9 @@ def _grace(save: float, step_seconds: float, cluster: Cluster) -> tuple[list[str
     if needed > given:
         return [
             f"signal_ahead_seconds = {given} in the cluster profile: {what} do not fit between the"
-            f" signal and the time"
+            " signal and the time"
             f" limit; set it to {2 * needed} or more, or checkpoint_write_mb_s to what the"
-            f" preflight measures"
+            " preflight measures"
         ], []
     if 2 * needed > given:
         return [], [

@@ -34,8 +34,8 @@ SCRIPT_VARIABLES = (
     "TORCH_FR_DUMP_TEMP_FILE",
     "TORCH_NCCL_DUMP_ON_TIMEOUT",
 )
-#: Exit statuses that the script tells apart: its settings `exit_NAME`, from EXIT_NAME of
-#: `electra_dist.errors`.
+#: Exit statuses that the script tells apart: its settings `exit_NAME`,
+#: from EXIT_NAME of `electra_dist.errors`.
 STATUSES = ("OK", "USER_ERROR", "BAD_NODES", "HANG", "DIVERGED", "STORAGE", "UNFINISHED")
 #: Crashes in a row, without a new checkpoint, that end a run.
 MAX_CRASHES = 3
@@ -84,8 +84,8 @@ class Job:
 
 
 def quoted(text: str | Path | int, what: str) -> str:
-    """`text` as one word of the shell; raises `ConfigError` naming `what` when it holds a line
-    break.
+    """`text` as one word of the shell;
+    raises `ConfigError` naming `what` when it holds a line break.
     """
     try:
         return shlex.quote(one_line(str(text)))
@@ -94,8 +94,8 @@ def quoted(text: str | Path | int, what: str) -> str:
 
 
 def array(values: Sequence[str], what: str) -> str:
-    """A bash array of `values`; what holds a comma is quoted for the eye, which takes it for a
-    separator.
+    """A bash array of `values`; what holds a comma is quoted for the eye,
+    which takes it for a separator.
     """
     words = [quoted(value, what) for value in values]
     return (
@@ -244,8 +244,8 @@ def _environment(job: Job) -> dict[str, str]:
 
 
 def task_variables(job: Job) -> tuple[str, ...]:
-    """Variables that this script sets for the ranks; in a container those of the image would win
-    over them.
+    """Variables that this script sets for the ranks;
+    in a container those of the image would win over them.
     """
     return (*_environment(job), *SCRIPT_VARIABLES)
 

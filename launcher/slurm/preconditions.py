@@ -66,15 +66,15 @@ def seconds(time_limit: str) -> int | None:
 
 
 def check_cluster(cluster: Cluster, nodes: tuple[int, int], time_limit: str) -> None:
-    """Compare a request with what `sinfo` reports; raises `UserError` when Slurm could never run
-    it.
+    """Compare a request with what `sinfo` reports;
+    raises `UserError` when Slurm could never run it.
     """
     _check_time(cluster, time_limit)
     listed = {partition.name: partition for partition in queue.partitions()}
     name = cluster.partition or next((p.name for p in listed.values() if p.is_default), None)
     if name is None:
         raise UserError(
-            f"this cluster has no default partition: set partition in the profile"
+            "this cluster has no default partition: set partition in the profile"
             f" ({', '.join(listed)})"
         )
     if name not in listed:
@@ -102,7 +102,7 @@ def check_cluster(cluster: Cluster, nodes: tuple[int, int], time_limit: str) -> 
     if longest is not None and wanted is not None and wanted > longest:
         raise UserError(
             f"time limit {time_limit}: partition {name} allows {here.time_limit}; a longer run goes"
-            f" on by itself in"
+            " on by itself in"
             " the next time slot"
         )
 
@@ -114,22 +114,22 @@ def _check_time(cluster: Cluster, time_limit: str) -> None:
     if limit < cluster.signal_ahead_seconds + _SPARE_SECONDS:
         raise UserError(
             f"time limit {time_limit}: the ranks are told to save {cluster.signal_ahead_seconds} s"
-            f" ahead of it, which"
+            " ahead of it, which"
             " leaves no time to train; ask for more time, or lower signal_ahead_seconds in the"
             " profile"
         )
 
 
 def check_free(run_dirs: Sequence[Path]) -> None:
-    """Raise `UserError` when a job of one of these runs is waiting or running, or a process outside
-    of Slurm.
+    """Raise `UserError` when a job of one of these runs is waiting or running,
+    or a process outside of Slurm.
     """
     for run_dir in run_dirs:
         seen = life(RunDir(run_dir))
         if seen and seen.running and seen.process.job_id is None:
             raise UserError(
                 f"{run_dir}: process {seen.process.pid} on {seen.process.host} trains this run"
-                f" already; end it with"
+                " already; end it with"
                 f" `electra-dist stop {run_dir}` there, or set another run.name"
             )
         job_ids = [job_id for record in records(RunDir(run_dir)) for job_id in record.job_ids]
@@ -137,9 +137,9 @@ def check_free(run_dirs: Sequence[Path]) -> None:
             if job.is_active:
                 raise UserError(
                     f"{run_dir}: job {job.job_id} of this run is {job.state.lower()} already; watch"
-                    f" it with"
+                    " it with"
                     f" `electra-dist status {run_dir}`, end it with `electra-dist stop {run_dir}`,"
-                    f" or set another"
+                    " or set another"
                     " run.name"
                 )
 
@@ -151,8 +151,8 @@ def check_paths(
     submit_dir: Path,
     python: str,
 ) -> tuple[str, ...]:
-    """Check that what the nodes need is visible to them; returns the folders that a container must
-    mount.
+    """Check that what the nodes need is visible to them;
+    returns the folders that a container must mount.
     """
     shards = sorted({(submit_dir / run.data.shards).absolute() for run in runs})
     needed = sorted({*(path.parent for path in run_dirs), *shards, submit_dir})
@@ -171,8 +171,8 @@ def check_paths(
 
 
 def check_shards(run: Config, submit_dir: Path) -> Manifest:
-    """The manifest of a run's shards, whose files are all there in their sizes; raises `DataError`
-    or `ConfigError`.
+    """The manifest of a run's shards, whose files are all there in their sizes;
+    raises `DataError` or `ConfigError`.
     """
     from electra_dist.data.shards.manifest import (
         Manifest,
@@ -197,7 +197,7 @@ def _check_visible(path: Path, cluster: Cluster) -> None:
     if shared and not any(path.is_relative_to(folder) for folder in shared):
         raise ConfigError(
             f"{path}: the compute nodes do not see it; they see {', '.join(cluster.shared_paths)}"
-            f" (shared_paths in the"
+            " (shared_paths in the"
             " cluster profile). Move it there, or submit from there"
         )
 
@@ -208,7 +208,7 @@ def _check_program(cluster: Cluster, python: str) -> None:
     if "/" in python:
         found = os.access(python, os.X_OK)
     else:
-        found = bool(cluster.modules) or shutil.which(python)
+        found = bool(cluster.modules) or shutil.which(python) is not None
     if not found:
         if cluster.venv and not cluster.python:
             source = "venv"
@@ -216,7 +216,7 @@ def _check_program(cluster: Cluster, python: str) -> None:
             source = "python"
         raise ConfigError(
             f"{source} of the cluster profile: {python} is not there or cannot be run; make the"
-            f" environment with"
+            " environment with"
             " `make install`, or correct the profile"
         )
 

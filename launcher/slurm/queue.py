@@ -105,7 +105,7 @@ def call(*command: str, environment: Mapping[str, str] | None = None) -> str:
         if "configuration source" in message:
             raise UserError(
                 f"{command[0]}: Slurm is installed here but knows no cluster; log in to the"
-                f" cluster's login node, or"
+                " cluster's login node, or"
                 " use `electra-dist launch local`"
             )
         raise UserError(f"{command[0]}: {message or f'failed with exit code {done.returncode}'}")
@@ -191,8 +191,8 @@ def _known(text: str) -> str | None:
 
 
 def accounted(job_id: str) -> str | None:
-    """The state of an ended job by `sacct`; None where there is no accounting or it does not know
-    the job.
+    """The state of an ended job by `sacct`;
+    None where there is no accounting or it does not know the job.
     """
     if shutil.which("sacct") is None:
         return None
@@ -205,8 +205,8 @@ def accounted(job_id: str) -> str | None:
 
 
 def run_dir_of(job_id: str) -> Path | None:
-    """The run (or sweep) directory of a job of ours, from the path of its script; None when Slurm
-    has forgotten it.
+    """The run (or sweep) directory of a job of ours, from the path of its script;
+    None when Slurm has forgotten it.
     """
     try:
         shown = call("scontrol", "show", "job", job_id, "--oneliner")
@@ -219,8 +219,8 @@ def run_dir_of(job_id: str) -> Path | None:
 
 
 def submit(script: Path, environment: Mapping[str, str], options: Sequence[str] = ()) -> str:
-    """Submit a script, whose job gets `environment` and nothing else of this process; returns the
-    job id.
+    """Submit a script, whose job gets `environment` and nothing else of this process;
+    returns the job id.
     """
     answer = call(
         "sbatch", "--parsable", "--export=ALL", *options, str(script), environment=environment

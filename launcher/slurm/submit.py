@@ -245,7 +245,7 @@ def _runs(config: Path | str, overrides: Sequence[str], request: Request) -> tup
     if len(set(names)) < len(names):
         raise ConfigError(
             f"--array {' '.join(request.sweep)}: two runs would have the same name; give each value"
-            f" once"
+            " once"
         )
     return tuple(runs)
 
@@ -320,8 +320,8 @@ def _submit_chain(launch: Launch, request: Request) -> tuple[str, ...]:
     try:
         for _ in range(request.chain):
             job_ids.append(queue.submit(launch.script_path, launch.inherited.variables, options))
-            # a job that has finished the run ends with 0, and those behind it are not wanted any
-            # more
+            # a job that has finished the run ends with 0,
+            # and those behind it are not wanted any more
             options = [f"--dependency=afternotok:{job_ids[-1]}", "--kill-on-invalid-dep=yes"]
     except UserError:
         queue.cancel(job_ids)

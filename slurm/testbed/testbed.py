@@ -44,7 +44,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# cred_expire is also how long a requeued job waits before it starts again (120 s where it is not set)
+# cred_expire is also how long a requeued job waits before it starts again (default: 120 s)
 AuthInfo=socket={dir}/munge.socket,cred_expire=5
 StateSaveLocation={dir}/state
 SlurmdSpoolDir={dir}/spool-%n
@@ -76,8 +76,8 @@ KillWait=5
 MinJobAge=600
 InactiveLimit=0
 OverTimeLimit=0
-NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs={cpus} \
-RealMemory=8000 Gres=gpu:{gpus} State=UNKNOWN
+NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] \
+CPUs={cpus} RealMemory=8000 Gres=gpu:{gpus} State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=60 DefaultTime=10 State=UP PriorityTier=1
 PartitionName=urgent Nodes=ALL MaxTime=60 DefaultTime=10 State=UP PriorityTier=10 PreemptMode=OFF
 """
@@ -254,8 +254,8 @@ def _wait_until_idle(bed: Testbed) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """`count` ports in a row that nothing listens on, below the range that the kernel hands out
-    itself.
+    """`count` ports in a row that nothing listens on,
+    below the range that the kernel hands out itself.
     """
     for first in range(21_000 + os.getpid() % 8000, 32_000, count):
         with contextlib.ExitStack() as opened:
@@ -311,8 +311,8 @@ def _holders(file: Path) -> list[int]:
 
 
 def _kill_family(variables: dict[str, str]) -> None:
-    """Kill every process that was started with these variables, and those that they start
-    meanwhile.
+    """Kill every process that was started with these variables,
+    and those that they start meanwhile.
     """
     deadline = time.monotonic() + 10.0
     while (family := _processes(variables)) and time.monotonic() < deadline:

@@ -1,5 +1,5 @@
-"""The benchmarks: every path that a CPU can run, in the smallest sizes, where the figures mean
-nothing.
+"""The benchmarks: every path that a CPU can run, in the smallest sizes,
+where the figures mean nothing.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def test_our_step_is_measured_against_transformers_and_its_variants(
     (figures,) = read(file)["cases"].values()
     assert list(figures) == ["transformers", "electra-dist", *variants]
     assert "CUDA" in figures.pop("attention: triton")["refused"]
-    # No upper bound: the rate that utilisation is measured against is itself noisy on a busy
-    # machine.
+    # No upper bound:
+    # the rate that utilisation is measured against is itself noisy on a busy machine.
     assert all(found["real_tokens_per_s"] > 0 and found["mfu"] > 0 for found in figures.values())
     assert "of transformers" in out
     assert out.count("1.00 x") >= 2  # the peer and the whole step, each of itself

@@ -1,5 +1,5 @@
-"""A run resumes bit for bit, on any world size and ZeRO stage, and a checkpoint is whole or absent
-(DESIGN D6).
+"""A run resumes bit for bit, on any world size and ZeRO stage,
+and a checkpoint is whole or absent (DESIGN D6).
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def train_on(engines: Engines, config: Any, world: Any, first: int, last: int) -
 def straight(
     world: Any, folder: str, overrides: list[str], save_at: list[int], last: int
 ) -> dict[str, Any]:
-    """Train from the start to step `last`, saving on the way; the losses, and the parameters at the
-    last save.
+    """Train from the start to step `last`, saving on the way;
+    the losses, and the parameters at the last save.
     """
     config, run, losses = make_config(*overrides), RunDir(Path(folder)), []
     engines = make_engines(config, world)
@@ -73,8 +73,8 @@ def straight(
 
 
 def resumed(world: Any, folder: str, layouts: list[list[str]], last: int) -> list[dict[str, Any]]:
-    """For each layout: find the newest checkpoint, load it, check that it carries the saved
-    parameters, train on.
+    """For each layout: find the newest checkpoint, load it,
+    check that it carries the saved parameters, train on.
     """
     return [resume_once(world, RunDir(Path(folder)), overrides, last) for overrides in layouts]
 
@@ -113,8 +113,8 @@ LAYOUTS: dict[int, list[list[str]]] = {
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Losses]:
-    """A run of 2 ranks at stage 3, killed in step 8 after a checkpoint of step 6; losses of 12
-    steps straight.
+    """A run of 2 ranks at stage 3, killed in step 8 after a checkpoint of step 6;
+    losses of 12 steps straight.
     """
     folder, other = tmp_path_factory.mktemp("interrupted"), tmp_path_factory.mktemp("straight")
     whole = run_ranks(straight, 2, folder=str(other), overrides=STAGE_3, save_at=[], last=12)[0][
@@ -160,8 +160,8 @@ def test_resume_on_another_world_size_and_stage_gives_the_same_losses(
         assert largest_difference(result["losses"], whole[6:]) < 1e-5, overrides
 
 
-#: Saved under the first overrides, resumed under the second, and the largest difference of the next
-#: losses.
+#: Saved under the first overrides, resumed under the second,
+#: and the largest difference of the next losses.
 CHANGES = {
     "stage 1 to 3": (["zero.stage=1"], ["zero.stage=3"], 1e-5),
     "bf16 stage 1 to 3": (["zero.stage=1", "precision.mode=bf16"], ["precision.mode=bf16"], 2e-2),
@@ -250,7 +250,7 @@ def test_files_hold_no_pickle_and_are_named_as_documented(interrupted: tuple[Pat
     assert RunDir(interrupted[0]).complete_checkpoints() == [6]
 
 
-# --- killed while saving ---------------------------------------------------------------------------------------------
+# --- killed while saving --------------------------------------------------------------------------
 
 
 def _dies(*_: Any, **__: Any) -> None:
@@ -273,8 +273,8 @@ def _at(module: Any, name: str, when: str) -> Callable[[], None]:
     return patch
 
 
-#: Where a save is killed: patch, and the newest whole checkpoint afterwards when steps 2 and 4 were
-#: whole before.
+#: Where a save is killed:
+#: patch, and the newest whole checkpoint afterwards when steps 2 and 4 were whole before.
 KILL_POINTS: dict[str, tuple[Callable[[], None], int, int]] = {
     "before the first file": (_at(tensors, "write_tensors", "before"), 6, 4),
     "after the first network": (_at(tensors, "write_tensors", "after"), 6, 4),
@@ -299,8 +299,8 @@ def _die_between_renames() -> None:
 
 
 def kill_at_each_point(world: Any, folder: str) -> dict[str, list[Any]]:
-    """For each point: how the saving process ended, the newest whole step afterwards, and what it
-    holds.
+    """For each point: how the saving process ended,
+    the newest whole step afterwards, and what it holds.
     """
     config, found = make_config("train.micro_rows=4"), {}
     engines = make_engines(config, world)
@@ -350,7 +350,7 @@ def test_when_one_rank_dies_the_others_end_and_publish_nothing(tmp_path: Path) -
     assert loading.find_latest(RunDir(tmp_path), World()) == 1
 
 
-# --- damaged ---------------------------------------------------------------------------------------------------------
+# --- damaged --------------------------------------------------------------------------------------
 
 
 def _flip_byte(folder: Path) -> None:
@@ -387,8 +387,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 def look_at_damage(world: Any, folder: str) -> dict[str, list[Any]]:
-    """For each damaged run: the step found, and the error of asking for the damaged one by its
-    number.
+    """For each damaged run:
+    the step found, and the error of asking for the damaged one by its number.
     """
     found = {}
     for name in DAMAGES:
@@ -411,8 +411,8 @@ def look_at_damage(world: Any, folder: str) -> dict[str, list[Any]]:
 def damaged(
     interrupted: tuple[Path, Losses], tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, list[Any]]]:
-    """What two ranks say of each kind of damage to the newest of two checkpoints, and to the only
-    one.
+    """What two ranks say of each kind of damage to the newest of two checkpoints,
+    and to the only one.
     """
     folder = tmp_path_factory.mktemp("damaged")
     whole = RunDir(interrupted[0]).checkpoint(6)
@@ -461,7 +461,7 @@ def test_a_run_without_checkpoints_starts_from_the_start(tmp_path: Path) -> None
     assert loading.find_latest(RunDir(tmp_path), World()) is None
 
 
-# --- housekeeping ----------------------------------------------------------------------------------------------------
+# --- housekeeping ---------------------------------------------------------------------------------
 
 
 def keep_house(world: Any, folder: str) -> dict[str, Any]:

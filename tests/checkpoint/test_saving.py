@@ -1,5 +1,5 @@
-"""Saving in the background: the state of the step, whole or absent, and no reason to lose a run
-when it fails.
+"""Saving in the background: the state of the step, whole or absent,
+and no reason to lose a run when it fails.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Gate:
         self._undo()
 
 
-# --- the state of the step -------------------------------------------------------------------------------------------
+# --- the state of the step ------------------------------------------------------------------------
 
 KINDS = {
     "stage 3": [],
@@ -96,8 +96,8 @@ KINDS_FULL = {
 
 
 def save_both_ways(world: Any, folder: str, kinds: dict[str, list[str]]) -> dict[str, Any]:
-    """Of each kind: the manifests of one state, saved at once and in the background while training
-    goes on.
+    """Of each kind: the manifests of one state,
+    saved at once and in the background while training goes on.
     """
     found: dict[str, Any] = {}
     for number, (name, overrides) in enumerate(kinds.items()):
@@ -144,7 +144,7 @@ def test_what_is_saved_in_the_background_is_the_state_of_its_step(
         assert bytes_ + rank_1[name][3] == 12 * elements, "one copy, no more"
 
 
-# --- the order of things ---------------------------------------------------------------------------------------------
+# --- the order of things --------------------------------------------------------------------------
 
 
 def in_flight(world: Any, folder: str) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def test_a_checkpoint_is_published_when_all_ranks_have_written(tmp_path: Path) -
         assert 0 < seen["stall"] < 1
 
 
-# --- failures --------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -207,8 +207,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fail_and_go_on(world: Any, folder: str, disk: str) -> dict[str, Any]:
-    """A disk that is full beforehand and one that fills while it is written; a file that grows too
-    large on rank 1.
+    """A disk that is full beforehand and one that fills while it is written;
+    a file that grows too large on rank 1.
     """
     config, run, seen = make_config(), new_run(Path(disk) / "run"), {}
     engines = make_engines(config, world)
@@ -282,7 +282,7 @@ def test_a_disk_that_is_full_costs_a_checkpoint_and_no_more(
     assert verify_checkpoint(RunDir(small_disk / "run"), 10).whole
 
 
-# --- starting --------------------------------------------------------------------------------------------------------
+# --- starting -------------------------------------------------------------------------------------
 
 
 def test_starting_over_keeps_what_is_left_and_never_passes_over_a_whole_one(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_starting_over_keeps_what_is_left_and_never_passes_over_a_whole_one(tmp_
     assert [entry.name[:23] for entry in run.checkpoints.iterdir()] == ["step-00000010.set-aside"]
 
 
-# --- as a user runs it -----------------------------------------------------------------------------------------------
+# --- as a user runs it ----------------------------------------------------------------------------
 
 SMALL = """
 run: {{name: r}}

@@ -1,5 +1,5 @@
-"""The command line itself: complete help, one-line errors, exit statuses, overrides on either side
-of options.
+"""The command line itself: complete help, one-line errors, exit statuses,
+overrides on either side of options.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The configuration: presets against the published sizes, overrides, and an error for each way to
-get it wrong.
+"""The configuration: presets against the published sizes, overrides,
+and an error for each way to get it wrong.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def test_shipped_files_resolve_and_follow_the_schema(repo_root: Path) -> None:
         jsonschema.validate({**MINIMAL, "optim": {"lrr": 1}}, schema)
 
 
-# --- what is offloaded and partitioned twice -------------------------------------------------------------------------
+# --- what is offloaded and partitioned twice ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_groups_of_ranks_must_divide_the_world() -> None:
         configuration.check_world(config, 16)
 
 
-# --- a file that somebody else wrote ---------------------------------------------------------------------------------
+# --- a file that somebody else wrote --------------------------------------------------------------
 
 
 def laughs(levels: int, width: int = 9) -> str:

@@ -1,5 +1,5 @@
-"""Small shards of real text for the tests of the loader: the topics of pydoc, in blocks of 2,048
-tokens.
+"""Small shards of real text for the tests of the loader:
+the topics of pydoc, in blocks of 2,048 tokens.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def manifest(
 
 @pytest.fixture(scope="session")
 def make_config(manifest: Manifest) -> ConfigFactory:
-    """A configuration of the small shards; keyword arguments are sections that win over the
-    defaults here.
+    """A configuration of the small shards;
+    keyword arguments are sections that win over the defaults here.
     """
 
     def make(**sections: dict[str, Any]) -> Config:

@@ -1,5 +1,5 @@
-"""Masks: exact counts, without replacement, never special tokens, the published rates, keyed by the
-row alone.
+"""Masks: exact counts, without replacement, never special tokens,
+the published rates, keyed by the row alone.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def rows_of(count: int, length: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 
 def test_the_hash_is_splitmix64():
-    # The first outputs of the reference implementation (Vigna) from state 1234567: state += golden;
-    # mix(state).
+    # The first outputs of the reference implementation (Vigna) from state 1234567:
+    # state += golden; mix(state).
     golden, state, found = 0x9E3779B97F4A7C15, 1234567, []
     for _ in range(3):
         found.append(int(absorb(np.array([state], np.uint64), np.uint64(0))[0]))

@@ -1,4 +1,6 @@
-"""Packing against plain loops: every token once, no row overfull, documents apart, little padding."""
+"""Packing against plain loops: every token once, no row overfull,
+documents apart, little padding.
+"""
 
 from __future__ import annotations
 
@@ -142,8 +144,8 @@ def test_a_document_that_fills_its_row_leaves_no_padding_document():
     [(0, 256), (1, 256), (256, 256), (257, 512), (4000, 4096), (4159, 4160)],
 )
 def test_entries_are_few_and_none_more_than_there_can_be(documents, entries):
-    """64 rows of at most 64 documents: 4,160 entries were there whatever was in them, of which some
-    180 were used.
+    """64 rows of at most 64 documents: 4,160 entries were there whatever was in them,
+    of which some 180 were used.
     """
     assert sequence_entries(documents, 64, 64) == entries
 

@@ -193,7 +193,7 @@ def test_sampling_keys_are_unique_over_several_epochs(make_config, manifest):
     assert len(np.unique(joined)) == len(joined) > 10_000
 
 
-# --- wrong use and errors --------------------------------------------------------------------------------------------
+# --- wrong use and errors -------------------------------------------------------------------------
 
 
 def test_a_world_size_a_vocabulary_or_a_state_that_does_not_fit_is_refused(make_config, manifest):
@@ -218,12 +218,12 @@ def test_the_data_pipeline_imports_no_torch(repo_root):
     assert "electra_dist.data.loading.loader" in modules
     code = (
         f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules or 'transformers'"
-        f" in sys.modules)"
+        " in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# --- validation ------------------------------------------------------------------------------------------------------
+# --- validation -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wanted", [5, 13, 10_000])
@@ -269,7 +269,7 @@ def test_shards_without_validation_say_so(
     assert list(validation_micro_batches(make_config(), bare, 0, 1)) == []
 
 
-# --- rows that are passed over ---------------------------------------------------------------------------------------
+# --- rows that are passed over --------------------------------------------------------------------
 
 
 def taken(config, manifest, rank=0, world_size=1, state=None, skipped=(), count=None):
@@ -316,8 +316,8 @@ def test_a_resumed_run_skips_the_same_rows_at_every_step_and_world_size(make_con
 
 
 def test_rows_are_skipped_from_a_state_on_and_never_behind_it(make_config, manifest):
-    """The guard adds rows to skip after the state that it goes back to; those before it have been
-    trained on.
+    """The guard adds rows to skip after the state that it goes back to;
+    those before it have been trained on.
     """
     config = make_config(train={"steps": 10})
     straight = taken(config, manifest)

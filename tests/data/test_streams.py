@@ -1,5 +1,5 @@
-"""Streams: permutations that are permutations, blocks dealt as the formula says, states that split
-and merge.
+"""Streams: permutations that are permutations, blocks dealt as the formula says,
+states that split and merge.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The tokenizer: the same ids in SentencePiece, in the shards and in transformers, on every
-document.
+"""The tokenizer: the same ids in SentencePiece,
+in the shards and in transformers, on every document.
 """
 
 from __future__ import annotations

@@ -115,8 +115,8 @@ class Block:
         return f"{self.page}:{self.line}"
 
     def argument(self, directive: str) -> str | None:
-        """What follows the name of a directive; "" when nothing does; None when the block does not
-        have it.
+        """What follows the name of a directive; "" when nothing does;
+        None when the block does not have it.
         """
         found = [
             d[len(directive) :].strip()
@@ -146,7 +146,7 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
-# --- running ---------------------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
 
 
 class Story:
@@ -244,8 +244,8 @@ class Story:
             )
 
     def _interrupt(self, process: subprocess.Popen[bytes], block: Block, step: int) -> None:
-        """What Ctrl-C sends, to the whole foreground group as a terminal does, once `step` is
-        logged.
+        """What Ctrl-C sends, to the whole foreground group as a terminal does,
+        once `step` is logged.
         """
         names = re.findall(r"run\.name=(\S+)", block.text)
         run = RunDir(self.folder / "runs" / names[0])
@@ -274,12 +274,12 @@ def test_every_block_of_the_page_runs(page: str, story: Story) -> None:
     story.tell(page)
 
 
-# --- checking what cannot run ----------------------------------------------------------------------------------------
+# --- checking what cannot run ---------------------------------------------------------------------
 
 
 def commands(block: Block) -> list[list[str]]:
-    """The commands of a block as lists of words: one a line, continued lines joined, comments left
-    out.
+    """The commands of a block as lists of words:
+    one a line, continued lines joined, comments left out.
     """
     lines = block.text.replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
@@ -297,8 +297,8 @@ def check_command(words: list[str], folder: Path, where: str) -> None:
 
 
 def _check_electra_dist(words: list[str], folder: Path, where: str) -> None:
-    """Arguments parse; a configuration that is there resolves with its overrides, and the ranks
-    fit.
+    """Arguments parse; a configuration that is there resolves with its overrides,
+    and the ranks fit.
     """
     try:
         parsed = cli._parse(words)
@@ -400,7 +400,7 @@ def test_a_command_that_does_not_exist_is_found(tmp_path: Path) -> None:
             check_command(shlex.split(line), tmp_path, "here")
 
 
-# --- links and generated pages ---------------------------------------------------------------------------------------
+# --- links and generated pages --------------------------------------------------------------------
 
 
 def anchors(path: Path) -> set[str]:

@@ -1,5 +1,5 @@
-"""`evaluate` gives the trainer's own numbers on the same rows, exact scores, and one clear line for
-each mistake.
+"""`evaluate` gives the trainer's own numbers on the same rows,
+exact scores, and one clear line for each mistake.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def networks_of(run: RunDir) -> tuple[configuration.Config, Networks, Manifest]:
     return config, Networks(*load_networks(run, config, 8)), Manifest.load(config.data.shards)
 
 
-# --- the same numbers as the trainer ---------------------------------------------------------------------------------
+# --- the same numbers as the trainer --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", [4, 8])
 def test_it_gives_what_the_trainer_logged(trained: RunDir, step: int) -> None:
-    """Same rows, masks and sampling keys; the trainer sharded its weights with DeepSpeed, here they
-    come from disk.
+    """Same rows, masks and sampling keys;
+    the trainer sharded its weights with DeepSpeed, here they come from disk.
     """
     logged = next(row for row in trained.read_metrics() if row["step"] == step)
     expected = {name: value for name, value in logged.items() if name.startswith("validation/")}
@@ -119,7 +119,7 @@ def test_progress_ends_with_all_rows(trained: RunDir) -> None:
     assert calls == [("held-out rows", done, 7) for done in (0, 4, 7)]
 
 
-# --- every token, against the full logits ----------------------------------------------------------------------------
+# --- every token, against the full logits ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("sharing", ["shared", "disentangled", "none"])
@@ -167,7 +167,7 @@ def test_what_is_observed_is_what_the_networks_compute(trained: RunDir, sharing:
     assert int(seen.replaced.sum()) == int((seen.samples != seen.targets).sum()) > 0
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def test_json_has_every_documented_key(
@@ -242,8 +242,8 @@ def test_marks(piece: Piece, mark: tuple[str, str]) -> None:
 
 
 def test_a_row_is_cut_into_passages_of_one_document() -> None:
-    """Two documents of 30 and 80 tokens with [CLS] and [SEP], some padding; a masked token in each
-    half.
+    """Two documents of 30 and 80 tokens with [CLS] and [SEP], some padding;
+    a masked token in each half.
     """
     documents = [[2, *range(10, 40), 3], [2, *range(40, 120), 3]]
     packed = rows_of_documents([documents], 128)
@@ -279,7 +279,7 @@ def test_the_pieces_of_a_passage_spell_the_text(trained: RunDir) -> None:
         assert any(text in whole for whole in texts) or "\ufffd" in text, text
 
 
-# --- mistakes --------------------------------------------------------------------------------------------------------
+# --- mistakes -------------------------------------------------------------------------------------
 
 
 def test_steps_rows_and_devices_that_are_not_there(

@@ -1,5 +1,5 @@
-"""The scores of `evaluate` are what counting gives: loops over tokens and pairs, on made-up answers
-with many ties.
+"""The scores of `evaluate` are what counting gives:
+loops over tokens and pairs, on made-up answers with many ties.
 """
 
 from __future__ import annotations

@@ -93,8 +93,8 @@ def write_checkpoint(folder: Path, networks: dict[str, nn.Module], step: int) ->
 def make_run(
     corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., tuple[RunDir, Any]]:
-    """`make_run(sharing, ...)`: a run directory with two checkpoints, and the networks of the last
-    one.
+    """`make_run(sharing, ...)`: a run directory with two checkpoints,
+    and the networks of the last one.
     """
 
     def make(sharing: str = "shared", shards: str | None = None) -> tuple[RunDir, Any]:
@@ -352,9 +352,8 @@ def test_export_goes_through_while_training_saves_and_prunes(make_run: Any, tmp_
             folders.publish(partial, run.checkpoint(step))
             folders.prune(run, keep=1)
             step += 4
-            time.sleep(
-                0.1
-            )  # else a busy machine can take each of them away before it is read, as no training would
+            # else a busy machine can take each of them away before it is read, as no training would
+            time.sleep(0.1)
 
     thread = threading.Thread(target=train)
     thread.start()

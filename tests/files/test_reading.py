@@ -1,5 +1,5 @@
-"""Files that somebody else may have written: never waited for, read to a bound, never through a
-link.
+"""Files that somebody else may have written:
+never waited for, read to a bound, never through a link.
 """
 
 from __future__ import annotations

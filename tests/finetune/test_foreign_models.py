@@ -1,5 +1,5 @@
-"""Folders of models that somebody made to do harm: refused in a sentence before anything is built
-or waited for.
+"""Folders of models that somebody made to do harm:
+refused in a sentence before anything is built or waited for.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Labelled files: every format gives the same examples, and what is wrong is said with file and
-line.
+"""Labelled files: every format gives the same examples,
+and what is wrong is said with file and line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Prediction with the pre-trained networks, against their logits taken from transformers by hand."""
+"""Prediction with the pre-trained networks,
+against their logits taken from transformers by hand.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Questions, windows, answers and the scores of SQuAD, on XQuAD's English part and on small cases
-done by hand.
+"""Questions, windows, answers and the scores of SQuAD,
+on XQuAD's English part and on small cases done by hand.
 """
 
 from __future__ import annotations
@@ -256,8 +256,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_windows_of_words_counted_by_hand(words):
-    """[CLS] who ? [SEP] + 4 words + [SEP] = 9 tokens; windows of 4 words that share 2: abcd, cdef,
-    efgh.
+    """[CLS] who ? [SEP] + 4 words + [SEP] = 9 tokens;
+    windows of 4 words that share 2: abcd, cdef, efgh.
     """
     windows = make_windows(
         [ask("a b c d e f g h", "e f"), ask("a b", "b")], words, max_length=9, stride=2
@@ -323,7 +323,9 @@ def test_questions_without_room_for_the_context_and_contexts_without_tokens_are_
 
 
 def token_edges(tokenizer: Any, context: str) -> tuple[set[int], set[int]]:
-    """Where tokens start and end when the whole context is encoded by the tokenizers library alone."""
+    """Where tokens start and end when the whole context is
+    encoded by the tokenizers library alone.
+    """
     offsets = tokenizer.backend_tokenizer.encode(context, add_special_tokens=False).offsets
     starts = {
         start + len(context[start:end]) - len(context[start:end].lstrip()) for start, end in offsets
@@ -496,8 +498,8 @@ def test_best_answers_are_those_of_a_loop_over_all_spans(tokenizer, seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_spans_lie_in_the_context_are_in_order_and_no_longer_than_allowed(words, seed):
-    """Even where the question, [SEP], the padding and spans from late to early tokens look far
-    better.
+    """Even where the question, [SEP], the padding and spans from
+    late to early tokens look far better.
     """
     rng = np.random.default_rng(seed)
     questions = [ask("a b c d e f g h i j"[: 2 * n - 1], name=str(n)) for n in (3, 8, 10)]
@@ -517,8 +519,8 @@ def test_spans_lie_in_the_context_are_in_order_and_no_longer_than_allowed(words,
 
 
 def test_the_null_score_is_the_lowest_of_the_windows_and_the_threshold_is_strict(words):
-    """Windows abcd, cdef; [CLS] gives 4 + 3 and 2 + 1; the best span, f alone, 1 + 1.5: a margin of
-    3 - 2.5 = 0.5.
+    """Windows abcd, cdef; [CLS] gives 4 + 3 and 2 + 1; the best span, f alone, 1 + 1.5:
+    a margin of 3 - 2.5 = 0.5.
     """
     windows = make_windows([ask("a b c d e f")], words, max_length=9, stride=2)
     start, end = np.zeros((2, 9)), np.zeros((2, 9))
@@ -565,8 +567,8 @@ def test_logits_that_are_wrong_are_refused(words):
         ("U.S.", ["us"], 1, 1),  # punctuation is taken out
         ("an answer", ["Answer", "nothing"], 1, 1),
         ("theatre", ["a theatre", "atre"], 1, 1),  # articles are words
-        # predicted {in, denver, broncos}, gold {denver, broncos}: precision 2/3, recall 2/2, 2 *
-        # 2/3 / (5/3) = 4/5
+        # predicted {in, denver, broncos}, gold {denver, broncos}:
+        # precision 2/3, recall 2/2, 2 * 2/3 / (5/3) = 4/5
         ("in Denver Broncos", ["Denver Broncos"], 0, 4 / 5),
         # {x, x, y} and {x, z}: one in common; precision 1/3, recall 1/2, 2 * 1/6 / (5/6) = 2/5
         ("x x y", ["x z"], 0, 2 / 5),
@@ -591,7 +593,9 @@ def plain_words(text: str) -> list[str]:
 
 
 def test_f1_of_real_text_is_that_of_taking_words_off_a_list(xquad):
-    """Predictions are pieces of the context around the answer, or beside it, as models give them."""
+    """Predictions are pieces of the context around the answer,
+    or beside it, as models give them.
+    """
     rng = np.random.default_rng(0)
     values = []
     for question in (q for q in xquad if q.context.isascii()):

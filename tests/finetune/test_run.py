@@ -1,5 +1,5 @@
-"""Fine-tuning from files to a folder that transformers and `predict` use, and nothing left where it
-fails.
+"""Fine-tuning from files to a folder that transformers and `predict` use,
+and nothing left where it fails.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def test_regression_of_pairs(
     assert "the columns one and two" in capsys.readouterr().err
 
 
-# --- mistakes --------------------------------------------------------------------------------------------------------
+# --- mistakes -------------------------------------------------------------------------------------
 
 
 def test_mistakes_are_said_in_one_line_and_leave_nothing(
@@ -340,7 +340,7 @@ def test_predict_says_what_is_wrong(
     assert "standard input: holds no text" in capsys.readouterr().err
 
 
-# --- the benchmark ---------------------------------------------------------------------------------------------------
+# --- the benchmark --------------------------------------------------------------------------------
 
 
 def test_the_benchmark_prints_its_table(

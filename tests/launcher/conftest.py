@@ -1,5 +1,5 @@
-"""A real Slurm for the tests of this package, and configurations that it can run with a stand-in
-for training.
+"""A real Slurm for the tests of this package,
+and configurations that it can run with a stand-in for training.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def _testbed_module() -> Any:
 
 @pytest.fixture(scope="session")
 def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A running one-machine Slurm; ELECTRA_DIST_NEED_SLURM=1 makes its absence a failure instead of
-    a skip.
+    """A running one-machine Slurm;
+    ELECTRA_DIST_NEED_SLURM=1 makes its absence a failure instead of a skip.
     """
     module = _testbed_module()
     problem = None
@@ -89,8 +89,8 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
 
 class Desk:
-    """Where a user sits: a folder with a configuration and shards, and the commands to launch from
-    it.
+    """Where a user sits: a folder with a configuration and shards,
+    and the commands to launch from it.
     """
 
     def __init__(self, folder: Path, cluster: str, shards: Path) -> None:

@@ -1,5 +1,5 @@
-"""`electra-dist launch slurm` as it is typed on a login node: without torch, in a folder with a
-configuration.
+"""`electra-dist launch slurm` as it is typed on a login node:
+without torch, in a folder with a configuration.
 """
 
 from __future__ import annotations
@@ -192,8 +192,8 @@ def test_damaged_shards_are_refused_before_submission(
 
 
 def test_a_new_profile_is_asked_for_saved_and_used(testbed: Any, desk: Path, typed: Type) -> None:
-    # partition, GPUs, cores, kind of GPU, how GPUs are asked for, account, time limit, environment,
-    # name
+    # partition, GPUs, cores, kind of GPU, how GPUs are asked for,
+    # account, time limit, environment, name
     answers = "\n2\n2\nH100\nnone\n\n30\n\nmine\n"
     done = typed("launch", "slurm", "--new-profile", answers=answers)
     assert done.returncode == 0, done.stderr

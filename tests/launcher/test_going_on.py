@@ -57,8 +57,8 @@ def desk(tmp_path: Path, tiny_shards: Path) -> Path:
 
 @pytest.fixture
 def typed(desk: Path, clusters: Callable[..., str]) -> Type:
-    """Runs `electra-dist launch slurm config.yaml` with these words, where torch cannot be
-    imported.
+    """Runs `electra-dist launch slurm config.yaml` with these words,
+    where torch cannot be imported.
     """
     cluster = clusters(partition=None, preflight=False)
 
@@ -121,7 +121,7 @@ def test_a_job_is_not_submitted_for_a_run_that_somebody_trains(desk: Path, typed
         "import time; from pathlib import Path; from electra_dist.runs import lock; from"
         " electra_dist.runs.directory import RunDir\n"
         f"with lock.hold(RunDir(Path({str(desk / 'runs/one')!r}))): print('ready', flush=True);"
-        f" time.sleep(60)"
+        " time.sleep(60)"
     )
     environment = os.environ | {"SLURM_JOB_ID": "17"}  # `launch local` in a shell of salloc
     with subprocess.Popen(

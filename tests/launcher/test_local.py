@@ -35,7 +35,7 @@ def started(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             " launch_local\n"
             f"patience = Patience({QUICK.after_crash}, 5.0, {QUICK.after_terminate})\n"
             f"sys.exit(launch_local({command!r}, {processes}, Path({str(tmp_path)!r}),"
-            f" patience=patience))"
+            " patience=patience))"
         )
         launcher = subprocess.Popen(
             [sys.executable, "-c", script],
@@ -72,7 +72,8 @@ READY = "(mark / f'ready-{rank}').write_text(str(os.getpid()))"
 
 def test_every_rank_gets_its_place_in_the_world(tmp_path: Path) -> None:
     body = """
-        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "EXTRA")
+        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+        names += ("MASTER_PORT", "EXTRA")
         print(*(os.environ[name] for name in names))
     """
     assert launch_local(python(body), 3, tmp_path, environment={"EXTRA": "a b"}) == 0
@@ -180,8 +181,8 @@ def test_a_second_interrupt_kills(started: Callable[..., subprocess.Popen[str]])
 
 
 def asked_to_end(tmp_path: Path, body: str, patience: str) -> tuple[int, str]:
-    """A launch of two ranks that are sent SIGTERM once they are ready: its exit code and what it
-    printed.
+    """A launch of two ranks that are sent SIGTERM once they are ready:
+    its exit code and what it printed.
     """
     command = python(f"mark = pathlib.Path({str(tmp_path)!r})\n{textwrap.dedent(body)}")
     script = (

@@ -1,5 +1,5 @@
-"""Real training by `launch local`: `status` sees it, `stop` saves and ends it, a kill is not
-forgotten.
+"""Real training by `launch local`:
+`status` sees it, `stop` saves and ends it, a kill is not forgotten.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def training(tmp_path: Path, tiny_shards: Path) -> Iterator[subprocess.Popen[byt
 
 
 def refuse_a_second_writer(folder: Path, run: RunDir) -> None:
-    """By every way of starting on this machine, in one sentence, without touching anything of the
-    first one.
+    """By every way of starting on this machine, in one sentence,
+    without touching anything of the first one.
     """
 
     def seen() -> list[object]:

@@ -51,7 +51,9 @@ def world(**changes: Any) -> list[Measurement]:
 def test_all_ranks_open_the_communicator_before_two_of_them_exchange(
     monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
-    """NCCL opens a group's communicator in its first call, which waits for every rank of the group."""
+    """NCCL opens a group's communicator in its first call,
+    which waits for every rank of the group.
+    """
     calls: list[Any] = []
     monkeypatch.setattr(preflight, "barrier", lambda world: None)
     monkeypatch.setattr(preflight.dist, "P2POp", lambda *arguments: arguments)

@@ -1,5 +1,5 @@
-"""`bench step`: measured memory against allocations done by hand and against the plan; what the
-command prints.
+"""`bench step`: measured memory against allocations done by hand and against the plan;
+what the command prints.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def make(preset: str, *overrides: str, rows: int = 64, length: int = 128) -> Con
 
 @pytest.fixture(scope="module")
 def alone() -> Iterator[World]:
-    """A group of one process; DeepSpeed can open one only once in a process, so that the command
-    joins it as well.
+    """A group of one process; DeepSpeed can open one only once in a process,
+    so that the command joins it as well.
     """
     world = World()
     initialise(world)
@@ -54,7 +54,7 @@ def alone() -> Iterator[World]:
     shutdown()
 
 
-# --- measuring -------------------------------------------------------------------------------------------------------
+# --- measuring ------------------------------------------------------------------------------------
 
 
 def test_the_peak_counts_what_is_alive_at_once_and_not_what_came_before() -> None:
@@ -99,10 +99,10 @@ def test_the_peak_sees_temporaries_of_the_backward() -> None:
     assert any("exp" in held.operations or "mul" in held.operations for held in memory.largest())
 
 
-# --- prediction ------------------------------------------------------------------------------------------------------
+# --- prediction -----------------------------------------------------------------------------------
 
-#: ((preset, overrides), in the core set); the issue asks for 15%, the formula is exact to some per
-#: cent.
+#: ((preset, overrides), in the core set); the issue asks for 15%,
+#: the formula is exact to some per cent.
 _PREDICTED = [
     pytest.param("tiny", ("zero.stage=3",), id="tiny, stage 3"),
     *(
@@ -143,7 +143,7 @@ def test_the_planned_peak_holds_where_weights_weigh_more_than_activations(
     assert figures.predicted_bytes == pytest.approx(figures.peak_memory_bytes, rel=0.3)
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def run_command(*words: str) -> int:
@@ -230,7 +230,7 @@ def test_a_backend_that_cannot_run_is_refused_before_anything_is_measured(config
         run_command(config_file, "model.attention=varlen", "--synthetic")
 
 
-# --- synthetic steps -------------------------------------------------------------------------------------------------
+# --- synthetic steps ------------------------------------------------------------------------------
 
 
 def test_synthetic_rows_are_full_of_documents_of_the_length_asked_for() -> None:

@@ -1,5 +1,5 @@
-"""Fixtures of the model tests: small configurations, batches with masks, weights where nothing is 0
-or 1.
+"""Fixtures of the model tests: small configurations, batches with masks,
+weights where nothing is 0 or 1.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def make_config() -> Callable[..., Config]:
 
 @pytest.fixture(scope="session")
 def perturb() -> Callable[[nn.Module, int], None]:
-    """Adds noise to every parameter, so that no bias is 0, no LayerNorm weight is 1 and no delta is
-    0.
+    """Adds noise to every parameter, so that no bias is 0,
+    no LayerNorm weight is 1 and no delta is 0.
     """
 
     @torch.no_grad()
@@ -69,8 +69,8 @@ def make_documents() -> Callable[..., list[list[int]]]:
 
 @pytest.fixture(scope="session")
 def make_batch(make_documents: Callable[..., list[list[int]]]) -> Callable[..., ModelBatch]:
-    """A masked batch of packed documents: row lengths given, `slots` masked slots a row, the last
-    one unused.
+    """A masked batch of packed documents: row lengths given,
+    `slots` masked slots a row, the last one unused.
     """
 
     def make(

@@ -1,5 +1,5 @@
-"""Dropout with cheap masks: the right probability, independent draws, the gradient of what was
-kept.
+"""Dropout with cheap masks: the right probability, independent draws,
+the gradient of what was kept.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ def attention_by_document(q: Tensor, k: Tensor, v: Tensor, documents: Tensor) ->
 
 @pytest.fixture
 def packed(make_documents: Any) -> Any:
-    """Rows of several documents, one of a single token, a full row and one that is nearly all
-    padding.
+    """Rows of several documents, one of a single token,
+    a full row and one that is nearly all padding.
     """
     rows = [make_documents([7, 2, 20]), make_documents([32]), make_documents([3])]
     rows[0].append([9])
@@ -314,7 +314,9 @@ def test_a_layer_compiles_as_one_graph_once(
 
 @torch.library.custom_op("electra_dist_tests::by_sequence", mutates_args=())
 def by_sequence(x: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """In the place of variable-length attention, which a CPU has not: the mean of every sequence."""
+    """In the place of variable-length attention, which a CPU has not:
+    the mean of every sequence.
+    """
     return torch.cat(
         [part.mean(0, keepdim=True).expand_as(part) for part in x.split(cu_seqlens.diff().tolist())]
     )

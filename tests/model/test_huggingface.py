@@ -1,5 +1,5 @@
-"""Our networks and transformers' ElectraForMaskedLM and ElectraForPreTraining are the same
-functions.
+"""Our networks and transformers' ElectraForMaskedLM and
+ElectraForPreTraining are the same functions.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Both networks as built: sizes as published, first values as in the original, the same bits from
-the same seed.
+"""Both networks as built: sizes as published, first values as in the original,
+the same bits from the same seed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Tile-Gumbel sampling: its noise against an integer reference in Python, its draws against the
-softmax.
+"""Tile-Gumbel sampling: its noise against an integer reference in Python,
+its draws against the softmax.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def keys(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def chi_square_z(samples: torch.Tensor, probabilities: torch.Tensor) -> float:
-    """The chi-square statistic as a normal deviate (Wilson-Hilferty); cells below 5 expected are
-    pooled.
+    """The chi-square statistic as a normal deviate (Wilson-Hilferty);
+    cells below 5 expected are pooled.
     """
     expected = probabilities.double() * samples.numel()
     observed = torch.bincount(samples, minlength=expected.numel()).double()

@@ -1,4 +1,6 @@
-"""On a CPU a step takes its memory from what the step before has freed, instead of mapping it anew."""
+"""On a CPU a step takes its memory from what the step before has freed,
+instead of mapping it anew.
+"""
 
 from __future__ import annotations
 

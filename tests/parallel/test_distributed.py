@@ -1,4 +1,6 @@
-"""Who a process is under torchrun, Slurm and alone, and that an error of one rank is every rank's."""
+"""Who a process is under torchrun, Slurm and alone,
+and that an error of one rank is every rank's.
+"""
 
 from __future__ import annotations
 
@@ -189,7 +191,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         choose_device("auto", 2, 2)
 
 
-# --- several processes -----------------------------------------------------------------------------------------------
+# --- several processes ----------------------------------------------------------------------------
 
 
 def _error_of(world: Any, error: Exception | None) -> list[Any]:
@@ -257,8 +259,8 @@ def test_a_bug_of_one_rank_ends_the_others_too(talked: list[dict[str, Any]]) -> 
 
 
 def talk_as_if_on_gpus(world: Any) -> list[Any]:
-    """What the ranks agree on with a device that is not there: a tensor on it could not even be
-    made.
+    """What the ranks agree on with a device that is not there:
+    a tensor on it could not even be made.
     """
     away = replace(world, device=torch.device("cuda", world.local_rank))
     with together(away):
@@ -299,8 +301,8 @@ def test_a_rank_that_is_gone_is_noticed() -> None:
 def test_a_process_leaves_with_its_status_and_output_and_without_the_end_of_the_interpreter(
     tmp_path: Path,
 ) -> None:
-    """Exit functions run; module globals are not torn down, where gloo's threads would still want
-    the interpreter.
+    """Exit functions run; module globals are not torn down,
+    where gloo's threads would still want the interpreter.
     """
     program = """
 import atexit, sys

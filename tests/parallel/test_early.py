@@ -1,5 +1,5 @@
-"""A signal while training is still being imported gives the documented status, on one rank and on
-many.
+"""A signal while training is still being imported gives the documented status,
+on one rank and on many.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-#: In the place of torch: says that it is being imported, takes its time, and then makes way for the
-#: real one.
+#: In the place of torch: says that it is being imported, takes its time,
+#: and then makes way for the real one.
 SLOW_TORCH = """
 import os, pathlib, sys, time
 here = pathlib.Path(__file__).parents[1]

@@ -136,7 +136,7 @@ def test_the_limit_of_open_files_is_raised() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-# --- the channel -----------------------------------------------------------------------------------------------------
+# --- the channel ----------------------------------------------------------------------------------
 
 
 def talk(

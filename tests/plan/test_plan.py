@@ -1,5 +1,5 @@
-"""Plans: sizes against the networks, memory against what DeepSpeed is told, network against ring
-formulas.
+"""Plans: sizes against the networks, memory against what DeepSpeed is told,
+network against ring formulas.
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ def test_time_follows_from_rate_utilisation_and_network() -> None:
     )  # one of the eight links of a ring on each node leaves it
     assert compute > run.configured.host_seconds > 0
     assert run.configured.utilisation == pytest.approx(0.5 * compute / run.configured.step_seconds)
-    # Stage 1 hides nothing in fp32, in bf16 all but the weights after the update; stage 3 hides
-    # all.
+    # Stage 1 hides nothing in fp32, in bf16 all but the weights after the update;
+    # stage 3 hides all.
     byte = 15 / 16 * run.parameters.total * (7 / 8 / 450e9 + 1 / 8 / 10e9)
     cases = (
         ("fp32", 1, compute + 12 * byte),
@@ -176,8 +176,8 @@ def test_time_follows_from_rate_utilisation_and_network() -> None:
 
 
 def test_the_backward_of_varlen_attention_has_its_buffer() -> None:
-    """1.7 GB at base with an entry for every document that there might be; some 0.2 GB with those
-    that there are.
+    """1.7 GB at base with an entry for every document that there might be;
+    some 0.2 GB with those that there are.
     """
     from electra_dist.plan.activations import Surroundings, varlen_temporaries
 
@@ -369,7 +369,7 @@ def test_json_has_every_figure(config_file: str, capsys: Any) -> None:
         assert memory["peak"] == max(memory["phases"].values())
 
 
-# --- offload and hierarchical partitioning ---------------------------------------------------------------------------
+# --- offload and hierarchical partitioning --------------------------------------------------------
 
 
 def test_offload_moves_the_optimizer_to_the_host_and_nothing_else() -> None:
@@ -414,8 +414,8 @@ def test_offloaded_parameters_leave_a_bucket_of_weights_on_the_gpu() -> None:
 
 
 def test_hierarchical_partitioning_gathers_over_all_ranks_once_a_step() -> None:
-    # 16 ranks on two nodes, two micro-batches: fp32 gradients twice, weights once over all, once
-    # within a node.
+    # 16 ranks on two nodes, two micro-batches: fp32 gradients twice,
+    # weights once over all, once within a node.
     keys = {"zero__stage": 3, "precision__mode": "fp32", "train__micro_rows": 8}
     plain, hpz = (
         plan.plan_run(make(**keys, **more), VOCABULARY, 2, 8, "h100").configured

@@ -1,5 +1,5 @@
-"""A run directory that somebody made to do harm: whoever looks at it gets an answer or a sentence,
-and soon.
+"""A run directory that somebody made to do harm:
+whoever looks at it gets an answer or a sentence, and soon.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def device(path: Path) -> None:
 
 
 def hole(path: Path) -> None:
-    """40 GB that take no space, after what was there; less where all of it is read, a little at a
-    time.
+    """40 GB that take no space, after what was there;
+    less where all of it is read, a little at a time.
     """
     with path.open("r+b") as file:
         file.truncate(3 * 10**8 if path.name == "metrics.jsonl" else 40 * 10**9)

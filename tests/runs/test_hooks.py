@@ -1,5 +1,5 @@
-"""Someone is told: a real script notes what it is told; what hangs, fails or is missing never holds
-training up.
+"""Someone is told: a real script notes what it is told;
+what hangs, fails or is missing never holds training up.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""metrics.jsonl after a crash of the node, a full disk, or somebody's editor: what is no row is
-never in the way.
+"""metrics.jsonl after a crash of the node, a full disk, or somebody's editor:
+what is no row is never in the way.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A rank that no launcher keeps a log of keeps one itself: every line, at once, whatever becomes of
-either stream.
+"""A rank that no launcher keeps a log of keeps one itself:
+every line, at once, whatever becomes of either stream.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What several tests share: small configurations, several processes, stand-ins, programs with a
-planted fault.
+"""What several tests share: small configurations, several processes,
+stand-ins, programs with a planted fault.
 """
 
 from pathlib import Path

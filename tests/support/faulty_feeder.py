@@ -1,5 +1,5 @@
-"""The loader's process with a planted fault: from step FAULTY_STEP on it waits for ever for its
-data.
+"""The loader's process with a planted fault:
+from step FAULTY_STEP on it waits for ever for its data.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ class _Calls(TorchFunctionMode):
 
 @contextmanager
 def waits() -> Iterator[set[Place]]:
-    """The places in either package at which the block makes the host wait for the device, or would
-    on CUDA.
+    """The places in either package at which the block makes the host wait for the device,
+    or would on CUDA.
     """
     places: set[Place] = set()
 

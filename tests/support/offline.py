@@ -1,5 +1,5 @@
-"""What stands in the offline files of W&B, read by a reader of its own, and the processes behind a
-mirror.
+"""What stands in the offline files of W&B, read by a reader of its own,
+and the processes behind a mirror.
 """
 
 from __future__ import annotations

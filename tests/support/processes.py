@@ -29,7 +29,9 @@ _context.set_forkserver_preload(_PRELOADED)
 
 
 class Ended(NamedTuple):
-    """How one rank ended: exit code (negative: signal), what the function returned, its traceback."""
+    """How one rank ended: exit code (negative:
+    signal), what the function returned, its traceback.
+    """
 
     code: int | None
     result: Any

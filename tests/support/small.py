@@ -97,8 +97,8 @@ def make_micro_batch(rows: list[int]) -> tuple[MicroBatch, Tensor]:
 
 
 def make_step(config: Config, index: int, rank: int, world_size: int) -> tuple[Step, list[Tensor]]:
-    """Step `index` as rank `rank` of `world_size` gets it: the same global rows, whatever the world
-    size.
+    """Step `index` as rank `rank` of `world_size` gets it:
+    the same global rows, whatever the world size.
     """
     rows = [
         index * config.train.global_rows + r
@@ -145,8 +145,8 @@ def full_parameters(engines: Engines) -> dict[str, torch.Tensor]:
 def by_name(
     engines: Engines, whole: Callable[[Any, torch.nn.Parameter], torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """`network/name`: copies of what `whole` gives for every parameter, cut where several lie in
-    one.
+    """`network/name`: copies of what `whole` gives for every parameter,
+    cut where several lie in one.
     """
     found = {}
     for network, engine in engines:

@@ -108,7 +108,7 @@ def hang(rank: int, world: int) -> None:
     suspect = f"rank {world - 1} on {last.stdout.split()[-1]}"
     print(
         f"hang: {suspect} has shown no sign for 300 s (last seen in phase step, step 7); the others"
-        f" wait for it"
+        " wait for it"
     )
     sys.exit(EXIT_HANG)
 

@@ -44,8 +44,8 @@ PLACES = ("Lisbon", "Oslo", "Nairobi", "Lima")
 
 
 def random_model(folder: Path, auto_class: str, tokenizer: Path) -> Path:
-    """A folder as `electra-dist export` writes it: two layers of 64, random weights, a trained
-    tokenizer.
+    """A folder as `electra-dist export` writes it:
+    two layers of 64, random weights, a trained tokenizer.
     """
     import torch
     import transformers
@@ -75,7 +75,7 @@ def questions(path: Path, count: int, seed: int, with_none: bool = False) -> Pat
         name, place = draw.choice(NAMES), draw.choice(PLACES)
         context = (
             f"{draw.choice(SUBJECTS)} is long. It was made by {name} and shown in {place}"
-            f" for a week."
+            " for a week."
         )
         asked = draw.choice(("who", "where", "when") if with_none else ("who", "where"))
         answer = {"who": name, "where": place}.get(asked)

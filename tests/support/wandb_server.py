@@ -64,7 +64,7 @@ class WandbServer:
         self._server.shutdown()
         self._server.server_close()
 
-    # --- what the client asks ---
+    # --- what the client asks ---------------------------------------------------------------------
 
     def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
         self.operations.append(operation)

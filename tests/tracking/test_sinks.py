@@ -1,5 +1,5 @@
-"""metrics.jsonl as training writes it: rows, rollbacks, and a file system that takes none for a
-while.
+"""metrics.jsonl as training writes it:
+rows, rollbacks, and a file system that takes none for a while.
 """
 
 from __future__ import annotations

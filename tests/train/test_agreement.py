@@ -1,5 +1,5 @@
-"""What the ranks agree on: nobody waits when it is asked, and all act after the same step, whoever
-asked.
+"""What the ranks agree on: nobody waits when it is asked,
+and all act after the same step, whoever asked.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ def both_ways(world: Any, scripts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"talk": talk(world), **follow(world, scripts)}
 
 
-# --- the message -----------------------------------------------------------------------------------------------------
+# --- the message ----------------------------------------------------------------------------------
 
 
 def talk(world: Any) -> dict[str, Any]:
-    """Five messages, with other collectives before each is read; then one that rank 1 posts late."""
+    """Five messages, with other collectives before each is read;
+    then one that rank 1 posts late.
+    """
     agreement, heard = Agreement(world), []
     for step in range(5):
         own = Call.STOP if (world.rank, step) == (1, 3) else Call.GO_ON
@@ -69,14 +71,14 @@ def test_a_rank_that_is_alone_acts_on_what_it_knows_now() -> None:
     assert agreement.read(Said(Call.STOP)) == Said(Call.STOP)
 
 
-# --- the loop --------------------------------------------------------------------------------------------------------
+# --- the loop -------------------------------------------------------------------------------------
 
 STEPS = 8
 
 
 class ScriptedLoader:
-    """Ready steps, but that of `late` comes `seconds` after it is waited for, that of `fails` is an
-    error.
+    """Ready steps, but that of `late` comes `seconds` after it is waited for,
+    that of `fails` is an error.
     """
 
     def __init__(
@@ -108,8 +110,8 @@ class ScriptedLoader:
         return self._steps[index]
 
 
-#: Name -> what happens, on rank 1 alone: in which step it is asked to stop, whose data are late or
-#: damaged.
+#: Name -> what happens, on rank 1 alone:
+#: in which step it is asked to stop, whose data are late or damaged.
 SCRIPTS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "asked in step 2": {"asked": 2},
@@ -123,8 +125,8 @@ SCRIPTS: dict[str, dict[str, Any]] = {
 
 
 def follow(world: Any, scripts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """How `Trainer.fit` ends on this rank for each script: outcome, steps trained, step saved,
-    state of the data.
+    """How `Trainer.fit` ends on this rank for each script:
+    outcome, steps trained, step saved, state of the data.
     """
     never = ("tracking.every=100", "validation.every=0", "checkpoint.every=4")
     config = make_config(f"train.steps={STEPS}", "train.global_rows=4", "zero.stage=0", *never)

@@ -1,5 +1,5 @@
-"""The guard, against a plain loop that looks at all the past anew in every step; never an alarm on
-a sane run.
+"""The guard, against a plain loop that looks at all the past anew in every step;
+never an alarm on a sane run.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def make_guard(**keys: Any) -> Guard:
 def steps_of(
     losses: list[tuple[float, float]], skipped: set[int] = frozenset(), **more: Any
 ) -> list[Signal]:  # type: ignore[assignment]
-    """One signal a step; every data step is 3 after the step, so that the two are never mistaken
-    for each other.
+    """One signal a step; every data step is 3 after the step,
+    so that the two are never mistaken for each other.
     """
     return [
         Signal(step, step + 3, pair, step in skipped, **more) for step, pair in enumerate(losses)
@@ -48,7 +48,7 @@ def sane(
     return [(level + draw.gauss(0, noise), 0.2 + draw.gauss(0, noise / 10)) for _ in range(count)]
 
 
-# --- what counts -----------------------------------------------------------------------------------------------------
+# --- what counts ----------------------------------------------------------------------------------
 
 
 def test_steps_skipped_in_a_row_are_a_divergence_and_single_ones_are_not() -> None:
@@ -140,12 +140,12 @@ def test_margins_end_at_the_first_step() -> None:
     assert (incident.back_to, incident.rows) == (1, (4, 6))
 
 
-# --- the same, by brute force ----------------------------------------------------------------------------------------
+# --- the same, by brute force ---------------------------------------------------------------------
 
 
 def first_divergence(signals: list[Signal], keys: GuardConfig) -> tuple[int, int] | None:
-    """(first, last) offending step, from the definition, everything computed anew from the whole
-    past.
+    """(first, last) offending step, from the definition,
+    everything computed anew from the whole past.
     """
 
     def is_spike(number: int) -> bool:
@@ -240,11 +240,13 @@ def test_the_deviation_is_that_of_a_normal_distribution() -> None:
     assert 1.4826 * mad == pytest.approx(0.5, rel=0.02)
 
 
-# --- never on a sane run ---------------------------------------------------------------------------------------------
+# --- never on a sane run --------------------------------------------------------------------------
 
 
 def warm_up_and_decay(steps: int, noise: float, seed: int) -> list[tuple[float, float]]:
-    """From a guess down to what is learnt; the discriminator's rises again as its generator learns."""
+    """From a guess down to what is learnt;
+    the discriminator's rises again as its generator learns.
+    """
     draw = np.random.default_rng(seed)
     at = np.arange(steps) / steps
     generator = 2.5 + (math.log(VOCABULARY) - 2.5) * np.exp(-12 * at)

@@ -66,8 +66,8 @@ CASES = [
     ["zero.stage=1", "model.embedding_sharing=disentangled", "train.activation_checkpointing=true"],
     ["zero.stage=0"],
 ]
-#: A plain optimizer skips a step only when the host knows that it must; at stage 0 DeepSpeed does
-#: not look.
+#: A plain optimizer skips a step only when the host knows that it must;
+#: at stage 0 DeepSpeed does not look.
 AT_STAGE_0 = Place("electra_dist", "clipping.py", "_skip_unless")
 
 
@@ -94,8 +94,8 @@ class _Steps:
 
 
 def waits_of_the_loop(world: Any) -> list[Place]:
-    """Of the trainer's own loop, the guard's ears included, nothing logged; the ranks agree as if
-    on a device that is not there.
+    """Of the trainer's own loop, the guard's ears included, nothing logged;
+    the ranks agree as if on a device that is not there.
     """
     config = make_config(
         "train.steps=100", "tracking.every=100", "validation.every=0", "checkpoint.every=100"

@@ -21,8 +21,8 @@ from electra_dist.runs.directory import RunDir
 from tests.support.processes import end_ranks, run_ranks
 
 POISON = 13
-#: The poisoned update shows in the loss of the step after it, and five such losses are a
-#: divergence.
+#: The poisoned update shows in the loss of the step after it,
+#: and five such losses are a divergence.
 ROWS = [POISON, POISON + 6]
 
 CONFIG = """
@@ -200,8 +200,8 @@ def test_without_a_healthy_checkpoint_it_goes_back_to_the_initial_weights(place:
 
 
 def test_a_wild_rate_ends_the_run_and_the_last_healthy_checkpoint_stays(place: Path) -> None:
-    """With one checkpoint kept, and many saved: the diverged ones push none of the healthy ones
-    out.
+    """With one checkpoint kept, and many saved:
+    the diverged ones push none of the healthy ones out.
     """
     keys = ["train.steps=40", "checkpoint.keep=1", "checkpoint.every=2"]
     ended = start(place, "r", *keys, wild_from=20)

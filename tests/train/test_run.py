@@ -1,5 +1,5 @@
-"""The `train` command as a user runs it: interruption, kill, resume, and everything that can be
-wrong beforehand.
+"""The `train` command as a user runs it: interruption, kill, resume,
+and everything that can be wrong beforehand.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ def test_a_closed_terminal_saves_and_closed_pipes_do_not_stop(workplace: Path) -
 
 
 def test_sigterm_to_every_process_saves_with_wandb_on(workplace: Path) -> None:
-    """What systemd and a machine that is taken back send: ranks, mirror and the service of W&B, all
-    at once.
+    """What systemd and a machine that is taken back send:
+    ranks, mirror and the service of W&B, all at once.
     """
     run = RunDir(workplace / "runs/r")
     with subprocess.Popen(

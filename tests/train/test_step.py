@@ -1,5 +1,5 @@
-"""One step: losses over the global counts, learning rates by network, ranks without data, and what
-is reported.
+"""One step: losses over the global counts, learning rates by network,
+ranks without data, and what is reported.
 """
 
 from __future__ import annotations

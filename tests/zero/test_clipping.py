@@ -1,5 +1,5 @@
-"""Clipping over both engines equals clipping the full gradients; a bad gradient in either network
-skips both.
+"""Clipping over both engines equals clipping the full gradients;
+a bad gradient in either network skips both.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def test_loss_scale_is_taken_out_of_the_norm() -> None:
             assert max(found) < (0.03 if "bf16" in case else 0.005), (case, found)
 
 
-# --- steps that are skipped ------------------------------------------------------------------------------------------
+# --- steps that are skipped -----------------------------------------------------------------------
 
 
 def skip_and_go_on(world: Any, cases: list[list[Any]]) -> list[list[str]]:

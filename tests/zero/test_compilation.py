@@ -1,5 +1,5 @@
-"""Compiled layers: as many graphs as there must be, none made anew, and one message where they
-cannot be made.
+"""Compiled layers: as many graphs as there must be, none made anew,
+and one message where they cannot be made.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ WARM_UP, STEPS = 1, 4
 
 
 def count_graphs(world: Any, backend: str) -> dict[str, int]:
-    """Graphs, breaks and recompilations of training and validation, after the warm-up with
-    recompilation forbidden.
+    """Graphs, breaks and recompilations of training and validation,
+    after the warm-up with recompilation forbidden.
     """
     from torch._dynamo.utils import counters
 
@@ -104,8 +104,8 @@ def test_a_rank_that_cannot_compile_stops_all_of_them_before_the_first_step() ->
 
 
 def test_a_kernel_that_does_not_run_names_the_key_that_does_without() -> None:
-    """Here the kernels do not run at all, so that asking for them behind the choice of backends is
-    a failure.
+    """Here the kernels do not run at all, so that asking for them
+    behind the choice of backends is a failure.
     """
     config = make_config()
     generator, discriminator = build_networks(config, VOCABULARY, "cpu", 1)

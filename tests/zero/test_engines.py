@@ -198,8 +198,8 @@ def test_low_precision_equals_plain_pytorch_within_its_rounding(tmp_path: Path) 
 
 
 def test_in_low_precision_the_fp32_weights_start_exact(tmp_path: Path) -> None:
-    """DeepSpeed rounds first: the generator's bias, a log-frequency, would be off by up to 0.03
-    nats in bf16.
+    """DeepSpeed rounds first: the generator's bias, a log-frequency,
+    would be off by up to 0.03 nats in bf16.
     """
     chosen = (
         "bf16, stage 3, shared",
@@ -224,7 +224,9 @@ ALONE = {
 
 
 def train_alone(world: Any, out: str) -> None:
-    """The cases of `ALONE` on one rank, whose gradients nobody may copy to reduce them over itself."""
+    """The cases of `ALONE` on one rank, whose gradients nobody
+    may copy to reduce them over itself.
+    """
     from deepspeed.runtime.engine import DeepSpeedEngine
 
     def unneeded(*_: Any, **__: Any) -> None:
@@ -246,8 +248,8 @@ def test_one_rank_reduces_nothing_and_equals_plain_pytorch(tmp_path: Path) -> No
 
 
 def compiled_case(world: Any) -> list[float]:
-    """Largest difference of the parameters with and without compiled layers, and the number of
-    graph breaks.
+    """Largest difference of the parameters with and without compiled layers,
+    and the number of graph breaks.
     """
     from torch._dynamo.utils import counters
 

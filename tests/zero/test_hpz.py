@@ -1,5 +1,5 @@
-"""Hierarchical partitioning (ZeRO++ hpZ): four ranks as two nodes of two train what plain stage 3
-trains.
+"""Hierarchical partitioning (ZeRO++ hpZ):
+four ranks as two nodes of two train what plain stage 3 trains.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ CASES = {
 
 
 class Gathered:
-    """Elements of every weight gathering (all_gather_into_tensor) by the size of its group of
-    ranks.
+    """Elements of every weight gathering (all_gather_into_tensor)
+    by the size of its group of ranks.
     """
 
     def __init__(self) -> None:
@@ -81,8 +81,8 @@ def losses(engines: Any, config: Any, world: Any, first: int, last: int) -> list
 
 
 def train_all(world: Any, cases: dict[str, list[str]], out: str) -> dict[str, Any]:
-    """Train, save and resume as two nodes of two ranks; losses, gathered elements of a step, losses
-    after loading.
+    """Train, save and resume as two nodes of two ranks;
+    losses, gathered elements of a step, losses after loading.
     """
     world, found = replace(world, local_rank=world.rank % 2), {}
     gathered = Gathered()

@@ -1,5 +1,5 @@
-"""The planned peak of one of two ranks is the measured one, where weights weigh more than
-activations.
+"""The planned peak of one of two ranks is the measured one,
+where weights weigh more than activations.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from electra_dist.config import Config
 from tests.support.processes import run_ranks
 
 VOCABULARY = 1000
-#: The largest network's gradients once in fp32: what a thread of gloo that was interrupted may not
-#: have let go yet.
+#: The largest network's gradients once in fp32:
+#: what a thread of gloo that was interrupted may not have let go yet.
 HELD_BY_GLOO = 4 * 611_457
 
 OFFLOAD = "zero.offload_optimizer=true"

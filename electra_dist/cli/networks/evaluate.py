@@ -113,7 +113,7 @@ def _print(evaluation: Evaluation) -> None:
         f" {evaluation.rows:,} held-out rows"
         f" of {evaluation.row_length} from {evaluation.shards}{whose};"
         f" {evaluation.discriminator.tokens:,} tokens, {evaluation.generator.masked_tokens:,} of"
-        f" them masked"
+        " them masked"
     )
     for table in (_networks(evaluation), _bands(evaluation), _convincing(evaluation)):
         target.print(table)
@@ -271,10 +271,8 @@ def _mark(piece: Piece) -> tuple[str, str]:
     else:
         colour = "red"
     if piece.replaced:
-        return (
-            f"{space}[{word or _SPACE}→{(piece.proposed or '').strip(' ') or _SPACE} {probability}]",
-            colour,
-        )
+        proposed = (piece.proposed or "").strip(" ")
+        return f"{space}[{word or _SPACE}→{proposed or _SPACE} {probability}]", colour
     if piece.proposed is not None:
         return f"{space}[{word} {probability}]", "yellow" if called else "cyan"
     if called:

@@ -40,10 +40,10 @@ def add(subparsers: Subparsers) -> None:
         "Teach an exported discriminator a task: classification, regression or question answering",
         """
         electra-dist finetune exported --train train.tsv --dev dev.tsv --out finetuned/sst2
-        electra-dist finetune exported --train pairs.csv --dev dev.csv --text premise --pair hypothesis --out nli
-        electra-dist finetune exported --task regression --train sts.jsonl --dev dev.jsonl --label score --out sts
-        electra-dist finetune exported --task question-answering --train train.json --dev dev.json --out squad
-        electra-dist finetune exported --train train.tsv --dev dev.tsv --seeds 5 --out finetuned/five
+        electra-dist finetune exported --train pairs.csv --dev dev.csv --text a --pair b --out nli
+        electra-dist finetune exported --task regression --train a.jsonl --dev b.jsonl --out sts
+        electra-dist finetune exported --task question-answering --train a.json --dev b.json --out q
+        electra-dist finetune exported --train train.tsv --dev dev.tsv --seeds 5 --out five
         """,
     )
     parser.add_argument(

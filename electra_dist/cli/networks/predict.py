@@ -118,8 +118,8 @@ def _predictions(
 
 
 def _read(folder: ModelFolder, path: Path | None) -> tuple[list[Example], Path]:
-    """The examples of the file, or of standard input; only text where the model is a pre-trained
-    one.
+    """The examples of the file, or of standard input;
+    only text where the model is a pre-trained one.
     """
     from electra_dist.errors import DataError
     from electra_dist.finetune.labelled import Columns, Example, read_examples

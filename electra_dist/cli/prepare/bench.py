@@ -38,10 +38,11 @@ def add(subparsers: Subparsers) -> None:
         " the time goes",
         """
         electra-dist bench step configs/base.yaml
-        electra-dist bench step configs/base.yaml model.attention=triton --steps 20 --profile profile
+        electra-dist bench step configs/base.yaml model.attention=triton --profile profile
         electra-dist bench step configs/large.yaml --synthetic --json
 
-        one process: train.global_rows are trained in train.micro_rows at a time, so set both to what one GPU will do
+        one process: train.global_rows are trained in train.micro_rows at a time, so set both to
+        what one GPU will do
         """,
     )
     add_config(parser)
@@ -130,7 +131,7 @@ def _print(figures: StepFigures) -> None:
         "speed": f"{figures.real_tokens_per_s:,.0f} real tokens/s",
         "step": f"{figures.step_seconds:.4g} s ({low:.4g} to {high:.4g} in {figures.steps} steps)",
         "utilisation": f"{figures.mfu:.1%} of {figures.matrix_product_rate / 1e12:.4g} TFLOP/s, the"
-        f" matrix-product"
+        " matrix-product"
         f" rate measured here warm, {figures.cold_matrix_product_rate / 1e12:.4g} cold"
         f" ({figures.flops_per_token:.4g} FLOPs a token)",
         "peak memory": f"{figures.peak_memory_bytes / 1e6:,.1f} MB of tensors"

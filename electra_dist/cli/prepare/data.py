@@ -69,7 +69,7 @@ def _add_tokenizer(group: Subparsers) -> None:
         "Train a SentencePiece tokenizer; `transformers.AutoTokenizer` loads the folder",
         """
         electra-dist data tokenizer --input corpus --vocab-size 32768 --out tokenizer
-        electra-dist data tokenizer --input a.txt b.jsonl.gz --vocab-size 16384 --out tokenizer --lowercase
+        electra-dist data tokenizer --input a.txt b.jsonl.gz --lowercase --out tokenizer
         """,
     )
     _add_input(parser)
@@ -93,7 +93,7 @@ def _add_build(group: Subparsers) -> None:
         _build,
         "Write shards: documents shuffled over the whole corpus, encoded, in WebDataset tars",
         """
-        electra-dist data build --input corpus --tokenizer tokenizer --out shards --workers 8 --validation 0.01
+        electra-dist data build --input corpus --tokenizer tokenizer --out shards --workers 8
         """,
     )
     _add_input(parser)

@@ -33,10 +33,10 @@ def add(subparsers: Subparsers) -> None:
         _plan,
         "Say what a run will cost: parameters, memory, speed, days, network, for every ZeRO stage",
         """
-        electra-dist plan configs/base.yaml train.micro_rows=8 --nodes 4 --gpus-per-node 8 --gpu h100
-        electra-dist plan configs/large.yaml train.micro_rows=16 --gpus-per-node 8 --gpu a100 --utilisation 0.4
-        electra-dist plan configs/xl.yaml zero.hpz_partition_size=8 --nodes 4 --gpus-per-node 8 --gpu h100
-        electra-dist plan configs/xl.yaml zero.offload_optimizer=true --gpu a100-40gb --host-memory 200
+        electra-dist plan configs/base.yaml train.micro_rows=8 --nodes 4 --gpus-per-node 8
+        electra-dist plan configs/large.yaml --gpus-per-node 8 --gpu a100 --utilisation 0.4
+        electra-dist plan configs/xl.yaml zero.hpz_partition_size=8 --nodes 4 --gpus-per-node 8
+        electra-dist plan configs/xl.yaml zero.offload_optimizer=true --gpu a100-40gb
         electra-dist plan configs/base.yaml --gpus-per-node 8 --gpu h200 --fit
         electra-dist plan configs/quickstart.yaml --gpus-per-node 2 --gpu cpu --json
 
@@ -135,8 +135,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _divisible(resolved: Config, world_size: int) -> tuple[Config, list[str]]:
-    """The configuration with micro rows that a rank's rows are divisible by: what `--fit` is asked
-    for.
+    """The configuration with micro rows that a rank's rows are divisible by:
+    what `--fit` is asked for.
     """
     train = resolved.train
     rows = train.global_rows // max(world_size, 1)
@@ -145,7 +145,7 @@ def _divisible(resolved: Config, world_size: int) -> tuple[Config, list[str]]:
         return resolved, []
     note = (
         f"train.micro_rows={micro_rows} in place of {train.micro_rows}: a rank has {rows} rows"
-        f" a step"
+        " a step"
     )
     return resolved.model_copy(
         update={"train": train.model_copy(update={"micro_rows": micro_rows})}
@@ -168,7 +168,7 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, int | N
         vocab_size = _DEFAULT_VOCABULARY
         notes.append(
             f"{resolved.data.shards} holds no shards yet: a vocabulary of {vocab_size:,} assumed,"
-            f" and documents that"
+            " and documents that"
             " fill their rows; set --vocab-size and --document-length"
         )
     return vocab_size or _DEFAULT_VOCABULARY, document_length, notes
@@ -181,7 +181,7 @@ def _print(plan: Plan, notes: list[str]) -> None:
         "machines": f"{plan.nodes} x {plan.gpus_per_node} {device.name}"
         + (f", {plan.memory_bytes / 1e9:.0f} GB each" if plan.memory_bytes else ""),
         "parameters": f"{count.total:,} (generator {count.generator:,} with the embeddings,"
-        f" discriminator"
+        " discriminator"
         f" {count.discriminator:,})",
         "FLOPs a token": f"{plan.flops_per_token:.4g} (forward and backward, documents of"
         f" {plan.document_length})",
@@ -189,9 +189,9 @@ def _print(plan: Plan, notes: list[str]) -> None:
         "speed assumed": f"{plan.utilisation:.0%} of {plan.rate / 1e12:,.4g} TFLOP/s a GPU"
         + (f", {plan.network_gbit:g} Gbit/s a GPU between nodes" if plan.nodes > 1 else ""),
         "in all": f"{plan.configured.utilisation:.0%} of it as configured, with what the host and"
-        f" the network add",
+        " the network add",
         "checkpoint": f"{_bytes(plan.checkpoint_bytes)}, {_bytes(plan.checkpoints_bytes)} for those"
-        f" kept" + _saving(plan),
+        " kept" + _saving(plan),
     }
     for name, value in lines.items():
         print(f"{name + ':':<16}{value}")
@@ -260,7 +260,9 @@ def _table(stages: tuple[StagePlan, ...], nodes: int) -> object:
 
 
 def _print_fits(found: list[Fit]) -> None:
-    """The fastest of them, each stage and way of checkpointing once, and what to set for the first."""
+    """The fastest of them, each stage and way of checkpointing once,
+    and what to set for the first.
+    """
     from rich.table import Table
 
     best: dict[tuple[int, bool], Fit] = {}

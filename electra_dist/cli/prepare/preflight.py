@@ -24,8 +24,8 @@ def add(subparsers: Subparsers) -> None:
         electra-dist preflight configs/base.yaml --bad-nodes bad.txt --json
         srun electra-dist preflight configs/base.yaml          every rank calls it, rank 0 prints
 
-        exit status: 0 all nodes are good, 2 a mistake that the message names, 3 there are bad nodes, 74 the file
-        system of the run cannot take it
+        exit status: 0 all nodes are good, 2 a mistake that the message names, 3 there are bad
+        nodes, 74 the file system of the run cannot take it
         """,
     )
     add_config(parser)

@@ -1,5 +1,5 @@
-"""`electra-dist checkpoint`: what a run has saved, whether it is whole, and what may go; needs no
-torch.
+"""`electra-dist checkpoint`: what a run has saved, whether it is whole, and what may go;
+needs no torch.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def _open(path: Path) -> RunDir:
 
 
 def _retention(run: RunDir) -> CheckpointConfig:
-    """Section `checkpoint` of config.yaml, else of the configuration that the newest checkpoint
-    carries.
+    """Section `checkpoint` of config.yaml,
+    else of the configuration that the newest checkpoint carries.
     """
     import yaml
 
@@ -128,7 +128,7 @@ def _milestones(run: RunDir) -> int | None:
         return None
 
 
-# --- list ------------------------------------------------------------------------------------------------------------
+# --- list -----------------------------------------------------------------------------------------
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -213,7 +213,7 @@ def _size(number: int) -> str:
     return f"{number / 1e6:,.1f} MB"
 
 
-# --- verify ----------------------------------------------------------------------------------------------------------
+# --- verify ---------------------------------------------------------------------------------------
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -248,7 +248,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     return EXIT_USER_ERROR
 
 
-# --- prune -----------------------------------------------------------------------------------------------------------
+# --- prune ----------------------------------------------------------------------------------------
 
 
 def _prune(arguments: argparse.Namespace) -> int:
@@ -263,7 +263,7 @@ def _prune(arguments: argparse.Namespace) -> int:
         keep = arguments.keep
     if keep < 1:
         raise UserError(f"--keep {keep}: at least the newest one stays; remove the run directory to"
-        f" remove all")
+        " remove all")
     with ExitStack() as held:
         if not arguments.dry_run:  # who trains the run counts on what it has listed
             held.enter_context(lock.hold(run, "removes checkpoints of this run", brief=True))
@@ -288,7 +288,7 @@ def _pruned(
     if found and not whole:
         raise CheckpointError(
             f"{run.checkpoints}: no checkpoint is whole, so none is removed; see electra-dist"
-            f" checkpoint list"
+            " checkpoint list"
             f" {run.path}"
         )
     steps = removable(run, keep, milestones_every, whole=whole)

@@ -1,5 +1,5 @@
-"""The options by which a run goes on otherwise than before, the same for `train`, `launch local`
-and `launch slurm`.
+"""The options by which a run goes on otherwise than before, the same for `train`,
+`launch local` and `launch slurm`.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def add_going_on(parser: argparse.ArgumentParser) -> None:
 
 
 class Resolved(NamedTuple):
-    """The configuration of the run that trains, how it goes on, and overrides that give the same
-    configuration.
+    """The configuration of the run that trains, how it goes on,
+    and overrides that give the same configuration.
     """
 
     config: Config

@@ -112,8 +112,8 @@ def _local(arguments: argparse.Namespace) -> int:
 
 
 def _checked(config: Config, how: GoingOn) -> Manifest:
-    """The manifest of the shards; raises `UserError` where the run cannot go on with it as `how`
-    says.
+    """The manifest of the shards;
+    raises `UserError` where the run cannot go on with it as `how` says.
     """
     from electra_dist.data.shards.manifest import Manifest
     from electra_dist.runs.directory import RunDir
@@ -189,8 +189,8 @@ def _slurm(arguments: argparse.Namespace) -> int:
 
 
 def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn) -> Submission:
-    """Write and submit under the locks of all runs; raises `LockedError` when somebody trains one
-    of them.
+    """Write and submit under the locks of all runs;
+    raises `LockedError` when somebody trains one of them.
     """
     from electra_dist.runs import lock
     from electra_dist.runs.directory import RunDir
@@ -204,7 +204,7 @@ def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn) -> Subm
         check_free(launch.job.run_dirs)  # as the checks before, now that nobody else submits
         if next_number({*launch.job.run_dirs, launch.script_path.parents[1]}) != launch.job.number:
             raise UserError(f"{launch.script_path}: another launch was submitted just now; start"
-            f" this one again")
+            " this one again")
         for config, manifest in zip(launch.runs, manifests, strict=True):
             _go_on(config, manifest, how)
         return submit(launch)
@@ -221,5 +221,5 @@ def _new_profile() -> int:
         " terminal") from error
     path = write_profile(name, cluster)
     print(f"{path}: saved; look it over, then: electra-dist launch slurm CONFIG --cluster {name}"
-    f" --dry-run")
+    " --dry-run")
     return 0

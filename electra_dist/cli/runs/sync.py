@@ -65,6 +65,6 @@ def _sync(arguments: argparse.Namespace) -> int:
     if report.url:
         print(f"the W&B run: {report.url}")
     else:
-        print(f"upload what is not there yet with: wandb sync"
+        print("upload what is not there yet with: wandb sync"
         f" {run.wandb}/offline-run-*-{run.read_facts()['wandb_id']}")
     return 0

@@ -42,8 +42,8 @@ from electra_dist.data.streams import LoaderState
 FILLED = b"s"
 END = b"e"
 ERROR = b"x"
-#: Between two looks whether the process that trains still lives, where its end closes no socket (it
-#: has forked).
+#: Between two looks whether the process that trains still lives,
+#: where its end closes no socket (it has forked).
 _LOOK_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 _TRACEBACK = 16_384
@@ -51,8 +51,8 @@ _TRACEBACK = 16_384
 
 @dataclass(frozen=True)
 class Work:
-    """The arguments of a `StepSource`; the manifest is read again, and `state` knows whether it is
-    still the same.
+    """The arguments of a `StepSource`; the manifest is read again,
+    and `state` knows whether it is still the same.
     """
 
     config: Config
@@ -155,8 +155,8 @@ def error_as_json(error: BaseException) -> bytes:
 
 
 def _end_with(parent: int) -> None:
-    """Hear of the parent's end also while this process is stopped: it goes on then, and finds that
-    it is alone.
+    """Hear of the parent's end also while this process is stopped:
+    it goes on then, and finds that it is alone.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)

@@ -133,8 +133,8 @@ class TrainLoader:
         return self._closed or bool(poll.poll(0))
 
     def _hear(self, asked_to_end: Callable[[], bool]) -> bytes | None:
-        """The letter that comes next; nothing when the process is gone, None when nobody wants to
-        wait any more.
+        """The letter that comes next; nothing when the process is gone,
+        None when nobody wants to wait any more.
         """
         seen = None
         while True:
@@ -185,7 +185,7 @@ class TrainLoader:
             how = f"{signal.Signals(-status).name}; has the machine run out of memory?"
         return LoaderDiedError(
             f"the process that loads the data ({self.pid}) has ended by itself: {how}. Start again:"
-            f" training"
+            " training"
             " goes on from the last checkpoint"
         )
 
@@ -222,8 +222,8 @@ class TrainLoader:
 
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
-    """A process that is started in here never hears the signals that ask a run to end; this one
-    hears them later.
+    """A process that is started in here never hears the signals that ask a run to end;
+    this one hears them later.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, early.SIGNALS)
     try:
@@ -243,8 +243,8 @@ def _environment() -> dict[str, str]:
 
 
 def _rebuilt(kind: str, message: str, trace: str) -> Exception:
-    """The error of the process: one of ours as it was, any other as a `RuntimeError` that shows
-    where it came from.
+    """The error of the process: one of ours as it was,
+    any other as a `RuntimeError` that shows where it came from.
     """
     found = getattr(errors, kind, None)
     if isinstance(found, type) and issubclass(found, UserError):

@@ -51,8 +51,8 @@ class _Field(NamedTuple):
 
 
 class Ring:
-    """The slots of a rank, in the memory behind a descriptor; `layout` is that of its
-    `LoaderState`s.
+    """The slots of a rank, in the memory behind a descriptor;
+    `layout` is that of its `LoaderState`s.
     """
 
     def __init__(self, config: Config, rank: int, world_size: int, layout: str) -> None:
@@ -95,7 +95,7 @@ class Ring:
             access = mmap.ACCESS_READ
         self._memory = np.frombuffer(mmap.mmap(descriptor, self.bytes, access=access), np.uint8)
 
-    # --- steps -------------------------------------------------------------------------------------------------------
+    # --- steps ------------------------------------------------------------------------------------
 
     def write(self, number: int, step: Step, state: LoaderState) -> None:
         """Put a step, and where the data stands after it, into slot `number`."""
@@ -145,8 +145,8 @@ class Ring:
     def _views(
         self, memory: npt.NDArray[np.uint8], offset: int, entries: int
     ) -> tuple[dict[str, npt.NDArray[Any]], int]:
-        """The arrays of a micro-batch that starts at `offset` of `memory`, and where the next one
-        does.
+        """The arrays of a micro-batch that starts at `offset` of `memory`,
+        and where the next one does.
         """
         buffer = memory.data
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -157,7 +157,7 @@ class Ring:
         arrays["cu_seqlens"] = np.ndarray((entries + 1,), np.int32, buffer, offset)
         return arrays, offset + _aligned(4 * (entries + 1))
 
-    # --- the note ----------------------------------------------------------------------------------------------------
+    # --- the note ---------------------------------------------------------------------------------
 
     def write_note(self, text: str) -> None:
         """Say what is being read."""
@@ -166,8 +166,8 @@ class Ring:
         self._memory[:8].view(np.uint64)[0] += np.uint64(1)
 
     def read_note(self) -> tuple[int, str]:
-        """How many notes were written, and the last one, which may be half of a new one: it is for
-        people.
+        """How many notes were written, and the last one, which may be half of a new one:
+        it is for people.
         """
         content = self._memory[8:_NOTE_BYTES].tobytes()
         return int(self._memory[:8].view(np.uint64)[0]), content.partition(b"\0")[0].decode(
@@ -176,8 +176,8 @@ class Ring:
 
 
 def anonymous_memory(size: int) -> int:
-    """A descriptor of `size` bytes of memory without a name; where the system has none, of a file
-    without a name.
+    """A descriptor of `size` bytes of memory without a name;
+    where the system has none, of a file without a name.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("electra-dist-loader")

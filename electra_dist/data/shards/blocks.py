@@ -27,8 +27,8 @@ LENGTHS = "lengths.npy"
 TOKENS = "tokens.npy"
 #: Size of the steps of a tar file, and of the header of each member.
 _TAR_BLOCK = 512
-#: A .npy file starts with its version and the length of the header that follows; ours take 128
-#: bytes together.
+#: A .npy file starts with its version and the length of the header that follows;
+#: ours take 128 bytes together.
 _NPY_VERSION_1 = b"\x93NUMPY\x01\x00"
 _NPY_PREFIX = len(_NPY_VERSION_1) + 2
 _NPY_HEADER = 1024
@@ -37,8 +37,8 @@ _LENGTH = np.dtype("<u4")
 
 @dataclass(frozen=True)
 class Block:
-    """Documents end to end: `tokens` (N,) uint16 or uint32, `lengths` (D,) uint32, sum(lengths) =
-    N; read-only.
+    """Documents end to end: `tokens` (N,) uint16 or uint32, `lengths` (D,)
+    uint32, sum(lengths) = N; read-only.
     """
 
     tokens: npt.NDArray[np.unsignedinteger[Any]]

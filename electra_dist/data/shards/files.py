@@ -48,8 +48,8 @@ def file_problem(
     level: CheckLevel,
     advance: Callable[[int], None] = lambda count: None,
 ) -> str | None:
-    """What is wrong with one file and what to do about it, or None; tells `advance` the bytes that
-    were checked.
+    """What is wrong with one file and what to do about it, or None;
+    tells `advance` the bytes that were checked.
     """
     path = folder / facts.name
     try:

@@ -125,8 +125,8 @@ class Manifest:
 
     @classmethod
     def load(cls, shards_dir: Path | str) -> Manifest:
-        """Read `shards_dir/manifest.json`; raises `DataError` when it is missing, damaged or of
-        another version.
+        """Read `shards_dir/manifest.json`; raises `DataError` when it is missing,
+        damaged or of another version.
         """
         path = Path(shards_dir)
         file = path / MANIFEST_FILE
@@ -147,7 +147,7 @@ class Manifest:
         if content.get("version") != VERSION:
             raise DataError(
                 f"{file}: format version {content.get('version')!r}, this software reads {VERSION};"
-                f" build them again"
+                " build them again"
             )
         try:
             facts = _ADAPTER.validate_python(content)
@@ -191,8 +191,8 @@ class Manifest:
         return np.array(self.facts.token_counts, dtype=np.int64)
 
     def unigram_entropy(self) -> float:
-        """Entropy of the token frequencies, in nats: the loss of a generator that knows nothing but
-        them.
+        """Entropy of the token frequencies, in nats:
+        the loss of a generator that knows nothing but them.
         """
         counts = self.token_counts[self.token_counts > 0].astype(np.float64)
         probabilities = counts / counts.sum()
@@ -253,7 +253,9 @@ class Manifest:
         write_tokenizer(files, target)
 
     def is_tokenizer(self, folder: Path) -> bool:
-        """Whether `folder` holds the whole tokenizer of these shards, as `copy_tokenizer` makes it."""
+        """Whether `folder` holds the whole tokenizer of these shards,
+        as `copy_tokenizer` makes it.
+        """
         try:
             return all(
                 hashlib.sha256(read_tokenizer_file(folder / Path(facts.name).name)).hexdigest()
@@ -265,8 +267,8 @@ class Manifest:
 
 
 def dataset_fingerprint(tokenizer_fingerprint: str, splits: list[SplitFacts]) -> str:
-    """One name for a dataset: SHA-256 over the tokenizer's fingerprint and every shard's name and
-    SHA-256.
+    """One name for a dataset:
+    SHA-256 over the tokenizer's fingerprint and every shard's name and SHA-256.
     """
     names = [[(shard.tar.name, shard.tar.sha256) for shard in split.shards] for split in splits]
     return hashlib.sha256(
@@ -275,8 +277,8 @@ def dataset_fingerprint(tokenizer_fingerprint: str, splits: list[SplitFacts]) ->
 
 
 def contradiction(facts: ManifestFile) -> str | None:
-    """What cannot be true of any shards, or None: names that leave the folder, sums that do not add
-    up.
+    """What cannot be true of any shards, or None:
+    names that leave the folder, sums that do not add up.
     """
     problems = (
         _wrong_names(facts),
@@ -345,7 +347,9 @@ def manifest_json(facts: ManifestFile) -> str:
 
 
 def check_vocabulary(config: Config, manifest: Manifest) -> None:
-    """Raise `ConfigError` when `model.vocab_size` is set and is not the vocabulary of the shards."""
+    """Raise `ConfigError` when `model.vocab_size` is set and
+    is not the vocabulary of the shards.
+    """
     wanted = config.model.vocab_size
     if wanted is not None and wanted != manifest.vocab_size:
         raise ConfigError(

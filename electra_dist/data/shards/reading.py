@@ -101,8 +101,8 @@ class BlockReader:
         return 0
 
     def read(self, block: int) -> Block:
-        """Block number `block` of the split; raises `DataError` when its shard is gone, unreadable
-        or damaged.
+        """Block number `block` of the split;
+        raises `DataError` when its shard is gone, unreadable or damaged.
         """
         if not 0 <= block < len(self):
             raise IndexError(f"block {block} of {len(self)}")
@@ -116,8 +116,8 @@ class BlockReader:
 
 
 def read_block(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int) -> Block:
-    """Block `inside` of one shard, checked; raises `DataError` when it is gone, unreadable or
-    damaged.
+    """Block `inside` of one shard, checked;
+    raises `DataError` when it is gone, unreadable or damaged.
     """
     content, size = _content(manifest, shard, index, inside)
     try:
@@ -130,15 +130,15 @@ def read_block(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside:
         path = manifest.path / shard.tar.name
         raise DataError(
             f"{path}: block {inside} is damaged: {error}. Nothing was trained on it. `electra-dist"
-            f" data verify"
+            " data verify"
             f" {path.parent}` finds all damage; {REPLACE}"
         ) from error
     return block
 
 
 def block_checksum(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int) -> int:
-    """The checksum of a block as it is in the file; raises `DataError` when it fails one of the
-    other checks.
+    """The checksum of a block as it is in the file;
+    raises `DataError` when it fails one of the other checks.
     """
     read_block(manifest, shard, index, inside)
     content, size = _content(manifest, shard, index, inside)
@@ -183,8 +183,8 @@ def _check_content(block: Block, vocab_size: int) -> None:
 
 
 def read_index(manifest: Manifest, shard: ShardFacts) -> ShardIndex:
-    """The index of one shard; raises `DataError` when it is gone, damaged or contradicts the
-    manifest.
+    """The index of one shard; raises `DataError` when it is gone,
+    damaged or contradicts the manifest.
     """
     path = manifest.path / shard.index.name
     try:

@@ -97,8 +97,8 @@ def _sdpa(qkv_bl3ad: Tensor, layout: Layout, probability: float) -> Tensor:
 def _with_dropout(
     q_bald: Tensor, k_bald: Tensor, v_bald: Tensor, layout: Layout, probability: float
 ) -> Tensor:
-    """What PyTorch's attention with dropout does on a CPU (the formula, softmax in fp32), with
-    cheaper masks.
+    """What PyTorch's attention with dropout does on a CPU (the formula,
+    softmax in fp32), with cheaper masks.
     """
     assert layout.mask is not None
     scores_ball = (q_bald @ k_bald.transpose(-1, -2)).float() * q_bald.shape[-1] ** -0.5
@@ -154,7 +154,7 @@ def _why_not_varlen(device: torch.device, dtype: torch.dtype, head_size: int) ->
 def _too_old(device: torch.device) -> str | None:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
         return (
-            f"it needs compute capability 8.0 or later, found"
+            "it needs compute capability 8.0 or later, found"
             f" {torch.cuda.get_device_capability(device)}"
         )
     return None

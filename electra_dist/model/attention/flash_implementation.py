@@ -84,8 +84,8 @@ def _installed(device: torch.device) -> list[str]:
 
 
 def _found(module: str) -> bool:
-    """Whether there is such a module; its packages are looked for one by one, so that none of them
-    is imported.
+    """Whether there is such a module; its packages are looked for one by one,
+    so that none of them is imported.
     """
     top, *others = module.split(".")
     spec = importlib.util.find_spec(top)
@@ -96,8 +96,8 @@ def _found(module: str) -> bool:
 
 
 def _try(device: torch.device, size: int, dtype: torch.dtype) -> None:
-    """Forward and backward over two documents and an empty one; RuntimeError where the formula says
-    otherwise.
+    """Forward and backward over two documents and an empty one;
+    RuntimeError where the formula says otherwise.
     """
     from torch.nn.attention.varlen import varlen_attn
 

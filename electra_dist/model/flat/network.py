@@ -30,8 +30,8 @@ from electra_dist.model.flat.slots import FlatParameter, Slot, cut, place, take_
 from electra_dist.model.parameters import MATRICES, SHELL, VECTORS, WORDS, no_decay
 
 _LAYERS = "encoder.layers."
-#: What has a parameter to itself: an embedding's gradient would have to be copied into a larger
-#: one.
+#: What has a parameter to itself:
+#: an embedding's gradient would have to be copied into a larger one.
 _WORD_TABLE = "word.weight"
 
 

@@ -28,7 +28,9 @@ class Slot(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """One parameter of a network: `shape`, from element `start` of the flattened parameter `held`."""
+    """One parameter of a network:
+    `shape`, from element `start` of the flattened parameter `held`.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -37,8 +39,8 @@ class Slice(NamedTuple):
 
 
 class FlatParameter(NamedTuple):
-    """One flat parameter: `name` of the module `owner`, and what lies in it by its name from the
-    network, in order.
+    """One flat parameter: `name` of the module `owner`,
+    and what lies in it by its name from the network, in order.
     """
 
     owner: nn.Module
@@ -114,8 +116,8 @@ def keeping_no_view(parameter: nn.Parameter) -> AbstractContextManager[Any]:
 
 
 def named_slices(network: nn.Module) -> Iterator[Slice]:
-    """Every parameter of `network` by its own name, in a fixed order, whether it lies in a flat one
-    or by itself.
+    """Every parameter of `network` by its own name, in a fixed order,
+    whether it lies in a flat one or by itself.
     """
     flat_network = getattr(network, "flat", None)
     flats = {

@@ -23,8 +23,8 @@ __all__ = [
 
 #: Compute capabilities with at least 160 KiB of shared memory a block; the others have about 100.
 LARGE_SHARED_MEMORY = ((8, 0), (9, 0), (10, 0), (10, 3))
-#: Programs on the second and third axis of a launch (CUDA programming guide); the first has room
-#: for 2**31 - 1.
+#: Programs on the second and third axis of a launch (CUDA programming guide);
+#: the first has room for 2**31 - 1.
 LARGEST_GRID_Y = 65_535
 
 

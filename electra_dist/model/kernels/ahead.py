@@ -21,8 +21,8 @@ from triton.compiler import ASTSource
 from electra_dist.model.kernels import flash_kernels
 from electra_dist.model.kernels.flash_attention import Config, constants
 
-#: Compute capability -> shared memory a block, in bytes (CUDA programming guide, technical
-#: specifications).
+#: Compute capability -> shared memory a block, in bytes (CUDA programming guide,
+#: technical specifications).
 SHARED_MEMORY = {(8, 0): 163 * 1024, (8, 9): 99 * 1024, (9, 0): 227 * 1024}
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 KERNELS: dict[str, Any] = {

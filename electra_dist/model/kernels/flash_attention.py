@@ -46,8 +46,8 @@ _TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 
 class Config(NamedTuple):
-    """Block sizes and launch parameters of one kernel: queries and keys a block, warps, pipeline
-    stages.
+    """Block sizes and launch parameters of one kernel:
+    queries and keys a block, warps, pipeline stages.
     """
 
     block_m: int
@@ -78,8 +78,8 @@ FP32_CONFIG = Config(32, 32, 8, 2)
 
 
 class Bounds(NamedTuple):
-    """The interval of tokens that each token attends to: `low_t` and `high_t` (T,) int32, the
-    latter exclusive.
+    """The interval of tokens that each token attends to:
+    `low_t` and `high_t` (T,) int32, the latter exclusive.
     """
 
     low_t: Tensor
@@ -158,8 +158,8 @@ def why_not(device: torch.device, dtype: torch.dtype, head_size: int) -> str | N
 
 
 def check(qkv_t3ad: Tensor, window: int | None) -> None:
-    """Raise ValueError where the inputs of `flash_attention` are no such tensors or the kernels do
-    not have them.
+    """Raise ValueError where the inputs of `flash_attention` are no such
+    tensors or the kernels do not have them.
     """
     if qkv_t3ad.dim() != 4 or qkv_t3ad.shape[1] != 3:
         raise ValueError(
@@ -243,8 +243,8 @@ torch.library.register_autograd(_forward_op, _backward, setup_context=_save_for_
 
 
 class BackwardTensors(NamedTuple):
-    """What both backward kernels read and write: `delta` and the queries' part of `grad_qkv` come
-    of the first.
+    """What both backward kernels read and write:
+    `delta` and the queries' part of `grad_qkv` come of the first.
     """
 
     grad_out: Tensor
@@ -282,7 +282,8 @@ def launch_query_grad(passed: BackwardTensors, dropout: float) -> None:
     config, common = _launch("query_grad", qkv, seed)
     flash_kernels.query_grad_kernel[grid(qkv.shape[0], config.block_m, qkv.shape[2])](
         qkv, out, grad_out, lse, delta, grad_qkv, low, high, seed, *_numbers(passed, dropout),
-        *qkv.stride()[:3], *out.stride()[:2], *grad_out.stride()[:2], *grad_qkv.stride()[:3], **common,
+        *qkv.stride()[:3], *out.stride()[:2], *grad_out.stride()[:2], *grad_qkv.stride()[:3],
+        **common,
     )  # fmt: skip
 
 
@@ -304,15 +305,15 @@ def _numbers(passed: BackwardTensors, dropout: float) -> tuple[int, float, float
 
 
 def grid(tokens: int, block: int, heads: int) -> tuple[int, int]:
-    """Programs of a launch: blocks of all tokens on x, which has room for 2**31, and heads on y
-    (`LARGEST_GRID_Y`).
+    """Programs of a launch: blocks of all tokens on x, which has room for 2**31,
+    and heads on y (`LARGEST_GRID_Y`).
     """
     return triton.cdiv(tokens, block), heads
 
 
 def _dropping(seed: Tensor | None, dropout: float) -> tuple[int, float]:
-    """The largest hash, as a signed number, that keeps a weight; and what the weights that are kept
-    are scaled by.
+    """The largest hash, as a signed number, that keeps a weight;
+    and what the weights that are kept are scaled by.
     """
     if seed is None:
         return 0, 1.0
@@ -322,8 +323,8 @@ def _dropping(seed: Tensor | None, dropout: float) -> tuple[int, float]:
 def config_for(
     kernel: str, size: int, dtype: torch.dtype, capability: tuple[int, int] | None
 ) -> Config:
-    """The configuration of "forward", "query_grad" or "key_grad" on a CUDA device of `capability`
-    (None: no CUDA).
+    """The configuration of "forward", "query_grad" or "key_grad" on a
+    CUDA device of `capability` (None: no CUDA).
     """
     if dtype == torch.float32:
         return FP32_CONFIG

@@ -66,7 +66,9 @@ def _store_rows(base, rows, stride, limit, values, head_dim: tl.constexpr, block
 
 @jit
 def _stretches(low_ptr, high_ptr, first, tokens, block: tl.constexpr, step: tl.constexpr):
-    """Scalars (start, inner start, inner stop, stop) of the tokens that the block at `first` meets."""
+    """Scalars (start, inner start, inner stop, stop)
+    of the tokens that the block at `first` meets.
+    """
     last = tl.minimum(first + block, tokens) - 1
     start = tl.load(low_ptr + first)
     stop = tl.load(high_ptr + last)
@@ -96,7 +98,8 @@ def _stretch(part: tl.constexpr, start, inner_start, inner_stop, stop):
 @jit
 def _forward_stretch(
     acc, sum_m, max_m, q, k_base, v_base, stride_t, start, stop, low_m, high_m, scale_log2,
-    state_1, state_2, state_3, threshold, masked: tl.constexpr, dropout: tl.constexpr, block_n: tl.constexpr,
+    state_1, state_2, state_3, threshold, masked: tl.constexpr, dropout: tl.constexpr,
+    block_n: tl.constexpr,
     head_dim: tl.constexpr, block_d: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
     """Online softmax over the keys [start, stop)."""
@@ -126,7 +129,8 @@ def _forward_stretch(
 
 @jit
 def forward_kernel(
-    qkv_ptr, out_ptr, lse_ptr, low_ptr, high_ptr, seed_ptr, tokens, scale_log2, threshold, keep_scale,
+    qkv_ptr, out_ptr, lse_ptr, low_ptr, high_ptr, seed_ptr, tokens, scale_log2, threshold,
+    keep_scale,
     stride_t, stride_p, stride_a, stride_ot, stride_oa,
     head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
     precision: tl.constexpr, dropout: tl.constexpr,
@@ -157,7 +161,8 @@ def forward_kernel(
         begin, end = _stretch(part, start, inner_start, inner_stop, stop)
         acc, sum_m, max_m = _forward_stretch(
             acc, sum_m, max_m, q, k_base, v_base, stride_t, begin, end, low_m, high_m, scale_log2,
-            state_1, state_2, state_3, threshold, part != 1, dropout, block_n, head_dim, block_d, precision,
+            state_1, state_2, state_3, threshold, part != 1, dropout, block_n, head_dim, block_d,
+            precision,
         )  # fmt: skip
     empty = sum_m == 0.0  # a token outside every document attends to nothing: output 0
     sum_m = tl.where(empty, 1.0, sum_m)
@@ -177,8 +182,10 @@ def forward_kernel(
 
 @jit
 def _query_grad_stretch(
-    grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_t, start, stop, low_m, high_m, scale_log2,
-    state_1, state_2, state_3, threshold, masked: tl.constexpr, dropout: tl.constexpr, block_n: tl.constexpr,
+    grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_t, start, stop, low_m, high_m,
+    scale_log2,
+    state_1, state_2, state_3, threshold, masked: tl.constexpr, dropout: tl.constexpr,
+    block_n: tl.constexpr,
     head_dim: tl.constexpr, block_d: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
     """Add the part of the keys [start, stop) to the gradient of a block of queries."""
@@ -204,7 +211,8 @@ def _query_grad_stretch(
 @jit
 def query_grad_kernel(
     qkv_ptr, out_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_qkv_ptr, low_ptr, high_ptr, seed_ptr,
-    tokens, scale, scale_log2, threshold, keep_scale, stride_t, stride_p, stride_a, stride_ot, stride_oa,
+    tokens, scale, scale_log2, threshold, keep_scale, stride_t, stride_p, stride_a, stride_ot,
+    stride_oa,
     stride_gt, stride_ga, stride_dt, stride_dp, stride_da,
     head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
     precision: tl.constexpr, dropout: tl.constexpr,
@@ -249,8 +257,10 @@ def query_grad_kernel(
     for part in tl.static_range(3):
         begin, end = _stretch(part, start, inner_start, inner_stop, stop)
         grad_q = _query_grad_stretch(
-            grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_t, begin, end, low_m, high_m, scale_log2,
-            state_1, state_2, state_3, threshold, part != 1, dropout, block_n, head_dim, block_d, precision,
+            grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_t, begin, end, low_m,
+            high_m, scale_log2,
+            state_1, state_2, state_3, threshold, part != 1, dropout, block_n, head_dim, block_d,
+            precision,
         )  # fmt: skip
     _store_rows(
         grad_qkv_ptr + head * stride_da,
@@ -283,8 +293,10 @@ def _load_statistics(base, rows, limit, masked: tl.constexpr, copies: tl.constex
 
 @jit
 def _key_grad_stretch(
-    grad_k, grad_v, k, v, q_base, grad_out_base, lse_base, delta_base, stride_t, stride_g, start, stop, low_n, high_n,
-    scale_log2, head_1, head_2, third, threshold, masked: tl.constexpr, dropout: tl.constexpr, block_m: tl.constexpr,
+    grad_k, grad_v, k, v, q_base, grad_out_base, lse_base, delta_base, stride_t, stride_g, start,
+    stop, low_n, high_n,
+    scale_log2, head_1, head_2, third, threshold, masked: tl.constexpr, dropout: tl.constexpr,
+    block_m: tl.constexpr,
     head_dim: tl.constexpr, block_d: tl.constexpr, precision: tl.constexpr, copies: tl.constexpr,
 ):  # fmt: skip
     """Add the part of the queries [start, stop) to the gradients of a block of keys and values."""
@@ -318,13 +330,14 @@ def _key_grad_stretch(
 @jit
 def key_grad_kernel(
     qkv_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_qkv_ptr, low_ptr, high_ptr, seed_ptr,
-    tokens, scale, scale_log2, threshold, keep_scale, stride_t, stride_p, stride_a, stride_gt, stride_ga,
+    tokens, scale, scale_log2, threshold, keep_scale, stride_t, stride_p, stride_a, stride_gt,
+    stride_ga,
     stride_dt, stride_dp, stride_da,
     head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
     precision: tl.constexpr, dropout: tl.constexpr, copies: tl.constexpr,
 ):  # fmt: skip
-    """One block of keys of one head: the gradients of keys and values; `scale` as in the other
-    kernel.
+    """One block of keys of one head: the gradients of keys and values;
+    `scale` as in the other kernel.
     """
     first = tl.program_id(0) * block_n
     head = tl.program_id(1)
@@ -350,7 +363,8 @@ def key_grad_kernel(
     for part in tl.static_range(3):
         begin, end = _stretch(part, start, inner_start, inner_stop, stop)
         grad_k, grad_v = _key_grad_stretch(
-            grad_k, grad_v, k, v, q_base, grad_out_base, lse_ptr + row, delta_ptr + row, stride_t, stride_gt,
+            grad_k, grad_v, k, v, q_base, grad_out_base, lse_ptr + row, delta_ptr + row, stride_t,
+            stride_gt,
             begin, end, low_n, high_n, scale_log2, head_1, head_2, third, threshold,
             part != 1, dropout, block_m, head_dim, block_d, precision, copies,
         )  # fmt: skip

@@ -41,8 +41,8 @@ class Config(NamedTuple):
     stages: int
 
 
-#: For half precision; replace an entry to try another. Small embeddings stay in registers over the
-#: whole pass.
+#: For half precision; replace an entry to try another.
+#: Small embeddings stay in registers over the whole pass.
 SMALL_EMBEDDING = 128
 CONFIGS: dict[tuple[str, str], Config] = {
     ("forward", "small"): Config(64, 128, 4, 2),
@@ -100,7 +100,7 @@ def _check(
     if hidden_mh.dtype not in _DTYPES or hidden_mh.dtype != weight_vh.dtype:
         raise ValueError(
             f"fused_head: hidden is {hidden_mh.dtype}, weight {weight_vh.dtype}; expected one of"
-            f" fp32, fp16, bf16"
+            " fp32, fp16, bf16"
         )
     if keys_m.dtype != torch.int64:
         raise ValueError(f"fused_head: keys are {keys_m.dtype}, expected int64")
@@ -134,11 +134,14 @@ def _forward_op(
         (splits, rows, sampling.TILE), dtype=torch.float32, device=hidden.device
     )
     head_kernels.forward_kernel[(blocks, splits)](
-        hidden, weight, bias, targets, keys, *best, best_tile, tile_logits, rows, vocabulary, tiles_per_split,
-        1.0 / temperature, hidden.stride(0), weight.stride(0), tempered=temperature != 1.0, **launch,
+        hidden, weight, bias, targets, keys, *best, best_tile, tile_logits, rows, vocabulary,
+        tiles_per_split,
+        1.0 / temperature, hidden.stride(0), weight.stride(0), tempered=temperature != 1.0,
+        **launch,
     )  # fmt: skip
     head_kernels.finish_kernel[(triton.cdiv(rows, _FINISH_POSITIONS),)](
-        *best, best_tile, tile_logits, keys, nll, lse, correct, samples, rows, vocabulary, splits, 1.0 / temperature,
+        *best, best_tile, tile_logits, keys, nll, lse, correct, samples, rows, vocabulary, splits,
+        1.0 / temperature,
         block_m=_FINISH_POSITIONS, block_s=triton.next_power_of_2(splits), enable_fp_fusion=True,
     )  # fmt: skip
     return nll, correct.bool(), samples, lse
@@ -176,8 +179,10 @@ def _backward_op(
     for start in range(0, vocabulary, entries):
         stop = min(start + entries, vocabulary)
         head_kernels.grad_logits_kernel[(blocks, triton.cdiv(stop - start, _BACKWARD_ENTRIES))](
-            hidden, weight, bias, targets, lse, grad_nll, buffer, bias_parts[:, start:], rows, stop, start,
-            hidden.stride(0), weight.stride(0), entries, vocabulary, block_v=_BACKWARD_ENTRIES, **launch,
+            hidden, weight, bias, targets, lse, grad_nll, buffer, bias_parts[:, start:], rows,
+            stop, start,
+            hidden.stride(0), weight.stride(0), entries, vocabulary, block_v=_BACKWARD_ENTRIES,
+            **launch,
         )  # fmt: skip
         grad_logits = buffer[:, : stop - start]
         grad_hidden += _product_fp32(grad_logits, weight[start:stop])
@@ -215,8 +220,8 @@ torch.library.register_autograd(_forward_op, _backward, setup_context=_save_for_
 def config_for(
     kernel: str, size: int, dtype: torch.dtype, capability: tuple[int, int] | None
 ) -> Config:
-    """The configuration of "forward" or "backward" on a CUDA device of `capability` (None: no
-    CUDA).
+    """The configuration of "forward" or "backward" on a CUDA device of `capability` (None:
+    no CUDA).
     """
     if dtype == torch.float32:
         config = FP32_CONFIG
@@ -260,8 +265,8 @@ def _processors(device: torch.device) -> int:
 
 
 def _chunk_entries(rows: int, vocabulary: int) -> int:
-    """Entries a chunk in backward: even chunks of whole tiles within the buffer's size and one
-    launch.
+    """Entries a chunk in backward:
+    even chunks of whole tiles within the buffer's size and one launch.
     """
     most = min(max(GRAD_LOGITS // rows // sampling.TILE, 1), LARGEST_GRID_Y) * sampling.TILE
     chunks = -(-vocabulary // most)

@@ -90,7 +90,8 @@ def _exp_sum(logits):
 
 @jit
 def forward_kernel(
-    hidden_ptr, weight_ptr, bias_ptr, targets_ptr, keys_ptr, max_ptr, sum_ptr, target_logit_ptr, score_ptr, tile_ptr,
+    hidden_ptr, weight_ptr, bias_ptr, targets_ptr, keys_ptr, max_ptr, sum_ptr, target_logit_ptr,
+    score_ptr, tile_ptr,
     tile_logits_ptr, count, vocabulary, tiles_per_split, inverse_temperature, stride_h, stride_w,
     size: tl.constexpr, block_m: tl.constexpr, block_e: tl.constexpr, tempered: tl.constexpr,
     precision: tl.constexpr,
@@ -146,7 +147,8 @@ def forward_kernel(
 
 @jit
 def finish_kernel(
-    max_ptr, sum_ptr, target_logit_ptr, score_ptr, tile_ptr, tile_logits_ptr, keys_ptr, nll_ptr, lse_ptr,
+    max_ptr, sum_ptr, target_logit_ptr, score_ptr, tile_ptr, tile_logits_ptr, keys_ptr, nll_ptr,
+    lse_ptr,
     correct_ptr, sample_ptr, count, vocabulary, splits, inverse_temperature,
     block_m: tl.constexpr, block_s: tl.constexpr,
 ):  # fmt: skip
@@ -191,9 +193,11 @@ def finish_kernel(
 
 @jit
 def grad_logits_kernel(
-    hidden_ptr, weight_ptr, bias_ptr, targets_ptr, lse_ptr, grad_nll_ptr, grad_logits_ptr, grad_bias_ptr,
+    hidden_ptr, weight_ptr, bias_ptr, targets_ptr, lse_ptr, grad_nll_ptr, grad_logits_ptr,
+    grad_bias_ptr,
     count, entries_end, first_entry, stride_h, stride_w, stride_g, stride_b,
-    size: tl.constexpr, block_m: tl.constexpr, block_v: tl.constexpr, block_e: tl.constexpr, precision: tl.constexpr,
+    size: tl.constexpr, block_m: tl.constexpr, block_v: tl.constexpr, block_e: tl.constexpr,
+    precision: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the logits of one block of positions and entries of a chunk of the vocabulary.
 
@@ -208,7 +212,8 @@ def grad_logits_kernel(
     inside = rows < count
     hidden_rows = _row_pointers(hidden_ptr, rows, count, stride_h)
     logits = _tile_logits(
-        _load_columns(hidden_rows, 0, size, block_e), hidden_rows, weight_ptr, bias_ptr, entries, entries_end, stride_w,
+        _load_columns(hidden_rows, 0, size, block_e), hidden_rows, weight_ptr, bias_ptr, entries,
+        entries_end, stride_w,
         size, block_m, block_v, block_e, precision,
     )  # fmt: skip
     lse = tl.load(lse_ptr + rows, mask=inside, other=float("inf"))

@@ -33,12 +33,12 @@ def saved_steps(run: RunDir) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
-# --- the name --------------------------------------------------------------------------------------------------------
+# --- the name -------------------------------------------------------------------------------------
 
 
 def new_partial(run: RunDir, step: int) -> Path:
-    """A new hidden folder that the checkpoint of `step` is written in; what earlier writers left is
-    removed first.
+    """A new hidden folder that the checkpoint of `step` is written in;
+    what earlier writers left is removed first.
     """
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     recover(run)
@@ -49,8 +49,8 @@ def new_partial(run: RunDir, step: int) -> Path:
 
 
 def publish(folder: Path, final: Path) -> None:
-    """Give a finished checkpoint its name; one of the same step makes room first (`recover` undoes
-    a half-way kill).
+    """Give a finished checkpoint its name;
+    one of the same step makes room first (`recover` undoes a half-way kill).
     """
     aside = final.with_name(f".{final.name}{REPLACED}")
     if final.exists():
@@ -92,7 +92,7 @@ def set_aside_later(run: RunDir, step: int) -> list[tuple[Path, Path]]:
     return moved
 
 
-# --- which may go ----------------------------------------------------------------------------------------------------
+# --- which may go ---------------------------------------------------------------------------------
 
 
 def is_milestone(step: int, milestones_every: int | None) -> bool:

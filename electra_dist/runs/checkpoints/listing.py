@@ -1,5 +1,5 @@
-"""What checkpoints a run has, for people: step, age, size, health, and whether each is whole or why
-not.
+"""What checkpoints a run has, for people: step, age, size, health,
+and whether each is whole or why not.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class SetAside:
 
 
 def list_checkpoints(run: RunDir, milestones_every: int | None = None) -> list[CheckpointFacts]:
-    """All checkpoints of a run, ascending; names and sizes of their files compared with the
-    manifests.
+    """All checkpoints of a run, ascending;
+    names and sizes of their files compared with the manifests.
     """
     return [_facts(run, step, milestones_every, None) for step in saved_steps(run)]
 
@@ -73,8 +73,8 @@ def list_checkpoints(run: RunDir, milestones_every: int | None = None) -> list[C
 def verify_checkpoint(
     run: RunDir, step: int, milestones_every: int | None = None, told: BytesTold | None = None
 ) -> CheckpointFacts:
-    """One checkpoint, the checksums of all its files compared; raises `CheckpointError` where there
-    is none of it.
+    """One checkpoint, the checksums of all its files compared;
+    raises `CheckpointError` where there is none of it.
     """
     steps = saved_steps(run)
     if step not in steps:
@@ -88,8 +88,8 @@ def verify_checkpoint(
 
 @dataclass(frozen=True)
 class Health:
-    """Of the checkpoints of a run: why the newest is not healthy, None where it is; the newest one
-    that is.
+    """Of the checkpoints of a run: why the newest is not healthy, None where it is;
+    the newest one that is.
     """
 
     unhealthy: str | None

@@ -98,14 +98,14 @@ class _Versioned(BaseModel):
     version: int
 
 
-# --- making one ------------------------------------------------------------------------------------------------------
+# --- making one -----------------------------------------------------------------------------------
 
 
 def parameter_entries(
     shapes: Mapping[str, tuple[int, ...]], slices: Iterable[tuple[str, Slice]]
 ) -> dict[str, ParameterEntry]:
-    """Entries of all parameters from the slices of all ranks; raises RuntimeError when they leave a
-    gap or overlap.
+    """Entries of all parameters from the slices of all ranks;
+    raises RuntimeError when they leave a gap or overlap.
     """
     by_name: dict[str, list[Slice]] = {name: [] for name in shapes}
     for name, part in slices:
@@ -128,7 +128,7 @@ def _cover(parts: Iterable[Slice], total: int) -> bool:
     return end == total
 
 
-# --- reading one -----------------------------------------------------------------------------------------------------
+# --- reading one ----------------------------------------------------------------------------------
 
 
 def read_manifest(folder: Path) -> CheckpointManifest:
@@ -176,7 +176,7 @@ def _check(folder: Path, manifest: CheckpointManifest) -> None:
     for name in manifest.files:
         if not is_plain(name):
             raise CheckpointError(f"{folder}: {MANIFEST} names {name!r}, which does not lie in the"
-            f" checkpoint")
+            " checkpoint")
     held: dict[str, int] = {}
     for network, entry in manifest.networks.items():
         for name, parameter in entry.parameters.items():
@@ -184,14 +184,14 @@ def _check(folder: Path, manifest: CheckpointManifest) -> None:
             if len(parameter.shape) > _MOST_DIMENSIONS or not _cover(parameter.slices, elements):
                 raise CheckpointError(
                     f"{folder}: {MANIFEST}: the slices of parameter {name} of the {network} do not"
-                    f" make up its shape"
+                    " make up its shape"
                 )
             for part in parameter.slices:
                 held[part.file] = held.get(part.file, 0) + _FP32 * part.length
     for name, size in held.items():
         if name not in manifest.files:
             raise CheckpointError(f"{folder}: {MANIFEST} has slices in {name!r}, which is none of"
-            f" its files")
+            " its files")
         if size > manifest.files[name].bytes:
             raise CheckpointError(
                 f"{folder}: {MANIFEST} claims {size:,} bytes of weights in {name}, which has"

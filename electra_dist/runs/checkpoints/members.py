@@ -45,7 +45,7 @@ def silent(count: int) -> None:
     """The default `Told`: says nothing."""
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def sync(path: Path) -> None:
@@ -82,8 +82,8 @@ def write_text(path: Path, text: str) -> FileEntry:
 
 
 def tensor_header(lengths: Mapping[str, int]) -> bytes:
-    """Head of a safetensors file of flat fp32 tensors, elements by name, which follow it in this
-    order.
+    """Head of a safetensors file of flat fp32 tensors, elements by name,
+    which follow it in this order.
     """
     entries = {}
     end = 0
@@ -105,7 +105,7 @@ def finish(folder: Path, manifest: CheckpointManifest) -> None:
     sync(folder)
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -207,7 +207,7 @@ def read_member(folder: Path, name: str, expected: FileEntry, limit: int) -> byt
     try:
         if expected.bytes > limit:
             raise CheckpointError(f"{folder}: {name} has {expected.bytes:,} bytes, more than such a"
-            f" file can have")
+            " file can have")
         with opened(folder, name) as descriptor:
             content = os.pread(descriptor, expected.bytes + 1, 0)
     except (NotRegularError, OSError) as error:

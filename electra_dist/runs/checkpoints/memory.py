@@ -58,8 +58,8 @@ def _saving(facts: RunFacts) -> Saving | None:
 
 
 def note_start(run: RunDir, newest: int | None) -> None:
-    """Remember the checkpoint that the run starts from; with None, that it has saved nothing so
-    far.
+    """Remember the checkpoint that the run starts from;
+    with None, that it has saved nothing so far.
     """
     old = saving(run)
     if old is None or old.step != newest:
@@ -100,7 +100,7 @@ def _write(run: RunDir, saving: Saving) -> None:
         run.update_facts(change)
 
 
-# --- nothing is there ------------------------------------------------------------------------------------------------
+# --- nothing is there -----------------------------------------------------------------------------
 
 
 def check_link(run: RunDir) -> None:
@@ -108,7 +108,7 @@ def check_link(run: RunDir) -> None:
     if run.checkpoints.is_symlink() and not run.checkpoints.exists():
         raise CheckpointError(
             f"{run.checkpoints}: is a link to {os.readlink(run.checkpoints)}, which is not there;"
-            f" is its file system"
+            " is its file system"
             " mounted? Bring it back, or put another folder or link in its place, and start again"
         )
 
@@ -128,7 +128,7 @@ def check_nothing_is_lost(run: RunDir, every: int) -> None:
         what = "is not there"
     raise CheckpointError(
         f"{run.checkpoints}: {what}, but {evidence}; is its file system mounted? Bring the"
-        f" checkpoints back and start"
+        " checkpoints back and start"
         " again, or add --start-over to train from step 0"
     )
 

@@ -45,8 +45,8 @@ def give_back() -> None:
         lease.release()
 
 
-#: What this process holds, by the real path of the run: a lock belongs to a process, not to an
-#: object.
+#: What this process holds, by the real path of the run:
+#: a lock belongs to a process, not to an object.
 _held: dict[str, Lease] = {}
 
 
@@ -91,7 +91,7 @@ class Lease:
         if self._lost is not None:
             raise LostLockError(
                 f"{self._run.path}: {self._lost}; this process had given no sign of life for too"
-                f" long (stopped? a file"
+                " long (stopped? a file"
                 " system that did not answer?) and writes nothing more. What it saved before is"
                 " whole, and the other"
                 " one goes on from there"

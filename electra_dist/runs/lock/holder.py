@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, fields
 
 from electra_dist.parallel import processes
 
-#: How `launch local` hands its lease to rank 0: the rank that names it takes it over without
-#: asking.
+#: How `launch local` hands its lease to rank 0:
+#: the rank that names it takes it over without asking.
 HANDED_DOWN = "ELECTRA_DIST_LOCK"
 TRAINING = "trains this run"
 #: Leases are padded to this, so that a pulse overwrites what is there and needs no space.

@@ -1,5 +1,5 @@
-"""The leases of a run as files: made so that exactly one of many makes each, looked at, removed
-when they are old.
+"""The leases of a run as files: made so that exactly one of many makes each,
+looked at, removed when they are old.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def folder_of(run: RunDir) -> Path:
     return run.path / "lock"
 
 
-# --- looking ---------------------------------------------------------------------------------------------------------
+# --- looking --------------------------------------------------------------------------------------
 
 
 class Entry(NamedTuple):
@@ -41,8 +41,8 @@ class Entry(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a lease shows: `stamp` differs after every sign of life; no holder while it is being
-    written.
+    """What a lease shows: `stamp` differs after every sign of life;
+    no holder while it is being written.
     """
 
     holder: Holder | None
@@ -81,8 +81,8 @@ def look(path: Path) -> Look:
 
 @dataclass(frozen=True)
 class Holding:
-    """The lease that counts, as `status` shows it; `alive` is None when only watching it could
-    tell.
+    """The lease that counts, as `status` shows it;
+    `alive` is None when only watching it could tell.
     """
 
     holder: Holder
@@ -104,7 +104,7 @@ def holding(run: RunDir) -> Holding | None:
     return None
 
 
-# --- making ----------------------------------------------------------------------------------------------------------
+# --- making ---------------------------------------------------------------------------------------
 
 
 def create(path: Path, content: bytes, token: str) -> bool:
@@ -136,8 +136,8 @@ def _link(temporary: Path, path: Path) -> bool:
 
 
 def _linked_unheard(temporary: Path) -> bool:
-    """A network file system may lose the answer and send the request again, which then fails: the
-    links tell.
+    """A network file system may lose the answer and send the request again,
+    which then fails: the links tell.
     """
     return os.stat(temporary).st_nlink == 2
 

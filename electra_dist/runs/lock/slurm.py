@@ -9,14 +9,14 @@ import subprocess
 from electra_dist.runs.lock.holder import Holder
 
 _SECONDS = 20.0
-#: States in which Slurm has ended every process of a job. NODE_FAIL is none: the node may live on,
-#: out of its reach.
+#: States in which Slurm has ended every process of a job. NODE_FAIL is none:
+#: the node may live on, out of its reach.
 _OVER = frozenset(("CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"))
 
 
 def job_is_over(holder: Holder) -> bool:
-    """Whether Slurm says that it has ended every process of the holder's job, the holder among
-    them.
+    """Whether Slurm says that it has ended every process of the holder's job,
+    the holder among them.
     """
     if holder.job_id is None or not holder.in_job or not re.fullmatch(r"\d+", holder.job_id):
         return False

@@ -144,7 +144,7 @@ class _Taking:
                         return Lease(self._run, number, self._me, self._timing)
                 elif self._stop():
                     raise WaitInterruptedError(f"{self._run.path}: interrupted while waiting for"
-                    f" its lock")
+                    " its lock")
                 else:
                     time.sleep(_POLL_SECONDS)
 
@@ -161,11 +161,11 @@ class _Taking:
         clean(self._folder, number)
         return True
 
-    # --- is the holder dead? -----------------------------------------------------------------------------------------
+    # --- is the holder dead? ----------------------------------------------------------------------
 
     def _is_over(self, entry: Entry) -> bool:
-        """Whether the holder of this lease is dead, or hands it to us; raises `LockedError` when it
-        surely is not.
+        """Whether the holder of this lease is dead, or hands it to us;
+        raises `LockedError` when it surely is not.
         """
         watch = self._watching(entry)
         if watch is None:
@@ -220,7 +220,7 @@ class _Taking:
         watch.slurm_asked = True
         return job_is_over(watch.holder)
 
-    # --- it lives ----------------------------------------------------------------------------------------------------
+    # --- it lives ---------------------------------------------------------------------------------
 
     def _wait_or_refuse(self, watch: _Watch, wait: float) -> None:
         """Let one that is about to end have its time, `wait` at least; refuse otherwise."""
@@ -232,17 +232,17 @@ class _Taking:
         if watch.waited >= wait:
             raise LockedError(self._refusal(watch, wait))
         if wait > self._timing.dying:
-            self._say_waiting(watch, f"it lives, and should end by itself; waiting at most"
+            self._say_waiting(watch, "it lives, and should end by itself; waiting at most"
             f" {wait:.0f} s")
 
     def _is_earlier_start(self, holder: Holder) -> bool:
-        """Whether it is this Slurm job before a requeue: Slurm is ending it, or could not reach its
-        node.
+        """Whether it is this Slurm job before a requeue:
+        Slurm is ending it, or could not reach its node.
         """
         mine = (self._me.job_id, self._me.cluster)
         return mine[0] is not None and mine == (holder.job_id, holder.cluster) and holder.restart < self._me.restart
 
-    # --- words -------------------------------------------------------------------------------------------------------
+    # --- words ------------------------------------------------------------------------------------
 
     def _refusal(self, watch: _Watch, waited: float) -> str:
         holder = watch.holder
@@ -258,7 +258,7 @@ class _Taking:
             f"{self._run.path}: {holder.name()} {holder.purpose} already (since"
             f" {since:%Y-%m-%d %H:%M:%S %z}, last sign"
             f" of life {last:%H:%M:%S}){still}; nothing was changed. Wait for it, end it with"
-            f" `electra-dist stop"
+            " `electra-dist stop"
             f" {self._run.path}`, or set another run.name"
         )
 

@@ -49,12 +49,12 @@ from electra_dist.runs.opening.own_files import own_files
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 
-# --- may it be -------------------------------------------------------------------------------------------------------
+# --- may it be ------------------------------------------------------------------------------------
 
 
 def is_branch(own: OwnFiles, how: GoingOn) -> bool:
-    """Whether this run is the branch that is asked for, made earlier; raises `ConfigError` when it
-    is another run.
+    """Whether this run is the branch that is asked for, made earlier;
+    raises `ConfigError` when it is another run.
     """
     if own.facts is None:
         return False
@@ -70,7 +70,7 @@ def is_branch(own: OwnFiles, how: GoingOn) -> bool:
     if how.from_step not in (None, origin["step"]):
         raise ConfigError(
             f"--branch with --from-step {how.from_step}: the run exists already and started from"
-            f" step"
+            " step"
             f" {origin['step']}; give another name"
         )
     return True
@@ -82,19 +82,19 @@ def check_branch(config: Config, dataset: str | None, how: GoingOn) -> None:
     own = own_files(parent)
     if own.config is None or own.facts is None:
         raise ConfigError(f"--branch: {parent.path} is no run to start from; the configuration must"
-        f" name one")
+        " name one")
     past = changes(own.config, config, "past")
     if past:
         raise ConfigError(
             f"--branch: {parent.path} has another configuration ({listed(past)}), which its"
-            f" checkpoints cannot go on"
+            " checkpoints cannot go on"
             " with; take that back, or set run.name to start a run from step 0"
         )
     known = own.facts["dataset_fingerprint"]
     if dataset is not None and known != dataset:
         raise ConfigError(
             f"--branch: data.shards = {config.data.shards}: not the data that {parent.path} was"
-            f" trained on (fingerprint"
+            " trained on (fingerprint"
             f" {dataset[:12]}, the run has {known[:12]}); point data.shards at the same shards"
         )
     step = _candidates(parent, how)[0]
@@ -112,15 +112,15 @@ def _parent(how: GoingOn) -> RunDir:
 
 
 def _candidates(parent: RunDir, how: GoingOn) -> list[int]:
-    """Steps to start from, the best first: the one that was asked for, or the healthy ones from the
-    newest on.
+    """Steps to start from, the best first: the one that was asked for,
+    or the healthy ones from the newest on.
     """
     there = parent.complete_checkpoints()
     if how.from_step is None:
         healthy = [step for step in reversed(there) if newest_healthy(parent, [step]) is not None]
         if not healthy:
             raise CheckpointError(f"--branch: {parent.path} has no checkpoint to start from; train"
-            f" until one is saved")
+            " until one is saved")
         return healthy
     if how.from_step not in there:
         listing = ", ".join(map(str, there)) or "none"
@@ -131,7 +131,7 @@ def _candidates(parent: RunDir, how: GoingOn) -> list[int]:
     return [how.from_step]
 
 
-# --- making it -------------------------------------------------------------------------------------------------------
+# --- making it ------------------------------------------------------------------------------------
 
 
 def make_branch(run: RunDir, config: Config, how: GoingOn, tell: Tell) -> None:
@@ -195,8 +195,8 @@ def _facts(parent: RunDir, own: OwnFiles, config: Config, step: int) -> RunFacts
 
 
 def _take_checkpoint(parent: RunDir, run: RunDir, step: int, config: Config, facts: RunFacts) -> str | None:
-    """Give `run` the checkpoint of `step`, carrying the run's own files; what is wrong with it, or
-    None.
+    """Give `run` the checkpoint of `step`, carrying the run's own files;
+    what is wrong with it, or None.
     """
     source = parent.checkpoint(step)
     try:
@@ -256,8 +256,8 @@ def _rollbacks(folder: Path, manifest: CheckpointManifest) -> list[dict[str, Any
 
 
 def _finish(folder: Path, manifest: CheckpointManifest, names: list[str], config: Config, facts: RunFacts) -> None:
-    """The manifest again, with config.yaml and run.json of the branch: from them a lost one would
-    be restored.
+    """The manifest again, with config.yaml and run.json of the branch:
+    from them a lost one would be restored.
     """
     texts = {"config.yaml": configuration.resolved_yaml(config), "run.json": json.dumps(facts)}
     own = {name: members.write_text(folder / name, text) for name, text in texts.items()}

@@ -92,12 +92,12 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# --- the learning rate -----------------------------------------------------------------------------------------------
+# --- the learning rate ----------------------------------------------------------------------------
 
 
 def learning_rate(old: Config, new: Config, step: int) -> str:
-    """`learning rate of step 12: 0.0001 -> 0.0015`, of each network where they differ; `step` is
-    the next to train.
+    """`learning rate of step 12: 0.0001 -> 0.0015`, of each network where they differ;
+    `step` is the next to train.
     """
     rates = {network: (_rate(old, network, step), _rate(new, network, step)) for network in NETWORKS}
     texts = {network: f"{before:.3g} -> {after:.3g}" for network, (before, after) in rates.items()}
@@ -121,8 +121,8 @@ def decay_start(config: Config) -> int | None:
 
 
 def about_the_decay(old: Config, new: Config, step: int, checkpoints: Sequence[int]) -> str:
-    """What to know before a run is made longer whose rate has come down already; empty where there
-    is nothing.
+    """What to know before a run is made longer whose rate has come down already;
+    empty where there is nothing.
     """
     start = decay_start(old)
     if new.train.steps <= old.train.steps or old.optim.schedule != "wsd" or start is None or step <= start:
@@ -131,11 +131,11 @@ def about_the_decay(old: Config, new: Config, step: int, checkpoints: Sequence[i
     if before:
         return (
             f" The decay of schedule wsd began after step {start}: from a checkpoint before it the"
-            f" longer run has no"
+            " longer run has no"
             f" dip in its rate (--from-step {before[-1]})"
         )
     return (
         f" The decay of schedule wsd began after step {start}, and no checkpoint from before it is"
-        f" left (next time keep"
+        " left (next time keep"
         " some: checkpoint.milestones_every)"
     )

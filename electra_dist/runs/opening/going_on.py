@@ -60,12 +60,12 @@ class GoingOn:
 PLAIN = GoingOn()
 
 
-# --- may it be -------------------------------------------------------------------------------------------------------
+# --- may it be ------------------------------------------------------------------------------------
 
 
 def check_going_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn) -> None:
-    """Raise `ConfigError` or `CheckpointError` where the run cannot go on as asked; touches
-    nothing.
+    """Raise `ConfigError` or `CheckpointError` where the run cannot go on as asked;
+    touches nothing.
     """
     goes_back = how.from_step is not None and not _is_done(own, config, how)
     if goes_back:
@@ -77,9 +77,9 @@ def check_going_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn) -> 
     if past:
         raise ConfigError(
             f"{run.path}: holds a run of another configuration ({listed([*past, *future])}). What"
-            f" it has trained would"
+            " it has trained would"
             f" mean something else with another {past[0].key}: take that back to go on with this"
-            f" run, or set run.name"
+            " run, or set run.name"
             " to start another one"
         )
     if goes_back and how.from_step is not None:
@@ -97,8 +97,8 @@ def check_going_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn) -> 
 
 
 def _is_done(own: OwnFiles, config: Config, how: GoingOn) -> bool:
-    """Whether run.json says that this request was carried out last; another configuration makes it
-    another one.
+    """Whether run.json says that this request was carried out last;
+    another configuration makes it another one.
     """
     entry = _last(own.facts)
     is_same = entry.get("to") == how.from_step and not (own.config and changes(own.config, config, "future"))
@@ -120,13 +120,13 @@ def _there(run: RunDir) -> str:
 def _how_to_accept(run: RunDir, old: Config, new: Config, future: list[Change], step: int) -> str:
     return (
         f"{run.path}: holds a run of another configuration ({listed(future)}). This changes what"
-        f" comes after its"
+        " comes after its"
         f" checkpoint of step {step}, and nothing before ({learning_rate(old, new, step)}). To"
-        f" accept it from there"
+        " accept it from there"
         f" on, add --from-here; from an older checkpoint on, --from-step N{_there(run)}; as another"
-        f" run, --branch"
+        " run, --branch"
         f" NEWNAME.{about_the_decay(old, new, step, run.complete_checkpoints())} Otherwise take it"
-        f" back to go on as"
+        " back to go on as"
         " before"
     )
 
@@ -145,7 +145,7 @@ def _last(facts: RunFacts | None) -> dict[str, Any]:
     return {}
 
 
-# --- doing it --------------------------------------------------------------------------------------------------------
+# --- doing it -------------------------------------------------------------------------------------
 
 
 def go_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn, tell: Tell) -> None:
@@ -163,7 +163,7 @@ def go_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn, tell: Tell) 
         if step is not None and _is_done(own, config, how):
             tell(
                 f"{run.path}: went back to step {step} at {_last(own.facts)['time']} already, and"
-                f" goes on; add --again"
+                " goes on; add --again"
                 " to do it once more"
             )
             step = None
@@ -234,8 +234,8 @@ def _finish_going_back(run: RunDir, tell: Tell) -> None:
 
 
 def settle_changes(facts: RunFacts, step: int) -> None:
-    """A run that goes on from `step` has no steps after it: changes that were noted for later hold
-    from there.
+    """A run that goes on from `step` has no steps after it:
+    changes that were noted for later hold from there.
     """
     for entry in facts.get("changes", []):
         entry["step"] = min(int(entry["step"]), step)

@@ -108,19 +108,19 @@ def _lost_config(run: RunDir, problem: str | None, saved: bool) -> tuple[Config 
     if saved:
         raise UserError(
             f"{what}, and no checkpoint carries a copy that can be read. Put it back, or write it"
-            f" again as it was:"
+            " again as it was:"
             f" electra-dist config show CONFIG run.dir={run.path.parent} run.name={run.path.name} >"
             f" {run.config}"
         )
     return None, (
         f"{what}; nothing was saved under it, so it is written from the given"
-        f" configuration"
+        " configuration"
     )
 
 
 def _with_changes(config: Config | None, facts: RunFacts | None) -> Config | None:
-    """The configuration with the changes that run.json has recorded, which it knows before
-    config.yaml does.
+    """The configuration with the changes that run.json has recorded,
+    which it knows before config.yaml does.
     """
     if facts:
         recorded = facts.get("changes")
@@ -142,7 +142,7 @@ def _lost_facts(run: RunDir, problem: str | None, saved: bool) -> tuple[RunFacts
         return None, f"{what}; nothing was saved yet, so it is made anew"
     return None, (
         f"{what}, and no checkpoint carries a copy; made anew: W&B shows a run of its own from here"
-        f" on, and that the"
+        " on, and that the"
         " shards are the same as before is taken for granted"
     )
 

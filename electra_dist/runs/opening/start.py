@@ -45,8 +45,8 @@ from electra_dist.runs.opening.own_files import own_files
 
 #: What a folder may hold before run.json is there: made by `launch`, or by a start that was killed.
 _EARLY = ("config.yaml", "tokenizer", "jobs", "logs", "code")
-#: What it may hold where a start of ours, which begins with the lock, came further, and run.json
-#: was lost.
+#: What it may hold where a start of ours, which begins with the lock,
+#: came further, and run.json was lost.
 _LATER = re.compile(r"^(checkpoints|wandb|process\.json|run\.json|metrics.*\.jsonl)$")
 _LEFTOVER = re.compile(r"^\.(config\.yaml|run\.json|process\.json|tokenizer|metrics.*\.jsonl)\.\d+\.(tmp|old|mode)$")
 
@@ -95,9 +95,9 @@ def _check_data(run: RunDir, own: OwnFiles, config: Config, dataset: str | None)
     if known is not None and dataset is not None and known != dataset:
         raise ConfigError(
             f"data.shards = {config.data.shards}: not the data that {run.path} was trained on"
-            f" (fingerprint"
+            " (fingerprint"
             f" {dataset[:12]}, the run has {known[:12]}). Point data.shards at the same shards, or"
-            f" set run.name to"
+            " set run.name to"
             " start another run"
         )
 
@@ -144,8 +144,8 @@ def _new_facts(config: Config, manifest: Manifest) -> RunFacts:
 
 
 def record_start(run: RunDir, world_size: int, step: int) -> None:
-    """Add this start, which goes on from `step`, to run.json; one that finds the run finished is
-    none.
+    """Add this start, which goes on from `step`, to run.json;
+    one that finds the run finished is none.
     """
     start = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "world_size": world_size}
     start |= {"host": socket.gethostname()} | software()
@@ -158,8 +158,8 @@ def record_start(run: RunDir, world_size: int, step: int) -> None:
 
 
 def _remove_leftovers(run: RunDir) -> None:
-    """What a start left that was killed while it wrote; nobody else writes, because we hold the
-    lock.
+    """What a start left that was killed while it wrote;
+    nobody else writes, because we hold the lock.
     """
     for entry in run.path.iterdir():
         if _LEFTOVER.match(entry.name):
@@ -171,8 +171,8 @@ def _remove_leftovers(run: RunDir) -> None:
 
 
 def _refuse_foreign(run: RunDir) -> None:
-    """A new run needs a new or empty folder; what `launch` or a start that was killed left there is
-    allowed.
+    """A new run needs a new or empty folder;
+    what `launch` or a start that was killed left there is allowed.
     """
     try:
         names = sorted(entry.name for entry in run.path.iterdir())
@@ -180,7 +180,7 @@ def _refuse_foreign(run: RunDir) -> None:
         return
     except NotADirectoryError as error:
         raise UserError(f"{run.path}: is a file; run.dir/run.name must be a folder, set another"
-        f" run.name") from error
+        " run.name") from error
     foreign = [name for name in names if name not in (*_EARLY, "lock") and not _LEFTOVER.match(name)]
     if "lock" in names:
         foreign = [name for name in foreign if not _LATER.match(name)]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 def descendants(pid: int) -> list[int]:
-    """Every living process below `pid`, whatever its group or session; children before their own
-    children.
+    """Every living process below `pid`, whatever its group or session;
+    children before their own children.
     """
     children: dict[int, list[int]] = {}
     for child, parent, state in _table():

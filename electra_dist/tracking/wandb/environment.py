@@ -23,8 +23,8 @@ _MODES: dict[str, Mode] = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
-#: Facts of a run that stand in its configuration, run.json and directory; W&B would take them from
-#: here instead.
+#: Facts of a run that stand in its configuration, run.json and directory;
+#: W&B would take them from here instead.
 _NOT_FOLLOWED = (
     "WANDB_DIR",
     "WANDB_NAME",
@@ -38,8 +38,8 @@ _TAKEN_OUT = ("WANDB_MODE", "WANDB_DISABLED", "WANDB_SERVICE")
 
 
 class Choice(NamedTuple):
-    """The mode of W&B, and one sentence for each thing of the environment that changed it or was
-    not followed.
+    """The mode of W&B, and one sentence for each thing of the environment
+    that changed it or was not followed.
     """
 
     mode: Mode
@@ -47,8 +47,8 @@ class Choice(NamedTuple):
 
 
 def choose_mode(key: Mode, environment: Mapping[str, str]) -> Choice:
-    """The more private of `tracking.wandb` (`key`) and WANDB_MODE; raises `ConfigError` for a mode
-    W&B has not.
+    """The more private of `tracking.wandb` (`key`) and WANDB_MODE;
+    raises `ConfigError` for a mode W&B has not.
     """
     wanted = _environment_mode(environment)
     if wanted is None:
@@ -61,7 +61,7 @@ def choose_mode(key: Mode, environment: Mapping[str, str]) -> Choice:
         f" {key}",)
     elif chosen != mode:
         said = (f"W&B is {chosen}, as tracking.wandb says: {name} of the environment would be less"
-        f" private",)
+        " private",)
     return Choice(chosen, said + _not_followed(chosen, environment))
 
 
@@ -76,7 +76,7 @@ def _environment_mode(environment: Mapping[str, str]) -> tuple[str, Mode] | None
     if value.lower() not in _MODES:
         raise ConfigError(
             f"environment: WANDB_MODE = {value!r}: expected online, offline or disabled; unset it,"
-            f" or set one of them"
+            " or set one of them"
         )
     return f"WANDB_MODE={value}", _MODES[value.lower()]
 
@@ -89,12 +89,12 @@ def _not_followed(mode: Mode, environment: Mapping[str, str]) -> tuple[str, ...]
     if not found:
         return ()
     return (f"W&B does not follow {', '.join(found)} of the environment: the configuration and"
-    f" run.json say these",)
+    " run.json say these",)
 
 
 def mirror_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the mirror: without what the run itself decides, and without another
-    process's service.
+    """The environment of the mirror: without what the run itself decides,
+    and without another process's service.
     """
     dropped = {*_NOT_FOLLOWED, *_TAKEN_OUT}
     return {name: value for name, value in environment.items() if name not in dropped}

@@ -1,5 +1,5 @@
-"""metrics.jsonl as it grows, and as a resume or a rollback cuts it back; and what makes two rows
-the same one.
+"""metrics.jsonl as it grows, and as a resume or a rollback cuts it back;
+and what makes two rows the same one.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def key_of(row: Row) -> str:
 
 
 class Follower:
-    """Reads a metrics file on from where it was; from the start again when rows were taken out of
-    it.
+    """Reads a metrics file on from where it was;
+    from the start again when rows were taken out of it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,8 +52,8 @@ class Follower:
         """Of all rows in the file, as far as it was read."""
 
     def read(self) -> list[tuple[str, Row]]:
-        """Rows that were not there at the last call, with their keys, in order; some MiB of them,
-        none at the end.
+        """Rows that were not there at the last call, with their keys, in order;
+        some MiB of them, none at the end.
         """
         try:
             file = self._path.open("rb")

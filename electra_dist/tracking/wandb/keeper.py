@@ -28,8 +28,8 @@ from electra_dist.tracking.wandb.environment import Mode
 from electra_dist.tracking.wandb.environment import mirror_environment
 from electra_dist.runs.directory import RunDir
 
-#: Seconds before each new start of a mirror that failed; after the last one it stays away until
-#: training starts again.
+#: Seconds before each new start of a mirror that failed;
+#: after the last one it stays away until training starts again.
 PAUSES = (0.0, 1.0, 10.0, 60.0, 300.0)
 #: A mirror that lived that long has not failed at its task: the pauses begin anew.
 SOUND_SECONDS = 3600.0
@@ -215,8 +215,8 @@ class Keeper:
 
 
 def mirror_once(run: RunDir, mode: Mode, seconds: float) -> Report:
-    """Mirror the rows of a run now; raises `MirrorError` after `seconds`, or when W&B cannot be
-    used.
+    """Mirror the rows of a run now;
+    raises `MirrorError` after `seconds`, or when W&B cannot be used.
     """
     process = _Process(run, mode, "--finish-seconds", str(seconds))
     timer = threading.Timer(seconds, process.kill)

@@ -33,8 +33,8 @@ class Ledger:
     """The rows that W&B has of one run, in the order in which they were handed over."""
 
     def __init__(self, path: Path, folders: Path, run_id: str) -> None:
-        """Read the file, and correct it by what the offline sessions of W&B's run `run_id` left in
-        `folders`.
+        """Read the file, and correct it by what the offline sessions
+        of W&B's run `run_id` left in `folders`.
         """
         self._path = path
         self._folders = folders
@@ -55,8 +55,8 @@ class Ledger:
         return {entry.key for entry in self.entries}
 
     def _correct(self) -> bool:
-        """Of a session that was not closed, its file alone tells; one that was closed may be
-        cleared away after use.
+        """Of a session that was not closed, its file alone tells;
+        one that was closed may be cleared away after use.
         """
         changed = False
         for place in {entry.place for entry in self.entries} - {ONLINE, *self._closed}:
@@ -80,8 +80,8 @@ class Ledger:
         return next(iter((self._folders / place).glob("*.wandb")), None)
 
     def _was_uploaded(self, place: str) -> bool:
-        """`wandb sync` leaves a mark beside what it uploaded; what was cleared away since was
-        uploaded before.
+        """`wandb sync` leaves a mark beside what it uploaded;
+        what was cleared away since was uploaded before.
         """
         file = self._file(place)
         return file is None or Path(f"{file}.synced").exists()
@@ -125,7 +125,7 @@ class Ledger:
         known = self.keys
         self.add([key for key in keys if key not in known], ONLINE)
 
-    # --- the file ---
+    # --- the file ---------------------------------------------------------------------------------
 
     def _append(self, lines: list[dict[str, str]]) -> None:
         text = "".join(_line(len(self.entries) + number, line) for number, line in enumerate(lines))

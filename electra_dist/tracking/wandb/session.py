@@ -20,8 +20,8 @@ from electra_dist.tracking.wandb.follower import values_of
 from electra_dist.tracking.wandb.wandb_files import history
 from electra_dist.runs.directory import RunDir
 
-#: W&B's own bound for reaching its server when a session is opened; WANDB_INIT_TIMEOUT sets another
-#: one.
+#: W&B's own bound for reaching its server when a session is opened;
+#: WANDB_INIT_TIMEOUT sets another one.
 INIT_SECONDS = 20.0
 
 
@@ -86,8 +86,8 @@ class Session:
             raise SessionError("its service ended by itself")
 
     def finish(self, status: int) -> None:
-        """End the W&B run; raises `SessionError` where a row of an offline session is not in its
-        file.
+        """End the W&B run;
+        raises `SessionError` where a row of an offline session is not in its file.
         """
         import wandb
 

@@ -1,5 +1,5 @@
-"""What stands in a `.wandb` file: a log of 32 KiB blocks (LevelDB's) whose records are W&B's
-protocol messages.
+"""What stands in a `.wandb` file: a log of 32 KiB blocks (LevelDB's)
+whose records are W&B's protocol messages.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def _contents(path: Path) -> Iterator[bytes]:
 
 
 def history(path: Path) -> Iterator[dict[str, float]]:
-    """The rows of a file: name and value of each number that was logged, W&B's own (`_step`, ...)
-    included.
+    """The rows of a file: name and value of each number that was logged,
+    W&B's own (`_step`, ...) included.
     """
     for record in records(path):
         if record.HasField("history"):

@@ -95,8 +95,8 @@ class Hang:
     suspects: tuple[Suspect, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of RUN/hang.json that the ranks know; `ranks` and `hosts` are those of the
-        suspects.
+        """The fields of RUN/hang.json that the ranks know;
+        `ranks` and `hosts` are those of the suspects.
         """
         return asdict(self) | {
             "ranks": [suspect.rank for suspect in self.suspects],
@@ -104,7 +104,7 @@ class Hang:
         }
 
 
-# --- how long ---------------------------------------------------------------------------------------------------------
+# --- how long -------------------------------------------------------------------------------------
 
 
 def limits(doing: Doing, config: WatchdogConfig, tracking_every: int) -> tuple[float, float]:
@@ -135,8 +135,8 @@ def limits(doing: Doing, config: WatchdogConfig, tracking_every: int) -> tuple[f
 
 
 def collective_timeout(config: WatchdogConfig) -> timedelta:
-    """When torch gives a collective up by itself: the last resort, twice the longest time that the
-    watchdog allows.
+    """When torch gives a collective up by itself:
+    the last resort, twice the longest time that the watchdog allows.
     """
     longest = max(
         config.start_seconds,
@@ -179,14 +179,14 @@ def _longest(ranks: Sequence[Heard], asked: bool) -> float:
     return max(one.beat.urgent if asked else one.beat.limit for one in ranks)
 
 
-# --- through whom -----------------------------------------------------------------------------------------------------
+# --- through whom ---------------------------------------------------------------------------------
 
 
 def judge(
     heard: Mapping[int, Heard], stands: Mapping[int, Stand], hosts: Sequence[str], now: float
 ) -> Hang:
-    """The hang, once every rank has been asked where it stands; who has not answered is missing in
-    `stands`.
+    """The hang, once every rank has been asked where it stands;
+    who has not answered is missing in `stands`.
     """
     to_blame = _to_blame(heard, stands)
     suspects = tuple(
@@ -208,8 +208,8 @@ def judge(
 
 
 def _to_blame(heard: Mapping[int, Heard], stands: Mapping[int, Stand]) -> list[int]:
-    """Who is silent; else who is behind in phases, then in collectives; else who does not wait for
-    others.
+    """Who is silent; else who is behind in phases, then in collectives;
+    else who does not wait for others.
     """
     ranks = sorted(heard)
     silent = [rank for rank in ranks if rank not in stands]
@@ -247,7 +247,7 @@ def _reason(suspects: Sequence[Suspect], newest: Heard, world_size: int, now: fl
         where = f"phase {newest.beat.phase}, step {newest.beat.step}"
         return (
             f"all {world_size} ranks wait for each other for {newest.age(now):.0f} s ({where}), and"
-            f" none is behind the"
+            " none is behind the"
             " others: the network between them, or a device"
         )
     named = "; ".join(_words(suspect) for suspect in suspects[:_NAMED])

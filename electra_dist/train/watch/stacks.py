@@ -34,8 +34,8 @@ def collectives() -> int:
 
 
 def stand_of(thread: int) -> Stand:
-    """Where a thread stands: its innermost call, and the innermost line of this project that led
-    there.
+    """Where a thread stands: its innermost call,
+    and the innermost line of this project that led there.
     """
     frames = [frame for frame, _ in traceback.walk_stack(sys._current_frames().get(thread))]
     if not frames:
@@ -54,8 +54,8 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def write_stacks(path: Path, about: str) -> None:
-    """`about` and the Python stacks of all threads, into a new file; raises `OSError` when it
-    cannot be written.
+    """`about` and the Python stacks of all threads, into a new file;
+    raises `OSError` when it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
@@ -66,8 +66,8 @@ def write_stacks(path: Path, about: str) -> None:
 
 
 def _write_flight_record(path: Path) -> None:
-    """What torch has recorded of NCCL's collectives, as its own time-out would leave it; nothing
-    without NCCL.
+    """What torch has recorded of NCCL's collectives, as its own time-out would leave it;
+    nothing without NCCL.
     """
     from torch._C import _distributed_c10d
 

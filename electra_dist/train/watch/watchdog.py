@@ -48,8 +48,8 @@ from electra_dist.runs.progress import VITALS_SECONDS, write_hang, write_vitals
 from electra_dist.train.watch.hang import Beat, Hang, Heard, Stand, is_hang, judge, limits
 from electra_dist.train.watch.stacks import collectives, stand_of, write_stacks
 
-#: Between two beats; in a large world it is longer, so that rank 0 hears a few hundred a second at
-#: most.
+#: Between two beats; in a large world it is longer,
+#: so that rank 0 hears a few hundred a second at most.
 _TICK_SECONDS = 1.0
 _BEATS_A_SECOND = 256
 #: For the answers of ranks that are asked where they stand.
@@ -58,8 +58,8 @@ _ANSWER_SECONDS = 10.0
 _LOST_SECONDS = 3.0
 #: Until a rank says that it has never reached rank 0's watchdog.
 _NO_CHANNEL_SECONDS = 60.0
-#: Without a beat for so long and five ticks, a rank is silent: stopped, or holding the
-#: interpreter's lock.
+#: Without a beat for so long and five ticks, a rank is silent:
+#: stopped, or holding the interpreter's lock.
 _SILENT_SECONDS = 10.0
 #: What the others give rank 0 to find a hang, before they conclude that rank 0 itself is silent.
 _HUB_SECONDS = 15.0
@@ -93,8 +93,8 @@ _DEADLY = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class End:
-    """Why all ranks are to end now, in one sentence, and with which exit status; `rank` is whom it
-    is about.
+    """Why all ranks are to end now, in one sentence, and with which exit status;
+    `rank` is whom it is about.
     """
 
     kind: Literal["hang", "failed", "gone", "interrupted"]
@@ -148,7 +148,7 @@ class Watchdog:
             target=self._watch, name="electra-dist-watchdog", daemon=True
         )
 
-    # --- around training ---------------------------------------------------------------------------------------------
+    # --- around training --------------------------------------------------------------------------
 
     def __enter__(self) -> Watchdog:
         self._trainer = threading.get_ident()
@@ -204,7 +204,7 @@ class Watchdog:
         self._channel.wake()
         self._told.wait(_TELL_SECONDS)
 
-    # --- the thread --------------------------------------------------------------------------------------------------
+    # --- the thread -------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         try:
@@ -292,8 +292,8 @@ class Watchdog:
             self._heard.pop(rank, None)
 
     def _hear_signals(self, now: float) -> None:
-        """Signals, at once and even while the training thread is stuck in C, where Python's
-        handlers do not run.
+        """Signals, at once and even while the training thread is stuck in C,
+        where Python's handlers do not run.
         """
         numbers = self._channel.woken
         self._channel.woken = b""
@@ -303,7 +303,7 @@ class Watchdog:
             if number == signal.SIGINT:
                 self._interrupts.append(now)
 
-    # --- judging -----------------------------------------------------------------------------------------------------
+    # --- judging ----------------------------------------------------------------------------------
 
     def _look_around(self, now: float) -> None:
         """Whether anything is wrong; rank 0 looks at all ranks, the others at rank 0."""
@@ -351,7 +351,7 @@ class Watchdog:
             self._warned = True
             _print(
                 f"warning: rank {self._rank} does not reach rank 0's watchdog (a firewall between"
-                f" the nodes?); it"
+                " the nodes?); it"
                 " cannot tell a hang from waiting, and torch's own time-out ends one"
             )
 
@@ -410,14 +410,14 @@ class Watchdog:
             f"rank {self._rank} on {self._hosts[self._rank]}, process {os.getpid()}, phase"
             f" {doing.phase}, step"
             f" {doing.step}{f', {doing.detail}' if doing.detail else ''}, {collectives()}"
-            f" collectives begun\n\n"
+            " collectives begun\n\n"
         )
 
-    # --- the end -----------------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     def _declare(self, end: End, finder: bool = False) -> None:
-        """All ranks are to end: pass it on, give the training thread the time that it is due, and
-        leave.
+        """All ranks are to end:
+        pass it on, give the training thread the time that it is due, and leave.
         """
         if self._ended is not None:
             return
@@ -456,16 +456,18 @@ class Watchdog:
             self._hook.wait()
 
     def _in_time(self, work: Callable[[], object]) -> None:
-        """Do it in a thread, and go on when it takes too long: the file system may be what hangs."""
+        """Do it in a thread, and go on when it takes too long:
+        the file system may be what hangs.
+        """
         thread = threading.Thread(target=_quietly, args=(work,), daemon=True)
         thread.start()
         thread.join(_LAST_WORDS_SECONDS)
 
-    # --- notes -------------------------------------------------------------------------------------------------------
+    # --- notes ------------------------------------------------------------------------------------
 
     def _note_vitals(self, now: float) -> None:
-        """progress.json, in a thread of its own; it is left out while the last one still hangs in
-        the file system.
+        """progress.json, in a thread of its own;
+        it is left out while the last one still hangs in the file system.
         """
         if self._scribe is not None and self._scribe.is_alive():
             return
@@ -488,8 +490,8 @@ class Watchdog:
         self._scribe.start()
 
     def _set_alarm(self) -> None:
-        """Should this thread not run again in time, C prints the stacks into the log without asking
-        the interpreter.
+        """Should this thread not run again in time,
+        C prints the stacks into the log without asking the interpreter.
         """
         seconds = limits(signs.doing(), self._settings, self._every)[0] + _ALARM_MARGIN
         with contextlib.suppress(Exception):  # a stream without a descriptor

@@ -1,5 +1,5 @@
-"""The loader's process: the same steps as without it, the same errors, and no trace of it however
-training ends.
+"""The loader's process: the same steps as without it, the same errors,
+and no trace of it however training ends.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def assert_equal(one: Step, other: Step) -> None:
 def test_steps_and_states_are_those_of_the_source_and_stay_while_slots_are_used_again(
     make_config, manifest
 ):
-    """Resumed in the midst of a block, as one rank of two, with rows passed over, in a ring of one
-    slot.
+    """Resumed in the midst of a block, as one rank of two,
+    with rows passed over, in a ring of one slot.
     """
     config = make_config(
         data={"prefetch_steps": 1, "skip_steps": [[1, 2], [20, 23]]}, train={"steps": 30}
@@ -89,7 +89,7 @@ def test_the_state_is_that_of_the_last_consumed_step_not_of_what_was_prefetched(
         assert sum(row + j for j, row in opened.state.streams.values()) == 8
 
 
-# --- while it runs ---------------------------------------------------------------------------------------------------
+# --- while it runs --------------------------------------------------------------------------------
 
 
 def test_signals_that_ask_the_run_to_end_do_not_reach_it_not_even_while_it_starts(
@@ -119,7 +119,7 @@ def test_who_waits_for_a_step_says_which_block_it_is_and_waits_no_longer_than_it
         assert next(opened).index > 0
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def test_a_process_that_is_killed_is_one_clear_error_after_what_it_had_made(make_config, manifest):
@@ -149,7 +149,7 @@ def test_an_error_of_the_process_is_rebuilt_when_it_is_ours_and_shown_when_it_is
     assert Path(__file__).name in str(other)
 
 
-# --- the end ---------------------------------------------------------------------------------------------------------
+# --- the end --------------------------------------------------------------------------------------
 
 
 def test_closing_early_ends_the_process_at_once_and_one_that_does_not_hear_it_is_killed(
@@ -189,8 +189,8 @@ time.sleep(60)
 
 
 def test_nothing_is_left_of_it_when_the_process_that_trains_is_killed(make_config, manifest):
-    """Not even of one that is stopped, nor while another child of the trainer holds what the loader
-    hears it by.
+    """Not even of one that is stopped, nor while another child of the
+    trainer holds what the loader hears it by.
     """
     config = make_config(train={"steps": 10**6}).model_dump(mode="json")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -1,5 +1,5 @@
-"""Shards that somebody made to do harm: nothing leaves the folder, nothing is believed before it is
-measured.
+"""Shards that somebody made to do harm: nothing leaves the folder,
+nothing is believed before it is measured.
 """
 
 from __future__ import annotations
@@ -284,8 +284,8 @@ def test_a_whole_shard_with_a_sparse_member_is_refused_when_read_whatever_the_ch
 def test_a_shard_that_claims_to_be_huge_with_nothing_in_it_is_not_read_whole(
     copied, tmp_path, little_memory
 ):
-    """A hole of 40 GB on the disk, an index of 40 GB: refused by their claims, before a byte of it
-    is read.
+    """A hole of 40 GB on the disk, an index of 40 GB:
+    refused by their claims, before a byte of it is read.
     """
     manifest = Manifest.load(copied)
     tar = copied / manifest.facts.train.shards[0].tar.name

@@ -171,8 +171,8 @@ def flip_bit(path: Path, offset: int, bit: int) -> None:
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("member", [0, 1])
 def test_one_flipped_bit_of_a_block_is_found_when_the_block_is_read(copied, split, member):
-    """The lengths are member 0, the tokens member 1; every bit of the ids of a token, and one of a
-    length.
+    """The lengths are member 0, the tokens member 1;
+    every bit of the ids of a token, and one of a length.
     """
     tar = sorted(copied.glob(f"{split}-*.tar"))[0]
     at = members(tar)[member]

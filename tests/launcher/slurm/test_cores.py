@@ -1,5 +1,5 @@
-"""Ranks of a job get cores of their own, also where the job is submitted from inside an interactive
-one.
+"""Ranks of a job get cores of their own,
+also where the job is submitted from inside an interactive one.
 """
 
 from __future__ import annotations

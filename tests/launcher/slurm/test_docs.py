@@ -1,5 +1,5 @@
-"""docs/slurm.md holds: every key of a profile, every line of a job script and every event is
-explained there.
+"""docs/slurm.md holds: every key of a profile,
+every line of a job script and every event is explained there.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ PAGE = (DOCS / "slurm.md").read_text(encoding="utf-8")
 
 
 def table(section: type[BaseModel], prefix: str = "") -> list[str]:
-    """The rows that the page must have: key, default, meaning, from the fields and their
-    docstrings.
+    """The rows that the page must have: key, default, meaning,
+    from the fields and their docstrings.
     """
     rows = []
     for name, field in section.model_fields.items():

@@ -1,5 +1,5 @@
-"""A job takes a listed part of the shell that submits it, and Slurm's commands take no options from
-it.
+"""A job takes a listed part of the shell that submits it,
+and Slurm's commands take no options from it.
 """
 
 from __future__ import annotations

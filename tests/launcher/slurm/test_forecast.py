@@ -1,5 +1,5 @@
-"""Before submission: does it fit, how many time slots, is there time to save; what cannot work is
-refused.
+"""Before submission: does it fit, how many time slots, is there time to save;
+what cannot work is refused.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def test_a_base_model_fits_and_its_checkpoint_is_twelve_bytes_a_parameter() -> N
     assert not found.warnings
     assert "h100" in found.lines[0]
     assert found.lines[0].endswith("of 80 GB a GPU, fits")
-    # BERT-base has 110 million parameters (arXiv 1810.04805, section 3), a third-wide generator
-    # adds some 10%
+    # BERT-base has 110 million parameters (arXiv 1810.04805, section 3),
+    # a third-wide generator adds some 10%
     assert 110e6 * 12 < found.checkpoint_bytes < 140e6 * 12
     assert found.save_seconds == pytest.approx(found.checkpoint_bytes / 200e6)
 

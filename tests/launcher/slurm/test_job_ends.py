@@ -39,8 +39,8 @@ ALL_KILLED = "srun: First task exited 3s ago\nsrun: error: n1: task 0: Killed\n"
 
 @dataclass
 class Ended:
-    """What came of a script: its exit code, the events that it noted, what it asked of Slurm, what
-    it printed.
+    """What came of a script: its exit code, the events that it noted,
+    what it asked of Slurm, what it printed.
     """
 
     code: int
@@ -145,7 +145,7 @@ def exited(code: int, task: int = 1) -> str:
     return f"srun: error: n{task + 1}: task {task}: Exited with exit code {code}\n"
 
 
-# --- the exit statuses ------------------------------------------------------------------------------------------------
+# --- the exit statuses ----------------------------------------------------------------------------
 
 
 def test_the_script_knows_the_statuses_by_the_names_and_numbers_of_the_table(
@@ -300,12 +300,12 @@ def test_torchrun_turns_all_statuses_into_one_and_its_report_has_them(
     assert ("ValueError: why" in detail) == (inner != 75)
 
 
-# --- a disk that cannot be written ------------------------------------------------------------------------------------
+# --- a disk that cannot be written ----------------------------------------------------------------
 
 
 def test_the_bound_holds_and_slurm_is_told_where_nothing_can_be_written(script: Script) -> None:
-    """Neither events nor counts can be written; what the script remembers is Slurm's own count of
-    its starts.
+    """Neither events nor counts can be written;
+    what the script remembers is Slurm's own count of its starts.
     """
     nowhere = (
         "events=/dev/full counts=/nowhere/counts reserve=/nowhere/reserve over_file=/nowhere/over"
@@ -343,8 +343,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_the_last_words_fit_on_a_full_disk(small_disk: Path) -> None:
-    """The script gives up what it had reserved: the reason is in the run directory, and the counts
-    hold.
+    """The script gives up what it had reserved:
+    the reason is in the run directory, and the counts hold.
     """
     script = Script(small_disk)
     fill = f"head -c 1M /dev/zero >>{small_disk}/filler 2>/dev/null"
@@ -357,7 +357,7 @@ def test_the_last_words_fit_on_a_full_disk(small_disk: Path) -> None:
     assert not [line for line in ended.asked if "Comment=" in line]
 
 
-# --- what the site gives ----------------------------------------------------------------------------------------------
+# --- what the site gives --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -392,8 +392,9 @@ def test_a_sourced_file_fails_by_what_it_cannot_do_and_not_by_its_last_command(
 
 
 def test_what_a_shell_left_for_slurm_does_not_reach_the_ranks(script: Script) -> None:
-    left = {"SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SLURM_CPU_BIND_LIST": "0x1", "SBATCH_TIMELIMIT": "1",
-            "SRUN_CPUS_PER_TASK": "1", "SLURM_EXPORT_ENV": "NONE", "SLURM_MEM_PER_NODE": "500"}  # fmt: skip
+    left = {"SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SLURM_CPU_BIND_LIST": "0x1",
+            "SBATCH_TIMELIMIT": "1", "SRUN_CPUS_PER_TASK": "1", "SLURM_EXPORT_ENV": "NONE",
+            "SLURM_MEM_PER_NODE": "500"}  # fmt: skip
     shown = script.bash("begin\nenv", **left)
     assert "SBATCH_TIMELIMIT: may have won over the #SBATCH lines" in shown.said
     assert [name for name in left if f"\n{name}=" in shown.said] == [
@@ -408,7 +409,7 @@ def test_what_modules_need_stays_behind_the_code_of_the_submission(script: Scrip
     assert f"PYTHONPATH={script.run.path}/code/001:/site/lib:/more" in shown.said
 
 
-# --- another writer ---------------------------------------------------------------------------------------------------
+# --- another writer -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("restart", [0, 1])

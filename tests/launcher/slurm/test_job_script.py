@@ -139,16 +139,18 @@ def test_no_string_becomes_code(tmp_path: Path, text: str) -> None:
         script, tmp_path, *names, "NCCL_DEBUG", "https_proxy", "ELECTRA_DIST_NODE_LOCAL"
     )
     assert found == [
-        str(run_dir), f"/etc/{text}", text, f"/venv/{text}", text, f"/d/{text}", f"--comment={text}", text, text, text
+        str(run_dir), f"/etc/{text}", text, f"/venv/{text}", text, f"/d/{text}",
+        f"--comment={text}", text, text, text
     ]  # fmt: skip
     assert not list(tmp_path.iterdir())
 
 
-#: Fields of a profile that take any text in one line; all others take numbers, names or nothing of
-#: this kind.
+#: Fields of a profile that take any text in one line;
+#: all others take numbers, names or nothing of this kind.
 FREE = {
-    "description", "sbatch_options", "srun_options", "source", "modules", "venv", "python", "environment", "proxy",
-    "node_local", "shared_paths", "container.image", "container.mounts", "container.options",
+    "description", "sbatch_options", "srun_options", "source", "modules", "venv", "python",
+    "environment", "proxy", "node_local", "shared_paths", "container.image",
+    "container.mounts", "container.options",
 }  # fmt: skip
 
 

@@ -147,8 +147,8 @@ def jobs(
 
 
 def _from_a_hostile_shell(desk: Any, clusters: Callable[..., str]) -> Submission:
-    """Submitted where Slurm's variables say something else than the profile; a file of the site
-    ends with `false`.
+    """Submitted where Slurm's variables say something else than the profile;
+    a file of the site ends with `false`.
     """
     site = desk.folder / "site.sh"
     site.write_text("export PYTHONPATH=/site/lib:$PYTHONPATH\nfalse\n")

@@ -1,4 +1,6 @@
-"""The one-machine Slurm starts in under 30 seconds beside another one, and stops without a trace."""
+"""The one-machine Slurm starts in under 30 seconds beside another one,
+and stops without a trace.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Real training as Slurm jobs: two nodes, ZeRO-3, a real time limit, the same losses as without
-one.
+"""Real training as Slurm jobs: two nodes, ZeRO-3, a real time limit,
+the same losses as without one.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def launch(
 
 @pytest.fixture(scope="module")
 def limited(launch: Callable[..., Submission]) -> Submission:
-    """A run that is longer than its time slot; submitted before the others, so that they overlap."""
+    """A run that is longer than its time slot;
+    submitted before the others, so that they overlap.
+    """
     two_minutes = {"time_limit": "2", "signal_ahead_seconds": 60}
     return launch("limited", f"train.steps={STEPS}", profile=two_minutes, program=SLOW_TRAIN)
 
@@ -124,8 +126,8 @@ def test_status_logs_and_stop_work_on_live_training(
 def test_a_run_beyond_its_time_limit_gives_the_losses_of_one_without(
     limited: Submission, launch: Callable[..., Submission]
 ) -> None:
-    """Time limit, signal, checkpoint, requeue, resume, end: one curve, one W&B run, the same losses
-    to the last bit.
+    """Time limit, signal, checkpoint, requeue, resume, end:
+    one curve, one W&B run, the same losses to the last bit.
     """
     straight = launch("straight", f"train.steps={STEPS}")
     run, other = RunDir(limited.runs[0]), RunDir(straight.runs[0])
@@ -176,8 +178,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_after_the_first_checkpoint_ends_the_run_with_the_reason(
     launch: Callable[..., Submission], small_disk: Path, preflight: bool
 ) -> None:
-    """Three starts at most, whatever notices first: a checkpoint, a log, the preflight; no node is
-    blamed.
+    """Three starts at most, whatever notices first:
+    a checkpoint, a log, the preflight; no node is blamed.
     """
     keys = (
         f"run.dir={small_disk}",

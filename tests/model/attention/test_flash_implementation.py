@@ -1,5 +1,5 @@
-"""FlashAttention 3 and 4 behind varlen: taken where they are and run, named, and left with the
-reason otherwise.
+"""FlashAttention 3 and 4 behind varlen: taken where they are and run,
+named, and left with the reason otherwise.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Handle:
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Any]]:
-    """`install("FA3", capability=(9, 0), fails_for=(32,))`: packages that can be found; every
-    registration's handle.
+    """`install("FA3", capability=(9, 0), fails_for=(32,))`:
+    packages that can be found; every registration's handle.
     """
     monkeypatch.setattr(flash_implementation, "_in_use", flash_implementation.DEFAULT)
     monkeypatch.setattr(_registry, "_FLASH_ATTENTION_ACTIVE", None)

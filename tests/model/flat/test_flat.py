@@ -1,5 +1,5 @@
-"""A network with flat parameters is the network that it was, and keeps no gathered weights that it
-could do without.
+"""A network with flat parameters is the network that it was,
+and keeps no gathered weights that it could do without.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ VOCABULARY = 1009
 
 
 def losses(generator: Generator, discriminator: Discriminator, batch: ModelBatch) -> Tensor:
-    """The sum of both, so that every parameter has a gradient; the same samples and dropout masks
-    in every call.
+    """The sum of both, so that every parameter has a gradient;
+    the same samples and dropout masks in every call.
     """
     torch.manual_seed(3)
     generated = generator(batch)
@@ -93,8 +93,8 @@ def test_losses_gradients_and_names_are_those_of_the_plain_networks(
 def test_gathered_weights_can_go_between_forward_and_backward(
     make_config: Any, make_batch: Any, compiled: bool
 ) -> None:
-    """As under ZeRO-3: the memory of a group is let go after its forward, and other memory holds it
-    in its backward.
+    """As under ZeRO-3: the memory of a group is let go after its forward,
+    and other memory holds it in its backward.
     """
     _, discriminator = build_networks(make_config("tiny"), VOCABULARY, "cpu", seed=5)
     shared = torch.randn(*make_batch().tokens.shape, 128)

@@ -25,8 +25,8 @@ HEAD_POINTERS = {
     "correct_ptr": "*i8",
 }
 FP32_POINTERS = (
-    "lse_ptr", "max_ptr", "sum_ptr", "target_logit_ptr", "score_ptr", "tile_logits_ptr", "nll_ptr", "grad_nll_ptr",
-    "grad_bias_ptr",
+    "lse_ptr", "max_ptr", "sum_ptr", "target_logit_ptr", "score_ptr", "tile_logits_ptr", "nll_ptr",
+    "grad_nll_ptr", "grad_bias_ptr",
 )  # fmt: skip
 
 

@@ -76,7 +76,9 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor, kept: Tensor | None, dropout: float
 ) -> Tensor:
-    """The formula, of (T, A, D) in float64; `kept` (A, T, T) are the weights that dropout leaves."""
+    """The formula, of (T, A, D) in float64;
+    `kept` (A, T, T) are the weights that dropout leaves.
+    """
     if kept is None:
         return F.scaled_dot_product_attention(
             *(x.transpose(0, 1) for x in (q, k, v)), attn_mask=mask
@@ -188,8 +190,8 @@ def test_older_tritons_load_the_statistics_in_several_lines(
 
 
 def test_weights_are_kept_at_the_rate_and_independently() -> None:
-    """The output of unit values shows the weights that were kept; the mask of the reference is
-    looked at closer.
+    """The output of unit values shows the weights that were kept;
+    the mask of the reference is looked at closer.
     """
     tokens, dropout = 1024, 0.25
     kept = kept_weights(3, 2, tokens, dropout).double()
@@ -255,8 +257,8 @@ def test_pytorch_draws_the_seed_and_a_recomputed_layer_draws_it_again(
 
 
 def test_one_gradient_goes_back_to_the_projection() -> None:
-    """No stack, no concatenation and no copy: the operator's own gradient is that of the
-    projection's output.
+    """No stack, no concatenation and no copy:
+    the operator's own gradient is that of the projection's output.
     """
     projected = torch.randn(60, 3 * 2 * 32, device=DEVICE, requires_grad=True)
     out = flash_attention(projected.view(60, 3, 2, 32), cumulative([31, 29]))
@@ -387,8 +389,8 @@ def test_other_shapes_and_windows_are_refused() -> None:
 
 
 def test_no_axis_of_a_launch_but_the_first_is_long() -> None:
-    """Rows of 32,768 tokens, as many as fit in memory, and more heads than a configuration may
-    have.
+    """Rows of 32,768 tokens, as many as fit in memory,
+    and more heads than a configuration may have.
     """
     widest = 2**18  # `config.schema.Width`
     for tokens in (32_768 * 64, 2**31 - 1):

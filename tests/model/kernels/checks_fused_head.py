@@ -28,8 +28,8 @@ HALF = [] if INTERPRETED else [torch.float16, torch.bfloat16]
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 1e-2}
 NAMES = ("hidden_mh", "weight_vh", "bias_v")
 
-#: (M, E, V): ragged blocks, embeddings over one and several blocks, one position, one tile, a
-#: nearly empty last tile.
+#: (M, E, V): ragged blocks, embeddings over one and several blocks,
+#: one position, one tile, a nearly empty last tile.
 SHAPES = [(40, 48, 700), (33, 16, 1000), (1, 8, 129), (70, 100, 300), (5, 32, 128), (64, 20, 7)]
 
 
@@ -51,8 +51,8 @@ def inputs(
 def reference(
     given: dict[str, Tensor], weights_m: Tensor
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """Losses, the most probable entries, and gradients of the weighted sum of the losses, in
-    float64.
+    """Losses, the most probable entries,
+    and gradients of the weighted sum of the losses, in float64.
     """
     leaves = [given[name].detach().double().requires_grad_() for name in NAMES]
     logits = leaves[0] @ leaves[1].t() + leaves[2]

@@ -1,5 +1,5 @@
-"""What a run has saved, without torch: whole or not, kept or removed, remembered; no folder makes
-us hang.
+"""What a run has saved, without torch: whole or not, kept or removed, remembered;
+no folder makes us hang.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def saved(tmp_path: Path) -> RunDir:
     return run
 
 
-# --- which may go ----------------------------------------------------------------------------------------------------
+# --- which may go ---------------------------------------------------------------------------------
 
 
 def test_retention_keeps_the_newest_the_milestones_and_the_newest_healthy_one(saved: RunDir) -> None:
@@ -135,7 +135,7 @@ def test_a_checkpoint_of_the_first_format_is_still_read(saved: RunDir) -> None:
         read_manifest(folder)
 
 
-# --- hostile folders -------------------------------------------------------------------------------------------------
+# --- hostile folders ------------------------------------------------------------------------------
 
 
 def _as(folder: Path, name: str, make_it: Callable[[Path], Any]) -> None:
@@ -245,7 +245,7 @@ def test_the_tensors_of_a_file_are_bounded_by_it(saved: RunDir) -> None:
         folder.rmdir()
 
 
-# --- what the run remembers ------------------------------------------------------------------------------------------
+# --- what the run remembers -----------------------------------------------------------------------
 
 
 def test_a_run_that_has_saved_and_finds_nothing_says_so(saved: RunDir) -> None:
@@ -328,7 +328,7 @@ def test_what_a_checkpoint_carries_is_read_without_the_run_s_own_files(saved: Ru
     assert carried(RunDir(saved.path / "nothing")) is None
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def run_command(*arguments: str) -> int:

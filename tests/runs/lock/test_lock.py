@@ -52,7 +52,7 @@ def start(run: RunDir) -> Iterator[Start]:
             "import os, sys, time; from pathlib import Path\n"
             "from electra_dist.runs import lock; from electra_dist.parallel import processes; from"
             " electra_dist.errors import UserError\n"
-            f"from electra_dist.runs.directory import RunDir\nrun ="
+            "from electra_dist.runs.directory import RunDir\nrun ="
             f" RunDir(Path({str(run.path)!r}))\n{before}\n"
             "try:\n"
             f"    with lock.hold(run, timing=lock.Timing{tuple(vars(QUICK).values())},"
@@ -112,7 +112,7 @@ def forge(run: RunDir, number: int = 1, **changes: Any) -> Path:
     return path
 
 
-# --- exactly one -----------------------------------------------------------------------------------------------------
+# --- exactly one ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("left_behind", ["nothing", "a lease given back", "a lease of a dead"
@@ -153,8 +153,8 @@ def test_it_is_given_back_and_numbers_only_rise(run: RunDir) -> None:
 
 
 def test_a_decision_on_an_old_listing_is_noticed(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client of a network file system may show a folder as it was: the next number exists, or is
-    not the highest.
+    """A client of a network file system may show a folder as it was:
+    the next number exists, or is not the highest.
     """
     with hold(run, timing=QUICK):
         for old in (None, Entry(0, True, run.path / "lock/00000000.released")):
@@ -193,7 +193,7 @@ def test_it_works_where_there_are_no_links_and_where_an_answer_gets_lost(
         take(run)
 
 
-# --- who is refused, who is dead -------------------------------------------------------------------------------------
+# --- who is refused, who is dead ------------------------------------------------------------------
 
 
 def test_the_second_is_told_who_holds_it(run: RunDir, start: Start) -> None:
@@ -298,7 +298,7 @@ def test_an_interrupted_wait_ends_as_unfinished(run: RunDir) -> None:
     assert interrupted.value.exit_status == 75
 
 
-# --- who is no second writer -----------------------------------------------------------------------------------------
+# --- who is no second writer ----------------------------------------------------------------------
 
 
 def test_a_requeue_of_the_same_job_waits_for_its_earlier_start(run: RunDir, start: Start) -> None:
@@ -339,7 +339,7 @@ def test_a_fork_of_the_holder_neither_checks_nor_gives_back(run: RunDir) -> None
             take(run)
 
 
-# --- who has to stop -------------------------------------------------------------------------------------------------
+# --- who has to stop ------------------------------------------------------------------------------
 
 
 def test_a_holder_that_slept_too_long_writes_nothing_more(run: RunDir, start: Start) -> None:
@@ -368,7 +368,7 @@ def test_a_lock_that_was_removed_by_hand_is_lost(run: RunDir) -> None:
     check(run, fresh=True)  # what this process does not hold is not its business
 
 
-# --- file systems ----------------------------------------------------------------------------------------------------
+# --- file systems ---------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_written_is_one_sentence(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

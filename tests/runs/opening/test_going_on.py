@@ -1,5 +1,5 @@
-"""Training longer, changing what comes, going back and branching: recorded, done once, and nothing
-is lost.
+"""Training longer, changing what comes, going back and branching:
+recorded, done once, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def config_at(path: Path, shards: Manifest, *overrides: str) -> Config:
 
 
 class Runs:
-    """A folder of runs that have trained on paper: checkpoints of no networks, rows of nothing but
-    steps.
+    """A folder of runs that have trained on paper:
+    checkpoints of no networks, rows of nothing but steps.
     """
 
     def __init__(self, folder: Path, shards: Manifest) -> None:
@@ -102,7 +102,7 @@ def tree_of(path: Path) -> dict[str, bytes]:
     }
 
 
-# --- which keys ------------------------------------------------------------------------------------------------------
+# --- which keys -----------------------------------------------------------------------------------
 
 
 def test_every_key_is_free_or_of_the_future_or_of_the_past(runs: Runs) -> None:
@@ -132,7 +132,7 @@ def test_the_rates_of_the_next_step_are_told_of_both_networks_where_they_differ(
     )
 
 
-# --- changing what comes ---------------------------------------------------------------------------------------------
+# --- changing what comes --------------------------------------------------------------------------
 
 
 def test_a_change_of_the_future_needs_a_word_and_is_recorded_once(runs: Runs) -> None:
@@ -196,7 +196,7 @@ def test_a_lost_configuration_comes_back_with_what_was_changed_since(runs: Runs)
     assert len(run.read_facts()["changes"]) == 2
 
 
-# --- going back ------------------------------------------------------------------------------------------------------
+# --- going back -----------------------------------------------------------------------------------
 
 
 def test_going_back_sets_aside_what_came_later_and_is_done_once(runs: Runs) -> None:
@@ -249,7 +249,7 @@ def test_a_change_that_is_gone_back_behind_holds_from_there(runs: Runs) -> None:
     assert [entry["step"] for entry in run.read_facts()["changes"]] == [40]
 
 
-# --- a kill on the way -----------------------------------------------------------------------------------------------
+# --- a kill on the way ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["going back", "branch"])
@@ -281,7 +281,7 @@ def test_a_kill_on_the_way_is_made_good_by_the_same_command(runs: Runs, what: st
     assert ends == {(steps, ((40, "optim.lr", 0.002),), json.dumps({"step": 40, "loss/generator": 1 / 41}), 2e-3)}
 
 
-# --- branches --------------------------------------------------------------------------------------------------------
+# --- branches -------------------------------------------------------------------------------------
 
 
 def test_a_branch_stands_where_its_parent_stood_and_the_parent_is_not_touched(runs: Runs) -> None:
@@ -366,7 +366,7 @@ def test_a_link_in_a_checkpoint_is_not_followed(runs: Runs, tmp_path: Path) -> N
     assert not list(runs.run("two").path.rglob("weights"))
 
 
-# --- real training ---------------------------------------------------------------------------------------------------
+# --- real training --------------------------------------------------------------------------------
 
 
 def train_in_turn(world: Any, folder: str, shards: str, starts: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

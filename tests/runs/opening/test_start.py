@@ -1,5 +1,5 @@
-"""A run directory opens again whatever was cut, lost or left half made in it; without torch, on any
-file system.
+"""A run directory opens again whatever was cut, lost or left half made in it;
+without torch, on any file system.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ Opening = Callable[[Path], list[str]]
 
 @pytest.fixture
 def opened(shards: Manifest) -> Opening:
-    """Opens the run at a path as rank 0 does, and checks that everything is whole; returns what was
-    warned of.
+    """Opens the run at a path as rank 0 does, and checks that everything is whole;
+    returns what was warned of.
     """
 
     def open_at(path: Path) -> list[str]:
@@ -80,7 +80,7 @@ def saved_at(run: RunDir, step: int, carried: bool = True) -> None:
     members.finish(folder, content)
 
 
-# --- a first start that does not come to its end ---------------------------------------------------------------------
+# --- a first start that does not come to its end --------------------------------------------------
 
 
 def test_a_first_start_that_is_killed_anywhere_is_followed_by_one_that_succeeds(
@@ -185,7 +185,7 @@ def test_a_tokenizer_that_is_not_whole_is_made_again(tmp_path: Path, opened: Ope
         opened(path)
 
 
-# --- files that are lost or broken -----------------------------------------------------------------------------------
+# --- files that are lost or broken ----------------------------------------------------------------
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda file: file.write_text(""),

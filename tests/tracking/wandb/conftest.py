@@ -17,8 +17,8 @@ from electra_dist.tracking import sinks
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No key, no setting of W&B but those of the test; and a busy machine is no reason to give W&B
-    up.
+    """No key, no setting of W&B but those of the test;
+    and a busy machine is no reason to give W&B up.
     """
     monkeypatch.setattr(sinks, "FINISH_SECONDS", 400.0)
     for name in list(os.environ):

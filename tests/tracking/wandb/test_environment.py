@@ -1,5 +1,5 @@
-"""What the environment says of W&B: the more private of it and the configuration holds; nothing is
-ignored silently.
+"""What the environment says of W&B: the more private of it and the configuration holds;
+nothing is ignored silently.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""W&B is a bystander: every row of metrics.jsonl is in its files once, whatever becomes of its
-service.
+"""W&B is a bystander: every row of metrics.jsonl is in its files once,
+whatever becomes of its service.
 """
 
 from __future__ import annotations

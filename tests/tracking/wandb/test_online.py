@@ -1,5 +1,5 @@
-"""Online, against a stand-in for the server: every row arrives once, through dying services, lost
-networks, no key.
+"""Online, against a stand-in for the server: every row arrives once,
+through dying services, lost networks, no key.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 
 
 def on_server(server: WandbServer) -> list[tuple[int, float]]:
-    """(step, loss) of the rows on the server, in its order; its own numbers have no gap and no
-    repetition.
+    """(step, loss) of the rows on the server, in its order;
+    its own numbers have no gap and no repetition.
     """
     rows = server.runs["abcd1234"].rows()
     assert [row["_step"] for row in rows] == list(range(len(rows)))
@@ -97,7 +97,7 @@ def test_without_a_key_a_run_is_offline_until_there_is_one(
     assert all(Path(f"{file}.synced").exists() for file in files(new_run))
     for path in [*new_run.path.parents[1].rglob("*"), Path.home() / ".netrc"]:
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), (
-            f"the key stands in"
+            "the key stands in"
             f" {path}"
         )
 

@@ -1,5 +1,5 @@
-"""Real runs with one planted fault: a rank that hangs is named and ended, one that fails alone ends
-the others.
+"""Real runs with one planted fault: a rank that hangs is named and ended,
+one that fails alone ends the others.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ model:
   discriminator: {layers: 2, hidden_size: 32, heads: 2, ffn_size: 64}
   max_positions: 64
 """
-#: A step, late enough for the usual time of a step to be known to all ranks, and for each to have
-#: said where it is.
+#: A step, late enough for the usual time of a step to be known to all ranks,
+#: and for each to have said where it is.
 STEP = 120
 #: For anything to happen, on a busy machine too.
 WAIT = 400
@@ -181,7 +181,7 @@ def test_a_killed_rank_is_named(place: Place, rank: int) -> None:
     assert "is gone (killed, out of memory, its node down?)" in place.log(1 - rank)
 
 
-# --- data that do not come -------------------------------------------------------------------------------------------
+# --- data that do not come ------------------------------------------------------------------------
 
 
 def test_data_that_do_not_come_are_waited_for_only_as_long_as_nobody_asks_to_end(
@@ -214,7 +214,7 @@ def test_one_of_two_ranks_without_data_saves_when_asked_to_end(place: Place) -> 
     assert place.run.complete_checkpoints() == [STEP]
 
 
-# --- signals ---------------------------------------------------------------------------------------------------------
+# --- signals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.full
@@ -248,7 +248,7 @@ def test_a_signal_during_a_long_start_ends_it_as_interrupted(place: Place) -> No
     assert place.ending()[0] == "interrupted"
 
 
-# --- what moves is no hang -------------------------------------------------------------------------------------------
+# --- what moves is no hang ------------------------------------------------------------------------
 
 
 @pytest.mark.full
