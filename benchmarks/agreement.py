@@ -111,8 +111,7 @@ def measure(arguments: argparse.Namespace, world: World) -> dict[str, Any]:
 def report(figures: dict[str, Any]) -> None:
     print(
         f"{figures['processes']} processes on {figures['cores']} cores,"
-        f" {figures['step_milliseconds']:.2f} ms a step"
-        " without agreement"
+        f" {figures['step_milliseconds']:.2f} ms a step without agreement"
     )
     for kind in KINDS[1:]:
         one = figures[kind]

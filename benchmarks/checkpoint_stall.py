@@ -212,22 +212,20 @@ def checkpoint_bytes(folder: Path) -> int:
 def report(figures: dict[str, Any]) -> None:
     print(
         f"{figures['preset']}, {figures['parameters']:,} parameters, ZeRO stage"
-        f" {figures['zero_stage']}, on"
-        f" {figures['processes']} x {figures['device']}: {figures['step_seconds']:.3f} s a step, a"
-        " checkpoint of"
+        f" {figures['zero_stage']}, on {figures['processes']} x {figures['device']}:"
+        f" {figures['step_seconds']:.3f} s a step, a checkpoint of"
         f" {figures['checkpoint_bytes'] / 1e6:,.0f} MB every {figures['every']:,} steps"
     )
     for kind in (BACKGROUND, WAITING):
         one = figures[kind]
         print(
             f"{kind:<18} waited {one['waited_seconds']:7.3f} s a save,"
-            f" {one['waited_fraction']:8.4%} of the time;"
-            f" slower by {one['slower_seconds']:7.3f} s, {one['slower_fraction']:8.4%}"
+            f" {one['waited_fraction']:8.4%} of the time; slower by {one['slower_seconds']:7.3f} s,"
+            f" {one['slower_fraction']:8.4%}"
         )
     print(
         f"waited in the background / waited for: {figures['ratio']:.3f}; CPU memory for the copy on"
-        " each rank:"
-        f" {figures['host_bytes_a_rank'] / 1e6:,.0f} MB"
+        f" each rank: {figures['host_bytes_a_rank'] / 1e6:,.0f} MB"
     )
 
 

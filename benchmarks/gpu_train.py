@@ -58,8 +58,8 @@ def electra_dist(*words: str, wanted: int = EXIT_OK) -> subprocess.CompletedProc
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != wanted:
         raise WrongError(
-            f"electra-dist {' '.join(words)}: {done.returncode} instead of"
-            f" {wanted}\n{done.stderr[-3000:]}"
+            f"electra-dist {' '.join(words)}: {done.returncode} instead of {wanted}\n"
+            f"{done.stderr[-3000:]}"
         )
     return done
 
@@ -144,12 +144,9 @@ def main() -> int:
     losses = figures["generator_loss"]
     print(
         f"{figures['preset']}, {figures['mode']}: {figures['steps']} steps, interrupted at"
-        f" {figures['interrupted_at']}"
-        f" and resumed; the generator's loss went from {losses['first']:.3f} to"
-        f" {losses['last']:.3f};"
-        f" {figures['real_tokens_per_s']:,.0f} real tokens/s; exported, as transformers computes"
-        " it;"
-        f" {figures['seconds']:.0f} s in all"
+        f" {figures['interrupted_at']} and resumed; the generator's loss went from"
+        f" {losses['first']:.3f} to {losses['last']:.3f}; {figures['real_tokens_per_s']:,.0f} real"
+        f" tokens/s; exported, as transformers computes it; {figures['seconds']:.0f} s in all"
     )
     write_json(arguments.json, figures)
     return 0

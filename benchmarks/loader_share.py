@@ -254,14 +254,12 @@ def main() -> int:
         print(
             f"rows of {row_length}, {found['steps_per_s']:.1f} steps/s: main thread at"
             f" {found['ratio'][PROCESS]:.3f} of its speed alone ({quartiles[PROCESS]}; by its own"
-            " processor time"
-            f" {found['ratio_by_processor_time']:.3f}), with a thread"
+            f" processor time {found['ratio_by_processor_time']:.3f}), with a thread"
             f" {found['ratio'][THREAD]:.3f} ({quartiles[THREAD]}); {found['rounds_left_out']}"
             " rounds left out\n"
             f"    {1e3 * found['seconds_of_the_loop_a_step']:.2f} ms of the loop a step,"
             f" {found['share_of_a_core']:.0%} of a core and"
-            f" {found['peak_bytes_of_the_process'] / 1e6:.0f} MB for the"
-            " process; first step after"
+            f" {found['peak_bytes_of_the_process'] / 1e6:.0f} MB for the process; first step after"
             f" {found['seconds_to_first_step']:.2f} s, without a process"
             f" {found['without_a_process']:.2f} s",
             flush=True,

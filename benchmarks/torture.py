@@ -383,8 +383,8 @@ def main() -> int:
     bad = [fault for fault in torture.faults if not fault.survived]
     print(
         f"{len(torture.faults)} faults on {number} runs in"
-        f" {human_seconds(time.monotonic() - torture.began)}:"
-        f" {len(torture.faults) - len(bad)} survived, {len(bad)} not"
+        f" {human_seconds(time.monotonic() - torture.began)}: {len(torture.faults) - len(bad)}"
+        f" survived, {len(bad)} not"
     )
     if arguments.json:
         content = {

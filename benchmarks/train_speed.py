@@ -445,8 +445,7 @@ def main() -> None:
     high = max(found["ratios"])
     print(
         f"{'ratio':<16}{found['ratio']:>12.2f} (rounds: {low:.2f} to {high:.2f}); of matrix"
-        " products alone:"
-        f" {found['ratio_of_products_alone']:.2f}"
+        f" products alone: {found['ratio_of_products_alone']:.2f}"
     )
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")

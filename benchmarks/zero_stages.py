@@ -355,8 +355,8 @@ def show(arguments: argparse.Namespace, device: str, found: dict[str, Any]) -> N
     """The table."""
     print(
         f"{device} x {arguments.processes}, {arguments.preset}, {arguments.micro_rows} x"
-        f" {arguments.row_length} a rank,"
-        f" accumulation {arguments.accumulation}, {arguments.precision}"
+        f" {arguments.row_length} a rank, accumulation {arguments.accumulation},"
+        f" {arguments.precision}"
     )
     columns = {
         "peak": "peak_bytes",

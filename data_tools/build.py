@@ -296,8 +296,7 @@ def _check_documents(
         if not counts[name]:
             raise DataError(
                 f"--validation {options.validation}: none of the {read} documents fall into the"
-                f" split {name};"
-                " give more documents or another fraction"
+                f" split {name}; give more documents or another fraction"
             )
 
 
@@ -363,8 +362,7 @@ def _run(
         except BrokenProcessPool as error:
             raise DataError(
                 f"{stage}: a worker process died; if memory ran out, use fewer --workers than"
-                f" {workers};"
-                " a script that calls this needs `if __name__ == '__main__':`"
+                f" {workers}; a script that calls this needs `if __name__ == '__main__':`"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -34,9 +34,8 @@ _WORD = re.compile(r"[A-Za-z]{2,}")
 #: Function words: the surest sign of English sentences.
 _FUNCTION_WORDS_TEXT = (
     "a all an and any are as at be been but by can for from has have if in into is it its may more"
-    " no not of on one"
-    " or other should such than that the their then there these this to use used was when which"
-    " will with you"
+    " no not of on one or other should such than that the their then there these this to use used"
+    " was when which will with you"
 )
 _FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_TEXT.split())
 _SKIPPED_FOLDERS = frozenset(

@@ -165,8 +165,8 @@ def _decode(part: Part, offset: int, line: bytes) -> str:
     except UnicodeDecodeError as error:
         where = f"{part.path}, line {_line_number(part.path, offset)}, byte {offset + error.start}"
         raise DataError(
-            f"{where}: not UTF-8 (byte 0x{line[error.start]:02x});"
-            " convert the file, for example with `iconv -f latin1 -t utf-8`"
+            f"{where}: not UTF-8 (byte 0x{line[error.start]:02x}); convert the file, for example"
+            " with `iconv -f latin1 -t utf-8`"
         ) from error
 
 

@@ -239,8 +239,7 @@ def _train_sentencepiece(
             reason = "unknown"
         raise DataError(
             f"a vocabulary of {vocab_size} cannot be learnt from {sample.characters} characters of"
-            " text:"
-            f" SentencePiece says: {reason}; give more text or a smaller --vocab-size"
+            f" text: SentencePiece says: {reason}; give more text or a smaller --vocab-size"
         ) from error
 
 

@@ -92,8 +92,7 @@ def _read_record(file: Path) -> JobRecord:
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UserError(
             f"{file}: cannot be read as what `launch slurm` noted of a job ({type(error).__name__}:"
-            f" {error});"
-            " move it away to see the rest"
+            f" {error}); move it away to see the rest"
         ) from error
 
 

@@ -562,9 +562,8 @@ def stop(run: RunDir) -> StopResult:
     if not active:
         raise UserError(
             f"{run.path}: no job of this run is in the queue and no process on this machine trains"
-            " it; `electra-dist"
-            f" status {run.path}` says how it ended. A run of `launch local` or `train` is stopped"
-            " on its own machine"
+            f" it; `electra-dist status {run.path}` says how it ended. A run of `launch local` or"
+            " `train` is stopped on its own machine"
         )
     waiting = tuple(job.job_id for job in active if job.state not in ("RUNNING", "COMPLETING"))
     running = tuple(job.job_id for job in active if job.state == "RUNNING")

@@ -79,8 +79,7 @@ class HostCopy:
         if status != 0:
             warn(
                 f"the memory for saving ({size / 1e9:.1f} GB) cannot be pinned (CUDA error"
-                f" {status}; see `ulimit -l`):"
-                " training waits while it is copied"
+                f" {status}; see `ulimit -l`): training waits while it is copied"
             )
             return
         weakref.finalize(self, runtime.cudaHostUnregister, address).atexit = False

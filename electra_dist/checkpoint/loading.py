@@ -148,8 +148,7 @@ def _warn_of_choice(run: RunDir, step: int, passed: list[str], unhealthy: str | 
 def _none_is_whole(run: RunDir, damaged: list[str]) -> str:
     return (
         f"{run.checkpoints}: no whole checkpoint: {'; '.join(damaged)}. Restore the files and start"
-        " again, or add"
-        " --start-over to set them aside and train from step 0"
+        " again, or add --start-over to set them aside and train from step 0"
     )
 
 
@@ -208,10 +207,8 @@ def _check_parameters(
         if saved.get(name) != wanted.get(name):
             raise CheckpointError(
                 f"{folder}: parameter {name} of the {network} is {_describe(saved.get(name))} in"
-                " the checkpoint and"
-                f" {_describe(wanted.get(name))} in the model; resume with the configuration that"
-                " the run"
-                " was started with"
+                f" the checkpoint and {_describe(wanted.get(name))} in the model; resume with the"
+                " configuration that the run was started with"
             )
 
 

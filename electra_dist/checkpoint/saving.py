@@ -231,8 +231,8 @@ class Saver:
         if before is not None and seconds > _LONG_WAIT_SECONDS and self._world.is_main:
             warn(
                 f"step {step}: training waited {human_seconds(seconds)} until the checkpoint of"
-                f" step {before.step} was"
-                f" written; checkpoint.every = {self._settings.every} is shorter than a save takes"
+                f" step {before.step} was written; checkpoint.every = {self._settings.every} is"
+                " shorter than a save takes"
             )
 
     def _new_folder(self, step: int, final: bool) -> Path | None:
@@ -469,8 +469,7 @@ class Saver:
             following = (step // self._settings.every + 1) * self._settings.every
             warn(
                 f"{what}{again}. The checkpoints before it are untouched; training goes on and"
-                " tries again at step"
-                f" {following}"
+                f" tries again at step {following}"
             )
 
 

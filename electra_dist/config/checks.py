@@ -41,21 +41,18 @@ def contradictions(config: Config) -> list[str]:
     if train.global_rows % streams:
         found.append(
             f"train.global_rows = {train.global_rows} is not divisible by data.streams = {streams}:"
-            " every stream gives"
-            " the same number of rows to a step; streams may be one of"
+            " every stream gives the same number of rows to a step; streams may be one of"
             f" {divisors(train.global_rows)}"
         )
     if train.global_rows % train.micro_rows:
         found.append(
             f"train.global_rows = {train.global_rows} is not divisible by train.micro_rows ="
-            f" {train.micro_rows};"
-            f" micro_rows may be one of {divisors(train.global_rows)}"
+            f" {train.micro_rows}; micro_rows may be one of {divisors(train.global_rows)}"
         )
     if data.row_length > model.max_positions:
         found.append(
             f"data.row_length = {data.row_length} is more than model.max_positions ="
-            f" {model.max_positions}:"
-            f" raise model.max_positions to at least {data.row_length}"
+            f" {model.max_positions}: raise model.max_positions to at least {data.row_length}"
         )
     if train.cuda_graphs and (train.compile is False or train.device == "cpu"):
         found.append(
@@ -66,9 +63,8 @@ def contradictions(config: Config) -> list[str]:
         if train.cuda_graphs and config.zero_stage(network) == 3:
             found.append(
                 f"train.cuda_graphs = true with zero.stage = 3 for the {network}: a graph replays"
-                " with the memory that"
-                " it was recorded with, and stage 3 gathers weights into other memory each time;"
-                " set zero.stage=1"
+                " with the memory that it was recorded with, and stage 3 gathers weights into"
+                " other memory each time; set zero.stage=1"
             )
         sizes = config.network(network)
         if sizes.hidden_size % sizes.heads:
@@ -104,39 +100,35 @@ def _sharding_contradictions(config: Config) -> list[str]:
         if zero.offload_optimizer and zero.stage == 0:
             found.append(
                 f"{optimizer} = true with {stage} for the {network}: DeepSpeed offloads only the"
-                " optimizer state that"
-                f" it shares out, and stage 0 shares out none; set zero.{network}.stage=1 (2, 3),"
-                " or"
-                f" zero.{network}.offload_optimizer=false"
+                " optimizer state that it shares out, and stage 0 shares out none; set"
+                f" zero.{network}.stage=1 (2, 3), or zero.{network}.offload_optimizer=false"
             )
         if zero.offload_parameters and zero.stage < 3:
             found.append(
                 f"{parameters} = true with {stage} for the {network}: below stage 3 the weights are"
-                " whole on every GPU;"
-                f" set zero.{network}.stage=3, or zero.{network}.offload_parameters=false"
-                " (offload_optimizer alone works at stages 1 and 2)"
+                f" whole on every GPU; set zero.{network}.stage=3, or"
+                f" zero.{network}.offload_parameters=false (offload_optimizer alone works at stages"
+                " 1 and 2)"
             )
         elif zero.offload_parameters and not zero.offload_optimizer:
             found.append(
                 f"{parameters} = true with {optimizer} = false for the {network}: the optimizer"
-                " state is 12 bytes a"
-                " parameter and goes first, the weights are 2 or 4; set"
+                " state is 12 bytes a parameter and goes first, the weights are 2 or 4; set"
                 f" zero.{network}.offload_optimizer=true as well"
             )
         if zero.offload_parameters and zero.stage == 3 and zero.hpz_partition_size:
             found.append(
                 f"zero.hpz_partition_size = {zero.hpz_partition_size} with {parameters} = true for"
-                f" the {network}: the"
-                " second copy of the weights would lie in CPU memory, allocated anew in every step;"
-                " keep one of them"
+                f" the {network}: the second copy of the weights would lie in CPU memory, allocated"
+                " anew in every step; keep one of them"
             )
     if config.zero.hpz_partition_size and all(
         config.zero_stage(network) != 3 for network in NETWORKS
     ):
         found.append(
             f"zero.hpz_partition_size = {config.zero.hpz_partition_size} with no network at stage"
-            " 3: only stage 3"
-            " partitions weights; set zero.stage=3, or zero.hpz_partition_size=null"
+            " 3: only stage 3 partitions weights; set zero.stage=3, or"
+            " zero.hpz_partition_size=null"
         )
     return found
 
@@ -147,10 +139,9 @@ def _communication_contradictions(config: Config) -> list[str]:
     modes = {network: config.precision_mode(network) for network in NETWORKS}
     return [
         f"zero.communication_data_type = {asked} with precision.mode = {mode} for the {network}:"
-        " gradients that were"
-        f" computed in {mode} would lose digits on the way; set precision.mode=bf16, whose"
-        " gradients are bf16 anyway,"
-        " or zero.communication_data_type=fp32"
+        f" gradients that were computed in {mode} would lose digits on the way; set"
+        " precision.mode=bf16, whose gradients are bf16 anyway, or"
+        " zero.communication_data_type=fp32"
         for network, mode in modes.items()
         if asked == "bf16" and mode != "bf16"
     ]
@@ -208,7 +199,6 @@ def _check_rows(config: Config, world_size: int) -> None:
     else:
         reason = (
             f"its {rows // world_size} rows a rank (train.global_rows = {rows}) are not divisible"
-            " by"
-            f" train.micro_rows = {micro}"
+            f" by train.micro_rows = {micro}"
         )
     raise ConfigError(f"world size {world_size}: {reason}; possible world sizes: {fits}")

@@ -70,9 +70,8 @@ def first_state(
     if state.layout != layout:
         raise DataError(
             "state of the data loader: it belongs to other shards, or to another train.seed,"
-            " data.streams,"
-            " data.row_length or data.max_documents_per_row; go on with the ones that the"
-            " checkpoint was made with"
+            " data.streams, data.row_length or data.max_documents_per_row; go on with the ones"
+            " that the checkpoint was made with"
         )
     missing = [stream for stream in mine if stream not in state.streams]
     if missing:

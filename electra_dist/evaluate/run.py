@@ -179,8 +179,7 @@ def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
     if own != theirs:
         raise DataError(
             f"{manifest.path}: encoded with another tokenizer (fingerprint {theirs[:12]}) than the"
-            f" run's, {file}"
-            f" ({own[:12]}); build shards with `electra-dist data build --tokenizer"
+            f" run's, {file} ({own[:12]}); build shards with `electra-dist data build --tokenizer"
             f" {run.tokenizer}`"
         )
     if not has_validation(manifest):

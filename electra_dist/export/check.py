@@ -37,8 +37,7 @@ SAMPLE_TEXTS = (
     "The generator proposes plausible words, and the discriminator decides which of them were"
     " replaced.",
     "A lighthouse keeper wrote down the weather every evening for forty years; nobody read the"
-    " notebooks until the"
-    " lamp was automated and a historian opened the box in 1987.",
+    " notebooks until the lamp was automated and a historian opened the box in 1987.",
     "Unlike a literal [MASK] in a text, a masked token is chosen by the training code.",
     "def area(radius): return 3.14159 * radius ** 2",
     "Zürich, naïve, 東京 and 42 % of 1,024.",
@@ -75,10 +74,8 @@ class Compared:
         """One line for the terminal and the model card."""
         return (
             f"{self.logits:,} logits of transformers.{self.auto_class} on {self.rows} rows,"
-            f" {self.tokens} tokens of"
-            f" {self.source}: largest difference {self.max_difference:.1e} (allowed"
-            f" {self.tolerance:.1e}, largest logit"
-            f" {self.largest_logit:.1f})"
+            f" {self.tokens} tokens of {self.source}: largest difference {self.max_difference:.1e}"
+            f" (allowed {self.tolerance:.1e}, largest logit {self.largest_logit:.1f})"
         )
 
 

@@ -130,16 +130,13 @@ def check_out(out: Path, identity: Mapping[str, Any]) -> None:
     if not isinstance(found, dict):
         raise UserError(
             f"--out {out}: holds something that is no export ({', '.join(entries[:5])}); nothing"
-            " was changed,"
-            " give a new or empty folder"
+            " was changed, give a new or empty folder"
         )
     if any(found.get(key) != value for key, value in identity.items()):
         raise UserError(
             f"--out {out}: holds the {found.get('network')} of run {found.get('run')!r}"
-            f" ({found.get('run_id')}), not"
-            f" the {identity['network']} of {identity['run']!r} ({identity['run_id']}); nothing was"
-            " changed, give"
-            " another folder"
+            f" ({found.get('run_id')}), not the {identity['network']} of {identity['run']!r}"
+            f" ({identity['run_id']}); nothing was changed, give another folder"
         )
 
 

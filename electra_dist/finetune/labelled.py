@@ -99,8 +99,8 @@ def _examples(path: Path, file: TextIO, columns: Columns, labelled: bool) -> Ite
             if row.get(name) is None:
                 raise DataError(
                     f"{path}, line {line}: has no {name!r}{nearest(name, row)}; found"
-                    f" {', '.join(row) or 'nothing'}."
-                    " Name the columns with --text, --pair and --label"
+                    f" {', '.join(row) or 'nothing'}. Name the columns with --text, --pair and"
+                    " --label"
                 )
         label = row.get(columns.label)
         yield Example(
@@ -121,8 +121,7 @@ def _table_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]
             if fields and len(fields) != len(header):
                 raise DataError(
                     f"{path}, line {reader.line_num}: {len(fields)} fields, but the header has"
-                    f" {len(header)}:"
-                    f" {', '.join(header)}"
+                    f" {len(header)}: {', '.join(header)}"
                 )
             if fields:
                 yield reader.line_num, dict(zip(header, fields, strict=True))

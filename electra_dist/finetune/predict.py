@@ -87,8 +87,7 @@ def predict_texts(
     if task.columns.pair and any(example.pair is None for example in examples):
         raise DataError(
             f"{source}: single texts, but the model was trained on pairs; give a table with the"
-            " columns"
-            f" {task.columns.text} and {task.columns.pair}"
+            f" columns {task.columns.text} and {task.columns.pair}"
         )
     targets = task.targets(examples, source)
     if np.isnan(targets).any() != np.isnan(targets).all():

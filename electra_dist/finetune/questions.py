@@ -277,9 +277,8 @@ def _check_room(
         if room <= stride:
             raise DataError(
                 f"question {question.id!r} has {len(tokens)} tokens, which leaves {max(room, 0)} of"
-                f" {max_length} for"
-                f" the context; expected more than the overlap of {stride}: a shorter question or a"
-                " longer window"
+                f" {max_length} for the context; expected more than the overlap of {stride}: a"
+                " shorter question or a longer window"
             )
 
 

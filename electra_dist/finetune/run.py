@@ -178,8 +178,8 @@ def _opening(settings: Settings, learner: Learner, recipe: Recipe, device: torch
     sizes = ", ".join(f"{count:,} {name}" for name, count in learner.examples.items())
     return (
         f"{settings.task} on {device.type}: {sizes}; {recipe.epochs:g} epochs of batches of"
-        f" {recipe.batch}, lr"
-        f" {recipe.lr:g}, layer decay {recipe.layer_decay:g}, up to {recipe.max_length} tokens"
+        f" {recipe.batch}, lr {recipe.lr:g}, layer decay {recipe.layer_decay:g}, up to"
+        f" {recipe.max_length} tokens"
     )
 
 
@@ -239,10 +239,10 @@ def _card(report: FinetuneReport, source: ModelFolder) -> str:
         "",
         f"# {report.task}, fine-tuned from {encoder}",
         "",
-        f"Examples: {', '.join(f'{count:,} {name}' for name, count in report.examples.items())}. "
-        f"{report.recipe.epochs:g} epochs, batches of {report.recipe.batch}, learning rate"
-        f" {report.recipe.lr:g}, layer"
-        f" decay {report.recipe.layer_decay:g}, {human_seconds(report.seconds)}.",
+        f"Examples: {', '.join(f'{count:,} {name}' for name, count in report.examples.items())}."
+        f" {report.recipe.epochs:g} epochs, batches of {report.recipe.batch}, learning rate"
+        f" {report.recipe.lr:g}, layer decay {report.recipe.layer_decay:g},"
+        f" {human_seconds(report.seconds)}.",
         "",
     ]
     if report.median:

@@ -198,10 +198,9 @@ class _Progress(TrainerCallback):
         left = (state.max_steps - state.global_step) / max(rate, 1e-9)
         say(
             f"seed {self._seed}  step"
-            f" {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
-            f"  epoch {state.epoch:.2f}  loss {loss:.4f}  lr {float(logs['learning_rate']):.1e}"
-            f"  {rate * args.per_device_train_batch_size:.0f} examples/s  {human_seconds(left)}"
-            " left"
+            f" {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}  epoch"
+            f" {state.epoch:.2f}  loss {loss:.4f}  lr {float(logs['learning_rate']):.1e} "
+            f" {rate * args.per_device_train_batch_size:.0f} examples/s  {human_seconds(left)} left"
         )
 
     def on_evaluate(

@@ -91,9 +91,8 @@ def _open_group(world: World) -> None:
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"rank {world.rank} finds no other rank at {world.master_address}:{world.master_port}"
-            " within"
-            f" {_TIMEOUT.seconds} s: {error}; is the address of the first node reachable from all"
-            " others?"
+            f" within {_TIMEOUT.seconds} s: {error}; is the address of the first node reachable"
+            " from all others?"
         ) from error
 
 
@@ -404,7 +403,8 @@ def _code_fingerprint() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """One rank of the preflight; rank 0 prints the table and writes the list of bad nodes."""
     parser = argparse.ArgumentParser(
-        prog="python -m electra_dist.measure.preflight", description=(__doc__ or "").split("\n\n")[0]
+        prog="python -m electra_dist.measure.preflight",
+        description=(__doc__ or "").split("\n\n")[0],
     )
     parser.add_argument("config", help="configuration file (YAML)")
     parser.add_argument(

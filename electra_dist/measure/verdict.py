@@ -221,8 +221,7 @@ def _disk_problem(ranks: Sequence[Measurement]) -> str | None:
     if free < needed:
         return (
             f"no space left for the run: {_gib(free)} free under the run directory, its checkpoints"
-            f" need {_gib(needed)}"
-            " (checkpoint.keep + 1 of them, and the milestones)"
+            f" need {_gib(needed)} (checkpoint.keep + 1 of them, and the milestones)"
         )
     return None
 

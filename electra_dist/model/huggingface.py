@@ -178,8 +178,8 @@ def _check_names(state: Mapping[str, Tensor], network: Network) -> None:
     unknown = sorted(state.keys() - expected - set(_IGNORED))
     if missing or unknown or not layers:
         raise UserError(
-            f"not the weights of an ELECTRA {network}: missing {missing[:5] or 'nothing'},"
-            f" unknown {unknown[:5] or 'nothing'}; give the state of"
+            f"not the weights of an ELECTRA {network}: missing {missing[:5] or 'nothing'}, unknown"
+            f" {unknown[:5] or 'nothing'}; give the state of"
             f" {'ElectraForMaskedLM' if network == 'generator' else 'ElectraForPreTraining'}"
         )
     words = state[f"{_TABLES['word']}.weight"]
@@ -212,8 +212,7 @@ def _discriminator_embeddings_from(
     if differing:
         raise UserError(
             f"generator and discriminator differ in {', '.join(differing)}: they cannot start a run"
-            " with"
-            " model.embedding_sharing = shared; use disentangled or none"
+            " with model.embedding_sharing = shared; use disentangled or none"
         )
     return {}
 

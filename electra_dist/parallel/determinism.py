@@ -73,11 +73,9 @@ def refusal(error: BaseException) -> UserError | None:
             name = found[1] or "an operation"
             return UserError(
                 f"train.deterministic = true: {name} has no kernel on this device that adds in a"
-                " fixed order (torch"
-                f" {torch.__version__}); choose another backend for it where there is one"
-                " (model.attention=triton,"
-                " model.generator_head=chunked), or train with train.deterministic=false (--debug"
-                " shows where it is)"
+                f" fixed order (torch {torch.__version__}); choose another backend for it where"
+                " there is one (model.attention=triton, model.generator_head=chunked), or train"
+                " with train.deterministic=false (--debug shows where it is)"
             )
         cause = cause.__cause__
     return None

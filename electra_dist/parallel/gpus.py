@@ -53,8 +53,6 @@ def check_one_each(places: Sequence[tuple[str, str]], setting: str | None) -> No
         visible = f"is {setting}"
     raise ConfigError(
         f"ranks {named} have the same GPU on {host}, {gpu}{more}: one rank a GPU. {_VISIBLE}"
-        f" {visible} there; start as"
-        " many ranks on a node as it has GPUs for this job (launch local --processes, srun"
-        " --ntasks-per-node), or give"
-        " each task its own"
+        f" {visible} there; start as many ranks on a node as it has GPUs for this job (launch local"
+        " --processes, srun --ntasks-per-node), or give each task its own"
     )

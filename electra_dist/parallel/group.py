@@ -51,10 +51,9 @@ def check_meeting_point(world: World) -> None:
             if attempt + 1 == _RESOLVE_TRIES:
                 raise UserError(
                     f"the first node's name {world.master_address} does not resolve on"
-                    f" {socket.gethostname()}"
-                    f" ({error.strerror}); export {MASTER_ADDRESS_VARIABLE}=<its address>, or"
-                    " submit with"
-                    " `electra-dist launch slurm`, which asks Slurm for it"
+                    f" {socket.gethostname()} ({error.strerror}); export"
+                    f" {MASTER_ADDRESS_VARIABLE}=<its address>, or submit with `electra-dist launch"
+                    " slurm`, which asks Slurm for it"
                 ) from error
             time.sleep(1)  # a name server may have been too busy
 
@@ -172,8 +171,8 @@ def _open_group(world: World, meeting: Meeting, seconds: float) -> None:
         cause = str(error).partition("\n")[0]
         raise UserError(
             f"the {world.world_size} ranks met at {place}, but do not reach each other: {cause}. On"
-            " several nodes set"
-            " GLOO_SOCKET_IFNAME (and NCCL_SOCKET_IFNAME) to the network interface between them"
+            " several nodes set GLOO_SOCKET_IFNAME (and NCCL_SOCKET_IFNAME) to the network"
+            " interface between them"
         ) from error
 
 

@@ -163,9 +163,8 @@ def _about_slurm(world: Place, environment: Mapping[str, str] = os.environ) -> s
     step = f"{environment.get('SLURM_JOB_ID')}.{environment.get('SLURM_STEP_ID')}"
     return (
         f"; this is task {world.rank} of the {world.world_size} of Slurm step {step}, and each of"
-        " them must run the"
-        " same command; to train with this process alone: env -u SLURM_STEP_ID electra-dist train"
-        " ..."
+        " them must run the same command; to train with this process alone: env -u SLURM_STEP_ID"
+        " electra-dist train ..."
     )
 
 
@@ -175,14 +174,12 @@ def _not_all(world: Place, gathering: _Gathering, seconds: float) -> UserError:
         return UserError(
             f"rank {world.rank} on {host_name()} found no rank 0 at {place} within {seconds:g} s"
             f" (watchdog.meet_seconds){f': {gathering.obstacle}' if gathering.obstacle else ''}."
-            " Has rank 0 started,"
-            f" and does this node reach that address?{_about_slurm(world)}"
+            f" Has rank 0 started, and does this node reach that address?{_about_slurm(world)}"
         )
     if gathering.deserted:
         return UserError(
             f"rank {world.rank} on {host_name()} waited with {gathering.count} of"
-            f" {world.world_size} ranks at {place}"
-            " when rank 0 left; its log says why"
+            f" {world.world_size} ranks at {place} when rank 0 left; its log says why"
         )
     error = UserError(
         f"only {gathering.count} of {world.world_size} ranks came to {place} within {seconds:g} s"
@@ -276,13 +273,12 @@ class _Gathering:
             if hosts_it and "EADDRINUSE" in cause:
                 raise UserError(
                     f"port {port} of {host_name()} is taken by another process, so the ranks cannot"
-                    " meet there; set"
-                    " MASTER_PORT to a free port, or start again where the launcher chooses it"
+                    " meet there; set MASTER_PORT to a free port, or start again where the"
+                    " launcher chooses it"
                 ) from error
             raise UserError(
                 f"rank {world.rank} on {host_name()}: no meeting at {address}:{port}: {cause}; does"
-                " another program"
-                " listen there?"
+                " another program listen there?"
             ) from error
         return PrefixStore(f"electra-dist/{launch_name()}", store)
 

@@ -74,9 +74,8 @@ def _from_torchrun(env: Mapping[str, str]) -> World:
     if missing:
         raise ConfigError(
             f"environment: {', '.join(missing)} missing while other variables of torchrun are set;"
-            " torchrun sets"
-            f" all of {', '.join(_TORCHRUN_VARIABLES)}: start with torchrun or srun, or unset them"
-            " to run alone"
+            f" torchrun sets all of {', '.join(_TORCHRUN_VARIABLES)}: start with torchrun or srun,"
+            " or unset them to run alone"
         )
     return World(
         rank=_integer(env, "RANK"),
@@ -128,9 +127,8 @@ def note_alone(world: World, env: Mapping[str, str]) -> str | None:
         return None
     return (
         f"this process trains alone, in Slurm job {env['SLURM_JOB_ID']} of {nodes} nodes (tasks:"
-        f" {tasks}); `srun"
-        " electra-dist train ...` starts one rank a task, `electra-dist launch local` several on"
-        " this node"
+        f" {tasks}); `srun electra-dist train ...` starts one rank a task, `electra-dist launch"
+        " local` several on this node"
     )
 
 
@@ -144,8 +142,8 @@ def _slurm_master_address(env: Mapping[str, str]) -> str:
         # A fallback to localhost would make every node a world of its own.
         raise ConfigError(
             "environment: several Slurm nodes but no SLURM_JOB_NODELIST, so the ranks do not know"
-            " where to meet;"
-            f" export {MASTER_ADDRESS_VARIABLE}=<address of the first node> in the job script"
+            f" where to meet; export {MASTER_ADDRESS_VARIABLE}=<address of the first node> in the"
+            " job script"
         )
     return first_host(nodes)
 

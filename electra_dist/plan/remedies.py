@@ -32,8 +32,8 @@ def warnings(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...])
             f"will not fit: {host / 1e9:.1f} GB of CPU memory a node needed for what is offloaded"
             f" ({configured.host_bytes / 1e9:.1f} GB) and for saving in the background"
             f" ({configured.saving_bytes / 1e9:.1f} GB), there are"
-            f" {costs.host_memory_bytes / 1e9:.0f} GB; offload"
-            " less, set checkpoint.asynchronous=false, or take more nodes"
+            f" {costs.host_memory_bytes / 1e9:.0f} GB; offload less, set"
+            " checkpoint.asynchronous=false, or take more nodes"
         )
     return found
 
@@ -50,8 +50,7 @@ def advice(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -
         "zero.stage=1 fits too, and is estimated"
         f" {configured.step_seconds / first.step_seconds:.1f} times as fast:"
         f" {first.step_seconds * 1e3:,.0f} ms a step instead of"
-        f" {configured.step_seconds * 1e3:,.0f}; stage 3"
-        " gathers and sends in every micro-batch"
+        f" {configured.step_seconds * 1e3:,.0f}; stage 3 gathers and sends in every micro-batch"
     ]
 
 

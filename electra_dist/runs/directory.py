@@ -156,7 +156,6 @@ class RunDir:
         if not run.config.is_file():
             raise UserError(
                 f"{path}: not a run directory (no config.yaml in it); give the folder that"
-                " `electra-dist train` made,"
-                " run.dir/run.name"
+                " `electra-dist train` made, run.dir/run.name"
             )
         return run

@@ -122,9 +122,8 @@ class Heartbeat:
                 self._write(ending, detail)
         except OSError as error:
             print(
-                f"warning: {self._run.process}: how the run ended cannot be noted: {reason(error)};"
-                " `electra-dist"
-                " status` will say that it is gone without a word",
+                f"warning: {self._run.process}: how the run ended cannot be noted:"
+                f" {reason(error)}; `electra-dist status` will say that it is gone without a word",
                 file=sys.stderr,
                 flush=True,
             )

@@ -60,9 +60,8 @@ class Rollback:
         first, stop = self.rows
         return (
             f"training diverged: {self.reason}. Seen after {self.from_step} steps; going back to"
-            f" {back}, and past the"
-            f" rows of data steps {first} to {stop - 1} (rollback {tries} of at most {most} in a"
-            " row)"
+            f" {back}, and past the rows of data steps {first} to {stop - 1} (rollback {tries} of"
+            f" at most {most} in a row)"
         )
 
     @classmethod

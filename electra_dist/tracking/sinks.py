@@ -105,8 +105,7 @@ class MetricsFile:
             if not self._failing:
                 self._warn(
                     f"{self.path}: cannot be written now: {reason(error)}. Training goes on; the"
-                    " rows wait in memory"
-                    " until it can be"
+                    " rows wait in memory until it can be"
                 )
             self._failing = True
             return

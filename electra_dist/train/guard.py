@@ -226,8 +226,7 @@ class Guard:
                 far = (losses[number] - middle) / deviation
                 return (
                     f"the {network}'s loss was {losses[number]:.4g}, {far:.3g} robust standard"
-                    " deviations above its"
-                    f" median of {middle:.4g}"
+                    f" deviations above its median of {middle:.4g}"
                 )
         return None
 

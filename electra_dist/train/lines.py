@@ -64,8 +64,7 @@ class Checking:
         rate = done / (now - self._start)
         say(
             f"{self._what}: {done / 1e9:.1f} of {total / 1e9:.1f} GB a rank, {rate / 1e6:,.0f}"
-            " MB/s,"
-            f" {human_seconds((total - done) / rate)} left"
+            f" MB/s, {human_seconds((total - done) / rate)} left"
         )
 
 
@@ -95,9 +94,9 @@ def _losses(metrics: Metrics, prefix: str) -> str:
     generator = f"{prefix}generator"
     discriminator = f"{prefix}discriminator"
     return (
-        f"G {metrics[f'{prefix}loss/generator']:.3f} acc {metrics[f'{generator}/accuracy']:.3f}"
-        f"  D {metrics[f'{prefix}loss/discriminator']:.4f} P"
-        f" {_score(metrics[f'{discriminator}/precision'], 2)}"
-        f" R {_score(metrics[f'{discriminator}/recall'], 2)} AUC"
+        f"G {metrics[f'{prefix}loss/generator']:.3f} acc {metrics[f'{generator}/accuracy']:.3f}  D"
+        f" {metrics[f'{prefix}loss/discriminator']:.4f} P"
+        f" {_score(metrics[f'{discriminator}/precision'], 2)} R"
+        f" {_score(metrics[f'{discriminator}/recall'], 2)} AUC"
         f" {_score(metrics[f'{discriminator}/auc'], 3)}"
     )

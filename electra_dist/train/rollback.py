@@ -124,14 +124,12 @@ def _given_up(config: Config, incident: Incident, target: int, tries: int) -> st
     if target == 0:
         return (
             f"{seen} No healthy checkpoint is from before it; start another run with a lower"
-            " optim.lr, a longer"
-            " optim.warmup_steps or another initializer_range (set run.name), or allow more with"
-            " guard.max_rollbacks"
+            " optim.lr, a longer optim.warmup_steps or another initializer_range (set run.name),"
+            " or allow more with guard.max_rollbacks"
         )
     return (
         f"{seen} The healthy checkpoint of step {target} is kept; go on from there with a lower"
-        " rate:"
-        f" electra-dist train CONFIG --from-step {target} optim.lr=..., or allow more with"
+        f" rate: electra-dist train CONFIG --from-step {target} optim.lr=..., or allow more with"
         " guard.max_rollbacks"
     )
 

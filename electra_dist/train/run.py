@@ -219,17 +219,16 @@ def _checked_data(config: Config, world: World) -> Manifest:
         if manifest.facts.block_checksums is None:
             warn(
                 f"{manifest.path}: made by an earlier version, without checksums of its blocks:"
-                " damage that changes no"
-                " count is not seen while training. Add them once: electra-dist data checksums"
-                f" {manifest.path}"
+                " damage that changes no count is not seen while training. Add them once:"
+                f" electra-dist data checksums {manifest.path}"
             )
         blocks = manifest.facts.train.blocks
         streams = config.data.streams or 1
         if streams > blocks:
             warn(
                 f"data.streams = {streams} is more than the {blocks} blocks of {manifest.path}:"
-                " some streams begin in a"
-                f" later epoch; a divisor of train.global_rows up to {blocks} keeps epochs apart"
+                " some streams begin in a later epoch; a divisor of train.global_rows up to"
+                f" {blocks} keeps epochs apart"
             )
     return manifest
 
@@ -243,13 +242,11 @@ def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
         )
         say(
             f"{config.run.path}: {human_count(count.total)} parameters (generator"
-            f" {human_count(count.generator)} with"
-            f" the embeddings, discriminator {human_count(count.discriminator)}),"
-            f" {world.world_size} ranks on"
-            f" {world.device.type}, ZeRO {sharding},"
-            f" {config.precision_mode('discriminator')}, attention"
-            f" {described(generator.attention_backend)},"
-            f" generator head {head_backend(config, world.device)},"
+            f" {human_count(count.generator)} with the embeddings, discriminator"
+            f" {human_count(count.discriminator)}), {world.world_size} ranks on"
+            f" {world.device.type}, ZeRO {sharding}, {config.precision_mode('discriminator')},"
+            f" attention {described(generator.attention_backend)}, generator head"
+            f" {head_backend(config, world.device)},"
             f" {'compiled' if config.compiles(world.device.type) else 'not compiled'}"
         )
     return build_engines(config, generator, discriminator, world)

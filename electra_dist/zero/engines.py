@@ -87,9 +87,8 @@ def check_engines(config: Config) -> None:
         if stage == 0 and mode != "fp32":
             raise ConfigError(
                 f"zero.stage = 0 with precision.mode = {mode} for the {network}: DeepSpeed has no"
-                " fp32 gradient"
-                " accumulation at stage 0; set zero.stage=1 (same result, less memory) or"
-                " precision.mode=fp32"
+                " fp32 gradient accumulation at stage 0; set zero.stage=1 (same result, less"
+                " memory) or precision.mode=fp32"
             )
 
 
@@ -108,8 +107,7 @@ def _check_precision(config: Config) -> None:
             possible = ", ".join(name for name, works in supported.items() if works)
             raise ConfigError(
                 f"precision.mode = {mode} for the {network}: this {accelerator.device_name()}"
-                " device does not support"
-                f" it; possible here: {possible}"
+                f" device does not support it; possible here: {possible}"
             )
 
 
@@ -169,10 +167,9 @@ def _check_nodes(config: Config, world: World) -> None:
         if any(local != rank % per_node for rank, local in enumerate(local_ranks)):
             raise ConfigError(
                 f"zero.hpz_partition_size = {config.zero.hpz_partition_size}: its groups are of"
-                " consecutive ranks,"
-                f" which must lie on one node, but the local rank of each rank is {local_ranks};"
-                " start as many ranks"
-                " on every node, one node after the other, or set zero.hpz_partition_size=null"
+                " consecutive ranks, which must lie on one node, but the local rank of each rank"
+                f" is {local_ranks}; start as many ranks on every node, one node after the other,"
+                " or set zero.hpz_partition_size=null"
             )
         check_world(config, world.world_size, per_node)
     except ConfigError as error:

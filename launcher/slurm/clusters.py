@@ -193,16 +193,14 @@ class Cluster(Section):
         if self.gpus_per_node and self.tasks > self.gpus_per_node:
             raise ValueError(
                 f"tasks_per_node = {self.tasks} is more than gpus_per_node = {self.gpus_per_node}:"
-                " one task drives"
-                " one GPU"
+                " one task drives one GPU"
             )
         if self.container and self.venv:
             raise ValueError("venv and container are both set: the tasks run in one of them")
         if self.container and self.container.runtime == "pyxis" and self.node_local_variable:
             raise ValueError(
                 "node_local_variable and container.runtime = pyxis: its folder is not known when"
-                " the container is"
-                " asked for; set node_local"
+                " the container is asked for; set node_local"
             )
         if self.gpu_type and self.gpu_request == "none":
             raise ValueError("gpu_type is set but gpu_request = none asks for no GPU")
@@ -235,9 +233,8 @@ def load_cluster(name: str) -> Cluster:
     if name not in profiles:
         raise ConfigError(
             f"--cluster {name}: no such profile{nearest(name, profiles)}; there are:"
-            f" {', '.join(profiles) or 'none'}."
-            " Write one with `electra-dist launch slurm --new-profile`, or give the path of a .yaml"
-            " file"
+            f" {', '.join(profiles) or 'none'}. Write one with `electra-dist launch slurm"
+            " --new-profile`, or give the path of a .yaml file"
         )
     return _parse(profiles[name])
 

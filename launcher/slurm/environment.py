@@ -135,6 +135,5 @@ def _ignored(shell: Mapping[str, str], kept: Mapping[str, str]) -> str:
         return ""
     return (
         f"not taken over from this shell: {', '.join(named)}; the profile and the options of"
-        " `launch slurm` say what"
-        " the job gets (docs/slurm.md, inherit)"
+        " `launch slurm` say what the job gets (docs/slurm.md, inherit)"
     )

@@ -129,8 +129,8 @@ def forecast(
             )
     lines.append(
         f"a checkpoint: {_size(few.checkpoint_bytes)}, {save:.0f} s at"
-        f" {cluster.checkpoint_write_mb_s} MB/s; the ranks"
-        f" have {cluster.signal_ahead_seconds} s from the signal to the time limit"
+        f" {cluster.checkpoint_write_mb_s} MB/s; the ranks have {cluster.signal_ahead_seconds} s"
+        " from the signal to the time limit"
     )
     if disk is not None:
         needed = room_to_come(config, data.vocab_size, disk.checkpoints)
@@ -164,8 +164,8 @@ def gpu_kind(cluster: Cluster, config: Config) -> str | None:
     if cluster.gpu.lower() not in DEVICES:
         raise ConfigError(
             f"gpu = {cluster.gpu} in the cluster profile: not"
-            f" known{nearest(cluster.gpu.lower(), DEVICES)}; known:"
-            f" {', '.join(DEVICES)}. Take the nearest in memory and speed, or leave it out"
+            f" known{nearest(cluster.gpu.lower(), DEVICES)}; known: {', '.join(DEVICES)}. Take the"
+            " nearest in memory and speed, or leave it out"
         )
     return cluster.gpu.lower()
 
@@ -202,8 +202,8 @@ def _memory(plan: Plan) -> str:
     else:
         has = ""
     return (
-        f"{plan.nodes} x {plan.gpus_per_node} {plan.device.name}:"
-        f" {_size(stage.needed_bytes)}{has} a GPU, {fits}"
+        f"{plan.nodes} x {plan.gpus_per_node} {plan.device.name}: {_size(stage.needed_bytes)}{has}"
+        f" a GPU, {fits}"
     )
 
 
@@ -256,10 +256,8 @@ def _room(needed: int, disk: Disk) -> list[str]:
         return []
     return [
         f"the file system of run.dir has {_size(disk.free)} free and the checkpoints of this run"
-        f" need {_size(needed)}"
-        " (checkpoint.keep + 1 of them, and the milestones): make room, lower checkpoint.keep, or"
-        " set run.dir to"
-        " another place"
+        f" need {_size(needed)} (checkpoint.keep + 1 of them, and the milestones): make room, lower"
+        " checkpoint.keep, or set run.dir to another place"
     ]
 
 
@@ -273,21 +271,18 @@ def _grace(save: float, step_seconds: float, cluster: Cluster) -> tuple[list[str
     given = cluster.signal_ahead_seconds
     what = (
         f"a step, or one micro-batch of a validation ({step_seconds:.0f} s), and a checkpoint"
-        f" ({save:.0f} s at"
-        f" {cluster.checkpoint_write_mb_s} MB/s)"
+        f" ({save:.0f} s at {cluster.checkpoint_write_mb_s} MB/s)"
     )
     if needed > given:
         return [
             f"signal_ahead_seconds = {given} in the cluster profile: {what} do not fit between the"
-            " signal and the time"
-            f" limit; set it to {2 * needed} or more, or checkpoint_write_mb_s to what the"
-            " preflight measures"
+            f" signal and the time limit; set it to {2 * needed} or more, or checkpoint_write_mb_s"
+            " to what the preflight measures"
         ], []
     if 2 * needed > given:
         return [], [
             f"signal_ahead_seconds = {given}: {what} just fit between the signal and the time"
-            f" limit; {2 * needed} is"
-            " safer"
+            f" limit; {2 * needed} is safer"
         ]
     return [], []
 

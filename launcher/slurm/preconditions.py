@@ -86,14 +86,13 @@ def check_cluster(cluster: Cluster, nodes: tuple[int, int], time_limit: str) -> 
     if cluster.gpu_request != "none" and cluster.gpus_per_node > here.gpus:
         raise UserError(
             f"gpus_per_node = {cluster.gpus_per_node}: the nodes of partition {name} have"
-            f" {here.gpus}; change it in the"
-            " profile, or choose another partition"
+            f" {here.gpus}; change it in the profile, or choose another partition"
         )
     if cluster.cores_per_task * cluster.tasks > here.cores:
         raise UserError(
             f"cores_per_task = {cluster.cores_per_task} x {cluster.tasks} tasks a node: the nodes"
-            f" of partition {name}"
-            f" have {here.cores} cores; at most {here.cores // cluster.tasks} a task are possible"
+            f" of partition {name} have {here.cores} cores; at most {here.cores // cluster.tasks} a"
+            " task are possible"
         )
     if nodes[0] > here.nodes:
         raise UserError(f"--nodes {nodes[0]}: partition {name} has {here.nodes} nodes")
@@ -102,8 +101,7 @@ def check_cluster(cluster: Cluster, nodes: tuple[int, int], time_limit: str) -> 
     if longest is not None and wanted is not None and wanted > longest:
         raise UserError(
             f"time limit {time_limit}: partition {name} allows {here.time_limit}; a longer run goes"
-            " on by itself in"
-            " the next time slot"
+            " on by itself in the next time slot"
         )
 
 
@@ -114,9 +112,8 @@ def _check_time(cluster: Cluster, time_limit: str) -> None:
     if limit < cluster.signal_ahead_seconds + _SPARE_SECONDS:
         raise UserError(
             f"time limit {time_limit}: the ranks are told to save {cluster.signal_ahead_seconds} s"
-            " ahead of it, which"
-            " leaves no time to train; ask for more time, or lower signal_ahead_seconds in the"
-            " profile"
+            " ahead of it, which leaves no time to train; ask for more time, or lower"
+            " signal_ahead_seconds in the profile"
         )
 
 
@@ -129,18 +126,16 @@ def check_free(run_dirs: Sequence[Path]) -> None:
         if seen and seen.running and seen.process.job_id is None:
             raise UserError(
                 f"{run_dir}: process {seen.process.pid} on {seen.process.host} trains this run"
-                " already; end it with"
-                f" `electra-dist stop {run_dir}` there, or set another run.name"
+                f" already; end it with `electra-dist stop {run_dir}` there, or set another"
+                " run.name"
             )
         job_ids = [job_id for record in records(RunDir(run_dir)) for job_id in record.job_ids]
         for job in queue.queued(job_ids):
             if job.is_active:
                 raise UserError(
                     f"{run_dir}: job {job.job_id} of this run is {job.state.lower()} already; watch"
-                    " it with"
-                    f" `electra-dist status {run_dir}`, end it with `electra-dist stop {run_dir}`,"
-                    " or set another"
-                    " run.name"
+                    f" it with `electra-dist status {run_dir}`, end it with `electra-dist stop"
+                    f" {run_dir}`, or set another run.name"
                 )
 
 
@@ -197,8 +192,7 @@ def _check_visible(path: Path, cluster: Cluster) -> None:
     if shared and not any(path.is_relative_to(folder) for folder in shared):
         raise ConfigError(
             f"{path}: the compute nodes do not see it; they see {', '.join(cluster.shared_paths)}"
-            " (shared_paths in the"
-            " cluster profile). Move it there, or submit from there"
+            " (shared_paths in the cluster profile). Move it there, or submit from there"
         )
 
 
@@ -216,8 +210,7 @@ def _check_program(cluster: Cluster, python: str) -> None:
             source = "python"
         raise ConfigError(
             f"{source} of the cluster profile: {python} is not there or cannot be run; make the"
-            " environment with"
-            " `make install`, or correct the profile"
+            " environment with `make install`, or correct the profile"
         )
 
 

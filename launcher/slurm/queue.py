@@ -105,8 +105,7 @@ def call(*command: str, environment: Mapping[str, str] | None = None) -> str:
         if "configuration source" in message:
             raise UserError(
                 f"{command[0]}: Slurm is installed here but knows no cluster; log in to the"
-                " cluster's login node, or"
-                " use `electra-dist launch local`"
+                " cluster's login node, or use `electra-dist launch local`"
             )
         raise UserError(f"{command[0]}: {message or f'failed with exit code {done.returncode}'}")
     return done.stdout

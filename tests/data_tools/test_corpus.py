@@ -11,9 +11,8 @@ from electra_dist.errors import DataError
 
 PROSE = (
     "Return the number of items in the container. When the container is empty, the result is zero,"
-    " and no error is"
-    " raised; this is what most of the callers of this function expect from it, and they should not"
-    " have to check."
+    " and no error is raised; this is what most of the callers of this function expect from it,"
+    " and they should not have to check."
 )
 CODE = "\n".join(
     f">>> x{number} = f({number}, [{number}], {{'k': {number}}}); assert x{number} != 0"

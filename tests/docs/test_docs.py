@@ -67,9 +67,8 @@ OTHERS = tuple(
 )
 TINY = (
     "model.preset=tiny data.row_length=64 train.steps=6 train.global_rows=4 train.micro_rows=2"
-    " optim.warmup_steps=1"
-    " precision.mode=fp32 checkpoint.every=4 tracking.every=1 tracking.wandb=disabled"
-    " validation.rows=8"
+    " optim.warmup_steps=1 precision.mode=fp32 checkpoint.every=4 tracking.every=1"
+    " tracking.wandb=disabled validation.rows=8"
 )
 #: Programs of the system whose arguments a `parse` block does not check.
 SYSTEM = {

@@ -62,11 +62,11 @@ def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path, capsys: pytes
 def test_a_reader_that_leaves_takes_nothing_from_the_log(tmp_path: Path) -> None:
     """As in `electra-dist train ... | head -1`."""
     program = (
-        "import sys; from pathlib import Path; from electra_dist.console import outlive_readers;"
-        "from electra_dist.runs.own_log import own_log; from electra_dist.runs.directory import"
-        " RunDir; outlive_readers()\n"
-        "with own_log(RunDir(Path(sys.argv[1])), {}):\n    for step in range(20000): print('step',"
-        " step)"
+        "import sys; from pathlib import Path; from electra_dist.console import"
+        " outlive_readers;from electra_dist.runs.own_log import own_log; from"
+        " electra_dist.runs.directory import RunDir; outlive_readers()\n"
+        "with own_log(RunDir(Path(sys.argv[1])), {}):\n"
+        "    for step in range(20000): print('step', step)"
     )
     command = f'"{sys.executable}" -c "$0" "$1" | head -1'
     subprocess.run(["bash", "-c", command, program, str(tmp_path)], env=os.environ, check=True, capture_output=True)

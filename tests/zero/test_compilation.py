@@ -97,8 +97,8 @@ def test_a_rank_that_cannot_compile_stops_all_of_them_before_the_first_step() ->
     message, everywhere = ranks[0]
     assert message.startswith(
         "train.compile = true: the layers of the generator do not compile on this machine:"
-        " RuntimeError: no working"
-        " compiler. Mend that, or train without compilation, slower: train.compile=false"
+        " RuntimeError: no working compiler. Mend that, or train without compilation, slower:"
+        " train.compile=false"
     )
     assert everywhere == "True"
 

@@ -110,10 +110,9 @@ def _print(evaluation: Evaluation) -> None:
         whose = ", which are not the run's own"
     print(
         f"{evaluation.run} at step {evaluation.step:,}, fp32 on {evaluation.device}:"
-        f" {evaluation.rows:,} held-out rows"
-        f" of {evaluation.row_length} from {evaluation.shards}{whose};"
-        f" {evaluation.discriminator.tokens:,} tokens, {evaluation.generator.masked_tokens:,} of"
-        " them masked"
+        f" {evaluation.rows:,} held-out rows of {evaluation.row_length} from"
+        f" {evaluation.shards}{whose}; {evaluation.discriminator.tokens:,} tokens,"
+        f" {evaluation.generator.masked_tokens:,} of them masked"
     )
     for table in (_networks(evaluation), _bands(evaluation), _convincing(evaluation)):
         target.print(table)
@@ -242,8 +241,7 @@ def _convincing(evaluation: Evaluation) -> Table:
 _SPACE = "␣"
 _LEGEND = (
     "[original→sampled p] replaced, [token p] masked and sampled again, {token p} not masked but"
-    " called replaced;"
-    " p: the discriminator's probability of `replaced`"
+    " called replaced; p: the discriminator's probability of `replaced`"
 )
 
 

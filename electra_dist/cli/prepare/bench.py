@@ -79,8 +79,7 @@ def _step(arguments: argparse.Namespace) -> int:
     if world.world_size > 1:
         raise UserError(
             f"bench step measures one process, and this is one of {world.world_size} ranks"
-            f" ({world.launcher});"
-            " start it without torchrun and with one Slurm task"
+            f" ({world.launcher}); start it without torchrun and with one Slurm task"
         )
     vocab_size, data = _data(resolved, arguments)
     initialise(world)

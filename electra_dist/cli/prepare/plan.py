@@ -168,8 +168,7 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, int | N
         vocab_size = _DEFAULT_VOCABULARY
         notes.append(
             f"{resolved.data.shards} holds no shards yet: a vocabulary of {vocab_size:,} assumed,"
-            " and documents that"
-            " fill their rows; set --vocab-size and --document-length"
+            " and documents that fill their rows; set --vocab-size and --document-length"
         )
     return vocab_size or _DEFAULT_VOCABULARY, document_length, notes
 

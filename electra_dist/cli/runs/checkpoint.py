@@ -288,8 +288,7 @@ def _pruned(
     if found and not whole:
         raise CheckpointError(
             f"{run.checkpoints}: no checkpoint is whole, so none is removed; see electra-dist"
-            " checkpoint list"
-            f" {run.path}"
+            f" checkpoint list {run.path}"
         )
     steps = removable(run, keep, milestones_every, whole=whole)
     going = {str(run.checkpoint(facts.step)): facts.bytes for facts in found if facts.step in steps}

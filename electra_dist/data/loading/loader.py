@@ -185,8 +185,7 @@ class TrainLoader:
             how = f"{signal.Signals(-status).name}; has the machine run out of memory?"
         return LoaderDiedError(
             f"the process that loads the data ({self.pid}) has ended by itself: {how}. Start again:"
-            " training"
-            " goes on from the last checkpoint"
+            " training goes on from the last checkpoint"
         )
 
     def close(self) -> None:

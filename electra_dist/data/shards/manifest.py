@@ -354,6 +354,6 @@ def check_vocabulary(config: Config, manifest: Manifest) -> None:
     if wanted is not None and wanted != manifest.vocab_size:
         raise ConfigError(
             f"model.vocab_size = {wanted}, but the shards in {manifest.path} have"
-            f" {manifest.vocab_size} ids;"
-            f" remove the key, or build shards with a tokenizer of {wanted} ids"
+            f" {manifest.vocab_size} ids; remove the key, or build shards with a tokenizer of"
+            f" {wanted} ids"
         )

@@ -130,8 +130,7 @@ def read_block(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside:
         path = manifest.path / shard.tar.name
         raise DataError(
             f"{path}: block {inside} is damaged: {error}. Nothing was trained on it. `electra-dist"
-            " data verify"
-            f" {path.parent}` finds all damage; {REPLACE}"
+            f" data verify {path.parent}` finds all damage; {REPLACE}"
         ) from error
     return block
 

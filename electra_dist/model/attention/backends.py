@@ -196,8 +196,7 @@ def why_not(
     if sequences > kernels.LARGEST_GRID_Y:
         return (
             f"it has {kernels.LARGEST_GRID_Y:,} documents of a micro-batch at most, and there may"
-            f" be {sequences:,}:"
-            " train.micro_rows x (data.max_documents_per_row + 1)"
+            f" be {sequences:,}: train.micro_rows x (data.max_documents_per_row + 1)"
         )
     return _why_not_varlen(device, dtype, head_size)
 

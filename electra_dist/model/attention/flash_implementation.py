@@ -65,8 +65,7 @@ def activate(device: torch.device, heads: Iterable[tuple[int, torch.dtype]]) -> 
             reason = str(error).strip().partition("\n")[0] or "no message"
             logger.warning(
                 "attention: %s (%s) is installed but does not run: %s: %s; going on without it,"
-                " slower. Build it for"
-                " torch %s and this GPU, or remove it",
+                " slower. Build it for torch %s and this GPU, or remove it",
                 name, MODULES[name], type(error).__name__, reason, torch.__version__,
             )  # fmt: skip
         else:

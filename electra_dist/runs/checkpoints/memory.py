@@ -108,8 +108,8 @@ def check_link(run: RunDir) -> None:
     if run.checkpoints.is_symlink() and not run.checkpoints.exists():
         raise CheckpointError(
             f"{run.checkpoints}: is a link to {os.readlink(run.checkpoints)}, which is not there;"
-            " is its file system"
-            " mounted? Bring it back, or put another folder or link in its place, and start again"
+            " is its file system mounted? Bring it back, or put another folder or link in its"
+            " place, and start again"
         )
 
 
@@ -128,8 +128,7 @@ def check_nothing_is_lost(run: RunDir, every: int) -> None:
         what = "is not there"
     raise CheckpointError(
         f"{run.checkpoints}: {what}, but {evidence}; is its file system mounted? Bring the"
-        " checkpoints back and start"
-        " again, or add --start-over to train from step 0"
+        " checkpoints back and start again, or add --start-over to train from step 0"
     )
 
 

@@ -91,10 +91,8 @@ class Lease:
         if self._lost is not None:
             raise LostLockError(
                 f"{self._run.path}: {self._lost}; this process had given no sign of life for too"
-                " long (stopped? a file"
-                " system that did not answer?) and writes nothing more. What it saved before is"
-                " whole, and the other"
-                " one goes on from there"
+                " long (stopped? a file system that did not answer?) and writes nothing more. What"
+                " it saved before is whole, and the other one goes on from there"
             )
 
     def release(self) -> None:

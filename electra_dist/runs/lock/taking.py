@@ -256,10 +256,9 @@ class _Taking:
             still = ""
         return (
             f"{self._run.path}: {holder.name()} {holder.purpose} already (since"
-            f" {since:%Y-%m-%d %H:%M:%S %z}, last sign"
-            f" of life {last:%H:%M:%S}){still}; nothing was changed. Wait for it, end it with"
-            " `electra-dist stop"
-            f" {self._run.path}`, or set another run.name"
+            f" {since:%Y-%m-%d %H:%M:%S %z}, last sign of life {last:%H:%M:%S}){still}; nothing was"
+            f" changed. Wait for it, end it with `electra-dist stop {self._run.path}`, or set"
+            " another run.name"
         )
 
     def _say_gone(self, watch: _Watch) -> None:

@@ -70,8 +70,7 @@ def is_branch(own: OwnFiles, how: GoingOn) -> bool:
     if how.from_step not in (None, origin["step"]):
         raise ConfigError(
             f"--branch with --from-step {how.from_step}: the run exists already and started from"
-            " step"
-            f" {origin['step']}; give another name"
+            f" step {origin['step']}; give another name"
         )
     return True
 
@@ -87,22 +86,21 @@ def check_branch(config: Config, dataset: str | None, how: GoingOn) -> None:
     if past:
         raise ConfigError(
             f"--branch: {parent.path} has another configuration ({listed(past)}), which its"
-            " checkpoints cannot go on"
-            " with; take that back, or set run.name to start a run from step 0"
+            " checkpoints cannot go on with; take that back, or set run.name to start a run from"
+            " step 0"
         )
     known = own.facts["dataset_fingerprint"]
     if dataset is not None and known != dataset:
         raise ConfigError(
             f"--branch: data.shards = {config.data.shards}: not the data that {parent.path} was"
-            " trained on (fingerprint"
-            f" {dataset[:12]}, the run has {known[:12]}); point data.shards at the same shards"
+            f" trained on (fingerprint {dataset[:12]}, the run has {known[:12]}); point data.shards"
+            " at the same shards"
         )
     step = _candidates(parent, how)[0]
     if config.train.steps < step:
         raise ConfigError(
             f"--branch: train.steps = {config.train.steps}, but the checkpoint to start from is of"
-            f" step {step}; give"
-            " more steps, or an older one with --from-step"
+            f" step {step}; give more steps, or an older one with --from-step"
         )
 
 

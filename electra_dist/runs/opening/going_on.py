@@ -77,10 +77,8 @@ def check_going_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn) -> 
     if past:
         raise ConfigError(
             f"{run.path}: holds a run of another configuration ({listed([*past, *future])}). What"
-            " it has trained would"
-            f" mean something else with another {past[0].key}: take that back to go on with this"
-            " run, or set run.name"
-            " to start another one"
+            f" it has trained would mean something else with another {past[0].key}: take that back"
+            " to go on with this run, or set run.name to start another one"
         )
     if goes_back and how.from_step is not None:
         step = how.from_step
@@ -91,8 +89,7 @@ def check_going_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn) -> 
     if config.train.steps < step:
         raise ConfigError(
             f"train.steps = {config.train.steps}: {run.path} is at step {step} already; give at"
-            f" least {step}, or go"
-            f" back first: --from-step N{_there(run)}"
+            f" least {step}, or go back first: --from-step N{_there(run)}"
         )
 
 
@@ -120,14 +117,11 @@ def _there(run: RunDir) -> str:
 def _how_to_accept(run: RunDir, old: Config, new: Config, future: list[Change], step: int) -> str:
     return (
         f"{run.path}: holds a run of another configuration ({listed(future)}). This changes what"
-        " comes after its"
-        f" checkpoint of step {step}, and nothing before ({learning_rate(old, new, step)}). To"
-        " accept it from there"
-        f" on, add --from-here; from an older checkpoint on, --from-step N{_there(run)}; as another"
-        " run, --branch"
+        f" comes after its checkpoint of step {step}, and nothing before"
+        f" ({learning_rate(old, new, step)}). To accept it from there on, add --from-here; from an"
+        f" older checkpoint on, --from-step N{_there(run)}; as another run, --branch"
         f" NEWNAME.{about_the_decay(old, new, step, run.complete_checkpoints())} Otherwise take it"
-        " back to go on as"
-        " before"
+        " back to go on as before"
     )
 
 
@@ -163,8 +157,7 @@ def go_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn, tell: Tell) 
         if step is not None and _is_done(own, config, how):
             tell(
                 f"{run.path}: went back to step {step} at {_last(own.facts)['time']} already, and"
-                " goes on; add --again"
-                " to do it once more"
+                " goes on; add --again to do it once more"
             )
             step = None
         if step is not None:
@@ -209,8 +202,7 @@ def _write_down(run: RunDir, own: OwnFiles, config: Config, back_to: int | None,
     if own.config is not None and future:
         tell(
             f"{run.path}: changed after step {step}: {listed(future)}"
-            f" ({learning_rate(own.config, config, step)});"
-            f" recorded in {run.facts.name}"
+            f" ({learning_rate(own.config, config, step)}); recorded in {run.facts.name}"
         )
 
 

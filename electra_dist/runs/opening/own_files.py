@@ -100,17 +100,15 @@ def _lost_config(run: RunDir, problem: str | None, saved: bool) -> tuple[Config 
         try:
             tree = configuration.parse_yaml(found.config_yaml, str(run.config))
             return configuration.build(tree), (
-                f"{what}; restored from the checkpoint of step"
-                f" {found.step}"
+                f"{what}; restored from the checkpoint of step {found.step}"
             )
         except (ConfigError, TypeError, ValueError):
             continue
     if saved:
         raise UserError(
             f"{what}, and no checkpoint carries a copy that can be read. Put it back, or write it"
-            " again as it was:"
-            f" electra-dist config show CONFIG run.dir={run.path.parent} run.name={run.path.name} >"
-            f" {run.config}"
+            f" again as it was: electra-dist config show CONFIG run.dir={run.path.parent}"
+            f" run.name={run.path.name} > {run.config}"
         )
     return None, (
         f"{what}; nothing was saved under it, so it is written from the given"
@@ -142,8 +140,7 @@ def _lost_facts(run: RunDir, problem: str | None, saved: bool) -> tuple[RunFacts
         return None, f"{what}; nothing was saved yet, so it is made anew"
     return None, (
         f"{what}, and no checkpoint carries a copy; made anew: W&B shows a run of its own from here"
-        " on, and that the"
-        " shards are the same as before is taken for granted"
+        " on, and that the shards are the same as before is taken for granted"
     )
 
 

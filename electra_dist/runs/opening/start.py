@@ -95,10 +95,8 @@ def _check_data(run: RunDir, own: OwnFiles, config: Config, dataset: str | None)
     if known is not None and dataset is not None and known != dataset:
         raise ConfigError(
             f"data.shards = {config.data.shards}: not the data that {run.path} was trained on"
-            " (fingerprint"
-            f" {dataset[:12]}, the run has {known[:12]}). Point data.shards at the same shards, or"
-            " set run.name to"
-            " start another run"
+            f" (fingerprint {dataset[:12]}, the run has {known[:12]}). Point data.shards at the"
+            " same shards, or set run.name to start another run"
         )
 
 
@@ -189,8 +187,8 @@ def _refuse_foreign(run: RunDir) -> None:
     if foreign:
         raise UserError(
             f"{run.path}: holds something that is not a run of electra-dist"
-            f" ({', '.join(foreign[:5])}). Nothing was"
-            " changed; set run.name or run.dir to a new folder"
+            f" ({', '.join(foreign[:5])}). Nothing was changed; set run.name or run.dir to a new"
+            " folder"
         )
 
 

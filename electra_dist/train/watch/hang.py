@@ -247,8 +247,7 @@ def _reason(suspects: Sequence[Suspect], newest: Heard, world_size: int, now: fl
         where = f"phase {newest.beat.phase}, step {newest.beat.step}"
         return (
             f"all {world_size} ranks wait for each other for {newest.age(now):.0f} s ({where}), and"
-            " none is behind the"
-            " others: the network between them, or a device"
+            " none is behind the others: the network between them, or a device"
         )
     named = "; ".join(_words(suspect) for suspect in suspects[:_NAMED])
     if len(suspects) > _NAMED:

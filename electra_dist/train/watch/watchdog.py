@@ -351,8 +351,8 @@ class Watchdog:
             self._warned = True
             _print(
                 f"warning: rank {self._rank} does not reach rank 0's watchdog (a firewall between"
-                " the nodes?); it"
-                " cannot tell a hang from waiting, and torch's own time-out ends one"
+                " the nodes?); it cannot tell a hang from waiting, and torch's own time-out ends"
+                " one"
             )
 
     def _look_for_hang(self, now: float) -> None:
@@ -408,9 +408,9 @@ class Watchdog:
         doing = signs.doing()
         return (
             f"rank {self._rank} on {self._hosts[self._rank]}, process {os.getpid()}, phase"
-            f" {doing.phase}, step"
-            f" {doing.step}{f', {doing.detail}' if doing.detail else ''}, {collectives()}"
-            " collectives begun\n\n"
+            f" {doing.phase}, step {doing.step}{f', {doing.detail}' if doing.detail else ''},"
+            f" {collectives()} collectives begun\n"
+            "\n"
         )
 
     # --- the end ----------------------------------------------------------------------------------

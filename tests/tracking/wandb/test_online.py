@@ -97,8 +97,7 @@ def test_without_a_key_a_run_is_offline_until_there_is_one(
     assert all(Path(f"{file}.synced").exists() for file in files(new_run))
     for path in [*new_run.path.parents[1].rglob("*"), Path.home() / ".netrc"]:
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), (
-            "the key stands in"
-            f" {path}"
+            f"the key stands in {path}"
         )
 
 
