@@ -28,7 +28,7 @@ from pathlib import Path
 from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.data.packing import pack_block
-from electra_dist.data.rows import KeyedRows, documents_per_row, micro_batch
+from electra_dist.data.rows import KeyedRows, micro_batch
 from electra_dist.data.shards.blocks import array_bytes
 from electra_dist.data.shards.manifest import TRAIN, Manifest
 from electra_dist.data.shards.reading import BlockReader, read_block, read_index
@@ -93,7 +93,8 @@ def make_rows(manifest: Manifest, config: Config, count: int) -> None:
 
     reader = BlockReader(manifest, TRAIN)
     for number in range(min(count, len(reader))):
-        packed = pack_block(reader.read(number), config.data.row_length, documents_per_row(config))
+        block = reader.read(number)
+        packed = pack_block(block, config.data.row_length, config.data.max_documents_per_row)
         keys = np.arange(len(packed), dtype=np.uint64)
         for first in range(0, len(packed), config.train.micro_rows):
             part = slice(first, first + config.train.micro_rows)

@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 from electra_dist import config as configuration
 from electra_dist.config.presets import PRESETS
+from electra_dist.config.schema import WrittenConfig
 from electra_dist.runs.opening.changes import Kind, kind_of
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -90,7 +91,7 @@ def _common_key(full: str) -> str | None:
     first, *middle, last = full.split(".")
     if not middle or middle[0] not in configuration.NETWORKS:
         return None
-    section = configuration.Config.model_fields[first].annotation
+    section = WrittenConfig.model_fields[first].annotation
     assert isinstance(section, type)
     assert issubclass(section, BaseModel)
     if last in section.model_fields:
@@ -144,7 +145,7 @@ def undocumented() -> list[str]:
 
 
 def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
-    for name, field in configuration.Config.model_fields.items():
+    for name, field in WrittenConfig.model_fields.items():
         assert isinstance(field.annotation, type)
         yield name, field.annotation
 

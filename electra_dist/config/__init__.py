@@ -12,7 +12,7 @@ from electra_dist.config.reading import (
     read_yaml,
     resolved_yaml,
 )
-from electra_dist.config.schedule import lr_factor
+from electra_dist.config.schedule import decay_start, lr_factor
 from electra_dist.config.schema import (
     NETWORKS,
     CheckpointConfig,
@@ -60,6 +60,7 @@ __all__ = [
     "apply_overrides",
     "build",
     "check_world",
+    "decay_start",
     "divisors",
     "json_schema",
     "layers_of_groups",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from electra_dist.config.schema import NETWORKS, Config, Network
+from electra_dist.config.schedule import decay_start
+from electra_dist.config.schema import NETWORKS, Config, Network, WrittenConfig
 from electra_dist.errors import ConfigError
 
 
@@ -14,20 +15,18 @@ def divisors(number: int) -> list[int]:
     return small + [number // d for d in reversed(small) if d * d != number]
 
 
-def with_derived_defaults(config: Config) -> Config:
-    """`config` with the defaults that depend on other keys filled in."""
-    rows = config.train.global_rows
-    length = config.data.row_length
-    data = config.data.model_copy(
-        update={
-            "streams": config.data.streams or max(d for d in divisors(rows) if d <= 256),
-            "max_documents_per_row": config.data.max_documents_per_row or max(4, length // 8),
-        }
-    )
-    optim = config.optim
-    if optim.schedule == "wsd" and optim.decay_steps is None:
-        optim = optim.model_copy(update={"decay_steps": max(1, config.train.steps // 10)})
-    return config.model_copy(update={"data": data, "optim": optim})
+def resolve(written: WrittenConfig) -> Config:
+    """`written` with the defaults that follow from other keys filled in."""
+    content = written.model_dump()
+    data = content["data"]
+    if data["streams"] is None:
+        data["streams"] = max(d for d in divisors(written.train.global_rows) if d <= 256)
+    if data["max_documents_per_row"] is None:
+        data["max_documents_per_row"] = max(4, written.data.row_length // 8)
+    optim = content["optim"]
+    if optim["schedule"] == "wsd" and optim["decay_steps"] is None:
+        optim["decay_steps"] = max(1, written.train.steps // 10)
+    return Config.model_validate(content)
 
 
 def contradictions(config: Config) -> list[str]:
@@ -37,7 +36,7 @@ def contradictions(config: Config) -> list[str]:
     train = config.train
     optim = config.optim
     model = config.model
-    streams = data.streams or 1
+    streams = data.streams
     if train.global_rows % streams:
         found.append(
             f"train.global_rows = {train.global_rows} is not divisible by data.streams = {streams}:"
@@ -82,10 +81,25 @@ def contradictions(config: Config) -> list[str]:
         end = "train.steps"
     else:
         end = "train.steps - optim.decay_steps"
-    room = train.steps - (optim.decay_steps or 0 if optim.schedule == "wsd" else 0)
+    room = train.steps
+    if optim.schedule == "wsd":
+        room = decay_start(train.steps, optim)
     if optim.warmup_steps > room:
         found.append(f"optim.warmup_steps = {optim.warmup_steps} is more than {end} = {room}")
-    return found + _sharding_contradictions(config) + _communication_contradictions(config)
+    found += _sharding_contradictions(config)
+    found += _communication_contradictions(config)
+    return found + _precision_contradictions(config)
+
+
+def _precision_contradictions(config: Config) -> list[str]:
+    """Stages and precisions that DeepSpeed cannot combine."""
+    return [
+        f"zero.stage = 0 with precision.mode = {config.precision_mode(network)} for the {network}:"
+        " DeepSpeed has no fp32 gradient accumulation at stage 0; set zero.stage=1 (same result,"
+        " less memory) or precision.mode=fp32"
+        for network in NETWORKS
+        if config.zero_stage(network) == 0 and config.precision_mode(network) != "fp32"
+    ]
 
 
 def _sharding_contradictions(config: Config) -> list[str]:
@@ -188,7 +202,7 @@ def _check_hpz(size: int, world_size: int, ranks_per_node: int | None) -> None:
 
 
 def _check_rows(config: Config, world_size: int) -> None:
-    streams = config.data.streams or 1
+    streams = config.data.streams
     rows = config.train.global_rows
     micro = config.train.micro_rows
     fits = [w for w in divisors(streams) if (rows // w) % micro == 0]

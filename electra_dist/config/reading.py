@@ -20,9 +20,9 @@ import pydantic
 import yaml
 from pydantic import BaseModel
 
-from electra_dist.config.checks import contradictions, with_derived_defaults
+from electra_dist.config.checks import contradictions, resolve
 from electra_dist.config.presets import PRESETS
-from electra_dist.config.schema import Config, ModelConfig
+from electra_dist.config.schema import Config, ModelConfig, WrittenConfig
 from electra_dist.errors import ConfigError, nearest
 from electra_dist.files.reading import NotRegularError, TooLargeError, read_bounded
 
@@ -231,7 +231,7 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _valid_keys(location: Sequence[str | int]) -> list[str]:
-    section: type[BaseModel] = Config
+    section: type[BaseModel] = WrittenConfig
     for part in location:
         field = section.model_fields.get(str(part))
         if field is None or not (
@@ -274,10 +274,10 @@ def build(tree: Mapping[str, Any], source: str = "configuration") -> Config:
     raises `ConfigError`.
     """
     try:
-        config = Config.model_validate(_with_preset(dict(tree)))
+        written = WrittenConfig.model_validate(_with_preset(dict(tree)))
     except pydantic.ValidationError as error:
         raise ConfigError(_explain(error, source)) from error
-    config = with_derived_defaults(config)
+    config = resolve(written)
     for problem in contradictions(config):
         raise ConfigError(f"{source}: {problem}")
     return config
@@ -296,7 +296,7 @@ def resolved_yaml(config: Config) -> str:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a configuration file, for editors: what a preset supplies is not required."""
-    schema = Config.model_json_schema()
+    schema = WrittenConfig.model_json_schema()
     schema["title"] = "electra-dist run configuration"
     schema["required"] = [name for name in schema.get("required", []) if name != "model"]
     schema["$defs"]["ModelConfig"].pop("required", None)

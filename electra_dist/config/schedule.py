@@ -9,6 +9,13 @@ import math
 from electra_dist.config.schema import OptimConfig
 
 
+def decay_start(steps: int, optim: OptimConfig) -> int:
+    """The step (from 0, of `steps`) at which the rate begins to fall."""
+    if optim.schedule == "wsd" and optim.decay_steps is not None:
+        return steps - optim.decay_steps
+    return optim.warmup_steps
+
+
 def lr_factor(step: int, steps: int, optim: OptimConfig) -> float:
     """Fraction of the peak learning rate at `step` (from 0) of `steps`.
 
@@ -17,10 +24,7 @@ def lr_factor(step: int, steps: int, optim: OptimConfig) -> float:
     """
     if step < optim.warmup_steps:
         return (step + 1) / (optim.warmup_steps + 1)
-    if optim.schedule == "wsd":
-        start = steps - (optim.decay_steps or 1)
-    else:
-        start = optim.warmup_steps
+    start = decay_start(steps, optim)
     done = min(1.0, max(0.0, (step - start) / max(1, steps - start)))
     if optim.schedule == "cosine":
         left = (1 + math.cos(math.pi * done)) / 2

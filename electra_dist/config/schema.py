@@ -55,7 +55,7 @@ class RunConfig(Section):
         return Path(self.dir) / self.name
 
 
-class DataConfig(Section):
+class WrittenData(Section):
     """The shards and how rows are made of them."""
 
     shards: str
@@ -81,6 +81,13 @@ class DataConfig(Section):
     124; every later step takes the rows that follow. The guard adds those of a divergence by
     itself.
     """
+
+
+class DataConfig(WrittenData):
+    """`WrittenData` with what follows from other keys filled in."""
+
+    streams: PositiveInt
+    max_documents_per_row: Annotated[int, Field(gt=0, le=32768)]
 
 
 class NetworkConfig(Section):
@@ -390,11 +397,11 @@ class WatchdogConfig(Section):
     """For one validation."""
 
 
-class Config(Section):
-    """One run, complete."""
+class WrittenConfig(Section):
+    """One run as people write it: what they leave out takes the defaults."""
 
     run: RunConfig = RunConfig()
-    data: DataConfig
+    data: WrittenData
     model: ModelConfig
     train: TrainConfig
     optim: OptimConfig = OptimConfig()
@@ -405,6 +412,19 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
     guard: GuardConfig = GuardConfig()
     watchdog: WatchdogConfig = WatchdogConfig()
+
+
+class Config(WrittenConfig):
+    """One run, resolved: every default that follows from other keys is filled in.
+
+    The only configuration that the library takes; `electra_dist.config.build` makes it.
+    """
+
+    data: DataConfig
+
+    def accumulation(self, world_size: int) -> int:
+        """Micro-batches of one optimizer step on each rank."""
+        return max(1, self.train.global_rows // world_size // self.train.micro_rows)
 
     def network(self, network: Network) -> NetworkConfig:
         if network == "generator":

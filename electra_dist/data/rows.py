@@ -25,7 +25,6 @@ from electra_dist.data.packing import (
 )
 from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest, SplitName
 from electra_dist.data.shards.reading import BlockReader, sign_of_data
-from electra_dist.errors import ConfigError
 
 # purposes of the keys drawn here
 _ROW_ORDER = 0x6F72646572
@@ -33,15 +32,6 @@ _ROW_KEY = 0x6B6579
 #: Tokens that are masked at once: many, and still in the cache.
 _MASKED_TOKENS = 2**16
 _SPLIT_NUMBER: dict[SplitName, int] = {TRAIN: 0, VALIDATION: 1}
-
-
-def documents_per_row(config: Config) -> int:
-    """K, the documents a row holds at most."""
-    if config.data.max_documents_per_row is None:
-        raise ConfigError(
-            "data.max_documents_per_row is not resolved; load the configuration with `config.load`"
-        )
-    return config.data.max_documents_per_row
 
 
 @dataclass(frozen=True)
@@ -70,7 +60,7 @@ class RowSource:
     ) -> None:
         self._reader = BlockReader(manifest, split, tell)
         self._row_length = config.data.row_length
-        self._documents = documents_per_row(config)
+        self._documents = config.data.max_documents_per_row
         self._domain = (config.train.seed, _SPLIT_NUMBER[split])
 
     def __len__(self) -> int:

@@ -23,19 +23,12 @@ import numpy as np
 from electra_dist.batch import Step
 from electra_dist.config import Config, check_world
 from electra_dist.data.pool import RowPool
-from electra_dist.data.rows import RowSource, documents_per_row, micro_batches
+from electra_dist.data.rows import RowSource, micro_batches
 from electra_dist.data.shards.manifest import TRAIN, Manifest, check_vocabulary
 from electra_dist.data.shards.reading import sign_of_data
 from electra_dist.data.skips import Interval, Skips
 from electra_dist.data.streams import BlockOrder, LoaderState, Positions, streams_of_rank
-from electra_dist.errors import ConfigError, DataError
-
-
-def stream_count(config: Config) -> int:
-    """S, the number of canonical streams."""
-    if config.data.streams is None:
-        raise ConfigError("data.streams is not resolved; load the configuration with `config.load`")
-    return config.data.streams
+from electra_dist.errors import DataError
 
 
 def layout_of(config: Config, manifest: Manifest) -> str:
@@ -43,9 +36,9 @@ def layout_of(config: Config, manifest: Manifest) -> str:
     parts = [
         manifest.fingerprint,
         config.train.seed,
-        stream_count(config),
+        config.data.streams,
         config.data.row_length,
-        documents_per_row(config),
+        config.data.max_documents_per_row,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -62,7 +55,7 @@ def first_state(
     check_vocabulary(config, manifest)
     if not manifest.facts.train.blocks:
         raise DataError(f"{manifest.path}: the split train is empty; build the shards again")
-    streams = stream_count(config)
+    streams = config.data.streams
     layout = layout_of(config, manifest)
     mine = streams_of_rank(streams, rank, world_size)
     if state is None:
@@ -84,7 +77,8 @@ def first_state(
 
 
 class StepSource:
-    """This rank's steps, in order, from `state` to `train.steps`, each made when it is asked for.
+    """This rank's steps, in order, from `state` to number `steps` (default: `train.steps`), each
+    made when it is asked for.
 
     `skipped` are steps of data that are passed over, beside those of `data.skip_steps`; what lies
     before `state` is behind us, whatever they say. `tell` hears which block is being read.
@@ -102,12 +96,16 @@ class StepSource:
         world_size: int,
         state: LoaderState | None = None,
         skipped: Iterable[Interval] = (),
+        steps: int | None = None,
         tell: Callable[[str], None] = sign_of_data,
     ) -> None:
         start = first_state(config, manifest, rank, world_size, state)
         self._config = config
+        self._steps = config.train.steps
+        if steps is not None:
+            self._steps = steps
         self._skips = Skips([*config.data.skip_steps, *skipped])
-        streams = stream_count(config)
+        streams = config.data.streams
         order = BlockOrder(manifest.facts.train.blocks, streams, config.train.seed)
         self._pool = RowPool(start.streams, order, RowSource(config, manifest, TRAIN, tell))
         self._rows_per_stream = config.train.global_rows // streams
@@ -127,7 +125,7 @@ class StepSource:
 
     def __next__(self) -> Step:
         index = self._next
-        if index >= self._config.train.steps:
+        if index >= self._steps:
             raise StopIteration
         wanted = self._skips.next_kept(self._drawn)
         for _ in range(self._drawn, wanted):

@@ -11,7 +11,7 @@ import numpy as np
 from electra_dist.batch import SPECIAL_TOKENS, Step
 from electra_dist.config import Config
 from electra_dist.data.packing import PackedRows
-from electra_dist.data.rows import KeyedRows, documents_per_row, micro_batches
+from electra_dist.data.rows import KeyedRows, micro_batches
 
 
 def synthetic_steps(
@@ -39,7 +39,7 @@ def synthetic_steps(
 def _rows(config: Config, vocab_size: int, document_length: int, index: int) -> KeyedRows:
     count = config.train.global_rows
     length = config.data.row_length
-    slots = documents_per_row(config)
+    slots = config.data.max_documents_per_row
     rng = np.random.default_rng((config.train.seed, index))
     tokens = rng.integers(SPECIAL_TOKENS.mask + 1, vocab_size, (count, length)).astype(np.uint32)
     inner = range(document_length, length, document_length)[: slots - 1]

@@ -37,7 +37,7 @@ def _backend(config: Config, network: Network, device: torch.device) -> str:
     head_size = sizes.hidden_size // sizes.heads
     dropout = config.model.attention_dropout
     deterministic = config.train.deterministic
-    sequences = config.train.micro_rows * ((config.data.max_documents_per_row or 0) + 1)
+    sequences = config.train.micro_rows * (config.data.max_documents_per_row + 1)
     backend = choose_backend(
         config.model.attention, device, dtype, head_size, dropout, deterministic, sequences
     )

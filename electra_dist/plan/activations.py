@@ -259,7 +259,7 @@ def varlen_temporaries(config: Config, network: Network, around: Surroundings) -
         return 0.0
     size = micro_batch_sizes(config)
     sizes = config.network(network)
-    most = config.data.max_documents_per_row or max(4, size.length // 8)
+    most = config.data.max_documents_per_row
     entries = sequence_entries(PLANNED_DOCUMENTS * size.rows, size.rows, most)
     heads_size = sizes.heads * (-(-(sizes.hidden_size // sizes.heads) // 32) * 32)
     return (size.tokens + 128 * entries) * (heads_size + sizes.heads) * FP32

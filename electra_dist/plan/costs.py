@@ -13,7 +13,6 @@ from typing import Any, Literal
 from electra_dist.config import NETWORKS, Config, Network
 from electra_dist.plan.activations import micro_batch_sizes
 from electra_dist.plan.devices import Device
-from electra_dist.plan.engine_memory import accumulation
 from electra_dist.plan.memory import MemoryPlan, plan_memory
 from electra_dist.plan.sizes import flat_parameters, step_flops
 from electra_dist.plan.traffic import SentBytes, sent_bytes
@@ -104,7 +103,7 @@ class Costs:
 
     @property
     def accumulation(self) -> int:
-        return accumulation(self.config, self.world)
+        return self.config.accumulation(self.world)
 
     @property
     def busy_seconds(self) -> float:

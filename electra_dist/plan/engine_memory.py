@@ -107,7 +107,7 @@ def _engine_bytes(
             reduction=g * n * many if g != FP32 else 0.0,  # copies of what is on its way
         )
     if stage < 3:
-        again = accumulation(config, world_size) > 1
+        again = config.accumulation(world_size) > 1
         bucket = bucket_elements(config, network, vocab_size)
         engine = _stage_1_and_2(n, b, g, stage, world_size, bucket, again)
         if not zero.offload_optimizer:
@@ -255,8 +255,3 @@ def _stage_3(config: Config, network: Network, vocab_size: int, world_size: int)
         kept_gradients=0.0,
         host=engine.optimizer + 2 * FP32 * share + weights,
     )
-
-
-def accumulation(config: Config, world_size: int) -> int:
-    """Micro-batches of a step on each rank."""
-    return max(1, config.train.global_rows // world_size // config.train.micro_rows)

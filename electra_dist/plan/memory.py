@@ -27,7 +27,6 @@ from electra_dist.plan.activations import (
 from electra_dist.plan.engine_memory import (
     OPTIMIZER_BYTES,
     EngineBytes,
-    accumulation,
     bucket_elements,
     engine_bytes,
 )
@@ -216,7 +215,7 @@ def _heights(
     return _Heights(
         g=g,
         d=d,
-        again=accumulation(config, world_size) > 1,
+        again=config.accumulation(world_size) > 1,
         saved_g=total(generator_saved(config, around)),
         saved_d=total(discriminator_saved(config, around)),
         rise_g=max(backward_g, head_temporaries(config, vocab_size, around)),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from electra_dist.config import Config, Network
 from electra_dist.plan.activations import BYTES
-from electra_dist.plan.engine_memory import LIVE_PARAMETERS, accumulation, bucket_elements
+from electra_dist.plan.engine_memory import LIVE_PARAMETERS, bucket_elements
 from electra_dist.plan.sizes import parameters
 
 
@@ -50,7 +50,7 @@ def sent_bytes(
     g = BYTES[config.zero.communication_data_type]
     ring = (world_size - 1) / world_size
     zero = config.sharding(network)
-    micro_batches = accumulation(config, world_size)
+    micro_batches = config.accumulation(world_size)
     if stage == 0:
         return SentBytes(ring * 2 * g * n, 0.0)
     if stage < 3:

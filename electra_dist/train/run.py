@@ -46,7 +46,7 @@ from electra_dist.train.lines import Checking
 from electra_dist.train.trainer import Outcome, Trainer, owes_validation
 from electra_dist.train.watch.hang import collective_timeout
 from electra_dist.train.watch.watchdog import Watchdog
-from electra_dist.zero.engines import Engines, build_engines, check_engines
+from electra_dist.zero.engines import Engines, build_engines
 
 
 def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) -> Outcome:
@@ -58,7 +58,6 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
     """
     world = detect(environment)
     check_world(config, world.world_size)
-    check_engines(config)
     device = choose_device(config.train.device, world.local_rank, torch.cuda.device_count())
     world = replace(world, device=device)
     note = note_alone(world, environment)
@@ -223,7 +222,7 @@ def _checked_data(config: Config, world: World) -> Manifest:
                 f" electra-dist data checksums {manifest.path}"
             )
         blocks = manifest.facts.train.blocks
-        streams = config.data.streams or 1
+        streams = config.data.streams
         if streams > blocks:
             warn(
                 f"data.streams = {streams} is more than the {blocks} blocks of {manifest.path}:"

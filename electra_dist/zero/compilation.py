@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from electra_dist.config import Config, Network, sequence_entries
-from electra_dist.data.rows import documents_per_row
 from electra_dist.errors import UserError
 from electra_dist.model import head
 from electra_dist.model.attention.backends import build_layout
@@ -168,7 +167,7 @@ def _train_layer(config: Config, layer: Layer, backend: str) -> None:
         rows, length, layer.hidden_size, dtype=dtype, device=device, requires_grad=True
     )
     documents = torch.zeros(rows, length, dtype=torch.int32, device=device)
-    entries = sequence_entries(rows, rows, documents_per_row(config))
+    entries = sequence_entries(rows, rows, config.data.max_documents_per_row)
     ends = torch.arange(entries + 1, dtype=torch.int32, device=device) * length
     layout = build_layout(documents, ends.clamp(max=rows * length), backend, dtype)
     # Dropout draws: a run with this check and a run without it are the same run.

@@ -79,19 +79,6 @@ class Engines:
                 group["lr"] = lrs[network]
 
 
-def check_engines(config: Config) -> None:
-    """Raise `ConfigError` for a combination of stage and precision that DeepSpeed cannot run."""
-    for network in NETWORKS:
-        stage = config.zero_stage(network)
-        mode = config.precision_mode(network)
-        if stage == 0 and mode != "fp32":
-            raise ConfigError(
-                f"zero.stage = 0 with precision.mode = {mode} for the {network}: DeepSpeed has no"
-                " fp32 gradient accumulation at stage 0; set zero.stage=1 (same result, less"
-                " memory) or precision.mode=fp32"
-            )
-
-
 def _check_precision(config: Config) -> None:
     from deepspeed.accelerator import get_accelerator
 
@@ -117,10 +104,9 @@ def build_engines(
     """Wrap both networks; the process group must be open (`distributed.initialise`).
 
     The networks are whole and equal on every rank, and belong to the engines afterwards. Raises
-    `ConfigError` for what cannot run here (`check_engines`, `config.check_world`, a precision that
-    the device does not have), `UserError` where the layers do not compile.
+    `ConfigError` for what cannot run here (`config.check_world`, a precision that the device does
+    not have), `UserError` where the layers do not compile.
     """
-    check_engines(config)
     if config.train.cuda_graphs and world.device.type != "cuda":
         raise ConfigError(
             f"train.cuda_graphs = true needs a GPU, and this run is on {world.device.type}"
@@ -128,7 +114,7 @@ def build_engines(
     _check_precision(config)
     check_world(config, world.world_size)
     check_compilation(config, generator, discriminator, world)
-    accumulation = config.train.global_rows // world.world_size // config.train.micro_rows
+    accumulation = config.accumulation(world.world_size)
     _check_nodes(config, world)
     _forget_hpz_groups()
     engines = Engines(

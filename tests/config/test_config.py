@@ -206,6 +206,10 @@ def test_shipped_files_resolve_and_follow_the_schema(repo_root: Path) -> None:
             r"zero\.communication_data_type = bf16 with precision\.mode = fp32 for the"
             r" discriminator.*mode=bf16",
         ),
+        (
+            ["zero.stage=0", "precision.mode=bf16"],
+            r"zero\.stage = 0 with precision\.mode = bf16 for the generator.*set zero\.stage=1",
+        ),
         (["zero.hpz_partition_size=1"], r"key zero\.hpz_partition_size = 1"),
         (["zero.offload_optimiser=true"], r"did you mean 'offload_optimizer'"),
     ],
@@ -215,6 +219,14 @@ def test_what_deepspeed_cannot_offload_is_refused_with_the_alternatives(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         build(*overrides)
+
+
+def test_what_follows_from_other_keys_is_filled_in_once_and_loads_again() -> None:
+    config = build("data.row_length=256")
+    assert (config.data.streams, config.data.max_documents_per_row) == (128, 32)
+    again = configuration.build(configuration.parse_yaml(configuration.resolved_yaml(config), "x"))
+    assert again == config
+    assert config.accumulation(2) == 2
 
 
 def test_each_network_offloads_its_own() -> None:

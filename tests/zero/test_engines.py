@@ -9,12 +9,10 @@ import pytest
 import torch
 
 from electra_dist.config import Config
-from electra_dist.errors import ConfigError
 from electra_dist.model.networks import build_networks
 from electra_dist.parallel.world import World
 from electra_dist.train.step import evaluate_step, train_step
 from electra_dist.zero import engines as engines_module
-from electra_dist.zero.engines import check_engines
 from tests.support.plain import PlainTrainer
 from tests.support.processes import run_ranks
 from tests.support.small import (
@@ -273,15 +271,6 @@ def test_compiled_layers_train_the_same_without_graph_breaks() -> None:
     for difference, breaks in run_ranks(compiled_case, 2, timeout=400):
         assert difference < 1e-5
         assert breaks == 0
-
-
-def test_stage_0_in_low_precision_is_refused_and_the_alternative_named() -> None:
-    with pytest.raises(
-        ConfigError,
-        match=r"zero\.stage = 0 with precision\.mode = bf16 for the generator.*zero\.stage=1",
-    ):
-        check_engines(make_config("zero.generator.stage=0", "precision.mode=bf16"))
-    check_engines(make_config("zero.stage=0"))
 
 
 def test_deepspeed_is_told_every_default_that_matters() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,10 +111,7 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, Iterato
         manifest = Manifest.load(resolved.data.shards)
     except DataError as error:
         raise DataError(f"{error}; or measure on random tokens with --synthetic") from error
-    endless = resolved.model_copy(
-        update={"train": resolved.train.model_copy(update={"steps": 10**9})}
-    )
-    return manifest.vocab_size, TrainLoader(endless, manifest, 0, 1)
+    return manifest.vocab_size, TrainLoader(resolved, manifest, 0, 1, steps=sys.maxsize)
 
 
 def _print(figures: StepFigures) -> None:

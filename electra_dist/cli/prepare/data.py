@@ -69,7 +69,7 @@ def _add_tokenizer(group: Subparsers) -> None:
         "Train a SentencePiece tokenizer; `transformers.AutoTokenizer` loads the folder",
         """
         electra-dist data tokenizer --input corpus --vocab-size 32768 --out tokenizer
-        electra-dist data tokenizer --input a.txt b.jsonl.gz --lowercase --out tokenizer
+        electra-dist data tokenizer --input a.txt --vocab-size 16384 --lowercase --out tokenizer
         """,
     )
     _add_input(parser)

@@ -33,9 +33,9 @@ def add(subparsers: Subparsers) -> None:
         _plan,
         "Say what a run will cost: parameters, memory, speed, days, network, for every ZeRO stage",
         """
-        electra-dist plan configs/base.yaml train.micro_rows=8 --nodes 4 --gpus-per-node 8
+        electra-dist plan configs/base.yaml train.micro_rows=8 --nodes 4 --gpu h100
         electra-dist plan configs/large.yaml --gpus-per-node 8 --gpu a100 --utilisation 0.4
-        electra-dist plan configs/xl.yaml zero.hpz_partition_size=8 --nodes 4 --gpus-per-node 8
+        electra-dist plan configs/xl.yaml zero.hpz_partition_size=8 --nodes 4 --gpu h100
         electra-dist plan configs/xl.yaml zero.offload_optimizer=true --gpu a100-40gb
         electra-dist plan configs/base.yaml --gpus-per-node 8 --gpu h200 --fit
         electra-dist plan configs/quickstart.yaml --gpus-per-node 2 --gpu cpu --json

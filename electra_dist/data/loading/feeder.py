@@ -61,6 +61,7 @@ class Work:
     world_size: int
     state: LoaderState
     skipped: tuple[Interval, ...]
+    steps: int | None = None
 
     def to_json(self) -> bytes:
         """In one line."""
@@ -71,6 +72,7 @@ class Work:
             "world_size": self.world_size,
             "state": self.state.to_dict(),
             "skipped": self.skipped,
+            "steps": self.steps,
         }
         return json.dumps(content).encode()
 
@@ -85,6 +87,7 @@ class Work:
             world_size=content["world_size"],
             state=LoaderState.from_dict(content["state"]),
             skipped=tuple((first, stop) for first, stop in content["skipped"]),
+            steps=content["steps"],
         )
 
 
@@ -115,7 +118,7 @@ class Feeder:
         work = self._work
         manifest = Manifest.load(work.shards)
         arguments = (work.config, manifest, work.rank, work.world_size, work.state, work.skipped)
-        source = StepSource(*arguments, tell=self._ring.write_note)
+        source = StepSource(*arguments, steps=work.steps, tell=self._ring.write_note)
         number = 0
         for step in source:
             self._free.acquire()

@@ -58,6 +58,7 @@ class TrainLoader:
         world_size: int,
         state: LoaderState | None = None,
         skipped: Iterable[Interval] = (),
+        steps: int | None = None,
     ) -> None:
         self.state = first_state(config, manifest, rank, world_size, state)
         self._ring = Ring(config, rank, world_size, self.state.layout)
@@ -65,7 +66,8 @@ class TrainLoader:
         self._slot = 0
         self._owed = 0
         self._closed = False
-        self._start(Work(config, manifest.path, rank, world_size, self.state, tuple(skipped)))
+        work = Work(config, manifest.path, rank, world_size, self.state, tuple(skipped), steps)
+        self._start(work)
 
     def _start(self, work: Work) -> None:
         memory = anonymous_memory(self._ring.bytes)

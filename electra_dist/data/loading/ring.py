@@ -30,7 +30,6 @@ import numpy.typing as npt
 from electra_dist.batch import MicroBatch, Step
 from electra_dist.config import Config
 from electra_dist.data.masking import masked_slots
-from electra_dist.data.rows import documents_per_row
 from electra_dist.data.streams import LoaderState, Positions, streams_of_rank
 
 _ALIGNMENT = 64
@@ -72,11 +71,11 @@ class Ring:
             for name in names:
                 self._fields.append(_Field(name, np.dtype(dtype), (rows, width), self._batch_bytes))
                 self._batch_bytes += _aligned(np.dtype(dtype).itemsize * rows * width)
-        self._batches = config.train.global_rows // (world_size * rows)
-        self._streams = streams_of_rank(config.data.streams or 0, rank, world_size)
+        self._batches = config.accumulation(world_size)
+        self._streams = streams_of_rank(config.data.streams, rank, world_size)
         self._layout = layout
         self._head_bytes = _aligned(8 * (_FIXED + self._batches + 2 * len(self._streams)))
-        most = rows * (documents_per_row(config) + 1)
+        most = rows * (config.data.max_documents_per_row + 1)
         self._slot_bytes = self._head_bytes + self._batches * (
             self._batch_bytes + _aligned(4 * (most + 1))
         )

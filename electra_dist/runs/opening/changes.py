@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from electra_dist.config import NETWORKS, Config, lr_factor
+from electra_dist.config import NETWORKS, Config, decay_start, lr_factor
 
 Kind = Literal["free", "future", "past"]
 FREE_SECTIONS = ("run", "zero", "checkpoint", "validation", "tracking", "guard", "watchdog")
@@ -117,21 +117,19 @@ def _rate(config: Config, network: Any, step: int) -> float:
     return lr_factor(step, config.train.steps, config.optim) * config.optimizer(network).lr
 
 
-def decay_start(config: Config) -> int | None:
+def _first_below_peak(config: Config) -> int | None:
     """The first step whose rate is below the peak, after the warm-up; None when there is none."""
     optim = config.optim
     if optim.final_lr_fraction == 1:
         return None
-    if optim.schedule == "wsd":
-        return config.train.steps - (optim.decay_steps or 1)
-    return optim.warmup_steps
+    return decay_start(config.train.steps, optim)
 
 
 def about_the_decay(old: Config, new: Config, step: int, checkpoints: Sequence[int]) -> str:
     """What to know before a run is made longer whose rate has come down already;
     empty where there is nothing.
     """
-    start = decay_start(old)
+    start = _first_below_peak(old)
     if (
         new.train.steps <= old.train.steps
         or old.optim.schedule != "wsd"
