@@ -111,7 +111,9 @@ def outputs(blocks: list[Block]) -> list[str]:
 
 def test_every_block_prints_what_the_page_has(blocks: list[Block], outputs: list[str]) -> None:
     found = [problem(block, printed) for block, printed in zip(blocks, outputs, strict=True)]
-    assert [text for text in found if text] == []
+    wrong = [message for message in found if message is not None]
+    if wrong:
+        pytest.fail("\n".join(wrong), pytrace=False)
 
 
 def test_no_fence_of_the_page_is_overlooked(blocks: list[Block]) -> None:
