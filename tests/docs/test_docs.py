@@ -59,6 +59,8 @@ PARSED = {
     "docs/slurm.md": "needs a cluster; tests/launcher runs these commands on the testbed",
     "docs/performance.md": "benchmarks take minutes, and some a GPU",
 }
+#: Pages whose Python blocks are one program, and the test that runs it.
+PROGRAMS = {"docs/how-it-works.md": "tests/docs/test_how_it_works.py"}
 OTHERS = tuple(
     sorted(
         {str(p.relative_to(ROOT)) for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
@@ -202,6 +204,8 @@ class Story:
                 check_command(command, self.folder, block.where)
         elif block.language == "bash":
             self._execute(block, ["bash", "-euo", "pipefail", "-c", block.text])
+        elif block.language == "python" and block.page in PROGRAMS:
+            assert (ROOT / PROGRAMS[block.page]).is_file(), f"{block.where}: no {PROGRAMS[block.page]}"
         elif block.language == "python":
             self._execute(block, [sys.executable, "-c", block.text])
         else:
