@@ -12,7 +12,7 @@ ours is N ranks that share the threads, as `launch local` starts them. How many 
 own choice. Rounds of both alternate, because machines are noisy, and one waits while the other runs; the figure is the
 median of the ratios of neighbouring rounds.
 
-Printed beside it: the utilisation of both, which is the same count of operations a token (docs/performance.md) over the
+Printed beside it: the utilisation of both, which is the same count of operations a token (docs/measure.md) over the
 rate of a large matrix product, measured in every round; and the ratio that a step of nothing but its matrix products
 would reach at that rate.
 """
