@@ -58,12 +58,8 @@ PARSED = {
 }
 #: Pages outside docs/.
 OUTSIDE = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
-OTHERS = tuple(
-    sorted(
-        {path.relative_to(ROOT).as_posix() for path in (*OUTSIDE, *(ROOT / "docs").glob("*.md"))}
-        - set(STORY)
-    )
-)
+_PAGES = {path.relative_to(ROOT).as_posix() for path in (*OUTSIDE, *(ROOT / "docs").glob("*.md"))}
+OTHERS = tuple(sorted(_PAGES - set(STORY)))
 TINY = (
     "model.preset=tiny data.row_length=64 train.steps=6 train.global_rows=4 train.micro_rows=2 optim.warmup_steps=1"
     " precision.mode=fp32 checkpoint.every=4 tracking.every=1 tracking.wandb=disabled validation.rows=8"
