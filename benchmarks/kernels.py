@@ -16,7 +16,7 @@ head        the generator's output layer at base's sizes: ours fused, ours in ch
             cross-entropy +
             multinomial, plain and compiled (`head_cases.py`); peak memory above the inputs.
 
-Operations are counted as in docs/performance.md: two products forward, a backward costs two
+Operations are counted as in docs/measure.md: two products forward, a backward costs two
 forwards, only pairs of tokens of one document; `of the machine` is against a large matrix product
 measured in the same run. A case that cannot run or fails is listed with the reason; `--seconds`
 bounds the whole, and what was left out is listed.

@@ -16,7 +16,7 @@ are noisy, and one waits while the other runs; the figure is the median of the r
 neighbouring rounds.
 
 Printed beside it: the utilisation of both, which is the same count of operations a token
-(docs/performance.md) over the rate of a large matrix product, measured in every round; and the
+(docs/measure.md) over the rate of a large matrix product, measured in every round; and the
 ratio that a step of nothing but its matrix products would reach at that rate.
 """
 

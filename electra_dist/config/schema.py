@@ -256,7 +256,7 @@ def _without_fp8(mode: object) -> object:
     if mode == "fp8":
         raise ValueError(
             "fp8 is not offered: no library has been shown to train these networks to the same"
-            " losses and faster than bf16 (docs/performance.md, section fp8); use bf16 (or fp16,"
+            " losses and faster than bf16 (docs/step.md, section fp8); use bf16 (or fp16,"
             " fp32)"
         )
     return mode

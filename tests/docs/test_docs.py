@@ -1,10 +1,10 @@
 """The documentation holds: every command in it runs, every link leads somewhere, the page of keys
 is up to date.
 
-All `bash` blocks of README.md and docs/*.md are executed, page by page in the order of the work, in
-one folder in which the pages' story unfolds: the corpus becomes a tokenizer, shards, a run, a
-resumed run, an evaluation, an export. An HTML comment before a block says what the test changes,
-several separated by commas:
+All `bash` blocks of README.md, docs/*.md and benchmarks/RESULTS.md are executed, page by page in
+the order of the work, in one folder in which the pages' story unfolds: the corpus becomes a
+tokenizer, shards, a run, a resumed run, an evaluation, an export. An HTML comment before a block
+says what the test changes, several separated by commas:
 
     <!-- test: append --max-bytes 400000 -->   these words end each electra-dist command of the
                                                block
@@ -57,16 +57,16 @@ STORY = (
 #: Pages whose commands need what no test machine has; blocks without a directive are parsed.
 PARSED = {
     "docs/slurm.md": "needs a cluster; tests/launcher runs these commands on the testbed",
-    "docs/performance.md": "benchmarks take minutes, and some a GPU",
+    "docs/measure.md": "benchmarks take minutes, and some a GPU",
+    "docs/memory-model.md": "benchmarks take minutes",
+    "benchmarks/RESULTS.md": "benchmarks take minutes, and some a GPU",
 }
 #: Pages whose Python blocks are one program, and the test that runs it.
 PROGRAMS = {"docs/how-it-works.md": "tests/docs/test_how_it_works.py"}
-OTHERS = tuple(
-    sorted(
-        {str(p.relative_to(ROOT)) for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
-        - set(STORY)
-    )
-)
+#: Pages outside docs/.
+OUTSIDE = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
+_PAGES = {path.relative_to(ROOT).as_posix() for path in (*OUTSIDE, *(ROOT / "docs").glob("*.md"))}
+OTHERS = tuple(sorted(_PAGES - set(STORY)))
 TINY = (
     "model.preset=tiny data.row_length=64 train.steps=6 train.global_rows=4 train.micro_rows=2"
     " optim.warmup_steps=1 precision.mode=fp32 checkpoint.every=4 tracking.every=1"
@@ -205,7 +205,9 @@ class Story:
         elif block.language == "bash":
             self._execute(block, ["bash", "-euo", "pipefail", "-c", block.text])
         elif block.language == "python" and block.page in PROGRAMS:
-            assert (ROOT / PROGRAMS[block.page]).is_file(), f"{block.where}: no {PROGRAMS[block.page]}"
+            assert (ROOT / PROGRAMS[block.page]).is_file(), (
+                f"{block.where}: no {PROGRAMS[block.page]}"
+            )
         elif block.language == "python":
             self._execute(block, [sys.executable, "-c", block.text])
         else:

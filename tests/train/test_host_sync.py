@@ -34,8 +34,8 @@ WARM_UP = 2
 
 
 def documented(repo_root: Path) -> set[tuple[str, str]]:
-    """(file, function) of DeepSpeed's own waits in docs/performance.md."""
-    text = (repo_root / "docs" / "performance.md").read_text()
+    """(file, function) of DeepSpeed's own waits in docs/step.md."""
+    text = (repo_root / "docs" / "step.md").read_text()
     return set(re.findall(r"^\| `(\w+\.py)` \| `(\w+)` \|", text, re.MULTILINE))
 
 

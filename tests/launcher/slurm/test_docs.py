@@ -1,11 +1,12 @@
-"""docs/slurm.md holds: every key of a profile,
-every line of a job script and every event is explained there.
+"""What explains a job: docs/slurm.md every key and every event, the job script each of its
+lines.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -76,20 +77,58 @@ def jobs() -> list[Job]:
     return [*found, replace(plain, run_dirs=(run_dir, run_dir), requeue=False, nodes=(1, 4))]
 
 
-def test_every_line_of_a_job_script_is_explained() -> None:
-    options = {
-        re.split("[= ]", line.removeprefix("#SBATCH "))[0]
-        for job in jobs()
-        for line in directives(job)
-    }
-    scripts = [render(job).partition("# --- the same for every job")[0] for job in jobs()]
-    lines = [line for script in scripts for line in script.splitlines() if not line.startswith("#")]
-    variables = {match[1] for line in lines if (match := re.match(r" *(?:export )?(\w+)=", line))}
-    functions = set(re.findall(r"^(\w+)\(\) [{(]", TEMPLATE.read_text(encoding="utf-8"), re.M))
-    profile = {name for job in jobs() for name in job.cluster.environment}
-    words = options | functions | (variables - profile)
-    assert len(words) > 50
-    assert not sorted(word for word in words if f"`{word}`" not in PAGE)
+#: A comment that explains an option or a setting: its name, two spaces or more, its meaning.
+EXPLAINED = re.compile(r"^ *# +((?:--)?[A-Za-z][\w-]*) {2,}\S", re.M)
+
+
+def unexplained_functions(script: str) -> list[str]:
+    """The functions of a script without a comment behind their head or on the line above."""
+    found = []
+    for above, line in pairwise(script.splitlines()):
+        head = re.match(r"(\w+)\(\) [{(](.*)$", line)
+        if head is None:
+            continue
+
+        is_explained_above = above.startswith("# ") and not above.startswith("# ---")
+        is_explained_behind = re.match(r" # \S", head[2])
+        if not (is_explained_above or is_explained_behind):
+            found.append(head[1])
+    return found
+
+
+def test_every_line_of_a_job_script_is_explained_in_it() -> None:
+    for job in jobs():
+        script = render(job)
+        head, _, shared = script.partition("# --- the same for every job")
+        options = {re.split("[= ]", line.removeprefix("#SBATCH "))[0] for line in directives(job)}
+        code = [line for line in head.splitlines() if not line.lstrip().startswith("#")]
+        assigned = re.compile(r"^ *(?:\d+\) )?(?:export )?(\w+)=", re.M)  # "0) ..." in an array
+        variables = set(assigned.findall("\n".join(code)))
+
+        explained = set(EXPLAINED.findall(head))
+        own = {option.partition("=")[0] for option in job.cluster.sbatch_options}
+        words = (options - own) | (variables - set(job.cluster.environment))
+        assert len(words) > 30
+        assert not sorted(words - explained)
+        assert unexplained_functions(shared) == []
+
+
+def test_nothing_is_explained_that_no_job_script_has() -> None:
+    scripts = [render(job) for job in jobs()]
+    words = EXPLAINED.findall(scripts[0].partition("# --- the same for every job")[0])
+    assert len(words) == len(set(words))
+    used = re.sub(r"^ *# .*$", "", "\n".join(scripts), flags=re.M)
+    assert [word for word in words if not re.search(rf"{word}\b", used)] == []
+
+
+def test_a_function_without_a_comment_is_found() -> None:
+    script = "\nfirst() { # why\n}\n# why\nsecond() (\n)\n\nthird() {\n}\n# --- part\nfourth() {\n"
+    assert unexplained_functions(script) == ["third", "fourth"]
+
+
+def test_the_page_leads_to_the_script() -> None:
+    assert "(../launcher/slurm/job.sbatch)" in PAGE
+    assert (DOCS.parent / "launcher" / "slurm" / "job.sbatch").samefile(TEMPLATE)
 
 
 def test_the_tables_of_exit_statuses_are_those_of_the_code() -> None:
