@@ -54,7 +54,7 @@ PARSED = {
     "docs/performance.md": "benchmarks take minutes, and some a GPU",
 }
 OTHERS = tuple(
-    sorted({str(p.relative_to(ROOT)) for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]} - set(STORY))
+    sorted({str(p.relative_to(ROOT)) for p in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]} - set(STORY))
 )
 TINY = (
     "model.preset=tiny data.row_length=64 train.steps=6 train.global_rows=4 train.micro_rows=2 optim.warmup_steps=1"
