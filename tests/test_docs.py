@@ -62,10 +62,13 @@ TINY = (
 )
 #: Programs of the system whose arguments a `parse` block does not check.
 SYSTEM = {
+    "apptainer",
     "apt-get",
     "cat",
     "cd",
     "cp",
+    "docker",
+    "enroot",
     "export",
     "git",
     "grep",
