@@ -15,6 +15,7 @@ from electra_dist import __version__, early
 from electra_dist.commands import (
     bench,
     checkpoint,
+    completion,
     config,
     data,
     evaluate,
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         " evaluate, export, finetune, predict. COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {__version__}")
+    parser.set_defaults(root=parser)  # for `completion`, which describes all of it
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     in_order = (
         data,
@@ -65,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         export,
         finetune,
         predict,
+        completion,
     )
     for command in in_order:
         command.add(subparsers)
