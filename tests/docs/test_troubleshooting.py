@@ -48,8 +48,8 @@ def literals() -> tuple[str, ...]:
             tree = ast.parse(path.read_text(encoding="utf-8"))
             texts = (literal_text(node) for node in ast.walk(tree) if isinstance(node, ast.expr))
             found.extend(text for text in texts if text)
-    for script in sorted(ROOT.glob("slurm/*.sbatch")):
-        found.extend(script.read_text(encoding="utf-8").splitlines())
+        for script in sorted(package.rglob("*.sbatch")):
+            found.extend(script.read_text(encoding="utf-8").splitlines())
     return tuple(found)
 
 
