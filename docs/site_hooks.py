@@ -1,11 +1,13 @@
-"""Hooks of the documentation site (mkdocs.yml): pages from the root of the repository, and links that leave docs/.
+"""Hooks of the documentation site (mkdocs.yml): pages from the root of the repository, and links
+that leave docs/.
 
 The pages are written for the repository, where `../tests/test_docs.py` is a link. On the site
 
     a page of docs/ or of `ROOT_PAGES`   is linked as a page of the site
     any other file of the repository     is linked at its address in the repository
 
-A link to a file that does not exist raises an error. Comments for the tests (`<!-- test: ... -->`) are left out.
+A link to a file that does not exist raises an error. Comments for the tests
+(`<!-- test: ... -->`) are left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`electra-dist completion`: bash really completes commands, options and files with the printed script."""
+"""`electra-dist completion`: bash completes commands, options and files with the printed script."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`electra-dist completion`: the script with which a shell completes commands, options and files.
 
-Comes in: the whole parser, which `cli.build_parser` leaves in every parsed command line as `root`. Goes out: a script
-on standard output. It is static, so that pressing Tab starts no Python.
+Comes in: the whole parser, which `build_parser` leaves in every parsed command line as `root`.
+Goes out: a script on standard output. It is static, so that pressing Tab starts no Python.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ def add(subparsers: Subparsers) -> None:
         electra-dist completion bash > ~/.local/share/bash-completion/completions/electra-dist
         electra-dist completion zsh > ~/.zsh/completions/_electra-dist
 
-        For this shell alone (bash): source <(electra-dist completion bash). The folder for zsh must be in `fpath`
-        before `compinit` runs. Print the script again after an update.
+        For this shell alone (bash): source <(electra-dist completion bash)
+        The folder for zsh must be in `fpath` before `compinit` runs.
+        Print the script again after an update.
         """,
         prints=True,
     )

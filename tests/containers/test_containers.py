@@ -1,4 +1,6 @@
-"""The container recipes: linted, alike, of the versions of constraints.txt, and with all files that a build needs."""
+"""The container recipes: linted, alike, of the versions of constraints.txt, and with all files that
+a build needs.
+"""
 
 from __future__ import annotations
 

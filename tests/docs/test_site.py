@@ -1,4 +1,6 @@
-"""The documentation site builds without a warning, and its links lead to pages of the site or of the repository."""
+"""The documentation site builds without a warning, and its links lead to pages of the site or to
+files of the repository.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Every message of docs/troubleshooting.md is one that the software prints.
 
-A message of the page is text in backticks in the first column; `...` stands for what differs from case to case. Its
-parts must occur, in this order, in one literal of the source (the constant parts of an f-string), or in the job script.
+A message of the page is text in backticks in the first column; `...` stands for what differs from
+case to case. Its parts must occur, in this order, in one literal of the source (the constant parts
+of an f-string), or in one line of the job script.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def messages() -> list[str]:
 
 
 def literal_text(node: ast.expr) -> str | None:
-    """The text of a literal; every value in an f-string is a line feed, which no message of the page has."""
+    """The text of a literal; a value in an f-string counts as a line feed."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
