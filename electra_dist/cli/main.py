@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from electra_dist import __version__
 from electra_dist.cli.networks import evaluate, export, finetune, predict
-from electra_dist.cli.prepare import bench, config, data, plan, preflight
+from electra_dist.cli.prepare import bench, completion, config, data, plan, preflight
 from electra_dist.cli.runs import checkpoint, launch, report, sync, train, watch
 from electra_dist.console import open_missing_streams, outlive_readers
 from electra_dist.errors import EXIT_CRASH, EXIT_CTRL_C, UserError
@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         " evaluate, export, finetune, predict. COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {__version__}")
+    parser.set_defaults(root=parser)  # for `completion`, which describes all of it
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     in_order = (
         data,
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         export,
         finetune,
         predict,
+        completion,
     )
     for command in in_order:
         command.add(subparsers)

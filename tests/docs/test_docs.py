@@ -64,7 +64,7 @@ PARSED = {
 #: Pages whose Python blocks are one program, and the test that runs it.
 PROGRAMS = {"docs/how-it-works.md": "tests/docs/test_how_it_works.py"}
 #: Pages outside docs/.
-OUTSIDE = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
+OUTSIDE = (*ROOT.glob("*.md"), ROOT / "benchmarks" / "RESULTS.md")
 _PAGES = {path.relative_to(ROOT).as_posix() for path in (*OUTSIDE, *(ROOT / "docs").glob("*.md"))}
 OTHERS = tuple(sorted(_PAGES - set(STORY)))
 TINY = (
@@ -74,10 +74,13 @@ TINY = (
 )
 #: Programs of the system whose arguments a `parse` block does not check.
 SYSTEM = {
+    "apptainer",
     "apt-get",
     "cat",
     "cd",
     "cp",
+    "docker",
+    "enroot",
     "export",
     "git",
     "grep",

@@ -1,3 +1,3 @@
 """Subcommands before a run: data, config, plan, bench, preflight."""
 
-__all__ = ["bench", "config", "data", "plan", "preflight"]
+__all__ = ["bench", "completion", "config", "data", "plan", "preflight"]
