@@ -26,8 +26,7 @@ from typing import Any, TypedDict
 
 from electra_dist.errors import UserError
 from electra_dist.files.reading import read_json
-from electra_dist.files.writing import write_json
-from electra_dist.files.writing import writing
+from electra_dist.files.writing import write_json, writing
 from electra_dist.runs.metrics_log import RowReader
 
 _CHECKPOINT = re.compile(r"^step-(\d{8})$")
@@ -118,14 +117,18 @@ class RunDir:
         if not self.checkpoints.is_dir():
             return []
         matches = ((_CHECKPOINT.match(entry.name), entry) for entry in self.checkpoints.iterdir())
-        return sorted(int(match[1]) for match, entry in matches if match and (entry / "COMPLETE").is_file())
+        return sorted(
+            int(match[1]) for match, entry in matches if match and (entry / "COMPLETE").is_file()
+        )
 
     def read_facts(self) -> RunFacts:
         """The content of run.json; raises `UserError` when it cannot be read or holds no facts."""
         try:
             facts = read_json(self.facts)
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.facts}: cannot be read as the facts of a run: {error}") from error
+            raise UserError(
+                f"{self.facts}: cannot be read as the facts of a run: {error}"
+            ) from error
         if not isinstance(facts, dict):
             raise UserError(f"{self.facts}: holds no facts of a run, expected a JSON object")
         return RunFacts(**facts)  # type: ignore[typeddict-item]

@@ -18,14 +18,11 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from electra_dist.runs import lock
-from electra_dist.parallel import processes
 from electra_dist.errors import UserError
-from electra_dist.files.reading import MIB
-from electra_dist.files.reading import read_json
-from electra_dist.files.writing import reason
-from electra_dist.files.writing import write_json
-from electra_dist.files.writing import writing
+from electra_dist.files.reading import MIB, read_json
+from electra_dist.files.writing import reason, write_json, writing
+from electra_dist.parallel import processes
+from electra_dist.runs import lock
 from electra_dist.runs.directory import RunDir
 
 #: Set by the job scripts of `launch slurm`: the job that a process is a rank of. What trains in the
@@ -100,7 +97,9 @@ class Heartbeat:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         """An exception is a failure; without one and without `end`,
         the run is taken as interrupted.
         """

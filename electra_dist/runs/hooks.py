@@ -29,10 +29,12 @@ from types import TracebackType
 from typing import ClassVar, Literal
 
 from electra_dist.config import Config
-from electra_dist.errors import DivergedError
 from electra_dist.console import put
+from electra_dist.errors import DivergedError
 
-Event = Literal["started", "resumed", "rolled back", "interrupted", "hung", "failed", "diverged", "finished"]
+Event = Literal[
+    "started", "resumed", "rolled back", "interrupted", "hung", "failed", "diverged", "finished"
+]
 
 #: For the hook of an interrupted run: a scheduler that is about to kill the process waits.
 LEAVE_SECONDS = 10.0
@@ -91,7 +93,10 @@ class Hook:
         self._end = (event, reason, step)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         end = self._end
         if error is not None:
@@ -113,7 +118,9 @@ class Hook:
             "ELECTRA_DIST_REASON": " ".join(reason.replace("\0", " ").split())[:2000],
             "ELECTRA_DIST_STEP": "" if step is None else str(step),
         }
-        thread = threading.Thread(target=self._call, args=(event, told), name="electra-dist-hook", daemon=True)
+        thread = threading.Thread(
+            target=self._call, args=(event, told), name="electra-dist-hook", daemon=True
+        )
         thread.start()
         with self._lock:
             self._running.append(thread)
@@ -142,7 +149,9 @@ class Hook:
     def _call(self, event: str, told: dict[str, str]) -> None:
         problem = self._problem(told)
         if problem:
-            put(f"warning: tracking.on_event, {event}: {self._command[0]}: {problem}", to_error=True)
+            put(
+                f"warning: tracking.on_event, {event}: {self._command[0]}: {problem}", to_error=True
+            )
 
     def _problem(self, told: dict[str, str]) -> str | None:
         """Run the command to its end; what went wrong, or None."""

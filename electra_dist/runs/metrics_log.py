@@ -140,7 +140,8 @@ def _pieces(file: IO[bytes]) -> Iterator[_Piece]:
 
 
 class Cut(NamedTuple):
-    """What `cut_back` moved to files beside the metrics: rows of later steps, and what was no row.
+    """What `cut_back` moved to files beside the metrics:
+    rows of later steps, and what was no row.
     """
 
     later: int
@@ -184,7 +185,9 @@ def _count(path: Path, step: int) -> Cut:
 def _unused(path: Path, kind: str) -> Path:
     """`metrics.KIND.N.jsonl` with the first N that was never used."""
     pattern = re.compile(re.escape(f"{path.stem}.{kind}.") + r"(\d+)\.jsonl")
-    used = [int(match[1]) for entry in path.parent.iterdir() if (match := pattern.fullmatch(entry.name))]
+    used = [
+        int(match[1]) for entry in path.parent.iterdir() if (match := pattern.fullmatch(entry.name))
+    ]
     return path.with_name(f"{path.stem}.{kind}.{max(used, default=-1) + 1}.jsonl")
 
 
@@ -192,7 +195,9 @@ def _sort(path: Path, step: int, later: Path | None, broken: Path | None) -> Non
     """Write the three files under temporary names, then give them their names; `path` last."""
     names = {"kept": path, "later": later, "broken": broken}
     temporary = {
-        kind: name.with_name(f".{name.name}.{os.getpid()}.tmp") for kind, name in names.items() if name is not None
+        kind: name.with_name(f".{name.name}.{os.getpid()}.tmp")
+        for kind, name in names.items()
+        if name is not None
     }
     try:
         with contextlib.ExitStack() as stack:

@@ -27,7 +27,8 @@ LOGGED_VARIABLE = "ELECTRA_DIST_LOGGED"
 
 @contextlib.contextmanager
 def own_log(run: RunDir, environment: Mapping[str, str], ranks: int = 1) -> Iterator[None]:
-    """Copy what is printed in this block into the log of rank 0, unless somebody keeps it already.
+    """Copy what is printed in this block into the log of rank 0,
+    unless somebody keeps it already.
     """
     if environment.get(LOGGED_VARIABLE):
         log = None
@@ -38,8 +39,11 @@ def own_log(run: RunDir, environment: Mapping[str, str], ranks: int = 1) -> Iter
         return
     before = sys.stdout, sys.stderr
     with log:
-        print(f"==== {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} rank 0 of {ranks}:"
-        f" {_command()}", file=log)
+        print(
+            f"==== {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} rank 0 of {ranks}:"
+            f" {_command()}",
+            file=log,
+        )
         sys.stdout = _copied(before[0], log)
         sys.stderr = _copied(before[1], log)
         try:

@@ -20,11 +20,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from electra_dist.errors import UserError
-from electra_dist.files.reading import MIB
-from electra_dist.files.reading import read_json
+from electra_dist.files.reading import MIB, read_json
 from electra_dist.files.writing import write_json
-from electra_dist.runs.directory import RunDir
 from electra_dist.parallel.signs import Doing
+from electra_dist.runs.directory import RunDir
 
 #: How often progress.json is written.
 VITALS_SECONDS = 15.0
@@ -61,7 +60,16 @@ def write_vitals(run: RunDir, doing: Doing, signs: int, sign_age: float, limit: 
         step_age = None
     else:
         step_age = round(now - doing.last_step, 1)
-    vitals = Vitals(os.getpid(), doing.phase, doing.detail, doing.step, signs, step_age, round(sign_age, 1), limit)
+    vitals = Vitals(
+        os.getpid(),
+        doing.phase,
+        doing.detail,
+        doing.step,
+        signs,
+        step_age,
+        round(sign_age, 1),
+        limit,
+    )
     write_json(run.progress, asdict(vitals))
 
 
@@ -80,13 +88,17 @@ def read_vitals(run: RunDir) -> Vitals | None:
 
 
 def write_hang(run: RunDir, hang: dict[str, Any], launch: str, stacks: str) -> bool:
-    """Write hang.json, unless another rank of this launch has; whether it was us. Raises `OSError`.
+    """Write hang.json, unless another rank of this launch has;
+    whether it was us. Raises `OSError`.
     """
     before = read_hang(run)
     if before is not None and before.get("launch") == launch:
         return False
     now = time.time()
-    about = {"time": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "unix_time": round(now, 1)}
+    about = {
+        "time": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "unix_time": round(now, 1),
+    }
     write_json(run.hang, about | {"launch": launch} | hang | {"stacks": stacks})
     return True
 

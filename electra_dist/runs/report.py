@@ -15,15 +15,12 @@ import numpy as np
 
 from electra_dist import config as configuration
 from electra_dist import plan
-from electra_dist.runs.checkpoints import health
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.errors import DataError, UserError
-from electra_dist.files.pictures import pyplot
-from electra_dist.files.pictures import save_picture
-from electra_dist.runs.rollbacks import Rollback
-from electra_dist.runs.rollbacks import rollbacks_of
-from electra_dist.runs.directory import RunDir
-from electra_dist.runs.directory import RunFacts
+from electra_dist.files.pictures import pyplot, save_picture
+from electra_dist.runs.checkpoints import health
+from electra_dist.runs.directory import RunDir, RunFacts
+from electra_dist.runs.rollbacks import Rollback, rollbacks_of
 
 Row = dict[str, Any]
 
@@ -70,18 +67,29 @@ class RunReport:
         """(name, before, after) lines of the table; facts have no `before`."""
         lines = [
             ("run", "", self.path),
-            ("steps", "", f"{self.step:,} of {self.steps:,} in {self.starts} starts, ranks"
-            f" {self.world_sizes}"),
+            (
+                "steps",
+                "",
+                f"{self.step:,} of {self.steps:,} in {self.starts} starts, ranks"
+                f" {self.world_sizes}",
+            ),
             ("parameters trained", "", f"{self.parameters:,}" if self.parameters else "?"),
             ("corpus", "", f"{self.corpus_tokens:,} tokens" if self.corpus_tokens else "?"),
             ("real tokens trained on", "", f"{self.real_tokens:,} ({self.epochs:.2f} epochs)"),
-            ("real tokens/s, median", "", f"{self.tokens_per_s:,.0f}" if self.tokens_per_s else "?"),
+            (
+                "real tokens/s, median",
+                "",
+                f"{self.tokens_per_s:,.0f}" if self.tokens_per_s else "?",
+            ),
         ]
         lines += [("went back from a divergence", "", str(rollback)) for rollback in self.rollbacks]
         if self.unhealthy:
             lines.append(
-                ("newest checkpoint", "", f"not healthy: {self.unhealthy}; newest healthy:"
-                f" {self.last_healthy}")
+                (
+                    "newest checkpoint",
+                    "",
+                    f"not healthy: {self.unhealthy}; newest healthy: {self.last_healthy}",
+                )
             )
         if self.broken_rows:
             lines.append(("broken rows of metrics.jsonl, left out", "", f"{self.broken_rows:,}"))
@@ -124,7 +132,11 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
     manifest = _manifest(config)
     trained = [row for row in rows if "loss/generator" in row]
     held_out = [row for row in rows if "validation/loss/generator" in row]
-    speeds = [row["speed/real_tokens_per_s"] for row in trained if row.get("speed/real_tokens_per_s") is not None]
+    speeds = [
+        row["speed/real_tokens_per_s"]
+        for row in trained
+        if row.get("speed/real_tokens_per_s") is not None
+    ]
     return RunReport(
         path=str(run.path),
         step=int(rows[-1]["step"]),
@@ -178,8 +190,9 @@ def plot_curves(run: RunDir, out: Path) -> None:
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
     if report.unigram_entropy is not None:
-        axes[0, 0].axhline(report.unigram_entropy, linestyle="--", color="grey", label="unigram"
-        " entropy")
+        axes[0, 0].axhline(
+            report.unigram_entropy, linestyle="--", color="grey", label="unigram entropy"
+        )
     axes[1, 0].axhline(0.5, linestyle="--", color="grey", label="chance")
     for axis, _, _ in panels:
         axis.legend()

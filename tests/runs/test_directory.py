@@ -17,7 +17,9 @@ def test_threads_that_change_facts_lose_nothing_of_each_other(tmp_path: Path) ->
     run.facts.write_text('{"name": "one", "of_a_later_release": 7}')
 
     def add_one(number: int, step: int) -> None:
-        run.update_facts(lambda facts: facts.setdefault("rollbacks", []).append({"by": number, "step": step}))
+        run.update_facts(
+            lambda facts: facts.setdefault("rollbacks", []).append({"by": number, "step": step})
+        )
 
     def add(number: int) -> None:
         for step in range(20):

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from electra_dist.files.writing import write_json
 
 from electra_dist.cli import main as cli
 from electra_dist.errors import EXIT_OK, EXIT_USER_ERROR
+from electra_dist.files.writing import write_json
 from electra_dist.runs.directory import RunDir
 from launcher.records import JobRecord
 
@@ -35,7 +35,10 @@ def short_and_small() -> Iterator[None]:
     def too_long(number: int, frame: object) -> None:
         raise Late(f"no answer after {SECONDS} s")
 
-    before, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, too_long)
+    before, handler = (
+        resource.getrlimit(resource.RLIMIT_AS),
+        signal.signal(signal.SIGALRM, too_long),
+    )
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + 3 * 2**30, before[1]))
     signal.alarm(SECONDS)
@@ -55,12 +58,28 @@ def whole(run: RunDir) -> RunDir:
     shutil.copy(run.config, run.jobs / "001.yaml")
     (run.logs / "rank-0.log").write_text("a line\n")
     (run.logs / "job-7-rank-0.log").write_text("a line\n")
-    write_json(run.facts, {"name": "r", "wandb_id": "ab12", "dataset_fingerprint": "f" * 64, "starts": []})
-    content = {"pid": 1, "host": "h", "place": "", "ticks": None, "ranks": 1, "job_id": None, "started": 1.0}
+    write_json(
+        run.facts, {"name": "r", "wandb_id": "ab12", "dataset_fingerprint": "f" * 64, "starts": []}
+    )
+    content = {
+        "pid": 1,
+        "host": "h",
+        "place": "",
+        "ticks": None,
+        "ranks": 1,
+        "job_id": None,
+        "started": 1.0,
+    }
     write_json(run.process, content)
     for name in ("progress.json", "hang.json", "mirrored.jsonl"):
         (run.path / name).write_text("{}\n")
-    row = {"step": 25, "loss/generator": 6.5, "speed/real_tokens_per_s": 9.0, "data/real_tokens": 100, "data/epoch": 1}
+    row = {
+        "step": 25,
+        "loss/generator": 6.5,
+        "speed/real_tokens_per_s": 9.0,
+        "data/real_tokens": 100,
+        "data/epoch": 1,
+    }
     run.metrics.write_text(json.dumps(row) + "\n")
     return run
 
@@ -127,9 +146,13 @@ def test_the_run_of_these_tests_is_whole(whole: RunDir, command: tuple[str, ...]
     assert answers(command, whole, capsys) == EXIT_OK
 
 
-@pytest.mark.parametrize("harm", [fifo, device, hole, deep, laughs, binary], ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize(
+    "harm", [fifo, device, hole, deep, laughs, binary], ids=lambda harm: harm.__name__
+)
 @pytest.mark.parametrize("name", FILES)
-def test_every_command_that_looks_at_a_run_answers(name: str, harm: Callable[[Path], None], whole: RunDir, capsys):
+def test_every_command_that_looks_at_a_run_answers(
+    name: str, harm: Callable[[Path], None], whole: RunDir, capsys
+):
     harm(whole.path / name)
     for command in COMMANDS:
         assert answers(command, whole, capsys) in (EXIT_OK, EXIT_USER_ERROR), command

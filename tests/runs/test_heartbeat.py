@@ -73,7 +73,9 @@ def test_a_process_outside_of_slurm_is_seen_and_killed_it_is_not_forgotten(
         stop(run)
 
 
-def test_stop_tells_the_process(run: RunDir, training: Callable[[str], subprocess.Popen[str]]) -> None:
+def test_stop_tells_the_process(
+    run: RunDir, training: Callable[[str], subprocess.Popen[str]]
+) -> None:
     process = training("time.sleep(60)")
     assert stop(run).process == process.pid
     process.wait(20)
@@ -84,15 +86,25 @@ def test_stop_tells_the_process(run: RunDir, training: Callable[[str], subproces
     ("then", "state", "why"),
     [
         ("beat.end('finished')", "finished", None),
-        ("beat.end('interrupted', 'saved at step 7')", "unfinished", "interrupted, saved at step 7,"
-        " 2"),
-        ("beat.end('interrupted', 'before anything')", "unfinished", "interrupted, before anything,"
-        " 2"),
+        (
+            "beat.end('interrupted', 'saved at step 7')",
+            "unfinished",
+            "interrupted, saved at step 7, 2",
+        ),
+        (
+            "beat.end('interrupted', 'before anything')",
+            "unfinished",
+            "interrupted, before anything, 2",
+        ),
         ("raise ValueError('loss is nan\\nsecond line')", "failed", ": ValueError: loss is nan"),
     ],
 )
 def test_how_it_ended_is_kept(
-    run: RunDir, training: Callable[[str], subprocess.Popen[str]], then: str, state: str, why: str | None
+    run: RunDir,
+    training: Callable[[str], subprocess.Popen[str]],
+    then: str,
+    state: str,
+    why: str | None,
 ) -> None:
     training(then).wait(20)
     now = status(run)

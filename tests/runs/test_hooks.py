@@ -100,7 +100,9 @@ def test_an_exception_is_told_once_as_the_end(
     assert told(script)[1]["ELECTRA_DIST_REASON"] == reason
 
 
-def test_an_end_is_told_when_the_block_is_left_and_nothing_where_nothing_was_done(script: Path, tmp_path: Path) -> None:
+def test_an_end_is_told_when_the_block_is_left_and_nothing_where_nothing_was_done(
+    script: Path, tmp_path: Path
+) -> None:
     config = make_config(tmp_path, str(script))
     with Hook(config):
         pass  # the run was finished before
@@ -113,7 +115,9 @@ def test_an_end_is_told_when_the_block_is_left_and_nothing_where_nothing_was_don
     assert [once["ELECTRA_DIST_EVENT"] for once in told(script)] == ["started", "finished"]
 
 
-def test_a_hook_that_hangs_is_killed_with_its_children(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_hook_that_hangs_is_killed_with_its_children(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     hook = Hook(make_config(tmp_path, "sh", "-c", "sleep 600 & sleep 600", seconds=1))
     before = time.monotonic()
     hook.tell("started")
@@ -145,7 +149,9 @@ def test_an_interrupted_run_waits_less(tmp_path: Path, monkeypatch: pytest.Monke
     assert time.monotonic() - before < 20
 
 
-def test_what_cannot_be_started_or_fails_is_one_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_started_or_fails_is_one_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with Hook(make_config(tmp_path, "no-such-program")) as hook:
         hook.begins(None)
         hook.ends("finished", 100)

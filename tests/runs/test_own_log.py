@@ -50,7 +50,9 @@ def test_a_rank_whose_output_is_kept_keeps_no_second_log(tmp_path: Path) -> None
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_cannot_be_written_stops_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "logs").write_text("in the way")
     with own_log(RunDir(tmp_path), {}):
         print("step 1")
@@ -69,5 +71,10 @@ def test_a_reader_that_leaves_takes_nothing_from_the_log(tmp_path: Path) -> None
         "    for step in range(20000): print('step', step)"
     )
     command = f'"{sys.executable}" -c "$0" "$1" | head -1'
-    subprocess.run(["bash", "-c", command, program, str(tmp_path)], env=os.environ, check=True, capture_output=True)
+    subprocess.run(
+        ["bash", "-c", command, program, str(tmp_path)],
+        env=os.environ,
+        check=True,
+        capture_output=True,
+    )
     assert log_file(RunDir(tmp_path), 0).read_text().endswith("\nstep 19999\n")

@@ -13,16 +13,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from electra_dist.cli.parsers import Subparsers
-from electra_dist.cli.parsers import add_command
-from electra_dist.cli.parsers import add_group
-from electra_dist.cli.parsers import add_json
-from electra_dist.cli.parsers import console
-from electra_dist.cli.parsers import print_json
+from electra_dist.cli.parsers import (
+    Subparsers,
+    add_command,
+    add_group,
+    add_json,
+    console,
+    print_json,
+)
 
 if TYPE_CHECKING:
-    from electra_dist.runs.checkpoints import CheckpointFacts
     from electra_dist.config import CheckpointConfig
+    from electra_dist.runs.checkpoints import CheckpointFacts
     from electra_dist.runs.directory import RunDir
 
 
@@ -69,11 +71,13 @@ def add(subparsers: Subparsers) -> None:
         """,
     )
     _add_run(prune)
-    prune.add_argument("--keep", type=int, metavar="N", help="newest whole ones to keep (default:"
-    " checkpoint.keep)")
     prune.add_argument(
-        "--set-aside", action="store_true", help="remove those too that a run went back behind"
-        " (step-N.set-aside-xxxx)"
+        "--keep", type=int, metavar="N", help="newest whole ones to keep (default: checkpoint.keep)"
+    )
+    prune.add_argument(
+        "--set-aside",
+        action="store_true",
+        help="remove those too that a run went back behind (step-N.set-aside-xxxx)",
     )
     prune.add_argument("--dry-run", action="store_true", help="say what would go, touch nothing")
 
@@ -106,8 +110,8 @@ def _retention(run: RunDir) -> CheckpointConfig:
     import yaml
 
     from electra_dist import config
-    from electra_dist.runs.checkpoints import carried
     from electra_dist.errors import ConfigError
+    from electra_dist.runs.checkpoints import carried
 
     try:
         return config.load(run.config).checkpoint
@@ -132,8 +136,7 @@ def _milestones(run: RunDir) -> int | None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from electra_dist.runs.checkpoints import list_checkpoints
-    from electra_dist.runs.checkpoints import set_aside
+    from electra_dist.runs.checkpoints import list_checkpoints, set_aside
     from electra_dist.runs.checkpoints.memory import saving
 
     run = _open(arguments.run_path)
@@ -218,9 +221,8 @@ def _size(number: int) -> str:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from electra_dist.console import bar
-    from electra_dist.runs.checkpoints import saved_steps
-    from electra_dist.runs.checkpoints import verify_checkpoint
     from electra_dist.errors import EXIT_OK, EXIT_USER_ERROR, CheckpointError
+    from electra_dist.runs.checkpoints import saved_steps, verify_checkpoint
 
     run = _open(arguments.run_path)
     milestones = _milestones(run)
@@ -240,7 +242,13 @@ def _verify(arguments: argparse.Namespace) -> int:
             found.append(verify_checkpoint(run, step, milestones, told))
     whole = all(facts.whole for facts in found)
     if arguments.json:
-        print_json({"run": str(run.path), "whole": whole, "checkpoints": [facts.to_dict() for facts in found]})
+        print_json(
+            {
+                "run": str(run.path),
+                "whole": whole,
+                "checkpoints": [facts.to_dict() for facts in found],
+            }
+        )
     else:
         _print_table(found, "")
     if whole:
@@ -252,8 +260,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    from electra_dist.runs import lock
     from electra_dist.errors import UserError
+    from electra_dist.runs import lock
 
     run = _open(arguments.run_path)
     settings = _retention(run)
@@ -262,12 +270,15 @@ def _prune(arguments: argparse.Namespace) -> int:
     else:
         keep = arguments.keep
     if keep < 1:
-        raise UserError(f"--keep {keep}: at least the newest one stays; remove the run directory to"
-        " remove all")
+        raise UserError(
+            f"--keep {keep}: at least the newest one stays; remove the run directory to remove all"
+        )
     with ExitStack() as held:
         if not arguments.dry_run:  # who trains the run counts on what it has listed
             held.enter_context(lock.hold(run, "removes checkpoints of this run", brief=True))
-        going, kept = _pruned(run, keep, settings.milestones_every, arguments.set_aside, arguments.dry_run)
+        going, kept = _pruned(
+            run, keep, settings.milestones_every, arguments.set_aside, arguments.dry_run
+        )
     _report_pruned(arguments, run, going, kept)
     return 0
 
@@ -276,12 +287,10 @@ def _pruned(
     run: RunDir, keep: int, milestones_every: int | None, with_set_aside: bool, dry_run: bool
 ) -> tuple[dict[str, int], list[int]]:
     """Path and bytes of what goes, steps of what stays."""
-    from electra_dist.runs.checkpoints import list_checkpoints
-    from electra_dist.runs.checkpoints import removable
-    from electra_dist.runs.checkpoints import set_aside
-    from electra_dist.runs.checkpoints.folders import remove
     from electra_dist.errors import CheckpointError
     from electra_dist.files.writing import writing
+    from electra_dist.runs.checkpoints import list_checkpoints, removable, set_aside
+    from electra_dist.runs.checkpoints.folders import remove
 
     found = list_checkpoints(run, milestones_every)
     whole = [facts.step for facts in found if facts.whole]
@@ -301,7 +310,9 @@ def _pruned(
     return going, [facts.step for facts in found if facts.step not in steps]
 
 
-def _report_pruned(arguments: argparse.Namespace, run: RunDir, going: dict[str, int], kept: list[int]) -> None:
+def _report_pruned(
+    arguments: argparse.Namespace, run: RunDir, going: dict[str, int], kept: list[int]
+) -> None:
     content: dict[str, Any] = {
         "run": str(run.path),
         "dry_run": arguments.dry_run,
@@ -318,5 +329,7 @@ def _report_pruned(arguments: argparse.Namespace, run: RunDir, going: dict[str, 
         verb = "removed"
     for path, size in going.items():
         print(f"{verb}: {path}, {_size(size)}")
-    print(f"{_size(content['bytes'])} {verb}; kept:"
-    f" {', '.join(f'step {step:,}' for step in kept) or 'none'}")
+    print(
+        f"{_size(content['bytes'])} {verb}; kept:"
+        f" {', '.join(f'step {step:,}' for step in kept) or 'none'}"
+    )

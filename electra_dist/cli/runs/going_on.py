@@ -30,8 +30,11 @@ def add_going_on(parser: argparse.ArgumentParser) -> None:
         help="go back to the checkpoint of step N, once: later ones are set aside; changed keys"
         " hold from there",
     )
-    parser.add_argument("--again", action="store_true", help="with --from-step: go back even if"
-    " that was done before")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="with --from-step: go back even if that was done before",
+    )
     parser.add_argument(
         "--branch",
         metavar="NAME",
@@ -73,5 +76,7 @@ def resolve(arguments: argparse.Namespace) -> Resolved:
         config = configuration.load(arguments.config, overrides)
         if config.run.path == branch_of:
             raise ConfigError(f"--branch {arguments.branch}: is the run itself; give another name")
-    how = GoingOn(arguments.from_here, arguments.from_step, arguments.again, branch_of, arguments.start_over)
+    how = GoingOn(
+        arguments.from_here, arguments.from_step, arguments.again, branch_of, arguments.start_over
+    )
     return Resolved(config, how, overrides)

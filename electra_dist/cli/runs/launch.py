@@ -9,22 +9,22 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from electra_dist.cli.runs.going_on import add_going_on
-from electra_dist.cli.runs.going_on import resolve
-from electra_dist.cli.parsers import Subparsers
-from electra_dist.cli.parsers import add_command
-from electra_dist.cli.parsers import add_config
-from electra_dist.cli.parsers import add_group
-from electra_dist.cli.parsers import add_json
-from electra_dist.cli.parsers import print_json
+from electra_dist.cli.parsers import (
+    Subparsers,
+    add_command,
+    add_config,
+    add_group,
+    add_json,
+    print_json,
+)
+from electra_dist.cli.runs.going_on import add_going_on, resolve
 from electra_dist.errors import UserError
 
 if TYPE_CHECKING:
     from electra_dist.config import Config
     from electra_dist.data.shards.manifest import Manifest
     from electra_dist.runs.opening.going_on import GoingOn
-    from launcher.slurm.submit import Launch
-    from launcher.slurm.submit import Submission
+    from launcher.slurm.submit import Launch, Submission
 
 
 def add(subparsers: Subparsers) -> None:
@@ -65,28 +65,46 @@ def _add_slurm(group: Subparsers) -> None:
         """,
     )
     slurm.add_argument("config", metavar="CONFIG", nargs="?", help="configuration file (YAML)")
-    slurm.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys set in place of"
-    " those in the file")
-    slurm.add_argument("--cluster", metavar="NAME", help="cluster profile: a name or a path of one")
-    slurm.add_argument("--new-profile", action="store_true", help="ask about this cluster and save"
-    " a profile of it")
-    slurm.add_argument("--nodes", default="1", metavar="N|A-B", help="nodes, or a range (default:"
-    " %(default)s)")
-    slurm.add_argument("--time", metavar="LIMIT", help="time limit, in place of the profile's")
-    slurm.add_argument("--chain", type=int, default=1, metavar="K", help="K jobs, each going on"
-    " where the last stopped")
     slurm.add_argument(
-        "--array", action="append", default=[], metavar="key.sub=A,B", help="one run a value; may"
-        " be given again"
+        "overrides",
+        metavar="key.sub=value",
+        nargs="*",
+        help="keys set in place of those in the file",
+    )
+    slurm.add_argument("--cluster", metavar="NAME", help="cluster profile: a name or a path of one")
+    slurm.add_argument(
+        "--new-profile", action="store_true", help="ask about this cluster and save a profile of it"
+    )
+    slurm.add_argument(
+        "--nodes", default="1", metavar="N|A-B", help="nodes, or a range (default: %(default)s)"
+    )
+    slurm.add_argument("--time", metavar="LIMIT", help="time limit, in place of the profile's")
+    slurm.add_argument(
+        "--chain",
+        type=int,
+        default=1,
+        metavar="K",
+        help="K jobs, each going on where the last stopped",
+    )
+    slurm.add_argument(
+        "--array",
+        action="append",
+        default=[],
+        metavar="key.sub=A,B",
+        help="one run a value; may be given again",
     )
     add_going_on(slurm)
     slurm.add_argument("--exclude", metavar="NODES", help="nodes to stay away from")
     slurm.add_argument("--after", metavar="JOB", help="start when this job has ended")
-    slurm.add_argument("--torchrun", action="store_true", help="start the ranks by torchrun instead"
-    " of one task each")
+    slurm.add_argument(
+        "--torchrun",
+        action="store_true",
+        help="start the ranks by torchrun instead of one task each",
+    )
     slurm.add_argument("--no-preflight", action="store_true", help="do not measure the nodes first")
-    slurm.add_argument("--ignore-plan", action="store_true", help="submit even what the plan says"
-    " cannot work")
+    slurm.add_argument(
+        "--ignore-plan", action="store_true", help="submit even what the plan says cannot work"
+    )
     slurm.add_argument("--dry-run", action="store_true", help="print the job script, touch nothing")
     add_json(slurm)
 
@@ -100,7 +118,14 @@ def _local(arguments: argparse.Namespace) -> int:
 
     resolved = resolve(arguments)
     config.check_world(resolved.config, arguments.processes)
-    command = [sys.executable, "-m", "electra_dist.cli", "train", arguments.config, *resolved.overrides]
+    command = [
+        sys.executable,
+        "-m",
+        "electra_dist.cli",
+        "train",
+        arguments.config,
+        *resolved.overrides,
+    ]
     if arguments.debug:
         command.append("--debug")
     run = RunDir(resolved.config.run.path)
@@ -108,7 +133,13 @@ def _local(arguments: argparse.Namespace) -> int:
     with lock.hold(run) as lease:  # before the first byte goes to a log; rank 0 takes it over
         _go_on(resolved.config, manifest, resolved.how)
         handed = {lock.HANDED_DOWN: lease.token}
-        return launch_local(command, arguments.processes, run.logs, environment=handed, vitals=lambda: read_vitals(run))
+        return launch_local(
+            command,
+            arguments.processes,
+            run.logs,
+            environment=handed,
+            vitals=lambda: read_vitals(run),
+        )
 
 
 def _checked(config: Config, how: GoingOn) -> Manifest:
@@ -143,14 +174,15 @@ def _warn(text: str) -> None:
 
 def _slurm(arguments: argparse.Namespace) -> int:
     from electra_dist.runs.opening.going_on import PLAIN
-    from launcher.slurm.submit import Request
-    from launcher.slurm.submit import prepare
+    from launcher.slurm.submit import Request, prepare
 
     if arguments.new_profile:
         return _new_profile()
     if not arguments.config or not arguments.cluster:
-        raise UserError("launch slurm needs CONFIG and --cluster NAME; --new-profile makes a"
-        " profile of this cluster")
+        raise UserError(
+            "launch slurm needs CONFIG and --cluster NAME; --new-profile makes a"
+            " profile of this cluster"
+        )
     request = Request(
         cluster=arguments.cluster,
         nodes=arguments.nodes,
@@ -166,8 +198,9 @@ def _slurm(arguments: argparse.Namespace) -> int:
     resolved = resolve(arguments)
     how = resolved.how
     if arguments.array and how != PLAIN:
-        raise UserError("--array with --from-here, --from-step or --branch: start these runs one at"
-        " a time")
+        raise UserError(
+            "--array with --from-here, --from-step or --branch: start these runs one at a time"
+        )
     launch = prepare(arguments.config, resolved.overrides, request, dry_run=arguments.dry_run)
     manifests = [_checked(config, how) for config in launch.runs]
     for text in dict.fromkeys(forecast.text() for forecast in launch.forecasts):
@@ -181,7 +214,14 @@ def _slurm(arguments: argparse.Namespace) -> int:
     if arguments.json:
         runs = [str(path) for path in submission.runs]
         plans = [asdict(forecast) for forecast in launch.forecasts]
-        print_json({"job_ids": submission.job_ids, "script": str(submission.script), "runs": runs, "plans": plans})
+        print_json(
+            {
+                "job_ids": submission.job_ids,
+                "script": str(submission.script),
+                "runs": runs,
+                "plans": plans,
+            }
+        )
         return 0
     print(f"submitted job {', '.join(submission.job_ids)}: {submission.script}")
     print("\n".join(submission.next_commands))
@@ -194,8 +234,8 @@ def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn) -> Subm
     """
     from electra_dist.runs import lock
     from electra_dist.runs.directory import RunDir
-    from launcher.slurm.preconditions import check_free
     from launcher.records import next_number
+    from launcher.slurm.preconditions import check_free
     from launcher.slurm.submit import submit
 
     with ExitStack() as held:
@@ -203,8 +243,9 @@ def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn) -> Subm
             held.enter_context(lock.hold(RunDir(run_dir), "submits a job of this run", brief=True))
         check_free(launch.job.run_dirs)  # as the checks before, now that nobody else submits
         if next_number({*launch.job.run_dirs, launch.script_path.parents[1]}) != launch.job.number:
-            raise UserError(f"{launch.script_path}: another launch was submitted just now; start"
-            " this one again")
+            raise UserError(
+                f"{launch.script_path}: another launch was submitted just now; start this one again"
+            )
         for config, manifest in zip(launch.runs, manifests, strict=True):
             _go_on(config, manifest, how)
         return submit(launch)
@@ -215,11 +256,16 @@ def _new_profile() -> int:
     from launcher.slurm.discover import ask_profile
 
     try:
-        name, cluster = ask_profile(lambda question, default: input(f"{question} [{default}]: ").strip() or default)
+        name, cluster = ask_profile(
+            lambda question, default: input(f"{question} [{default}]: ").strip() or default
+        )
     except EOFError as error:
-        raise UserError("--new-profile: the answers ended early, nothing was saved; run it in a"
-        " terminal") from error
+        raise UserError(
+            "--new-profile: the answers ended early, nothing was saved; run it in a terminal"
+        ) from error
     path = write_profile(name, cluster)
-    print(f"{path}: saved; look it over, then: electra-dist launch slurm CONFIG --cluster {name}"
-    " --dry-run")
+    print(
+        f"{path}: saved; look it over, then: electra-dist launch slurm CONFIG --cluster {name}"
+        " --dry-run"
+    )
     return 0

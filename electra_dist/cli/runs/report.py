@@ -5,11 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from electra_dist.cli.parsers import Subparsers
-from electra_dist.cli.parsers import add_command
-from electra_dist.cli.parsers import add_json
-from electra_dist.cli.parsers import console
-from electra_dist.cli.parsers import print_json
+from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
 
 
 def add(subparsers: Subparsers) -> None:
@@ -32,9 +28,8 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from electra_dist.runs.report import plot_curves
-    from electra_dist.runs.report import read_report
     from electra_dist.runs.directory import RunDir
+    from electra_dist.runs.report import plot_curves, read_report
 
     run = RunDir.existing(arguments.run_path)
     report = read_report(run)

@@ -1,4 +1,5 @@
-"""`electra-dist train`: one rank of a run; the same command alone, under torchrun and under srun.
+"""`electra-dist train`: one rank of a run; the same command alone, under torchrun and under
+srun.
 """
 
 from __future__ import annotations
@@ -6,11 +7,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from electra_dist.cli.runs.going_on import add_going_on
-from electra_dist.cli.runs.going_on import resolve
-from electra_dist.cli.parsers import Subparsers
-from electra_dist.cli.parsers import add_command
-from electra_dist.cli.parsers import add_config
+from electra_dist.cli.parsers import Subparsers, add_command, add_config
+from electra_dist.cli.runs.going_on import add_going_on, resolve
 from electra_dist.errors import EXIT_OK, EXIT_UNFINISHED
 
 
@@ -29,8 +27,9 @@ def add(subparsers: Subparsers) -> None:
         electra-dist train configs/base.yaml train.steps=2000000 --from-here
         electra-dist train configs/base.yaml optim.lr=1e-4 --branch slower --from-step 500000
 
-        exit status: 0 finished, 75 interrupted and saved (run it again), 2 a mistake that the message names, 69 a rank
-        hung, 70 training diverged, 74 the run's files cannot be written; docs/train.md has the whole table
+        exit status: 0 finished, 75 interrupted and saved (run it again), 2 a mistake that the
+        message names, 69 a rank hung, 70 training diverged, 74 the run's files cannot be written;
+        docs/train.md has the whole table
         """,
     )
     add_config(parser)

@@ -1,4 +1,5 @@
-"""`electra-dist status`, `logs` and `stop`: what a run does, from a login node and without torch.
+"""`electra-dist status`, `logs` and `stop`: what a run does, from a login node and without
+torch.
 """
 
 from __future__ import annotations
@@ -8,11 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from electra_dist.cli.parsers import Subparsers
-from electra_dist.cli.parsers import add_command
-from electra_dist.cli.parsers import add_json
-from electra_dist.cli.parsers import console
-from electra_dist.cli.parsers import print_json
+from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
 
 if TYPE_CHECKING:
     from launcher.status import RunStatus
@@ -39,8 +36,10 @@ def add(subparsers: Subparsers) -> None:
         prints=True,
     )
     status.add_argument(
-        "target", metavar="RUN|JOB", nargs="?", help="run directory, or id of a Slurm job (default:"
-        " all in runs/)"
+        "target",
+        metavar="RUN|JOB",
+        nargs="?",
+        help="run directory, or id of a Slurm job (default: all in runs/)",
     )
     add_json(status)
     logs = add_command(
@@ -57,8 +56,9 @@ def add(subparsers: Subparsers) -> None:
     )
     _add_target(logs)
     logs.add_argument("--rank", type=int, default=0, metavar="R", help="default: %(default)s")
-    logs.add_argument("--script", action="store_true", help="the log of the job script instead of a"
-    " rank's")
+    logs.add_argument(
+        "--script", action="store_true", help="the log of the job script instead of a rank's"
+    )
     logs.add_argument("--lines", type=int, metavar="N", help="the last N lines (default: all)")
     logs.add_argument("--follow", action="store_true", help="go on printing what is written")
     add_json(logs)
@@ -112,7 +112,9 @@ def _all(found: list[RunStatus], as_json: bool) -> int:
             checkpoint = ""
         else:
             checkpoint = f"{one.last_checkpoint:,}"
-        table.add_row(escape(one.run), one.state, one.job_id or "", step, checkpoint, escape(one.why or ""))
+        table.add_row(
+            escape(one.run), one.state, one.job_id or "", step, checkpoint, escape(one.why or "")
+        )
     console().print(table)
     return 0
 
@@ -132,8 +134,13 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     if found.step is not None:
         lines.append(("step", f"{found.step:,}{f' of {found.steps:,}' if found.steps else ''}"))
     if found.generator_loss is not None and found.discriminator_loss is not None:
-        lines.append(("losses", f"generator {found.generator_loss:.3f}, discriminator"
-        f" {found.discriminator_loss:.4f}"))
+        lines.append(
+            (
+                "losses",
+                f"generator {found.generator_loss:.3f}, discriminator"
+                f" {found.discriminator_loss:.4f}",
+            )
+        )
     if found.real_tokens_per_s is not None:
         lines.append(("speed", f"{found.real_tokens_per_s:,.0f} real tokens/s"))
     if found.seconds_left is not None:
@@ -143,7 +150,12 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     if found.rollbacks:
         number = len(found.rollbacks)
         lines.append(
-            ("rollbacks", f"{number}; the last: {found.rollbacks[-1]}" if number > 1 else str(found.rollbacks[0]))
+            (
+                "rollbacks",
+                f"{number}; the last: {found.rollbacks[-1]}"
+                if number > 1
+                else str(found.rollbacks[0]),
+            )
         )
     if found.saving_fails:
         lines.append(("saving fails", found.saving_fails))
@@ -174,7 +186,9 @@ def _doing(found: RunStatus) -> str:
     else:
         step = f"last step {_ago(found.step_age)}"
     still = found.sign_age is not None and found.sign_age > _STILL_SECONDS
-    return f"{found.phase}, {step}" + (f", nothing has moved for {_duration(found.sign_age or 0)}" if still else "")
+    return f"{found.phase}, {step}" + (
+        f", nothing has moved for {_duration(found.sign_age or 0)}" if still else ""
+    )
 
 
 def _ago(seconds: float) -> str:

@@ -23,21 +23,40 @@ The folder may be another user's: only regular files inside it are read, never m
 manifest says.
 """
 
-from electra_dist.runs.checkpoints.carried import Carried
-from electra_dist.runs.checkpoints.carried import carried
-from electra_dist.runs.checkpoints.folders import prune
-from electra_dist.runs.checkpoints.folders import recover
-from electra_dist.runs.checkpoints.folders import removable
-from electra_dist.runs.checkpoints.folders import saved_steps
-from electra_dist.runs.checkpoints.listing import CheckpointFacts
-from electra_dist.runs.checkpoints.listing import Health
-from electra_dist.runs.checkpoints.listing import SetAside
-from electra_dist.runs.checkpoints.listing import health
-from electra_dist.runs.checkpoints.listing import list_checkpoints
-from electra_dist.runs.checkpoints.listing import set_aside
-from electra_dist.runs.checkpoints.listing import verify_checkpoint
-from electra_dist.runs.checkpoints.manifest import CheckpointManifest
-from electra_dist.runs.checkpoints.manifest import read_manifest
+from electra_dist.runs.checkpoints.carried import Carried, carried
+from electra_dist.runs.checkpoints.folders import prune, recover, removable, saved_steps
+from electra_dist.runs.checkpoints.listing import (
+    CheckpointFacts,
+    Health,
+    SetAside,
+    health,
+    list_checkpoints,
+    set_aside,
+    verify_checkpoint,
+)
+from electra_dist.runs.checkpoints.manifest import CheckpointManifest, read_manifest
 from electra_dist.runs.checkpoints.members import file_problems
 
-__all__ = ["Carried", "CheckpointFacts", "CheckpointManifest", "Health", "SetAside", "carried", "file_problems", "folders", "health", "list_checkpoints", "listing", "manifest", "members", "memory", "prune", "read_manifest", "recover", "removable", "saved_steps", "set_aside", "verify_checkpoint"]
+__all__ = [
+    "Carried",
+    "CheckpointFacts",
+    "CheckpointManifest",
+    "Health",
+    "SetAside",
+    "carried",
+    "file_problems",
+    "folders",
+    "health",
+    "list_checkpoints",
+    "listing",
+    "manifest",
+    "members",
+    "memory",
+    "prune",
+    "read_manifest",
+    "recover",
+    "removable",
+    "saved_steps",
+    "set_aside",
+    "verify_checkpoint",
+]

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from electra_dist.runs.checkpoints.folders import saved_steps
-from electra_dist.runs.checkpoints.manifest import CARRIED
-from electra_dist.runs.checkpoints.manifest import SMALL_FILE_LIMIT
-from electra_dist.runs.checkpoints.manifest import read_manifest
-from electra_dist.runs.checkpoints.members import read_member
 from electra_dist.errors import CheckpointError
+from electra_dist.runs.checkpoints.folders import saved_steps
+from electra_dist.runs.checkpoints.manifest import CARRIED, SMALL_FILE_LIMIT, read_manifest
+from electra_dist.runs.checkpoints.members import read_member
 from electra_dist.runs.directory import RunDir
 
 

@@ -13,9 +13,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from electra_dist.errors import CheckpointError
 from electra_dist.runs.checkpoints.manifest import read_manifest
 from electra_dist.runs.checkpoints.members import sync
-from electra_dist.errors import CheckpointError
 from electra_dist.runs.directory import RunDir
 
 _STEP = re.compile(r"^step-(\d{8})$")
@@ -139,7 +139,9 @@ def newest_healthy(run: RunDir, steps: Sequence[int]) -> int | None:
     return None
 
 
-def prune(run: RunDir, keep: int, milestones_every: int | None = None, clear: int | None = None) -> list[int]:
+def prune(
+    run: RunDir, keep: int, milestones_every: int | None = None, clear: int | None = None
+) -> list[int]:
     """Remove what `removable` names; returns those steps."""
     steps = removable(run, keep, milestones_every, clear=clear)
     for step in steps:

@@ -10,14 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from electra_dist.runs.checkpoints.folders import is_milestone
-from electra_dist.runs.checkpoints.folders import newest_healthy
-from electra_dist.runs.checkpoints.folders import saved_steps
-from electra_dist.runs.checkpoints.manifest import COMPLETE
-from electra_dist.runs.checkpoints.manifest import CheckpointManifest
-from electra_dist.runs.checkpoints.manifest import read_manifest
-from electra_dist.runs.checkpoints.members import file_problems
 from electra_dist.errors import CheckpointError
+from electra_dist.runs.checkpoints.folders import is_milestone, newest_healthy, saved_steps
+from electra_dist.runs.checkpoints.manifest import COMPLETE, CheckpointManifest, read_manifest
+from electra_dist.runs.checkpoints.members import file_problems
 from electra_dist.runs.directory import RunDir
 
 #: Called with bytes read and all bytes.
@@ -117,7 +113,9 @@ def set_aside(run: RunDir) -> list[SetAside]:
     return [SetAside(str(entry), _bytes_on_disk(entry)) for entry in found]
 
 
-def _facts(run: RunDir, step: int, milestones_every: int | None, told: BytesTold | None) -> CheckpointFacts:
+def _facts(
+    run: RunDir, step: int, milestones_every: int | None, told: BytesTold | None
+) -> CheckpointFacts:
     folder = run.checkpoint(step)
     manifest: CheckpointManifest | None = None
     try:

@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from electra_dist.config import Network
 from electra_dist.errors import CheckpointError, UserError
-from electra_dist.files.reading import MIB
-from electra_dist.files.reading import read_bounded
+from electra_dist.files.reading import MIB, read_bounded
 
 #: Version 2 added `healthy` and `reason`, and the run's own files among the files.
 VERSION = 2
@@ -114,7 +113,9 @@ def parameter_entries(
     for name, shape in shapes.items():
         parts = sorted(by_name[name], key=lambda part: part.start)
         if not _cover(parts, math.prod(shape)):
-            raise RuntimeError(f"the ranks' slices do not make up parameter {name} {shape}: {parts}")
+            raise RuntimeError(
+                f"the ranks' slices do not make up parameter {name} {shape}: {parts}"
+            )
         entries[name] = ParameterEntry(shape=shape, slices=tuple(parts))
     return entries
 
@@ -142,20 +143,23 @@ def read_manifest(folder: Path) -> CheckpointManifest:
     text = _read(folder, MANIFEST, MANIFEST_LIMIT)
     expected = _read(folder, COMPLETE, _COMPLETE_LIMIT).decode("ascii", errors="replace").strip()
     if hashlib.sha256(text).hexdigest() != expected:
-        raise CheckpointError(f"{folder}: {MANIFEST} is damaged: its SHA-256 is not the one in"
-        f" {COMPLETE}")
+        raise CheckpointError(
+            f"{folder}: {MANIFEST} is damaged: its SHA-256 is not the one in {COMPLETE}"
+        )
     try:
         version = _Versioned.model_validate_json(text).version
         if version not in READABLE_VERSIONS:
             known = " and ".join(map(str, READABLE_VERSIONS))
-            raise CheckpointError(f"{folder}: format version {version}, this release reads version"
-            f" {known}")
+            raise CheckpointError(
+                f"{folder}: format version {version}, this release reads version {known}"
+            )
         manifest = CheckpointManifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise CheckpointError(f"{folder}: {MANIFEST} is not a checkpoint manifest: {where}:"
-        f" {first['msg']}") from error
+        raise CheckpointError(
+            f"{folder}: {MANIFEST} is not a checkpoint manifest: {where}: {first['msg']}"
+        ) from error
     _check(folder, manifest)
     return manifest
 
@@ -168,15 +172,18 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
     except UserError as error:  # a link, a FIFO, a device; too large
         raise CheckpointError(str(error)) from error
     except OSError as error:
-        raise CheckpointError(f"{folder}: {name} cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(
+            f"{folder}: {name} cannot be read: {error.strerror or error}"
+        ) from error
 
 
 def _check(folder: Path, manifest: CheckpointManifest) -> None:
     """What no honest checkpoint says: names outside of it, slices that their files cannot hold."""
     for name in manifest.files:
         if not is_plain(name):
-            raise CheckpointError(f"{folder}: {MANIFEST} names {name!r}, which does not lie in the"
-            " checkpoint")
+            raise CheckpointError(
+                f"{folder}: {MANIFEST} names {name!r}, which does not lie in the checkpoint"
+            )
     held: dict[str, int] = {}
     for network, entry in manifest.networks.items():
         for name, parameter in entry.parameters.items():
@@ -190,8 +197,9 @@ def _check(folder: Path, manifest: CheckpointManifest) -> None:
                 held[part.file] = held.get(part.file, 0) + _FP32 * part.length
     for name, size in held.items():
         if name not in manifest.files:
-            raise CheckpointError(f"{folder}: {MANIFEST} has slices in {name!r}, which is none of"
-            " its files")
+            raise CheckpointError(
+                f"{folder}: {MANIFEST} has slices in {name!r}, which is none of its files"
+            )
         if size > manifest.files[name].bytes:
             raise CheckpointError(
                 f"{folder}: {MANIFEST} claims {size:,} bytes of weights in {name}, which has"

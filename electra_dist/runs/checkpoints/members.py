@@ -19,15 +19,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_dist.parallel import signs
-from electra_dist.runs.checkpoints.manifest import COMPLETE
-from electra_dist.runs.checkpoints.manifest import MANIFEST
-from electra_dist.runs.checkpoints.manifest import CheckpointManifest
-from electra_dist.runs.checkpoints.manifest import FileEntry
 from electra_dist.errors import CheckpointError
-from electra_dist.files.reading import MIB
-from electra_dist.files.reading import NotRegularError
+from electra_dist.files.reading import MIB, NotRegularError
 from electra_dist.files.writing import reason
+from electra_dist.parallel import signs
+from electra_dist.runs.checkpoints.manifest import COMPLETE, MANIFEST, CheckpointManifest, FileEntry
 
 #: Called with the number of bytes that were read since the last call.
 Told = Callable[[int], None]
@@ -58,7 +54,8 @@ def sync(path: Path) -> None:
 
 
 def write_member(path: Path, parts: Iterable[bytes | memoryview]) -> FileEntry:
-    """Write a new file of these parts, one after the other, flushed to the disk. Raises `OSError`.
+    """Write a new file of these parts, one after the other,
+    flushed to the disk. Raises `OSError`.
     """
     digest = hashlib.sha256()
     size = 0
@@ -134,7 +131,9 @@ def open_member(folder: Path, name: str) -> int:
         descriptor = os.open(last, _FILE_FLAGS, dir_fd=directory)
     except OSError as error:
         if error.errno in _NOT_REGULAR:
-            raise NotRegularError(f"{name} is a link or a special file, expected a regular file") from error
+            raise NotRegularError(
+                f"{name} is a link or a special file, expected a regular file"
+            ) from error
         raise
     finally:
         os.close(directory)
@@ -159,7 +158,9 @@ def sha256_of(descriptor: int, size: int, told: Told = silent) -> str:
     return digest.hexdigest()
 
 
-def content_problem(name: str, descriptor: int, expected: FileEntry, told: Told = silent) -> str | None:
+def content_problem(
+    name: str, descriptor: int, expected: FileEntry, told: Told = silent
+) -> str | None:
     """What is wrong with an open file: its size, or its checksum."""
     size = os.fstat(descriptor).st_size
     if size != expected.bytes:
@@ -206,8 +207,9 @@ def read_member(folder: Path, name: str, expected: FileEntry, limit: int) -> byt
     """Content of a small file, which must be as the manifest says; raises `CheckpointError`."""
     try:
         if expected.bytes > limit:
-            raise CheckpointError(f"{folder}: {name} has {expected.bytes:,} bytes, more than such a"
-            " file can have")
+            raise CheckpointError(
+                f"{folder}: {name} has {expected.bytes:,} bytes, more than such a file can have"
+            )
         with opened(folder, name) as descriptor:
             content = os.pread(descriptor, expected.bytes + 1, 0)
     except (NotRegularError, OSError) as error:
@@ -239,7 +241,9 @@ def stored_tensors(path: Path, descriptor: int) -> dict[str, StoredTensor]:
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         return {name: _stored(entry, begin, size) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is no safetensors file of flat fp32 tensors: {error}") from error
+        raise CheckpointError(
+            f"{path}: is no safetensors file of flat fp32 tensors: {error}"
+        ) from error
 
 
 def _stored(entry: Any, begin: int, size: int) -> StoredTensor:
@@ -248,8 +252,9 @@ def _stored(entry: Any, begin: int, size: int) -> StoredTensor:
     if not all(isinstance(number, int) and number >= 0 for number in (start, stop, length)):
         raise ValueError("offsets and shapes must be whole numbers")
     if entry["dtype"] != "F32" or stop - start != _FP32 * length or begin + stop > size:
-        raise ValueError(f"a tensor of {length} elements of {entry['dtype']} in bytes {start} to"
-        f" {stop}")
+        raise ValueError(
+            f"a tensor of {length} elements of {entry['dtype']} in bytes {start} to {stop}"
+        )
     return StoredTensor(begin + start, length)
 
 

@@ -13,12 +13,10 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 
-from electra_dist.runs.checkpoints.folders import saved_steps
-from electra_dist.runs.checkpoints.folders import set_aside_later
-from electra_dist.runs.checkpoints.listing import verify_checkpoint
 from electra_dist.errors import CheckpointError, UserError
-from electra_dist.runs.directory import RunDir
-from electra_dist.runs.directory import RunFacts
+from electra_dist.runs.checkpoints.folders import saved_steps, set_aside_later
+from electra_dist.runs.checkpoints.listing import verify_checkpoint
+from electra_dist.runs.directory import RunDir, RunFacts
 
 
 @dataclass(frozen=True)

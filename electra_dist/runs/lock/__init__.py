@@ -29,16 +29,21 @@ the machines that this is for.
 `held` is what this process holds, `slurm` asks about the jobs of others.
 """
 
-from electra_dist.runs.lock.held import Lease
-from electra_dist.runs.lock.held import check
-from electra_dist.runs.lock.held import give_back
-from electra_dist.runs.lock.held import is_lost
-from electra_dist.runs.lock.holder import HANDED_DOWN
-from electra_dist.runs.lock.holder import TRAINING
-from electra_dist.runs.lock.holder import Holder
-from electra_dist.runs.lock.holder import Timing
-from electra_dist.runs.lock.leases import Holding
-from electra_dist.runs.lock.leases import holding
+from electra_dist.runs.lock.held import Lease, check, give_back, is_lost
+from electra_dist.runs.lock.holder import HANDED_DOWN, TRAINING, Holder, Timing
+from electra_dist.runs.lock.leases import Holding, holding
 from electra_dist.runs.lock.taking import hold
 
-__all__ = ["HANDED_DOWN", "TRAINING", "Holder", "Holding", "Lease", "Timing", "check", "give_back", "hold", "holding", "is_lost"]
+__all__ = [
+    "HANDED_DOWN",
+    "TRAINING",
+    "Holder",
+    "Holding",
+    "Lease",
+    "Timing",
+    "check",
+    "give_back",
+    "hold",
+    "holding",
+    "is_lost",
+]

@@ -8,15 +8,9 @@ import threading
 import time
 
 from electra_dist.errors import LostLockError
-from electra_dist.runs.lock.holder import Holder
-from electra_dist.runs.lock.holder import Timing
-from electra_dist.runs.lock.holder import content_of
-from electra_dist.runs.lock.leases import Entry
-from electra_dist.runs.lock.leases import folder_of
-from electra_dist.runs.lock.leases import look
-from electra_dist.runs.lock.leases import newest_of
-from electra_dist.runs.lock.leases import refresh
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.lock.holder import Holder, Timing, content_of
+from electra_dist.runs.lock.leases import Entry, folder_of, look, newest_of, refresh
 
 
 def check(run: RunDir, fresh: bool = False) -> None:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from electra_dist.runs.lock.holder import Holder
-from electra_dist.runs.lock.holder import parsed
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.lock.holder import Holder, parsed
 
 _LEASE = re.compile(r"^(\d{8,})\.(json|released)$")
 #: Leases before the newest that are left where they are, for those who still look at them.
@@ -57,7 +56,11 @@ def entries(folder: Path) -> list[Entry]:
     except FileNotFoundError:
         return []
     matches = ((_LEASE.match(name), name) for name in names)
-    return sorted(Entry(int(match[1]), match[2] == "released", folder / name) for match, name in matches if match)
+    return sorted(
+        Entry(int(match[1]), match[2] == "released", folder / name)
+        for match, name in matches
+        if match
+    )
 
 
 def newest_of(folder: Path) -> Entry | None:
@@ -76,7 +79,9 @@ def look(path: Path) -> Look:
         state = os.fstat(descriptor)
     finally:
         os.close(descriptor)
-    return Look(parsed(content), (state.st_ino, state.st_mtime_ns, state.st_size, content), state.st_mtime)
+    return Look(
+        parsed(content), (state.st_ino, state.st_mtime_ns, state.st_size, content), state.st_mtime
+    )
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,8 @@ def clean(folder: Path, number: int) -> None:
 
 
 def refresh(lease: Path) -> None:
-    """Change the folder, so that a client of a network file system asks the server what is in it.
+    """Change the folder, so that a client of a network file
+    system asks the server what is in it.
     """
     probe = lease.with_name(f".{lease.stem}.{secrets.token_hex(4)}.probe")
     with contextlib.suppress(OSError):

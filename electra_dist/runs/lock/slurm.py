@@ -11,7 +11,9 @@ from electra_dist.runs.lock.holder import Holder
 _SECONDS = 20.0
 #: States in which Slurm has ended every process of a job. NODE_FAIL is none:
 #: the node may live on, out of its reach.
-_OVER = frozenset(("CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"))
+_OVER = frozenset(
+    ("CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
+)
 
 
 def job_is_over(holder: Holder) -> bool:
@@ -30,7 +32,9 @@ def job_is_over(holder: Holder) -> bool:
 def _cluster_here() -> str | None:
     if name := os.environ.get("SLURM_CLUSTER_NAME"):
         return name
-    match = re.search(r"^ClusterName\s*=\s*(\S+)", _ask("scontrol", "show", "config"), flags=re.MULTILINE)
+    match = re.search(
+        r"^ClusterName\s*=\s*(\S+)", _ask("scontrol", "show", "config"), flags=re.MULTILINE
+    )
     if match:
         return match[1]
     return None
@@ -39,7 +43,9 @@ def _cluster_here() -> str | None:
 def _ask(*command: str) -> str:
     """What a command of Slurm prints; empty when it is missing, fails or hangs."""
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_SECONDS)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=_SECONDS
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     if done.returncode == 0:

@@ -13,25 +13,21 @@ from datetime import datetime
 from electra_dist.errors import LockedError, WaitInterruptedError
 from electra_dist.files.reading import NotRegularError
 from electra_dist.files.writing import writing
-from electra_dist.runs.lock import held
-from electra_dist.runs.lock.held import Lease
-from electra_dist.runs.lock.held import seconds_now
-from electra_dist.runs.lock.holder import HANDED_DOWN
-from electra_dist.runs.lock.holder import TRAINING
-from electra_dist.runs.lock.holder import Holder
-from electra_dist.runs.lock.holder import Timing
-from electra_dist.runs.lock.holder import content_of
-from electra_dist.runs.lock.holder import myself
-from electra_dist.runs.lock.leases import Entry
-from electra_dist.runs.lock.leases import Look
-from electra_dist.runs.lock.leases import clean
-from electra_dist.runs.lock.leases import create
-from electra_dist.runs.lock.leases import folder_of
-from electra_dist.runs.lock.leases import look
-from electra_dist.runs.lock.leases import newest_of
-from electra_dist.runs.lock.leases import refresh
-from electra_dist.runs.lock.slurm import job_is_over
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.lock import held
+from electra_dist.runs.lock.held import Lease, seconds_now
+from electra_dist.runs.lock.holder import HANDED_DOWN, TRAINING, Holder, Timing, content_of, myself
+from electra_dist.runs.lock.leases import (
+    Entry,
+    Look,
+    clean,
+    create,
+    folder_of,
+    look,
+    newest_of,
+    refresh,
+)
+from electra_dist.runs.lock.slurm import job_is_over
 
 _POLL_SECONDS = 0.25
 #: Between the decision that a silent holder is dead and the first thing that we do.
@@ -143,8 +139,9 @@ class _Taking:
                     if self._make(number):
                         return Lease(self._run, number, self._me, self._timing)
                 elif self._stop():
-                    raise WaitInterruptedError(f"{self._run.path}: interrupted while waiting for"
-                    " its lock")
+                    raise WaitInterruptedError(
+                        f"{self._run.path}: interrupted while waiting for its lock"
+                    )
                 else:
                     time.sleep(_POLL_SECONDS)
 
@@ -188,8 +185,9 @@ class _Taking:
             self._wait_or_refuse(watch, self._timing.dying if alive else 0.0)
         else:
             dead_after = self._patience(holder)
-            self._say_waiting(watch, f"silent for {watch.silent:.0f} s, counts as dead after"
-            f" {dead_after:.0f} s")
+            self._say_waiting(
+                watch, f"silent for {watch.silent:.0f} s, counts as dead after {dead_after:.0f} s"
+            )
         return False
 
     def _watching(self, entry: Entry) -> _Watch | None:
@@ -200,7 +198,9 @@ class _Taking:
             return None
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise NotRegularError(f"{entry.path}: is a link, expected a regular file") from error
+                raise NotRegularError(
+                    f"{entry.path}: is a link, expected a regular file"
+                ) from error
             raise
         if self._watch is None or self._watch.entry != entry:
             self._watch = _Watch(entry, seen)
@@ -232,15 +232,20 @@ class _Taking:
         if watch.waited >= wait:
             raise LockedError(self._refusal(watch, wait))
         if wait > self._timing.dying:
-            self._say_waiting(watch, "it lives, and should end by itself; waiting at most"
-            f" {wait:.0f} s")
+            self._say_waiting(
+                watch, f"it lives, and should end by itself; waiting at most {wait:.0f} s"
+            )
 
     def _is_earlier_start(self, holder: Holder) -> bool:
         """Whether it is this Slurm job before a requeue:
         Slurm is ending it, or could not reach its node.
         """
         mine = (self._me.job_id, self._me.cluster)
-        return mine[0] is not None and mine == (holder.job_id, holder.cluster) and holder.restart < self._me.restart
+        return (
+            mine[0] is not None
+            and mine == (holder.job_id, holder.cluster)
+            and holder.restart < self._me.restart
+        )
 
     # --- words ------------------------------------------------------------------------------------
 
@@ -263,8 +268,10 @@ class _Taking:
 
     def _say_gone(self, watch: _Watch) -> None:
         if watch.holder is not None:
-            self._tell(f"{self._run.path}: {watch.holder.name()} is gone: no sign of life for"
-            f" {watch.silent:.0f} s")
+            self._tell(
+                f"{self._run.path}: {watch.holder.name()} is gone: no sign of life for"
+                f" {watch.silent:.0f} s"
+            )
 
     def _say_waiting(self, watch: _Watch, why: str) -> None:
         """Once, and not where the wait is over in a moment."""

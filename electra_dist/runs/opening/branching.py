@@ -23,28 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from electra_dist import config as configuration
-from electra_dist.runs.checkpoints import manifest as parts
-from electra_dist.runs.checkpoints import members
-from electra_dist.runs.checkpoints.folders import new_partial
-from electra_dist.runs.checkpoints.folders import newest_healthy
-from electra_dist.runs.checkpoints.folders import publish
-from electra_dist.runs.checkpoints.manifest import CheckpointManifest
-from electra_dist.runs.checkpoints.manifest import read_manifest
 from electra_dist.config import Config
 from electra_dist.errors import CheckpointError, ConfigError
-from electra_dist.files.writing import write_atomically
-from electra_dist.files.writing import write_json
-from electra_dist.files.writing import writing
+from electra_dist.files.writing import write_atomically, write_json, writing
+from electra_dist.runs.checkpoints import manifest as parts
+from electra_dist.runs.checkpoints import members
+from electra_dist.runs.checkpoints.folders import new_partial, newest_healthy, publish
+from electra_dist.runs.checkpoints.manifest import CheckpointManifest, read_manifest
+from electra_dist.runs.directory import RunDir, RunFacts
 from electra_dist.runs.metrics_log import RowReader
-from electra_dist.runs.directory import RunDir
-from electra_dist.runs.directory import RunFacts
-from electra_dist.runs.opening.changes import changes
-from electra_dist.runs.opening.changes import learning_rate
-from electra_dist.runs.opening.changes import listed
-from electra_dist.runs.opening.going_on import GoingOn
-from electra_dist.runs.opening.going_on import Tell
-from electra_dist.runs.opening.own_files import OwnFiles
-from electra_dist.runs.opening.own_files import own_files
+from electra_dist.runs.opening.changes import changes, learning_rate, listed
+from electra_dist.runs.opening.going_on import GoingOn, Tell
+from electra_dist.runs.opening.own_files import OwnFiles, own_files
 
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
@@ -80,8 +70,9 @@ def check_branch(config: Config, dataset: str | None, how: GoingOn) -> None:
     parent = _parent(how)
     own = own_files(parent)
     if own.config is None or own.facts is None:
-        raise ConfigError(f"--branch: {parent.path} is no run to start from; the configuration must"
-        " name one")
+        raise ConfigError(
+            f"--branch: {parent.path} is no run to start from; the configuration must name one"
+        )
     past = changes(own.config, config, "past")
     if past:
         raise ConfigError(
@@ -117,8 +108,9 @@ def _candidates(parent: RunDir, how: GoingOn) -> list[int]:
     if how.from_step is None:
         healthy = [step for step in reversed(there) if newest_healthy(parent, [step]) is not None]
         if not healthy:
-            raise CheckpointError(f"--branch: {parent.path} has no checkpoint to start from; train"
-            " until one is saved")
+            raise CheckpointError(
+                f"--branch: {parent.path} has no checkpoint to start from; train until one is saved"
+            )
         return healthy
     if how.from_step not in there:
         listing = ", ".join(map(str, there)) or "none"
@@ -148,8 +140,10 @@ def make_branch(run: RunDir, config: Config, how: GoingOn, tell: Tell) -> None:
     tell(f"{run.path}: starts from step {step} of {parent.path}")
     changed = changes(own.config, config, "future")
     if changed:
-        tell(f"{run.path}: changed after step {step}: {listed(changed)}"
-        f" ({learning_rate(own.config, config, step)})")
+        tell(
+            f"{run.path}: changed after step {step}: {listed(changed)}"
+            f" ({learning_rate(own.config, config, step)})"
+        )
 
 
 def _take_one(
@@ -192,7 +186,9 @@ def _facts(parent: RunDir, own: OwnFiles, config: Config, step: int) -> RunFacts
     )
 
 
-def _take_checkpoint(parent: RunDir, run: RunDir, step: int, config: Config, facts: RunFacts) -> str | None:
+def _take_checkpoint(
+    parent: RunDir, run: RunDir, step: int, config: Config, facts: RunFacts
+) -> str | None:
     """Give `run` the checkpoint of `step`, carrying the run's own files;
     what is wrong with it, or None.
     """
@@ -227,7 +223,9 @@ def _link(source: Path, name: str, folder: Path) -> None:
             os.link(source / name, target, follow_symlinks=False)
             here = os.fstat(descriptor)
             there = target.lstat()
-            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) and stat.S_ISREG(there.st_mode):
+            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) and stat.S_ISREG(
+                there.st_mode
+            ):
                 return
             target.unlink()
         except OSError as error:
@@ -245,7 +243,9 @@ def _rollbacks(folder: Path, manifest: CheckpointManifest) -> list[dict[str, Any
     """Those that the checkpoint knows of: their rows stay skipped."""
     entry = manifest.files.get(parts.TRAINER)
     if entry:
-        state = json.loads(members.read_member(folder, parts.TRAINER, entry, parts.SMALL_FILE_LIMIT))
+        state = json.loads(
+            members.read_member(folder, parts.TRAINER, entry, parts.SMALL_FILE_LIMIT)
+        )
     else:
         state = {}
     if isinstance(state, dict):
@@ -253,7 +253,9 @@ def _rollbacks(folder: Path, manifest: CheckpointManifest) -> list[dict[str, Any
     return []
 
 
-def _finish(folder: Path, manifest: CheckpointManifest, names: list[str], config: Config, facts: RunFacts) -> None:
+def _finish(
+    folder: Path, manifest: CheckpointManifest, names: list[str], config: Config, facts: RunFacts
+) -> None:
     """The manifest again, with config.yaml and run.json of the branch:
     from them a lost one would be restored.
     """

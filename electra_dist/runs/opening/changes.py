@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from electra_dist.config import NETWORKS, Config
-from electra_dist.config import lr_factor
+from electra_dist.config import NETWORKS, Config, lr_factor
 
 Kind = Literal["free", "future", "past"]
 FREE_SECTIONS = ("run", "zero", "checkpoint", "validation", "tracking", "guard", "watchdog")
@@ -74,7 +73,11 @@ def changes(old: Config, new: Config, kind: Kind) -> list[Change]:
     before = _flat(old.model_dump(mode="json"))
     after = _flat(new.model_dump(mode="json"))
     names = [key for key in before | after if kind_of(key) == kind]
-    return [Change(key, before.get(key), after.get(key)) for key in names if before.get(key) != after.get(key)]
+    return [
+        Change(key, before.get(key), after.get(key))
+        for key in names
+        if before.get(key) != after.get(key)
+    ]
 
 
 def listed(found: Sequence[Change]) -> str:
@@ -99,11 +102,15 @@ def learning_rate(old: Config, new: Config, step: int) -> str:
     """`learning rate of step 12: 0.0001 -> 0.0015`, of each network where they differ;
     `step` is the next to train.
     """
-    rates = {network: (_rate(old, network, step), _rate(new, network, step)) for network in NETWORKS}
+    rates = {
+        network: (_rate(old, network, step), _rate(new, network, step)) for network in NETWORKS
+    }
     texts = {network: f"{before:.3g} -> {after:.3g}" for network, (before, after) in rates.items()}
     if len(set(texts.values())) == 1:
         return f"learning rate of step {step + 1}: {texts[NETWORKS[0]]}"
-    return f"learning rate of step {step + 1}: " + ", ".join(f"{name} {text}" for name, text in texts.items())
+    return f"learning rate of step {step + 1}: " + ", ".join(
+        f"{name} {text}" for name, text in texts.items()
+    )
 
 
 def _rate(config: Config, network: Any, step: int) -> float:
@@ -125,7 +132,12 @@ def about_the_decay(old: Config, new: Config, step: int, checkpoints: Sequence[i
     empty where there is nothing.
     """
     start = decay_start(old)
-    if new.train.steps <= old.train.steps or old.optim.schedule != "wsd" or start is None or step <= start:
+    if (
+        new.train.steps <= old.train.steps
+        or old.optim.schedule != "wsd"
+        or start is None
+        or step <= start
+    ):
         return ""
     before = [saved for saved in checkpoints if saved <= start]
     if before:

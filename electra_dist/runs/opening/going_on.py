@@ -17,23 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from electra_dist.runs.checkpoints.folders import recover
-from electra_dist.runs.checkpoints.folders import saved_steps
-from electra_dist.runs.checkpoints.folders import set_aside_later
-from electra_dist.runs.checkpoints.listing import set_aside
-from electra_dist.runs.checkpoints.listing import verify_checkpoint
-from electra_dist.runs.checkpoints.memory import start_over
 from electra_dist.config import Config
 from electra_dist.errors import CheckpointError, ConfigError
 from electra_dist.files.writing import writing
+from electra_dist.runs.checkpoints.folders import recover, saved_steps, set_aside_later
+from electra_dist.runs.checkpoints.listing import set_aside, verify_checkpoint
+from electra_dist.runs.checkpoints.memory import start_over
+from electra_dist.runs.directory import RunDir, RunFacts
 from electra_dist.runs.metrics_log import cut_back
-from electra_dist.runs.directory import RunDir
-from electra_dist.runs.directory import RunFacts
-from electra_dist.runs.opening.changes import Change
-from electra_dist.runs.opening.changes import about_the_decay
-from electra_dist.runs.opening.changes import changes
-from electra_dist.runs.opening.changes import learning_rate
-from electra_dist.runs.opening.changes import listed
+from electra_dist.runs.opening.changes import (
+    Change,
+    about_the_decay,
+    changes,
+    learning_rate,
+    listed,
+)
 from electra_dist.runs.opening.own_files import OwnFiles
 
 Tell = Callable[[str], None]
@@ -98,14 +96,17 @@ def _is_done(own: OwnFiles, config: Config, how: GoingOn) -> bool:
     another configuration makes it another one.
     """
     entry = _last(own.facts)
-    is_same = entry.get("to") == how.from_step and not (own.config and changes(own.config, config, "future"))
+    is_same = entry.get("to") == how.from_step and not (
+        own.config and changes(own.config, config, "future")
+    )
     return bool(entry.get("done")) and is_same and not how.again
 
 
 def _check_step(run: RunDir, step: int | None) -> None:
     if step not in saved_steps(run):
-        raise CheckpointError(f"--from-step {step}: {run.path} has no checkpoint of this"
-        f" step{_there(run)}")
+        raise CheckpointError(
+            f"--from-step {step}: {run.path} has no checkpoint of this step{_there(run)}"
+        )
 
 
 def _there(run: RunDir) -> str:
@@ -169,13 +170,16 @@ def go_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn, tell: Tell) 
 def _check_whole(run: RunDir, step: int, tell: Tell) -> None:
     found = verify_checkpoint(run, step)
     if not found.whole:
-        raise CheckpointError(f"--from-step {step}: {found.path}: not whole:"
-        f" {'; '.join(found.problems[:3])}")
+        raise CheckpointError(
+            f"--from-step {step}: {found.path}: not whole: {'; '.join(found.problems[:3])}"
+        )
     if found.healthy is False:
         tell(f"warning: {found.path}: is marked as unhealthy: {found.reason}")
 
 
-def _write_down(run: RunDir, own: OwnFiles, config: Config, back_to: int | None, tell: Tell) -> None:
+def _write_down(
+    run: RunDir, own: OwnFiles, config: Config, back_to: int | None, tell: Tell
+) -> None:
     """In one change of run.json: the step to go back to, and the keys that change there."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if own.config:
@@ -195,7 +199,10 @@ def _write_down(run: RunDir, own: OwnFiles, config: Config, back_to: int | None,
         if back_to is not None and not is_begun:
             entry = {"time": now, "from": saved_steps(run)[-1], "to": back_to, "done": False}
             facts.setdefault("went_back", []).append(entry)
-        entries = ({"time": now, "step": step, "key": one.key, "old": one.old, "new": one.new} for one in future)
+        entries = (
+            {"time": now, "step": step, "key": one.key, "old": one.old, "new": one.new}
+            for one in future
+        )
         facts.setdefault("changes", []).extend(entries)
 
     run.update_facts(note)

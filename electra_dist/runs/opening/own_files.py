@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from electra_dist import config as configuration
-from electra_dist.runs.checkpoints.carried import Carried
-from electra_dist.runs.checkpoints.carried import all_carried
-from electra_dist.runs.checkpoints.folders import saved_steps
 from electra_dist.config import Config
 from electra_dist.errors import ConfigError, UserError
-from electra_dist.runs.directory import RunDir
-from electra_dist.runs.directory import RunFacts
+from electra_dist.runs.checkpoints.carried import Carried, all_carried
+from electra_dist.runs.checkpoints.folders import saved_steps
+from electra_dist.runs.directory import RunDir, RunFacts
 
 
 @dataclass(frozen=True)
@@ -83,13 +81,19 @@ def _facts(run: RunDir) -> tuple[RunFacts | None, str | None]:
 def _are_facts(facts: RunFacts) -> bool:
     """Whether what a start needs of it is there, and as it should be."""
     named = all(isinstance(facts.get(key), str) for key in ("wandb_id", "dataset_fingerprint"))
-    return named and _are_entries(facts.get("changes"), "key", "new") and _are_entries(facts.get("went_back"), "to")
+    return (
+        named
+        and _are_entries(facts.get("changes"), "key", "new")
+        and _are_entries(facts.get("went_back"), "to")
+    )
 
 
 def _are_entries(found: object, *keys: str) -> bool:
     if found is None:
         return True
-    return isinstance(found, list) and all(isinstance(entry, dict) and entry.keys() >= {*keys} for entry in found)
+    return isinstance(found, list) and all(
+        isinstance(entry, dict) and entry.keys() >= {*keys} for entry in found
+    )
 
 
 def _lost_config(run: RunDir, problem: str | None, saved: bool) -> tuple[Config | None, str]:
@@ -111,8 +115,7 @@ def _lost_config(run: RunDir, problem: str | None, saved: bool) -> tuple[Config 
             f" run.name={run.path.name} > {run.config}"
         )
     return None, (
-        f"{what}; nothing was saved under it, so it is written from the given"
-        " configuration"
+        f"{what}; nothing was saved under it, so it is written from the given configuration"
     )
 
 
@@ -127,7 +130,9 @@ def _with_changes(config: Config | None, facts: RunFacts | None) -> Config | Non
     if config is None or not recorded:
         return config
     values = (f"{entry['key']}={json.dumps(entry['new'])}" for entry in recorded)  # JSON is YAML
-    return configuration.build(configuration.apply_overrides(config.model_dump(mode="json"), list(values)))
+    return configuration.build(
+        configuration.apply_overrides(config.model_dump(mode="json"), list(values))
+    )
 
 
 def _lost_facts(run: RunDir, problem: str | None, saved: bool) -> tuple[RunFacts | None, str]:

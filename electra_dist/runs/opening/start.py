@@ -19,36 +19,31 @@ from importlib import metadata
 
 from electra_dist import __version__
 from electra_dist import config as configuration
-from electra_dist.runs.checkpoints.folders import saved_steps
 from electra_dist.config import Config
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.errors import CheckpointError, ConfigError, StorageError, UserError
-from electra_dist.files.writing import advice
-from electra_dist.files.writing import reason
-from electra_dist.files.writing import write_atomically
-from electra_dist.files.writing import write_json
-from electra_dist.files.writing import writing
-from electra_dist.runs.directory import RunDir
-from electra_dist.runs.directory import RunFacts
-from electra_dist.runs.opening.branching import as_made
-from electra_dist.runs.opening.branching import check_branch
-from electra_dist.runs.opening.branching import is_branch
-from electra_dist.runs.opening.branching import make_branch
-from electra_dist.runs.opening.going_on import PLAIN
-from electra_dist.runs.opening.going_on import GoingOn
-from electra_dist.runs.opening.going_on import Tell
-from electra_dist.runs.opening.going_on import check_going_on
-from electra_dist.runs.opening.going_on import go_on
-from electra_dist.runs.opening.going_on import settle_changes
-from electra_dist.runs.opening.own_files import OwnFiles
-from electra_dist.runs.opening.own_files import own_files
+from electra_dist.files.writing import advice, reason, write_atomically, write_json, writing
+from electra_dist.runs.checkpoints.folders import saved_steps
+from electra_dist.runs.directory import RunDir, RunFacts
+from electra_dist.runs.opening.branching import as_made, check_branch, is_branch, make_branch
+from electra_dist.runs.opening.going_on import (
+    PLAIN,
+    GoingOn,
+    Tell,
+    check_going_on,
+    go_on,
+    settle_changes,
+)
+from electra_dist.runs.opening.own_files import OwnFiles, own_files
 
 #: What a folder may hold before run.json is there: made by `launch`, or by a start that was killed.
 _EARLY = ("config.yaml", "tokenizer", "jobs", "logs", "code")
 #: What it may hold where a start of ours, which begins with the lock,
 #: came further, and run.json was lost.
 _LATER = re.compile(r"^(checkpoints|wandb|process\.json|run\.json|metrics.*\.jsonl)$")
-_LEFTOVER = re.compile(r"^\.(config\.yaml|run\.json|process\.json|tokenizer|metrics.*\.jsonl)\.\d+\.(tmp|old|mode)$")
+_LEFTOVER = re.compile(
+    r"^\.(config\.yaml|run\.json|process\.json|tokenizer|metrics.*\.jsonl)\.\d+\.(tmp|old|mode)$"
+)
 
 
 def software() -> dict[str, str]:
@@ -58,7 +53,9 @@ def software() -> dict[str, str]:
     return ours | {name: metadata.version(name) for name in names}
 
 
-def check_run(run: RunDir, config: Config, dataset: str | None = None, how: GoingOn = PLAIN) -> OwnFiles:
+def check_run(
+    run: RunDir, config: Config, dataset: str | None = None, how: GoingOn = PLAIN
+) -> OwnFiles:
     """What the folder of `run` says of its run, if `config` can be trained in it as `how` says;
     touches nothing.
 
@@ -100,7 +97,9 @@ def _check_data(run: RunDir, own: OwnFiles, config: Config, dataset: str | None)
         )
 
 
-def open_run(config: Config, manifest: Manifest, warn: Tell, say: Tell | None = None, how: GoingOn = PLAIN) -> None:
+def open_run(
+    config: Config, manifest: Manifest, warn: Tell, say: Tell | None = None, how: GoingOn = PLAIN
+) -> None:
     """Create or check `config.run.path`, whose lock this process holds, and do what `how` asks for.
 
     A kill or a full disk at any moment leaves a folder in which the next start succeeds: every file
@@ -177,9 +176,12 @@ def _refuse_foreign(run: RunDir) -> None:
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
-        raise UserError(f"{run.path}: is a file; run.dir/run.name must be a folder, set another"
-        " run.name") from error
-    foreign = [name for name in names if name not in (*_EARLY, "lock") and not _LEFTOVER.match(name)]
+        raise UserError(
+            f"{run.path}: is a file; run.dir/run.name must be a folder, set another run.name"
+        ) from error
+    foreign = [
+        name for name in names if name not in (*_EARLY, "lock") and not _LEFTOVER.match(name)
+    ]
     if "lock" in names:
         foreign = [name for name in foreign if not _LATER.match(name)]
     if run.config.exists() and not saved_steps(run):

@@ -23,11 +23,7 @@ has.
 
 from __future__ import annotations
 
-from electra_dist.tracking.wandb.environment import Mode
-from electra_dist.tracking.wandb.environment import choose_mode
-from electra_dist.tracking.wandb.keeper import Keeper
-from electra_dist.tracking.wandb.keeper import MirrorError
-from electra_dist.tracking.wandb.keeper import Report
-from electra_dist.tracking.wandb.keeper import mirror_once
+from electra_dist.tracking.wandb.environment import Mode, choose_mode
+from electra_dist.tracking.wandb.keeper import Keeper, MirrorError, Report, mirror_once
 
 __all__ = ["Keeper", "MirrorError", "Mode", "Report", "choose_mode", "mirror_once"]

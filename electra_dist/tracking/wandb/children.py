@@ -32,7 +32,9 @@ def _table() -> list[tuple[int, int, str]]:
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 with contextlib.suppress(OSError, IndexError, ValueError):
-                    stat = Path("/proc", entry, "stat").read_text(encoding="utf-8", errors="replace")
+                    stat = Path("/proc", entry, "stat").read_text(
+                        encoding="utf-8", errors="replace"
+                    )
                     state, parent = stat.rsplit(")", 1)[1].split()[:2]
                     found.append((int(entry), int(parent), state))
     return found

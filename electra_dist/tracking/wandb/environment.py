@@ -57,11 +57,15 @@ def choose_mode(key: Mode, environment: Mapping[str, str]) -> Choice:
     chosen = max(key, mode, key=_PRIVACY.index)
     said: tuple[str, ...] = ()
     if chosen != key:
-        said = (f"W&B is {chosen}: {name} of the environment is more private than tracking.wandb ="
-        f" {key}",)
+        said = (
+            f"W&B is {chosen}: {name} of the environment is more private than tracking.wandb ="
+            f" {key}",
+        )
     elif chosen != mode:
-        said = (f"W&B is {chosen}, as tracking.wandb says: {name} of the environment would be less"
-        " private",)
+        said = (
+            f"W&B is {chosen}, as tracking.wandb says: {name} of the environment would be less"
+            " private",
+        )
     return Choice(chosen, said + _not_followed(chosen, environment))
 
 
@@ -88,8 +92,10 @@ def _not_followed(mode: Mode, environment: Mapping[str, str]) -> tuple[str, ...]
         found = []
     if not found:
         return ()
-    return (f"W&B does not follow {', '.join(found)} of the environment: the configuration and"
-    " run.json say these",)
+    return (
+        f"W&B does not follow {', '.join(found)} of the environment: the configuration and"
+        " run.json say these",
+    )
 
 
 def mirror_environment(environment: Mapping[str, str]) -> dict[str, str]:

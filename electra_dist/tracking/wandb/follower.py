@@ -11,9 +11,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from electra_dist.runs.metrics_log import ROW_BYTES
-from electra_dist.runs.metrics_log import Row
-from electra_dist.runs.metrics_log import rows_in
+from electra_dist.runs.metrics_log import ROW_BYTES, Row, rows_in
 
 _BLOCK = 4 * ROW_BYTES
 
@@ -34,7 +32,9 @@ def key_of(row: Row) -> str:
     rollback past a divergence it gives another one, which is.
     """
     values = sorted(
-        (name, float(value)) for name, value in values_of(row).items() if not name.startswith(("speed/", "_"))
+        (name, float(value))
+        for name, value in values_of(row).items()
+        if not name.startswith(("speed/", "_"))
     )
     return hashlib.blake2b(json.dumps(values).encode(), digest_size=8).hexdigest()
 

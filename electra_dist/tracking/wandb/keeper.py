@@ -22,11 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from electra_dist.errors import UserError
-from electra_dist.tracking.wandb.children import descendants
-from electra_dist.tracking.wandb.children import kill_all
-from electra_dist.tracking.wandb.environment import Mode
-from electra_dist.tracking.wandb.environment import mirror_environment
 from electra_dist.runs.directory import RunDir
+from electra_dist.tracking.wandb.children import descendants, kill_all
+from electra_dist.tracking.wandb.environment import Mode, mirror_environment
 
 #: Seconds before each new start of a mirror that failed;
 #: after the last one it stays away until training starts again.
@@ -63,7 +61,15 @@ class _Process:
     """A mirror that was started, and what it said last."""
 
     def __init__(self, run: RunDir, mode: Mode, *options: str, trainer: int | None = None) -> None:
-        words = [sys.executable, "-m", "electra_dist.tracking.wandb", str(run.path.absolute()), "--mode", mode, *options]
+        words = [
+            sys.executable,
+            "-m",
+            "electra_dist.tracking.wandb",
+            str(run.path.absolute()),
+            "--mode",
+            mode,
+            *options,
+        ]
         if trainer is not None:
             words += ["--trainer", str(trainer)]
         self.failed: str | None = None
@@ -194,14 +200,18 @@ class Keeper:
         if status == _DONE:
             self.behind = False
         elif status == _UNREACHABLE and self._mode == "online":
-            self._say(f"{process.failed}. W&B is offline from here on; the next start tries again", True)
+            self._say(
+                f"{process.failed}. W&B is offline from here on; the next start tries again", True
+            )
             self._mode = "offline"
         else:
             self._say(f"{process.failed}")
         return status
 
     def _start(self) -> _Process:
-        return _Process(self._run, self._mode, "--lock-seconds", str(LOCK_SECONDS), trainer=os.getpid())
+        return _Process(
+            self._run, self._mode, "--lock-seconds", str(LOCK_SECONDS), trainer=os.getpid()
+        )
 
     def _say(self, problem: str, known: bool = False) -> None:
         """One warning, whatever else goes wrong with W&B."""

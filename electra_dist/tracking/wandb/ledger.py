@@ -105,7 +105,11 @@ class Ledger:
         that is not enough, whole offline sessions that were uploaded from another place. What else
         was handed over offline is sent now.
         """
-        offline = [place for place in dict.fromkeys(entry.place for entry in self.entries) if place != ONLINE]
+        offline = [
+            place
+            for place in dict.fromkeys(entry.place for entry in self.entries)
+            if place != ONLINE
+        ]
         uploaded = [place for place in offline if self._was_uploaded(place)]
         sure = [entry for entry in self.entries if entry.place in uploaded]
         kept = (sure + [entry for entry in self.entries if entry.place == ONLINE])[:count]
@@ -141,7 +145,9 @@ class Ledger:
     def _write(self) -> None:
         lines = [{"key": entry.key, "place": entry.place} for entry in self.entries]
         lines += [{"closed": place} for place in sorted(self._closed)]
-        write_atomically(self._path, "".join(_line(number, line) for number, line in enumerate(lines)))
+        write_atomically(
+            self._path, "".join(_line(number, line) for number, line in enumerate(lines))
+        )
 
 
 def _line(number: int, content: dict[str, str]) -> str:

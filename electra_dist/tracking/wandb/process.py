@@ -23,19 +23,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from electra_dist.console import put
 from electra_dist.files.writing import reason
+from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import Row
-from electra_dist.tracking.wandb.children import descendants
-from electra_dist.tracking.wandb.children import kill_all
+from electra_dist.tracking.wandb.children import descendants, kill_all
 from electra_dist.tracking.wandb.environment import Mode
 from electra_dist.tracking.wandb.follower import Follower
-from electra_dist.tracking.wandb.ledger import ONLINE
-from electra_dist.tracking.wandb.ledger import Ledger
-from electra_dist.tracking.wandb.session import Session
-from electra_dist.tracking.wandb.session import SessionError
-from electra_dist.tracking.wandb.session import UnreachableError
-from electra_dist.console import put
-from electra_dist.runs.directory import RunDir
+from electra_dist.tracking.wandb.ledger import ONLINE, Ledger
+from electra_dist.tracking.wandb.session import Session, SessionError, UnreachableError
 
 DONE = 0
 FAILED = 1
@@ -108,7 +104,9 @@ class Trainer:
 class Mirror:
     """Sends what W&B has not, until the trainer is over."""
 
-    def __init__(self, run: RunDir, mode: Mode, trainer: Trainer, pid: int | None, reporter: Reporter) -> None:
+    def __init__(
+        self, run: RunDir, mode: Mode, trainer: Trainer, pid: int | None, reporter: Reporter
+    ) -> None:
         self.run = run
         self.mode = mode
         self.trainer = trainer
@@ -192,7 +190,8 @@ def _all_rows(run: RunDir) -> Iterator[tuple[str, Row]]:
 
 @contextlib.contextmanager
 def only_one(run: RunDir, seconds: float) -> Iterator[None]:
-    """One mirror a run: wait for another to end (it does, in bounded time), then keep others out.
+    """One mirror a run: wait for another to end (it does,
+    in bounded time), then keep others out.
     """
     run.wandb.mkdir(exist_ok=True)
     with (run.wandb / "mirror.lock").open("a") as file:
@@ -212,11 +211,14 @@ def only_one(run: RunDir, seconds: float) -> Iterator[None]:
 
 def main() -> NoReturn:
     """The process: `python -m electra_dist.tracking.wandb RUN --mode MODE`."""
-    parser = argparse.ArgumentParser(prog="python -m electra_dist.tracking.wandb", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m electra_dist.tracking.wandb", description=__doc__
+    )
     parser.add_argument("run_path", type=Path)
     parser.add_argument("--mode", choices=("online", "offline"), required=True)
-    parser.add_argument("--trainer", type=int, help="process of training, whose word comes on"
-    " standard input")
+    parser.add_argument(
+        "--trainer", type=int, help="process of training, whose word comes on standard input"
+    )
     parser.add_argument("--finish-seconds", type=float, default=60.0)
     parser.add_argument("--lock-seconds", type=float, default=0.0)
     arguments = parser.parse_args()
@@ -235,7 +237,9 @@ def main() -> NoReturn:
         reporter.say("failed", reason=str(error))
         status = UNREACHABLE
     except Exception as error:
-        reporter.say("failed", reason=str(error) if isinstance(error, SessionError) else _sentence(error))
+        reporter.say(
+            "failed", reason=str(error) if isinstance(error, SessionError) else _sentence(error)
+        )
         put(f"{type(error).__name__}: {error}", to_error=True)
         status = FAILED
     leave(status)
@@ -243,7 +247,12 @@ def main() -> NoReturn:
 
 def _sentence(error: Exception) -> str:
     first = str(error).partition("\n")[0]
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    if isinstance(error, OSError) and error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+    ):
         return f"{error.filename or 'its files'} cannot be written: {reason(error)}"
     if isinstance(error, ConnectionError) or type(error).__name__ == "HandleAbandonedError":
         return f"its service is gone ({first or type(error).__name__})"

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from electra_dist import config as configuration
+from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import Row
-from electra_dist.tracking.wandb.children import descendants
-from electra_dist.tracking.wandb.children import lives
+from electra_dist.tracking.wandb.children import descendants, lives
 from electra_dist.tracking.wandb.environment import Mode
 from electra_dist.tracking.wandb.follower import values_of
 from electra_dist.tracking.wandb.wandb_files import history
-from electra_dist.runs.directory import RunDir
 
 #: W&B's own bound for reaching its server when a session is opened;
 #: WANDB_INIT_TIMEOUT sets another one.
@@ -106,7 +105,9 @@ class Session:
 
 def _arguments(run: RunDir, mode: Mode, run_id: str) -> dict[str, Any]:
     config = configuration.load(run.config)
-    facts = config.model_dump(mode="json") | {"dataset": run.read_facts().get("dataset_fingerprint")}
+    facts = config.model_dump(mode="json") | {
+        "dataset": run.read_facts().get("dataset_fingerprint")
+    }
     return {
         "id": run_id,
         "resume": "allow",

@@ -47,7 +47,11 @@ def _contents(path: Path) -> Iterator[bytes]:
             kind = header[6:7]
             content = file.read(length)
             checksum = int.from_bytes(header[:4], "little")
-            if len(header) < _RECORD_HEADER or len(content) < length or zlib.crc32(kind + content) != checksum:
+            if (
+                len(header) < _RECORD_HEADER
+                or len(content) < length
+                or zlib.crc32(kind + content) != checksum
+            ):
                 return  # W&B's own reader stops here too
             at += len(header) + len(content)
             if kind[0] in (_FULL, _FIRST):

@@ -47,7 +47,9 @@ FILE = "generator/rank-00000.safetensors"
 ELEMENTS = 6
 
 
-def make(run: RunDir, step: int, *, healthy: bool | None = None, carries: dict[str, str] | None = None) -> Path:
+def make(
+    run: RunDir, step: int, *, healthy: bool | None = None, carries: dict[str, str] | None = None
+) -> Path:
     """A whole checkpoint of one parameter."""
     folder = run.checkpoint(step)
     (folder / "generator").mkdir(parents=True)
@@ -101,7 +103,9 @@ def saved(tmp_path: Path) -> RunDir:
 # --- which may go ---------------------------------------------------------------------------------
 
 
-def test_retention_keeps_the_newest_the_milestones_and_the_newest_healthy_one(saved: RunDir) -> None:
+def test_retention_keeps_the_newest_the_milestones_and_the_newest_healthy_one(
+    saved: RunDir,
+) -> None:
     for step in (10, 20, 30, 40, 50, 60, 70):
         make(saved, step, healthy=step <= 30)
     assert removable(saved, 2) == [10, 20, 40, 50]
@@ -131,7 +135,9 @@ def test_a_checkpoint_of_the_first_format_is_still_read(saved: RunDir) -> None:
     assert read_manifest(folder).healthy is None
     assert verify_checkpoint(saved, 10).whole
     rewrite(folder, lambda content: content.update(version=3))
-    with pytest.raises(CheckpointError, match="format version 3, this release reads version 1 and 2"):
+    with pytest.raises(
+        CheckpointError, match="format version 3, this release reads version 1 and 2"
+    ):
         read_manifest(folder)
 
 
@@ -169,18 +175,27 @@ def _grows(folder: Path) -> None:
 
 #: What somebody may have put there -> what is said of it.
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "COMPLETE is a FIFO": (lambda f: _as(f, "COMPLETE", os.mkfifo), "COMPLETE: is not a regular"
-    " file"),
-    "manifest is a FIFO": (lambda f: _as(f, "manifest.json", os.mkfifo), "manifest.json: is not a"
-    " regular file"),
+    "COMPLETE is a FIFO": (
+        lambda f: _as(f, "COMPLETE", os.mkfifo),
+        "COMPLETE: is not a regular file",
+    ),
+    "manifest is a FIFO": (
+        lambda f: _as(f, "manifest.json", os.mkfifo),
+        "manifest.json: is not a regular file",
+    ),
     "manifest is a device": (
         lambda f: _as(f, "manifest.json", lambda p: p.symlink_to("/dev/zero")),
         "manifest.json: is a link, expected a regular file",
     ),
-    "COMPLETE is endless": (lambda f: os.truncate(f / "COMPLETE", 10**12), "larger than 1,024 bytes"),
+    "COMPLETE is endless": (
+        lambda f: os.truncate(f / "COMPLETE", 10**12),
+        "larger than 1,024 bytes",
+    ),
     "weights are a FIFO": (lambda f: _as(f, FILE, os.mkfifo), "is not a regular file"),
-    "weights are a link": (lambda f: _as(f, FILE, lambda p: p.symlink_to("/dev/zero")), "is a link"
-    " or a special file"),
+    "weights are a link": (
+        lambda f: _as(f, FILE, lambda p: p.symlink_to("/dev/zero")),
+        "is a link or a special file",
+    ),
     "weights lie in a link": (_links_folder, "is a link or a special file"),
     "weights are a folder": (lambda f: _as(f, FILE, os.mkdir), "is not a regular file"),
     "weights have grown": (_grows, "has 10000000000000 bytes instead of"),
@@ -192,10 +207,14 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a negative length": (_claims(-6, [6]), "do not make up its shape"),
     "a shape of its own": (_claims(6, [10**9, 10**9]), "do not make up its shape"),
     "too many numbers": (_claims(6, [1] * 50 + [6]), "do not make up its shape"),
-    "no manifest": (lambda f: rewrite(f, lambda content: content.clear()), "is not a checkpoint"
-    " manifest"),
+    "no manifest": (
+        lambda f: rewrite(f, lambda content: content.clear()),
+        "is not a checkpoint manifest",
+    ),
     "nested deeply": (
-        lambda f: rewrite(f, lambda content: content.update(reason=json.loads("[" * 900 + "]" * 900))),
+        lambda f: rewrite(
+            f, lambda content: content.update(reason=json.loads("[" * 900 + "]" * 900))
+        ),
         "is not a checkpoint manifest",
     ),
 }
@@ -238,7 +257,9 @@ def test_the_tensors_of_a_file_are_bounded_by_it(saved: RunDir) -> None:
         content = (folder / FILE).read_bytes()
         entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         rewrite(folder, lambda manifest, entry=entry: manifest["files"].update({FILE: entry}))
-        with pytest.raises(CheckpointError, match=r"is no safetensors file|does not hold 6 elements"):
+        with pytest.raises(
+            CheckpointError, match=r"is no safetensors file|does not hold 6 elements"
+        ):
             checkpoint_format.read_network(folder, "generator")
         for path in sorted(folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
@@ -253,8 +274,9 @@ def test_a_run_that_has_saved_and_finds_nothing_says_so(saved: RunDir) -> None:
     check_nothing_is_lost(saved, 10)
     note_saved(saved, 20)
     with pytest.raises(
-        CheckpointError, match=r"checkpoints: is not there, but this run has saved step 20"
-        r" .*start-over"
+        CheckpointError,
+        match=r"checkpoints: is not there, but this run has saved step 20"
+        r" .*start-over",
     ):
         check_nothing_is_lost(saved, 10)
     saved.checkpoints.mkdir()
@@ -275,8 +297,11 @@ def test_a_run_of_older_software_is_judged_by_what_it_logged(saved: RunDir) -> N
 
 def test_a_link_that_leads_nowhere_is_named(saved: RunDir) -> None:
     saved.checkpoints.symlink_to("/scratch/of/somebody")
-    with pytest.raises(CheckpointError, match=r"is a link to /scratch/of/somebody, which is not"
-    r" there"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"is a link to /scratch/of/somebody, which is not"
+        r" there",
+    ):
         check_link(saved)
 
 
@@ -335,7 +360,9 @@ def run_command(*arguments: str) -> int:
     return cli.main(["checkpoint", *arguments])
 
 
-def test_list_says_why_a_checkpoint_is_not_whole(saved: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_says_why_a_checkpoint_is_not_whole(
+    saved: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     make(saved, 20, healthy=True)
     make(saved, 40, healthy=False)
     (make(saved, 50) / FILE).unlink()
@@ -375,7 +402,9 @@ def test_verify_reads_what_list_does_not(saved: RunDir, capsys: pytest.CaptureFi
     assert "has checkpoints of steps 10, 20" in capsys.readouterr().err
 
 
-def test_prune_never_removes_the_last_whole_one(saved: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prune_never_removes_the_last_whole_one(
+    saved: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     for step in (10, 20, 30):
         make(saved, step)
     (saved.checkpoint(30) / FILE).unlink()
@@ -416,7 +445,9 @@ def test_prune_removes_what_was_set_aside_when_it_is_told(saved: RunDir) -> None
     assert [entry.name for entry in saved.checkpoints.iterdir()] == ["step-00000010"]
 
 
-def test_prune_keeps_its_hands_off_while_the_run_trains(saved: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prune_keeps_its_hands_off_while_the_run_trains(
+    saved: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     for step in (10, 20):
         make(saved, step)
     with lock.hold(saved):

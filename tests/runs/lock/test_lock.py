@@ -17,7 +17,13 @@ from typing import Any
 
 import pytest
 
-from electra_dist.errors import LockedError, LostLockError, StorageError, UserError, WaitInterruptedError
+from electra_dist.errors import (
+    LockedError,
+    LostLockError,
+    StorageError,
+    UserError,
+    WaitInterruptedError,
+)
 from electra_dist.parallel import processes
 from electra_dist.runs import lock
 from electra_dist.runs.directory import RunDir
@@ -41,7 +47,8 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(run: RunDir) -> Iterator[Start]:
-    """Starts a process that holds the lock and then does what it is told; returns once it holds it.
+    """Starts a process that holds the lock and then does what it is told;
+    returns once it holds it.
     """
     started: list[subprocess.Popen[str]] = []
 
@@ -115,16 +122,23 @@ def forge(run: RunDir, number: int = 1, **changes: Any) -> Path:
 # --- exactly one ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("left_behind", ["nothing", "a lease given back", "a lease of a dead"
-" process"])
-def test_of_many_that_want_it_at_once_one_gets_it(run: RunDir, tmp_path: Path, start: Start, left_behind: str) -> None:
+@pytest.mark.parametrize(
+    "left_behind", ["nothing", "a lease given back", "a lease of a dead process"]
+)
+def test_of_many_that_want_it_at_once_one_gets_it(
+    run: RunDir, tmp_path: Path, start: Start, left_behind: str
+) -> None:
     if left_behind == "a lease given back":
         take(run)
     elif left_behind == "a lease of a dead process":
         forge(run, place=processes.place(), ticks=1)
     go = tmp_path / "go"
     wait = f"print('here', flush=True)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.001)"
-    outputs = [process.stdout for process in [start(before=wait, wait=False) for _ in range(6)] if process.stdout]
+    outputs = [
+        process.stdout
+        for process in [start(before=wait, wait=False) for _ in range(6)]
+        if process.stdout
+    ]
     assert [output.readline() for output in outputs] == ["here\n"] * 6
     go.touch()
     first_words = sorted(output.readline().split()[0] for output in outputs)
@@ -152,14 +166,18 @@ def test_it_is_given_back_and_numbers_only_rise(run: RunDir) -> None:
     assert len(leases(run)) <= 10
 
 
-def test_a_decision_on_an_old_listing_is_noticed(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decision_on_an_old_listing_is_noticed(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A client of a network file system may show a folder as it was:
     the next number exists, or is not the highest.
     """
     with hold(run, timing=QUICK):
         for old in (None, Entry(0, True, run.path / "lock/00000000.released")):
             true, answers = taking.newest_of, [old]
-            monkeypatch.setattr(taking, "newest_of", lambda f, a=answers, true=true: a.pop() if a else true(f))
+            monkeypatch.setattr(
+                taking, "newest_of", lambda f, a=answers, true=true: a.pop() if a else true(f)
+            )
             with pytest.raises(LockedError):
                 take(run)
         check(run, fresh=True)
@@ -201,7 +219,13 @@ def test_the_second_is_told_who_holds_it(run: RunDir, start: Start) -> None:
     with pytest.raises(LockedError) as refused:
         take(run)
     said = str(refused.value)
-    for words in (f"process {holder.pid} on ", "Slurm job 17", "trains this run already", "since 20", "sign of life"):
+    for words in (
+        f"process {holder.pid} on ",
+        "Slurm job 17",
+        "trains this run already",
+        "since 20",
+        "sign of life",
+    ):
         assert words in said
     assert refused.value.exit_status == 2
     found = holding(run)
@@ -210,7 +234,9 @@ def test_the_second_is_told_who_holds_it(run: RunDir, start: Start) -> None:
     assert f"process {holder.pid} on " in (status(run).held_by or "")
 
 
-def test_a_killed_holder_of_this_machine_is_dead_at_once_and_a_stopped_one_is_not(run: RunDir, start: Start) -> None:
+def test_a_killed_holder_of_this_machine_is_dead_at_once_and_a_stopped_one_is_not(
+    run: RunDir, start: Start
+) -> None:
     holder = start()
     holder.send_signal(signal.SIGSTOP)
     time.sleep(QUICK.silent + 0.5)
@@ -229,7 +255,9 @@ def test_a_reused_number_fools_nobody(run: RunDir) -> None:
 
 
 @pytest.mark.parametrize("stamp", [0.0, 4_000_000_000.0, None])
-def test_a_silent_holder_elsewhere_is_dead_whatever_its_clock_says(run: RunDir, stamp: float | None) -> None:
+def test_a_silent_holder_elsewhere_is_dead_whatever_its_clock_says(
+    run: RunDir, stamp: float | None
+) -> None:
     path = forge(run, silent_seconds=1.6)
     if stamp is not None:
         os.utime(path, (stamp, stamp))
@@ -239,15 +267,21 @@ def test_a_silent_holder_elsewhere_is_dead_whatever_its_clock_says(run: RunDir, 
 
 
 @pytest.mark.parametrize("skew", [-1e6, 0.0, 1e9])
-def test_a_holder_elsewhere_lives_as_long_as_it_gives_signs(run: RunDir, start: Start, skew: float) -> None:
-    utime = "os.utime = lambda path, true=os.utime: true(path, (time.time() + SKEW,) * 2)".replace("SKEW", str(skew))
+def test_a_holder_elsewhere_lives_as_long_as_it_gives_signs(
+    run: RunDir, start: Start, skew: float
+) -> None:
+    utime = "os.utime = lambda path, true=os.utime: true(path, (time.time() + SKEW,) * 2)".replace(
+        "SKEW", str(skew)
+    )
     start(before=f"{ELSEWHERE}\n{utime}")
     for _ in range(2):
         with pytest.raises(LockedError, match="trains this run already"):
             take(run)
 
 
-def test_what_a_lease_says_cannot_make_others_wait_for_ever(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_lease_says_cannot_make_others_wait_for_ever(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     soon = replace(QUICK, silent=0.3)
     monkeypatch.setattr(taking, "_SETTLE_SECONDS", 0.0)
     for content in ("", "[]", "{", "null", '{"token": 1}', "\0" * 100):
@@ -265,7 +299,9 @@ def test_what_a_lease_says_cannot_make_others_wait_for_ever(run: RunDir, monkeyp
     take(run, timing=soon)
 
 
-@pytest.mark.parametrize(("state", "dead"), [("CANCELLED", True), ("RUNNING", False), ("NODE_FAIL", False)])
+@pytest.mark.parametrize(
+    ("state", "dead"), [("CANCELLED", True), ("RUNNING", False), ("NODE_FAIL", False)]
+)
 def test_slurm_is_believed_where_it_has_ended_the_job(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, dead: bool
 ) -> None:
@@ -371,7 +407,9 @@ def test_a_lock_that_was_removed_by_hand_is_lost(run: RunDir) -> None:
 # --- file systems ---------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_written_is_one_sentence(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_written_is_one_sentence(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -387,7 +425,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own that is quickly full."""
     place = tmp_path / "disk"
     place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True
+    )
     if done.returncode:
         pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode()}")
     yield place

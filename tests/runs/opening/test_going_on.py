@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.killing import killed_at
-from tests.support.processes import run_ranks
 
 from electra_dist import config as configuration
 from electra_dist.config import Config
@@ -27,6 +25,8 @@ from electra_dist.runs.directory import RunDir
 from electra_dist.runs.opening.changes import kind_of, learning_rate
 from electra_dist.runs.opening.going_on import PLAIN, GoingOn
 from electra_dist.runs.opening.start import check_run, open_run, record_start
+from tests.support.killing import killed_at
+from tests.support.processes import run_ranks
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,9 @@ class Runs:
             record_start(run, 1, max(run.complete_checkpoints(), default=0))
         return run
 
-    def train(self, name: str, *overrides: str, steps: tuple[int, ...] = (20, 40, 60), unhealthy: int = -1) -> RunDir:
+    def train(
+        self, name: str, *overrides: str, steps: tuple[int, ...] = (20, 40, 60), unhealthy: int = -1
+    ) -> RunDir:
         """Start, and save at these steps."""
         run = self.go(name, *overrides)
         with run.metrics.open("a") as rows:
@@ -84,7 +86,9 @@ def save(run: RunDir, step: int, healthy: bool = True) -> None:
     texts = {name: (run.path / name).read_text() for name in checkpoint_manifest.CARRIED}
     texts |= {checkpoint_manifest.TRAINER: json.dumps({"step": step}), "weights": str(step) * 1000}
     files = {name: members.write_text(folder / name, text) for name, text in texts.items()}
-    content = CheckpointManifest(version=2, step=step, world_size=1, healthy=healthy, files=files, networks={})
+    content = CheckpointManifest(
+        version=2, step=step, world_size=1, healthy=healthy, files=files, networks={}
+    )
     members.finish(folder, content)
 
 
@@ -141,10 +145,19 @@ def test_a_change_of_the_future_needs_a_word_and_is_recorded_once(runs: Runs) ->
     with pytest.raises(ConfigError) as refused:
         runs.go("one", "optim.lr=2e-3", "train.steps=200")
     said = str(refused.value)
-    for words in ("train.steps: 100 -> 200", "optim.lr: 0.001 -> 0.002", "step 60", "--from-here", "--from-step N"):
+    for words in (
+        "train.steps: 100 -> 200",
+        "optim.lr: 0.001 -> 0.002",
+        "step 60",
+        "--from-here",
+        "--from-step N",
+    ):
         assert words in said
-    for words in ("(whole are: 20, 40, 60)", "--branch NEWNAME", "learning rate of step 61:"
-    " 0.000444 -> 0.00147"):
+    for words in (
+        "(whole are: 20, 40, 60)",
+        "--branch NEWNAME",
+        "learning rate of step 61: 0.000444 -> 0.00147",
+    ):
         assert words in said
     assert "\n" not in said
     assert tree_of(run.path) == before
@@ -168,8 +181,11 @@ def test_a_change_of_the_past_is_refused_whatever_is_said(runs: Runs) -> None:
 
 def test_a_run_cannot_end_before_the_step_it_is_at(runs: Runs) -> None:
     run = runs.train("one")
-    with pytest.raises(ConfigError, match=r"is at step 60 already; give at least 60, or go back"
-    r" first"):
+    with pytest.raises(
+        ConfigError,
+        match=r"is at step 60 already; give at least 60, or go back"
+        r" first",
+    ):
         runs.go("one", "train.steps=50", how=GoingOn(from_here=True))
     runs.go("one", "train.steps=50", how=GoingOn(from_step=40))
     assert run.complete_checkpoints() == [20, 40]
@@ -184,7 +200,9 @@ def test_a_longer_wsd_run_is_told_where_its_decay_began(runs: Runs) -> None:
     assert "(--from-step 40)" in str(refused.value)
     for step in (20, 40):
         shutil.rmtree(run.checkpoint(step))
-    with pytest.raises(ConfigError, match=r"no checkpoint from before it is left.*milestones_every"):
+    with pytest.raises(
+        ConfigError, match=r"no checkpoint from before it is left.*milestones_every"
+    ):
         runs.go("one", *wsd, "train.steps=200")
 
 
@@ -211,7 +229,9 @@ def test_going_back_sets_aside_what_came_later_and_is_done_once(runs: Runs) -> N
     assert kept + tail == rows
     assert kept.count("\n") == 3
     facts = run.read_facts()
-    assert [(entry["from"], entry["to"], entry["done"]) for entry in facts["went_back"]] == [(60, 20, True)]
+    assert [(entry["from"], entry["to"], entry["done"]) for entry in facts["went_back"]] == [
+        (60, 20, True)
+    ]
     assert [(entry["step"], entry["key"]) for entry in facts["changes"]] == [(20, "optim.lr")]
     save(run, 40)
     runs.go("one", "optim.lr=2e-3", how=how)  # the same command again, or a requeue of the job
@@ -228,8 +248,11 @@ def test_going_back_sets_aside_what_came_later_and_is_done_once(runs: Runs) -> N
 def test_going_back_to_what_is_not_there_or_not_whole_touches_nothing(runs: Runs) -> None:
     run = runs.train("one")
     before = tree_of(run.path)
-    with pytest.raises(CheckpointError, match=r"--from-step 30: .* no checkpoint of this step"
-    r" \(whole are: 20, 40, 60"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"--from-step 30: .* no checkpoint of this step"
+        r" \(whole are: 20, 40, 60",
+    ):
         runs.go("one", how=GoingOn(from_step=30))
     with pytest.raises(CheckpointError, match="saved nothing yet"):
         runs.go("two", how=GoingOn(from_step=30))
@@ -273,12 +296,26 @@ def test_a_kill_on_the_way_is_made_good_by_the_same_command(runs: Runs, what: st
         facts = run.read_facts()
         changed = [(entry["step"], entry["key"], entry["new"]) for entry in facts["changes"]]
         last = run.metrics.read_text().splitlines()[-1]
-        ends.add((tuple(run.complete_checkpoints()), tuple(changed), last, configuration.load(run.config).optim.lr))
+        ends.add(
+            (
+                tuple(run.complete_checkpoints()),
+                tuple(changed),
+                last,
+                configuration.load(run.config).optim.lr,
+            )
+        )
         if not killed:
             break
     assert event > 8
     steps = (20, 40) if what == "going back" else (40,)
-    assert ends == {(steps, ((40, "optim.lr", 0.002),), json.dumps({"step": 40, "loss/generator": 1 / 41}), 2e-3)}
+    assert ends == {
+        (
+            steps,
+            ((40, "optim.lr", 0.002),),
+            json.dumps({"step": 40, "loss/generator": 1 / 41}),
+            2e-3,
+        )
+    }
 
 
 # --- branches -------------------------------------------------------------------------------------
@@ -318,7 +355,9 @@ def test_a_branch_takes_the_newest_that_is_healthy_and_whole(runs: Runs) -> None
     assert any("warning: " in line and "weights is damaged" in line for line in runs.said)
 
 
-def test_a_branch_works_where_files_cannot_be_linked(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_branch_works_where_files_cannot_be_linked(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parent = runs.train("one")
     link = os.link
 
@@ -341,8 +380,13 @@ def test_what_cannot_be_a_branch_says_why_and_leaves_nothing(runs: Runs) -> None
     for name, overrides, how, words in (
         ("two", ("train.seed=7",), branched, r"train\.seed: 1234 -> 7"),
         ("two", ("train.steps=50",), branched, "is of step 60; give more steps, or an older one"),
-        ("two", (), replace(branched, from_step=30), r"no whole checkpoint of this step \(whole"
-        r" are: 20, 40, 60\)"),
+        (
+            "two",
+            (),
+            replace(branched, from_step=30),
+            r"no whole checkpoint of this step \(whole"
+            r" are: 20, 40, 60\)",
+        ),
         ("two", (), GoingOn(branch_of=runs.folder / "none"), "is no run to start from"),
         ("other", (), branched, "exists already and is no branch"),
     ):
@@ -369,7 +413,9 @@ def test_a_link_in_a_checkpoint_is_not_followed(runs: Runs, tmp_path: Path) -> N
 # --- real training --------------------------------------------------------------------------------
 
 
-def train_in_turn(world: Any, folder: str, shards: str, starts: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def train_in_turn(
+    world: Any, folder: str, shards: str, starts: list[dict[str, Any]]
+) -> list[list[dict[str, Any]]]:
     """Several starts of `train` in one process; the rows of each run after each of them."""
     from electra_dist.train.faults import Interruption
     from electra_dist.train.run import _train
@@ -395,8 +441,12 @@ def train_in_turn(world: Any, folder: str, shards: str, starts: list[dict[str, A
             "validation": {"every": 0, "rows": 4},
             "tracking": {"every": 2, "wandb": "disabled"},
         }
-        config = configuration.build(configuration.apply_overrides(tree, start.get("overrides", [])))
-        how = GoingOn(**{k: Path(v) if k == "branch_of" else v for k, v in start.get("how", {}).items()})
+        config = configuration.build(
+            configuration.apply_overrides(tree, start.get("overrides", []))
+        )
+        how = GoingOn(
+            **{k: Path(v) if k == "branch_of" else v for k, v in start.get("how", {}).items()}
+        )
         with Interruption() as interruption, Watchdog(config, world, None) as watchdog:
             _train(config, world, interruption, watchdog, {}, how)
         rows = RunDir(Path(folder) / name).read_metrics()
@@ -411,11 +461,17 @@ def test_a_run_is_gone_back_on_made_longer_and_branched(tmp_path: Path, tiny_sha
         {"name": "one"},
         {"name": "one", "how": {"from_step": 2}},
         {"name": "one", "overrides": longer, "how": {"from_here": True}},
-        {"name": "two", "overrides": longer, "how": {"branch_of": str(folder / "one"), "from_step": 2}},
+        {
+            "name": "two",
+            "overrides": longer,
+            "how": {"branch_of": str(folder / "one"), "from_step": 2},
+        },
         {"name": "straight", "overrides": longer},
         {"name": "one", "overrides": longer},
     ]
-    (results,) = run_ranks(train_in_turn, 1, timeout=500, folder=str(folder), shards=str(tiny_shards), starts=starts)
+    (results,) = run_ranks(
+        train_in_turn, 1, timeout=500, folder=str(folder), shards=str(tiny_shards), starts=starts
+    )
     first, again, extended, branch, straight, finished = (
         [row for row in rows if "loss/generator" in row] for rows in results
     )

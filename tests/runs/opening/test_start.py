@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.killing import killed_at
 
 from electra_dist import config as configuration
 from electra_dist.config import Config
@@ -27,6 +26,7 @@ from electra_dist.runs.checkpoints.manifest import CheckpointManifest
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Heartbeat
 from electra_dist.runs.opening.start import check_run, open_run, record_start
+from tests.support.killing import killed_at
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def config_at(path: Path, shards: Manifest, **changes: Any) -> Config:
         "train": {"steps": 12, "global_rows": 8, "micro_rows": 2},
         "optim": {"lr": 1e-3, "warmup_steps": 2},
     }
-    return configuration.build(configuration.apply_overrides(tree, [f"{k}={v}" for k, v in changes.items()]))
+    return configuration.build(
+        configuration.apply_overrides(tree, [f"{k}={v}" for k, v in changes.items()])
+    )
 
 
 Opening = Callable[[Path], list[str]]
@@ -74,8 +76,12 @@ def saved_at(run: RunDir, step: int, carried: bool = True) -> None:
     folder = run.checkpoint(step)
     folder.mkdir(parents=True)
     names = checkpoint_manifest.CARRIED if carried else ()
-    files = {name: members.write_text(folder / name, (run.path / name).read_text()) for name in names}
-    files[checkpoint_manifest.TRAINER] = members.write_text(folder / checkpoint_manifest.TRAINER, "{}")
+    files = {
+        name: members.write_text(folder / name, (run.path / name).read_text()) for name in names
+    }
+    files[checkpoint_manifest.TRAINER] = members.write_text(
+        folder / checkpoint_manifest.TRAINER, "{}"
+    )
     content = CheckpointManifest(version=2, step=step, world_size=1, files=files, networks={})
     members.finish(folder, content)
 
@@ -101,7 +107,9 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     def mount(options: str) -> Path:
         kind = ["-t", "tmpfs", "tmpfs"] if not options.startswith("remount") else []
-        done = subprocess.run(["mount", "-o", options, *kind, str(place)], capture_output=True, check=False)
+        done = subprocess.run(
+            ["mount", "-o", options, *kind, str(place)], capture_output=True, check=False
+        )
         if done.returncode:
             pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode()}")
         return place
@@ -145,7 +153,9 @@ def test_where_nothing_may_be_written_one_sentence_says_why(
         pass
 
 
-def test_where_the_user_may_not_write_one_sentence_says_why(tmp_path: Path, opened: Opening) -> None:
+def test_where_the_user_may_not_write_one_sentence_says_why(
+    tmp_path: Path, opened: Opening
+) -> None:
     if os.geteuid():
         pytest.skip("needs root, to become somebody else")
     opened(tmp_path / "runs/one")
@@ -202,7 +212,8 @@ BOTH = ("run.json", "config.yaml")
 
 
 @pytest.mark.parametrize(
-    ("names", "damage"), [*((BOTH, damage) for damage in DAMAGE), (("run.json",), "gone"), (("config.yaml",), "gone")]
+    ("names", "damage"),
+    [*((BOTH, damage) for damage in DAMAGE), (("run.json",), "gone"), (("config.yaml",), "gone")],
 )
 def test_what_is_lost_comes_from_the_newest_checkpoint(
     tmp_path: Path, opened: Opening, names: tuple[str, ...], damage: str
@@ -225,8 +236,12 @@ def test_what_is_lost_comes_from_the_newest_checkpoint(
     assert opened(run.path) == []
 
 
-@pytest.mark.parametrize(("name", "damage"), [("run.json", "cut"), ("config.yaml", "zeros"), ("config.yaml", "gone")])
-def test_before_anything_is_saved_it_is_made_anew(tmp_path: Path, opened: Opening, name: str, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "damage"), [("run.json", "cut"), ("config.yaml", "zeros"), ("config.yaml", "gone")]
+)
+def test_before_anything_is_saved_it_is_made_anew(
+    tmp_path: Path, opened: Opening, name: str, damage: str
+) -> None:
     run = RunDir(tmp_path / "runs/one")
     opened(run.path)
     run.metrics.write_text('{"step": 0}\n')
@@ -236,7 +251,9 @@ def test_before_anything_is_saved_it_is_made_anew(tmp_path: Path, opened: Openin
     assert opened(run.path) == []
 
 
-def test_a_configuration_that_cannot_be_had_from_anywhere_is_asked_for(tmp_path: Path, opened: Opening) -> None:
+def test_a_configuration_that_cannot_be_had_from_anywhere_is_asked_for(
+    tmp_path: Path, opened: Opening
+) -> None:
     run = RunDir(tmp_path / "runs/one")
     opened(run.path)
     saved_at(run, 5, carried=False)
@@ -251,7 +268,9 @@ def test_a_configuration_that_cannot_be_had_from_anywhere_is_asked_for(tmp_path:
     assert "taken for granted" in said
 
 
-def test_what_is_restored_is_compared_as_ever(tmp_path: Path, opened: Opening, shards: Manifest) -> None:
+def test_what_is_restored_is_compared_as_ever(
+    tmp_path: Path, opened: Opening, shards: Manifest
+) -> None:
     run = RunDir(tmp_path / "runs/one")
     opened(run.path)
     saved_at(run, 5)
@@ -264,7 +283,11 @@ def test_what_is_restored_is_compared_as_ever(tmp_path: Path, opened: Opening, s
 
 
 def test_a_folder_of_somebody_else_is_not_taken_for_a_run(tmp_path: Path, opened: Opening) -> None:
-    for names in (("checkpoints", "wandb", "logs"), ("config.yaml",), ("run.json", "lock", "notes.txt")):
+    for names in (
+        ("checkpoints", "wandb", "logs"),
+        ("config.yaml",),
+        ("run.json", "lock", "notes.txt"),
+    ):
         path = tmp_path / "runs" / "-".join(names)
         path.mkdir(parents=True)
         for name in names:

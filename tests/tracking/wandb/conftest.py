@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ import yaml
 
 from electra_dist.runs.directory import RunDir
 from electra_dist.tracking import sinks
-
 
 
 @pytest.fixture(autouse=True)

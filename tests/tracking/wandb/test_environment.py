@@ -25,7 +25,9 @@ from electra_dist.tracking.wandb.environment import mirror_environment
         ("online", "WANDB_DISABLED=false", "online", 0),
     ],
 )
-def test_the_more_private_mode_holds(key: Mode, variable: str, chosen: Mode, sentences: int) -> None:
+def test_the_more_private_mode_holds(
+    key: Mode, variable: str, chosen: Mode, sentences: int
+) -> None:
     name, _, value = variable.partition("=")
     choice = choose_mode(key, {name: value} if name else {})
     assert choice.mode == chosen
@@ -34,12 +36,20 @@ def test_the_more_private_mode_holds(key: Mode, variable: str, chosen: Mode, sen
 
 
 def test_a_mode_that_wandb_does_not_have_is_refused() -> None:
-    with pytest.raises(ConfigError, match="WANDB_MODE = 'of': expected online, offline or disabled"):
+    with pytest.raises(
+        ConfigError, match="WANDB_MODE = 'of': expected online, offline or disabled"
+    ):
         choose_mode("offline", {"WANDB_MODE": "of"})
 
 
 def test_facts_of_a_run_are_not_taken_from_the_environment() -> None:
-    environment = {"WANDB_RUN_ID": "x", "WANDB_DIR": "/d", "WANDB_API_KEY": "k", "WANDB_SERVICE": "s", "PATH": "p"}
+    environment = {
+        "WANDB_RUN_ID": "x",
+        "WANDB_DIR": "/d",
+        "WANDB_API_KEY": "k",
+        "WANDB_SERVICE": "s",
+        "PATH": "p",
+    }
     (sentence,) = choose_mode("offline", environment).said
     assert "WANDB_DIR, WANDB_RUN_ID" in sentence
     assert choose_mode("disabled", environment).said == ()

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.offline import files, parent, points, records, services, wait_for
 
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import RowReader, cut_back
 from electra_dist.tracking import sinks
 from electra_dist.tracking.sinks import Tracker
 from electra_dist.tracking.wandb import MirrorError, mirror_once
+from tests.support.offline import files, parent, points, records, services, wait_for
 
 
 def row(step: int, loss: float | None = None) -> dict[str, float | int]:
@@ -63,8 +63,12 @@ def test_steps_that_a_rollback_trains_otherwise_are_there_as_well(new_run: RunDi
     assert sorted(points(new_run)) == [(1, 6.0), (2, 5.0), (3, 4.0), (3, 99.0), (4, 3.0)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
-def test_a_service_that_dies_costs_one_warning_and_no_row(new_run: RunDir, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
+)
+def test_a_service_that_dies_costs_one_warning_and_no_row(
+    new_run: RunDir, number: signal.Signals
+) -> None:
     said: list[str] = []
     tracker = start(new_run, said)
     for step in range(1, 41):

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.offline import files, points, services, wait_for
-from tests.support.wandb_server import KEY, WandbServer
 
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import cut_back
 from electra_dist.tracking import sinks
 from electra_dist.tracking.sinks import Tracker
 from electra_dist.tracking.wandb import MirrorError, mirror_once
+from tests.support.offline import files, points, services, wait_for
+from tests.support.wandb_server import KEY, WandbServer
 
 
 @pytest.fixture
@@ -45,7 +45,9 @@ def arrived(server: WandbServer) -> int:
     return len(server.runs["abcd1234"].lines) if "abcd1234" in server.runs else 0
 
 
-def train(run: RunDir, steps: range, said: list[str], mode: sinks.Mode = "online", **end: bool) -> None:
+def train(
+    run: RunDir, steps: range, said: list[str], mode: sinks.Mode = "online", **end: bool
+) -> None:
     """One start that goes on from a checkpoint just before `steps`."""
     cut_back(run.metrics, steps[0] - 1)
     tracker = Tracker(run, mode, said.append)
@@ -55,14 +57,18 @@ def train(run: RunDir, steps: range, said: list[str], mode: sinks.Mode = "online
 
 def write(tracker: Tracker, steps: range) -> None:
     for step in steps:
-        tracker.write({"step": step, "loss/generator": 100.0 - step, "speed/step_seconds": time.time() % 1000})
+        tracker.write(
+            {"step": step, "loss/generator": 100.0 - step, "speed/step_seconds": time.time() % 1000}
+        )
 
 
 def expected(last: int) -> list[tuple[int, float]]:
     return [(step, 100.0 - step) for step in range(1, last + 1)]
 
 
-def test_rows_arrive_once_through_a_killed_service_and_a_restart(new_run: RunDir, server: WandbServer) -> None:
+def test_rows_arrive_once_through_a_killed_service_and_a_restart(
+    new_run: RunDir, server: WandbServer
+) -> None:
     said: list[str] = []
     tracker = Tracker(new_run, "online", said.append)
     write(tracker, range(1, 11))
@@ -123,22 +129,32 @@ def test_a_lost_network_costs_one_warning_and_a_bounded_end(
 
 
 @pytest.mark.full
-def test_offline_sessions_that_wandb_uploaded_are_not_sent_again(new_run: RunDir, server: WandbServer) -> None:
+def test_offline_sessions_that_wandb_uploaded_are_not_sent_again(
+    new_run: RunDir, server: WandbServer
+) -> None:
     said: list[str] = []
     train(new_run, range(1, 11), said, "offline")
     train(new_run, range(11, 21), said, "offline")
-    upload = [str(Path(sys.executable).with_name("wandb")), "sync", *(str(file.parent) for file in files(new_run))]
+    upload = [
+        str(Path(sys.executable).with_name("wandb")),
+        "sync",
+        *(str(file.parent) for file in files(new_run)),
+    ]
     subprocess.run(upload, check=True, capture_output=True, timeout=120)
     assert on_server(server) == expected(20)
     train(new_run, range(21, 31), said, "offline")
     assert mirror_once(new_run, "online", 300).sent == 10
     assert on_server(server) == expected(30)
-    subprocess.run([*upload[:2], *(str(file.parent) for file in files(new_run))], check=True, timeout=120)
+    subprocess.run(
+        [*upload[:2], *(str(file.parent) for file in files(new_run))], check=True, timeout=120
+    )
     assert on_server(server) == expected(30)
 
 
 @pytest.mark.full
-def test_no_network_at_the_start_is_offline_within_a_bound(new_run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_at_the_start_is_offline_within_a_bound(
+    new_run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")

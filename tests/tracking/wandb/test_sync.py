@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.support.offline import points
-from tests.support.wandb_server import KEY, WandbServer
 
 from electra_dist.cli import main as cli
 from electra_dist.runs.directory import RunDir
+from tests.support.offline import points
+from tests.support.wandb_server import KEY, WandbServer
 
 
 @pytest.fixture
 def trained(new_run: RunDir) -> RunDir:
-    rows = [{"step": step, "loss/generator": 7.0 - step, "discriminator/auc": None} for step in (1, 2, 3)]
+    rows = [
+        {"step": step, "loss/generator": 7.0 - step, "discriminator/auc": None}
+        for step in (1, 2, 3)
+    ]
     new_run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows) + "nonsense\n")
     return new_run
 
 
-def test_offline_files_hold_each_row_once(trained: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_offline_files_hold_each_row_once(
+    trained: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["sync", str(trained.path), "--offline"]) == 0
     output = capsys.readouterr().out
     assert "3 rows, 3 of them handed to W&B now" in output

@@ -1,0 +1,16 @@
+"""A run, seen from outside, without torch: its directory, what lies in it, who trains it, what came
+of it.
+
+Comes in: the path of a run directory. Goes out: what stands there, typed; nothing here trains.
+"""
+
+__all__ = [
+    "directory",
+    "heartbeat",
+    "hooks",
+    "metrics_log",
+    "own_log",
+    "progress",
+    "report",
+    "rollbacks",
+]
