@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from electra_dist.config.schema import NETWORKS, Config, Network
+from electra_dist.config.fields import NETWORKS, Network
+from electra_dist.config.schema import Config
 from electra_dist.errors import ConfigError
 
 

@@ -20,7 +20,7 @@ import pytest
 from electra_dist.checkpoint import loading
 from electra_dist.checkpoint import saving as saving_module
 from electra_dist.checkpoint.saving import Saver
-from electra_dist.config.schema import CheckpointConfig
+from electra_dist.config import CheckpointConfig
 from electra_dist.errors import CheckpointError, StorageError
 from electra_dist.parallel.collectives import any_rank, barrier
 from electra_dist.parallel.world import World

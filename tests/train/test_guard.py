@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from electra_dist.config.schema import GuardConfig
+from electra_dist.config import GuardConfig
 from electra_dist.train.guard import Guard, Incident, Signal
 
 VOCABULARY = 200
