@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from electra_dist.config import GuardConfig
-from electra_dist.train.guard import Guard, Incident, Signal
+from electra_dist.train.divergence.guard import Guard, Incident, Signal
 
 VOCABULARY = 200
 NAN, INF = math.nan, math.inf
