@@ -18,26 +18,21 @@ number of workers.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import numpy as np
 
-from data_tools.clean import digest, normalise
-from data_tools.sources import Part, find_inputs, read_documents, split_parts
-from data_tools.spill import KeyRange, Spill, SpillWriter
+from data_tools.encode import Encoded, EncodeTask, encode, token_bytes
+from data_tools.sources import find_inputs, split_parts
+from data_tools.spill import KeyRange, Spill
 from data_tools.tokenizer import ShardTokenizer, load_tokenizer
+from data_tools.workers import run_tasks
 from data_tools.write import WriteTask, WrittenShard, file_facts, write_shard
 from electra_dist.console import Progress, silent
 from electra_dist.data.shards.manifest import (
@@ -59,10 +54,6 @@ from electra_dist.data.shards.manifest import (
 from electra_dist.data.shards.reading import shard_name
 from electra_dist.errors import DataError
 from electra_dist.files.tokenizers import read_tokenizer_files, write_tokenizer
-
-_Task = TypeVar("_Task")
-_Result = TypeVar("_Result")
-BATCH_DOCUMENTS = 256
 
 
 @dataclass(frozen=True)
@@ -101,6 +92,7 @@ class BuildStats:
     duplicates: int
 
     def to_dict(self) -> dict[str, Any]:
+        """For programs: the counts, and the facts of each split with the number of its shards."""
         content: dict[str, Any] = {
             "path": str(self.manifest.path),
             "fingerprint": self.manifest.fingerprint,
@@ -135,17 +127,26 @@ def build_shards(
     with _temporary_folder(out) as work:
         spilled = work / "spilled"
         spilled.mkdir()
-        encode = [
-            _EncodeTask(part, number, tokenizer_dir, spilled, options)
+        parts_to_encode = [
+            EncodeTask(
+                part=part,
+                number=number,
+                tokenizer_dir=tokenizer_dir,
+                folder=spilled,
+                validation=options.validation,
+                seed=options.seed,
+                min_characters=options.min_characters,
+                deduplicate=options.deduplicate,
+            )
             for number, part in enumerate(parts)
         ]
-        encoded = _run(_encode, encode, options.workers, "encode", progress)
+        encoded = run_tasks(encode, parts_to_encode, options.workers, "encode", progress)
         splits = {
             name: [spill for result in encoded for spill in result.spills[name]] for name in SPLITS
         }
         _check_documents(splits, encoded, options)
         tasks = _plan(splits, work, tokenizer.vocab_size, options)
-        written = _run(write_shard, tasks, options.workers, "write shards", progress)
+        written = run_tasks(write_shard, tasks, options.workers, "write shards", progress)
         shutil.rmtree(spilled)
         _write_manifest(work, tokenizer, written, options)
         work.rename(out)
@@ -192,93 +193,8 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-# --- encode ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _EncodeTask:
-    part: Part
-    number: int
-    tokenizer_dir: Path
-    folder: Path
-    options: BuildOptions
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    spills: dict[SplitName, list[Spill]]
-    documents: int
-    too_short: int
-    without_tokens: int
-
-
-def _encode(task: _EncodeTask) -> _Encoded:
-    """Encode the documents of one part and spill them by split."""
-    tokenizer = _worker_tokenizer(task.tokenizer_dir)
-    options = task.options
-    dtype = np.dtype(f"<u{_token_bytes(tokenizer.vocab_size)}")
-    writers = {
-        name: SpillWriter(task.folder, f"{name}-{task.number:06d}", dtype) for name in SPLITS
-    }
-    documents = too_short = without_tokens = 0
-    for texts in _batches(read_documents(task.part)):
-        kept = [
-            text for text in map(normalise, texts) if len(text) >= max(1, options.min_characters)
-        ]
-        for text, ids in zip(kept, tokenizer.encode_batch(kept), strict=True):
-            if not len(ids):
-                without_tokens += 1
-                continue
-            name = digest(text)
-            if _fraction(name) < options.validation:
-                split = VALIDATION
-            else:
-                split = TRAIN
-            if options.deduplicate:
-                position = b""
-            else:
-                position = b"%d/%d" % (task.number, documents)
-            writers[split].add(_order_key(name, options.seed, position), ids)
-            documents += 1
-        too_short += len(texts) - len(kept)
-    total = documents + too_short + without_tokens
-    return _Encoded(
-        {name: writer.close() for name, writer in writers.items()}, total, too_short, without_tokens
-    )
-
-
-@functools.cache
-def _worker_tokenizer(path: Path) -> ShardTokenizer:
-    return load_tokenizer(path)
-
-
-def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for document in documents:
-        batch.append(document)
-        if len(batch) == BATCH_DOCUMENTS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _fraction(name: bytes) -> float:
-    """The document's place in [0, 1) that decides its split."""
-    return (
-        int.from_bytes(hashlib.blake2b(name, digest_size=6, person=b"split").digest(), "little")
-        / 2**48
-    )
-
-
-def _order_key(name: bytes, seed: int, position: bytes) -> bytes:
-    """The document's place in the shuffle: 16 bytes."""
-    key = seed.to_bytes(16, "little", signed=True)
-    return hashlib.blake2b(name + position, digest_size=16, key=key, person=b"order").digest()
-
-
 def _check_documents(
-    splits: dict[SplitName, list[Spill]], encoded: list[_Encoded], options: BuildOptions
+    splits: dict[SplitName, list[Spill]], encoded: list[Encoded], options: BuildOptions
 ) -> None:
     counts = {name: sum(spill.documents for spill in spills) for name, spills in splits.items()}
     read = sum(result.documents for result in encoded)
@@ -300,7 +216,7 @@ def _check_documents(
             )
 
 
-# --- plan, run, publish ---------------------------------------------------------------------------
+# --- plan, publish --------------------------------------------------------------------------------
 
 
 def _plan(
@@ -318,7 +234,7 @@ def _plan(
                 split=name,
                 spills=tuple(spills),
                 keys=KeyRange(number, shards),
-                token_bytes=_token_bytes(vocab_size),
+                token_bytes=token_bytes(vocab_size),
                 vocab_size=vocab_size,
                 block_tokens=options.block_tokens,
                 drop_equal_keys=options.deduplicate,
@@ -326,47 +242,6 @@ def _plan(
             for number in range(shards)
         ]
     return tasks
-
-
-def _token_bytes(vocab_size: int) -> Literal[2, 4]:
-    if vocab_size <= 2**16:
-        return 2
-    return 4
-
-
-def _start_worker() -> None:
-    """One core a worker; and no torch, which webdataset would import where it is installed:
-    2 s and 250 MB each.
-    """
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
-
-
-def _run(
-    function: Callable[[_Task], _Result],
-    tasks: Sequence[_Task],
-    workers: int,
-    stage: str,
-    progress: Progress,
-) -> list[_Result]:
-    """Results of all tasks, in order, from `workers` processes; the first error ends the others."""
-    results = []
-    context = get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(tasks)), mp_context=context, initializer=_start_worker
-    ) as pool:
-        try:
-            for result in pool.map(function, tasks):
-                results.append(result)
-                progress(stage, len(results), len(tasks))
-        except BrokenProcessPool as error:
-            raise DataError(
-                f"{stage}: a worker process died; if memory ran out, use fewer --workers than"
-                f" {workers}; a script that calls this needs `if __name__ == '__main__':`"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    return results
 
 
 def _write_manifest(
@@ -389,7 +264,7 @@ def _write_manifest(
         fingerprint=dataset_fingerprint(tokenizer.fingerprint, list(of.values())),
         tokenizer_fingerprint=tokenizer.fingerprint,
         vocab_size=tokenizer.vocab_size,
-        token_bytes=_token_bytes(tokenizer.vocab_size),
+        token_bytes=token_bytes(tokenizer.vocab_size),
         block_tokens=options.block_tokens,
         seed=options.seed,
         train=of[TRAIN],

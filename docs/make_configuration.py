@@ -4,7 +4,8 @@ be, what it means.
     python docs/make_configuration.py            write the page
     python docs/make_configuration.py --check    exit 1 when the page is not what would be written
 
-The meanings are the docstrings in electra_dist/config/schema.py; nothing is written here twice. A
+The meanings are the docstrings in electra_dist/config (`schema` and the modules of its sections);
+nothing is written here twice. A
 test runs the check.
 """
 
@@ -29,7 +30,7 @@ from electra_dist.runs.opening.changes import Kind, kind_of
 PAGE = Path(__file__).with_name("configuration.md")
 
 _HEAD = """\
-<!-- Written by docs/make_configuration.py from the docstrings of electra_dist/config/schema.py. -->
+<!-- Written by docs/make_configuration.py from the docstrings of electra_dist/config. -->
 
 # Configuration: every key
 

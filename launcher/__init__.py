@@ -1,3 +1,3 @@
 """Starts runs, on this machine or through Slurm, and tells what they do. Never imports torch."""
 
-__all__ = ["local", "records", "status"]
+__all__ = ["find", "local", "logs", "records", "status", "stop"]

@@ -10,18 +10,14 @@ the ranks: training can save and exit with 75. Knows no torch.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
-import shlex
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
@@ -31,17 +27,14 @@ from electra_dist.files.writing import writing
 from electra_dist.parallel.processes import LAUNCH_VARIABLE
 from electra_dist.runs.own_log import LOGGED_VARIABLE
 from electra_dist.runs.progress import Vitals
+from launcher.rank import Rank, say, start_rank, tail
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 30
-_TAIL_BYTES = 32_768
-_PR_SET_PDEATHSIG = 1
 #: Between two looks at the progress of ranks that were asked to end.
 _LOOK_SECONDS = 1.0
 #: What the ranks' own watchdog gets beyond its limit before the launcher ends them.
 _WATCHDOG_MARGIN = 60.0
-#: For a killed process to go.
-_REAP_SECONDS = 10.0
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -66,58 +59,15 @@ class Patience:
 
 
 @dataclass
-class _Rank:
-    """One process. It is not reaped before its process group is swept,
-    so that its number stays its own.
-    """
-
-    number: int
-    process: subprocess.Popen[bytes]
-    log: Path
-    log_start: int
-    exit_code: int | None = None
-    ended_by_launcher: bool = False
-
-    def poll(self) -> bool:
-        """Whether it has ended; keeps the zombie."""
-        if self.exit_code is None:
-            state = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if state is not None:
-                killed = state.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
-                if killed:
-                    self.exit_code = 128 + state.si_status
-                else:
-                    self.exit_code = state.si_status
-        return self.exit_code is not None
-
-    def send(self, number: int) -> None:
-        """Signal the rank itself, not its helpers (loader workers, the W&B service)."""
-        if not self.poll():
-            os.kill(self.process.pid, number)
-
-    def sweep(self) -> None:
-        """Kill what is left of the rank's process group and reap the rank."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(_REAP_SECONDS)
-            return
-        _say(
-            f"rank {self.number}, process {self.process.pid}, does not end: it waits for a device"
-            " or a file system"
-        )
-
-
-@dataclass
 class _Launch:
     """The state of one launch: ranks, the signals that wait to be forwarded, who failed first."""
 
     patience: Patience
     vitals: Callable[[], Vitals | None]
-    ranks: list[_Rank] = field(default_factory=list)
+    ranks: list[Rank] = field(default_factory=list)
     pending: list[int] = field(default_factory=list)
     forwarded: set[int] = field(default_factory=set)
-    first_failed: _Rank | None = None
+    first_failed: Rank | None = None
     terminate_at: float | None = None
     kill_at: float | None = None
     moved_at: float | None = None  # since a signal was passed on: the newest sign of progress
@@ -139,11 +89,11 @@ class _Launch:
             if number not in self.forwarded:
                 self.forwarded.add(number)
                 self.moved_at = time.monotonic()
-                _say(f"{signal.Signals(number).name} passed on to {len(self.ranks)} ranks")
+                say(f"{signal.Signals(number).name} passed on to {len(self.ranks)} ranks")
                 for rank in self.ranks:
                     rank.send(number)
             elif number == signal.SIGINT:
-                _say("second Ctrl-C: killing all ranks")
+                say("second Ctrl-C: killing all ranks")
                 self.kill_at = time.monotonic()
 
     def watch(self) -> bool:
@@ -166,7 +116,7 @@ class _Launch:
             self._end(running, signal.SIGKILL)
         elif self.terminate_at is not None and now >= self.terminate_at and self.kill_at is None:
             if running:
-                _say(f"ending {_names(running)}, still running")
+                say(f"ending {_names(running)}, still running")
             self._end(running, signal.SIGTERM)
             self.kill_at = now + self.patience.after_terminate
         return bool(running)
@@ -186,11 +136,11 @@ class _Launch:
                 self.signs = vitals.signs
                 self.moved_at = now
         if now - self.moved_at > allowed:
-            _say(f"no progress for {allowed:.0f} s since the ranks were asked to end")
+            say(f"no progress for {allowed:.0f} s since the ranks were asked to end")
             self.gave_up = True
             self.terminate_at = now
 
-    def _note_failure(self, rank: _Rank, now: float) -> None:
+    def _note_failure(self, rank: Rank, now: float) -> None:
         crashed = rank.exit_code != EXIT_UNFINISHED
         if crashed:
             wait = self.patience.after_crash
@@ -206,7 +156,7 @@ class _Launch:
             self.first_failed = rank
 
     @staticmethod
-    def _end(running: Sequence[_Rank], number: int) -> None:
+    def _end(running: Sequence[Rank], number: int) -> None:
         for rank in running:
             rank.ended_by_launcher = True
             rank.send(number)
@@ -267,7 +217,7 @@ def launch_local(
     with _handlers(launch):
         try:
             for number in range(processes):
-                launch.ranks.append(_start(command, number, common, logs))
+                launch.ranks.append(start_rank(command, number, common, logs))
             with launch.ranks[0].log.open("rb") as shown:
                 shown.seek(launch.ranks[0].log_start)
                 _until_ended(launch, shown)
@@ -304,65 +254,6 @@ def _world_variables(processes: int) -> dict[str, str]:
         "MASTER_PORT": str(free_port()),
         LAUNCH_VARIABLE: secrets.token_hex(8),
     }
-
-
-def _start(command: Sequence[str], number: int, common: Mapping[str, str], logs: Path) -> _Rank:
-    log = logs / f"rank-{number}.log"
-    world = common["WORLD_SIZE"]
-    header = (
-        f"==== {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} rank {number} of {world}:"
-        f" {shlex.join(command)}\n"
-    )
-    variables = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
-    with _open_log(log, header) as output:
-        start = output.tell()
-        try:
-            process = subprocess.Popen(
-                list(command),
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # the terminal's Ctrl-C reaches the launcher only, which passes it on once
-                start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
-            )
-        except OSError as error:
-            raise UserError(f"cannot start {command[0]!r}: {error.strerror}") from error
-    return _Rank(number, process, log, start)
-
-
-def _open_log(log: Path, header: str) -> BinaryIO:
-    """The log of a rank, open for appending, with a line that says what starts;
-    raises `StorageError`.
-    """
-    with writing(log, "the log"):
-        output = log.open("ab", buffering=0)
-        try:
-            output.write(header.encode())
-        except OSError:
-            output.close()
-            raise
-    return output
-
-
-class _die_with:  # noqa: N801 -- reads as a function at its only use
-    """Called in the child before the command:
-    asks Linux to kill it when the launcher ends, however it ends.
-    """
-
-    def __init__(self, parent: int) -> None:
-        self.parent = parent
-        if sys.platform == "linux":
-            self.prctl = ctypes.CDLL(None, use_errno=True).prctl
-        else:
-            self.prctl = None
-
-    def __call__(self) -> None:
-        if self.prctl is not None:
-            self.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != self.parent:  # it died before the request
-            os._exit(1)
 
 
 @contextlib.contextmanager
@@ -402,26 +293,14 @@ def _explain(launch: _Launch) -> None:
         how = f"was killed by {signal.Signals(code - 128).name}"
     else:
         how = f"failed with exit code {code}"
-    _say(f"rank {rank.number} of {len(launch.ranks)} {how}; its log: {rank.log}")
+    say(f"rank {rank.number} of {len(launch.ranks)} {how}; its log: {rank.log}")
     if rank.number:
         for line in tail(rank.log, _TAIL_LINES, rank.log_start):
-            _say(line, prefix=f"rank {rank.number} | ")
+            say(line, prefix=f"rank {rank.number} | ")
 
 
-def tail(path: Path, lines: int, start: int = 0) -> list[str]:
-    """The last `lines` lines of a log, of its last 32 KiB and not before byte `start`."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(start, size - _TAIL_BYTES))
-        return file.read().decode("utf-8", errors="replace").splitlines()[-lines:]
-
-
-def _names(ranks: Sequence[_Rank]) -> str:
-    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(
-        str(rank.number) for rank in ranks
-    )
-
-
-def _say(text: str, prefix: str = "launcher: ") -> None:
-    with contextlib.suppress(OSError, ValueError):
-        print(f"{prefix}{text}", file=sys.stderr, flush=True)
+def _names(ranks: Sequence[Rank]) -> str:
+    numbers = ", ".join(str(rank.number) for rank in ranks)
+    if len(ranks) == 1:
+        return f"rank {numbers}"
+    return f"ranks {numbers}"

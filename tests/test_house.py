@@ -167,7 +167,8 @@ def test_the_core_names_torch_nowhere() -> None:
 READ_WHOLE = {
     "electra_dist.parallel.processes": "/proc",
     "electra_dist.tracking.wandb.children": "/proc",
-    "electra_dist.measure.preflight": "/proc, and the files of this program",
+    "electra_dist.measure.device_rates": "/proc",
+    "electra_dist.measure.preflight": "the files of this program",
     "launcher.slurm.job_script": "the template that comes with this program",
     "data_tools.tokenizer": "what SentencePiece has just written",
     "data_tools.corpus": "the sources of this Python installation",

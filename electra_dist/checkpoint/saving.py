@@ -24,24 +24,22 @@ nothing before it is lost.
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from electra_dist.checkpoint.background import Job
 from electra_dist.checkpoint.host_copy import HostCopy
-from electra_dist.checkpoint.tensors import Tensors, share_name, write_share
-from electra_dist.config import CheckpointConfig, Network
+from electra_dist.checkpoint.layout import Layout
+from electra_dist.checkpoint.publishing import Content, Publisher
+from electra_dist.checkpoint.room import check_room, why
+from electra_dist.checkpoint.tensors import write_share
+from electra_dist.config import CheckpointConfig
 from electra_dist.console import human_seconds, say, warn
-from electra_dist.errors import LostLockError, StorageError, UserError
-from electra_dist.files.reading import read_bounded
-from electra_dist.files.writing import reason
+from electra_dist.errors import LostLockError, StorageError
 from electra_dist.parallel.collectives import (
     broadcast_object,
     gather_objects,
@@ -50,57 +48,13 @@ from electra_dist.parallel.collectives import (
 )
 from electra_dist.parallel.world import World
 from electra_dist.runs import lock
-from electra_dist.runs.checkpoints import folders, manifest, members, memory
-from electra_dist.runs.checkpoints.manifest import (
-    CheckpointManifest,
-    FileEntry,
-    NetworkEntry,
-    ParameterEntry,
-    Slice,
-)
+from electra_dist.runs.checkpoints import folders, memory
+from electra_dist.runs.checkpoints.manifest import FileEntry
 from electra_dist.runs.directory import RunDir
 from electra_dist.zero.engines import Engines
-from electra_dist.zero.fragments import (
-    Fragment,
-    local_fragments,
-    own_share,
-    parameter_shapes,
-    read_scalars,
-)
 
-_FP32 = 4
-#: Moments and weight of each parameter.
-_BYTES_A_PARAMETER = 3 * _FP32
-#: Of the file system, on top of a checkpoint,
-#: so that the run's small files find room while it is written.
-_ROOM_TO_SPARE = 1_000_000
 #: A wait for the save before that is worth a line.
 _LONG_WAIT_SECONDS = 5.0
-
-
-class _NoRoomError(OSError):
-    """The file system has less room than a checkpoint needs."""
-
-
-class _Job(threading.Thread):
-    """A call in the background; what it gave or raised."""
-
-    def __init__(self, name: str, call: Callable[[], Any]) -> None:
-        super().__init__(name=name, daemon=True)
-        self._call = call
-        self.result: Any = None
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self.result = self._call()
-        except Exception as error:
-            self.error = error
-
-    def wait(self) -> None:
-        """Until it has ended; it may have been called without a thread."""
-        if self.ident is not None:
-            self.join()
 
 
 @dataclass
@@ -113,20 +67,8 @@ class _Flight:
 
     step: int
     folder: Path
-    content: _Content
-    writing: _Job
-
-
-@dataclass(frozen=True)
-class _Content:
-    """Rank 0's part, as it is when `save` is called."""
-
-    state: str = ""
-    carried: dict[str, str] = field(default_factory=dict)
-    scalars: dict[Network, dict[str, Any]] = field(default_factory=dict)
-    healthy: bool | None = None
-    reason: str = ""
-    clear: int | None = None
+    content: Content
+    writing: Job
 
 
 class Saver:
@@ -141,9 +83,9 @@ class Saver:
         self._settings = settings
         self._host_copy = HostCopy()
         self._flight: _Flight | None = None
-        self._publishing: tuple[int, _Job] | None = None  # rank 0
-        self._layout: dict[Network, dict[str, ParameterEntry]] | None = None
-        self._carried: dict[str, str] = {}
+        self._publishing: tuple[int, Job] | None = None  # rank 0
+        self._layout = Layout(engines, world)
+        self._publisher = Publisher(run, world.world_size, settings)  # rank 0
         self._waited = 0.0
         self._since = time.perf_counter()
 
@@ -170,9 +112,12 @@ class Saver:
             folder = self._new_folder(step, final)
             if folder is None:
                 return
-            self._agree_on_layout()
+            self._layout.agree()
             at_once = final or not self._settings.asynchronous
-            self._take_off(step, folder, self._content(state, healthy, reason, clear), at_once)
+            content = Content()
+            if self._world.is_main:
+                content = self._publisher.content(self._engines, state, healthy, reason, clear)
+            self._take_off(step, folder, content, at_once)
             if at_once:
                 self._land(final)
 
@@ -244,9 +189,9 @@ class Saver:
             try:
                 folder = folders.new_partial(self._run, step)
                 name = folder.name
-                self._check_room(folder)
+                check_room(folder, self._layout.checkpoint_bytes())
             except OSError as error:
-                problem = _why(error)
+                problem = why(error)
             except Exception as error:
                 bug = error
         raise_together(bug, self._world)
@@ -256,68 +201,8 @@ class Saver:
             return None
         return self._run.checkpoints / str(name)
 
-    def _check_room(self, folder: Path) -> None:
-        """Raise before the file system is full: the run's own small files lie there too."""
-        shapes = (
-            shape for _, engine in self._engines for shape in parameter_shapes(engine).values()
-        )
-        needed = _BYTES_A_PARAMETER * sum(math.prod(shape) for shape in shapes) + _ROOM_TO_SPARE
-        usage = shutil.disk_usage(folder)
-        if usage.total and usage.free < needed:
-            raise _NoRoomError(
-                f"no space left: {needed / 1e6:,.1f} MB needed, {usage.free / 1e6:,.1f} MB free"
-            )
-
-    def _agree_on_layout(self) -> None:
-        """Which file has which slice of which parameter:
-        the same at every save, so the ranks tell it once.
-        """
-        if self._layout is not None:
-            return
-        own = {
-            network: [
-                (f.name, share_name(network, self._world.rank), f.start, f.length)
-                for f in fragments
-            ]
-            for network, fragments in self._fragments()
-        }
-        ranks = gather_objects(own, self._world)
-        self._layout = {
-            network: manifest.parameter_entries(
-                parameter_shapes(engine),
-                ((name, Slice(*where)) for rank in ranks for name, *where in rank[network]),
-            )
-            for network, engine in self._engines
-        }
-
-    def _fragments(self) -> Iterator[tuple[Network, list[Fragment]]]:
-        rank = self._world.rank
-        world_size = self._world.world_size
-        for network, engine in self._engines:
-            yield network, own_share(local_fragments(engine, rank), engine, rank, world_size)
-
-    def _content(
-        self, state: dict[str, Any], healthy: bool | None, reason: str, clear: int | None
-    ) -> _Content:
-        if not self._world.is_main:
-            return _Content()
-        for name in manifest.CARRIED:
-            try:
-                self._carried[name] = read_bounded(
-                    self._run.path / name, manifest.SMALL_FILE_LIMIT
-                ).decode()
-            except (OSError, UserError, UnicodeDecodeError):
-                continue  # what was carried last time goes with this one too
-        scalars = {network: read_scalars(engine) for network, engine in self._engines}
-        return _Content(json.dumps(state), dict(self._carried), scalars, healthy, reason, clear)
-
-    def _take_off(self, step: int, folder: Path, content: _Content, at_once: bool) -> None:
-        tensors: Tensors = {
-            network: {
-                f"{kind}/{f.name}": tensor for f in fragments for kind, tensor in f.tensors.items()
-            }
-            for network, fragments in self._fragments()
-        }
+    def _take_off(self, step: int, folder: Path, content: Content, at_once: bool) -> None:
+        tensors = self._layout.tensors()
         if not at_once:
             tensors = self._host_copy.take(tensors)
 
@@ -326,7 +211,7 @@ class Saver:
                 self._host_copy.ready()
             return write_share(folder, tensors, self._world.rank)
 
-        self._flight = _Flight(step, folder, content, _Job(f"checkpoint-{step}", write))
+        self._flight = _Flight(step, folder, content, Job(f"checkpoint-{step}", write))
         if at_once:
             self._flight.writing.run()
         else:
@@ -351,7 +236,7 @@ class Saver:
         error = flight.writing.error
         raise_together(None if isinstance(error, OSError) else error, self._world)
         if isinstance(error, OSError):
-            problem = _why(error)
+            problem = why(error)
         else:
             problem = None
         ranks = gather_objects([flight.writing.result, problem], self._world)
@@ -365,7 +250,7 @@ class Saver:
         if final:
             self._publish_now(flight, written)
         elif self._world.is_main:
-            job = _Job(f"checkpoint-{flight.step}-publish", lambda: self._publish(flight, written))
+            job = Job(f"checkpoint-{flight.step}-publish", lambda: self._publish(flight, written))
             self._publishing = (flight.step, job)
             if self._settings.asynchronous:
                 job.start()
@@ -379,7 +264,7 @@ class Saver:
             try:
                 self._publish(flight, written)
             except OSError as error:
-                problem = _why(error)
+                problem = why(error)
             except Exception as error:
                 bug = error
         raise_together(bug, self._world)
@@ -390,39 +275,9 @@ class Saver:
             self._say_saved(flight.step)
 
     def _publish(self, flight: _Flight, written: dict[str, FileEntry]) -> None:
-        """Rank 0: write what belongs to all ranks, give the folder its name,
-        remove what is too old.
-        """
-        assert self._layout is not None
-        folder = flight.folder
-        content = flight.content
-        texts = {manifest.TRAINER: content.state} | content.carried
-        own = {name: members.write_text(folder / name, text) for name, text in texts.items()}
-        networks = {
-            network: NetworkEntry(scalars=content.scalars[network], parameters=parameters)
-            for network, parameters in self._layout.items()
-        }
-        members.finish(
-            folder,
-            CheckpointManifest(
-                version=manifest.VERSION,
-                step=flight.step,
-                world_size=self._world.world_size,
-                healthy=content.healthy,
-                reason=content.reason,
-                files=own | written,
-                networks=networks,
-            ),
+        self._publisher.publish(
+            flight.step, flight.folder, flight.content, written, self._layout.entries
         )
-        lock.check(self._run, fresh=True)
-        folders.publish(folder, self._run.checkpoint(flight.step))
-        memory.note_saved(self._run, flight.step)
-        try:
-            folders.prune(
-                self._run, self._settings.keep, self._settings.milestones_every, content.clear
-            )
-        except OSError as error:
-            warn(f"{self._run.checkpoints}: old checkpoints cannot be removed: {reason(error)}")
 
     def _report_published(self) -> None:
         """Rank 0: the background has ended; say how."""
@@ -432,7 +287,7 @@ class Saver:
         if job.error is None:
             self._say_saved(step)
         elif isinstance(job.error, OSError):
-            self._give_up(step, _why(job.error), final=False)
+            self._give_up(step, why(job.error), final=False)
         elif not isinstance(
             job.error, LostLockError
         ):  # which the next step boundary raises on all ranks together
@@ -471,9 +326,3 @@ class Saver:
                 f"{what}{again}. The checkpoints before it are untouched; training goes on and"
                 f" tries again at step {following}"
             )
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, _NoRoomError):
-        return str(error)
-    return reason(error)

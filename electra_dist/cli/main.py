@@ -123,9 +123,9 @@ def entry() -> NoReturn:
     try:
         status = main()
     except Exception as error:
-        if "electra_dist.train.watch.watchdog" not in sys.modules:
+        if "electra_dist.train.watch.failures" not in sys.modules:
             raise
-        from electra_dist.train.watch.watchdog import print_once
+        from electra_dist.train.watch.failures import print_once
 
         print_once(error)
         status = EXIT_CRASH

@@ -3,6 +3,22 @@ frozen objects out (`schema`, `reading`, `checks`).
 """
 
 from electra_dist.config.checks import check_world, divisors
+from electra_dist.config.fields import (
+    NETWORKS,
+    Name,
+    Network,
+    NonNegativeInt,
+    PositiveInt,
+    PrecisionMode,
+    Section,
+)
+from electra_dist.config.networks import ModelConfig, NetworkConfig
+from electra_dist.config.operation import (
+    CheckpointConfig,
+    GuardConfig,
+    TrackingConfig,
+    WatchdogConfig,
+)
 from electra_dist.config.reading import (
     apply_overrides,
     build,
@@ -13,30 +29,14 @@ from electra_dist.config.reading import (
     resolved_yaml,
 )
 from electra_dist.config.schedule import decay_start, lr_factor
-from electra_dist.config.schema import (
-    NETWORKS,
-    CheckpointConfig,
-    Config,
-    DataConfig,
-    GuardConfig,
-    ModelConfig,
-    Name,
-    Network,
-    NetworkConfig,
-    NonNegativeInt,
-    OptimConfig,
-    PositiveInt,
-    PrecisionMode,
-    Section,
-    TrackingConfig,
-    WatchdogConfig,
-)
+from electra_dist.config.schema import Config, DataConfig
 from electra_dist.config.shapes import (
     GROUP_ELEMENTS,
     SEQUENCE_STEP,
     layers_of_groups,
     sequence_entries,
 )
+from electra_dist.config.training import OptimConfig
 
 __all__ = [
     "GROUP_ELEMENTS",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from electra_dist.config.fields import NETWORKS, Network
 from electra_dist.config.schedule import decay_start
-from electra_dist.config.schema import NETWORKS, Config, Network, WrittenConfig
+from electra_dist.config.schema import Config, WrittenConfig
 from electra_dist.errors import ConfigError
 
 

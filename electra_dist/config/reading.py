@@ -21,8 +21,9 @@ import yaml
 from pydantic import BaseModel
 
 from electra_dist.config.checks import contradictions, resolve
+from electra_dist.config.networks import ModelConfig
 from electra_dist.config.presets import PRESETS
-from electra_dist.config.schema import Config, ModelConfig, WrittenConfig
+from electra_dist.config.schema import Config, WrittenConfig
 from electra_dist.errors import ConfigError, nearest
 from electra_dist.files.reading import NotRegularError, TooLargeError, read_bounded
 

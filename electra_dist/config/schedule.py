@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 
-from electra_dist.config.schema import OptimConfig
+from electra_dist.config.training import OptimConfig
 
 
 def decay_start(steps: int, optim: OptimConfig) -> int:

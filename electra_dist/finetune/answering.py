@@ -10,15 +10,9 @@ from typing import Any
 
 from electra_dist.console import warn
 from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.questions import (
-    Answer,
-    Question,
-    Windows,
-    best_answers,
-    make_windows,
-    read_questions,
-    unreachable,
-)
+from electra_dist.finetune.questions.answers import Answer, best_answers
+from electra_dist.finetune.questions.reading import Question, read_questions
+from electra_dist.finetune.questions.windows import Windows, make_windows, unreachable
 from electra_dist.finetune.recipe import Recipe
 from electra_dist.finetune.squad_scores import best_threshold, squad_scores
 from electra_dist.finetune.training import Learner, Scores, as_array

@@ -80,6 +80,7 @@ class ModelFolder:
         return self.marker[name]
 
     def tokenizer(self) -> Any:
+        """The tokenizer of the folder; raises `UserError` where it cannot be read."""
         from transformers import AutoTokenizer
 
         try:

@@ -25,13 +25,9 @@ from electra_dist.errors import DataError, UserError
 from electra_dist.finetune.answering import WindowFeatures, by_id
 from electra_dist.finetune.labelled import Columns, Example
 from electra_dist.finetune.model_folder import MARKER, ModelFolder
-from electra_dist.finetune.questions import (
-    Answer,
-    Question,
-    best_answers,
-    make_windows,
-    read_questions,
-)
+from electra_dist.finetune.questions.answers import Answer, best_answers
+from electra_dist.finetune.questions.reading import Question, read_questions
+from electra_dist.finetune.questions.windows import make_windows
 from electra_dist.finetune.squad_scores import squad_scores
 from electra_dist.finetune.texts import TextTask
 from electra_dist.finetune.training import as_array, predict_logits

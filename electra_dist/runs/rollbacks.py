@@ -1,7 +1,8 @@
 """How often a run went back from a divergence, and past which rows: entries of run.json, and of
 every checkpoint after.
 
-`electra_dist.train.rollback` makes them; `status` and `report` show them. Knows no torch.
+`electra_dist.train.divergence.rollback` makes them; `status` and `report` show them. Knows no
+torch.
 """
 
 from __future__ import annotations

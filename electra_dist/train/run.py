@@ -39,11 +39,12 @@ from electra_dist.runs.opening.start import check_run, open_run, record_start
 from electra_dist.runs.own_log import own_log
 from electra_dist.tracking.sinks import Tracker
 from electra_dist.tracking.wandb import choose_mode
-from electra_dist.train import rollback
+from electra_dist.train.divergence import rollback
 from electra_dist.train.faults import Interruption
 from electra_dist.train.initial import initial_networks
 from electra_dist.train.lines import Checking
-from electra_dist.train.trainer import Outcome, Trainer, owes_validation
+from electra_dist.train.trainer import Outcome, Trainer
+from electra_dist.train.validation import owes_validation
 from electra_dist.train.watch.hang import collective_timeout
 from electra_dist.train.watch.watchdog import Watchdog
 from electra_dist.zero.engines import Engines, build_engines

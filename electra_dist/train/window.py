@@ -129,6 +129,7 @@ class Sums:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Sums:
+        """The sums that `to_json` gave."""
         bins = torch.zeros(2 * BINS, dtype=torch.float64)
         bins[torch.tensor(saved["bins"], dtype=torch.long)] = torch.tensor(
             saved["counts"], dtype=torch.float64

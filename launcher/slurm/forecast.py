@@ -98,55 +98,82 @@ def forecast(
     Without `disk` the room for the checkpoints is not looked at.
     """
     kind = gpu_kind(cluster, config)
-    plans = [
-        _plan(config, data, cluster, count, kind or "cpu") for count in (counts[0], counts[-1])
-    ]
-    is_range = counts[0] < counts[-1]
-    few = plans[0]
+    few = _plan(config, data, cluster, counts[0], kind or "cpu")
+    many = _plan(config, data, cluster, counts[-1], kind or "cpu")
+    left = max(0, config.train.steps - steps_done) / config.train.steps
+    training = _training(kind, few, many, left, cluster, slots)
     save = few.checkpoint_bytes / (cluster.checkpoint_write_mb_s * 1e6)
-    lines: list[str] = []
-    warnings: list[str] = []
-    problems: list[str] = []
-    days = number = None
-    if kind is None:
-        lines.append(
-            "memory and days: unknown; set gpu in the cluster profile, one of " + ", ".join(DEVICES)
-        )
-    elif kind == "cpu":
-        lines.append("memory and days: not planned for a CPU; `electra-dist bench step` measures")
-    else:
-        problems += few.warnings
-        lines.append(_memory(few))
-        left = max(0, config.train.steps - steps_done) / config.train.steps
-        days = (few.configured.days * left, plans[1].configured.days * left)
-        number = _count_slots(days, cluster, slots)
-        lines.append(_time(days, number, slots, counts, is_range))
-        warnings += _chain_warning(number, slots)
-        if is_range and days[1] >= days[0]:
-            warnings.append(
-                f"{counts[-1]} nodes are no faster than {counts[0]}: the network takes what they"
-                " gain"
-            )
+    lines = list(training.lines)
     lines.append(
         f"a checkpoint: {_size(few.checkpoint_bytes)}, {save:.0f} s at"
         f" {cluster.checkpoint_write_mb_s} MB/s; the ranks have {cluster.signal_ahead_seconds} s"
         " from the signal to the time limit"
     )
+    problems = list(training.problems)
     if disk is not None:
         needed = room_to_come(config, data.vocab_size, disk.checkpoints)
         lines.append(f"disk: {_size(needed)} for the checkpoints to come, {_size(disk.free)} free")
         problems += _room(needed, disk)
-    more, worry = _grace(
-        save, few.configured.step_seconds if kind not in (None, "cpu") else 0.0, cluster
-    )
+    grace_problems, grace_warnings = _grace(save, training.step_seconds, cluster)
     return Forecast(
         tuple(lines),
-        (*warnings, *worry),
-        (*problems, *more),
-        days,
-        number,
+        (*training.warnings, *grace_warnings),
+        (*problems, *grace_problems),
+        training.days,
+        training.slots,
         few.checkpoint_bytes,
         save,
+    )
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Memory and time of the training itself, in words and in numbers.
+
+    step_seconds   0 where nobody guesses the speed
+    """
+
+    lines: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    days: tuple[float, float] | None = None
+    slots: tuple[int, int] | None = None
+    step_seconds: float = 0.0
+
+
+def _training(
+    kind: str | None, few: Plan, many: Plan, left: float, cluster: Cluster, slots: Slots
+) -> _Training:
+    """From the plans on the fewest and the most nodes; `left` is the fraction of the steps that is
+    still to come.
+    """
+    if kind is None:
+        return _Training(
+            (
+                "memory and days: unknown; set gpu in the cluster profile, one of "
+                + ", ".join(DEVICES),
+            )
+        )
+    if kind == "cpu":
+        return _Training(
+            ("memory and days: not planned for a CPU; `electra-dist bench step` measures",)
+        )
+    counts = (few.nodes, many.nodes)
+    is_range = few.nodes < many.nodes
+    days = (few.configured.days * left, many.configured.days * left)
+    number = _count_slots(days, cluster, slots)
+    warnings = _chain_warning(number, slots)
+    if is_range and days[1] >= days[0]:
+        warnings.append(
+            f"{many.nodes} nodes are no faster than {few.nodes}: the network takes what they gain"
+        )
+    return _Training(
+        (_memory(few), _time(days, number, slots, counts, is_range)),
+        tuple(warnings),
+        tuple(few.warnings),
+        days,
+        number,
+        few.configured.step_seconds,
     )
 
 
@@ -224,13 +251,13 @@ def _time(
     counts: Sequence[int],
     is_range: bool,
 ) -> str:
-    text = f"training: {_days(days[0])}" + (
-        f", {_count(number[0])}" if number and slots.limit else ""
-    )
+    text = f"training: {_days(days[0])}"
+    if number and slots.limit:
+        text += f", {_count(number[0])}"
     if is_range:
-        text += f" on {counts[0]} of the nodes; {_days(days[1])}" + (
-            f", {_count(number[1])}" if number else ""
-        )
+        text += f" on {counts[0]} of the nodes; {_days(days[1])}"
+        if number:
+            text += f", {_count(number[1])}"
         text += f" on {counts[-1]}"
     return f"{text} (at {UTILISATION:.0%} of the GPU's rate; `electra-dist bench step` measures)"
 

@@ -10,7 +10,8 @@ import pytest
 from electra_dist.cli import main as cli
 from electra_dist.errors import DataError
 from electra_dist.finetune.answering import WindowFeatures
-from electra_dist.finetune.questions import make_windows, read_questions
+from electra_dist.finetune.questions.reading import read_questions
+from electra_dist.finetune.questions.windows import make_windows
 from electra_dist.finetune.squad_scores import squad_scores
 from tests.support.toy_task import questions
 

@@ -16,15 +16,9 @@ import tokenizers
 
 from data_tools.tokenizer import train_tokenizer
 from electra_dist.errors import DataError, UserError
-from electra_dist.finetune.questions import (
-    Answer,
-    Question,
-    Windows,
-    best_answers,
-    make_windows,
-    read_questions,
-    unreachable,
-)
+from electra_dist.finetune.questions.answers import Answer, best_answers
+from electra_dist.finetune.questions.reading import Question, read_questions
+from electra_dist.finetune.questions.windows import Windows, make_windows, unreachable
 from electra_dist.finetune.squad_scores import best_threshold, exact_match, f1, squad_scores
 
 transformers = pytest.importorskip("transformers")

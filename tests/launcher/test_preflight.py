@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from electra_dist.measure import preflight
+from electra_dist.measure import network_rates
 from electra_dist.measure.verdict import Measurement, judge
 from electra_dist.parallel.world import World
 from electra_dist.runs.directory import RunDir
@@ -55,16 +55,21 @@ def test_all_ranks_open_the_communicator_before_two_of_them_exchange(
     which waits for every rank of the group.
     """
     calls: list[Any] = []
-    monkeypatch.setattr(preflight, "barrier", lambda world: None)
-    monkeypatch.setattr(preflight.dist, "P2POp", lambda *arguments: arguments)
+    dist = network_rates.dist
+    monkeypatch.setattr(network_rates, "barrier", lambda world: None)
+    monkeypatch.setattr(dist, "P2POp", lambda *arguments: arguments)
     monkeypatch.setattr(
-        preflight.dist, "all_reduce", lambda tensor, group=None: calls.append(("together", group))
+        network_rates.dist,
+        "all_reduce",
+        lambda tensor, group=None: calls.append(("together", group)),
     )
     monkeypatch.setattr(
-        preflight.dist, "batch_isend_irecv", lambda operations: calls.append("two of them") or []
+        network_rates.dist,
+        "batch_isend_irecv",
+        lambda operations: calls.append("two of them") or [],
     )
     places: list[list[object]] = [["n1", 0], ["n1", 1], ["n2", 0], ["n2", 1]]
-    preflight._between_rate(World(rank=rank, world_size=4), str(places[rank][0]), places)
+    network_rates.between_rate(World(rank=rank, world_size=4), str(places[rank][0]), places)
     assert calls[0] == ("together", None)
     assert ("two of them" in calls) == (rank in (0, 2))
 

@@ -9,9 +9,12 @@ import pytest
 
 from electra_dist.errors import UserError
 from electra_dist.runs.directory import RunDir
+from launcher.find import find_run
+from launcher.logs import log_file, read_log
 from launcher.records import JobRecord, events, next_number, records, snapshot_code
 from launcher.slurm import queue
-from launcher.status import find_run, log_file, read_log, status, stop
+from launcher.status import status
+from launcher.stop import stop
 
 pytestmark = pytest.mark.usefixtures("no_slurm")
 

@@ -19,7 +19,8 @@ from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import STALE_SECONDS, Heartbeat, life
 from launcher.records import JobRecord
 from launcher.slurm.preconditions import check_free
-from launcher.status import status, stop
+from launcher.status import status
+from launcher.stop import stop
 
 pytestmark = pytest.mark.usefixtures("no_slurm")
 

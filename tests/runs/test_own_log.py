@@ -14,7 +14,7 @@ import pytest
 from electra_dist.errors import DivergedError
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.own_log import LOGGED_VARIABLE, own_log
-from launcher.status import log_file
+from launcher.logs import log_file
 
 
 def test_what_is_printed_stands_on_the_terminal_and_in_the_log(

@@ -13,8 +13,7 @@ from torch import Tensor
 from electra_dist import config as configuration
 from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch, Step
 from electra_dist.checkpoint.saving import Saver
-from electra_dist.config import Config
-from electra_dist.config.schema import CheckpointConfig
+from electra_dist.config import CheckpointConfig, Config
 from electra_dist.model.flat.slots import named_slices
 from electra_dist.model.networks import build_networks
 from electra_dist.runs.directory import RunDir

@@ -15,7 +15,7 @@ from electra_dist.data.streams import LoaderState
 from electra_dist.errors import DataError
 from electra_dist.parallel.collectives import barrier, gather_objects
 from electra_dist.parallel.world import World
-from electra_dist.train import trainer as trainer_module
+from electra_dist.train import validation
 from electra_dist.train.agreement import Agreement, Call, Said
 from electra_dist.train.trainer import Trainer
 from tests.support.processes import run_ranks
@@ -133,7 +133,7 @@ def follow(world: Any, scripts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     engines = make_engines(config, world)
     manifest: Any = SimpleNamespace(vocab_size=VOCABULARY)
     steps = [make_step(config, index, world.rank, world.world_size)[0] for index in range(STEPS)]
-    trainer_module.has_validation = lambda manifest: False
+    validation.has_validation = lambda manifest: False
     return {
         name: play(config, engines, manifest, world, steps, script)
         for name, script in scripts.items()
@@ -168,7 +168,7 @@ def play(
         outcome = trainer.fit(interruption).value
     except DataError as error:
         outcome = [str(error), error.everywhere]
-    state = trainer._loader_state.step if trainer._loader_state else 0
+    state = trainer.state.loader.step if trainer.state.loader else 0
     return [outcome, trained, saved, state]
 
 

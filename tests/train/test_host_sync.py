@@ -103,8 +103,10 @@ def waits_of_the_loop(world: Any) -> list[Place]:
     engines = make_engines(config, world)
     manifest: Any = SimpleNamespace(vocab_size=VOCABULARY)
     trainer = Trainer(config, manifest, engines, world, None)
-    assert trainer.guard is not None
+    assert trainer.health.guard is not None
     trainer.world = replace(world, device=torch.device("cuda", 0))
+    for part in (trainer.health, trainer._logbook, trainer._checkpoints, trainer._validation):
+        part._world = trainer.world
     steps = [
         make_step(config, index, world.rank, world.world_size)[0] for index in range(WARM_UP + 4)
     ]
@@ -123,7 +125,7 @@ def waits_of_the_loop(world: Any) -> list[Place]:
     with waits() as places:
         take(3)
     assert (
-        len(trainer.guard.to_json()["losses"]) == WARM_UP + 3 - 1
+        len(trainer.health.guard.to_json()["losses"]) == WARM_UP + 3 - 1
     )  # all but the last step, which is read a step late
     return sorted(places)
 

@@ -129,12 +129,30 @@ def _networks(evaluation: Evaluation) -> Table:
     table.add_column("held out", justify="right")
     table.add_column("±", justify="right")
     table.add_column("to compare with")
+    errors = evaluation.standard_errors
+    spread = {
+        "generator loss, nats per masked token": errors.generator_loss,
+        "generator accuracy": errors.generator_accuracy,
+        "discriminator loss, nats per token": errors.discriminator_loss,
+        "discriminator AUC": errors.discriminator_auc,
+    }
+    for name, value, other in _figures(evaluation):
+        error = spread.get(name)
+        if name == "generator perplexity":
+            number = f"{value:,.1f}"
+        else:
+            number = _number(value)
+        table.add_row(name, number, "" if error is None else f"{error:.3f}", other)
+    return table
+
+
+def _figures(evaluation: Evaluation) -> list[tuple[str, float | None, str]]:
+    """Name, value, and what to compare it with, of each line of the table."""
     generator = evaluation.generator
     judge = evaluation.discriminator
-    errors = evaluation.standard_errors
     entropy = generator.unigram_entropy
     fraction = judge.replaced_fraction
-    lines: list[tuple[str, float | None, str]] = [
+    return [
         (
             "generator loss, nats per masked token",
             generator.loss,
@@ -173,20 +191,6 @@ def _networks(evaluation: Evaluation) -> Table:
         ),
         ("expected calibration error", judge.expected_calibration_error, ""),
     ]
-    spread = {
-        "generator loss, nats per masked token": errors.generator_loss,
-        "generator accuracy": errors.generator_accuracy,
-        "discriminator loss, nats per token": errors.discriminator_loss,
-        "discriminator AUC": errors.discriminator_auc,
-    }
-    for name, value, other in lines:
-        error = spread.get(name)
-        if name == "generator perplexity":
-            number = f"{value:,.1f}"
-        else:
-            number = _number(value)
-        table.add_row(name, number, "" if error is None else f"{error:.3f}", other)
-    return table
 
 
 def _bands(evaluation: Evaluation) -> Table:

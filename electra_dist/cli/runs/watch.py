@@ -80,7 +80,8 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from launcher.status import all_runs, find_run, status
+    from launcher.find import all_runs, find_run
+    from launcher.status import status
 
     if arguments.target is None:
         return _all([status(run) for run in all_runs(_RUNS)], arguments.json)
@@ -205,7 +206,8 @@ def _duration(seconds: float) -> str:
 
 
 def _logs(arguments: argparse.Namespace) -> int:
-    from launcher.status import find_run, log_file, read_log
+    from launcher.find import find_run
+    from launcher.logs import log_file, read_log
 
     path = log_file(find_run(arguments.target), None if arguments.script else arguments.rank)
     if arguments.json:
@@ -217,7 +219,8 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 
 def _stop(arguments: argparse.Namespace) -> int:
-    from launcher.status import find_run, stop
+    from launcher.find import find_run
+    from launcher.stop import stop
 
     result = stop(find_run(arguments.target))
     if arguments.json:

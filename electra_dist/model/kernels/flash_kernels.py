@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-def"
 """Triton code of the attention over packed documents; `flash_attention.py` launches it and explains
 the method.
 
@@ -39,8 +38,9 @@ jit: Callable[[Callable[..., Any]], Any] = triton.jit
 
 @jit
 def _load_rows(
-    base, rows, stride, limit, masked: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr
-):
+    base: tl.tensor, rows: tl.tensor, stride: tl.tensor, limit: tl.tensor, masked: tl.constexpr,
+    head_dim: tl.constexpr, block_d: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """(rows, block_d) of a tensor whose rows lie `stride` apart; zero outside."""
     columns = tl.arange(0, block_d)
     pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
@@ -56,7 +56,10 @@ def _load_rows(
 
 
 @jit
-def _store_rows(base, rows, stride, limit, values, head_dim: tl.constexpr, block_d: tl.constexpr):
+def _store_rows(
+    base: tl.tensor, rows: tl.tensor, stride: tl.tensor, limit: tl.tensor, values: tl.tensor,
+    head_dim: tl.constexpr, block_d: tl.constexpr,
+) -> None:  # fmt: skip
     """Store (rows, block_d) in the element type of `base`."""
     columns = tl.arange(0, block_d)
     pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
@@ -65,7 +68,10 @@ def _store_rows(base, rows, stride, limit, values, head_dim: tl.constexpr, block
 
 
 @jit
-def _stretches(low_ptr, high_ptr, first, tokens, block: tl.constexpr, step: tl.constexpr):
+def _stretches(
+    low_ptr: tl.tensor, high_ptr: tl.tensor, first: tl.tensor, tokens: tl.tensor,
+    block: tl.constexpr, step: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
     """Scalars (start, inner start, inner stop, stop)
     of the tokens that the block at `first` meets.
     """
@@ -81,7 +87,10 @@ def _stretches(low_ptr, high_ptr, first, tokens, block: tl.constexpr, step: tl.c
 
 
 @jit
-def _stretch(part: tl.constexpr, start, inner_start, inner_stop, stop):
+def _stretch(
+    part: tl.constexpr, start: tl.tensor, inner_start: tl.tensor, inner_stop: tl.tensor,
+    stop: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
     """First and last of the stretch number `part` of the three."""
     if part == 0:
         first = start
@@ -97,11 +106,12 @@ def _stretch(part: tl.constexpr, start, inner_start, inner_stop, stop):
 
 @jit
 def _forward_stretch(
-    acc, sum_m, max_m, q, k_base, v_base, stride_t, start, stop, low_m, high_m, scale_log2,
-    state_1, state_2, state_3, threshold, masked: tl.constexpr, dropout: tl.constexpr,
-    block_n: tl.constexpr,
-    head_dim: tl.constexpr, block_d: tl.constexpr, precision: tl.constexpr,
-):  # fmt: skip
+    acc: tl.tensor, sum_m: tl.tensor, max_m: tl.tensor, q: tl.tensor, k_base: tl.tensor,
+    v_base: tl.tensor, stride_t: tl.tensor, start: tl.tensor, stop: tl.tensor, low_m: tl.tensor,
+    high_m: tl.tensor, scale_log2: tl.tensor, state_1: tl.tensor, state_2: tl.tensor,
+    state_3: tl.tensor, threshold: tl.tensor, masked: tl.constexpr, dropout: tl.constexpr,
+    block_n: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr, precision: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
     """Online softmax over the keys [start, stop)."""
     for first in range(start, stop, block_n):
         keys = first + tl.arange(0, block_n)
@@ -129,12 +139,13 @@ def _forward_stretch(
 
 @jit
 def forward_kernel(
-    qkv_ptr, out_ptr, lse_ptr, low_ptr, high_ptr, seed_ptr, tokens, scale_log2, threshold,
-    keep_scale,
-    stride_t, stride_p, stride_a, stride_ot, stride_oa,
-    head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
-    precision: tl.constexpr, dropout: tl.constexpr,
-):  # fmt: skip
+    qkv_ptr: tl.tensor, out_ptr: tl.tensor, lse_ptr: tl.tensor, low_ptr: tl.tensor,
+    high_ptr: tl.tensor, seed_ptr: tl.tensor, tokens: tl.tensor, scale_log2: tl.tensor,
+    threshold: tl.tensor, keep_scale: tl.tensor, stride_t: tl.tensor, stride_p: tl.tensor,
+    stride_a: tl.tensor, stride_ot: tl.tensor, stride_oa: tl.tensor, head_dim: tl.constexpr,
+    block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr, precision: tl.constexpr,
+    dropout: tl.constexpr,
+) -> None:  # fmt: skip
     """One block of queries of one head: output and log-sum-exp (in log2)."""
     first = tl.program_id(0) * block_m
     head = tl.program_id(1)
@@ -167,27 +178,22 @@ def forward_kernel(
     empty = sum_m == 0.0  # a token outside every document attends to nothing: output 0
     sum_m = tl.where(empty, 1.0, sum_m)
     share_m = keep_scale / sum_m if dropout else 1.0 / sum_m
-    _store_rows(
-        out_ptr + head * stride_oa,
-        queries,
-        stride_ot,
-        tokens,
-        acc * share_m[:, None],
-        head_dim,
-        block_d,
-    )
+    out_base = out_ptr + head * stride_oa
+    out = acc * share_m[:, None]
+    _store_rows(out_base, queries, stride_ot, tokens, out, head_dim, block_d)
     lse_m = tl.where(empty, 0.0, max_m + tl.log2(sum_m))
     tl.store(lse_ptr + head.to(tl.int64) * tokens + queries, lse_m, mask=queries < tokens)
 
 
 @jit
 def _query_grad_stretch(
-    grad_q, q, grad_out, lse_m, delta_m, k_base, v_base, stride_t, start, stop, low_m, high_m,
-    scale_log2,
-    state_1, state_2, state_3, threshold, masked: tl.constexpr, dropout: tl.constexpr,
-    block_n: tl.constexpr,
-    head_dim: tl.constexpr, block_d: tl.constexpr, precision: tl.constexpr,
-):  # fmt: skip
+    grad_q: tl.tensor, q: tl.tensor, grad_out: tl.tensor, lse_m: tl.tensor, delta_m: tl.tensor,
+    k_base: tl.tensor, v_base: tl.tensor, stride_t: tl.tensor, start: tl.tensor, stop: tl.tensor,
+    low_m: tl.tensor, high_m: tl.tensor, scale_log2: tl.tensor, state_1: tl.tensor,
+    state_2: tl.tensor, state_3: tl.tensor, threshold: tl.tensor, masked: tl.constexpr,
+    dropout: tl.constexpr, block_n: tl.constexpr, head_dim: tl.constexpr, block_d: tl.constexpr,
+    precision: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Add the part of the keys [start, stop) to the gradient of a block of queries."""
     for first in range(start, stop, block_n):
         keys = first + tl.arange(0, block_n)
@@ -210,13 +216,15 @@ def _query_grad_stretch(
 
 @jit
 def query_grad_kernel(
-    qkv_ptr, out_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_qkv_ptr, low_ptr, high_ptr, seed_ptr,
-    tokens, scale, scale_log2, threshold, keep_scale, stride_t, stride_p, stride_a, stride_ot,
-    stride_oa,
-    stride_gt, stride_ga, stride_dt, stride_dp, stride_da,
+    qkv_ptr: tl.tensor, out_ptr: tl.tensor, grad_out_ptr: tl.tensor, lse_ptr: tl.tensor,
+    delta_ptr: tl.tensor, grad_qkv_ptr: tl.tensor, low_ptr: tl.tensor, high_ptr: tl.tensor,
+    seed_ptr: tl.tensor, tokens: tl.tensor, scale: tl.tensor, scale_log2: tl.tensor,
+    threshold: tl.tensor, keep_scale: tl.tensor, stride_t: tl.tensor, stride_p: tl.tensor,
+    stride_a: tl.tensor, stride_ot: tl.tensor, stride_oa: tl.tensor, stride_gt: tl.tensor,
+    stride_ga: tl.tensor, stride_dt: tl.tensor, stride_dp: tl.tensor, stride_da: tl.tensor,
     head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
     precision: tl.constexpr, dropout: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """One block of queries of one head: their gradient, and delta = rowsum(out * grad_out) for the
     other kernel.
 
@@ -262,19 +270,14 @@ def query_grad_kernel(
             state_1, state_2, state_3, threshold, part != 1, dropout, block_n, head_dim, block_d,
             precision,
         )  # fmt: skip
-    _store_rows(
-        grad_qkv_ptr + head * stride_da,
-        queries,
-        stride_dt,
-        tokens,
-        grad_q * scale,
-        head_dim,
-        block_d,
-    )
+    grad_base = grad_qkv_ptr + head * stride_da
+    _store_rows(grad_base, queries, stride_dt, tokens, grad_q * scale, head_dim, block_d)
 
 
 @jit
-def _load_statistics(base, rows, limit, masked: tl.constexpr, copies: tl.constexpr):
+def _load_statistics(
+    base: tl.tensor, rows: tl.tensor, limit: tl.tensor, masked: tl.constexpr, copies: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """fp32 numbers of `rows`.
 
     With `copies` above 1 as many equal lines are loaded and the largest of equal numbers is taken.
@@ -293,12 +296,13 @@ def _load_statistics(base, rows, limit, masked: tl.constexpr, copies: tl.constex
 
 @jit
 def _key_grad_stretch(
-    grad_k, grad_v, k, v, q_base, grad_out_base, lse_base, delta_base, stride_t, stride_g, start,
-    stop, low_n, high_n,
-    scale_log2, head_1, head_2, third, threshold, masked: tl.constexpr, dropout: tl.constexpr,
-    block_m: tl.constexpr,
+    grad_k: tl.tensor, grad_v: tl.tensor, k: tl.tensor, v: tl.tensor, q_base: tl.tensor,
+    grad_out_base: tl.tensor, lse_base: tl.tensor, delta_base: tl.tensor, stride_t: tl.tensor,
+    stride_g: tl.tensor, start: tl.tensor, stop: tl.tensor, low_n: tl.tensor, high_n: tl.tensor,
+    scale_log2: tl.tensor, head_1: tl.tensor, head_2: tl.tensor, third: tl.tensor,
+    threshold: tl.tensor, masked: tl.constexpr, dropout: tl.constexpr, block_m: tl.constexpr,
     head_dim: tl.constexpr, block_d: tl.constexpr, precision: tl.constexpr, copies: tl.constexpr,
-):  # fmt: skip
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
     """Add the part of the queries [start, stop) to the gradients of a block of keys and values."""
     for first in range(start, stop, block_m):
         queries = first + tl.arange(0, block_m)
@@ -329,13 +333,14 @@ def _key_grad_stretch(
 
 @jit
 def key_grad_kernel(
-    qkv_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_qkv_ptr, low_ptr, high_ptr, seed_ptr,
-    tokens, scale, scale_log2, threshold, keep_scale, stride_t, stride_p, stride_a, stride_gt,
-    stride_ga,
-    stride_dt, stride_dp, stride_da,
-    head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
-    precision: tl.constexpr, dropout: tl.constexpr, copies: tl.constexpr,
-):  # fmt: skip
+    qkv_ptr: tl.tensor, grad_out_ptr: tl.tensor, lse_ptr: tl.tensor, delta_ptr: tl.tensor,
+    grad_qkv_ptr: tl.tensor, low_ptr: tl.tensor, high_ptr: tl.tensor, seed_ptr: tl.tensor,
+    tokens: tl.tensor, scale: tl.tensor, scale_log2: tl.tensor, threshold: tl.tensor,
+    keep_scale: tl.tensor, stride_t: tl.tensor, stride_p: tl.tensor, stride_a: tl.tensor,
+    stride_gt: tl.tensor, stride_ga: tl.tensor, stride_dt: tl.tensor, stride_dp: tl.tensor,
+    stride_da: tl.tensor, head_dim: tl.constexpr, block_d: tl.constexpr, block_m: tl.constexpr,
+    block_n: tl.constexpr, precision: tl.constexpr, dropout: tl.constexpr, copies: tl.constexpr,
+) -> None:  # fmt: skip
     """One block of keys of one head: the gradients of keys and values;
     `scale` as in the other kernel.
     """

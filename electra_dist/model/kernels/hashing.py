@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-def"
 """Random bits in Triton that are a pure function of what they belong to: no state, no order of the
 draws.
 
@@ -27,7 +26,7 @@ MIX_2 = tl.constexpr(sampling.MIX_2)
 
 
 @jit
-def mix(x):
+def mix(x: tl.tensor) -> tl.tensor:
     """`sampling._mix`."""
     x = x ^ (x >> 16)
     x = x * MIX_1
@@ -37,7 +36,7 @@ def mix(x):
 
 
 @jit
-def key_states(keys):
+def key_states(keys: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """The two 32-bit halves of the state of 64-bit keys."""
     low = keys.to(tl.uint32)
     high = (keys >> 32).to(tl.uint32)
@@ -45,7 +44,7 @@ def key_states(keys):
 
 
 @jit
-def head_states(seed_ptr, head):
+def head_states(seed_ptr: tl.tensor, head: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """What the masks of one head are made of: two states for its queries and one for its keys."""
     first, second = key_states(tl.load(seed_ptr))
     number = head.to(tl.uint32)
@@ -55,20 +54,22 @@ def head_states(seed_ptr, head):
 
 
 @jit
-def query_states(first, second, queries):
+def query_states(
+    first: tl.tensor, second: tl.tensor, queries: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
     """64 bits for each query of a head."""
     numbers = queries.to(tl.uint32)
     return mix(first + numbers), mix(second + numbers)
 
 
 @jit
-def key_state(third, keys):
+def key_state(third: tl.tensor, keys: tl.tensor) -> tl.tensor:
     """32 bits for each key of a head."""
     return mix(third + keys.to(tl.uint32))
 
 
 @jit
-def keeps(first, second, third, threshold):
+def keeps(first: tl.tensor, second: tl.tensor, third: tl.tensor, threshold: tl.tensor) -> tl.tensor:
     """Whether dropout keeps a weight: the states of its query, the state of its key, broadcast
     against each other.
 

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-def"
 """Triton code of the fused generator head; `generator_head.py` launches it and explains the method.
 
 Letters: M masked positions, E embedding size, V vocabulary, S splits of the vocabulary (one program
@@ -31,7 +30,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @jit
-def _gumbel(state_1, state_2, tile):
+def _gumbel(state_1: tl.tensor, state_2: tl.tensor, tile: tl.tensor) -> tl.tensor:
     """`sampling.gumbel_noise` of one tile for every position."""
     bits = mix(mix(state_1 + tile.to(tl.uint32)) ^ state_2)
     v = tl.minimum(tl.maximum(bits.to(tl.float32) * TO_UNIT, SMALLEST_UNIT), LARGEST_BELOW_ONE)
@@ -39,7 +38,9 @@ def _gumbel(state_1, state_2, tile):
 
 
 @jit
-def _load_columns(pointers, first, size: tl.constexpr, block_e: tl.constexpr):
+def _load_columns(
+    pointers: tl.tensor, first: tl.tensor, size: tl.constexpr, block_e: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Columns [first, first + block_e) of the rows at `pointers` (rows, 1); zero from `size` on."""
     columns = (first + tl.arange(0, block_e))[None, :]
     if size % block_e == 0:
@@ -50,16 +51,19 @@ def _load_columns(pointers, first, size: tl.constexpr, block_e: tl.constexpr):
 
 
 @jit
-def _row_pointers(base, rows, count, stride):
+def _row_pointers(
+    base: tl.tensor, rows: tl.tensor, count: tl.tensor, stride: tl.tensor,
+) -> tl.tensor:  # fmt: skip
     """(rows, 1) pointers; rows outside repeat the last one, so that loads need no mask."""
     return base + tl.minimum(rows, count - 1).to(tl.int64)[:, None] * stride
 
 
 @jit
 def _tile_logits(
-    hidden, hidden_rows, weight_ptr, bias_ptr, entries, vocabulary, stride_w, size: tl.constexpr,
+    hidden: tl.tensor, hidden_rows: tl.tensor, weight_ptr: tl.tensor, bias_ptr: tl.tensor,
+    entries: tl.tensor, vocabulary: tl.tensor, stride_w: tl.tensor, size: tl.constexpr,
     block_m: tl.constexpr, block_v: tl.constexpr, block_e: tl.constexpr, precision: tl.constexpr,
-):  # fmt: skip
+) -> tl.tensor:  # fmt: skip
     """(block_m, block_v) fp32 logits; -inf for entries outside the vocabulary.
 
     `hidden` is the first block_e columns of `hidden_rows`: where that is all, it stays in registers
@@ -82,7 +86,7 @@ def _tile_logits(
 
 
 @jit
-def _exp_sum(logits):
+def _exp_sum(logits: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """Maximum and sum of exp(logit - maximum), row by row."""
     maximum = tl.max(logits, axis=1)
     return maximum, tl.sum(tl.exp2((logits - maximum[:, None]) * LOG2_E), axis=1)
@@ -90,12 +94,13 @@ def _exp_sum(logits):
 
 @jit
 def forward_kernel(
-    hidden_ptr, weight_ptr, bias_ptr, targets_ptr, keys_ptr, max_ptr, sum_ptr, target_logit_ptr,
-    score_ptr, tile_ptr,
-    tile_logits_ptr, count, vocabulary, tiles_per_split, inverse_temperature, stride_h, stride_w,
-    size: tl.constexpr, block_m: tl.constexpr, block_e: tl.constexpr, tempered: tl.constexpr,
-    precision: tl.constexpr,
-):  # fmt: skip
+    hidden_ptr: tl.tensor, weight_ptr: tl.tensor, bias_ptr: tl.tensor, targets_ptr: tl.tensor,
+    keys_ptr: tl.tensor, max_ptr: tl.tensor, sum_ptr: tl.tensor, target_logit_ptr: tl.tensor,
+    score_ptr: tl.tensor, tile_ptr: tl.tensor, tile_logits_ptr: tl.tensor, count: tl.tensor,
+    vocabulary: tl.tensor, tiles_per_split: tl.tensor, inverse_temperature: tl.tensor,
+    stride_h: tl.tensor, stride_w: tl.tensor, size: tl.constexpr, block_m: tl.constexpr,
+    block_e: tl.constexpr, tempered: tl.constexpr, precision: tl.constexpr,
+) -> None:  # fmt: skip
     """One block of positions over one split of the vocabulary.
 
     Writes, at [split, position]: maximum and exponential sum, the target's logit (0 where it is in
@@ -147,11 +152,12 @@ def forward_kernel(
 
 @jit
 def finish_kernel(
-    max_ptr, sum_ptr, target_logit_ptr, score_ptr, tile_ptr, tile_logits_ptr, keys_ptr, nll_ptr,
-    lse_ptr,
-    correct_ptr, sample_ptr, count, vocabulary, splits, inverse_temperature,
-    block_m: tl.constexpr, block_s: tl.constexpr,
-):  # fmt: skip
+    max_ptr: tl.tensor, sum_ptr: tl.tensor, target_logit_ptr: tl.tensor, score_ptr: tl.tensor,
+    tile_ptr: tl.tensor, tile_logits_ptr: tl.tensor, keys_ptr: tl.tensor, nll_ptr: tl.tensor,
+    lse_ptr: tl.tensor, correct_ptr: tl.tensor, sample_ptr: tl.tensor, count: tl.tensor,
+    vocabulary: tl.tensor, splits: tl.tensor, inverse_temperature: tl.tensor, block_m: tl.constexpr,
+    block_s: tl.constexpr,
+) -> None:  # fmt: skip
     """Merge the splits of a block of positions; draw inside the winning tile by inverse CDF."""
     rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
     inside = rows < count
@@ -193,12 +199,13 @@ def finish_kernel(
 
 @jit
 def grad_logits_kernel(
-    hidden_ptr, weight_ptr, bias_ptr, targets_ptr, lse_ptr, grad_nll_ptr, grad_logits_ptr,
-    grad_bias_ptr,
-    count, entries_end, first_entry, stride_h, stride_w, stride_g, stride_b,
+    hidden_ptr: tl.tensor, weight_ptr: tl.tensor, bias_ptr: tl.tensor, targets_ptr: tl.tensor,
+    lse_ptr: tl.tensor, grad_nll_ptr: tl.tensor, grad_logits_ptr: tl.tensor,
+    grad_bias_ptr: tl.tensor, count: tl.tensor, entries_end: tl.tensor, first_entry: tl.tensor,
+    stride_h: tl.tensor, stride_w: tl.tensor, stride_g: tl.tensor, stride_b: tl.tensor,
     size: tl.constexpr, block_m: tl.constexpr, block_v: tl.constexpr, block_e: tl.constexpr,
     precision: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Gradient of the logits of one block of positions and entries of a chunk of the vocabulary.
 
     (softmax - one-hot target) * grad_nll, recomputed from the log-sum-exp, written at [position,

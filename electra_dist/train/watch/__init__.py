@@ -4,4 +4,4 @@ Comes in: signs of life of all ranks. Goes out: a word to all of them, and an en
 be none.
 """
 
-__all__ = ["hang", "watchdog"]
+__all__ = ["failures", "hang", "watchdog"]

@@ -104,6 +104,23 @@ class Hang:
         }
 
 
+def unheard(config: WatchdogConfig) -> Beat:
+    """What counts as the beat of a rank that has not sent one yet."""
+    return Beat(
+        phase="start",
+        step=0,
+        entered=0,
+        signs=0,
+        age=0.0,
+        limit=config.start_seconds,
+        urgent=config.start_seconds,
+        asked=False,
+        collectives=0,
+        detail="",
+        beat=0,
+    )
+
+
 # --- how long -------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from electra_dist.parallel import signs
+from electra_dist.runs.directory import RunDir
 from electra_dist.train.watch.hang import Stand
 
 
@@ -80,3 +82,21 @@ def _write_flight_record(path: Path) -> None:
         else:
             target = path.with_suffix(".nccl")
         target.write_bytes(record())
+
+
+def stacks_file(run: RunDir, stamp: str, rank: int | str) -> Path:
+    """Where the stacks of a rank lie after the hang of `stamp`; "*" for all ranks."""
+    return run.logs / f"hang-{stamp}-rank-{rank}.txt"
+
+
+def about(rank: int, host: str) -> str:
+    """The first lines of a file with stacks: what this process was doing."""
+    doing = signs.doing()
+    detail = ""
+    if doing.detail:
+        detail = f", {doing.detail}"
+    return (
+        f"rank {rank} on {host}, process {os.getpid()}, phase {doing.phase}, step {doing.step}"
+        f"{detail}, {collectives()} collectives begun\n"
+        "\n"
+    )

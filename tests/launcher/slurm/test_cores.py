@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from electra_dist.runs.directory import RunDir
-from launcher.status import log_file, read_log
+from launcher.logs import log_file, read_log
 
 SUBMIT = """\
 import json, sys

@@ -20,9 +20,12 @@ import pytest
 
 from electra_dist.errors import ConfigError, UserError
 from electra_dist.runs.directory import RunDir
+from launcher.find import find_run
+from launcher.logs import log_file, read_log
 from launcher.records import Event, events, records
 from launcher.slurm.submit import Submission, prepare, queue
-from launcher.status import RunStatus, find_run, log_file, read_log, status, stop
+from launcher.status import RunStatus, status
+from launcher.stop import stop
 from tests.support import PROGRAMS
 
 ENDED = ("finished", "stopped", "cancelled", "failed", "unfinished")

@@ -18,9 +18,11 @@ import pytest
 import yaml
 
 from electra_dist.runs.directory import RunDir
+from launcher.find import find_run
 from launcher.records import events
 from launcher.slurm.submit import Request, Submission, prepare, submit
-from launcher.status import find_run, status, stop
+from launcher.status import status
+from launcher.stop import stop
 from tests.support import PROGRAMS
 
 SLOW_TRAIN = (str(PROGRAMS / "slow_train.py"),)

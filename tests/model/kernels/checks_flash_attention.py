@@ -392,7 +392,7 @@ def test_no_axis_of_a_launch_but_the_first_is_long() -> None:
     """Rows of 32,768 tokens, as many as fit in memory,
     and more heads than a configuration may have.
     """
-    widest = 2**18  # `config.schema.Width`
+    widest = 2**18  # `config.fields.Width`
     for tokens in (32_768 * 64, 2**31 - 1):
         for config in (*fa.CONFIGS.values(), fa.FP32_CONFIG):
             for block in (config.block_m, config.block_n):

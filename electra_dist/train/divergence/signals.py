@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from electra_dist.train.guard import Place, Signal
+from electra_dist.train.divergence.guard import Place, Signal
 from electra_dist.train.step import StepTotals
 from electra_dist.zero.clipping import loss_scale
 from electra_dist.zero.engines import Engines

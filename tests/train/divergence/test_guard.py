@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from electra_dist.config.schema import GuardConfig
-from electra_dist.train.guard import Guard, Incident, Signal
+from electra_dist.config import GuardConfig
+from electra_dist.train.divergence.guard import Guard, Incident, Signal
 
 VOCABULARY = 200
 NAN, INF = math.nan, math.inf

@@ -33,7 +33,7 @@ from electra_dist.runs.checkpoints import list_checkpoints, memory, saved_steps
 from electra_dist.runs.checkpoints.folders import remove
 from electra_dist.runs.directory import RunDir, RunFacts
 from electra_dist.runs.rollbacks import Rollback, rollbacks_in
-from electra_dist.train.guard import Incident
+from electra_dist.train.divergence.guard import Incident
 
 #: Sections that decide what a run computes.
 _COMPUTING = ("data", "model", "train", "optim", "precision")

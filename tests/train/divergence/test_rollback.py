@@ -57,7 +57,8 @@ def trained(
     from deepspeed.accelerator import get_accelerator
 
     from electra_dist.tracking import sinks
-    from electra_dist.train import rollback, run, trainer
+    from electra_dist.train import run, trainer
+    from electra_dist.train.divergence import rollback
 
     get_accelerator().is_fp16_supported = lambda: True  # PyTorch computes in it on any CPU
     rate, train = trainer.lr_factor, trainer.Trainer._train

@@ -1,0 +1,182 @@
+"""Windows of tokens over the contexts of questions, with the positions of the answers as labels.
+
+Comes in: questions and a fast `transformers` tokenizer. Goes out: `Windows`.
+
+Shape letters: N windows, L tokens of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from electra_dist.errors import DataError
+from electra_dist.finetune.questions.reading import Question, short
+
+Ints = npt.NDArray[np.integer[Any]]
+#: Questions that are tokenized together; more only takes memory.
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Rows of tokens for N windows, those of a question side by side and in the order of its
+    context.
+
+    `question` (N,) is the index of each window's question. `offsets` holds, per window, the
+    characters (L, 2) of the context from and to which its tokens go: -1 for tokens outside the
+    context, an empty range for white space alone. `start` and `end` (N,) are the positions of the
+    first and the last token of the question's first answer, both 0, the position of [CLS], where
+    the answer is not wholly inside the window or there is none. What there is for each token is
+    kept small (int32, int8): SQuAD has some 90,000 windows.
+    """
+
+    input_ids: list[Ints]
+    token_type_ids: list[Ints]
+    question: Ints
+    offsets: list[Ints]
+    start: Ints
+    end: Ints
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def make_windows(
+    questions: Sequence[Question], tokenizer: Any, max_length: int, stride: int
+) -> Windows:
+    """Cut each question's context into windows of at most `max_length` tokens that overlap by
+    `stride` tokens.
+
+    Raises `DataError` where a question leaves no room for more context than the overlap, or a
+    context has no tokens.
+    """
+    ids: list[Ints] = []
+    types: list[Ints] = []
+    owners: list[int] = []
+    offsets: list[Ints] = []
+    for first in range(0, len(questions), _BATCH):
+        batch = questions[first : first + _BATCH]
+        _check_room(batch, tokenizer, max_length, stride)
+        encoded = tokenizer(
+            [question.question for question in batch],
+            [question.context for question in batch],
+            truncation="only_second", max_length=max_length, stride=stride, padding=False,
+            return_overflowing_tokens=True, return_offsets_mapping=True, return_token_type_ids=True,
+        )  # fmt: skip
+        ids.extend(np.array(tokens, dtype=np.int32) for tokens in encoded["input_ids"])
+        types.extend(np.array(kinds, dtype=np.int8) for kinds in encoded["token_type_ids"])
+        for window, owner in enumerate(encoded["overflow_to_sample_mapping"]):
+            owners.append(first + owner)
+            offsets.append(_context_offsets(encoded, window, batch[owner].context))
+    question = np.array(owners, dtype=np.int64)
+    _check_tokens(questions, question, offsets)
+    start, end = _labels(questions, question, offsets)
+    return Windows(ids, types, question, offsets, start, end)
+
+
+def _check_room(
+    questions: Sequence[Question], tokenizer: Any, max_length: int, stride: int
+) -> None:
+    """The tokenizers library panics where the room for the
+    context is not larger than the overlap.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    encoded = tokenizer([question.question for question in questions], add_special_tokens=False)[
+        "input_ids"
+    ]
+    for question, tokens in zip(questions, encoded, strict=True):
+        room = max_length - special - len(tokens)
+        if room <= stride:
+            raise DataError(
+                f"question {question.id!r} has {len(tokens)} tokens, which leaves {max(room, 0)} of"
+                f" {max_length} for the context; expected more than the overlap of {stride}: a"
+                " shorter question or a longer window"
+            )
+
+
+def _context_offsets(encoded: Any, window: int, context: str) -> Ints:
+    """(L, 2): the characters of each token of the context, without white space around them;
+    -1 for other tokens.
+    """
+    offsets = np.array(encoded["offset_mapping"][window], dtype=np.int64)
+    inside = np.array([part == 1 for part in encoded.sequence_ids(window)])
+    ink = np.flatnonzero([not character.isspace() for character in context])
+    first = np.searchsorted(ink, offsets[:, 0])
+    last = np.searchsorted(ink, offsets[:, 1]) - 1
+    start = np.append(ink, len(context))[first]
+    blank = (last < first)[:, None]
+    trimmed = np.where(blank, offsets[:, 1:], np.stack([start, ink[last] + 1], axis=1))
+    return np.where(inside[:, None], trimmed, -1).astype(np.int32)
+
+
+def usable(offsets: Ints) -> npt.NDArray[np.bool_]:
+    """(L,): which tokens can start or end an answer:
+    those of the context that are more than white space.
+    """
+    return offsets[:, 1] > offsets[:, 0]
+
+
+def _check_tokens(questions: Sequence[Question], owners: Ints, offsets: Sequence[Ints]) -> None:
+    seen = {
+        int(owner) for owner, window in zip(owners, offsets, strict=True) if usable(window).any()
+    }
+    for index, question in enumerate(questions):
+        if index not in seen:
+            raise DataError(
+                f"question {question.id!r}: no tokens in its context {short(question.context)}"
+            )
+
+
+def _labels(
+    questions: Sequence[Question], owners: Ints, offsets: Sequence[Ints]
+) -> tuple[Ints, Ints]:
+    """Token positions (N,) of the first and last token of each window's answer."""
+    spans = np.zeros((2, len(owners)), dtype=np.int64)
+    edges = np.flatnonzero(
+        np.diff(owners, prepend=-1, append=-1)
+    )  # where a question's windows begin; the last: N
+    first = set(edges.tolist())
+    last = set((edges - 1).tolist())
+    for window, owner in enumerate(owners):
+        span = _answer_tokens(questions[owner], offsets[window], window in first, window in last)
+        spans[:, window] = span or (0, 0)
+    return spans[0], spans[1]
+
+
+def _answer_tokens(
+    question: Question, offsets: Ints, first: bool, last: bool
+) -> tuple[int, int] | None:
+    """The first and last token of the answer, if the window holds all of it.
+
+    The `first` window of a context has all before its first token, the `last` all after its last
+    one: what the tokenizer drops there (a zero-width space, say) belongs to no token.
+    """
+    possible = np.flatnonzero(usable(offsets))
+    if not question.answers or not possible.size:
+        return None
+    text = question.answers[0]
+    start = question.starts[0] + len(text) - len(text.lstrip())
+    end = question.starts[0] + len(text.rstrip())
+    if (not first and offsets[possible[0], 0] > start) or (
+        not last and offsets[possible[-1], 1] < end
+    ):
+        return None
+    tokens = possible[(offsets[possible, 1] > start) & (offsets[possible, 0] < end)]
+    if tokens.size:
+        return (int(tokens[0]), int(tokens[-1]))
+    return None
+
+
+def unreachable(questions: Sequence[Question], windows: Windows) -> list[str]:
+    """Ids of the questions whose answer no window holds as a whole:
+    it is longer than the overlap and lies on a cut.
+    """
+    reached = set(windows.question[windows.end > 0].tolist())
+    return [
+        question.id for i, question in enumerate(questions) if question.answers and i not in reached
+    ]

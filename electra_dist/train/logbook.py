@@ -1,0 +1,86 @@
+"""The rows of the metrics, and the lines that a person watches.
+
+Comes in: the state of a run after a step. Goes out: the means since the last logged step, written
+by rank 0.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+from electra_dist.config import Config
+from electra_dist.console import say
+from electra_dist.parallel.hardware import matrix_product_rate
+from electra_dist.parallel.world import World
+from electra_dist.runs import lock
+from electra_dist.runs.directory import RunDir
+from electra_dist.tracking.sinks import Metrics, Tracker
+from electra_dist.train.lines import Stopwatch, training_line, validation_line
+from electra_dist.train.state import RunState
+from electra_dist.zero.engines import Engines
+
+
+class Logbook:
+    """What one run logs; `stopwatch` measures training alone."""
+
+    def __init__(
+        self,
+        config: Config,
+        vocab_size: int,
+        engines: Engines,
+        world: World,
+        tracker: Tracker | None,
+    ) -> None:
+        """`tracker` is rank 0's; the other ranks have none."""
+        self.stopwatch = Stopwatch()
+        self._config = config
+        self._vocab_size = vocab_size
+        self._world = world
+        self._tracker = tracker
+        self._run = RunDir(config.run.path)
+        self._peak_flops = (
+            matrix_product_rate(world.device, engines.compute_dtype) * world.world_size
+        )
+
+    def row(self, state: RunState, lr: float, stall: Callable[[], float]) -> Metrics:
+        """Means over the steps since the last logged one; closes the window.
+
+        `lr` is that of the last step, `stall` gives the fraction of the time that saving took.
+        Every rank must call it.
+        """
+        window = state.window
+        sums = window.reduced(self._world)
+        timed = window.timed_steps
+        norms = window.norms
+        window.clear()
+        seconds = max(self.stopwatch.lap(), 1e-9)
+        state.real_tokens += int(sums.values["real_count"])
+        speed = timed / sums.steps / seconds
+        flops = sums.flops(self._config, self._vocab_size)
+        return {
+            "step": state.done,
+            **sums.losses(),
+            "optim/lr": lr,
+            **norms,
+            "optim/skipped_steps": int(sums.values["skipped"]),
+            "speed/real_tokens_per_s": sums.values["real_count"] * speed,
+            "speed/mfu": flops * speed / self._peak_flops,
+            "speed/step_seconds": seconds / timed,
+            "speed/checkpoint_stall": stall(),
+            "data/epoch": state.epoch,
+            "data/real_tokens": state.real_tokens,
+        }
+
+    def write(self, metrics: Metrics) -> None:
+        """Write a row, and collect garbage: at the same steps on all ranks. Nothing for no row."""
+        if not metrics:
+            return
+        if self._tracker:
+            lock.check(self._run)  # not a row into the file of another process
+            self._tracker.write(metrics)
+            if "loss/generator" in metrics:
+                say(training_line(metrics, self._config.train.steps))
+            if "validation/loss/generator" in metrics:
+                say(validation_line(metrics, self._config.train.steps))
+        gc.collect()

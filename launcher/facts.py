@@ -1,0 +1,109 @@
+"""What the run directory alone tells of a run: step, losses, speed, checkpoints, lock.
+
+Comes in: a run directory. Goes out: fields of `launcher.status.RunStatus`, by name. No queue is
+asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from electra_dist import config as configuration
+from electra_dist.errors import ConfigError
+from electra_dist.runs import lock
+from electra_dist.runs.checkpoints import health
+from electra_dist.runs.checkpoints.memory import saving
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heartbeat import Life
+from electra_dist.runs.metrics_log import Row
+from electra_dist.runs.progress import read_vitals
+from electra_dist.runs.rollbacks import rollbacks_of
+
+
+def recorded(run: RunDir) -> dict[str, Any]:
+    """Step, losses, speed and newest checkpoint, from the run directory."""
+    steps = _steps(run)
+    reader = run.read_metrics()
+    last = Row()
+    for row in reader:
+        if "loss/generator" in row:
+            last = row
+    checkpoints = run.complete_checkpoints()
+    step = last.get("step", checkpoints[-1] if checkpoints else None)
+    pace = last.get("speed/step_seconds")
+    seconds_left = None
+    if pace and steps is not None and step is not None:
+        seconds_left = (steps - step) * pace
+    return {
+        "step": step,
+        "steps": steps,
+        "generator_loss": last.get("loss/generator"),
+        "discriminator_loss": last.get("loss/discriminator"),
+        "real_tokens_per_s": last.get("speed/real_tokens_per_s"),
+        "seconds_left": seconds_left,
+        "last_checkpoint": checkpoints[-1] if checkpoints else None,
+        **asdict(health(run)),
+        "rollbacks": tuple(rollbacks_of(run)),
+        "saving_fails": _saving_fails(run),
+        "broken_rows": reader.broken,
+        "held_by": _held_by(run),
+    }
+
+
+def _saving_fails(run: RunDir) -> str | None:
+    remembered = saving(run)
+    if remembered is None or remembered.problem is None:
+        return None
+    if remembered.failures > 1:
+        tries = f", {remembered.failures} tries in a row"
+    else:
+        tries = ""
+    return f"step {remembered.problem_step}: {remembered.problem}{tries}"
+
+
+def _held_by(run: RunDir) -> str | None:
+    """Who holds the lock; nobody when that process is known to be dead."""
+    found = lock.holding(run)
+    if found is None or found.alive is False:
+        return None
+    since, last = (
+        f"{datetime.fromtimestamp(t).astimezone():%Y-%m-%d %H:%M:%S %z}"
+        for t in (found.holder.since, found.last_sign)
+    )
+    if found.alive:
+        sign = ""
+    else:
+        sign = f", last sign of life {last}"
+    return f"{found.holder.name()}, which {found.holder.purpose}, since {since}{sign}"
+
+
+def _steps(run: RunDir) -> int | None:
+    if run.jobs.is_dir():
+        launched = sorted(run.jobs.glob("[0-9]*.yaml"))
+    else:
+        launched = []
+    for path in [*reversed(launched), run.config]:
+        if path.is_file():
+            try:
+                return configuration.load(path).train.steps
+            except (
+                ConfigError
+            ):  # written by another version: the rest of the status is worth having
+                return None
+    return None
+
+
+def activity(run: RunDir, seen: Life | None) -> dict[str, Any]:
+    """What the ranks are doing, as the watchdog of the first one has noted it;
+    nothing of an earlier process.
+    """
+    vitals = read_vitals(run)
+    if vitals is None or seen is None or vitals.pid != seen.process.pid:
+        return {}
+    if vitals.detail:
+        phase = f"{vitals.phase} ({vitals.detail})"
+    else:
+        phase = vitals.phase
+    return {"phase": phase, "step_age": vitals.step_age, "sign_age": vitals.sign_age}
