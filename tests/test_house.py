@@ -1,7 +1,8 @@
-"""The house keeps its plan: who may import whom, and a core that neither needs nor loads torch.
+"""The house keeps its plan: who may import whom and by which name, a core that neither needs nor
+loads torch, and rooms, files and functions of a size that one reads at once.
 
-The rules are those of docs/extend.md, "Who may import whom". Imports inside functions count as much
-as those at the top of a file.
+The rules of imports are those of docs/extend.md, "Who may import whom". Imports inside functions
+count as much as those at the top of a file.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("electra_dist", "data_tools", "launcher")
+from tests.support import house
+
+ROOT = house.ROOT
+PACKAGES = house.PACKAGES
 
 #: The rooms of the house, from the top floor down. A room is a package with all that lies in it, or
 #: a module of the hall `electra_dist`. It imports from its own floor and from those below.
@@ -69,17 +72,9 @@ EXTRAS = (
 HEAVY = (*EXTRAS, "numpy", "webdataset", "tokenizers", "sentencepiece", "safetensors")
 
 
-def source_files() -> dict[str, Path]:
-    """Module name -> file, of all three packages."""
-    modules = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return modules
-
-
-MODULES = source_files()
+SOURCES = house.read_sources()
+#: Module name -> file, of all three packages.
+MODULES = {module: source.path for module, source in SOURCES.items()}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -160,6 +155,76 @@ def test_the_core_names_torch_nowhere() -> None:
     core = [module for module in RESIDENTS if any(within(module, unit) for unit in TORCH_FREE)]
     wrong = [(m, t) for m in core for t in imports(MODULES[m]) if t.split(".")[0] in EXTRAS]
     assert not wrong
+
+
+# --- rooms, files, functions ----------------------------------------------------------------------
+
+
+def test_no_room_file_or_function_is_too_big_to_be_read_at_once() -> None:
+    assert not house.crowded_rooms(SOURCES, most=15)
+    assert not house.long_files(SOURCES, most=400)
+    assert not house.long_functions(SOURCES, most=60)
+
+
+def test_the_code_has_room_to_breathe() -> None:
+    found = house.density(SOURCES)
+    assert found.pairs < 0.015
+    assert found.wide < 0.005
+    assert found.conditionals < 0.008
+
+
+def test_public_functions_are_annotated() -> None:
+    assert not house.unannotated(SOURCES)
+
+
+def test_every_room_says_what_it_is_and_what_it_offers() -> None:
+    for source in SOURCES.values():
+        assert source.room in SOURCES, f"{source.module}: its folder has no __init__.py"
+    rooms = [source for source in SOURCES.values() if source.is_room]
+    assert not [room.module for room in rooms if not room.docstring]
+    missing = [
+        f"{room.module}: {name}"
+        for room in rooms
+        for name in house.face(room)
+        if f"{room.module}.{name}" not in SOURCES and name not in room.names
+    ]
+    assert not missing, "in a face, but not in its room"
+
+
+def test_a_room_is_entered_by_its_face_only() -> None:
+    """What another room needs of it stands in `__all__` of its `__init__.py`."""
+    assert not house.side_entries(SOURCES)
+
+
+def test_the_measures_see_what_they_are_for(tmp_path: Path) -> None:
+    """Else the tests above would prove nothing."""
+    room = tmp_path / "room"
+    room.mkdir()
+    (room / "__init__.py").write_text('__all__ = ["open", "offered"]\noffered = 1\nkept = 2\n')
+    (room / "open.py").write_text("_own = 1\n")
+    (room / "shut.py").write_text("")
+    (tmp_path / "__init__.py").write_text(
+        "import top.room.shut as other\n"
+        "from top import room\n"
+        "from top.room import offered, kept, shut\n"
+        "from top.room.open import _own\n"
+        "room.kept\n"
+        "def long(argument, *others: int) -> None:\n    a, b = 1, 2\n    c = a if b else b\n"
+    )
+    sources = house.read_sources({"top": tmp_path})
+    assert house.side_entries(sources) == [
+        "top: top.room kept",
+        "top: top.room.open _own",
+        "top: top.room.shut",
+    ]
+    assert house.crowded_rooms(sources, most=2) == ["top.room: 3 files"]
+    assert house.long_files(sources, most=7) == ["top: 8 lines"]
+    assert house.long_functions(sources, most=2) == ["top.long: 3 lines"]
+    assert house.unannotated(sources) == ["top.long"]
+    assert house.density(sources) == (1 / 6, 0.0, 1 / 12)
+
+
+# --- what is read ---------------------------------------------------------------------------------
 
 
 #: Where a file is read whole without `electra_dist.files.reading`:

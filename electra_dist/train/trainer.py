@@ -37,9 +37,7 @@ from electra_dist.tracking.sinks import Metrics, Tracker
 from electra_dist.train.agreement import Agreement, Ahead, Call, Said
 from electra_dist.train.checkpoints import Checkpoints
 from electra_dist.train.divergence import rollback
-from electra_dist.train.divergence.guard import Place
 from electra_dist.train.divergence.health import Health
-from electra_dist.train.divergence.signals import scale_can_fall
 from electra_dist.train.faults import Interruption
 from electra_dist.train.initial import initial_weights
 from electra_dist.train.logbook import Logbook
@@ -212,10 +210,10 @@ class Trainer:
     def _train(self, step: Step, state: LoaderState) -> None:
         """One step; `state` is that of the data after it."""
         factor = lr_factor(step.index, self.config.train.steps, self.config.optim)
-        searching = scale_can_fall(self.engines)
+        searching = self.health.is_searching()
         totals = train_step(self.engines, step, self.config, factor)
         self.state.window.add(totals, step.micro_batches)
-        self.health.hear(Place(step.index, state.drawn - 1), totals, searching)
+        self.health.hear(step.index, state.drawn - 1, totals, searching)
         self.state.done = step.index + 1
         self.state.epoch = step.epoch
         self.state.loader = state

@@ -110,14 +110,14 @@ def _add_slurm(group: Subparsers) -> None:
 
 
 def _local(arguments: argparse.Namespace) -> int:
-    from electra_dist import config
+    from electra_dist.config import check_world
     from electra_dist.runs import lock
     from electra_dist.runs.directory import RunDir
     from electra_dist.runs.progress import read_vitals
     from launcher.local import launch_local
 
     resolved = resolve(arguments)
-    config.check_world(resolved.config, arguments.processes)
+    check_world(resolved.config, arguments.processes)
     command = [
         sys.executable,
         "-m",

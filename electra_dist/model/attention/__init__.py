@@ -1,3 +1,3 @@
 """Attention inside packed documents: one interface, several backends, chosen once (DESIGN D5)."""
 
-__all__ = ["backends"]
+__all__ = ["backends", "flash_implementation"]

@@ -196,6 +196,7 @@ def _write_down(
         return
 
     def note(facts: RunFacts) -> None:
+        """Add to the facts of the run what has changed from which step on."""
         if back_to is not None and not is_begun:
             entry = {"time": now, "from": saved_steps(run)[-1], "to": back_to, "done": False}
             facts.setdefault("went_back", []).append(entry)
@@ -226,6 +227,7 @@ def _finish_going_back(run: RunDir, tell: Tell) -> None:
         tell(f"{run.metrics}: {cut.later} rows after step {step} moved to a file beside it")
 
     def note(facts: RunFacts) -> None:
+        """Add to the facts of the run what has changed from which step on."""
         facts["went_back"][-1]["done"] = True
 
     run.update_facts(note)

@@ -14,7 +14,7 @@ from electra_dist.parallel.collectives import any_rank
 from electra_dist.parallel.world import World
 from electra_dist.tracking.sinks import Metrics
 from electra_dist.train.divergence.guard import Guard, Incident, Place, Signal
-from electra_dist.train.divergence.signals import Signals
+from electra_dist.train.divergence.signals import Signals, scale_can_fall
 from electra_dist.train.step import StepTotals
 from electra_dist.zero.engines import Engines
 from electra_dist.zero.fragments import are_finite
@@ -64,10 +64,17 @@ class Health:
 
     # --- hearing ----------------------------------------------------------------------------------
 
-    def hear(self, place: Place, totals: StepTotals, searching: bool) -> None:
-        """Take in a step; nothing here waits for the device (`signals`)."""
+    def is_searching(self) -> bool:
+        """Whether the loss scale of the next step can still fall (fp16)."""
+        return scale_can_fall(self._engines)
+
+    def hear(self, step: int, data_step: int, totals: StepTotals, searching: bool) -> None:
+        """Take in a step, and the step of data that it took; nothing here waits for the device.
+
+        `searching` is what `is_searching` gave before the step.
+        """
         if self.guard:
-            self._observe(self._signals.send(place, totals, searching))
+            self._observe(self._signals.send(Place(step, data_step), totals, searching))
 
     def note_logged(self, row: Metrics) -> None:
         """Take in a row of the metrics."""
