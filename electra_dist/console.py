@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,33 @@ def human_count(number: float) -> str:
             return f"{number:.3g}{unit}"
         number /= 1000
     return f"{number:.3g}P"
+
+
+def human_bytes(number: float) -> str:
+    """`1234567890` as `1.23 GB`, less than one of them as `123 MB`."""
+    if number >= 1e9:
+        return f"{number / 1e9:,.2f} GB"
+    if number >= 1e8:
+        return f"{number / 1e6:,.0f} MB"
+    return f"{number / 1e6:,.1f} MB"
+
+
+def human_number(value: float | None, digits: int = 3) -> str:
+    """A figure of a table; `undefined` where there is none."""
+    if value is None or math.isnan(value):
+        return "undefined"
+    return f"{value:.{digits}f}"
+
+
+def human_duration(seconds: float) -> str:
+    """In words, in the largest unit of which there are two: `2.5 days`, `3.0 hours`,
+    `12 minutes`.
+    """
+    if seconds >= 2 * 86400:
+        return f"{seconds / 86400:.1f} days"
+    if seconds >= 2 * 3600:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 60:.0f} minutes"
 
 
 def human_seconds(seconds: float) -> str:

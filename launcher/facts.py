@@ -12,7 +12,7 @@ from typing import Any
 
 from electra_dist import config as configuration
 from electra_dist.errors import ConfigError
-from electra_dist.runs import lock
+from electra_dist.runs import lock, metrics
 from electra_dist.runs.checkpoints import health
 from electra_dist.runs.checkpoints.memory import saving
 from electra_dist.runs.directory import RunDir
@@ -28,20 +28,20 @@ def recorded(run: RunDir) -> dict[str, Any]:
     reader = run.read_metrics()
     last = Row()
     for row in reader:
-        if "loss/generator" in row:
+        if metrics.GENERATOR_LOSS.name in row:
             last = row
     checkpoints = run.complete_checkpoints()
     step = last.get("step", checkpoints[-1] if checkpoints else None)
-    pace = last.get("speed/step_seconds")
+    pace = last.get(metrics.STEP_SECONDS.name)
     seconds_left = None
     if pace and steps is not None and step is not None:
         seconds_left = (steps - step) * pace
     return {
         "step": step,
         "steps": steps,
-        "generator_loss": last.get("loss/generator"),
-        "discriminator_loss": last.get("loss/discriminator"),
-        "real_tokens_per_s": last.get("speed/real_tokens_per_s"),
+        "generator_loss": last.get(metrics.GENERATOR_LOSS.name),
+        "discriminator_loss": last.get(metrics.DISCRIMINATOR_LOSS.name),
+        "real_tokens_per_s": last.get(metrics.TOKENS_PER_SECOND.name),
         "seconds_left": seconds_left,
         "last_checkpoint": checkpoints[-1] if checkpoints else None,
         **asdict(health(run)),

@@ -9,6 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from electra_dist.console import human_bytes, human_number, human_seconds
+
 WORK = """
 import os, sys
 from electra_dist.console import open_missing_streams, outlive_readers, put
@@ -67,3 +71,19 @@ def test_a_command_that_prints_ends_with_its_reader() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(20, "0m20s"), (90, "1m30s"), (5400, "1h30m"), (129600, "1d12h")]
+)
+def test_time_is_told_in_the_two_largest_units(seconds: float, shown: str) -> None:
+    assert human_seconds(seconds) == shown
+
+
+def test_bytes_and_undefined_figures_are_told_in_one_way() -> None:
+    assert [human_bytes(n) for n in (2.5e6, 3.2e8, 1.234e9)] == ["2.5 MB", "320 MB", "1.23 GB"]
+    assert [human_number(v) for v in (0.12345, None, float("nan"))] == [
+        "0.123",
+        "undefined",
+        "undefined",
+    ]

@@ -16,6 +16,7 @@ from electra_dist.config.networks import ModelConfig, NetworkConfig
 from electra_dist.config.operation import (
     CheckpointConfig,
     GuardConfig,
+    Sink,
     TrackingConfig,
     WatchdogConfig,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "PositiveInt",
     "PrecisionMode",
     "Section",
+    "Sink",
     "TrackingConfig",
     "WatchdogConfig",
     "apply_overrides",

@@ -49,11 +49,19 @@ def _words(command: object) -> object:
     return command
 
 
+#: What can mirror the metrics; `electra_dist.tracking.sinks` opens each.
+Sink = Literal["wandb", "tensorboard"]
+
+
 class TrackingConfig(Section):
-    """Metrics: metrics.jsonl always, W&B beside it."""
+    """Metrics: metrics.jsonl always, W&B and TensorBoard next to it."""
 
     every: PositiveInt = 10
     """Steps between two logged ones."""
+    sinks: tuple[Sink, ...] = ("wandb",)
+    """What mirrors metrics.jsonl: wandb, tensorboard (event files in the run directory), both, or
+    nothing: [].
+    """
     wandb: Literal["online", "offline", "disabled"] = "offline"
     """offline writes files in the run directory, which `electra-dist sync` brings to the server.
     WANDB_MODE counts where it is more private.

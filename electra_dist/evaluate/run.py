@@ -38,7 +38,7 @@ from electra_dist.model.inputs import to_device
 from electra_dist.parallel.hardware import device_of_command
 from electra_dist.parallel.world import World
 from electra_dist.runs.directory import RunDir
-from electra_dist.tracking.sinks import Metrics
+from electra_dist.runs.metrics import Metrics
 from electra_dist.train.window import Window
 
 Device = Literal["cpu", "cuda"]

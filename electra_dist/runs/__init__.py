@@ -8,6 +8,7 @@ __all__ = [
     "directory",
     "heartbeat",
     "hooks",
+    "metrics",
     "metrics_log",
     "own_log",
     "progress",

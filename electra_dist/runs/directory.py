@@ -92,6 +92,10 @@ class RunDir:
         return self.path / "wandb"
 
     @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -6,7 +6,6 @@ held-out curves. Needs matplotlib for the picture, no torch.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,11 @@ import numpy as np
 
 from electra_dist import config as configuration
 from electra_dist import plan
+from electra_dist.console import human_number
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.errors import DataError, UserError
 from electra_dist.files.pictures import pyplot, save_picture
+from electra_dist.runs import metrics
 from electra_dist.runs.checkpoints import health
 from electra_dist.runs.directory import RunDir, RunFacts
 from electra_dist.runs.rollbacks import Rollback, rollbacks_of
@@ -25,12 +26,12 @@ from electra_dist.runs.rollbacks import Rollback, rollbacks_of
 Row = dict[str, Any]
 
 _HELD_OUT = {
-    "generator loss": "validation/loss/generator",
-    "generator accuracy": "validation/generator/accuracy",
-    "discriminator loss": "validation/loss/discriminator",
-    "discriminator AUC": "validation/discriminator/auc",
-    "discriminator precision": "validation/discriminator/precision",
-    "discriminator recall": "validation/discriminator/recall",
+    "generator loss": metrics.GENERATOR_LOSS,
+    "generator accuracy": metrics.GENERATOR_ACCURACY,
+    "discriminator loss": metrics.DISCRIMINATOR_LOSS,
+    "discriminator AUC": metrics.AUC,
+    "discriminator precision": metrics.PRECISION,
+    "discriminator recall": metrics.RECALL,
 }
 
 
@@ -96,14 +97,8 @@ class RunReport:
         if self.unigram_entropy is not None:
             lines.append(("unigram entropy of the corpus", "", f"{self.unigram_entropy:.3f} nats"))
         for name, (before, after) in self.held_out.items():
-            lines.append((f"{name}, held out", _number(before), _number(after)))
+            lines.append((f"{name}, held out", human_number(before), human_number(after)))
         return lines
-
-
-def _number(value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return "undefined"
-    return f"{value:.3f}"
 
 
 def read_report(run: RunDir) -> RunReport:
@@ -130,20 +125,20 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
     else:
         facts = RunFacts()
     manifest = _manifest(config)
-    trained = [row for row in rows if "loss/generator" in row]
-    held_out = [row for row in rows if "validation/loss/generator" in row]
+    trained = [row for row in rows if metrics.GENERATOR_LOSS.name in row]
+    held_out = [row for row in rows if metrics.GENERATOR_LOSS.name_held_out in row]
     speeds = [
-        row["speed/real_tokens_per_s"]
+        row[metrics.TOKENS_PER_SECOND.name]
         for row in trained
-        if row.get("speed/real_tokens_per_s") is not None
+        if row.get(metrics.TOKENS_PER_SECOND.name) is not None
     ]
     return RunReport(
         path=str(run.path),
         step=int(rows[-1]["step"]),
         steps=config.train.steps,
         parameters=plan.parameters(config, manifest.vocab_size).total if manifest else None,
-        real_tokens=int(trained[-1].get("data/real_tokens") or 0) if trained else 0,
-        epochs=float(trained[-1].get("data/epoch") or 0.0) if trained else 0.0,
+        real_tokens=int(trained[-1].get(metrics.REAL_TOKENS.name) or 0) if trained else 0,
+        epochs=float(trained[-1].get(metrics.EPOCH.name) or 0.0) if trained else 0.0,
         starts=len(facts.get("starts", [])),
         world_sizes=[start["world_size"] for start in facts.get("starts", [])],
         checkpoints=run.complete_checkpoints(),
@@ -151,13 +146,19 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
         unigram_entropy=manifest.unigram_entropy() if manifest else None,
         corpus_tokens=int(manifest.token_counts.sum()) if manifest else None,
         held_out={
-            name: (held_out[0].get(key), held_out[-1].get(key)) if held_out else (None, None)
-            for name, key in _HELD_OUT.items()
+            name: _first_and_last(held_out, metric.name_held_out)
+            for name, metric in _HELD_OUT.items()
         },
         broken_rows=broken_rows,
         rollbacks=tuple(rollbacks_of(run)),
         **asdict(health(run)),
     )
+
+
+def _first_and_last(rows: list[Row], key: str) -> tuple[float | None, float | None]:
+    if not rows:
+        return None, None
+    return rows[0].get(key), rows[-1].get(key)
 
 
 def _manifest(config: configuration.Config) -> Manifest | None:
@@ -178,14 +179,15 @@ def plot_curves(run: RunDir, out: Path) -> None:
     rows = list(run.read_metrics())
     figure, axes = pyplot().subplots(2, 2, figsize=(11, 7), constrained_layout=True)
     panels = (
-        (axes[0, 0], "loss/generator", "generator loss (nats per masked token)"),
-        (axes[0, 1], "loss/discriminator", "discriminator loss (nats per token)"),
-        (axes[1, 0], "discriminator/auc", "discriminator AUC"),
-        (axes[1, 1], "speed/real_tokens_per_s", "real tokens per second"),
+        (axes[0, 0], metrics.GENERATOR_LOSS, "generator loss (nats per masked token)"),
+        (axes[0, 1], metrics.DISCRIMINATOR_LOSS, "discriminator loss (nats per token)"),
+        (axes[1, 0], metrics.AUC, "discriminator AUC"),
+        (axes[1, 1], metrics.TOKENS_PER_SECOND, "real tokens per second"),
     )
-    for axis, key, title in panels:
-        _draw(axis, rows, key, "training", alpha=0.5)
-        _draw(axis, rows, f"validation/{key}", "held out", marker="o")
+    for axis, metric, title in panels:
+        _draw(axis, rows, metric.name, "training", alpha=0.5)
+        if metric.held_out:
+            _draw(axis, rows, metric.name_held_out, "held out", marker="o")
         axis.set_title(title)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)

@@ -1,9 +1,10 @@
-"""Where metrics go: `metrics.jsonl` is the record and alone is needed; W&B mirrors it (DESIGN D7,
+"""Where metrics go: `metrics.jsonl` is the record and alone is needed; sinks mirror it (DESIGN D7,
 D12). Rank 0 only.
 
 A resume and a rollback cut `metrics.jsonl` back to the step that they go on from; the tail is kept
 in a file beside it. W&B is a process of its own that reads the file
 (`electra_dist.tracking.wandb`): nothing here waits for it, but for a bounded time at the end.
+A new sink is a module here, a line in `open_sinks`, and its name in `tracking.sinks`.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from electra_dist.config import Sink as SinkName
 from electra_dist.errors import StorageError
 from electra_dist.files.writing import advice, reason, writing
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.metrics import Metrics
 from electra_dist.runs.metrics_log import Cut, cut_back
+from electra_dist.tracking.tensorboard import TensorBoard
 from electra_dist.tracking.wandb import Keeper, Mode
-
-Metrics = dict[str, float | int]
 
 #: What W&B may take at the end of a run, and when somebody waits for
 #: the process to end (a scheduler, a user).
@@ -142,45 +145,100 @@ def _write_all(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-class Tracker:
-    """The metrics file and, unless disabled, the mirror that feeds W&B from it."""
+class Sink(Protocol):
+    """What mirrors metrics.jsonl; a sink that fails warns, and never ends training."""
+
+    def write(self, row: Metrics) -> None:
+        """One row, which stands in metrics.jsonl already."""
+
+    def cut_back(self) -> None:
+        """Rows were taken off the end of metrics.jsonl."""
+
+    def close(self, *, failed: bool, finished: bool) -> None:
+        """The run ends; `failed` by an error, `finished` with its last step."""
+
+
+class WandbSink:
+    """W&B, fed from metrics.jsonl by a process of its own: nothing is to do for a row."""
 
     def __init__(self, run: RunDir, mode: Mode, warn: Callable[[str], None]) -> None:
-        """Open the metrics file, cut back before, and start the mirror; raises `StorageError`."""
+        self._mirror = Keeper(run, mode, warn)
+
+    def write(self, row: Metrics) -> None:
+        """The mirror reads the file."""
+
+    def cut_back(self) -> None:
+        """The mirror sees it."""
+
+    def close(self, *, failed: bool, finished: bool) -> None:
+        """W&B has `FINISH_SECONDS` for a run that is finished, else `LEAVE_SECONDS`."""
+        seconds = LEAVE_SECONDS
+        if finished and not failed:
+            seconds = FINISH_SECONDS
+        self._mirror.close(1 if failed else 0, seconds)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether its server has not all rows."""
+        return self._mirror.behind or self._mirror.is_offline
+
+
+def open_sinks(
+    names: Sequence[SinkName], run: RunDir, mode: Mode, warn: Callable[[str], None]
+) -> list[Sink]:
+    """The sinks of `tracking.sinks`; `mode` is W&B's. Raises `UserError` where a package is
+    missing.
+    """
+    openers: dict[SinkName, Callable[[], Sink]] = {
+        "wandb": lambda: WandbSink(run, mode, warn),
+        "tensorboard": lambda: TensorBoard(run, warn),
+    }
+    return [openers[name]() for name in names if name != "wandb" or mode != "disabled"]
+
+
+class Tracker:
+    """The metrics file, and the sinks that mirror it."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        mode: Mode,
+        warn: Callable[[str], None],
+        sinks: Sequence[SinkName] = ("wandb",),
+    ) -> None:
+        """Open the metrics file, cut back before, and the sinks; raises `StorageError`."""
         self._run = run
         self._file = MetricsFile(run.metrics, warn)
-        if mode == "disabled":
-            self._mirror = None
-        else:
-            self._mirror = Keeper(run, mode, warn)
+        self._sinks = open_sinks(sinks, run, mode, warn)
 
     def write(self, metrics: Metrics) -> None:
-        """One row, in the file when this returns; W&B has it seconds later."""
+        """One row, in the file when this returns; the sinks have it seconds later."""
         self._file.write(metrics)
+        for sink in self._sinks:
+            sink.write(metrics)
 
     def sync(self) -> None:
         """Force the rows to the disk, before a checkpoint that stands on them is whole."""
         self._file.sync()
 
     def cut_back(self, step: int) -> Cut:
-        """A rollback: rows after `step` go to a file beside the metrics; W&B follows."""
-        return self._file.cut_back(step)
+        """A rollback: rows after `step` go to a file beside the metrics; the sinks follow."""
+        cut = self._file.cut_back(step)
+        for sink in self._sinks:
+            sink.cut_back()
+        return cut
 
     def close(self, *, failed: bool = False, finished: bool = True) -> None:
-        """End both; W&B has `FINISH_SECONDS` for a run that is finished, else `LEAVE_SECONDS`."""
+        """End the file, then the sinks."""
         try:
             self._file.close()
         finally:
-            if self._mirror is not None:
-                if finished and not failed:
-                    seconds = FINISH_SECONDS
-                else:
-                    seconds = LEAVE_SECONDS
-                self._mirror.close(1 if failed else 0, seconds)
+            for sink in self._sinks:
+                sink.close(failed=failed, finished=finished)
 
     @property
     def how_to_sync(self) -> str | None:
         """The command that brings W&B the rows that its server has not, or None when it has all."""
-        if self._mirror is None or not (self._mirror.behind or self._mirror.is_offline):
-            return None
-        return f"electra-dist sync {self._run.path}"
+        if any(isinstance(sink, WandbSink) and sink.is_behind for sink in self._sinks):
+            return f"electra-dist sync {self._run.path}"
+        return None

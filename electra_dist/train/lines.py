@@ -8,14 +8,8 @@ import time
 
 from electra_dist.console import human_count, human_seconds, say
 from electra_dist.parallel import signs
-from electra_dist.tracking.sinks import Metrics
-
-
-def _score(value: float, digits: int) -> str:
-    """A score, or dashes of the same width where it is undefined (no token was predicted, say)."""
-    if value != value:
-        return "-" * (digits + 2)
-    return f"{value:.{digits}f}"
+from electra_dist.runs import metrics
+from electra_dist.runs.metrics import Metric, Metrics
 
 
 class Stopwatch:
@@ -68,35 +62,49 @@ class Checking:
         )
 
 
-def training_line(metrics: Metrics, steps: int) -> str:
-    """`step 400/4000 10.0%  G 6.81 acc .12  D .214 P .61 R .12 AUC
-    .612  lr 4.9e-04  10.2k tok/s 5m12s left`.
+def training_line(row: Metrics, steps: int) -> str:
+    """The line of a logged step: losses and scores of both networks, learning rate, speed.
+
+    `step 400/4000 10.0%  G 6.810 acc 0.120  D 0.2140 P 0.61 R 0.12 AUC 0.612  lr 4.9e-04
+    10.2k tok/s  MFU 41%  5m12s left`, in one line.
     """
-    step = int(metrics["step"])
-    left = (steps - step) * metrics["speed/step_seconds"]
-    return (
-        f"step {step:>{len(str(steps))}}/{steps} {step / steps:6.1%}  {_losses(metrics, '')}"
-        f"  lr {metrics['optim/lr']:.1e}  {human_count(metrics['speed/real_tokens_per_s'])} tok/s"
-        f"  MFU {metrics['speed/mfu']:.0%}  {human_seconds(left)} left"
+    step = int(row[metrics.STEP.name])
+    left = (steps - step) * row[metrics.STEP_SECONDS.name]
+    parts = (
+        f"{_place(step, steps)} {step / steps:6.1%}",
+        _scores(row, ""),
+        f"lr {_text(row, metrics.LEARNING_RATE)}",
+        f"{human_count(row[metrics.TOKENS_PER_SECOND.name])} tok/s",
+        f"MFU {_text(row, metrics.MFU)}",
+        f"{human_seconds(left)} left",
     )
+    return "  ".join(parts)
 
 
-def validation_line(metrics: Metrics, steps: int) -> str:
+def validation_line(row: Metrics, steps: int) -> str:
     """The held-out losses, marked so that they stand out between training lines."""
-    return (
-        f"step {int(metrics['step']):>{len(str(steps))}}/{steps}  held out "
-        f" {_losses(metrics, 'validation/')}"
-    )
+    place = _place(int(row[metrics.STEP.name]), steps)
+    return f"{place}  held out  {_scores(row, metrics.HELD_OUT)}"
 
 
-def _losses(metrics: Metrics, prefix: str) -> str:
+def _place(step: int, steps: int) -> str:
+    return f"step {step:>{len(str(steps))}}/{steps}"
+
+
+def _scores(row: Metrics, prefix: str) -> str:
     """Losses and scores of both networks; `prefix` chooses training or held-out ones."""
-    generator = f"{prefix}generator"
-    discriminator = f"{prefix}discriminator"
-    return (
-        f"G {metrics[f'{prefix}loss/generator']:.3f} acc {metrics[f'{generator}/accuracy']:.3f}  D"
-        f" {metrics[f'{prefix}loss/discriminator']:.4f} P"
-        f" {_score(metrics[f'{discriminator}/precision'], 2)} R"
-        f" {_score(metrics[f'{discriminator}/recall'], 2)} AUC"
-        f" {_score(metrics[f'{discriminator}/auc'], 3)}"
+    generator = (("G", metrics.GENERATOR_LOSS), ("acc", metrics.GENERATOR_ACCURACY))
+    discriminator = (
+        ("D", metrics.DISCRIMINATOR_LOSS),
+        ("P", metrics.PRECISION),
+        ("R", metrics.RECALL),
+        ("AUC", metrics.AUC),
     )
+    return "  ".join(
+        " ".join(f"{short} {_text(row, metric, prefix)}" for short, metric in shown)
+        for shown in (generator, discriminator)
+    )
+
+
+def _text(row: Metrics, metric: Metric, prefix: str = "") -> str:
+    return metric.text(row[prefix + metric.name])

@@ -13,9 +13,10 @@ from electra_dist.config import Config
 from electra_dist.console import say
 from electra_dist.parallel.hardware import matrix_product_rate
 from electra_dist.parallel.world import World
-from electra_dist.runs import lock
+from electra_dist.runs import lock, metrics
 from electra_dist.runs.directory import RunDir
-from electra_dist.tracking.sinks import Metrics, Tracker
+from electra_dist.runs.metrics import Metrics
+from electra_dist.tracking.sinks import Tracker
 from electra_dist.train.lines import Stopwatch, training_line, validation_line
 from electra_dist.train.state import RunState
 from electra_dist.zero.engines import Engines
@@ -59,28 +60,28 @@ class Logbook:
         speed = timed / sums.steps / seconds
         flops = sums.flops(self._config, self._vocab_size)
         return {
-            "step": state.done,
+            metrics.STEP.name: state.done,
             **sums.losses(),
-            "optim/lr": lr,
+            metrics.LEARNING_RATE.name: lr,
             **norms,
-            "optim/skipped_steps": int(sums.values["skipped"]),
-            "speed/real_tokens_per_s": sums.values["real_count"] * speed,
-            "speed/mfu": flops * speed / self._peak_flops,
-            "speed/step_seconds": seconds / timed,
-            "speed/checkpoint_stall": stall(),
-            "data/epoch": state.epoch,
-            "data/real_tokens": state.real_tokens,
+            metrics.SKIPPED_STEPS.name: int(sums.values["skipped"]),
+            metrics.TOKENS_PER_SECOND.name: sums.values["real_count"] * speed,
+            metrics.MFU.name: flops * speed / self._peak_flops,
+            metrics.STEP_SECONDS.name: seconds / timed,
+            metrics.CHECKPOINT_STALL.name: stall(),
+            metrics.EPOCH.name: state.epoch,
+            metrics.REAL_TOKENS.name: state.real_tokens,
         }
 
-    def write(self, metrics: Metrics) -> None:
+    def write(self, row: Metrics) -> None:
         """Write a row, and collect garbage: at the same steps on all ranks. Nothing for no row."""
-        if not metrics:
+        if not row:
             return
         if self._tracker:
             lock.check(self._run)  # not a row into the file of another process
-            self._tracker.write(metrics)
-            if "loss/generator" in metrics:
-                say(training_line(metrics, self._config.train.steps))
-            if "validation/loss/generator" in metrics:
-                say(validation_line(metrics, self._config.train.steps))
+            self._tracker.write(row)
+            if metrics.GENERATOR_LOSS.name in row:
+                say(training_line(row, self._config.train.steps))
+            if metrics.GENERATOR_LOSS.name_held_out in row:
+                say(validation_line(row, self._config.train.steps))
         gc.collect()

@@ -285,7 +285,7 @@ def _tracker(config: Config, run: RunDir, step: int, world: World) -> Tracker | 
             choice = choose_mode(config.tracking.wandb, os.environ)
             for sentence in choice.said:
                 say(sentence)
-            tracker = Tracker(run, choice.mode, warn)
+            tracker = Tracker(run, choice.mode, warn, config.tracking.sinks)
     return tracker
 
 

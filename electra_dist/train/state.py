@@ -14,8 +14,8 @@ import torch
 from electra_dist.data.streams import LoaderState
 from electra_dist.parallel.collectives import gather_objects
 from electra_dist.parallel.world import World
+from electra_dist.runs.metrics import Metrics
 from electra_dist.runs.rollbacks import Rollback, rollbacks_in
-from electra_dist.tracking.sinks import Metrics
 from electra_dist.train.window import Window
 
 

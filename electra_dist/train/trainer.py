@@ -32,8 +32,9 @@ from electra_dist.parallel.world import World
 from electra_dist.runs import lock
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.hooks import Hook
+from electra_dist.runs.metrics import Metrics
 from electra_dist.runs.rollbacks import Rollback
-from electra_dist.tracking.sinks import Metrics, Tracker
+from electra_dist.tracking.sinks import Tracker
 from electra_dist.train.agreement import Agreement, Ahead, Call, Said
 from electra_dist.train.checkpoints import Checkpoints
 from electra_dist.train.divergence import rollback

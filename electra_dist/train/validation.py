@@ -14,7 +14,7 @@ from electra_dist.parallel import signs
 from electra_dist.parallel.collectives import any_rank, broadcast_object, together
 from electra_dist.parallel.world import World
 from electra_dist.runs.directory import RunDir
-from electra_dist.tracking.sinks import Metrics
+from electra_dist.runs.metrics import GENERATOR_LOSS, HELD_OUT, Metrics
 from electra_dist.train.agreement import Agreement, Call, Said
 from electra_dist.train.faults import Interruption
 from electra_dist.train.step import evaluate_step
@@ -69,7 +69,7 @@ class Validation:
                 if self._agreement.read(_stop_if_asked(interruption)).call is Call.STOP:
                     return None
                 signs.sign()
-        return window.reduced(self._world).losses("validation/")
+        return window.reduced(self._world).losses(HELD_OUT)
 
 
 def _stop_if_asked(interruption: Interruption) -> Said:
@@ -81,7 +81,7 @@ def _stop_if_asked(interruption: Interruption) -> Said:
 def is_validated(run: RunDir, step: int) -> bool:
     """Whether the validation of `step` stands in the metrics."""
     return any(
-        row["step"] == step and "validation/loss/generator" in row for row in run.read_metrics()
+        row["step"] == step and GENERATOR_LOSS.name_held_out in row for row in run.read_metrics()
     )
 
 

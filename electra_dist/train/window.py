@@ -8,6 +8,7 @@ another order (another world size) changes no digit that is logged.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,16 @@ from electra_dist.batch import MicroBatch
 from electra_dist.config import Config
 from electra_dist.parallel.collectives import all_reduce_sum
 from electra_dist.parallel.world import World
-from electra_dist.tracking.sinks import Metrics
+from electra_dist.runs import metrics
+from electra_dist.runs.metrics import Metrics
 from electra_dist.train.metrics import BINS, detection_scores
 from electra_dist.train.step import StepTotals
 
+#: Sums that the device adds up: fields of `StepTotals`.
 _SCALARS = ("generator_loss_sum", "correct", "masked_count", "discriminator_loss_sum", "real_count")
-#: Scalars that the host counts itself.
+#: Sums that the host counts itself.
 _HOST = ("squared_lengths", "skipped")
+_SUMS = (*_SCALARS, *_HOST)
 
 
 def squared_lengths(batch: MicroBatch) -> int:
@@ -68,8 +72,8 @@ class Window:
         """Gradient norms of the last step, before clipping."""
         generator, discriminator = self._norms.tolist()
         return {
-            "optim/generator_grad_norm": generator,
-            "optim/discriminator_grad_norm": discriminator,
+            metrics.GENERATOR_NORM.name: generator,
+            metrics.DISCRIMINATOR_NORM.name: discriminator,
         }
 
     def reduced(self, world: World) -> Sums:
@@ -112,9 +116,8 @@ class Sums:
     def __init__(self, steps: int, flat: Tensor) -> None:
         self.steps = steps
         self.flat = flat
-        names = (*_SCALARS, *_HOST)
-        self.values: dict[str, float] = dict(zip(names, flat[: len(names)].tolist(), strict=True))
-        self.histogram = flat[len(names) :].view(2, BINS)
+        self.values: dict[str, float] = dict(zip(_SUMS, flat[: len(_SUMS)].tolist(), strict=True))
+        self.histogram = flat[len(_SUMS) :].view(2, BINS)
 
     def to_json(self) -> dict[str, Any]:
         """Sums and the non-zero bins of the histogram; `from_json` reads the same numbers back."""
@@ -122,21 +125,29 @@ class Sums:
         used = bins.nonzero().flatten()
         return {
             "steps": self.steps,
-            "values": list(self.values.values()),
+            "values": self.values,
             "bins": used.tolist(),
             "counts": bins[used].tolist(),
         }
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Sums:
-        """The sums that `to_json` gave."""
+        """The sums that `to_json` gave.
+
+        A sum that this version has and the saving one had not is NaN, so that what is made of it
+        is undefined until the next window; one that this version does not know is left out.
+        """
+        values = saved["values"]
+        if isinstance(values, list):  # as the first versions saved it
+            values = dict(zip(_SUMS, values, strict=True))
+        flat = [float(values.get(name, math.nan)) for name in _SUMS]
         bins = torch.zeros(2 * BINS, dtype=torch.float64)
         bins[torch.tensor(saved["bins"], dtype=torch.long)] = torch.tensor(
             saved["counts"], dtype=torch.float64
         )
         return cls(
             int(saved["steps"]),
-            torch.cat([torch.tensor(saved["values"], dtype=torch.float64), bins]),
+            torch.cat([torch.tensor(flat, dtype=torch.float64), bins]),
         )
 
     def losses(self, prefix: str = "") -> Metrics:
@@ -145,16 +156,17 @@ class Sums:
         scores = detection_scores(self.histogram)
         masked = values["masked_count"] or float("nan")
         real = values["real_count"] or float("nan")
-        return {
-            f"{prefix}loss/generator": values["generator_loss_sum"] / masked,
-            f"{prefix}loss/discriminator": values["discriminator_loss_sum"] / real,
-            f"{prefix}generator/accuracy": values["correct"] / masked,
-            f"{prefix}discriminator/precision": scores.precision,
-            f"{prefix}discriminator/recall": scores.recall,
-            f"{prefix}discriminator/accuracy": scores.accuracy,
-            f"{prefix}discriminator/auc": scores.auc,
-            f"{prefix}discriminator/replaced_fraction": scores.replaced_fraction,
+        found = {
+            metrics.GENERATOR_LOSS: values["generator_loss_sum"] / masked,
+            metrics.DISCRIMINATOR_LOSS: values["discriminator_loss_sum"] / real,
+            metrics.GENERATOR_ACCURACY: values["correct"] / masked,
+            metrics.PRECISION: scores.precision,
+            metrics.RECALL: scores.recall,
+            metrics.ACCURACY: scores.accuracy,
+            metrics.AUC: scores.auc,
+            metrics.REPLACED_FRACTION: scores.replaced_fraction,
         }
+        return {prefix + metric.name: value for metric, value in found.items()}
 
     def flops(self, config: Config, vocab_size: int) -> float:
         """Floating-point operations that these steps needed (see `plan.step_flops`)."""

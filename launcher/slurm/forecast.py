@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from electra_dist.config import Config
+from electra_dist.console import human_bytes, human_duration
 from electra_dist.errors import ConfigError, UserError, nearest
 from electra_dist.plan import DEVICES, NETWORK_GBIT, UTILISATION, Plan, plan_run, room_to_come
 from launcher.slurm.clusters import Cluster
@@ -105,14 +106,17 @@ def forecast(
     save = few.checkpoint_bytes / (cluster.checkpoint_write_mb_s * 1e6)
     lines = list(training.lines)
     lines.append(
-        f"a checkpoint: {_size(few.checkpoint_bytes)}, {save:.0f} s at"
+        f"a checkpoint: {human_bytes(few.checkpoint_bytes)}, {save:.0f} s at"
         f" {cluster.checkpoint_write_mb_s} MB/s; the ranks have {cluster.signal_ahead_seconds} s"
         " from the signal to the time limit"
     )
     problems = list(training.problems)
     if disk is not None:
         needed = room_to_come(config, data.vocab_size, disk.checkpoints)
-        lines.append(f"disk: {_size(needed)} for the checkpoints to come, {_size(disk.free)} free")
+        lines.append(
+            f"disk: {human_bytes(needed)} for the checkpoints to come, {human_bytes(disk.free)}"
+            f" free"
+        )
         problems += _room(needed, disk)
     grace_problems, grace_warnings = _grace(save, training.step_seconds, cluster)
     return Forecast(
@@ -229,8 +233,8 @@ def _memory(plan: Plan) -> str:
     else:
         has = ""
     return (
-        f"{plan.nodes} x {plan.gpus_per_node} {plan.device.name}: {_size(stage.needed_bytes)}{has}"
-        f" a GPU, {fits}"
+        f"{plan.nodes} x {plan.gpus_per_node} {plan.device.name}:"
+        f" {human_bytes(stage.needed_bytes)}{has} a GPU, {fits}"
     )
 
 
@@ -251,11 +255,11 @@ def _time(
     counts: Sequence[int],
     is_range: bool,
 ) -> str:
-    text = f"training: {_days(days[0])}"
+    text = f"training: {human_duration(days[0] * 86400)}"
     if number and slots.limit:
         text += f", {_count(number[0])}"
     if is_range:
-        text += f" on {counts[0]} of the nodes; {_days(days[1])}"
+        text += f" on {counts[0]} of the nodes; {human_duration(days[1] * 86400)}"
         if number:
             text += f", {_count(number[1])}"
         text += f" on {counts[-1]}"
@@ -282,9 +286,9 @@ def _room(needed: int, disk: Disk) -> list[str]:
     if needed <= disk.free:
         return []
     return [
-        f"the file system of run.dir has {_size(disk.free)} free and the checkpoints of this run"
-        f" need {_size(needed)} (checkpoint.keep + 1 of them, and the milestones): make room, lower"
-        " checkpoint.keep, or set run.dir to another place"
+        f"the file system of run.dir has {human_bytes(disk.free)} free and the checkpoints of this"
+        f" run need {human_bytes(needed)} (checkpoint.keep + 1 of them, and the milestones): make"
+        " room, lower checkpoint.keep, or set run.dir to another place"
     ]
 
 
@@ -312,21 +316,6 @@ def _grace(save: float, step_seconds: float, cluster: Cluster) -> tuple[list[str
             f" limit; {2 * needed} is safer"
         ]
     return [], []
-
-
-def _size(number: float) -> str:
-    if number >= 1e9:
-        return f"{number / 1e9:.1f} GB"
-    return f"{number / 1e6:.1f} MB"
-
-
-def _days(days: float) -> str:
-    hours = days * 24
-    if hours < 1:
-        return f"{hours * 60:.0f} minutes"
-    if days >= 2:
-        return f"{days:.1f} days"
-    return f"{hours:.1f} hours"
 
 
 def _count(slots: int) -> str:

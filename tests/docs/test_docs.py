@@ -100,6 +100,7 @@ SYSTEM = {
     "ssh",
     "sudo",
     "tail",
+    "tensorboard",
     "watch",
 }
 
@@ -440,6 +441,11 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert [
         page for page in (*STORY, *OTHERS) if page != "README.md" and f"({page})" not in text
     ] == []
+
+
+def test_the_table_of_metrics_is_that_of_the_code() -> None:
+    command = [sys.executable, "docs/make_metrics.py", "--check"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 
 def test_the_table_of_metrics_has_every_key_that_training_writes(story: Story) -> None:

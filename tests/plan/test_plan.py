@@ -278,15 +278,6 @@ def test_what_is_proposed_fits_and_nothing_faster_of_its_kind_does() -> None:
     assert plan.fits(plan.costs_of(config, 30522, 1, 8, "a100-40gb", memory_bytes=1e9)) == []
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(20, "20 s"), (90, "1.5 min"), (5400, "1.5 h"), (129600, "1.5 d")]
-)
-def test_a_short_run_is_told_in_minutes(seconds: float, shown: str) -> None:
-    from electra_dist.cli.prepare.plan import _duration
-
-    assert _duration(seconds / 86400) == shown
-
-
 def test_a_run_that_does_not_fit_is_warned_about_with_what_would_fit() -> None:
     run = plan.plan_run(make("large", train__micro_rows=64), 30522, 1, 4, "l4")
     assert run.configured.fits is False

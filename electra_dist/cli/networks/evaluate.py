@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
+from electra_dist.console import human_number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -141,7 +142,7 @@ def _networks(evaluation: Evaluation) -> Table:
         if name == "generator perplexity":
             number = f"{value:,.1f}"
         else:
-            number = _number(value)
+            number = human_number(value)
         table.add_row(name, number, "" if error is None else f"{error:.3f}", other)
     return table
 
@@ -285,12 +286,6 @@ def _mark(piece: Piece) -> tuple[str, str]:
 def _entropy(fraction: float) -> float:
     """Loss of a discriminator that always answers with the replaced fraction, in nats."""
     return -sum(p * math.log(p) for p in (fraction, 1 - fraction) if p > 0)
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "undefined"
-    return f"{value:.3f}"
 
 
 def _short(value: float | None) -> str:

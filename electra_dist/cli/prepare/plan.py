@@ -16,6 +16,7 @@ from electra_dist.cli.parsers import (
     console,
     print_json,
 )
+from electra_dist.console import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from electra_dist.config import Config
@@ -189,7 +190,8 @@ def _print(plan: Plan, notes: list[str]) -> None:
         + (f", {plan.network_gbit:g} Gbit/s a GPU between nodes" if plan.nodes > 1 else ""),
         "in all": f"{plan.configured.utilisation:.0%} of it as configured, with what the host and"
         " the network add",
-        "checkpoint": f"{_bytes(plan.checkpoint_bytes)}, {_bytes(plan.checkpoints_bytes)} for those"
+        "checkpoint": f"{human_bytes(plan.checkpoint_bytes)}, {human_bytes(plan.checkpoints_bytes)}"
+        f" for those"
         " kept" + _saving(plan),
     }
     for name, value in lines.items():
@@ -210,7 +212,8 @@ def _saving(plan: Plan) -> str:
     if not plan.configured.saving_bytes:
         return ""
     return (
-        f"; {_bytes(plan.configured.saving_bytes)} of CPU memory a node to save in the background"
+        f"; {human_bytes(plan.configured.saving_bytes)} of CPU memory a node to save in the"
+        f" background"
     )
 
 
@@ -247,13 +250,13 @@ def _table(stages: tuple[StagePlan, ...], nodes: int) -> object:
         )
         table.add_row(
             f"{stage.stage}{' *' if stage.configured else ''}{' -' if stage.problem else ''}",
-            *(_bytes(part) for part in (*parts, stage.needed_bytes)),
+            *(human_bytes(part) for part in (*parts, stage.needed_bytes)),
             {True: "yes", False: "NO", None: "?"}[stage.fits],
-            *([_bytes(stage.host_bytes)] if offloads else []),
-            _bytes(stage.network_bytes),
-            *([_bytes(stage.between_bytes)] if nodes > 1 else []),
+            *([human_bytes(stage.host_bytes)] if offloads else []),
+            human_bytes(stage.network_bytes),
+            *([human_bytes(stage.between_bytes)] if nodes > 1 else []),
             f"{stage.tokens_per_s / 1e3:,.1f}k",
-            _duration(stage.days),
+            human_seconds(stage.days * 86400),
         )
     return table
 
@@ -275,7 +278,11 @@ def _print_fits(found: list[Fit]) -> None:
             recomputed = "layers"
         else:
             recomputed = "nothing"
-        row = (str(fit.micro_rows), _bytes(fit.needed_bytes), f"{fit.tokens_per_s / 1e3:,.1f}k")
+        row = (
+            str(fit.micro_rows),
+            human_bytes(fit.needed_bytes),
+            f"{fit.tokens_per_s / 1e3:,.1f}k",
+        )
         table.add_row(str(fit.stage), recomputed, *row)
     if not best:
         print(
@@ -285,17 +292,3 @@ def _print_fits(found: list[Fit]) -> None:
         return
     console().print(table)
     print(f"fastest: {' '.join(found[0].overrides)}")
-
-
-def _duration(days: float) -> str:
-    """In the largest unit of which there is one at least."""
-    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
-        if days * 86400 >= seconds:
-            return f"{days * 86400 / seconds:,.1f} {unit}"
-    return f"{days * 86400:.0f} s"
-
-
-def _bytes(number: float) -> str:
-    if number >= 1e9:
-        return f"{number / 1e9:,.2f} GB"
-    return f"{number / 1e6:,.0f} MB"

@@ -21,6 +21,7 @@ from electra_dist.cli.parsers import (
     console,
     print_json,
 )
+from electra_dist.console import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from electra_dist.config import CheckpointConfig
@@ -155,7 +156,7 @@ def _list(arguments: argparse.Namespace) -> int:
         return 0
     _print_table(found, f"{run.path}: no checkpoint")
     for one in aside:
-        print(f"set aside: {one.path}, {_size(one.bytes)}")
+        print(f"set aside: {one.path}, {human_bytes(one.bytes)}")
     if remembered and remembered.problem:
         print(
             f"saving fails: step {remembered.problem_step}, {remembered.failures} tries in a row:"
@@ -180,7 +181,7 @@ def _print_table(found: list[CheckpointFacts], nothing: str) -> None:
         table.add_row(
             f"{facts.step:,}{' milestone' if facts.milestone else ''}",
             _age(facts.saved),
-            _size(facts.bytes),
+            human_bytes(facts.bytes),
             "?" if facts.world_size is None else str(facts.world_size),
             escape({True: "yes", False: f"no: {facts.reason}", None: "not judged"}[facts.healthy]),
             escape(_whole(facts)),
@@ -203,17 +204,7 @@ def _whole(facts: CheckpointFacts) -> str:
 def _age(saved: float | None) -> str:
     if saved is None:
         return "?"
-    seconds = max(0.0, time.time() - saved)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _size(number: int) -> str:
-    if number >= 1e9:
-        return f"{number / 1e9:,.2f} GB"
-    return f"{number / 1e6:,.1f} MB"
+    return human_seconds(max(0.0, time.time() - saved))
 
 
 # --- verify ---------------------------------------------------------------------------------------
@@ -328,8 +319,8 @@ def _report_pruned(
     else:
         verb = "removed"
     for path, size in going.items():
-        print(f"{verb}: {path}, {_size(size)}")
+        print(f"{verb}: {path}, {human_bytes(size)}")
     print(
-        f"{_size(content['bytes'])} {verb}; kept:"
+        f"{human_bytes(content['bytes'])} {verb}; kept:"
         f" {', '.join(f'step {step:,}' for step in kept) or 'none'}"
     )

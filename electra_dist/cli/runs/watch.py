@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
+from electra_dist.console import human_duration
 
 if TYPE_CHECKING:
     from launcher.status import RunStatus
@@ -144,7 +145,7 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     if found.real_tokens_per_s is not None:
         lines.append(("speed", f"{found.real_tokens_per_s:,.0f} real tokens/s"))
     if found.seconds_left is not None:
-        lines.append(("training left", _duration(found.seconds_left)))
+        lines.append(("training left", human_duration(found.seconds_left)))
     if found.last_checkpoint is not None:
         lines.append(("checkpoint", f"step {found.last_checkpoint:,}{_health(found)}"))
     if found.rollbacks:
@@ -187,22 +188,14 @@ def _doing(found: RunStatus) -> str:
         step = f"last step {_ago(found.step_age)}"
     still = found.sign_age is not None and found.sign_age > _STILL_SECONDS
     return f"{found.phase}, {step}" + (
-        f", nothing has moved for {_duration(found.sign_age or 0)}" if still else ""
+        f", nothing has moved for {human_duration(found.sign_age or 0)}" if still else ""
     )
 
 
 def _ago(seconds: float) -> str:
     if seconds < 2 * 60:
         return f"{seconds:.0f} s ago"
-    return f"{_duration(seconds)} ago"
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 2 * 86400:
-        return f"{seconds / 86400:.1f} days"
-    if seconds >= 2 * 3600:
-        return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 60:.0f} minutes"
+    return f"{human_duration(seconds)} ago"
 
 
 def _logs(arguments: argparse.Namespace) -> int:

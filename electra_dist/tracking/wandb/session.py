@@ -13,6 +13,7 @@ from typing import Any
 
 from electra_dist import config as configuration
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.metrics import METRICS
 from electra_dist.runs.metrics_log import Row
 from electra_dist.tracking.wandb.children import descendants, lives
 from electra_dist.tracking.wandb.environment import Mode
@@ -64,6 +65,12 @@ class Session:
         self._service = descendants(os.getpid())
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
+        for metric in METRICS:
+            if metric.best != "last":
+                self._run.define_metric(metric.name, step_metric="step", summary=metric.best)
+            if metric.best != "last" and metric.held_out:
+                name = metric.name_held_out
+                self._run.define_metric(name, step_metric="step", summary=metric.best)
 
     def _summary_step(self) -> int:
         if self.there:

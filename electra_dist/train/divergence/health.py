@@ -12,7 +12,7 @@ from typing import Any
 from electra_dist.config import NETWORKS, GuardConfig
 from electra_dist.parallel.collectives import any_rank
 from electra_dist.parallel.world import World
-from electra_dist.tracking.sinks import Metrics
+from electra_dist.runs.metrics import LOSSES, Metrics
 from electra_dist.train.divergence.guard import Guard, Incident, Place, Signal
 from electra_dist.train.divergence.signals import Signals, scale_can_fall
 from electra_dist.train.step import StepTotals
@@ -78,13 +78,13 @@ class Health:
 
     def note_logged(self, row: Metrics) -> None:
         """Take in a row of the metrics."""
-        self._logged_finite = all(math.isfinite(row[f"loss/{network}"]) for network in NETWORKS)
+        self._logged_finite = all(math.isfinite(row[LOSSES[network].name]) for network in NETWORKS)
 
     def judge(self, validation: Metrics) -> bool:
         """Whether the losses of a validation are no incident."""
         if self.guard is None:
             return True
-        losses = [validation[f"validation/loss/{network}"] for network in NETWORKS]
+        losses = [validation[LOSSES[network].name_held_out] for network in NETWORKS]
         self.guard.judge((losses[0], losses[1]))
         return self.guard.incident is None
 
