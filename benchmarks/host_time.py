@@ -144,8 +144,9 @@ def step_seconds(preset: str, stage: int, world: int, accumulation: int, repeats
 def plain_seconds(preset: str, stage: int, repeats: int) -> float:
     """Forward and backward of both networks by themselves."""
     from electra_dist.measure.synthetic import synthetic_steps
+    from electra_dist.model.backends import DTYPES
     from electra_dist.model.inputs import to_device
-    from electra_dist.model.networks import DTYPES, build_networks
+    from electra_dist.model.networks import build_networks
 
     config = configure(preset, stage, 1, 1)
     generator, discriminator = (

@@ -51,8 +51,9 @@ from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.config import Config
 from electra_dist.data.loading.loader import TrainLoader
 from electra_dist.data.shards.manifest import Manifest
+from electra_dist.model.backends import DTYPES
 from electra_dist.model.huggingface import hf_config
-from electra_dist.model.networks import DTYPES, build_networks
+from electra_dist.model.networks import build_networks
 from electra_dist.parallel.group import initialise, shutdown
 from electra_dist.parallel.hardware import matrix_product_rate
 from electra_dist.parallel.world import detect

@@ -153,12 +153,8 @@ def _with_rows(config: Config, rows: int | Literal["all"] | None) -> Config:
         wanted = _ALL
     else:
         wanted = rows
-    return config.model_copy(
-        update={
-            "validation": config.validation.model_copy(update={"rows": wanted}),
-            "model": config.model.model_copy(update={"generator_head": "auto"}),
-        }
-    )
+    validation = config.validation.model_copy(update={"rows": wanted})
+    return config.model_copy(update={"validation": validation})
 
 
 def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:

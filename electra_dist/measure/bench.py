@@ -25,7 +25,7 @@ from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import UserError
 from electra_dist.measure.tensor_memory import Held, TensorMemory
 from electra_dist.model.attention.backends import described
-from electra_dist.model.networks import build_networks, head_backend
+from electra_dist.model.networks import build_networks
 from electra_dist.parallel.hardware import product_rate
 from electra_dist.parallel.world import World
 from electra_dist.train.step import train_step
@@ -143,7 +143,7 @@ def _measure(
             name: described(str(getattr(engine.module, "attention_backend", "")))
             for name, engine in engines
         },
-        head=head_backend(config, device),
+        head=str(getattr(engines.generator.module, "head_backend", "")),
         steps=steps,
         step_seconds=sum(seconds) / steps,
         step_seconds_range=(min(seconds), max(seconds)),

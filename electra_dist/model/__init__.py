@@ -3,6 +3,7 @@ Imports neither `data` nor `train`.
 """
 
 __all__ = [
+    "backends",
     "discriminator",
     "dropout",
     "encoder",

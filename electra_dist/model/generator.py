@@ -25,7 +25,7 @@ from electra_dist.config import ModelConfig
 from electra_dist.model.embeddings import Embeddings
 from electra_dist.model.encoder import Encoder
 from electra_dist.model.flat.network import FlatNetwork, lent
-from electra_dist.model.head import masked_lm_head
+from electra_dist.model.head import Backend, masked_lm_head
 from electra_dist.model.inputs import ModelBatch
 from electra_dist.model.parameters import initialise, initialise_glorot
 
@@ -70,9 +70,16 @@ class Generator(nn.Module):
 
     compiled_parts = ("at_masks", "corrupt")
 
-    def __init__(self, config: ModelConfig, vocab_size: int, attention_backend: str) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        attention_backend: str,
+        head_backend: Backend = "chunked",
+    ) -> None:
         super().__init__()
         self.config = config
+        self.head_backend = head_backend
         self.embeddings = Embeddings(config, vocab_size)
         self.encoder = Encoder(config, "generator", attention_backend)
         self.head = GeneratorHead(config)
@@ -190,7 +197,7 @@ class Generator(nn.Module):
             batch.masked_targets.flatten(),
             batch.masked_keys.flatten(),
             self.config.temperature,
-            self.config.generator_head,
+            self.head_backend,
         )
         weights_m = batch.masked_weights.flatten()
         samples = head.samples_m.view_as(batch.masked_positions)

@@ -64,7 +64,7 @@ def masked_lm_head(
     targets_m: Tensor,
     keys_m: Tensor,
     temperature: float = 1.0,
-    backend: str = "auto",
+    backend: Backend = "chunked",
 ) -> HeadOutput:
     """Loss, accuracy and sampled token of every masked position.
 
@@ -75,18 +75,16 @@ def masked_lm_head(
         targets_m: (M,) original ids, int64 or int32.
         keys_m: (M,) int64 sampling keys.
         temperature: of the sampling only, above 0; the loss is at temperature 1.
-        backend: "auto", "torch", "chunked" or "triton".
+        backend: what `choose_backend` gave for this device and type.
 
     Raises:
-        ConfigError: the backend does not exist, or this machine cannot run it.
         ValueError: the temperature is not above 0.
     """
     sampling.check_temperature(temperature)
-    chosen = choose_backend(backend, hidden_mh.device, hidden_mh.dtype)
     targets_m = targets_m.long()
-    if chosen == "torch":
+    if backend == "torch":
         return _plain_head(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature)
-    if chosen == "triton":
+    if backend == "triton":
         from electra_dist.model.kernels.generator_head import fused_head
 
         return HeadOutput(*fused_head(hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature))

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 
 import torch
 
-from electra_dist.config import NETWORKS, Config, Network, PrecisionMode
-from electra_dist.model import head
-from electra_dist.model.attention import flash_implementation
-from electra_dist.model.attention.backends import choose_backend
+from electra_dist.config import Config, Network
+from electra_dist.model.backends import choose_backends
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
-
-logger = logging.getLogger(__name__)
-
-DTYPES: dict[PrecisionMode, torch.dtype] = {
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-}
 
 
 def network_rng(seed: int, network: Network) -> torch.Generator:
@@ -29,51 +18,6 @@ def network_rng(seed: int, network: Network) -> torch.Generator:
     """
     digest = hashlib.blake2b(f"{seed}/{network}".encode(), digest_size=8).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
-
-
-def _backend(config: Config, network: Network, device: torch.device) -> str:
-    sizes = config.network(network)
-    dtype = DTYPES[config.precision_mode(network)]
-    head_size = sizes.hidden_size // sizes.heads
-    dropout = config.model.attention_dropout
-    deterministic = config.train.deterministic
-    sequences = config.train.micro_rows * (config.data.max_documents_per_row + 1)
-    backend = choose_backend(
-        config.model.attention, device, dtype, head_size, dropout, deterministic, sequences
-    )
-    logger.info(
-        "attention of the %s: %s (head size %d, %s, %s)",
-        network,
-        backend,
-        head_size,
-        dtype,
-        device.type,
-    )
-    return backend
-
-
-def _backends(config: Config, device: torch.device) -> dict[Network, str]:
-    """The attention backend of each network;
-    the implementation of variable-length attention is activated.
-    """
-    found = {network: _backend(config, network, device) for network in NETWORKS}
-    heads = []
-    for network, backend in found.items():
-        if backend == "varlen":
-            sizes = config.network(network)
-            heads.append((sizes.hidden_size // sizes.heads, DTYPES[config.precision_mode(network)]))
-    if heads:
-        logger.info("attention: varlen runs %s", flash_implementation.activate(device, heads))
-    return found
-
-
-def head_backend(config: Config, device: torch.device) -> head.Backend:
-    """The backend of the generator's output layer;
-    raises `ConfigError` when `model.generator_head` cannot run.
-    """
-    return head.choose_backend(
-        config.model.generator_head, device, DTYPES[config.precision_mode("generator")]
-    )
 
 
 def build_networks(
@@ -87,11 +31,10 @@ def build_networks(
     that this machine cannot run.
     """
     target = torch.device(device)
-    logger.info("output layer of the generator: %s", head_backend(config, target))
-    backends = _backends(config, target)
+    backends = choose_backends(config, target)
     with torch.device("meta"):
-        generator = Generator(config.model, vocab_size, backends["generator"])
-        discriminator = Discriminator(config.model, vocab_size, backends["discriminator"])
+        generator = Generator(config.model, vocab_size, backends.generator, backends.head)
+        discriminator = Discriminator(config.model, vocab_size, backends.discriminator)
     _initialise(generator, discriminator, seed)
     for network in (generator, discriminator):
         network.encoder.activation_checkpointing = config.train.activation_checkpointing

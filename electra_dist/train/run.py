@@ -22,7 +22,6 @@ from electra_dist.config import NETWORKS, Config, Network, check_world
 from electra_dist.console import human_count, say, warn
 from electra_dist.data.shards.manifest import Manifest, check_vocabulary
 from electra_dist.model.attention.backends import described
-from electra_dist.model.networks import head_backend
 from electra_dist.parallel import signs
 from electra_dist.parallel.collectives import together
 from electra_dist.parallel.determinism import determinism, refusals_explained
@@ -246,7 +245,7 @@ def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
             f" {human_count(count.discriminator)}), {world.world_size} ranks on"
             f" {world.device.type}, ZeRO {sharding}, {config.precision_mode('discriminator')},"
             f" attention {described(generator.attention_backend)}, generator head"
-            f" {head_backend(config, world.device)},"
+            f" {generator.head_backend},"
             f" {'compiled' if config.compiles(world.device.type) else 'not compiled'}"
         )
     return build_engines(config, generator, discriminator, world)

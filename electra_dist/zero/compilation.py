@@ -19,11 +19,11 @@ from electra_dist.config import Config, Network, sequence_entries
 from electra_dist.errors import UserError
 from electra_dist.model import head
 from electra_dist.model.attention.backends import build_layout
+from electra_dist.model.backends import DTYPES
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.encoder import Layer
 from electra_dist.model.flat.slots import take_over
 from electra_dist.model.generator import Generator
-from electra_dist.model.networks import DTYPES, head_backend
 from electra_dist.model.parameters import MATRICES, VECTORS
 from electra_dist.parallel.collectives import together
 from electra_dist.parallel.determinism import refusal
@@ -82,7 +82,7 @@ def check_compilation(
                     _about_layers(config, network, backend, device), device.type == "cuda"
                 ):
                     _train_layer(config, _blank_layer(config, network, backend, device), backend)
-        if head_backend(config, device) == "triton":
+        if generator.head_backend == "triton":
             with _explained(_ABOUT_THE_HEAD, device.type == "cuda"):
                 _train_head(config, generator, device)
 

@@ -18,10 +18,10 @@ from torch import nn
 
 from electra_dist.config import NETWORKS, Config, Network, check_world
 from electra_dist.errors import ConfigError
+from electra_dist.model.backends import DTYPES
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.encoder import LayerGroup
 from electra_dist.model.generator import Generator
-from electra_dist.model.networks import DTYPES
 from electra_dist.model.parameters import no_decay
 from electra_dist.parallel.collectives import gather_objects, on_every_rank
 from electra_dist.parallel.world import World

@@ -220,7 +220,7 @@ def test_unknown_backend_is_refused_with_the_allowed_ones() -> None:
     with pytest.raises(
         ConfigError, match=r"'chunkd'.*torch, chunked, triton.*did you mean 'chunked'"
     ):
-        masked_lm_head(**inputs(2, 4, 7), backend="chunkd")
+        head.choose_backend("chunkd", torch.device("cpu"), torch.float32)
 
 
 def test_triton_on_cpu_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

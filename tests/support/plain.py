@@ -12,8 +12,9 @@ from torch import Tensor
 
 from electra_dist.batch import PADDING_DOCUMENT
 from electra_dist.config import NETWORKS, Config
+from electra_dist.model.backends import DTYPES
 from electra_dist.model.inputs import to_device
-from electra_dist.model.networks import DTYPES, build_networks
+from electra_dist.model.networks import build_networks
 from tests.support.small import VOCABULARY, make_micro_batch
 
 Tensors = dict[str, Tensor]

@@ -16,7 +16,6 @@ import torch
 
 from electra_dist import config as configuration
 from electra_dist.errors import UserError
-from electra_dist.model import head
 from electra_dist.model.encoder import Layer
 from electra_dist.model.networks import build_networks
 from electra_dist.parallel.world import World
@@ -109,11 +108,9 @@ def test_a_kernel_that_does_not_run_names_the_key_that_does_without() -> None:
     """
     config = make_config()
     generator, discriminator = build_networks(config, VOCABULARY, "cpu", 1)
-    with (
-        mock.patch.object(head, "choose_backend", return_value="triton"),
-        pytest.raises(
-            UserError, match=r"fused kernel .* does not run .*model\.generator_head=chunked"
-        ),
+    generator.head_backend = "triton"
+    with pytest.raises(
+        UserError, match=r"fused kernel .* does not run .*model\.generator_head=chunked"
     ):
         check_compilation(config, generator, discriminator, World())
     discriminator.encoder.backend = "triton"

@@ -249,7 +249,7 @@ def test_what_does_not_fit_is_refused() -> None:
         masked_lm_head(**{**given, "hidden_mh": given["hidden_mh"].double()}, backend="triton")
     if INTERPRETED:
         with pytest.raises(ConfigError, match="interpreter computes correctly in fp32 only"):
-            masked_lm_head(**inputs(4, 16, 300, torch.bfloat16), backend="triton")
+            head.choose_backend("triton", DEVICE, torch.bfloat16)
 
 
 def test_auto_takes_the_kernel_on_cuda_in_half_precision_only() -> None:
