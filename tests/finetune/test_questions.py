@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
+import transformers
 
 from data_tools.tokenizer import train_tokenizer
 from electra_dist.errors import DataError, UserError
@@ -26,8 +27,6 @@ from electra_dist.finetune.questions import (
     unreachable,
 )
 from electra_dist.finetune.squad_scores import best_threshold, exact_match, f1, squad_scores
-
-transformers = pytest.importorskip("transformers")
 
 
 @pytest.fixture(scope="module")
