@@ -159,6 +159,15 @@ def pydoc_topics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pydoc_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """JSON lines of real English: 3 MB of what `electra-dist data corpus pydoc` writes."""
+    from data_tools.corpus import write_pydoc_corpus
+
+    folder = tmp_path_factory.mktemp("pydoc") / "corpus"
+    return write_pydoc_corpus(folder, max_bytes=3_000_000, workers=2).path
+
+
+@pytest.fixture(scope="session")
 def tiny_shards(pydoc_topics: Path) -> Path:
     """Shards of the topics of `pydoc`, vocabulary 512, 20% held out."""
     from data_tools.build import BuildOptions, build_shards

@@ -121,11 +121,11 @@ def test_hierarchical_partitioning_sends_what_the_plan_says(
 
 
 @pytest.mark.full
-def test_both_loops_are_timed_in_turn(repo_root: Path, tmp_path: Path, shared_data: Path) -> None:
+def test_both_loops_are_timed_in_turn(repo_root: Path, tmp_path: Path, pydoc_topics: Path) -> None:
     file = tmp_path / "speed.json"
     words = (
         "--text",
-        str(shared_data / "wikitext2-valid.txt"),
+        str(pydoc_topics),
         "--preset",
         "tiny",
         "--vocab-size",
@@ -155,13 +155,12 @@ def test_both_loops_are_timed_in_turn(repo_root: Path, tmp_path: Path, shared_da
 
 @pytest.mark.full
 def test_memory_is_measured_against_transformers(
-    repo_root: Path, tmp_path: Path, shared_data: Path
+    repo_root: Path, tmp_path: Path, pydoc_topics: Path
 ) -> None:
-    text, file = tmp_path / "text.txt", tmp_path / "memory.json"
-    text.write_text((shared_data / "wikitext2-valid.txt").read_text()[:400_000])
+    file = tmp_path / "memory.json"
     words = (
         "--text",
-        str(text),
+        str(pydoc_topics),
         "--preset",
         "tiny",
         "--vocab-size",
