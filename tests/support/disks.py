@@ -22,7 +22,8 @@ def mount(place: Path, options: str) -> None:
     command = ["mount", "-o", options, *kind, str(place)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        reason = done.stderr.partition("\n")[0]
+        pytest.skip(f"no file system can be mounted here: {reason}")
 
 
 @contextmanager
