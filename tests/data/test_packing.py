@@ -191,7 +191,7 @@ def all_real_blocks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[
 def real_blocks(folder: Path, corpus: Path) -> dict[str, list[Block]]:
     """Blocks of short documents, the corpus, and of long ones, its packages, with an 8k vocabulary.
 
-    Documents of the corpus have some 900 characters on average; a package has ten or more times as
+    Documents of the corpus have 600 to 900 characters on average, a package ten or more times as
     many.
     """
     train_tokenizer([corpus], 8192, folder / "tokenizer")

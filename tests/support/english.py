@@ -22,18 +22,23 @@ PARAGRAPH_CHARACTERS = 700
 
 def read_texts(path: Path) -> list[str]:
     """The texts of a file of JSON lines."""
-    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    return [document["text"] for document in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; a text may hold any other character that ends a line."""
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def join_packages(corpus: Path, out: Path) -> Path:
     """Write `out`, JSON lines with the docstrings of each package of `corpus` as one document.
 
-    `corpus` is what `electra-dist data corpus pydoc` has written: documents of some 900 characters
-    on average. Those of `out` are ten to thirty times as long. A name in `.gz` is compressed.
+    `corpus` is what `electra-dist data corpus pydoc` has written: documents of 600 to 900
+    characters on average. Those of `out` are ten to thirty times as long. A name in `.gz` is compressed.
     """
     packages: defaultdict[str, list[str]] = defaultdict(list)
-    for line in corpus.read_text(encoding="utf-8").splitlines():
-        document = json.loads(line)
+    for document in read_lines(corpus):
         module = document["id"].split(".")[0]
         packages[module.rpartition("/")[0] or module].append(document["text"])
 
@@ -46,7 +51,7 @@ def join_packages(corpus: Path, out: Path) -> Path:
 
 
 def squad_articles(texts: list[str], paragraphs: int, seed: int) -> list[dict[str, Any]]:
-    """Articles of a SQuAD file: `paragraphs` of them, drawn from `texts`, of some 700 characters.
+    """Articles of a SQuAD file: `paragraphs` of them, drawn from `texts`, of 700 characters at least.
 
     A question asks what follows on a few words; its answer is one to six words of the paragraph,
     without the punctuation around them, as people mark answers. One answer of a hundred lacks its
