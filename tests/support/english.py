@@ -35,7 +35,8 @@ def join_packages(corpus: Path, out: Path) -> Path:
     """Write `out`, JSON lines with the docstrings of each package of `corpus` as one document.
 
     `corpus` is what `electra-dist data corpus pydoc` has written: documents of 600 to 900
-    characters on average. Those of `out` are ten to thirty times as long. A name in `.gz` is compressed.
+    characters on average. Those of `out` are ten to thirty times as long. A name in `.gz` is
+    compressed.
     """
     packages: defaultdict[str, list[str]] = defaultdict(list)
     for document in read_lines(corpus):
@@ -51,7 +52,7 @@ def join_packages(corpus: Path, out: Path) -> Path:
 
 
 def squad_articles(texts: list[str], paragraphs: int, seed: int) -> list[dict[str, Any]]:
-    """Articles of a SQuAD file: `paragraphs` of them, drawn from `texts`, of 700 characters at least.
+    """Articles of a SQuAD file, with `paragraphs` of 700 characters at least, drawn from `texts`.
 
     A question asks what follows on a few words; its answer is one to six words of the paragraph,
     without the punctuation around them, as people mark answers. One answer of a hundred lacks its
