@@ -8,6 +8,10 @@ against word counts.
 Every encoder is fine-tuned with the same recipe at every learning rate given, over the same seeds;
 the held-out score is that after the last epoch. The linear peer is logistic regression on TF-IDF of
 words and word pairs (scikit-learn's defaults otherwise). `simple` is the most frequent class.
+
+Any labelled tables will do. Those of docs/fine-tune.md are the whole sentences of the Stanford
+Sentiment Treebank (https://nlp.stanford.edu/sentiment/) without the neutral ones, in the columns
+`text` and `label`.
 """
 
 from __future__ import annotations
@@ -57,8 +61,8 @@ def main() -> None:
     parser.add_argument(
         "--model", type=Path, required=True, help="folder written by `electra-dist export`"
     )
-    parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--dev", type=Path, required=True)
+    parser.add_argument("--train", type=Path, required=True, help="labelled, as for `finetune`")
+    parser.add_argument("--dev", type=Path, required=True, help="the same, held out")
     parser.add_argument("--text", default="text")
     parser.add_argument("--label", default="label")
     parser.add_argument("--lr", type=float, nargs="+", default=[1e-4, 1e-3])

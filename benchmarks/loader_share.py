@@ -225,7 +225,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shards", type=Path, required=True)
+    parser.add_argument("--shards", type=Path, required=True, help="folder written by `data build`")
     parser.add_argument("--row-lengths", nargs="+", type=int, default=[128, 512])
     parser.add_argument("--tokens-per-second", type=float, default=2e6)
     parser.add_argument("--rows", type=int, default=256, help="of a step of this rank")

@@ -1,6 +1,7 @@
 """Peak tensor memory: our training step against a plain `transformers` loop, and against what
 `plan` predicts.
 
+    electra-dist data corpus pydoc --out corpus        # or any other text
     python benchmarks/memory.py --text corpus --preset small --json memory.json
 
 Live tensor memory above the baseline after imports, weights and optimizer included, over the first
@@ -51,7 +52,11 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--text", nargs="+", type=Path, required=True, help="input files, as for `data build`"
+        "--text",
+        nargs="+",
+        type=Path,
+        required=True,
+        help="input files, as for `data build`; `data corpus pydoc` writes some",
     )
     parser.add_argument("--preset", default="small")
     parser.add_argument("--vocab-size", type=int, default=30522, help="default: ELECTRA's own")

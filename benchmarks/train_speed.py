@@ -1,6 +1,7 @@
 """Real tokens per second: our training step against a plain `transformers` loop, on the same text,
 in one run.
 
+    electra-dist data corpus pydoc --out corpus        # or any other text
     python benchmarks/train_speed.py --text corpus --preset small --json speed.json
 
 Ours is the whole path of `electra-dist train`: shards, packing, masks, the two engines, AdamW. The
@@ -230,7 +231,11 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--text", nargs="+", type=Path, required=True, help="input files, as for `data build`"
+        "--text",
+        nargs="+",
+        type=Path,
+        required=True,
+        help="input files, as for `data build`; `data corpus pydoc` writes some",
     )
     parser.add_argument("--preset", default="small")
     parser.add_argument("--vocab-size", type=int, default=30522, help="default: ELECTRA's own")

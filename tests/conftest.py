@@ -1,4 +1,8 @@
-"""Fixtures for every test: where the repository is, where real text is."""
+"""For every test: fixtures, a process of its own where it needs a GPU, and what may skip.
+
+Real text comes from this Python installation and from `tests/samples`, never from elsewhere on the
+machine. Which skips there are and why is listed in `tests/test_skips.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +27,10 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 #: In the environment of the process that runs one test that needs a GPU:
 #: what CUDA_VISIBLE_DEVICES was, or nothing.
 GPU_TEST = "ELECTRA_DIST_GPU_TEST"
+#: In the environment of continuous integration: what skips there fails instead.
+NO_SKIPS = "ELECTRA_DIST_NO_SKIPS"
+#: The one reason to skip that continuous integration accepts.
+NEEDS_GPU = "needs a CUDA device"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if GPU_TEST not in os.environ:  # every other test is the same test on a machine with a GPU
@@ -48,7 +57,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     start = time.time()
-    outcome, about = run_gpu_test(item) if has_gpu() else ("skipped", "needs a CUDA device")
+    outcome, about = run_gpu_test(item) if has_gpu() else ("skipped", NEEDS_GPU)
     skipped = (str(item.path), 0, f"Skipped: {about}")
     report = pytest.TestReport(
         item.nodeid,
@@ -83,7 +92,7 @@ def run_gpu_test(item: pytest.Item) -> tuple[Literal["passed", "failed", "skippe
         return "failed", f"not through after {error.timeout:.0f} s:\n{error.stdout}"
     if done.returncode or not re.search(r"\b1 (passed|skipped)\b", done.stdout):
         return "failed", done.stdout[-6000:] + done.stderr[-2000:]
-    return ("skipped", "needs a CUDA device") if " skipped" in done.stdout else ("passed", "")
+    return ("skipped", NEEDS_GPU) if " skipped" in done.stdout else ("passed", "")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -91,7 +100,36 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         import torch
 
         if not torch.cuda.is_available():
-            pytest.skip("needs a CUDA device")
+            pytest.skip(NEEDS_GPU)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that skips, in a fixture or in itself, may have to fail."""
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A whole module that skips, too."""
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """With `NO_SKIPS`, a skip becomes a failure, unless it is for want of a GPU."""
+    expected_to_fail = hasattr(report, "wasxfail")
+    if not report.skipped or expected_to_fail or not os.environ.get(NO_SKIPS):
+        return
+    assert isinstance(report.longrepr, tuple)
+    path, line, reason = report.longrepr
+    if reason == f"Skipped: {NEEDS_GPU}":
+        return
+    report.outcome = "failed"
+    report.longrepr = f"{path}:{line}: {reason}\nNothing may skip where {NO_SKIPS} is set."
 
 
 @pytest.fixture(scope="session")
@@ -101,32 +139,44 @@ def repo_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder with real text and labelled data beside the checkout."""
-    path = REPO_ROOT.parent / "shared" / "data"
-    if not path.is_dir():
-        pytest.skip(f"no real data at {path}")
-    return path
+def samples() -> Path:
+    """The folder with texts and labelled data of the project's own, some for each format."""
+    return REPO_ROOT / "tests" / "samples"
 
 
 @pytest.fixture(scope="session")
-def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of real English (the topics of `pydoc`), vocabulary 512, 20% held out."""
+def pydoc_topics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """JSON lines of real English: the topics of `pydoc`, some 0.46 million characters."""
     from pydoc_data.topics import topics
 
-    from data_tools.build import BuildOptions, build_shards
-    from data_tools.tokenizer import train_tokenizer
-
-    folder = tmp_path_factory.mktemp("data")
-    source = folder / "topics.jsonl"
-    source.write_text(
+    path = tmp_path_factory.mktemp("data") / "topics.jsonl"
+    path.write_text(
         "".join(
             json.dumps({"id": name, "text": text}) + "\n" for name, text in sorted(topics.items())
         )
     )
-    train_tokenizer([source], 512, folder / "tokenizer")
+    return path
+
+
+@pytest.fixture(scope="session")
+def pydoc_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """JSON lines of real English: 3 MB of what `electra-dist data corpus pydoc` writes."""
+    from data_tools.corpus import write_pydoc_corpus
+
+    folder = tmp_path_factory.mktemp("pydoc") / "corpus"
+    return write_pydoc_corpus(folder, max_bytes=3_000_000, workers=2).path
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(pydoc_topics: Path) -> Path:
+    """Shards of the topics of `pydoc`, vocabulary 512, 20% held out."""
+    from data_tools.build import BuildOptions, build_shards
+    from data_tools.tokenizer import train_tokenizer
+
+    folder = pydoc_topics.parent
+    train_tokenizer([pydoc_topics], 512, folder / "tokenizer")
     options = BuildOptions(validation=0.2, block_tokens=8192)
-    build_shards([source], folder / "tokenizer", folder / "shards", options)
+    build_shards([pydoc_topics], folder / "tokenizer", folder / "shards", options)
     return folder / "shards"
 
 

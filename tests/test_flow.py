@@ -1,5 +1,5 @@
-"""The whole flow on real text by the commands a user types:
-the PEPs, 16k vocabulary, two ranks, export.
+"""The whole flow on real text by the commands a user types: long documents, 16k vocabulary, two
+ranks, export.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
+
+from tests.support.english import join_packages
 
 
 def run(where: Path, *arguments: str) -> str:
@@ -20,36 +23,37 @@ def run(where: Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def peps(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
-    """A folder with tokenizer and shards of the PEPs."""
-    where = tmp_path_factory.mktemp("peps")
-    text = str(shared_data / "peps.jsonl.gz")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tokenizer and shards of the documentation of installed packages."""
+    where = tmp_path_factory.mktemp("flow")
+    run(where, "data", "corpus", "pydoc", "--out", "pydoc", "--max-bytes", "14000000")
+    text = str(join_packages(where / "pydoc" / "pydoc.jsonl", where / "packages.jsonl.gz"))
     run(where, "data", "tokenizer", "--input", text, "--vocab-size", "16384", "--out", "tokenizer")
     source = ("--input", text, "--tokenizer", "tokenizer", "--out", "shards")
     run(where, "data", "build", *source, "--workers", "2", "--validation", "0.05")
     return where
 
 
-def test_shards_are_whole_and_pack_within_two_and_a_half_percent(peps: Path) -> None:
-    assert json.loads(run(peps, "data", "verify", "shards", "--json"))["ok"]
-    facts = json.loads(run(peps, "data", "inspect", "shards", "--json"))
+def test_shards_are_whole_and_pack_within_two_and_a_half_percent(prepared: Path) -> None:
+    assert json.loads(run(prepared, "data", "verify", "shards", "--json"))["ok"]
+    facts = json.loads(run(prepared, "data", "inspect", "shards", "--json"))
     assert facts["vocab_size"] == 16384
     assert facts["splits"]["validation"]["documents"] > 10
     assert {row["row_length"] for row in facts["packing"]} == {128, 256, 512, 1024}
     assert all(row["padding"] <= 0.025 for row in facts["packing"])
 
 
-def test_training_and_export_of_both_networks(peps: Path, repo_root: Path) -> None:
+def test_training_and_export_of_both_networks(prepared: Path, repo_root: Path) -> None:
     config = (
         "run.dir=runs",
-        "run.name=peps",
+        "run.name=flow",
         "data.shards=shards",
         "train.steps=6",
         "optim.warmup_steps=2",
     )
     small = ("checkpoint.every=3", "validation.rows=32", "tracking.every=2")
     run(
-        peps,
+        prepared,
         "launch",
         "local",
         str(repo_root / "configs/quickstart.yaml"),
@@ -58,22 +62,23 @@ def test_training_and_export_of_both_networks(peps: Path, repo_root: Path) -> No
         *config,
         *small,
     )
-    report = json.loads(run(peps, "report", "runs/peps", "--json", "--plot", "curves.png"))
+    report = json.loads(run(prepared, "report", "runs/flow", "--json", "--plot", "curves.png"))
     assert report["step"] == 6
-    assert (peps / "curves.png").stat().st_size > 10_000
+    assert (prepared / "curves.png").stat().st_size > 10_000
     for network, model in (
         ("discriminator", "AutoModelForPreTraining"),
         ("generator", "AutoModelForMaskedLM"),
     ):
         exported = json.loads(
-            run(peps, "export", "runs/peps", "--out", network, "--network", network, "--json")
+            run(prepared, "export", "runs/flow", "--out", network, "--network", network, "--json")
         )
         assert exported["check"]["max_difference"] <= 1e-5
-        import transformers
 
-        loaded = getattr(transformers, model).from_pretrained(peps / network, local_files_only=True)
+        loaded = getattr(transformers, model).from_pretrained(
+            prepared / network, local_files_only=True
+        )
         assert loaded.config.vocab_size == 16384
     tokenizer = transformers.AutoTokenizer.from_pretrained(
-        peps / "generator", local_files_only=True
+        prepared / "generator", local_files_only=True
     )
-    assert tokenizer("PEP 8 [MASK]")["input_ids"][0] == tokenizer.cls_token_id
+    assert tokenizer("Return 8 [MASK]")["input_ids"][0] == tokenizer.cls_token_id

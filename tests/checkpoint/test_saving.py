@@ -28,6 +28,7 @@ from electra_dist.runs.checkpoints import list_checkpoints, read_manifest, verif
 from electra_dist.runs.checkpoints.memory import saving, start_over
 from electra_dist.runs.directory import RunDir
 from electra_dist.train.step import train_step
+from tests.support.disks import mount, tiny_disk
 from tests.support.processes import run_ranks
 from tests.support.small import make_config, make_engines, make_step
 
@@ -196,14 +197,8 @@ def test_a_checkpoint_is_published_when_all_ranks_have_written(tmp_path: Path) -
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with tiny_disk(tmp_path / "disk", "3m") as folder:
+        yield folder
 
 
 def fail_and_go_on(world: Any, folder: str, disk: str) -> dict[str, Any]:
@@ -350,7 +345,7 @@ def test_a_run_on_a_disk_that_fills_ends_with_74_and_goes_on_when_there_is_room(
     ] == 7  # the row of the last step follows its checkpoint
     assert not [name for name in os.listdir(run.checkpoints) if name.startswith(".")]
     (small_disk / "others").unlink()
-    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    mount(small_disk, "remount,size=8m")
     done = train(tmp_path, tiny_shards, dir_, "checkpoint.keep=1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert run.complete_checkpoints()[-1] == 8  # beside it, what the guard may still go back to

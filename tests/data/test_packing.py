@@ -4,7 +4,6 @@ documents apart, little padding.
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from electra_dist.data.packing import (
 )
 from electra_dist.data.shards.manifest import TRAIN
 from electra_dist.data.shards.reading import Block, BlockReader
+from tests.support.english import join_packages
 
 CASES = st.tuples(
     st.lists(st.one_of(st.integers(1, 20), st.integers(1, 400)), min_size=1, max_size=60),
@@ -176,31 +176,30 @@ def check_padding(corpora: dict[str, list[Block]], row_length: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def some_real_blocks(tmp_path_factory, shared_data) -> dict[str, list[Block]]:
-    return real_blocks(tmp_path_factory.mktemp("some"), shared_data, pydoc_bytes=2_000_000, every=4)
+def some_real_blocks(
+    tmp_path_factory: pytest.TempPathFactory, pydoc_corpus: Path
+) -> dict[str, list[Block]]:
+    return real_blocks(tmp_path_factory.mktemp("some"), pydoc_corpus)
 
 
 @pytest.fixture(scope="module")
-def all_real_blocks(tmp_path_factory, shared_data) -> dict[str, list[Block]]:
-    return real_blocks(tmp_path_factory.mktemp("all"), shared_data, pydoc_bytes=25_000_000, every=1)
+def all_real_blocks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Block]]:
+    folder = tmp_path_factory.mktemp("all")
+    return real_blocks(folder, write_pydoc_corpus(folder / "pydoc", workers=2).path)
 
 
-def real_blocks(
-    folder: Path, shared_data: Path, pydoc_bytes: int, every: int
-) -> dict[str, list[Block]]:
-    """Blocks of the pydoc corpus and of every `every`-th PEP, with an 8k vocabulary."""
-    write_pydoc_corpus(folder / "pydoc", max_bytes=pydoc_bytes, workers=2)
-    with gzip.open(shared_data / "peps.jsonl.gz") as lines:
-        (folder / "peps.jsonl").write_bytes(b"".join(list(lines)[::every]))
-    train_tokenizer([folder / "pydoc"], 8192, folder / "tokenizer")
+def real_blocks(folder: Path, corpus: Path) -> dict[str, list[Block]]:
+    """Blocks of short documents, the corpus, and of long ones, its packages, with an 8k vocabulary.
+
+    Documents of the corpus have 600 to 900 characters on average, a package ten or more times as
+    many.
+    """
+    train_tokenizer([corpus], 8192, folder / "tokenizer")
+    files = {"short": corpus, "long": join_packages(corpus, folder / "packages.jsonl")}
     found = {}
-    for name in ("pydoc", "peps.jsonl"):
-        stats = build_shards(
-            [folder / name],
-            folder / "tokenizer",
-            folder / f"shards-{name}",
-            BuildOptions(workers=2),
-        )
+    for name, file in files.items():
+        shards = folder / f"shards-{name}"
+        stats = build_shards([file], folder / "tokenizer", shards, BuildOptions(workers=2))
         reader = BlockReader(stats.manifest, TRAIN)
         found[name] = [reader.read(block) for block in range(len(reader))]
     return found

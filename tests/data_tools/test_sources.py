@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from data_tools.clean import normalise
 from data_tools.sources import Part, find_inputs, read_documents, split_parts
 from electra_dist.errors import DataError
+from tests.support.english import read_texts
 
 
 def read_all(path: Path, part_bytes: int) -> list[str]:
@@ -59,6 +60,19 @@ def test_json_lines_are_read_once_however_the_file_is_cut(tmp_path_factory, text
     with gzip.open(folder / "a.jsonl.gz", "wb") as file:
         file.write(content.encode())
     assert sorted(read_all(folder / "a.jsonl.gz", cut)) == sorted(texts)
+
+
+@pytest.mark.parametrize("part_bytes", [50, 700, 10**6])
+def test_real_documents_are_read_once_however_the_file_is_cut(
+    samples: Path, part_bytes: int
+) -> None:
+    text = (samples / "documents.txt").read_text(encoding="utf-8")
+    expected = text.rstrip("\n").split("\n\n")
+    assert len(expected) == 13
+    assert read_all(samples / "documents.txt", part_bytes) == expected
+    expected = read_texts(samples / "documents.jsonl")
+    assert any("\n\n\n" in document for document in expected)
+    assert read_all(samples / "documents.jsonl", part_bytes) == expected
 
 
 def test_a_folder_stands_for_the_input_files_in_it_sorted(tmp_path):

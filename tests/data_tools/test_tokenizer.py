@@ -4,7 +4,6 @@ in the shards and in transformers, on every document.
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from data_tools.corpus import write_pydoc_corpus
 from data_tools.tokenizer import MODEL_FILE, PIECES, TOKENIZER_FILE, load_tokenizer, train_tokenizer
 from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.errors import DataError
+from tests.support.english import join_packages, read_texts
 
 HARD_TEXTS = [
     *("-" * count for count in range(1, 80)),
@@ -97,8 +97,22 @@ def test_sentencepiece_itself_agrees_on_plain_text(tokenizer_dir, topic_texts):
     assert same >= 0.99 * len(topic_texts)  # ties in runs of one character may differ
 
 
-def test_every_sixth_pep_has_identical_ids_in_transformers(tokenizer_dir, shared_data):
-    check_every_document(tokenizer_dir, peps(shared_data)[::6])
+def test_long_documents_have_identical_ids_in_transformers(
+    tokenizer_dir: Path, pydoc_corpus: Path, tmp_path: Path
+) -> None:
+    """A tokenizer that was learnt from other text than it meets."""
+    texts = read_texts(join_packages(pydoc_corpus, tmp_path / "packages.jsonl"))
+    assert max(map(len, texts)) > 50_000
+    check_every_document(tokenizer_dir, texts)
+
+
+def test_text_of_many_scripts_has_identical_ids_in_transformers(
+    tokenizer_dir: Path, samples: Path
+) -> None:
+    texts = read_texts(samples / "documents.jsonl")
+    assert len(texts) == 28
+    check_every_document(tokenizer_dir, texts)
+    check_every_document(tokenizer_dir, [normalise(text) for text in texts])
 
 
 def check_every_document(tokenizer_dir: Path, texts: list[str]) -> None:
@@ -118,18 +132,14 @@ def check_every_document(tokenizer_dir: Path, texts: list[str]) -> None:
 
 
 @pytest.mark.full
-def test_every_document_of_pydoc_and_peps_has_identical_ids_in_transformers(shared_data, tmp_path):
+def test_every_document_of_the_whole_corpus_has_identical_ids_in_transformers(
+    tmp_path: Path,
+) -> None:
+    """Its docstrings, each alone and all of a package as one document."""
     stats = write_pydoc_corpus(tmp_path / "pydoc")
     train_tokenizer([tmp_path / "pydoc"], 16384, tmp_path / "tokenizer")
-    pydoc = [
-        json.loads(line)["text"] for line in stats.path.read_text(encoding="utf-8").splitlines()
-    ]
-    check_every_document(tmp_path / "tokenizer", [*pydoc, *peps(shared_data)])
-
-
-def peps(shared_data: Path) -> list[str]:
-    with gzip.open(shared_data / "peps.jsonl.gz") as lines:
-        return [normalise(json.loads(line)["text"]) for line in lines]
+    packages = join_packages(stats.path, tmp_path / "packages.jsonl")
+    check_every_document(tmp_path / "tokenizer", read_texts(stats.path) + read_texts(packages))
 
 
 def test_training_again_gives_the_same_tokenizer(topics_file, tokenizer_dir, tmp_path):

@@ -104,8 +104,6 @@ def blocks() -> list[Block]:
 @pytest.fixture(scope="module")
 def outputs(blocks: list[Block]) -> list[str]:
     """What the blocks print; they run once for all tests."""
-    pytest.importorskip("sklearn")
-    pytest.importorskip("torch")
     return run(blocks)
 
 

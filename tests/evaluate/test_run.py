@@ -32,8 +32,6 @@ from electra_dist.model.inputs import rows_of_documents, to_device
 from electra_dist.model.networks import build_networks
 from electra_dist.runs.directory import RunDir
 
-pytest.importorskip("sklearn")
-
 ROWS = 11  # not a multiple of the micro-batch: its last row is empty
 
 

@@ -11,8 +11,6 @@ from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.evaluate import scores, uncertainty
 from electra_dist.evaluate.heldout import Observed
 
-pytest.importorskip("sklearn")
-
 
 def random_observed(seed: int, count: int = 400) -> tuple[Observed, np.ndarray]:
     """Made-up answers with many ties, and token counts of a vocabulary of 200."""

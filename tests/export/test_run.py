@@ -6,7 +6,6 @@ import json
 import os
 import pydoc_data.topics
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import nn
 
@@ -42,8 +42,7 @@ from electra_dist.runs.checkpoints.manifest import (
 )
 from electra_dist.runs.checkpoints.members import finish, write_text
 from electra_dist.runs.directory import RunDir
-
-transformers = pytest.importorskip("transformers")
+from tests.support.disks import tiny_disk
 
 VOCABULARY = 600
 STEPS = (4, 8)
@@ -372,21 +371,13 @@ def test_a_full_disk_ends_an_export_in_one_sentence(
     shared_run: Any, tmp_path: Path, kilobytes: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The weights do not fit, or what comes after them does not."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
-        run = shared_run[0]
+    run = shared_run[0]
+    with tiny_disk(tmp_path / "disk", f"{kilobytes}k") as disk:
         assert cli.main(["export", str(run.path), "--out", str(disk / "out")]) == 74
         error = capsys.readouterr().err
         assert error.count("error: ") == 1
         assert f"{disk / 'out'}: the export cannot be written: no space left; make room" in error
         assert os.listdir(disk) == []
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(shared_run: Any) -> None:

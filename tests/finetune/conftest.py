@@ -12,7 +12,6 @@ from tests.support.toy_task import random_model, sentences, write_table
 @pytest.fixture(scope="session")
 def encoder(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `electra-dist export` writes it, with random weights."""
-    pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("encoder") / "discriminator"
     return random_model(folder, "ElectraForPreTraining", tiny_shards.parent / "tokenizer")
 

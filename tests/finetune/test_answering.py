@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import transformers
 
 from electra_dist.cli import main as cli
 from electra_dist.errors import DataError
@@ -14,8 +15,6 @@ from electra_dist.finetune.questions.reading import read_questions
 from electra_dist.finetune.questions.windows import make_windows
 from electra_dist.finetune.squad_scores import squad_scores
 from tests.support.toy_task import questions
-
-transformers = pytest.importorskip("transformers")
 
 OPTIONS = [
     "--lr",

@@ -21,8 +21,6 @@ from electra_dist.cli import main as cli
 from electra_dist.errors import UserError
 from electra_dist.finetune.model_folder import ModelFolder
 
-pytest.importorskip("transformers")
-
 
 @pytest.fixture
 def folder(encoder: Path, tmp_path: Path) -> Path:

@@ -4,13 +4,17 @@ and what is wrong is said with file and line.
 
 from __future__ import annotations
 
+import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from electra_dist.errors import DataError
 from electra_dist.finetune.labelled import Columns, Example, read_examples
+from electra_dist.finetune.texts import TextTask
+from tests.support.toy_task import sentences, write_table
 
 ROWS = [('it\'s "fine", he said', "a second, text", "1"), ("naïve", "b", "0")]
 EXPECTED = [Example(text, pair, label) for text, pair, label in ROWS]
@@ -45,10 +49,40 @@ def test_labels_that_are_there_are_kept_where_none_are_needed(tmp_path: Path) ->
     assert found == [Example("one"), Example("two")]
 
 
-def test_sst_reads_as_it_is(shared_data: Path) -> None:
-    found = read_examples(shared_data / "sst2" / "train.tsv", Columns(), labelled=True)
-    assert len(found) == 6920
-    assert {e.label for e in found} == {"0", "1"}
+def test_a_table_with_quotes_of_its_own_reads_as_it_is(samples: Path) -> None:
+    """Fields of a .tsv are never quoted: a quote is a character like any other."""
+    path = samples / "reviews.tsv"
+    content = path.read_text(encoding="utf-8")
+    assert content.count('"') == 4
+
+    plain = [line.split("\t") for line in content.splitlines()[1:]]
+    found = read_examples(path, Columns(), labelled=True)
+    assert found == [Example(text, None, label) for text, label in plain]
+    assert Counter(example.label for example in found) == {"0": 32, "1": 32}
+
+
+def test_a_table_of_thousands_reads_whole(tmp_path: Path) -> None:
+    rows = sentences(7000, seed=3)
+    found = read_examples(write_table(tmp_path / "many.tsv", rows), Columns(), labelled=True)
+    assert found == [Example(text, None, label) for text, label in rows]
+    assert {example.label for example in found} == {"pos", "neg"}
+
+
+def test_pairs_with_numbers_read_as_they_are(samples: Path) -> None:
+    """Quotes inside quotes, and a line break inside a field."""
+    path = samples / "pairs.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        plain = list(csv.DictReader(file))
+    assert len(plain) == 32
+    assert any("\n" in row["second"] for row in plain)
+
+    columns = Columns("first", "second", "similarity")
+    found = read_examples(path, columns, labelled=True)
+    assert found == [Example(row["first"], row["second"], row["similarity"]) for row in plain]
+
+    targets = TextTask(columns, None).targets(found, path)
+    assert targets.tolist() == [float(row["similarity"]) for row in plain]
+    assert 0.5 == targets.min() < targets.max() == 5
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from electra_dist.cli import main as cli
 from tests.support.toy_task import random_model
-
-transformers = pytest.importorskip("transformers")
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import transformers
 
 from electra_dist.finetune.recipe import default_recipe, parameter_groups
-
-transformers = pytest.importorskip("transformers")
 
 
 def test_every_parameter_learns_once_at_the_rate_of_its_depth() -> None:

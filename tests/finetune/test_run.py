@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from electra_dist.cli import main as cli
 from electra_dist.errors import UserError
 from electra_dist.finetune.run import Settings, finetune
 from tests.support.toy_task import sentences, write_table
-
-transformers = pytest.importorskip("transformers")
 
 #: A random encoder needs more than the published numbers.
 FAST = {"lr": 3e-3, "epochs": 4, "layer_decay": 1.0, "batch": 16, "max_length": 48}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,8 +21,6 @@ from electra_dist.model.generator import Generator
 from electra_dist.model.huggingface import from_huggingface, hf_config, to_huggingface
 from electra_dist.model.inputs import ModelBatch, rows_of_documents, to_device
 from electra_dist.model.networks import build_networks
-
-transformers = pytest.importorskip("transformers")
 
 TOLERANCE = 1e-5
 VOCABULARY = 1009

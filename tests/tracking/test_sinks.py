@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from electra_dist.errors import StorageError
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import cut_back
 from electra_dist.tracking.sinks import MetricsFile, Tracker
+from tests.support.disks import tiny_disk
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -68,17 +67,8 @@ def test_a_rollback_goes_on_in_the_same_file(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if (
-        os.geteuid() != 0
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", place]).returncode
-    ):
-        pytest.skip("needs root, to mount a small file system")
-    try:
+    with tiny_disk(tmp_path / "disk", "64k") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
 
 
 def test_rows_wait_in_memory_while_the_disk_is_full_and_none_is_missing(small_disk: Path) -> None:

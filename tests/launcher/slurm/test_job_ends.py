@@ -23,6 +23,7 @@ from electra_dist.runs.directory import RunDir
 from launcher.records import Event, events
 from launcher.slurm.clusters import Cluster
 from launcher.slurm.job_script import Job, render
+from tests.support.disks import tiny_disk
 
 SCONTROL = """\
 #!/bin/bash
@@ -333,13 +334,8 @@ def test_starts_that_slurm_itself_ended_do_not_count_where_the_disk_is_well(scri
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(place)], check=True)
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with tiny_disk(tmp_path / "disk", "512k") as place:
+        yield place
 
 
 def test_the_last_words_fit_on_a_full_disk(small_disk: Path) -> None:

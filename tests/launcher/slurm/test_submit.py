@@ -27,6 +27,7 @@ from launcher.slurm.submit import Submission, prepare, queue
 from launcher.status import RunStatus, status
 from launcher.stop import stop
 from tests.support import PROGRAMS
+from tests.support.disks import tiny_disk
 
 ENDED = ("finished", "stopped", "cancelled", "failed", "unfinished")
 NASTY = 'it\'s; touch PWNED & $(touch PWNED) `touch PWNED` "%j %% ${HOME}" * #x'
@@ -94,10 +95,8 @@ class Running:
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Room for a run and one checkpoint of the stand-in, not for two."""
-    place = tmp_path_factory.mktemp("small-disk")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)], check=True)
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with tiny_disk(tmp_path_factory.mktemp("small-disk"), "8m") as place:
+        yield place
 
 
 @pytest.fixture(scope="module")

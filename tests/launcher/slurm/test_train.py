@@ -24,6 +24,7 @@ from launcher.slurm.submit import Request, Submission, prepare, submit
 from launcher.status import status
 from launcher.stop import stop
 from tests.support import PROGRAMS
+from tests.support.disks import tiny_disk
 
 SLOW_TRAIN = (str(PROGRAMS / "slow_train.py"),)
 STEPS = 60
@@ -169,9 +170,8 @@ def test_torchrun_starts_the_ranks_and_hears_the_signal(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(tmp_path)], check=True)
-    yield tmp_path
-    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+    with tiny_disk(tmp_path, "32m") as place:
+        yield place
 
 
 @pytest.mark.full

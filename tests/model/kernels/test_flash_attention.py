@@ -7,7 +7,6 @@ Whether Triton interprets is fixed when it is imported, and other tests of this 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -17,10 +16,6 @@ import pytest
 
 CHECKS = Path(__file__).parent / "checks_flash_attention.py"
 COMPILATION = CHECKS.with_name("checks_compile.py")
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
-)
 
 
 def run_checks(checks: Path = CHECKS, **environment: str) -> None:

@@ -7,7 +7,6 @@ Whether Triton interprets is fixed when it is imported, and other tests of this 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -16,10 +15,6 @@ from pathlib import Path
 import pytest
 
 CHECKS = Path(__file__).parent / "checks_fused_head.py"
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
-)
 
 
 def run_checks(**environment: str) -> None:

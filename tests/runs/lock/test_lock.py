@@ -30,6 +30,7 @@ from electra_dist.runs.directory import RunDir
 from electra_dist.runs.lock import HANDED_DOWN, Timing, check, hold, holding, taking
 from electra_dist.runs.lock.leases import Entry
 from launcher.status import status
+from tests.support.disks import tiny_disk
 
 #: Seconds that a test can wait for; what a test waits for to *stay away* is generous.
 QUICK = Timing(pulse=0.1, silent=2.0, dying=0.2, brief=20.0, requeue=20.0)
@@ -423,15 +424,8 @@ def test_what_cannot_be_written_is_one_sentence(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own that is quickly full."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with tiny_disk(tmp_path / "disk", "256k") as place:
+        yield place
 
 
 def fill(place: Path) -> None:

@@ -26,6 +26,7 @@ from electra_dist.runs.checkpoints.manifest import CheckpointManifest
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Heartbeat
 from electra_dist.runs.opening.start import check_run, open_run, record_start
+from tests.support.disks import mount
 from tests.support.killing import killed_at
 
 
@@ -105,16 +106,11 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     place = tmp_path / "disk"
     place.mkdir()
 
-    def mount(options: str) -> Path:
-        kind = ["-t", "tmpfs", "tmpfs"] if not options.startswith("remount") else []
-        done = subprocess.run(
-            ["mount", "-o", options, *kind, str(place)], capture_output=True, check=False
-        )
-        if done.returncode:
-            pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode()}")
+    def mount_anew(options: str) -> Path:
+        mount(place, options)
         return place
 
-    yield mount
+    yield mount_anew
     while subprocess.run(["umount", str(place)], capture_output=True, check=False).returncode == 0:
         pass
 
@@ -156,15 +152,18 @@ def test_where_nothing_may_be_written_one_sentence_says_why(
 def test_where_the_user_may_not_write_one_sentence_says_why(
     tmp_path: Path, opened: Opening
 ) -> None:
-    if os.geteuid():
-        pytest.skip("needs root, to become somebody else")
-    opened(tmp_path / "runs/one")
+    """A user who may write nowhere; root, who may everywhere, becomes somebody else first."""
+    runs = tmp_path / "runs"
+    opened(runs / "one")
+    for path in (runs, *runs.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o222)
     for name in ("one", "new"):
         child = os.fork()
         if child == 0:
             try:
-                os.setuid(65534)
-                opened(tmp_path / "runs" / name)
+                if os.geteuid() == 0:
+                    os.setuid(65534)
+                opened(runs / name)
             except StorageError as error:
                 os._exit(74 if "permission denied" in str(error) else 1)
             except BaseException:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from electra_dist.runs.metrics_log import RowReader, cut_back
 from electra_dist.tracking import sinks
 from electra_dist.tracking.sinks import Tracker
 from electra_dist.tracking.wandb import MirrorError, mirror_once
+from tests.support.disks import mount, tiny_disk
 from tests.support.offline import files, parent, points, records, services, wait_for
 
 
@@ -149,11 +149,7 @@ def test_signals_for_the_ranks_a_stale_service_and_a_foreign_run_id_do_nothing(
 
 @pytest.mark.full
 def test_a_full_disk_under_its_files_costs_one_warning(new_run: RunDir) -> None:
-    new_run.wandb.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(new_run.wandb)]
-    if os.geteuid() != 0 or subprocess.run(mount).returncode:
-        pytest.skip("needs root, to mount a small file system")
-    try:
+    with tiny_disk(new_run.wandb, "64k"):
         said: list[str] = []
         tracker = start(new_run, said)
         for step in range(1, 301):
@@ -162,11 +158,9 @@ def test_a_full_disk_under_its_files_costs_one_warning(new_run: RunDir) -> None:
         tracker.close()
         assert len(said) == 1
         assert [r["step"] for r in new_run.read_metrics()] == list(range(1, 301))
-        subprocess.run(["mount", "-o", "remount,size=64m", str(new_run.wandb)], check=True)
+        mount(new_run.wandb, "remount,size=64m")
         mirror_once(new_run, "offline", 300)
         assert sorted(step for step, _ in points(new_run)) == list(range(1, 301))
-    finally:
-        subprocess.run(["umount", "-l", str(new_run.wandb)], check=True)
 
 
 def test_a_folder_that_cannot_be_made_costs_one_warning(new_run: RunDir) -> None:
