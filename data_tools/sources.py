@@ -12,14 +12,13 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
 from electra_dist.errors import DataError
 
-SUFFIXES = (".txt", ".jsonl", ".jsonl.gz")
 #: Bounds of the size of a `Part`: below, starting is most of the work; above, so is memory.
 MIN_PART_BYTES = 2**20
 MAX_PART_BYTES = 64 * 2**20
@@ -53,10 +52,6 @@ class Part:
 
 def _is_gzip(path: Path) -> bool:
     return path.name.endswith(".gz")
-
-
-def _is_jsonl(path: Path) -> bool:
-    return path.name.endswith((".jsonl", ".jsonl.gz"))
 
 
 def find_inputs(inputs: Sequence[Path]) -> list[Path]:
@@ -123,13 +118,10 @@ def read_documents(part: Part) -> Iterator[str]:
     Raises `DataError` for text that is not UTF-8, a line that is no JSON object with a string under
     "text", or a compressed file that is damaged.
     """
-    if _is_jsonl(part.path):
-        read = _read_jsonl
-    else:
-        read = _read_txt
+    suffix = next(suffix for suffix in READERS if part.path.name.endswith(suffix))
     try:
         with _open(part.path) as file:
-            yield from read(part, file)
+            yield from READERS[suffix](part, file)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"{part.path}: damaged gzip file ({error}); unpack it by hand to see how far it reads"
@@ -262,3 +254,13 @@ def _line_number(path: Path, offset: int) -> int:
             else:
                 offset = 0
         return number
+
+
+#: Suffix of an input file -> the reader of its documents. The parts of a file together give each
+#: document once; a name that ends in `.gz` is unpacked before.
+READERS: dict[str, Callable[[Part, IO[bytes]], Iterator[str]]] = {
+    ".txt": _read_txt,
+    ".jsonl": _read_jsonl,
+    ".jsonl.gz": _read_jsonl,
+}
+SUFFIXES = tuple(READERS)

@@ -5,8 +5,25 @@ warm-up, then linear, cosine or stable-then-linear decay.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from electra_dist.config.training import OptimConfig
+from electra_dist.config.training import OptimConfig, Schedule
+
+
+def _linear(done: float) -> float:
+    return 1 - done
+
+
+def _cosine(done: float) -> float:
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+#: `optim.schedule` -> what is left of the peak when `done` (0 to 1) of the decay has passed.
+DECAYS: dict[Schedule, Callable[[float], float]] = {
+    "linear": _linear,
+    "cosine": _cosine,
+    "wsd": _linear,
+}
 
 
 def decay_start(steps: int, optim: OptimConfig) -> int:
@@ -26,8 +43,5 @@ def lr_factor(step: int, steps: int, optim: OptimConfig) -> float:
         return (step + 1) / (optim.warmup_steps + 1)
     start = decay_start(steps, optim)
     done = min(1.0, max(0.0, (step - start) / max(1, steps - start)))
-    if optim.schedule == "cosine":
-        left = (1 + math.cos(math.pi * done)) / 2
-    else:
-        left = 1 - done
+    left = DECAYS[optim.schedule](done)
     return optim.final_lr_fraction + (1 - optim.final_lr_fraction) * left

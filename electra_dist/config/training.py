@@ -60,6 +60,10 @@ class OptimOverrides(Section):
     epsilon: PositiveFloat | None = None
 
 
+#: Learning-rate schedules; `schedule.DECAYS` has the decay of each.
+Schedule = Literal["linear", "cosine", "wsd"]
+
+
 class OptimConfig(Section):
     """AdamW and the learning-rate schedule."""
 
@@ -67,7 +71,7 @@ class OptimConfig(Section):
     """Peak learning rate."""
     warmup_steps: NonNegativeInt = 10000
     """Steps of the linear rise to the peak."""
-    schedule: Literal["linear", "cosine", "wsd"] = "linear"
+    schedule: Schedule = "linear"
     """After the warm-up: linear or cosine decay to the end, or warm-up, stable, linear decay."""
     decay_steps: PositiveInt | None = None
     """Steps of the final decay of schedule wsd. Default: 10% of train.steps."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import get_args
 
 import pytest
 
 from electra_dist.config import OptimConfig
-from electra_dist.config.schedule import lr_factor
+from electra_dist.config.schedule import DECAYS, lr_factor
+from electra_dist.config.training import Schedule
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "wsd"])
@@ -33,3 +35,9 @@ def test_midpoints_follow_the_formulas() -> None:
     assert lr_factor(25, 100, cosine) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
     assert lr_factor(79, 100, stable) == 1.0
     assert lr_factor(90, 100, stable) == pytest.approx(0.5)
+
+
+def test_every_schedule_that_can_be_asked_for_has_a_decay_from_one_to_zero() -> None:
+    assert set(DECAYS) == set(get_args(Schedule))
+    for decay in DECAYS.values():
+        assert (decay(0.0), decay(1.0)) == (1.0, 0.0)

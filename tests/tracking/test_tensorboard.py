@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from electra_dist.config import Sink
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import cut_back
-from electra_dist.tracking.sinks import Tracker
+from electra_dist.tracking.sinks import Tracker, open_sinks
 
 
 def row(step: int) -> dict[str, float | int]:
@@ -98,3 +100,10 @@ def test_without_it_there_is_no_folder(tmp_path: Path, sinks: tuple[str, ...]) -
     tracker.write(row(1))
     tracker.close()
     assert not run.tensorboard.exists()
+
+
+def test_every_sink_that_can_be_asked_for_opens(tmp_path: Path) -> None:
+    opened = open_sinks(get_args(Sink), RunDir(tmp_path), "disabled", print)
+    assert len(opened) == len(get_args(Sink)) - 1  # W&B is disabled
+    for sink in opened:
+        sink.close(failed=False, finished=True)
