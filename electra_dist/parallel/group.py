@@ -190,6 +190,18 @@ def shutdown() -> None:
     """
     if dist.is_initialized():
         dist.destroy_process_group()
+    _forget_groups()
+
+
+def _forget_groups() -> None:
+    """Have DeepSpeed let go of the groups that it keeps in global variables.
+
+    They are closed with the process group, but DeepSpeed would go on to use them: the next run in
+    this process would fail with "Group is not registered".
+    """
+    groups = sys.modules.get("deepspeed.utils.groups")
+    if groups is not None:
+        groups._release_process_group_references()
 
 
 def abort() -> None:
@@ -202,6 +214,7 @@ def abort() -> None:
         thread = threading.Thread(target=_abort, name="electra-dist-abort", daemon=True)
         thread.start()
         thread.join(_ABORT_SECONDS)
+    _forget_groups()
 
 
 def _abort() -> None:
