@@ -371,11 +371,17 @@ def test_training_needs_the_main_thread(config: Config) -> None:
 
 
 SCRIPT = """
+import gc
+
 import electra_dist
 
 for name in ("a", "b"):
     config = electra_dist.load_config({tree!r}, {{"run.name": name, "train.steps": 2}})
     assert electra_dist.train_run(config).finished
+    gc.collect()
+    kinds = {{f"{{type(thing).__module__}}.{{type(thing).__name__}}" for thing in gc.get_objects()}}
+    assert "torch.nn.modules.linear.Linear" not in kinds
+    assert "deepspeed.runtime.engine.DeepSpeedEngine" not in kinds
 networks = electra_dist.load_networks(config.run.path)
 assert networks.step == 2
 """

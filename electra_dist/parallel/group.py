@@ -215,8 +215,8 @@ def shutdown() -> None:
 def _forget_groups() -> None:
     """Have DeepSpeed let go of the groups that it keeps in global variables.
 
-    They are closed with the process group, but DeepSpeed would go on to use them: the next run in
-    this process would fail with "Group is not registered".
+    They are closed, but DeepSpeed would go on to use them: the next run in this process would fail
+    with "Group is not registered".
     """
     groups = sys.modules.get("deepspeed.utils.groups")
     if groups is not None:
