@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import inspect
 import io
 import itertools
@@ -112,12 +113,14 @@ def test_a_function_says_what_it_takes_gives_and_raises(name: str) -> None:
     signature = inspect.signature(function)
     assert all(p.annotation is not p.empty for p in signature.parameters.values())
     assert signature.return_annotation is not signature.empty
-    for section in ("Args:", "Returns:", "Example:"):
+    for section in ("Args:", "Returns:", "Examples:"):
         assert section in text
     described = text.partition("Args:")[2].partition("Returns:")[0]
     for parameter in signature.parameters:
         assert f"    {parameter}: " in described, f"{name}: {parameter} is not described"
-    ast.parse(inspect.cleandoc(text.partition("Example:")[2]))
+    examples = doctest.DocTestParser().get_examples(text)
+    assert any(f"electra_dist.{name}(" in example.source for example in examples)
+    ast.parse("".join(example.source for example in examples))
 
 
 # --- configuration --------------------------------------------------------------------------------

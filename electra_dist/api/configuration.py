@@ -32,9 +32,9 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Overrides = (
         ConfigError: no such file or recipe, an unknown key, a wrong value, a combination that
             cannot be.
 
-    Example:
-        config = electra_dist.load_config("quickstart", {"run.name": "mine", "train.steps": 200})
-        config.optim.lr
+    Examples:
+        >>> config = electra_dist.load_config("quickstart", {"train.steps": 200})
+        >>> config.optim.lr
     """
     from electra_dist import config as configuration
     from electra_dist.config.recipes import recipe_names, recipe_path

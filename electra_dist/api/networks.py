@@ -46,9 +46,9 @@ def build_networks(config: Config, device: DeviceName = "cpu") -> Networks:
         DataError: no shards at `data.shards`.
         UserError: `device` is not there.
 
-    Example:
-        networks = electra_dist.build_networks(config)
-        sum(p.numel() for p in networks.discriminator.parameters())
+    Examples:
+        >>> networks = electra_dist.build_networks(config)
+        >>> sum(p.numel() for p in networks.discriminator.parameters())
     """
     from electra_dist.data.shards.manifest import Manifest, check_vocabulary
     from electra_dist.parallel.hardware import device_of_command
@@ -76,8 +76,8 @@ def load_networks(run: str | Path, step: int | None = None, device: DeviceName =
         CheckpointError: no such checkpoint, or files that are damaged.
         UserError: no run there, or `device` is not there.
 
-    Example:
-        networks = electra_dist.load_networks("runs/quickstart", step=2000)
+    Examples:
+        >>> networks = electra_dist.load_networks("runs/quickstart", step=2000)
     """
     from electra_dist import config as configuration
     from electra_dist.checkpoint.networks import load_whole
@@ -103,10 +103,10 @@ def judge(networks: Networks, batch: MicroBatch) -> Judged:
         shape, above 0 for "replaced"; `observed`, flat arrays of the masked and the real tokens,
         losses in nats.
 
-    Example:
-        batch = next(electra_dist.stream_steps(config)).micro_batches[0]
-        judged = electra_dist.judge(networks, batch)
-        replaced = judged.corrupted != batch.tokens
+    Examples:
+        >>> batch = next(electra_dist.stream_steps(config)).micro_batches[0]
+        >>> judged = electra_dist.judge(networks, batch)
+        >>> replaced = judged.corrupted != batch.tokens
     """
     from electra_dist.evaluate import heldout
     from electra_dist.model.inputs import to_device

@@ -68,10 +68,10 @@ def train_run(
         CheckpointError: no checkpoint that the run could go on from.
         UserError: whatever else `electra-dist train` refuses, in the same words.
 
-    Example:
-        trained = electra_dist.train_run(config, verbose=True)
-        if not trained.finished:
-            trained = electra_dist.train_run(config)
+    Examples:
+        >>> trained = electra_dist.train_run(config, verbose=True)
+        >>> if not trained.finished:
+        ...     trained = electra_dist.train_run(config)
     """
     from electra_dist.runs.directory import RunDir
     from electra_dist.runs.opening.going_on import GoingOn
@@ -120,9 +120,9 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     Raises:
         UserError: no run there.
 
-    Example:
-        rows = electra_dist.read_metrics("runs/quickstart")
-        steps = [row["step"] for row in rows if "loss/generator" in row]
+    Examples:
+        >>> rows = electra_dist.read_metrics("runs/quickstart")
+        >>> steps = [row["step"] for row in rows if "loss/generator" in row]
     """
     from electra_dist.runs.directory import RunDir
 
@@ -159,9 +159,9 @@ def evaluate_run(
         DataError: shards that are gone, of another tokenizer, or without a held-out split.
         UserError: no run there, or an argument that cannot be.
 
-    Example:
-        evaluation = electra_dist.evaluate_run("runs/quickstart", examples=2)
-        evaluation.generator.loss, evaluation.discriminator.auc
+    Examples:
+        >>> evaluation = electra_dist.evaluate_run("runs/quickstart", examples=2)
+        >>> evaluation.generator.loss, evaluation.discriminator.auc
     """
     from electra_dist.evaluate import evaluate_run as evaluate
     from electra_dist.runs.directory import RunDir
@@ -200,8 +200,8 @@ def export_run(
         UserError: no run there, `out` holds something else, transformers is not installed, or the
             exported model computes something else.
 
-    Example:
-        electra_dist.export_run("runs/quickstart", "exported").parameters
+    Examples:
+        >>> electra_dist.export_run("runs/quickstart", "exported").parameters
     """
     from electra_dist.config import NETWORKS
     from electra_dist.export.run import export_run as export

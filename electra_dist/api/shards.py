@@ -107,9 +107,9 @@ class Shards:
         Raises:
             DataError: no such split, a shard or the tokenizer that is gone or damaged.
 
-        Example:
-            for document in itertools.islice(shards.documents("validation"), 3):
-                print(document.text)
+        Examples:
+            >>> for document in itertools.islice(shards.documents("validation"), 3):
+            ...     print(document.text)
         """
         from data_tools.tokenizer import load_tokenizer
         from electra_dist.data.shards.manifest import SPLITS
@@ -146,9 +146,9 @@ def open_shards(path: str | Path, check: CheckLevel | None = "sizes") -> Shards:
     Raises:
         DataError: no shards there, or files that are not what the manifest says.
 
-    Example:
-        shards = electra_dist.open_shards("runs/quickstart-data/shards")
-        shards.splits["train"].tokens
+    Examples:
+        >>> shards = electra_dist.open_shards("runs/quickstart-data/shards")
+        >>> shards.splits["train"].tokens
     """
     from electra_dist.data.shards.manifest import Manifest
 
@@ -181,9 +181,9 @@ def stream_steps(
         ConfigError: a rank or world size that does not fit, another vocabulary than the shards'.
         DataError: shards that are gone, empty or damaged.
 
-    Example:
-        step = next(electra_dist.stream_steps(config))
-        step.micro_batches[0].inputs.shape
+    Examples:
+        >>> step = next(electra_dist.stream_steps(config))
+        >>> step.micro_batches[0].inputs.shape
     """
     from electra_dist.data.shards.manifest import Manifest
     from electra_dist.data.steps import StepSource

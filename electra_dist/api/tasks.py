@@ -68,9 +68,9 @@ def finetune_model(
         UserError: a folder that is no discriminator, or an argument that cannot be. Nothing is
             left behind then.
 
-    Example:
-        report = electra_dist.finetune_model("exported", "train.tsv", "out", dev="dev.tsv")
-        report.median["accuracy"]
+    Examples:
+        >>> report = electra_dist.finetune_model("exported", "train.tsv", "out", dev="dev.tsv")
+        >>> report.median["accuracy"]
     """
     from electra_dist.finetune.labelled import Columns
     from electra_dist.finetune.run import Settings, finetune
@@ -142,9 +142,9 @@ def predict(
         DataError: a file that cannot be read, or a text that the model cannot take.
         UserError: no model there, or an argument that cannot be.
 
-    Example:
-        found = electra_dist.predict("exported/generator", ["The cat [MASK] on the mat."])
-        found.items[0]["masks"][0][0]["token"]
+    Examples:
+        >>> found = electra_dist.predict("exported/generator", ["The cat [MASK] on the mat."])
+        >>> found.items[0]["masks"][0][0]["token"]
     """
     from electra_dist.finetune.labelled import Example, read_examples
     from electra_dist.finetune.model_folder import ModelFolder
