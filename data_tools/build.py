@@ -162,13 +162,13 @@ def build_shards(
 def _check_options(options: BuildOptions) -> None:
     if not 0 <= options.validation < 1:
         raise DataError(
-            f"--validation {options.validation}: expected a fraction, 0 or more and below 1, such"
+            f"`validation` {options.validation}: expected a fraction, 0 or more and below 1, such"
             " as 0.01"
         )
     if not 1 <= options.block_tokens <= MAX_BLOCK_TOKENS:
         raise DataError(f"block_tokens {options.block_tokens}: expected 1 to {MAX_BLOCK_TOKENS}")
     if options.workers < 1:
-        raise DataError(f"--workers {options.workers}: expected at least 1")
+        raise DataError(f"`workers` {options.workers}: expected at least 1")
 
 
 def _check_out(out: Path) -> None:
@@ -211,7 +211,7 @@ def _check_documents(
     for name in wanted:
         if not counts[name]:
             raise DataError(
-                f"--validation {options.validation}: none of the {read} documents fall into the"
+                f"`validation` {options.validation}: none of the {read} documents fall into the"
                 f" split {name}; give more documents or another fraction"
             )
 

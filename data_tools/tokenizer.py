@@ -208,7 +208,7 @@ def _train_sentencepiece(
     smallest = len(PIECES) + 256 + 100
     if vocab_size < smallest:
         raise DataError(
-            f"--vocab-size {vocab_size}: too small; bytes and special tokens alone need {smallest}"
+            f"`vocab_size` {vocab_size}: too small; bytes and special tokens alone need {smallest}"
         )
     sentencepiece.set_random_generator_seed(seed)
     sentencepiece.set_min_log_level(2)
@@ -239,7 +239,7 @@ def _train_sentencepiece(
             reason = "unknown"
         raise DataError(
             f"a vocabulary of {vocab_size} cannot be learnt from {sample.characters} characters of"
-            f" text: SentencePiece says: {reason}; give more text or a smaller --vocab-size"
+            f" text: SentencePiece says: {reason}; give more text or a smaller `vocab_size`"
         ) from error
 
 

@@ -39,7 +39,7 @@ def run_tasks(
                 progress(stage, len(results), len(tasks))
         except BrokenProcessPool as error:
             raise DataError(
-                f"{stage}: a worker process died; if memory ran out, use fewer --workers than"
+                f"{stage}: a worker process died; if memory ran out, use fewer `workers` than"
                 f" {workers}; a script that calls this needs `if __name__ == '__main__':`"
             ) from error
         finally:

@@ -201,7 +201,7 @@ def launch_local(
     raises       UserError when `processes` is not positive or the command does not exist
     """
     if processes < 1:
-        raise UserError(f"--processes {processes}: expected at least 1")
+        raise UserError(f"`processes` {processes}: expected at least 1")
     with writing(logs, "the logs"):
         logs.mkdir(parents=True, exist_ok=True)
     launch = _Launch(patience or Patience(), vitals)

@@ -24,7 +24,7 @@ PACKAGES = house.PACKAGES
 #: The rooms of the house, from the top floor down. A room is a package with all that lies in it, or
 #: a module of the hall `electra_dist`. It imports from its own floor and from those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("electra_dist.cli",),
+    ("electra_dist.cli", "electra_dist.api"),
     ("electra_dist.export",),
     ("electra_dist.evaluate", "electra_dist.finetune"),
     ("electra_dist.measure",),
@@ -135,9 +135,8 @@ def test_data_and_model_do_not_know_each_other() -> None:
     assert not wrong
 
 
-def test_nothing_but_the_command_line_imports_the_launcher_or_the_data_tools() -> None:
-    top = ("electra_dist.cli",)
-    for tool in ("launcher", "data_tools"):
+def test_nothing_but_the_top_floor_imports_the_launcher_or_the_data_tools() -> None:
+    for tool, top in (("launcher", FLOORS[0][:1]), ("data_tools", FLOORS[0])):
         users = {m for m, t in EDGES if within(t, tool) and not within(m, tool)}
         assert all(any(within(user, allowed) for allowed in top) for user in users), users
 
@@ -298,7 +297,9 @@ assert main(["config", "show", "configs/quickstart.yaml"]) == 0
     assert "quickstart" in run_python(code)
 
 
-@pytest.mark.parametrize("imported", ["launcher", "electra_dist.cli"])
+@pytest.mark.parametrize(
+    "imported", ["launcher", "electra_dist", "electra_dist.cli", "electra_dist.api"]
+)
 def test_what_a_login_node_starts_loads_nothing_heavy(imported: str) -> None:
     """The reason why `electra-dist launch` starts at once;
     wall time would be a test of how busy the machine is.
@@ -310,6 +311,14 @@ def test_what_a_login_node_starts_loads_nothing_heavy(imported: str) -> None:
     )
     loaded = {name.split(".")[0] for name in run_python(code).split()}
     assert not loaded & set(HEAVY)
+
+
+def test_a_configuration_is_loaded_through_the_library_where_the_extras_are_not_installed() -> None:
+    code = f"""{BLOCK}
+import electra_dist
+print(electra_dist.load_config("quickstart").run.name)
+"""
+    assert run_python(code) == "quickstart\n"
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:

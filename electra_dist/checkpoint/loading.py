@@ -148,7 +148,7 @@ def _warn_of_choice(run: RunDir, step: int, passed: list[str], unhealthy: str | 
 def _none_is_whole(run: RunDir, damaged: list[str]) -> str:
     return (
         f"{run.checkpoints}: no whole checkpoint: {'; '.join(damaged)}. Restore the files and start"
-        " again, or add --start-over to set them aside and train from step 0"
+        " again, or add `start_over` to set them aside and train from step 0"
     )
 
 

@@ -45,7 +45,7 @@ def choose_step(run: RunDir, step: int | None) -> int:
         return steps[-1]
     if step not in steps:
         raise CheckpointError(
-            f"--step {step}: {run.path} has checkpoints of steps {', '.join(map(str, steps))}"
+            f"`step` {step}: {run.path} has checkpoints of steps {', '.join(map(str, steps))}"
         )
     return step
 

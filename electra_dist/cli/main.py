@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -72,14 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if parsed.debug:
             raise
-        _print_error(error)
+        _print_error(error, parsed)
         return error.exit_status
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if parsed.debug or extra is None:
             raise
         missing = UserError(f"this command needs {error.name}: pip install 'electra-dist[{extra}]'")
-        _print_error(missing)
+        _print_error(missing, parsed)
         return missing.exit_status
     except KeyboardInterrupt:
         return EXIT_CTRL_C
@@ -105,13 +106,29 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parsed
 
 
-def _print_error(error: UserError) -> None:
+def _print_error(error: UserError, parsed: argparse.Namespace) -> None:
     """An error that every rank raises is printed by rank 0 alone; any other names its rank."""
+    text = with_options(str(error), parsed)
     rank = int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
     if rank == 0:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {text}", file=sys.stderr)
     elif not error.everywhere:
-        print(f"rank {rank}: error: {error}", file=sys.stderr)
+        print(f"rank {rank}: error: {text}", file=sys.stderr)
+
+
+def with_options(text: str, parsed: argparse.Namespace) -> str:
+    """`text` with the arguments of the library as the options of this command.
+
+    The library names an argument in backquotes: `from_step`. Where the command has an option of
+    that name, it reads --from-step here.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        if not hasattr(parsed, found[1]):
+            return found[0]
+        return "--" + found[1].replace("_", "-")
+
+    return re.sub("`([a-z_]+)`", option, text)
 
 
 def entry() -> NoReturn:

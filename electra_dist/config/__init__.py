@@ -70,6 +70,7 @@ __all__ = [
     "lr_factor",
     "parse_yaml",
     "read_yaml",
+    "recipes",
     "resolved_yaml",
     "sequence_entries",
 ]

@@ -7,4 +7,4 @@
 
 from electra_dist.evaluate.run import Evaluation, Progress, evaluate_run
 
-__all__ = ["Evaluation", "Progress", "evaluate_run", "examples", "plot"]
+__all__ = ["Evaluation", "Progress", "evaluate_run", "examples", "heldout", "plot"]

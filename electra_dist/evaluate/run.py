@@ -102,7 +102,7 @@ def evaluate_run(
     shards of another tokenizer.
     """
     if examples < 0:
-        raise UserError(f"--examples {examples}: give the number of passages to print, 0 or more")
+        raise UserError(f"`examples` {examples}: give the number of passages to print, 0 or more")
     config = _with_rows(configuration.load(run.config), rows)
     choose_step(run, step)  # before the shards are read
     chosen_device = device_of_command(device)
@@ -146,7 +146,7 @@ def _with_rows(config: Config, rows: int | Literal["all"] | None) -> Config:
     and with the head that this machine can run.
     """
     if rows is not None and rows != "all" and rows < 1:
-        raise UserError(f"--rows {rows}: give a number of rows from 1 on, or `all`")
+        raise UserError(f"`rows` {rows}: give a number of rows from 1 on, or `all`")
     if rows is None:
         wanted = config.validation.rows
     elif rows == "all":
@@ -164,7 +164,7 @@ def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
     try:
         manifest = Manifest.load(shards or Path(config.data.shards))
     except DataError as error:
-        raise DataError(f"{error}, or say with --shards where there are others") from error
+        raise DataError(f"{error}, or give others as `shards`") from error
     file = run.tokenizer / "tokenizer.json"
     if not file.is_file():
         raise UserError(
@@ -180,8 +180,8 @@ def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
         )
     if not has_validation(manifest):
         raise DataError(
-            f"{manifest.path}: no held-out split; build shards with --validation above 0, and give"
-            " them with --shards"
+            f"{manifest.path}: no held-out split; build shards with a validation fraction above 0,"
+            " and give them as `shards`"
         )
     return manifest
 

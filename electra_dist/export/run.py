@@ -119,7 +119,7 @@ def check_out(out: Path, identity: Mapping[str, Any]) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise UserError(f"--out {out}: is a file; give a folder")
+        raise UserError(f"`out` {out}: is a file; give a folder")
     entries = sorted(entry.name for entry in out.iterdir())
     if not entries:
         return
@@ -129,12 +129,12 @@ def check_out(out: Path, identity: Mapping[str, Any]) -> None:
         found = None
     if not isinstance(found, dict):
         raise UserError(
-            f"--out {out}: holds something that is no export ({', '.join(entries[:5])}); nothing"
+            f"`out` {out}: holds something that is no export ({', '.join(entries[:5])}); nothing"
             " was changed, give a new or empty folder"
         )
     if any(found.get(key) != value for key, value in identity.items()):
         raise UserError(
-            f"--out {out}: holds the {found.get('network')} of run {found.get('run')!r}"
+            f"`out` {out}: holds the {found.get('network')} of run {found.get('run')!r}"
             f" ({found.get('run_id')}), not the {identity['network']} of {identity['run']!r}"
             f" ({identity['run_id']}); nothing was changed, give another folder"
         )

@@ -30,9 +30,9 @@ def check_picture_path(out: Path) -> None:
     asked before the work, not after it.
     """
     if not out.parent.is_dir():
-        raise UserError(f"--plot {out}: there is no folder {out.parent}; make it first")
+        raise UserError(f"{out}: there is no folder {out.parent}; make it first")
     if out.is_dir():
-        raise UserError(f"--plot {out}: is a folder; give the name of a file in it")
+        raise UserError(f"{out}: is a folder; give the name of a file in it")
 
 
 def save_picture(figure: Any, out: Path) -> None:

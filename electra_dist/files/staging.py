@@ -19,10 +19,10 @@ def check_folder_can_be_made(out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"--out {out}: {out.parent} cannot be made ({error.strerror}); give another place"
+            f"`out` {out}: {out.parent} cannot be made ({error.strerror}); give another place"
         ) from error
     if not os.access(out.parent, os.W_OK):
-        raise UserError(f"--out {out}: {out.parent} cannot be written to; give another place")
+        raise UserError(f"`out` {out}: {out.parent} cannot be written to; give another place")
 
 
 @contextmanager

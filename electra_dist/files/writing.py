@@ -81,6 +81,27 @@ def write_new(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def write_whole_new(path: Path, text: str) -> None:
+    """Write the new file `path`, whole or absent; what is there already is left as it is.
+
+    Raises `FileExistsError` where something is there, `OSError` where it cannot be written.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        try:
+            os.link(temporary, path)  # unlike a rename, it never replaces
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            temporary.rename(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
 def open_to_readers(path: Path) -> None:
     """Give `path` the permissions that any new file gets here;
     safetensors makes its files private to their owner.

@@ -56,7 +56,7 @@ class QuestionLearner(Learner):
         if lost:
             warn(
                 f"{train}: the answers of {len(lost)} questions fit in no window ({lost[0]}, ...);"
-                " raise --stride"
+                " raise `stride`"
             )
         self.training = WindowFeatures(windows)
         self.examples = {"questions to train on": len(questions), "windows": len(windows)}

@@ -55,7 +55,7 @@ def read_examples(path: Path, columns: Columns, labelled: bool) -> list[Example]
     suffix = path.suffix
     if suffix not in SUFFIXES:
         if suffix == ".json":
-            hint = "; for SQuAD's files there is --task question-answering"
+            hint = "; for SQuAD's files there is the `task` question-answering"
         else:
             hint = ""
         raise DataError(
@@ -99,8 +99,8 @@ def _examples(path: Path, file: TextIO, columns: Columns, labelled: bool) -> Ite
             if row.get(name) is None:
                 raise DataError(
                     f"{path}, line {line}: has no {name!r}{nearest(name, row)}; found"
-                    f" {', '.join(row) or 'nothing'}. Name the columns with --text, --pair and"
-                    " --label"
+                    f" {', '.join(row) or 'nothing'}. Name the columns with `text`, `pair` and"
+                    " `label`"
                 )
         label = row.get(columns.label)
         yield Example(

@@ -12,7 +12,7 @@ table and an object for programs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,32 @@ def text_task(folder: ModelFolder) -> TextTask:
         return TextTask(Columns(**names), None if labels is None else tuple(map(str, labels)))
     except TypeError as error:
         raise UserError(f"{folder.path / MARKER}: does not describe the task ({error})") from error
+
+
+def columns_of(folder: ModelFolder) -> Columns:
+    """The columns that a model was fine-tuned on; the usual ones where it was not."""
+    names = folder.marker.get("columns")
+    if names:
+        return Columns(**names)
+    return Columns()
+
+
+def predict_examples(
+    folder: ModelFolder,
+    examples: Sequence[Example],
+    source: Path,
+    device: torch.device,
+    count: int = 5,
+) -> tuple[Iterable[Prediction], dict[str, float]]:
+    """What any model but one for questions says of `examples`, and scores where labels are there.
+
+    `source` names where they come from in an error; `count` is of `predict_tokens`. Raises
+    `DataError` as the functions below.
+    """
+    if folder.kind in ("discriminator", "generator"):
+        texts = [example.text for example in examples]
+        return predict_tokens(folder, texts, device, count), {}
+    return predict_texts(folder, examples, source, device)
 
 
 # --- fine-tuned models ----------------------------------------------------------------------------

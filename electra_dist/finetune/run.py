@@ -101,7 +101,7 @@ def finetune(settings: Settings) -> FinetuneReport:
     source = ModelFolder.open(settings.model)
     if source.kind == "generator":
         raise UserError(
-            f"{source.path}: holds the generator; fine-tune the discriminator (export --network)"
+            f"{source.path}: holds the generator; fine-tune the discriminator (electra-dist export)"
         )
     hidden = int(source.config["hidden_size"])
     positions = int(source.config["max_position_embeddings"])
@@ -133,16 +133,16 @@ def finetune(settings: Settings) -> FinetuneReport:
 
 def _check(settings: Settings) -> None:
     if settings.task not in TASKS:
-        raise UserError(f"--task {settings.task}: expected one of {', '.join(TASKS)}")
+        raise UserError(f"`task` {settings.task}: expected one of {', '.join(TASKS)}")
     if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
         raise UserError(
-            f"--out {settings.out}: exists and is not empty; nothing was changed, give a new folder"
+            f"`out` {settings.out}: exists and is not empty; nothing was changed, give a new folder"
         )
     check_folder_can_be_made(settings.out)  # before the training, not after it
     if len(settings.seeds) > 1 and settings.dev is None:
         raise UserError(
-            f"--seeds {len(settings.seeds)}: choosing the best seed needs held-out examples; give"
-            " --dev FILE"
+            f"`seeds` {len(settings.seeds)}: choosing the best seed needs held-out examples; give"
+            " `dev`"
         )
 
 
@@ -170,7 +170,7 @@ def _checked(recipe: Recipe, given: dict[str, Any], positions: int) -> Recipe:
                 reason = " (the encoder's positions)"
             else:
                 reason = ""
-            raise UserError(f"--{name.replace('_', '-')} {value:g}: expected {expected}{reason}")
+            raise UserError(f"`{name}` {value:g}: expected {expected}{reason}")
     return replace(recipe, **given)
 
 

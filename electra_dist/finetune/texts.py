@@ -125,7 +125,7 @@ def classes(examples: Sequence[Example], path: Path) -> tuple[str, ...]:
         )
     if len(found) > MOST_CLASSES:
         raise DataError(
-            f"{path}: {len(found):,} different labels; is --label the right column, or --task"
+            f"{path}: {len(found):,} different labels; is `label` the right column, or `task`"
             " regression what is meant?"
         )
     try:

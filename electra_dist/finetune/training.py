@@ -192,7 +192,7 @@ class _Progress(TrainerCallback):
         if not math.isfinite(loss):
             raise UserError(
                 f"seed {self._seed}: the loss is {loss} at step {state.global_step}; take a smaller"
-                " --lr"
+                " `lr`"
             )
         rate = state.global_step / max(time.monotonic() - self._started, 1e-9)
         left = (state.max_steps - state.global_step) / max(rate, 1e-9)

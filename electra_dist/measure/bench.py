@@ -102,7 +102,7 @@ def measure_steps(
             " of the nodes"
         )
     if steps < 1:
-        raise UserError(f"--steps {steps}: expected at least 1")
+        raise UserError(f"`steps` {steps}: expected at least 1")
     with TensorMemory(world.device) as memory:
         engines = _engines(config, vocab_size, world)
         gc.collect()  # as the trainer does before its first step
@@ -214,7 +214,7 @@ def _profile(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--profile {folder}: cannot be made: {error.strerror}") from error
+        raise UserError(f"`profile` {folder}: cannot be made: {error.strerror}") from error
     with profile(activities=activities) as recorded:
         for _ in range(_PROFILED_STEPS):
             train_step(engines, next(data), config, 1.0)

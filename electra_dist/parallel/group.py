@@ -35,6 +35,8 @@ _RESOLVE_TRIES = 3
 #: For NCCL to abort, and for the exit functions of other libraries (W&B's) to run.
 _ABORT_SECONDS = 10.0
 _LEAVE_SECONDS = 60.0
+#: Variables set for DeepSpeed and torch -> what they were before the group was opened.
+_variables_before: dict[str, str | None] = {}
 
 
 def check_meeting_point(world: World) -> None:
@@ -74,9 +76,8 @@ def initialise(
     device = world.device
     os.environ["DS_ACCELERATOR"] = device.type
     tune_allocator(device)
-    os.environ["LOCAL_RANK"] = str(
-        device.index or 0
-    )  # DeepSpeed's device index, whoever started the processes
+    # DeepSpeed's device index, whoever started the processes
+    _set_variable("LOCAL_RANK", str(device.index or 0))
     _quieten()
     if device.type == "cpu":
         backend = "gloo"
@@ -158,7 +159,8 @@ def backends(world: World) -> str:
 
 def _open_group(world: World, meeting: Meeting, seconds: float) -> None:
     place = f"{world.master_address}:{world.master_port}"
-    os.environ.update(MASTER_ADDR=str(world.master_address), MASTER_PORT=str(world.master_port))
+    _set_variable("MASTER_ADDR", str(world.master_address))
+    _set_variable("MASTER_PORT", str(world.master_port))
     try:
         dist.init_process_group(
             backends(world),
@@ -176,6 +178,22 @@ def _open_group(world: World, meeting: Meeting, seconds: float) -> None:
         ) from error
 
 
+def _set_variable(name: str, value: str) -> None:
+    """Set an environment variable until the group is closed."""
+    _variables_before.setdefault(name, os.environ.get(name))
+    os.environ[name] = value
+
+
+def _restore_variables() -> None:
+    """Leave the environment as it was: other libraries take a rank for a sign of a whole group."""
+    for name, value in _variables_before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _variables_before.clear()
+
+
 def _quieten() -> None:
     """Silence what DeepSpeed and torch print about themselves on every rank and every step."""
     warnings.filterwarnings(
@@ -190,6 +208,19 @@ def shutdown() -> None:
     """
     if dist.is_initialized():
         dist.destroy_process_group()
+    _forget_groups()
+    _restore_variables()
+
+
+def _forget_groups() -> None:
+    """Have DeepSpeed let go of the groups that it keeps in global variables.
+
+    They are closed, but DeepSpeed would go on to use them: the next run in this process would fail
+    with "Group is not registered".
+    """
+    groups = sys.modules.get("deepspeed.utils.groups")
+    if groups is not None:
+        groups._release_process_group_references()
 
 
 def abort() -> None:
@@ -202,6 +233,8 @@ def abort() -> None:
         thread = threading.Thread(target=_abort, name="electra-dist-abort", daemon=True)
         thread.start()
         thread.join(_ABORT_SECONDS)
+    _forget_groups()
+    _restore_variables()
 
 
 def _abort() -> None:

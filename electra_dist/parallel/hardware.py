@@ -20,12 +20,12 @@ WARM_UP_SECONDS = 0.5
 
 
 def device_of_command(wanted: str | None) -> torch.device:
-    """What `--device` says, by default the first GPU where there is one;
+    """The device `wanted`, by default the first GPU where there is one;
     raises `UserError` when it is not there.
     """
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
-        raise UserError("--device cuda: PyTorch sees no GPU here; leave it out to use the CPU")
+        raise UserError("`device` cuda: PyTorch sees no GPU here; leave it out to use the CPU")
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 

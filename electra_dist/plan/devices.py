@@ -63,7 +63,7 @@ def find_device(name: str) -> Device:
     """The device of this name; raises `UserError` with those there are."""
     if name.lower() not in DEVICES:
         raise UserError(
-            f"--gpu {name}: not known{nearest(name.lower(), DEVICES)}; known: {', '.join(DEVICES)}."
-            " For another one take the nearest and set --gpu-memory and --rate"
+            f"`gpu` {name}: not known{nearest(name.lower(), DEVICES)}; known: {', '.join(DEVICES)}."
+            " For another one take the nearest and set `gpu_memory` and `rate`"
         )
     return DEVICES[name.lower()]

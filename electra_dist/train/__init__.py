@@ -1,3 +1,3 @@
 """The training library: engines, step, loop, checkpoints, tracking. `run.train` is the way in."""
 
-__all__ = ["run", "step", "trainer", "window"]
+__all__ = ["initial", "run", "step", "trainer", "window"]

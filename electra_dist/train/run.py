@@ -197,6 +197,7 @@ def _fit(
         )
     if tracker:
         _say_how_to_go_on(config, run, trainer.done, outcome, tracker.how_to_sync)
+    engines.destroy()  # this process may go on, and train again
     return outcome, trainer.done
 
 

@@ -64,6 +64,7 @@ class Engines:
         """
         for _, engine in self:
             engine.destroy()
+            _forget_modules(engine.module)
 
     def finish_reductions(self) -> None:
         """Wait for what is reduced beside the backward;
@@ -96,6 +97,20 @@ def _check_precision(config: Config) -> None:
                 f"precision.mode = {mode} for the {network}: this {accelerator.device_name()}"
                 f" device does not support it; possible here: {possible}"
             )
+
+
+def _forget_modules(network: nn.Module) -> None:
+    """Take the modules of `network` out of the global variables in which ZeRO-3 keeps them."""
+    from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
+
+    own = set(network.modules())
+    stack = parameter_offload.FWD_MODULE_STACK
+    stack[:] = [module for module in stack if module not in own]
+    coordinator = partitioned_param_coordinator.PartitionedParameterCoordinator
+    method = coordinator._PartitionedParameterCoordinator__params_to_release
+    for cell in method.__closure__ or ():  # the cache lies inside of a wrapper for a profiler
+        if hasattr(cell.cell_contents, "cache_clear"):
+            cell.cell_contents.cache_clear()
 
 
 def build_engines(

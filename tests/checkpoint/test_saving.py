@@ -286,7 +286,7 @@ def test_starting_over_keeps_what_is_left_and_never_passes_over_a_whole_one(tmp_
     assert saving(run) is not None
     run.checkpoint(10).mkdir(parents=True)
     (run.checkpoint(10) / "COMPLETE").touch()
-    with pytest.raises(CheckpointError, match=r"no whole checkpoint: .*--start-over") as caught:
+    with pytest.raises(CheckpointError, match=r"no whole checkpoint: .*`start_over`") as caught:
         loading.find_start(run, World(), 10)
     assert caught.value.everywhere
     assert start_over(run)
@@ -369,7 +369,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_from_the_start(
     assert "is not there, but this run has saved step 2" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert run.metrics.read_bytes() == metrics
-    done = train(tmp_path, tiny_shards, "train.steps=2", "--start-over")
+    done = train(tmp_path, tiny_shards, "train.steps=2", "`start_over`")
     assert done.returncode == 0, done.stderr
     assert "rows after step 0 moved to a file beside it" in done.stdout
     assert run.complete_checkpoints() == [2]

@@ -166,8 +166,8 @@ def test_vocabularies_above_65536_ids_take_four_bytes(tokenizer_dir, topic_texts
             "none of the 1 documents fall into .* validation",
         ),
         ('{"text": "ok"}\n{"no": 1}\n', BuildOptions(), "line 2: expected the document"),
-        ('{"text": "ok"}\n', BuildOptions(validation=1.0), "--validation 1.0: expected a fraction"),
-        ('{"text": "ok"}\n', BuildOptions(workers=0), "--workers 0"),
+        ('{"text": "ok"}\n', BuildOptions(validation=1.0), "`validation` 1.0: expected a fraction"),
+        ('{"text": "ok"}\n', BuildOptions(workers=0), "`workers` 0"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing_behind(

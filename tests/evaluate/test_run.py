@@ -283,14 +283,14 @@ def test_the_pieces_of_a_passage_spell_the_text(trained: RunDir) -> None:
 def test_steps_rows_and_devices_that_are_not_there(
     trained: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(CheckpointError, match=r"--step 5: .* steps 4, 8"):
+    with pytest.raises(CheckpointError, match=r"`step` 5: .* steps 4, 8"):
         evaluate_run(trained, step=5)
-    with pytest.raises(UserError, match=r"--rows 0: give a number of rows from 1 on, or `all`"):
+    with pytest.raises(UserError, match=r"`rows` 0: give a number of rows from 1 on, or `all`"):
         evaluate_run(trained, rows=0)
-    with pytest.raises(UserError, match=r"--examples -1"):
+    with pytest.raises(UserError, match=r"`examples` -1"):
         evaluate_run(trained, examples=-1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"--device cuda: PyTorch sees no GPU"):
+    with pytest.raises(UserError, match=r"`device` cuda: PyTorch sees no GPU"):
         evaluate_run(trained, device="cuda")
 
 
@@ -301,7 +301,7 @@ def test_a_run_without_a_checkpoint(copied: RunDir) -> None:
 
 
 def test_shards_that_cannot_be_read(trained: RunDir, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere: no manifest.json there; .* --shards"):
+    with pytest.raises(DataError, match=r"nowhere: no manifest.json there; .* `shards`"):
         evaluate_run(trained, shards=tmp_path / "nowhere")
 
 
@@ -330,7 +330,7 @@ def test_other_shards_must_be_of_the_same_tokenizer_and_hold_something_out(
         evaluate_run(trained, shards=foreign)
     empty = {"shards": [], "blocks": 0, "documents": 0, "tokens": 0}
     bare = rebuilt(manifest, tmp_path / "bare", validation=empty)
-    with pytest.raises(DataError, match=r"no held-out split; build shards with --validation"):
+    with pytest.raises(DataError, match=r"no held-out split; build shards with a validation"):
         evaluate_run(trained, shards=bare)
     train = json.loads((manifest.path / "manifest.json").read_text())["train"]
     train["shards"][0]["tar"]["sha256"] = "1" * 64

@@ -273,7 +273,7 @@ def test_an_output_that_holds_something_else_is_refused_and_untouched(
 def test_steps_that_do_not_exist_are_named_with_those_that_do(
     shared_run: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(CheckpointError, match=r"--step 5: .* steps 4, 8"):
+    with pytest.raises(CheckpointError, match=r"`step` 5: .* steps 4, 8"):
         export_run(shared_run[0], tmp_path / "out", "generator", step=5)
     empty = RunDir(tmp_path / "empty")
     with pytest.raises(CheckpointError, match="no complete checkpoint"):

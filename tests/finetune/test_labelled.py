@@ -89,10 +89,10 @@ def test_pairs_with_numbers_read_as_they_are(samples: Path) -> None:
     ("name", "content", "words"),
     [
         ("a.xlsx", "x", ("unknown format", ".tsv")),
-        ("a.json", "{}", ("unknown format", "--task question-answering")),
+        ("a.json", "{}", ("unknown format", "`task` question-answering")),
         ("a.txt", "some text\n", ("no labels", ".tsv")),
         ("a.tsv", "text\tlabel\n", ("no examples",)),
-        ("a.tsv", "txt\tlabel\nhello\t1\n", ("line 2", "'text'", "did you mean 'txt'", "--text")),
+        ("a.tsv", "txt\tlabel\nhello\t1\n", ("line 2", "'text'", "did you mean 'txt'", "`text`")),
         ("a.tsv", "text\tlabel\nhello\t1\t2\n", ("line 2", "3 fields", "header has 2")),
         ("a.tsv", "text\nhello\n", ("line 2", "'label'")),
         ("a.csv", 'text,label\n"open,1\n', ("line 2", "CSV")),

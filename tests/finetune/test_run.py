@@ -288,7 +288,7 @@ def test_a_loss_that_is_not_finite_ends_it_and_leaves_nothing(
 
     monkeypatch.setattr(transformers.ElectraForSequenceClassification, "forward", broken)
     recipe = {**FAST, "epochs": 0.2}
-    with pytest.raises(UserError, match=r"seed 1: the loss is nan at step 1; take a smaller --lr"):
+    with pytest.raises(UserError, match=r"seed 1: the loss is nan at step 1; take a smaller `lr`"):
         finetune(
             Settings(encoder, labelled / "train.tsv", tmp_path / "out", recipe=recipe, device="cpu")
         )

@@ -27,7 +27,7 @@ def test_numbers_are_in_their_order_and_names_by_name() -> None:
 def test_what_are_no_classes_is_refused() -> None:
     with pytest.raises(DataError, match="two or more"):
         classes(examples("1", "1"), FILE)
-    with pytest.raises(DataError, match=r"1,001 different labels.*--task regression"):
+    with pytest.raises(DataError, match=r"1,001 different labels.*`task` regression"):
         classes(examples(*map(str, range(1001))), FILE)
 
 

@@ -247,6 +247,6 @@ def test_a_configuration_for_several_ranks_only_is_refused(alone: World) -> None
     config = make("tiny", rows=4)
     with pytest.raises(UserError, match="2 ranks"):
         bench.measure_steps(config, 500, synthetic_steps(config, 500), World(world_size=2), 1)
-    with pytest.raises(UserError, match="--steps 0"):
+    with pytest.raises(UserError, match="`steps` 0"):
         bench.measure_steps(config, 500, synthetic_steps(config, 500), alone, 0)
     assert not issubclass(DataError, ConfigError)

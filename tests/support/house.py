@@ -66,7 +66,11 @@ class Source:
     def names(self) -> set[str]:
         """What it defines or imports at its top level."""
         found: set[str] = set()
+        body = list(self.tree.body)
         for node in self.tree.body:
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                body += node.body  # what a lazy face offers
+        for node in body:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 found |= {alias.asname or alias.name for alias in node.names}
             elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -245,6 +249,8 @@ def side_entries(sources: dict[str, Source]) -> list[str]:
                 continue
             if used.is_room:
                 offered = not use.name or use.name in face(used)
+            elif used.room in PACKAGES:
+                offered = True  # the hall of a package: errors, console, batch
             else:
                 offered = use.module.rpartition(".")[2] in face(sources[used.room])
             if not offered or _is_private(use.name):

@@ -110,11 +110,7 @@ def _predictions(
             )
         return predict.predict_answers(folder, path, device)
     examples, source = _read(folder, path)
-    if folder.kind in ("discriminator", "generator"):
-        return predict.predict_tokens(
-            folder, [example.text for example in examples], device, count
-        ), {}
-    return predict.predict_texts(folder, examples, source, device)
+    return predict.predict_examples(folder, examples, source, device, count)
 
 
 def _read(folder: ModelFolder, path: Path | None) -> tuple[list[Example], Path]:
@@ -122,15 +118,15 @@ def _read(folder: ModelFolder, path: Path | None) -> tuple[list[Example], Path]:
     only text where the model is a pre-trained one.
     """
     from electra_dist.errors import DataError
-    from electra_dist.finetune.labelled import Columns, Example, read_examples
+    from electra_dist.finetune.labelled import Example, read_examples
+    from electra_dist.finetune.predict import columns_of
 
     if path is None:
         examples = [Example(text=line.rstrip("\r\n")) for line in sys.stdin if line.strip()]
         if not examples:
             raise DataError("standard input: holds no text; give --input FILE or one text a line")
         return examples, Path("standard input")
-    names = folder.marker.get("columns")
-    return read_examples(path, Columns(**names) if names else Columns(), labelled=False), path
+    return read_examples(path, columns_of(folder), labelled=False), path
 
 
 def _lines(kind: str, predictions: Iterable[Prediction], as_json: bool) -> Iterator[str]:

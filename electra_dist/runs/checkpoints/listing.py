@@ -78,7 +78,7 @@ def verify_checkpoint(
             there = f"has checkpoints of steps {', '.join(map(str, steps))}"
         else:
             there = "has no checkpoint"
-        raise CheckpointError(f"--step {step}: {run.path} {there}")
+        raise CheckpointError(f"`step` {step}: {run.path} {there}")
     return _facts(run, step, milestones_every, told or (lambda done, total: None))
 
 

@@ -126,7 +126,7 @@ def check_nothing_is_lost(run: RunDir, every: int) -> None:
         what = "is not there"
     raise CheckpointError(
         f"{run.checkpoints}: {what}, but {evidence}; is its file system mounted? Bring the"
-        " checkpoints back and start again, or add --start-over to train from step 0"
+        " checkpoints back and start again, or add `start_over` to train from step 0"
     )
 
 

@@ -56,10 +56,10 @@ def is_branch(own: OwnFiles, how: GoingOn) -> bool:
             was = f"a branch of {origin['name']}"
         else:
             was = "no branch"
-        raise ConfigError(f"--branch: the run exists already and is {was}; give another name")
+        raise ConfigError(f"`branch`: the run exists already and is {was}; give another name")
     if how.from_step not in (None, origin["step"]):
         raise ConfigError(
-            f"--branch with --from-step {how.from_step}: the run exists already and started from"
+            f"`branch` with `from_step` {how.from_step}: the run exists already and started from"
             f" step {origin['step']}; give another name"
         )
     return True
@@ -71,27 +71,27 @@ def check_branch(config: Config, dataset: str | None, how: GoingOn) -> None:
     own = own_files(parent)
     if own.config is None or own.facts is None:
         raise ConfigError(
-            f"--branch: {parent.path} is no run to start from; the configuration must name one"
+            f"`branch`: {parent.path} is no run to start from; the configuration must name one"
         )
     past = changes(own.config, config, "past")
     if past:
         raise ConfigError(
-            f"--branch: {parent.path} has another configuration ({listed(past)}), which its"
+            f"`branch`: {parent.path} has another configuration ({listed(past)}), which its"
             " checkpoints cannot go on with; take that back, or set run.name to start a run from"
             " step 0"
         )
     known = own.facts["dataset_fingerprint"]
     if dataset is not None and known != dataset:
         raise ConfigError(
-            f"--branch: data.shards = {config.data.shards}: not the data that {parent.path} was"
+            f"`branch`: data.shards = {config.data.shards}: not the data that {parent.path} was"
             f" trained on (fingerprint {dataset[:12]}, the run has {known[:12]}); point data.shards"
             " at the same shards"
         )
     step = _candidates(parent, how)[0]
     if config.train.steps < step:
         raise ConfigError(
-            f"--branch: train.steps = {config.train.steps}, but the checkpoint to start from is of"
-            f" step {step}; give more steps, or an older one with --from-step"
+            f"`branch`: train.steps = {config.train.steps}, but the checkpoint to start from is of"
+            f" step {step}; give more steps, or an older one with `from_step`"
         )
 
 
@@ -109,13 +109,13 @@ def _candidates(parent: RunDir, how: GoingOn) -> list[int]:
         healthy = [step for step in reversed(there) if newest_healthy(parent, [step]) is not None]
         if not healthy:
             raise CheckpointError(
-                f"--branch: {parent.path} has no checkpoint to start from; train until one is saved"
+                f"`branch`: {parent.path} has no checkpoint to start from; train until one is saved"
             )
         return healthy
     if how.from_step not in there:
         listing = ", ".join(map(str, there)) or "none"
         raise CheckpointError(
-            f"--from-step {how.from_step}: {parent.path} has no whole checkpoint of this step"
+            f"`from_step` {how.from_step}: {parent.path} has no whole checkpoint of this step"
             f" (whole are: {listing})"
         )
     return [how.from_step]
@@ -156,7 +156,7 @@ def _take_one(
         if problem is None:
             return step, facts
         tell(f"warning: {parent.checkpoint(step)}: {problem}")
-    raise CheckpointError(f"--branch: no checkpoint of {parent.path} that was tried is whole")
+    raise CheckpointError(f"`branch`: no checkpoint of {parent.path} that was tried is whole")
 
 
 def _facts(parent: RunDir, own: OwnFiles, config: Config, step: int) -> RunFacts:

@@ -141,7 +141,7 @@ def about_the_decay(old: Config, new: Config, step: int, checkpoints: Sequence[i
     if before:
         return (
             f" The decay of schedule wsd began after step {start}: from a checkpoint before it the"
-            f" longer run has no dip in its rate (--from-step {before[-1]})"
+            f" longer run has no dip in its rate (`from_step` {before[-1]})"
         )
     return (
         f" The decay of schedule wsd began after step {start}, and no checkpoint from before it is"

@@ -87,7 +87,7 @@ def check_going_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn) -> 
     if config.train.steps < step:
         raise ConfigError(
             f"train.steps = {config.train.steps}: {run.path} is at step {step} already; give at"
-            f" least {step}, or go back first: --from-step N{_there(run)}"
+            f" least {step}, or go back first: `from_step` N{_there(run)}"
         )
 
 
@@ -105,7 +105,7 @@ def _is_done(own: OwnFiles, config: Config, how: GoingOn) -> bool:
 def _check_step(run: RunDir, step: int | None) -> None:
     if step not in saved_steps(run):
         raise CheckpointError(
-            f"--from-step {step}: {run.path} has no checkpoint of this step{_there(run)}"
+            f"`from_step` {step}: {run.path} has no checkpoint of this step{_there(run)}"
         )
 
 
@@ -119,8 +119,8 @@ def _how_to_accept(run: RunDir, old: Config, new: Config, future: list[Change], 
     return (
         f"{run.path}: holds a run of another configuration ({listed(future)}). This changes what"
         f" comes after its checkpoint of step {step}, and nothing before"
-        f" ({learning_rate(old, new, step)}). To accept it from there on, add --from-here; from an"
-        f" older checkpoint on, --from-step N{_there(run)}; as another run, --branch"
+        f" ({learning_rate(old, new, step)}). To accept it from there on, add `from_here`; from an"
+        f" older checkpoint on, `from_step` N{_there(run)}; as another run, `branch`"
         f" NEWNAME.{about_the_decay(old, new, step, run.complete_checkpoints())} Otherwise take it"
         " back to go on as before"
     )
@@ -171,7 +171,7 @@ def _check_whole(run: RunDir, step: int, tell: Tell) -> None:
     found = verify_checkpoint(run, step)
     if not found.whole:
         raise CheckpointError(
-            f"--from-step {step}: {found.path}: not whole: {'; '.join(found.problems[:3])}"
+            f"`from_step` {step}: {found.path}: not whole: {'; '.join(found.problems[:3])}"
         )
     if found.healthy is False:
         tell(f"warning: {found.path}: is marked as unhealthy: {found.reason}")

@@ -78,7 +78,7 @@ def check_run(
             _check_data(run, own, config, dataset)
             check_going_on(run, own, config, how)
         elif how.from_step is not None:
-            raise CheckpointError(f"--from-step {how.from_step}: {run.path} has saved nothing yet")
+            raise CheckpointError(f"`from_step` {how.from_step}: {run.path} has saved nothing yet")
     except OSError as error:
         raise StorageError(f"{run.path}: cannot be read: {reason(error)}{advice(error)}") from error
     return own

@@ -149,13 +149,13 @@ def test_a_change_of_the_future_needs_a_word_and_is_recorded_once(runs: Runs) ->
         "train.steps: 100 -> 200",
         "optim.lr: 0.001 -> 0.002",
         "step 60",
-        "--from-here",
-        "--from-step N",
+        "`from_here`",
+        "`from_step` N",
     ):
         assert words in said
     for words in (
         "(whole are: 20, 40, 60)",
-        "--branch NEWNAME",
+        "`branch` NEWNAME",
         "learning rate of step 61: 0.000444 -> 0.00147",
     ):
         assert words in said
@@ -197,7 +197,7 @@ def test_a_longer_wsd_run_is_told_where_its_decay_began(runs: Runs) -> None:
     with pytest.raises(ConfigError) as refused:
         runs.go("one", *wsd, "train.steps=200")
     assert "The decay of schedule wsd began after step 50" in str(refused.value)
-    assert "(--from-step 40)" in str(refused.value)
+    assert "(`from_step` 40)" in str(refused.value)
     for step in (20, 40):
         shutil.rmtree(run.checkpoint(step))
     with pytest.raises(
@@ -250,7 +250,7 @@ def test_going_back_to_what_is_not_there_or_not_whole_touches_nothing(runs: Runs
     before = tree_of(run.path)
     with pytest.raises(
         CheckpointError,
-        match=r"--from-step 30: .* no checkpoint of this step"
+        match=r"`from_step` 30: .* no checkpoint of this step"
         r" \(whole are: 20, 40, 60",
     ):
         runs.go("one", how=GoingOn(from_step=30))

@@ -1,0 +1,190 @@
+"""Tasks: fine-tune an exported discriminator, predict with any model of ours."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+
+from electra_dist.api.common import DeviceName, as_path, output
+from electra_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from electra_dist.finetune.run import FinetuneReport
+
+TaskName = Literal["classification", "regression", "question-answering"]
+
+
+class RecipeNumbers(TypedDict, total=False):
+    """How a model is fine-tuned: each number has a published default for its task.
+
+    epochs       passes over the examples
+    lr           the highest learning rate
+    layer_decay  factor of the learning rate from layer to layer, downwards
+    batch        examples per step
+    warmup       fraction of the steps in which the learning rate rises
+    max_length   tokens of an example at most
+    stride       tokens that neighbouring windows of a long context share
+    """
+
+    epochs: float
+    lr: float
+    layer_decay: float
+    batch: int
+    warmup: float
+    max_length: int
+    stride: int
+
+
+def finetune_model(
+    model: str | Path,
+    train: str | Path,
+    out: str | Path,
+    *,
+    dev: str | Path | None = None,
+    task: TaskName = "classification",
+    text: str = "text",
+    pair: str | None = None,
+    label: str = "label",
+    seeds: Sequence[int] = (1,),
+    device: DeviceName | None = None,
+    verbose: bool = False,
+    **recipe: Unpack[RecipeNumbers],
+) -> FinetuneReport:
+    """Teach an exported discriminator a task.
+
+    Args:
+        model: the folder of an exported discriminator.
+        train: labelled examples: .tsv, .csv or .jsonl; for questions .json (SQuAD) or .jsonl.
+        out: a new folder for the model.
+        dev: held-out examples, scored after each epoch.
+        task: `classification`, `regression` or `question-answering`.
+        text: the column of the text.
+        pair: the column of the second text, where an example is a pair.
+        label: the column of the label.
+        seeds: one training each; the best on `dev` is kept.
+        device: by default CUDA where there is one.
+        verbose: print the lines of the command `electra-dist finetune`.
+        recipe: numbers of `RecipeNumbers`; what is left out takes the published number.
+
+    Returns:
+        The scores of every seed and their median, the recipe, and the folder.
+
+    Raises:
+        DataError: a file that cannot be read as labelled examples.
+        UserError: a folder that is no discriminator, or an argument that cannot be.
+
+    Examples:
+        >>> report = electra_dist.finetune_model("exported", "train.tsv", "out", dev="dev.tsv")
+        >>> report.median["accuracy"]
+    """
+    from electra_dist.finetune.labelled import Columns
+    from electra_dist.finetune.run import Settings, finetune
+
+    if not seeds:
+        raise UserError("`seeds`: expected one or more")
+    settings = Settings(
+        model=Path(model),
+        train=Path(train),
+        out=Path(out),
+        dev=as_path(dev),
+        task=task,
+        columns=Columns(text, pair, label),
+        recipe=dict(recipe),
+        seeds=tuple(seeds),
+        device=device,
+    )
+    with output(verbose):
+        return finetune(settings)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model makes of texts, in their order.
+
+    kind    `discriminator`, `generator`, or the task that the model was fine-tuned for
+    items   one dictionary per text, as `electra-dist predict --json` prints it
+    scores  against the labels, where every text has one; else empty
+    """
+
+    kind: str
+    items: tuple[dict[str, Any], ...]
+    scores: dict[str, float]
+
+
+def predict(
+    model: str | Path,
+    texts: Sequence[str] | None = None,
+    *,
+    pairs: Sequence[str] | None = None,
+    file: str | Path | None = None,
+    count: int = 5,
+    device: DeviceName | None = None,
+) -> Predictions:
+    """What a fine-tuned model, a discriminator or a generator makes of texts.
+
+    Args:
+        model: a folder that `export_run` or `finetune_model` wrote.
+        texts: the texts; a generator fills each [MASK] in them.
+        pairs: the second texts, for a model of pairs.
+        file: a file of texts, or of questions, in place of `texts`.
+        count: fillings per [MASK], the most likely first.
+        device: by default CUDA where there is one.
+
+    Returns:
+        One item per text: a class and its probabilities; a number; an answer; per token the
+        probability that it was replaced; per [MASK] the fillings and their probabilities.
+
+    Raises:
+        DataError: a file that cannot be read, or a text that the model cannot take.
+        UserError: no model there, or an argument that cannot be.
+
+    Examples:
+        >>> found = electra_dist.predict("exported/generator", ["The cat [MASK] on the mat."])
+        >>> found.items[0]["masks"][0][0]["token"]
+    """
+    from electra_dist.finetune.labelled import Example, read_examples
+    from electra_dist.finetune.model_folder import ModelFolder
+    from electra_dist.finetune.predict import columns_of, predict_answers, predict_examples
+    from electra_dist.parallel.hardware import device_of_command
+
+    _check_texts(texts, pairs, file, count)
+    target = device_of_command(device)
+    folder = ModelFolder.open(Path(model))
+    if folder.kind == "question-answering":
+        if file is None:
+            raise UserError("`file`: missing; a model for questions takes them from a file")
+        answers, scores = predict_answers(folder, Path(file), target)
+        return Predictions(folder.kind, tuple(one.content for one in answers), scores)
+    if file is not None:
+        source = Path(file)
+        examples = read_examples(source, columns_of(folder), labelled=False)
+    else:
+        source = Path("texts")
+        examples = [
+            Example(text, pair)
+            for text, pair in zip(texts or (), pairs or itertools.repeat(None), strict=False)
+        ]
+    found, scores = predict_examples(folder, examples, source, target, count)
+    return Predictions(folder.kind, tuple(one.content for one in found), scores)
+
+
+def _check_texts(
+    texts: Sequence[str] | None,
+    pairs: Sequence[str] | None,
+    file: str | Path | None,
+    count: int,
+) -> None:
+    """Raise `UserError` for arguments of `predict` that do not go together."""
+    if (texts is None) == (file is None):
+        raise UserError("`texts` or `file`: give one of them")
+    if isinstance(texts, str) or isinstance(pairs, str):
+        raise UserError("`texts` and `pairs`: expected lists of texts, found one text")
+    if texts is not None and not texts:
+        raise UserError("`texts`: expected one or more")
+    if pairs is not None and len(pairs) != len(texts or ()):
+        raise UserError(f"`pairs`: {len(pairs)} of them for {len(texts or ())} texts")
+    if count < 1:
+        raise UserError(f"`count` {count}: expected 1 or more")
