@@ -1,7 +1,7 @@
 """Measures what a job is about to run on, in under a minute, and names the nodes that would slow it
 down or break it.
 
-    srun python -m electra_dist.measure.preflight CONFIG --bad-nodes FILE
+    srun electra-dist preflight CONFIG --bad-nodes FILE
 
 First step of every Slurm job; one rank a GPU, gloo on CPU. Every rank measures its device; the
 first rank of a node measures the disks; pairs of nodes measure the network between them.
@@ -11,12 +11,9 @@ line), 74 the file system of the run cannot take it, 2 a mistake of the user.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import os
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from importlib import metadata
@@ -25,7 +22,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.errors import EXIT_BAD_NODES, EXIT_OK, DataError, StorageError, UserError
 from electra_dist.files.writing import writing
@@ -39,7 +35,7 @@ from electra_dist.measure.network_rates import (
 )
 from electra_dist.measure.verdict import Measurement, Verdict, judge
 from electra_dist.parallel.collectives import barrier, gather_objects
-from electra_dist.parallel.group import backends, check_gpus, check_meeting_point, leave
+from electra_dist.parallel.group import backends, check_gpus, check_meeting_point
 from electra_dist.parallel.hardware import product_rate
 from electra_dist.parallel.meeting import raise_open_files
 from electra_dist.parallel.world import World, detect
@@ -182,38 +178,3 @@ def _code_fingerprint() -> str:
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:12]
-
-
-# --- the command ----------------------------------------------------------------------------------
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """One rank of the preflight; rank 0 prints the table and writes the list of bad nodes."""
-    parser = argparse.ArgumentParser(
-        prog="python -m electra_dist.measure.preflight",
-        description=(__doc__ or "").split("\n\n")[0],
-    )
-    parser.add_argument("config", help="configuration file (YAML)")
-    parser.add_argument(
-        "--bad-nodes", type=Path, metavar="FILE", help="write the names of the bad nodes here"
-    )
-    parser.add_argument(
-        "--ignore-room",
-        action="store_true",
-        help="pass when the checkpoints will not fit on the disk",
-    )
-    given = parser.parse_args(arguments)
-    try:
-        config = configuration.load(given.config)
-        world, verdict = preflight(config, dict(os.environ), check_room=not given.ignore_room)
-        if not world.is_main:
-            return EXIT_OK
-        print(verdict.table(), flush=True)
-        return report(verdict, given.bad_nodes)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-
-
-if __name__ == "__main__":
-    leave(main())

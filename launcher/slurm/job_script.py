@@ -21,7 +21,7 @@ TEMPLATE = Path(__file__).parent / "job.sbatch"
 #: What every job runs; the configuration of the job follows.
 TRAIN = ("-m", "electra_dist.cli", "train")
 #: What checks the nodes before it; the configuration and --bad-nodes FILE follow.
-PREFLIGHT = ("-m", "electra_dist.measure.preflight")
+PREFLIGHT = ("-m", "electra_dist.cli", "preflight")
 #: Variables that the template exports to the ranks, beside those of the settings.
 SCRIPT_VARIABLES = (
     "ELECTRA_DIST_JOB",

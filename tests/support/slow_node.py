@@ -9,6 +9,7 @@ import os
 import sys
 from typing import Any
 
+from electra_dist.cli import main as cli
 from electra_dist.measure import preflight
 from electra_dist.parallel.hardware import ProductRate
 
@@ -21,4 +22,4 @@ if __name__ == "__main__":
             return ProductRate(rate.cold / 100, rate.warm / 100)
 
         preflight.product_rate = slow
-    sys.exit(preflight.main())
+    sys.exit(cli.main(["preflight", *sys.argv[1:]]))
