@@ -18,10 +18,8 @@ number of workers.
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +51,7 @@ from electra_dist.data.shards.manifest import (
 )
 from electra_dist.data.shards.reading import shard_name
 from electra_dist.errors import DataError
+from electra_dist.files.staging import whole_folder
 from electra_dist.files.tokenizers import read_tokenizer_files, write_tokenizer
 
 
@@ -124,7 +123,7 @@ def build_shards(
     parts = split_parts(find_inputs(inputs), options.part_bytes)
     tokenizer = load_tokenizer(tokenizer_dir)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary_folder(out) as work:
+    with whole_folder(out) as work:
         spilled = work / "spilled"
         spilled.mkdir()
         parts_to_encode = [
@@ -149,7 +148,6 @@ def build_shards(
         written = run_tasks(write_shard, tasks, options.workers, "write shards", progress)
         shutil.rmtree(spilled)
         _write_manifest(work, tokenizer, written, options)
-        work.rename(out)
     return BuildStats(
         manifest=Manifest.load(out),
         documents=sum(result.documents for result in encoded),
@@ -180,17 +178,6 @@ def _check_out(out: Path) -> None:
         else:
             kind = "something else"
         raise DataError(f"{out}: holds {kind} already; give a new folder, or remove this one first")
-
-
-@contextmanager
-def _temporary_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that is removed unless it was renamed."""
-    work = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    work.mkdir()
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _check_documents(

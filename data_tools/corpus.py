@@ -25,6 +25,7 @@ from typing import Any
 from data_tools.clean import digest, normalise
 from electra_dist.console import Progress, silent
 from electra_dist.errors import DataError
+from electra_dist.files.writing import whole_file
 
 FILE_NAME = "pydoc.jsonl"
 MAX_BYTES = 25_000_000
@@ -84,11 +85,10 @@ def write_pydoc_corpus(
     out.mkdir(parents=True, exist_ok=True)
     files = _source_files()
     path = out / FILE_NAME
-    temporary = out / f".{FILE_NAME}.tmp"
     seen: set[bytes] = set()
     counts = {"documents": 0, "characters": 0, "bytes": 0, "duplicates": 0, "not_prose": 0}
     capped = False
-    with temporary.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         for name, raw in _documents(files, workers or min(8, os.cpu_count() or 1), progress):
             text = normalise(raw)
             if len(text) < MIN_CHARACTERS:
@@ -106,7 +106,6 @@ def write_pydoc_corpus(
             counts["documents"] += 1
             counts["characters"] += len(text)
             counts["bytes"] += len(line)
-    temporary.replace(path)
     return CorpusStats(path=path, files_parsed=len(files), capped=capped, **counts)
 
 

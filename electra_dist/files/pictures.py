@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from electra_dist.errors import UserError
+from electra_dist.files.writing import whole_file
 
 
 def pyplot() -> Any:
@@ -40,10 +40,8 @@ def save_picture(figure: Any, out: Path) -> None:
     what was there is replaced only by a whole picture.
     """
     check_picture_path(out)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(temporary, dpi=110, format="png")
-        temporary.replace(out)
+        with whole_file(out) as temporary:
+            figure.savefig(temporary, dpi=110, format="png")
     finally:
-        temporary.unlink(missing_ok=True)
         pyplot().close(figure)

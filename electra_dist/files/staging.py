@@ -27,19 +27,31 @@ def check_folder_can_be_made(out: Path) -> None:
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its place when the block
-    ends well and vanishes when it does not.
-    """
+    """`whole_folder` of a user's `out`; raises `UserError` where nothing can be made there."""
     check_folder_can_be_made(out)
+    with whole_folder(out) as folder:
+        yield folder
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder next to `out` that takes its place when the block ends well and vanishes
+    when it does not; a folder that was there is replaced. Raises `OSError`.
+    """
     folder = out.parent / f".{out.name}.{os.getpid()}.tmp"
     old = out.parent / f".{out.name}.{os.getpid()}.old"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     try:
         yield folder
         if out.exists():
             out.rename(old)
-        folder.rename(out)
+        try:
+            folder.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,14 +7,13 @@ copied, never what a link points at: a copy may be published.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from electra_dist.errors import DataError, StorageError
+from electra_dist.errors import DataError
 from electra_dist.files.reading import MIB, read_bounded
-from electra_dist.files.writing import advice, reason, write_new
+from electra_dist.files.staging import whole_folder
+from electra_dist.files.writing import write_new, writing
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -58,20 +57,6 @@ def write_tokenizer(files: Mapping[str, bytes], target: Path) -> None:
 
     Raises `StorageError` where the file system refuses.
     """
-    made = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    try:
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
+    with writing(target, "the tokenizer"), whole_folder(target) as folder:
         for name, content in files.items():
-            write_new(made / name, content)
-        if target.exists():
-            target.rename(old)
-        made.rename(target)
-    except OSError as error:
-        raise StorageError(
-            f"{target}: the tokenizer cannot be written: {reason(error)}{advice(error)}"
-        ) from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+            write_new(folder / name, content)

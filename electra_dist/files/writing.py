@@ -52,23 +52,33 @@ def advice(error: OSError) -> str:
     return "; run.dir must lie where all nodes can write"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds the old content or the new, never a part: temporary name,
-    fsync, rename.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name next to `path` for a block that writes a file.
 
-    Raises `OSError`; the temporary file is gone then.
+    When the block ends well, the file is forced to the disk and takes the place of `path`. When it
+    does not, the file is removed and what was at `path` stays. Raises `OSError`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that `path` holds the old content or the new, never a part: temporary name,
+    fsync, rename.
+
+    Raises `OSError`; the temporary file is gone then.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_new(path: Path, content: bytes) -> None:

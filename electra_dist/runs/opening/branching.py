@@ -25,7 +25,7 @@ from typing import Any
 from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.errors import CheckpointError, ConfigError
-from electra_dist.files.writing import write_atomically, write_json, writing
+from electra_dist.files.writing import whole_file, write_atomically, write_json, writing
 from electra_dist.runs.checkpoints import manifest as parts
 from electra_dist.runs.checkpoints import members
 from electra_dist.runs.checkpoints.folders import new_partial, newest_healthy, publish
@@ -267,14 +267,10 @@ def _finish(
 
 def _copy_metrics(parent: RunDir, run: RunDir, step: int) -> None:
     """The rows up to `step`, so that the curve is whole; a file of any size."""
-    temporary = run.metrics.with_name(f".{run.metrics.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with whole_file(run.metrics) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in RowReader(parent.metrics):
             if row["step"] <= step:
                 file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(run.metrics)
 
 
 def as_made(how: GoingOn) -> GoingOn:
