@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from data_tools.spill import KeyRange, Spill, gather
 from electra_dist.data.shards.blocks import LENGTHS, TOKENS, array_bytes, checksum
-from electra_dist.data.shards.files import FileFacts, sha256_of
+from electra_dist.data.shards.files import FileFacts, sha256_of_file
 from electra_dist.data.shards.manifest import ShardFacts, SplitName
 from electra_dist.data.shards.reading import ShardIndex, block_name
 
@@ -72,7 +72,7 @@ def write_shard(task: WriteTask) -> WrittenShard:
 def file_facts(folder: Path, name: str) -> FileFacts:
     """Size and SHA-256 of `folder/name`."""
     path = folder / name
-    return FileFacts(name, path.stat().st_size, sha256_of(path))
+    return FileFacts(name, path.stat().st_size, sha256_of_file(path))
 
 
 def _write_tar(

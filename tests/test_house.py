@@ -44,6 +44,7 @@ TORCH_FREE = (
     "electra_dist.errors",
     "electra_dist.batch",
     "electra_dist.console",
+    "electra_dist.files.checksums",
     "electra_dist.files.reading",
     "electra_dist.files.writing",
     "electra_dist.files.staging",

@@ -19,7 +19,7 @@ from electra_dist import config as configuration
 from electra_dist.checkpoint.networks import choose_step, load_whole
 from electra_dist.config import Config
 from electra_dist.data.rows import KeyedRows
-from electra_dist.data.shards.files import sha256_of
+from electra_dist.data.shards.files import sha256_of_file
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.validation import deal, has_validation, validation_rows
 from electra_dist.errors import DataError, UserError
@@ -170,7 +170,7 @@ def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
         raise UserError(
             f"{file}: missing; copy the folder `tokenizer` of the run's shards to {run.tokenizer}"
         )
-    own = sha256_of(file)
+    own = sha256_of_file(file)
     theirs = manifest.facts.tokenizer_fingerprint
     if own != theirs:
         raise DataError(

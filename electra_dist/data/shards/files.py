@@ -6,14 +6,14 @@ words are here, for whoever finds it.
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
-from electra_dist.files.reading import MIB, open_regular
+from electra_dist.files.checksums import sha256_of
+from electra_dist.files.reading import open_regular
 from electra_dist.files.writing import reason
 
 CheckLevel = Literal["sizes", "checksums"]
@@ -62,7 +62,7 @@ def file_problem(
             advance(facts.bytes)
             return None
         with open_regular(path) as file:
-            if _sha256(file, advance) != facts.sha256:
+            if sha256_of(file.fileno(), told=advance) != facts.sha256:
                 return CHANGED
             return None
     except FileNotFoundError:
@@ -71,15 +71,7 @@ def file_problem(
         return f"cannot be read: {reason(error)}; {UNREADABLE}"
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a regular file."""
     with open_regular(path) as file:
-        return _sha256(file, lambda count: None)
-
-
-def _sha256(file: BinaryIO, advance: Callable[[int], None]) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(MIB):
-        digest.update(chunk)
-        advance(len(chunk))
-    return digest.hexdigest()
+        return sha256_of(file.fileno())

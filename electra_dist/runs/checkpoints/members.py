@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_dist.errors import CheckpointError
+from electra_dist.files.checksums import sha256_of
 from electra_dist.files.reading import MIB, NotRegularError
 from electra_dist.files.writing import reason
 from electra_dist.parallel import signs
@@ -141,21 +142,6 @@ def open_member(folder: Path, name: str) -> int:
         os.close(descriptor)
         raise NotRegularError(f"{name} is not a regular file")
     return descriptor
-
-
-def sha256_of(descriptor: int, size: int, told: Told = silent) -> str:
-    """SHA-256 of the first `size` bytes of an open file."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(_CHUNK, size)))
-    offset = 0
-    while offset < size:
-        count = os.preadv(descriptor, [buffer[: size - offset]], offset)
-        if not count:
-            break
-        digest.update(buffer[:count])
-        offset += count
-        told(count)
-    return digest.hexdigest()
 
 
 def content_problem(
