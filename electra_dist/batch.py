@@ -5,7 +5,7 @@ Neutral ground between `data` (which makes these) and `train` (which moves them 
 array of a run has the same shape at every step, so that the step compiles once (DESIGN D4); only
 `cu_seqlens` takes one of a few lengths, and what reads it is compiled for any of them.
 
-Letters: R rows of a micro-batch, L row length, P masked slots a row, K documents a row at most, N
+Letters: B rows of a micro-batch, L row length, P masked slots a row, K documents a row at most, N
 entries of `cu_seqlens` after the first.
 """
 
@@ -26,22 +26,22 @@ PADDING_DOCUMENT = -1
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """R packed rows with their masks; static shapes but for `cu_seqlens`.
+    """B packed rows with their masks; static shapes but for `cu_seqlens`.
 
-    tokens            (R, L)  original ids; [PAD] after the last document of a row
-    inputs            (R, L)  what the generator reads: `tokens` with 85% of the masked positions
+    tokens            (B, L)  original ids; [PAD] after the last document of a row
+    inputs            (B, L)  what the generator reads: `tokens` with 85% of the masked positions
                       set to [MASK]
-    positions         (R, L)  position inside the document, restarting at 0 with each; 0 on padding
-    documents         (R, L)  number of the document inside its row, from 0; `PADDING_DOCUMENT` on
+    positions         (B, L)  position inside the document, restarting at 0 with each; 0 on padding
+    documents         (B, L)  number of the document inside its row, from 0; `PADDING_DOCUMENT` on
                       padding
-    cu_seqlens        (N + 1,)  cumulative document lengths over the R * L flattened tokens; the
+    cu_seqlens        (N + 1,)  cumulative document lengths over the B * L flattened tokens; the
                       padding at the end
-                              of a row counts as one more document; unused entries repeat R * L;
+                              of a row counts as one more document; unused entries repeat B * L;
                               `config.sequence_entries` says how many
-    masked_positions  (R, P)  masked positions inside the row, ascending; 0 in unused slots
-    masked_targets    (R, P)  original ids at the masked positions; 0 in unused slots
-    masked_weights    (R, P)  1.0 in used slots, 0.0 in unused ones
-    masked_keys       (R, P)  64-bit sampling key of each masked position (DESIGN D2b)
+    masked_positions  (B, P)  masked positions inside the row, ascending; 0 in unused slots
+    masked_targets    (B, P)  original ids at the masked positions; 0 in unused slots
+    masked_weights    (B, P)  1.0 in used slots, 0.0 in unused ones
+    masked_keys       (B, P)  64-bit sampling key of each masked position (DESIGN D2b)
     """
 
     tokens: Int32

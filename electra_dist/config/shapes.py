@@ -16,7 +16,7 @@ def sequence_entries(documents: int, rows: int, documents_per_row: int) -> int:
     Attention kernels work, and take memory, for each entry, used or not; and few different numbers
     are to be met.
 
-    rows, documents_per_row  R and K; N is R * (K + 1) at most
+    rows, documents_per_row  B and K; N is B * (K + 1) at most
     """
     rounded = -(-max(documents, 1) // SEQUENCE_STEP) * SEQUENCE_STEP
     return min(rounded, rows * (documents_per_row + 1))

@@ -5,7 +5,7 @@ Comes in: the networks, micro-batches. Goes out: `Observed`, flat arrays in the 
 The forward passes are those of a validation in training, in fp32: same rows, masks and sampling
 keys, so the same numbers.
 
-Letters: M used masked slots, N real tokens, V vocabulary, E embedding; B rows, L row length, P
+Letters: M used masked slots, T real tokens, V vocabulary, E embedding; B rows, L row length, P
 masked slots a row.
 """
 
@@ -49,10 +49,10 @@ class Observed:
     samples             (M,) int32    token that the generator put there
     sample_probability  (M,) float32  the generator's probability of that token, at temperature 1
     masked_logits       (M,) float32  the discriminator's logit at the position
-    token_rows          (N,) int32    number of the row that each real token is in
-    shown               (N,) int32    token that the discriminator reads at each real position
-    logits              (N,) float32  its logit; above 0 means "replaced"
-    replaced            (N,) bool     whether the token is not the original one
+    token_rows          (T,) int32    number of the row that each real token is in
+    shown               (T,) int32    token that the discriminator reads at each real position
+    logits              (T,) float32  its logit; above 0 means "replaced"
+    replaced            (T,) bool     whether the token is not the original one
     """
 
     masked_rows: npt.NDArray[np.int32]

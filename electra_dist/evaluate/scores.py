@@ -5,7 +5,7 @@ Comes in: `Observed`, how often each token occurs in the training split. Goes ou
 dataclasses of plain numbers; what is undefined (a band without replaced tokens has no AUC) is None.
 Ranking metrics are scikit-learn's, exact.
 
-Letters: M masked positions, N real tokens, V vocabulary.
+Letters: M masked positions, T real tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def discriminator_scores(seen: Observed) -> DiscriminatorScores:
 
 
 def detection_losses(seen: Observed) -> npt.NDArray[np.float64]:
-    """(N,) binary cross-entropy of each token (nats)."""
+    """(T,) binary cross-entropy of each token (nats)."""
     logits = seen.logits.astype(np.float64)
     out: npt.NDArray[np.float64] = np.logaddexp(0, logits) - logits * seen.replaced
     return out

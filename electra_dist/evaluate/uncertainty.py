@@ -6,7 +6,7 @@ so that whole groups of neighbouring rows are left out in turn (delete-a-group j
 Tibshirani, An Introduction to the Bootstrap, 1993, chapter 11). It says nothing of another seed of
 training.
 
-Letters: M masked positions, N real tokens, G groups.
+Letters: M masked positions, T real tokens, G groups.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Classification and regression of a text or a pair of texts: labels, model inputs, scores.
 
-Letters: N examples, C classes.
+Letters: B examples, C classes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TextTask:
         return examples
 
     def targets(self, examples: Sequence[Example], path: Path) -> NDArray[np.float64]:
-        """(N,): index of the class, or the number; NaN where there is no label."""
+        """(B,): index of the class, or the number; NaN where there is no label."""
         known = {label: index for index, label in enumerate(self.labels or ())}
         found = []
         for number, example in enumerate(examples, 1):
@@ -107,7 +107,7 @@ class TextTask:
         ]
 
     def scores(self, logits: Floats, targets: NDArray[np.float64]) -> dict[str, float]:
-        """Scores of logits (N, C) or, for regression, (N,) or (N, 1)."""
+        """Scores of logits (B, C) or, for regression, (B,) or (B, 1)."""
         if self.labels is None:
             return regression_scores(logits.reshape(-1), targets)
         return classification_scores(logits.argmax(axis=1), targets.astype(int))

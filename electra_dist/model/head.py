@@ -230,7 +230,7 @@ class _Running(NamedTuple):
         return _Running(
             torch.maximum(self.max_m, max_m),
             torch.where(max_m > self.max_m, argmax_m + start, self.argmax_m),
-            torch.logaddexp(self.lse_m, tiles.lse_mn.logsumexp(dim=1)),
+            torch.logaddexp(self.lse_m, tiles.lse_mj.logsumexp(dim=1)),
             torch.where(inside_m, chosen_m, self.target_m),
             sampling.better(self.candidate, candidate),
         )

@@ -11,7 +11,7 @@ All noise is a hash of the position's 64-bit key and a counter (the tile's numbe
 (here) and in Triton (`kernels/generator_head.py`), whatever the device, the chunking or the world
 size.
 
-Letters: M masked positions, V vocabulary, C entries of a chunk of it, N tiles, K = 128 entries of a
+Letters: M masked positions, V vocabulary, C entries of a chunk of it, J tiles, K = 128 entries of a
 tile.
 """
 
@@ -40,13 +40,13 @@ _LARGEST_BELOW_ONE = 1.0 - 2.0**-24
 
 
 class TileSoftmax(NamedTuple):
-    """A chunk of logits by tiles: `max_mn` (M, N), `exp_mnk` = exp(logit - max)
-    (M, N, K), `lse_mn` (M, N).
+    """A chunk of logits by tiles: `max_mj` (M, J), `exp_mjk` = exp(logit - max)
+    (M, J, K), `lse_mj` (M, J).
     """
 
-    max_mn: Tensor
-    exp_mnk: Tensor
-    lse_mn: Tensor
+    max_mj: Tensor
+    exp_mjk: Tensor
+    lse_mj: Tensor
 
 
 class Candidate(NamedTuple):
@@ -108,10 +108,10 @@ def tile_softmax(logits_mc: Tensor) -> TileSoftmax:
     missing = -entries % TILE
     if missing:
         logits_mc = F.pad(logits_mc, (0, missing), value=float("-inf"))
-    logits_mnk = logits_mc.view(rows, (entries + missing) // TILE, TILE)
-    max_mn = logits_mnk.amax(dim=2).clamp(min=torch.finfo(torch.float32).min)
-    exp_mnk = logits_mnk.sub_(max_mn[:, :, None]).exp_()
-    return TileSoftmax(max_mn, exp_mnk, max_mn + exp_mnk.sum(dim=2).log())
+    logits_mjk = logits_mc.view(rows, (entries + missing) // TILE, TILE)
+    max_mj = logits_mjk.amax(dim=2).clamp(min=torch.finfo(torch.float32).min)
+    exp_mjk = logits_mjk.sub_(max_mj[:, :, None]).exp_()
+    return TileSoftmax(max_mj, exp_mjk, max_mj + exp_mjk.sum(dim=2).log())
 
 
 def draw(tiles: TileSoftmax, keys_m: Tensor, first_entry: int, entries: int) -> Candidate:
@@ -119,10 +119,10 @@ def draw(tiles: TileSoftmax, keys_m: Tensor, first_entry: int, entries: int) -> 
 
     `entries` is the number of real entries of the chunk (its last tile may be padded).
     """
-    rows, count, _ = tiles.exp_mnk.shape
-    score_mn = tiles.lse_mn + gumbel_noise(keys_m, first_entry // TILE, count)
-    score_m, winner_m = score_mn.max(dim=1)
-    weights_mk = tiles.exp_mnk.gather(1, winner_m[:, None, None].expand(rows, 1, TILE)).squeeze(1)
+    rows, count, _ = tiles.exp_mjk.shape
+    score_mj = tiles.lse_mj + gumbel_noise(keys_m, first_entry // TILE, count)
+    score_m, winner_m = score_mj.max(dim=1)
+    weights_mk = tiles.exp_mjk.gather(1, winner_m[:, None, None].expand(rows, 1, TILE)).squeeze(1)
     cdf_mk = weights_mk.cumsum(dim=1)
     threshold_m = uniform_noise(keys_m) * cdf_mk[:, -1]
     inside_m = (cdf_mk <= threshold_m[:, None]).sum(dim=1)
@@ -138,8 +138,8 @@ def gumbel_noise(keys_m: Tensor, first_tile: int, tiles: int) -> Tensor:
     series.
     """
     counters_n = torch.arange(first_tile, first_tile + tiles, device=keys_m.device)
-    bits_mn = hash_bits(keys_m[:, None], counters_n[None, :])
-    v = bits_mn.float().clamp_(0.5, _LARGEST_BELOW_ONE * 2.0**32).mul_(2.0**-32)
+    bits_mj = hash_bits(keys_m[:, None], counters_n[None, :])
+    v = bits_mj.float().clamp_(0.5, _LARGEST_BELOW_ONE * 2.0**32).mul_(2.0**-32)
     exponential = torch.where(v < 2.0**-12, v + 0.5 * v * v, -torch.log(1.0 - v))
     return -torch.log(exponential)
 

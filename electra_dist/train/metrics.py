@@ -4,7 +4,7 @@ The discriminator's precision, recall and AUC all come from one histogram of its
 which is added up on the device over micro-batches, steps and ranks without a host synchronisation.
 Accuracy alone would say little: "always original" scores 0.94 and more.
 
-Letters: R rows, L row length, N histogram bins.
+Letters: B rows, L row length.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOGIT_RANGE = 16.0
 def replacement_histogram(logits: Tensor, replaced: Tensor, real: Tensor) -> Tensor:
     """Histogram of the discriminator's logits, original tokens in row 0, replaced ones in row 1.
 
-    logits (R, L); replaced (R, L), 1 where the token was replaced; real (R, L), false on padding.
+    logits (B, L); replaced (B, L), 1 where the token was replaced; real (B, L), false on padding.
     Returns (2, BINS) fp32 counts on the same device.
     """
     scaled = (logits.detach().float().flatten() + LOGIT_RANGE) * (BINS / (2 * LOGIT_RANGE))

@@ -13,7 +13,7 @@ may touch a slot is agreed on elsewhere (`loader`, `feeder`); here is only what 
 The memory has no name in any file system: it is gone with the last process that has it open,
 however that ends.
 
-Letters: A micro-batches of a step, R rows of a micro-batch, L row length, P masked slots a row, K
+Letters: A micro-batches of a step, B rows of a micro-batch, L row length, P masked slots a row, K
 documents a row at most, N entries of `cu_seqlens` after the first, S streams of this rank.
 """
 

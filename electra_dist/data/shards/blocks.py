@@ -1,7 +1,7 @@
 """What a block is, in memory and as two members of a tar: made, checked and taken apart.
 
     NAME.lengths.npy   (D,) uint32, tokens of each document
-    NAME.tokens.npy    (N,) uint16 or uint32, the ids of whole documents, end to end
+    NAME.tokens.npy    (T,) uint16 or uint32, the ids of whole documents, end to end
 
 The bytes may come from anywhere, so nothing in them is believed: sizes are held against the counts
 of the index before anything is allocated, and only plain members and plain arrays are taken. The
@@ -9,7 +9,7 @@ checksum is the CRC-32 of both members' contents, lengths first. It finds every 
 bits, or to any run of up to 32, and all but one in four thousand million of any other; it is no
 defence against intent (SHA-256 of the whole shard is).
 
-Letters: N tokens of a block, D documents of a block.
+Letters: T tokens of a block, D documents of a block.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _LENGTH = np.dtype("<u4")
 
 @dataclass(frozen=True)
 class Block:
-    """Documents end to end: `tokens` (N,) uint16 or uint32, `lengths` (D,)
-    uint32, sum(lengths) = N; read-only.
+    """Documents end to end: `tokens` (T,) uint16 or uint32, `lengths` (D,)
+    uint32, sum(lengths) = T; read-only.
     """
 
     tokens: npt.NDArray[np.unsignedinteger[Any]]
@@ -47,7 +47,7 @@ class Block:
 
 @dataclass(frozen=True)
 class BlockSize:
-    """What a block must hold: N tokens of type `dtype` in D documents."""
+    """What a block must hold: T tokens of type `dtype` in D documents."""
 
     tokens: int
     documents: int

@@ -3,7 +3,7 @@
 Comes in: questions, their windows, the model's start and end logits. Goes out: one `Answer` per
 question.
 
-Shape letters: N windows, L tokens of a window.
+Shape letters: B windows, L tokens of a window.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from electra_dist.finetune.questions.reading import Question
 from electra_dist.finetune.questions.windows import Ints, Windows, usable
 
 Floats = npt.NDArray[np.floating[Any]]
-#: The logits of each window: an array (N, at least L),
-#: padded on the right, or a sequence of N arrays.
+#: The logits of each window: an array (B, at least L),
+#: padded on the right, or a sequence of B arrays.
 Logits = Floats | Sequence[Floats]
 
 

@@ -2,7 +2,7 @@
 
 Comes in: questions and a fast `transformers` tokenizer. Goes out: `Windows`.
 
-Shape letters: N windows, L tokens of a window.
+Shape letters: B windows, L tokens of a window.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Windows:
-    """Rows of tokens for N windows, those of a question side by side and in the order of its
+    """Rows of tokens for B windows, those of a question side by side and in the order of its
     context.
 
-    `question` (N,) is the index of each window's question. `offsets` holds, per window, the
+    `question` (B,) is the index of each window's question. `offsets` holds, per window, the
     characters (L, 2) of the context from and to which its tokens go: -1 for tokens outside the
-    context, an empty range for white space alone. `start` and `end` (N,) are the positions of the
+    context, an empty range for white space alone. `start` and `end` (B,) are the positions of the
     first and the last token of the question's first answer, both 0, the position of [CLS], where
     the answer is not wholly inside the window or there is none. What there is for each token is
     kept small (int32, int8): SQuAD has some 90,000 windows.
@@ -135,11 +135,11 @@ def _check_tokens(questions: Sequence[Question], owners: Ints, offsets: Sequence
 def _labels(
     questions: Sequence[Question], owners: Ints, offsets: Sequence[Ints]
 ) -> tuple[Ints, Ints]:
-    """Token positions (N,) of the first and last token of each window's answer."""
+    """Token positions (B,) of the first and last token of each window's answer."""
     spans = np.zeros((2, len(owners)), dtype=np.int64)
     edges = np.flatnonzero(
         np.diff(owners, prepend=-1, append=-1)
-    )  # where a question's windows begin; the last: N
+    )  # where a question's windows begin; the last: B
     first = set(edges.tolist())
     last = set((edges - 1).tolist())
     for window, owner in enumerate(owners):
