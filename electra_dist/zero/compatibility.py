@@ -2,7 +2,7 @@
 
 Each of them reaches into a private part of DeepSpeed 0.19. `prepare_deepspeed` starts DeepSpeed for
 an open process group, with the changes that hold for the whole process. `release_deepspeed` lets go
-of that group after it was closed, so that this process can open another one and train again.
+of that group, so that this process can open another one and train again.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def prepare_deepspeed(world: World) -> None:
 
 
 def release_deepspeed() -> None:
-    """Let go of the process group that DeepSpeed was started for; after it was closed.
+    """Let go of the process group that DeepSpeed was started for; no engine works afterwards.
 
     Without DeepSpeed, or before it was started, this does nothing.
     """

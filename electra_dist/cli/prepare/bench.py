@@ -75,7 +75,6 @@ def _step(arguments: argparse.Namespace) -> int:
     from electra_dist.measure.bench import measure_steps
     from electra_dist.parallel.group import initialise, shutdown
     from electra_dist.parallel.world import detect
-    from electra_dist.zero.compatibility import release_deepspeed
 
     world = detect(os.environ, resolved.train.device, torch.cuda.device_count())
     if world.world_size > 1:
@@ -91,7 +90,6 @@ def _step(arguments: argparse.Namespace) -> int:
         )
     finally:
         shutdown()
-        release_deepspeed()
     if arguments.json:
         print_json(figures.to_dict())
     else:
