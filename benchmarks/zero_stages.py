@@ -257,7 +257,7 @@ def predicted(arguments: argparse.Namespace, case: str) -> dict[str, float]:
     else:
         kind = "cpu"
     volumes = [
-        plan.sent_bytes(config, name, arguments.vocab_size, config.zero_stage(name), world)
+        plan.sent_bytes(config, name, arguments.vocab_size, config.stage(name), world)
         for name in NETWORKS
     ]
     memory = plan.plan_memory(config, arguments.vocab_size, world, kind)

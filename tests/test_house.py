@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -154,6 +155,38 @@ def test_there_are_no_circles() -> None:
 def test_the_core_names_torch_nowhere() -> None:
     core = [module for module in RESIDENTS if any(within(module, unit) for unit in TORCH_FREE)]
     wrong = [(m, t) for m in core for t in imports(MODULES[m]) if t.split(".")[0] in EXTRAS]
+    assert not wrong
+
+
+def test_only_the_room_zero_knows_deepspeed() -> None:
+    """By `import`, or by the name of one of its modules for `import_module` and `sys.modules`."""
+    for module in RESIDENTS:
+        if within(module, "electra_dist.zero"):
+            continue
+        assert "deepspeed" not in {name.split(".")[0] for name in imports(MODULES[module])}, module
+        words = {
+            node.value
+            for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        assert not [word for word in words if re.fullmatch(r"deepspeed(\.\w+)+", word)], module
+
+
+def test_a_zero_stage_is_asked_what_it_does_instead_of_its_number() -> None:
+    """`config.stages` alone knows what follows from a number."""
+    numbered = re.compile(r"stage(\(\)|\.number)?\b.*(<|>|==|!=| in )|(<|>|==|!=) ?\S*stage\b")
+    wrong = [
+        f"{module}: {ast.unparse(node)}"
+        for module in RESIDENTS
+        for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+        if isinstance(node, ast.Compare)
+        and numbered.search(ast.unparse(node))
+        and any(
+            isinstance(part, ast.Constant) and isinstance(part.value, int)
+            for side in (node.left, *node.comparators)
+            for part in ast.walk(side)
+        )
+    ]
     assert not wrong
 
 

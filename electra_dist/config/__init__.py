@@ -37,12 +37,14 @@ from electra_dist.config.shapes import (
     layers_of_groups,
     sequence_entries,
 )
+from electra_dist.config.stages import STAGES, Stage
 from electra_dist.config.training import OptimConfig
 
 __all__ = [
     "GROUP_ELEMENTS",
     "NETWORKS",
     "SEQUENCE_STEP",
+    "STAGES",
     "CheckpointConfig",
     "Config",
     "DataConfig",
@@ -57,6 +59,7 @@ __all__ = [
     "PrecisionMode",
     "Section",
     "Sink",
+    "Stage",
     "TrackingConfig",
     "WatchdogConfig",
     "apply_overrides",

@@ -60,7 +60,7 @@ def contradictions(config: Config) -> list[str]:
             " train.device=cuda"
         )
     for network in NETWORKS:
-        if train.cuda_graphs and config.zero_stage(network) == 3:
+        if train.cuda_graphs and not config.stage(network).can_replay_graphs:
             found.append(
                 f"train.cuda_graphs = true with zero.stage = 3 for the {network}: a graph replays"
                 " with the memory that it was recorded with, and stage 3 gathers weights into"
@@ -99,7 +99,8 @@ def _precision_contradictions(config: Config) -> list[str]:
         " DeepSpeed has no fp32 gradient accumulation at stage 0; set zero.stage=1 (same result,"
         " less memory) or precision.mode=fp32"
         for network in NETWORKS
-        if config.zero_stage(network) == 0 and config.precision_mode(network) != "fp32"
+        if config.precision_mode(network) != "fp32"
+        and not config.stage(network).can_train_in_half_precision
     ]
 
 
@@ -108,19 +109,20 @@ def _sharding_contradictions(config: Config) -> list[str]:
     found = []
     for network in NETWORKS:
         zero = config.sharding(network)
+        stage = config.stage(network)
         optimizer, parameters = (
             _zero_key(config, network, f"offload_{kind}") for kind in ("optimizer", "parameters")
         )
-        stage = f"{_zero_key(config, network, 'stage')} = {zero.stage}"
-        if zero.offload_optimizer and zero.stage == 0:
+        asked = f"{_zero_key(config, network, 'stage')} = {stage.number}"
+        if zero.offload_optimizer and not stage.can_offload_optimizer:
             found.append(
-                f"{optimizer} = true with {stage} for the {network}: DeepSpeed offloads only the"
+                f"{optimizer} = true with {asked} for the {network}: DeepSpeed offloads only the"
                 " optimizer state that it shares out, and stage 0 shares out none; set"
                 f" zero.{network}.stage=1 (2, 3), or zero.{network}.offload_optimizer=false"
             )
-        if zero.offload_parameters and zero.stage < 3:
+        if zero.offload_parameters and not stage.can_offload_parameters:
             found.append(
-                f"{parameters} = true with {stage} for the {network}: below stage 3 the weights are"
+                f"{parameters} = true with {asked} for the {network}: below stage 3 the weights are"
                 f" whole on every GPU; set zero.{network}.stage=3, or"
                 f" zero.{network}.offload_parameters=false (offload_optimizer alone works at stages"
                 " 1 and 2)"
@@ -131,15 +133,14 @@ def _sharding_contradictions(config: Config) -> list[str]:
                 " state is 12 bytes a parameter and goes first, the weights are 2 or 4; set"
                 f" zero.{network}.offload_optimizer=true as well"
             )
-        if zero.offload_parameters and zero.stage == 3 and zero.hpz_partition_size:
+        if zero.offload_parameters and stage.can_partition_twice and zero.hpz_partition_size:
             found.append(
                 f"zero.hpz_partition_size = {zero.hpz_partition_size} with {parameters} = true for"
                 f" the {network}: the second copy of the weights would lie in CPU memory, allocated"
                 " anew in every step; keep one of them"
             )
-    if config.zero.hpz_partition_size and all(
-        config.zero_stage(network) != 3 for network in NETWORKS
-    ):
+    partitioned = any(config.stage(network).can_partition_twice for network in NETWORKS)
+    if config.zero.hpz_partition_size and not partitioned:
         found.append(
             f"zero.hpz_partition_size = {config.zero.hpz_partition_size} with no network at stage"
             " 3: only stage 3 partitions weights; set zero.stage=3, or"

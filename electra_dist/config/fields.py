@@ -18,7 +18,7 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Stage = Annotated[int, Field(ge=0, le=3)]
+StageNumber = Annotated[int, Field(ge=0, le=3)]
 PrecisionMode = Literal["bf16", "fp16", "fp32"]
 #: Sizes of networks, bounded by far more than anybody trains:
 #: a configuration may be somebody else's.

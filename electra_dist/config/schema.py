@@ -29,6 +29,7 @@ from electra_dist.config.operation import (
     ValidationConfig,
     WatchdogConfig,
 )
+from electra_dist.config.stages import STAGES, Stage
 from electra_dist.config.training import OptimConfig, PrecisionConfig, TrainConfig, ZeroConfig
 
 
@@ -114,11 +115,9 @@ class Config(WrittenConfig):
             return self.model.generator
         return self.model.discriminator
 
-    def zero_stage(self, network: Network) -> int:
-        override: int | None = getattr(self.zero, network).stage
-        if override is None:
-            return self.zero.stage
-        return override
+    def stage(self, network: Network) -> Stage:
+        """The ZeRO stage of `network`: what lies where on the ranks."""
+        return STAGES[self.sharding(network).stage]
 
     def sharding(self, network: Network) -> ZeroConfig:
         """`zero` as `network` sees it: its own keys in place of the common ones."""
@@ -130,7 +129,7 @@ class Config(WrittenConfig):
         None where nothing is partitioned twice.
         """
         size = self.zero.hpz_partition_size
-        if size and size < world_size and self.zero_stage(network) == 3:
+        if size and size < world_size and self.stage(network).can_partition_twice:
             return size
         return None
 

@@ -15,7 +15,7 @@ from electra_dist.config.fields import (
     PositiveInt,
     PrecisionMode,
     Section,
-    Stage,
+    StageNumber,
 )
 
 
@@ -96,7 +96,7 @@ class OptimConfig(Section):
 class ZeroOverrides(Section):
     """Keys of `zero` that one network has for itself; unset ones follow `zero`."""
 
-    stage: Stage | None = None
+    stage: StageNumber | None = None
     offload_optimizer: bool | None = None
     offload_parameters: bool | None = None
 
@@ -104,7 +104,7 @@ class ZeroOverrides(Section):
 class ZeroConfig(Section):
     """DeepSpeed ZeRO."""
 
-    stage: Stage = 3
+    stage: StageNumber = 3
     """0 shards nothing, 1 the optimizer state, 2 the gradients too, 3 the parameters too."""
     persistence_threshold: NonNegativeInt = 0
     """Stage 3: parameters of fewer elements stay whole on every rank, which gathers each of them

@@ -30,6 +30,7 @@ from electra_dist.parallel.hardware import product_rate
 from electra_dist.parallel.world import World
 from electra_dist.train.step import train_step
 from electra_dist.train.window import squared_lengths
+from electra_dist.zero.compatibility import release_deepspeed
 from electra_dist.zero.engines import Engines, build_engines
 
 #: Steps before the timed ones: optimizer state is made in the first,
@@ -112,6 +113,7 @@ def measure_steps(
         return _measure(engines, memory, config, vocab_size, data, steps, profile_dir)
     finally:
         engines.destroy()
+        release_deepspeed()
 
 
 def _measure(

@@ -1,4 +1,4 @@
-"""The process group: where the ranks meet, opened, handed to DeepSpeed, closed, let go of.
+"""The process group: where the ranks meet, opened and closed.
 
 Comes in: a `World`. Goes out: an open process group, nccl between GPUs and gloo between their
 hosts.
@@ -7,7 +7,6 @@ hosts.
 from __future__ import annotations
 
 import atexit
-import importlib
 import os
 import socket
 import sys
@@ -17,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -35,7 +34,7 @@ _RESOLVE_TRIES = 3
 #: For NCCL to abort, and for the exit functions of other libraries (W&B's) to run.
 _ABORT_SECONDS = 10.0
 _LEAVE_SECONDS = 60.0
-#: Variables set for DeepSpeed and torch -> what they were before the group was opened.
+#: Variables that were set -> what they were before the group was opened.
 _variables_before: dict[str, str | None] = {}
 
 
@@ -66,7 +65,7 @@ def initialise(
     meeting: Meeting | None = None,
     meet_seconds: float = 180.0,
 ) -> None:
-    """Open the process group and hand it to DeepSpeed: nccl between GPUs, gloo between CPUs.
+    """Open the process group: nccl between GPUs, gloo between CPUs.
 
     Several ranks on GPUs have both: what the ranks agree on (stop? save? an error?) travels between
     their hosts, so that no rank waits for its GPU to agree. `meeting` is where the ranks have met
@@ -74,36 +73,19 @@ def initialise(
     `UserError` where the ranks do not reach each other.
     """
     device = world.device
-    os.environ["DS_ACCELERATOR"] = device.type
     tune_allocator(device)
-    # DeepSpeed's device index, whoever started the processes
-    _set_variable("LOCAL_RANK", str(device.index or 0))
     _quieten()
-    if device.type == "cpu":
-        backend = "gloo"
-    else:
-        backend = "nccl"
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world.world_size == 1:
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
+        dist.init_process_group(
+            backends(world), store=HashStore(), rank=0, world_size=1, timeout=timeout
+        )
     else:
         _open_group(world, meeting or _open_and_close_meeting(world, meet_seconds), meet_seconds)
         set_timeout(timeout)
         check_gpus(world)
     signs.enter("start")
-    import deepspeed
-
-    # DeepSpeed would compile a shared-memory collective on CPU (minutes, a compiler, a lock that a
-    # killed run leaves behind) that only its inference code calls.
-    backend_module: Any = importlib.import_module("deepspeed.comm.torch")
-    backend_module.build_shm_op = lambda: None
-    # Its bf16 optimizer prints the memory in use at every step of its construction.
-    bf16_module: Any = importlib.import_module("deepspeed.runtime.bf16_optimizer")
-    bf16_module.see_memory_usage = lambda *_, **__: None
-    deepspeed.init_distributed(
-        dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timeout
-    )
 
 
 def check_gpus(world: World) -> None:
@@ -140,7 +122,7 @@ def _open_and_close_meeting(world: World, seconds: float) -> Meeting:
 
 def set_timeout(timeout: timedelta) -> None:
     """Have the collectives of every group fail after `timeout`,
-    of those that DeepSpeed has made for itself too.
+    of those that other libraries have made for themselves too.
     """
     for group in list(dist.distributed_c10d._world.pg_map):
         dist.distributed_c10d._set_pg_timeout(timeout, group)
@@ -195,11 +177,8 @@ def _restore_variables() -> None:
 
 
 def _quieten() -> None:
-    """Silence what DeepSpeed and torch print about themselves on every rank and every step."""
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed"
-    )
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"deepspeed")
+    """Silence what torch prints about itself on every rank and every step."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
 def shutdown() -> None:
@@ -208,19 +187,7 @@ def shutdown() -> None:
     """
     if dist.is_initialized():
         dist.destroy_process_group()
-    _forget_groups()
     _restore_variables()
-
-
-def _forget_groups() -> None:
-    """Have DeepSpeed let go of the groups that it keeps in global variables.
-
-    They are closed, but DeepSpeed would go on to use them: the next run in this process would fail
-    with "Group is not registered".
-    """
-    groups = sys.modules.get("deepspeed.utils.groups")
-    if groups is not None:
-        groups._release_process_group_references()
 
 
 def abort() -> None:
@@ -233,7 +200,6 @@ def abort() -> None:
         thread = threading.Thread(target=_abort, name="electra-dist-abort", daemon=True)
         thread.start()
         thread.join(_ABORT_SECONDS)
-    _forget_groups()
     _restore_variables()
 
 
@@ -245,10 +211,10 @@ def _abort() -> None:
 def leave(status: int) -> NoReturn:
     """End this process with `status`, without taking the interpreter down.
 
-    DeepSpeed keeps the process group alive, and with it gloo's threads. One that lets go of its
-    last tensor while the interpreter goes down wants the lock of a dead interpreter and aborts the
-    process (SIGABRT, "terminate called without an active exception"): a finished run would count as
-    a crash. Exit functions run, for a bounded time; output is flushed.
+    Other libraries keep the process group alive, and with it gloo's threads. One that lets go of
+    its last tensor while the interpreter goes down wants the lock of a dead interpreter and aborts
+    the process (SIGABRT, "terminate called without an active exception"): a finished run would
+    count as a crash. Exit functions run, for a bounded time; output is flushed.
     """
     bound = threading.Timer(_LEAVE_SECONDS, os._exit, (status,))
     bound.daemon = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from electra_dist.config import NETWORKS, Config, Network
+from electra_dist.config import NETWORKS, STAGES, Config, Network, Stage
 from electra_dist.plan.activations import micro_batch_sizes
 from electra_dist.plan.devices import Device
 from electra_dist.plan.memory import MemoryPlan, plan_memory
@@ -26,7 +26,10 @@ _SECONDS_A_DAY = 86400.0
 #: CPU, for the 9 of base and the 18 of large: 3 to 11 ms at stage 1, 4 to 10 at stage 2, 11 to 23
 #: at stage 3, at any number of ranks).
 _LAYER_SECONDS = 0.4e-3
-_FLAT_SECONDS = {0: 0.5e-3, 1: 0.5e-3, 2: 0.5e-3, 3: 1.1e-3}
+_FLAT_SECONDS = 0.5e-3
+_GATHERED_FLAT_SECONDS = 1.1e-3
+#: The stages at which more ranks hold less each.
+SHARING = tuple(stage for stage in STAGES.values() if stage.shares_moments)
 
 
 @dataclass(frozen=True)
@@ -110,14 +113,17 @@ class Costs:
         """Of a step that a device needs for its arithmetic."""
         return self.step_tokens / self.world * self.flops_per_token / (self.rate * self.utilisation)
 
-    def host_seconds(self, stages: dict[Network, int]) -> float:
+    def host_seconds(self, stages: dict[Network, Stage]) -> float:
         """What the host of a GPU needs for a step; a CPU does the work itself."""
         if self.kind == "cpu":
             return 0.0
         seconds = 0.0
         for network, flat in flat_parameters(self.config, self.vocab_size).items():
             seconds += self.config.network(network).layers * _LAYER_SECONDS
-            seconds += len(flat) * _FLAT_SECONDS[stages[network]]
+            if stages[network].shares_weights:
+                seconds += len(flat) * _GATHERED_FLAT_SECONDS
+            else:
+                seconds += len(flat) * _FLAT_SECONDS
         return seconds * self.accumulation
 
     @property
@@ -126,7 +132,7 @@ class Costs:
             return "cpu"
         return "cuda"
 
-    def stage(self, stages: dict[Network, int]) -> StagePlan:
+    def stage(self, stages: dict[Network, Stage]) -> StagePlan:
         """Memory, network and time with each network at its ZeRO stage of `stages`."""
         config = self.config
         memory = plan_memory(config, self.vocab_size, self.world, self.kind, stages)
@@ -143,9 +149,9 @@ class Costs:
         busy = self.busy_seconds
         host_seconds = self.host_seconds(stages)
         seconds = max(busy, host_seconds) + self.exposed_seconds(stages, volumes, busy)
-        wanted = {name: config.zero_stage(name) for name in NETWORKS}
+        wanted = {name: config.stage(name) for name in NETWORKS}
         return StagePlan(
-            stage=stages["discriminator"],
+            stage=stages["discriminator"].number,
             configured=stages == wanted,
             problem=self.problem(stages),
             memory=memory,
@@ -163,7 +169,7 @@ class Costs:
         )
 
     def exposed_seconds(
-        self, stages: dict[Network, int], volumes: list[SentBytes], busy: float
+        self, stages: dict[Network, Stage], volumes: list[SentBytes], busy: float
     ) -> float:
         """Of a step, on the network and not beside the computation.
 
@@ -175,14 +181,13 @@ class Costs:
         for network, volume in zip(NETWORKS, volumes, strict=True):
             seconds = self.network_seconds(volume)
             updated = self.network_seconds(SentBytes(volume.updated, 0.0))
-            ours = stages[network] == 1 and self.config.precision_mode(network) == "bf16"
-            beside = stages[network] == 3 or (
-                ours and not self.config.sharding(network).offload_optimizer
+            beside = stages[network].shares_weights or stages[network].keeps_whole_fp32_gradients(
+                self.config.precision_mode(network), self.config.sharding(network).offload_optimizer
             )
             hidden += (seconds - updated) * beside
             exposed += updated + (seconds - updated) * (not beside)
         backward = busy * 2 / 3 / self.accumulation
-        if 3 in stages.values():
+        if any(stage.shares_weights for stage in stages.values()):
             room = busy
         else:
             room = backward
@@ -225,17 +230,18 @@ class Costs:
             crossing + (volume.groups if group > self.gpus_per_node else 0.0)
         ) / self.gpus_per_node
 
-    def problem(self, stages: dict[Network, int]) -> str | None:
-        """What `config` and `train.engines` refuse."""
+    def problem(self, stages: dict[Network, Stage]) -> str | None:
+        """What `config` and `zero.engines` refuse."""
         for name in NETWORKS:
             mode = self.config.precision_mode(name)
             zero = self.config.sharding(name)
-            if stages[name] == 0 and mode != "fp32":
-                return f"stage 0 needs precision.mode=fp32, found {mode}"
-            if stages[name] == 0 and zero.offload_optimizer:
-                return "stage 0 needs zero.offload_optimizer=false"
-            if stages[name] < 3 and zero.offload_parameters:
-                return f"stage {stages[name]} needs zero.offload_parameters=false"
+            stage = stages[name]
+            if mode != "fp32" and not stage.can_train_in_half_precision:
+                return f"stage {stage.number} needs precision.mode=fp32, found {mode}"
+            if zero.offload_optimizer and not stage.can_offload_optimizer:
+                return f"stage {stage.number} needs zero.offload_optimizer=false"
+            if zero.offload_parameters and not stage.can_offload_parameters:
+                return f"stage {stage.number} needs zero.offload_parameters=false"
             if mode == "bf16" and not self.device.bf16:
                 return f"{self.device.name} has no bf16: set precision.mode=fp16"
         return None

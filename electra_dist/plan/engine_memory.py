@@ -1,7 +1,7 @@
 """What one engine holds on one rank, apart from activations.
 
 What DeepSpeed 0.19 allocates was read in its sources and checked by measurement
-(benchmarks/memory.py, zero_stages.py); what `train.engines` tells it is repeated here because this
+(benchmarks/memory.py, zero_stages.py); what `zero.engines` tells it is repeated here because this
 package knows no torch.
 
 Letters: N parameters of one network, W ranks, b bytes of an element in the network's precision.
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from electra_dist.config import Config, Network, layers_of_groups
+from electra_dist.config import Config, Network, Stage, layers_of_groups
 from electra_dist.plan.activations import BYTES, FP32
 from electra_dist.plan.sizes import flat_parameters, layer_weights, parameters
 
-#: Elements of DeepSpeed's buffers for reduction, as `train.engines` sets them.
+#: Elements of DeepSpeed's buffers for reduction, as `zero.engines` sets them.
 BUCKET_ELEMENTS = 50_000_000
 #: DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance:
 #: below it, gathered weights stay for the step.
@@ -63,22 +63,20 @@ class EngineBytes(NamedTuple):
 
 
 def engine_bytes(
-    config: Config, network: Network, vocab_size: int, stage: int, world_size: int
+    config: Config, network: Network, vocab_size: int, stage: Stage, world_size: int
 ) -> EngineBytes:
     """Memory of one engine at ZeRO `stage`, apart from activations (arXiv 1910.02054,
     section 5, and its sources).
     """
     engine = _engine_bytes(config, network, vocab_size, stage, world_size)
-    cast = (
-        stage == 1
-        and config.precision_mode(network) == "bf16"
-        and not config.sharding(network).offload_optimizer
+    cast = stage.keeps_whole_fp32_gradients(
+        config.precision_mode(network), config.sharding(network).offload_optimizer
     )
     return engine._replace(joined=joined_bytes(config, network, cast))
 
 
 def _engine_bytes(
-    config: Config, network: Network, vocab_size: int, stage: int, world_size: int
+    config: Config, network: Network, vocab_size: int, stage: Stage, world_size: int
 ) -> EngineBytes:
     mode = config.precision_mode(network)
     many = world_size > 1
@@ -88,7 +86,7 @@ def _engine_bytes(
     zero = config.sharding(network)
     g = BYTES[zero.communication_data_type]
     flat = FP32 * share  # the flattened gradient; AdamW is fused and has no temporaries
-    if stage == 0:
+    if not stage.shares_moments:
         return EngineBytes(
             weights=FP32 * n,
             optimizer=2 * FP32 * n,
@@ -96,7 +94,7 @@ def _engine_bytes(
             reduced_gradients=FP32 * n,
             reduction=FP32 * n * many,
         )
-    if stage == 1 and mode == "bf16" and not zero.offload_optimizer:
+    if stage.keeps_whole_fp32_gradients(mode, zero.offload_optimizer):
         # BF16_Optimizer: whole fp32 gradients, kept,
         # to which those of the backward are added as they come.
         return EngineBytes(
@@ -106,7 +104,7 @@ def _engine_bytes(
             gradients=0.0,
             reduction=g * n * many if g != FP32 else 0.0,  # copies of what is on its way
         )
-    if stage < 3:
+    if not stage.shares_weights:
         again = config.accumulation(world_size) > 1
         bucket = bucket_elements(config, network, vocab_size)
         engine = _stage_1_and_2(n, b, g, stage, world_size, bucket, again)
@@ -132,7 +130,7 @@ def joined_bytes(config: Config, network: Network, cast: bool) -> float:
 
 
 def bucket_elements(config: Config, network: Network, vocab_size: int) -> int:
-    """Elements of one reduction bucket, as `train.engines` sets it."""
+    """Elements of one reduction bucket, as `zero.engines` sets it."""
     wanted = max(BUCKET_ELEMENTS, largest_parameter(config, network, vocab_size))
     return min(parameters(config, vocab_size).of(network), wanted)
 
@@ -145,7 +143,7 @@ def largest_parameter(config: Config, network: Network, vocab_size: int) -> int:
 
 
 def _stage_1_and_2(
-    n: int, b: int, g: int, stage: int, world_size: int, bucket: int, again: bool
+    n: int, b: int, g: int, stage: Stage, world_size: int, bucket: int, again: bool
 ) -> EngineBytes:
     """Weights, gradients and reduction; the optimizer is added by the caller.
 
@@ -156,22 +154,23 @@ def _stage_1_and_2(
     """
     many = world_size > 1
     share = FP32 * n / world_size
-    if stage == 1:
+    whole = not stage.shares_gradients
+    if whole:
         filled = FP32
     else:
         filled = b
     if b != FP32:
         shares = 1
-    elif stage == 2 and again:
+    elif again and not whole:
         shares = 2
     else:
         shares = 0
     return EngineBytes(
         weights=b * n,
-        gradients=FP32 * n if stage == 1 else share,
+        gradients=FP32 * n if whole else share,
         reduced_gradients=shares * share,
         bucket=filled * bucket,
-        keeps_bucket=stage == 1,
+        keeps_bucket=whole,
         reduction=many * bucket * g,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from electra_dist.config import NETWORKS, Config, check_world
+from electra_dist.config import NETWORKS, STAGES, Config, check_world
 from electra_dist.errors import UserError
 from electra_dist.plan import remedies
 from electra_dist.plan.costs import Costs, StagePlan
@@ -22,7 +22,6 @@ from electra_dist.plan.sizes import ParameterCount, parameters
 UTILISATION = 0.3
 #: Gbit/s of each GPU to other nodes, unless told otherwise.
 NETWORK_GBIT = 200.0
-STAGES = (0, 1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,8 @@ def _check_numbers(**numbers: float) -> None:
 def plan_of(costs: Costs) -> Plan:
     """The run as configured, and at each stage for both networks alike."""
     config = costs.config
-    configured = costs.stage({name: config.zero_stage(name) for name in NETWORKS})
-    stages = tuple(costs.stage(dict.fromkeys(NETWORKS, stage)) for stage in STAGES)
+    configured = costs.stage({name: config.stage(name) for name in NETWORKS})
+    stages = tuple(costs.stage(dict.fromkeys(NETWORKS, stage)) for stage in STAGES.values())
     count = parameters(config, costs.vocab_size)
     checkpoint = checkpoint_bytes(config, costs.vocab_size)
     return Plan(

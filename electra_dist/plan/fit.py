@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from electra_dist.config import NETWORKS, divisors
-from electra_dist.plan.costs import Costs, StagePlan
+from electra_dist.config import NETWORKS, Stage, divisors
+from electra_dist.plan.costs import SHARING, Costs, StagePlan
 
 #: A forward more for every forward and backward.
 _RECOMPUTED = 1 / 3
-_STAGES = (1, 2, 3)
 #: Steps that differ by less are equal: an estimate knows no better.
 _EQUAL = 0.02
 
@@ -73,21 +72,21 @@ def _try(costs: Costs, micro_rows: int) -> list[Fit]:
             update={"micro_rows": micro_rows, "activation_checkpointing": recompute}
         )
         changed = replace(costs, config=costs.config.model_copy(update={"train": train}))
-        for stage in _STAGES:
+        for stage in SHARING:
             planned = changed.stage(dict.fromkeys(NETWORKS, stage))
             if planned.fits and not planned.problem:
                 found.append(_fit(changed, micro_rows, stage, recompute, planned))
     return found
 
 
-def _fit(costs: Costs, micro_rows: int, stage: int, recompute: bool, planned: StagePlan) -> Fit:
+def _fit(costs: Costs, micro_rows: int, stage: Stage, recompute: bool, planned: StagePlan) -> Fit:
     seconds = planned.step_seconds
     if recompute:
         # The host's part is not what a step of so many rows waits for.
         seconds += _RECOMPUTED * costs.busy_seconds
     return Fit(
         micro_rows=micro_rows,
-        stage=stage,
+        stage=stage.number,
         activation_checkpointing=recompute,
         step_seconds=seconds,
         tokens_per_s=costs.step_tokens / seconds,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from electra_dist.config import NETWORKS, Config, Network
+from electra_dist.config import NETWORKS, Config, Network, Stage
 from electra_dist.plan.activations import (
     BYTES,
     FP32,
@@ -111,14 +111,14 @@ def plan_memory(
     vocab_size: int,
     world_size: int = 1,
     device: Literal["cpu", "cuda"] = "cpu",
-    stages: dict[Network, int] | None = None,
+    stages: dict[Network, Stage] | None = None,
 ) -> MemoryPlan:
     """The memory of one of `world_size` ranks;
     `stages` take the place of the configured ZeRO stages.
     """
     config = config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
     around = surroundings(config, device)
-    stages = stages or {network: config.zero_stage(network) for network in NETWORKS}
+    stages = stages or {network: config.stage(network) for network in NETWORKS}
     g, d = (engine_bytes(config, name, vocab_size, stages[name], world_size) for name in NETWORKS)
     host = g.host + d.host
     if device == "cpu":  # the same memory

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from electra_dist.config import NETWORKS, Config, divisors
-from electra_dist.plan.costs import Costs, StagePlan
+from electra_dist.config import NETWORKS, STAGES, Config, divisors
+from electra_dist.plan.costs import SHARING, Costs, StagePlan
 from electra_dist.plan.sizes import parameters
 
 #: Below this size sharding the weights buys nothing that stage 1 does not.
@@ -42,7 +42,9 @@ def advice(costs: Costs, configured: StagePlan, stages: tuple[StagePlan, ...]) -
     """Stage 3 where it costs time and saves memory that nobody needs."""
     first = stages[1]
     count = parameters(costs.config, costs.vocab_size).total
-    if configured.stage != 3 or count >= _WORTH_SHARDING or first.problem or not first.fits:
+    if not STAGES[configured.stage].shares_weights or count >= _WORTH_SHARDING:
+        return []
+    if first.problem or not first.fits:
         return []
     if configured.step_seconds < 1.05 * first.step_seconds:
         return []
@@ -58,9 +60,9 @@ def _remedy(costs: Costs, stages: tuple[StagePlan, ...]) -> str:
     """What to change so that it fits: a higher stage, checkpointing,
     fewer rows at once, offload: in order of price.
     """
-    for stage in stages:
-        if stage.fits and not stage.problem:
-            return f"zero.stage={stage.stage} fits"
+    for planned in stages:
+        if planned.fits and not planned.problem:
+            return f"zero.stage={planned.stage} fits"
     config = costs.config
     thrifty = config.model_copy(
         update={"train": config.train.model_copy(update={"activation_checkpointing": True})}
@@ -72,14 +74,14 @@ def _remedy(costs: Costs, stages: tuple[StagePlan, ...]) -> str:
         tries.append((f"train.micro_rows={micro}", config.model_copy(update={"train": smaller})))
     tries += _offload_tries([("", config), tries[0], tries[-1]])
     for change, changed in tries:
-        for number in (1, 2, 3):
-            found = replace(costs, config=changed).stage(dict.fromkeys(NETWORKS, number))
+        for stage in SHARING:
+            found = replace(costs, config=changed).stage(dict.fromkeys(NETWORKS, stage))
             if found.needed_bytes <= (costs.memory_bytes or 0.0) and found.fits is not False:
                 if found.host_bytes:
                     host = f", with {found.host_bytes / 1e9:.0f} GB of CPU memory a node"
                 else:
                     host = ""
-                return f"{change} with zero.stage={number} fits{host}"
+                return f"{change} with zero.stage={stage.number} fits{host}"
     return (
         "not even one row a micro-batch at stage 3 with the optimizer offloaded fits; take more"
         " or larger GPUs"

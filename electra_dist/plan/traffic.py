@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from electra_dist.config import Config, Network
+from electra_dist.config import Config, Network, Stage
 from electra_dist.plan.activations import BYTES
 from electra_dist.plan.engine_memory import LIVE_PARAMETERS, bucket_elements
 from electra_dist.plan.sizes import parameters
@@ -33,7 +33,7 @@ class SentBytes(NamedTuple):
 
 
 def sent_bytes(
-    config: Config, network: Network, vocab_size: int, stage: int, world_size: int
+    config: Config, network: Network, vocab_size: int, stage: Stage, world_size: int
 ) -> SentBytes:
     """Gradients travel in `zero.communication_data_type`, weights in the network's precision.
 
@@ -51,10 +51,15 @@ def sent_bytes(
     ring = (world_size - 1) / world_size
     zero = config.sharding(network)
     micro_batches = config.accumulation(world_size)
-    if stage == 0:
-        return SentBytes(ring * 2 * g * n, 0.0)
-    if stage < 3:
-        reduced = 2 * g * (micro_batches if stage == 2 else 1)
+    if stage.reduction == "all-reduce":
+        reduced = 2 * g
+    else:
+        reduced = g
+    if stage.reduces_every_micro_batch:
+        reduced *= micro_batches
+    if stage.gathers_weights == "never":
+        return SentBytes(ring * reduced * n, 0.0)
+    if stage.gathers_weights == "per step":
         return SentBytes(ring * n * (reduced + b), 0.0, ring * n * b)
     if zero.offload_parameters:
         live = bucket_elements(config, network, vocab_size)
@@ -63,5 +68,5 @@ def sent_bytes(
     gathered = b * micro_batches * (n + max(0, n - live))
     group = zero.hpz_partition_size
     if not group or group >= world_size:
-        return SentBytes(ring * (micro_batches * g * n + gathered), 0.0)
-    return SentBytes(ring * (micro_batches * g + b) * n, (group - 1) / group * (gathered - b * n))
+        return SentBytes(ring * (reduced * n + gathered), 0.0)
+    return SentBytes(ring * (reduced + b) * n, (group - 1) / group * (gathered - b * n))

@@ -46,6 +46,7 @@ from electra_dist.train.trainer import Outcome, Trainer
 from electra_dist.train.validation import owes_validation
 from electra_dist.train.watch.hang import collective_timeout
 from electra_dist.train.watch.watchdog import Watchdog
+from electra_dist.zero.compatibility import prepare_deepspeed, release_deepspeed
 from electra_dist.zero.engines import Engines, build_engines
 
 
@@ -82,11 +83,13 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
                     meeting,
                     config.watchdog.meet_seconds,
                 )
+                prepare_deepspeed(world)  # one that does not work is found before a run is touched
                 outcome = _train(config, world, interruption, watchdog, environment, how)
             except BaseException as error:
                 _fail(watchdog, error)
                 raise
             shutdown()
+            release_deepspeed()
     return outcome
 
 
@@ -96,6 +99,7 @@ def _fail(watchdog: Watchdog, error: BaseException) -> None:
         watchdog.failed(error)
     finally:
         abort()
+        release_deepspeed()
 
 
 def _train(

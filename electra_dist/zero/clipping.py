@@ -22,7 +22,7 @@ from torch import Tensor
 from electra_dist.model.inputs import copy_ahead
 from electra_dist.parallel.collectives import all_reduce_sum
 from electra_dist.parallel.world import World
-from electra_dist.zero.engine import Engine
+from electra_dist.zero.engine import Engine, stage_of
 from electra_dist.zero.engines import Engines
 from electra_dist.zero.fragments import stepped_tensors
 
@@ -59,7 +59,7 @@ def local_gradients(engine: Engine) -> Gradients:
     valid between the last backward of a step and `engine.step`.
     """
     optimizer = engine.optimizer
-    if engine.zero_optimization_stage() == 0:
+    if not stage_of(engine).shares_moments:
         return Gradients(
             [p.grad for p in engine.module.parameters() if p.grad is not None], whole=True
         )
@@ -139,7 +139,7 @@ def _skip_unless(finite: Tensor, engine: Engine, gradients: Gradients, world: Wo
     The NaN goes where a next backward writes anew: into the first element, which on rank 0 is never
     padding.
     """
-    if engine.zero_optimization_stage() == 0:
+    if not stage_of(engine).shares_moments:
         if not bool(finite):
             for parameter in engine.module.parameters():
                 parameter.grad = None
@@ -149,7 +149,7 @@ def _skip_unless(finite: Tensor, engine: Engine, gradients: Gradients, world: Wo
         norms = engine.optimizer.norm_for_param_grads
         for key in list(norms)[:1] if world.is_main else ():
             norms[key] = torch.where(finite, norms[key], torch.nan)
-        if engine.zero_optimization_stage() < 3:
+        if not stage_of(engine).shares_weights:
             # Copied to the CPU by now. After a skipped step DeepSpeed 0.19.8
             # would add the next gradients to these.
             engine.optimizer.averaged_gradients.clear()

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from electra_dist.config import STAGES, Stage
+
 
 class Engine(Protocol):
     """What this package uses of a `deepspeed.DeepSpeedEngine`."""
@@ -23,3 +25,8 @@ class Engine(Protocol):
     def zero_optimization_stage(self) -> int: ...
     def fp16_enabled(self) -> bool: ...
     def is_gradient_accumulation_boundary(self) -> bool: ...
+
+
+def stage_of(engine: Engine) -> Stage:
+    """The ZeRO stage that DeepSpeed has built this engine at."""
+    return STAGES[engine.zero_optimization_stage()]

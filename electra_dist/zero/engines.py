@@ -25,7 +25,7 @@ from electra_dist.model.generator import Generator
 from electra_dist.model.parameters import no_decay
 from electra_dist.parallel.collectives import gather_objects, on_every_rank
 from electra_dist.parallel.world import World
-from electra_dist.zero import reduction
+from electra_dist.zero import compatibility, reduction
 from electra_dist.zero.compilation import check_compilation, compile_network
 from electra_dist.zero.engine import Engine
 from electra_dist.zero.fragments import set_weights
@@ -64,7 +64,7 @@ class Engines:
         """
         for _, engine in self:
             engine.destroy()
-            _forget_modules(engine.module)
+            compatibility.forget_modules(engine.module)
 
     def finish_reductions(self) -> None:
         """Wait for what is reduced beside the backward;
@@ -99,24 +99,10 @@ def _check_precision(config: Config) -> None:
             )
 
 
-def _forget_modules(network: nn.Module) -> None:
-    """Take the modules of `network` out of the global variables in which ZeRO-3 keeps them."""
-    from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
-
-    own = set(network.modules())
-    stack = parameter_offload.FWD_MODULE_STACK
-    stack[:] = [module for module in stack if module not in own]
-    coordinator = partitioned_param_coordinator.PartitionedParameterCoordinator
-    method = coordinator._PartitionedParameterCoordinator__params_to_release
-    for cell in method.__closure__ or ():  # the cache lies inside of a wrapper for a profiler
-        if hasattr(cell.cell_contents, "cache_clear"):
-            cell.cell_contents.cache_clear()
-
-
 def build_engines(
     config: Config, generator: Generator, discriminator: Discriminator, world: World
 ) -> Engines:
-    """Wrap both networks; the process group must be open (`distributed.initialise`).
+    """Wrap both networks; the process group must be open (`group.initialise`).
 
     The networks are whole and equal on every rank, and belong to the engines afterwards. Raises
     `ConfigError` for what cannot run here (`config.check_world`, a precision that the device does
@@ -126,12 +112,13 @@ def build_engines(
         raise ConfigError(
             f"train.cuda_graphs = true needs a GPU, and this run is on {world.device.type}"
         )
+    compatibility.prepare_deepspeed(world)
     _check_precision(config)
     check_world(config, world.world_size)
     check_compilation(config, generator, discriminator, world)
     accumulation = config.accumulation(world.world_size)
     _check_nodes(config, world)
-    _forget_hpz_groups()
+    compatibility.forget_hpz_groups()
     engines = Engines(
         generator=_build(config, "generator", generator, world, accumulation),
         discriminator=_build(config, "discriminator", discriminator, world, accumulation),
@@ -140,8 +127,9 @@ def build_engines(
         compute_dtype=DTYPES[config.precision_mode("discriminator")],
         compiled=config.compiles(world.device.type),
     )
-    for _, engine in engines:
-        if world.world_size > 1 and _reduces_at_the_end(engine):
+    for network, engine in engines:
+        if world.world_size > 1 and _reduces_at_the_end(config, network):
+            compatibility.reduce_nothing(engine)
             dtype = DTYPES[config.zero.communication_data_type]
             engines.reductions.append(
                 reduction.OverlappedReduction(engine, world.world_size, dtype)
@@ -149,11 +137,11 @@ def build_engines(
     return engines
 
 
-def _reduces_at_the_end(engine: Engine) -> bool:
+def _reduces_at_the_end(config: Config, network: Network) -> bool:
     """Whether DeepSpeed would reduce all gradients after the last backward (stage 1 in bf16)."""
-    from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
-
-    return isinstance(engine.optimizer, BF16_Optimizer)
+    return config.stage(network).keeps_whole_fp32_gradients(
+        config.precision_mode(network), config.sharding(network).offload_optimizer
+    )
 
 
 def _check_nodes(config: Config, world: World) -> None:
@@ -177,15 +165,6 @@ def _check_nodes(config: Config, world: World) -> None:
         raise on_every_rank(error) from None
 
 
-def _forget_hpz_groups() -> None:
-    """DeepSpeed keeps the groups of hierarchical partitioning in one global,
-    which a next engine would take over.
-    """
-    from deepspeed.utils import groups
-
-    groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
-
-
 def _build(
     config: Config,
     network: Network,
@@ -204,9 +183,10 @@ def _build(
     module.to(world.device)
     if config.compiles(world.device.type):
         compile_network(module, config.train.cuda_graphs)
-    module.flatten(partitioned=config.zero_stage(network) == 3)
-    if config.zero_stage(network) == 3:
-        reduction.install()
+    stage = config.stage(network)
+    module.flatten(partitioned=stage.shares_weights)
+    if stage.shares_weights:
+        compatibility.reduce_by_rows()
         # Their parameters are gathered around the call of a group,
         # so that a layer's forward compiles as one graph.
         set_z3_leaf_modules(module, [LayerGroup])
@@ -217,16 +197,12 @@ def _build(
         dist_init_required=False,
     )
     built: Engine = engine
-    if world.world_size == 1 and (config.zero_stage(network) == 0 or _reduces_at_the_end(engine)):
-        # DeepSpeed would copy all gradients to and fro to reduce them over one rank.
-        built.enable_backward_allreduce = False
+    if world.world_size == 1 and (not stage.shares_moments or _reduces_at_the_end(config, network)):
+        compatibility.reduce_nothing(built)
     if halved:
         # DeepSpeed makes its fp32 weights of parameters that it has rounded before.
         set_weights(built, exact, world.rank)
-    if built.fp16_enabled():
-        # DeepSpeed would end the process where the smallest scale overflows;
-        # what to do then is for the guard to say.
-        built.optimizer.loss_scaler.raise_error_at_min_scale = False
+    compatibility.go_on_at_the_smallest_scale(built)
     return built
 
 
@@ -262,13 +238,14 @@ def deepspeed_config(
     bucket += bucket % 2  # DeepSpeed aligns gathers to 4 bytes
     mode = config.precision_mode(network)
     precision = config.precision
+    stage = config.stage(network)
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": config.train.micro_rows,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": 0.0,  # the default of 1.0 would clip this network by itself
         "steps_per_print": None,
         "zero_optimization": {
-            "stage": config.zero_stage(network),
+            "stage": stage.number,
             "stage3_param_persistence_threshold": config.zero.persistence_threshold,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
@@ -281,7 +258,7 @@ def deepspeed_config(
             "contiguous_gradients": True,
             # Stage 2 would send whole gradients all the same,
             # after it has cut them into one slice for each rank.
-            "reduce_scatter": config.zero_stage(network) == 3,
+            "reduce_scatter": stage.reduction == "reduce-scatter",
         }
         | _placement(config, network, bucket, world),
         # PyTorch's AdamW steps offloaded tensors too, fused, nothing to compile

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from electra_dist.model.flat.slots import Slice, named_slices
-from electra_dist.zero.engine import Engine
+from electra_dist.zero.engine import Engine, stage_of
 
 #: What is kept of every parameter: the fp32 weight and Adam's two moments.
 KINDS = ("weight", "exp_avg", "exp_avg_sq")
@@ -70,8 +70,7 @@ def local_fragments(engine: Engine, rank: int) -> list[Fragment]:
     creates Adam's moments where no step has yet.
     """
     _ensure_state(engine)
-    find = {0: _whole, 3: _partition}.get(engine.zero_optimization_stage(), _mapped)
-    held = {p: find(engine, p, rank) for p in engine.module.parameters()}
+    held = {p: _held(engine, p, rank) for p in engine.module.parameters()}
     found = (_part(piece, held[piece.held]) for piece in named_slices(engine.module))
     return [fragment for fragment in found if fragment is not None and fragment.length]
 
@@ -92,7 +91,7 @@ def own_share(
     """What this rank saves: at stage 0, where all ranks hold everything,
     an equal part of every parameter.
     """
-    if engine.zero_optimization_stage() != 0:
+    if stage_of(engine).shares_moments:
         return fragments
     cuts = ((f.length * rank // world_size, f.length * (rank + 1) // world_size) for f in fragments)
     shares = [f.narrow(*cut) for f, cut in zip(fragments, cuts, strict=True)]
@@ -108,12 +107,22 @@ class _Held(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def _whole(engine: Engine, p: Any, rank: int) -> _Held:
+def _held(engine: Engine, p: Any, rank: int) -> _Held | None:
+    """What this rank holds of `p`; None where that is nothing."""
+    stage = stage_of(engine)
+    if stage.shares_weights:
+        return _partition(engine, p, rank)
+    if stage.shares_moments:
+        return _mapped(engine, p)
+    return _whole(engine, p)
+
+
+def _whole(engine: Engine, p: Any) -> _Held:
     state = _base_optimizer(engine).state[p]
     return _Held(0, {"weight": p.data.view(-1)} | {kind: state[kind].view(-1) for kind in _MOMENTS})
 
 
-def _mapped(engine: Engine, p: Any, rank: int) -> _Held | None:
+def _mapped(engine: Engine, p: Any) -> _Held | None:
     mapping = p._hp_mapping
     if mapping is None:
         return None
@@ -149,9 +158,8 @@ def _partition(engine: Engine, p: Any, rank: int) -> _Held | None:
 
 def _base_optimizer(engine: Engine) -> torch.optim.Optimizer:
     """The AdamW that DeepSpeed steps."""
-    wrapped = engine.zero_optimization_stage() != 0
     base: torch.optim.Optimizer
-    if wrapped:
+    if stage_of(engine).shares_moments:
         base = engine.optimizer.optimizer
     else:
         base = engine.optimizer
@@ -231,8 +239,8 @@ def set_weights(engine: Engine, weights: Mapping[str, Tensor], rank: int) -> Non
 def refresh_weights(engine: Engine) -> None:
     """Carry changed fp32 weights to the parameters that forward reads; every rank must call it."""
     optimizer = engine.optimizer
-    stage = engine.zero_optimization_stage()
-    if stage == 3:
+    stage = stage_of(engine)
+    if stage.shares_weights:
         optimizer._partition_all_parameters()
         # the second copies of hierarchical partitioning are of the old weights
         optimizer.invalidate_secondary_tensor()
@@ -240,7 +248,7 @@ def refresh_weights(engine: Engine) -> None:
             optimizer._reassign_or_swap_out_partitioned_parameters(group)
         if optimizer.persistent_parameters:
             optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
-    elif stage in (1, 2):
+    elif stage.shares_moments:
         optimizer.update_lp_params()
 
 

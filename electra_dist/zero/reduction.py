@@ -4,35 +4,19 @@ backward.
 DeepSpeed's `reduce_scatter_coalesced` (0.19) cuts every gradient into one slice for each rank and
 joins the slices again, from Python: at 1,024 ranks that alone takes longer than a micro-batch of
 ELECTRA-base. The same layout is a matrix: every gradient is a row for each rank, and rows next to
-each other are the buffer. `install` puts ours in its place, where ZeRO-3 looks for it.
+each other are the buffer. `compatibility.reduce_by_rows` puts ours in its
+place, where ZeRO-3 looks for it.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from electra_dist.errors import UserError
 from electra_dist.zero.engine import Engine
-
-
-@functools.cache
-def install() -> None:
-    """Let DeepSpeed's ZeRO-3 reduce by `reduce_scatter_coalesced`;
-    raises `UserError` where it would not be found.
-    """
-    from deepspeed.runtime.zero import stage3
-
-    if not hasattr(stage3, "reduce_scatter_coalesced"):
-        raise UserError(
-            "this version of deepspeed has no stage3.reduce_scatter_coalesced; install one from"
-            " 0.19"
-        )
-    stage3.reduce_scatter_coalesced = reduce_scatter_coalesced
 
 
 @torch.no_grad()
@@ -84,9 +68,9 @@ class OverlappedReduction:
     complete.
 
     DeepSpeed's `BF16_Optimizer` reduces all of them after the last backward, a copy of everything
-    at a time. Here the fp32 gradient of a parameter is reduced in place as soon as the last
-    micro-batch of a step has been added to it. Every rank meets them in the same order, that of its
-    backward.
+    at a time, unless `compatibility.reduce_nothing` stops it. Here the fp32 gradient of a parameter
+    is reduced in place as soon as the last micro-batch of a step has been added to it. Every rank
+    meets them in the same order, that of its backward.
     """
 
     def __init__(self, engine: Engine, world_size: int, dtype: torch.dtype) -> None:
@@ -95,7 +79,6 @@ class OverlappedReduction:
         self._dtype = dtype
         self._flying: list[tuple[Any, Tensor, Tensor]] = []
         self._begun: set[Tensor] = set()
-        engine.enable_backward_allreduce = False
         optimizer = engine.optimizer
         self._gradients: dict[Tensor, Tensor] = {}
         for parameters, gradients in zip(

@@ -12,7 +12,7 @@ import pytest
 from electra_dist import config as configuration
 from electra_dist import plan
 from electra_dist.cli.prepare import plan as command
-from electra_dist.config import NETWORKS, Config
+from electra_dist.config import NETWORKS, STAGES, Config
 from electra_dist.errors import ConfigError, UserError
 
 VOCABULARY = 16384
@@ -80,7 +80,7 @@ def test_the_bucket_is_the_one_that_deepspeed_is_given() -> None:
     generator = Generator(config.model, 1000, "sdpa")
     generator.flatten(partitioned=True)
     told = engines.deepspeed_config(config, "generator", generator, 1, World())
-    buffers = engine_memory.engine_bytes(config, "generator", 1000, 3, 1).buffers
+    buffers = engine_memory.engine_bytes(config, "generator", 1000, STAGES[3], 1).buffers
     assert buffers == pytest.approx(4 * told["zero_optimization"]["reduce_bucket_size"], abs=8)
 
 
@@ -107,7 +107,7 @@ def test_stage_3_shares_out_weights_beyond_what_deepspeed_keeps_gathered() -> No
     config = make("xl")
     count = plan.parameters(config, 30522).discriminator
     assert count > LIVE_PARAMETERS
-    engine = engine_bytes(config, "discriminator", 30522, 3, 8)
+    engine = engine_bytes(config, "discriminator", 30522, STAGES[3], 8)
     assert engine.weights == pytest.approx(2 * count / 8)
     assert engine.gathered == 2 * LIVE_PARAMETERS
 
@@ -391,7 +391,9 @@ def test_offloaded_parameters_leave_a_bucket_of_weights_on_the_gpu() -> None:
 
     keys = {"zero__stage": 3, "zero__offload_optimizer": "true"}
     weights = [
-        engine_bytes(make("xl", zero__offload_parameters=p, **keys), "discriminator", 30522, 3, 8)
+        engine_bytes(
+            make("xl", zero__offload_parameters=p, **keys), "discriminator", 30522, STAGES[3], 8
+        )
         for p in ("false", "true")
     ]
     assert weights[1].weights == 0

@@ -123,6 +123,7 @@ def _rank(
 ) -> None:
     from electra_dist.parallel.group import initialise
     from electra_dist.parallel.world import detect
+    from electra_dist.zero.compatibility import prepare_deepspeed
 
     os.environ.update(
         RANK=str(rank),
@@ -140,6 +141,7 @@ def _rank(
         if meet:
             world = detect(os.environ, "cpu")
             initialise(world, timedelta(seconds=60))
+            prepare_deepspeed(world)
         result = _load(file, name)(world, **json.loads(arguments))
         Path(folder, f"{rank}.json").write_text(json.dumps(result))
     except BaseException:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from electra_dist.errors import UserError
-from electra_dist.zero import reduction
+from electra_dist.zero import compatibility, reduction
 from tests.support.processes import run_ranks
 
 #: Sizes of gradients that are reduced together: divisible or not, fewer than ranks, alone.
@@ -43,7 +43,7 @@ def test_a_rank_gets_what_deepspeed_gives_it() -> None:
 def test_a_deepspeed_that_would_not_find_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from deepspeed.runtime.zero import stage3
 
-    reduction.install.cache_clear()
+    compatibility.reduce_by_rows.cache_clear()
     monkeypatch.delattr(stage3, "reduce_scatter_coalesced")
     with pytest.raises(UserError, match=r"has no stage3\.reduce_scatter_coalesced"):
-        reduction.install()
+        compatibility.reduce_by_rows()
