@@ -59,7 +59,6 @@ class QueuedJob:
     state: str
     reason: str | None
     nodes: str | None
-    time_used: str | None
     time_left: str | None
     starts_at: str | None
     comment: str | None = None
@@ -167,7 +166,7 @@ def queued(job_ids: Sequence[str]) -> list[QueuedJob]:
     """Those of `job_ids` that `squeue` still lists, in its order."""
     if not job_ids:
         return []
-    form = "%i|%T|%r|%N|%M|%L|%S|%k"
+    form = "%i|%T|%r|%N|%L|%S|%k"
     try:
         listed = call(
             "squeue", "-h", "-r", "--states=all", f"--jobs={','.join(job_ids)}", "-o", form
@@ -178,7 +177,7 @@ def queued(job_ids: Sequence[str]) -> list[QueuedJob]:
         raise
     jobs = []
     for line in listed.splitlines():
-        job_id, state, *rest = (_known(part) for part in line.split("|", 7))
+        job_id, state, *rest = (_known(part) for part in line.split("|", 6))
         jobs.append(QueuedJob(job_id or "", state or "UNKNOWN", *rest))
     return jobs
 

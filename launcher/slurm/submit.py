@@ -83,8 +83,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Launch:
-    """A checked launch: the runs that it starts, the fingerprints of their shards, their plans, the
-    job, its script.
+    """A checked launch: the runs that it starts, their plans, the job, its script.
 
     inherited   what the job gets of this shell's environment, and what of it is left out
     """
@@ -92,7 +91,6 @@ class Launch:
     request: Request
     job: Job
     runs: tuple[Config, ...]
-    datasets: tuple[str, ...]
     forecasts: tuple[Forecast, ...]
     script_path: Path
     script: str
@@ -169,10 +167,9 @@ def prepare(
         program=request.program,
         preflight=_preflight(request, cluster),
     )
-    datasets = tuple(manifest.fingerprint for manifest in manifests)
     script_path = home / "jobs" / f"{job.number}.sbatch"
     inherited = for_job(os.environ, cluster.inherit)
-    return Launch(request, job, runs, datasets, forecasts, script_path, render(job), inherited)
+    return Launch(request, job, runs, forecasts, script_path, render(job), inherited)
 
 
 def _facts(manifest: Manifest) -> Data:

@@ -277,7 +277,7 @@ def test_a_run_that_has_saved_and_finds_nothing_says_so(saved: RunDir) -> None:
     with pytest.raises(
         CheckpointError,
         match=r"checkpoints: is not there, but this run has saved step 20"
-        r" .*start-over",
+        r" .*start_over",
     ):
         check_nothing_is_lost(saved, 10)
     saved.checkpoints.mkdir()
