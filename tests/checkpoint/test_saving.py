@@ -44,7 +44,7 @@ def new_run(folder: Path | str) -> RunDir:
     run = RunDir(Path(folder))
     run.path.mkdir(parents=True, exist_ok=True)
     run.config.write_text("a: 1\n")
-    run.facts.write_text('{"name": "r"}')
+    run.facts.write_text('{"name": "r", "wandb_id": "1", "dataset_fingerprint": "f"}')
     return run
 
 

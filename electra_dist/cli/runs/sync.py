@@ -66,6 +66,6 @@ def _sync(arguments: argparse.Namespace) -> int:
     else:
         print(
             "upload what is not there yet with: wandb sync"
-            f" {run.wandb}/offline-run-*-{run.read_facts()['wandb_id']}"
+            f" {run.wandb}/offline-run-*-{run.read_facts().wandb_id}"
         )
     return 0

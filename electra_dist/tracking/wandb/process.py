@@ -114,7 +114,7 @@ class Mirror:
         self.reporter = reporter
         self.deadline = Deadline(reporter)
         self.rows = Follower(run.metrics)
-        self.ledger = Ledger(run.mirrored, run.wandb, str(run.read_facts()["wandb_id"]))
+        self.ledger = Ledger(run.mirrored, run.wandb, run.read_facts().wandb_id)
         self.there = self.ledger.keys
         self.place = ONLINE
         self.sent = 0

@@ -42,7 +42,7 @@ class Session:
 
         self._online = mode == "online"
         self._root = run.wandb
-        run_id = str(run.read_facts()["wandb_id"])
+        run_id = run.read_facts().wandb_id
         try:
             self._run = wandb.init(**_arguments(run, mode, run_id), settings=_settings(trainer))
         except Exception as error:  # of many classes: no key, a wrong one, no network, no space
@@ -112,9 +112,7 @@ class Session:
 
 def _arguments(run: RunDir, mode: Mode, run_id: str) -> dict[str, Any]:
     config = configuration.load(run.config)
-    facts = config.model_dump(mode="json") | {
-        "dataset": run.read_facts().get("dataset_fingerprint")
-    }
+    facts = config.model_dump(mode="json") | {"dataset": run.read_facts().dataset_fingerprint}
     return {
         "id": run_id,
         "resume": "allow",
