@@ -39,6 +39,7 @@ from electra_dist.measure.network_rates import (
 )
 from electra_dist.measure.verdict import Measurement, Verdict, judge
 from electra_dist.parallel.collectives import barrier, gather_objects
+from electra_dist.parallel.ending import end_by
 from electra_dist.parallel.group import backends, check_gpus, check_meeting_point, leave
 from electra_dist.parallel.hardware import product_rate
 from electra_dist.parallel.meeting import raise_open_files
@@ -53,6 +54,7 @@ def preflight(
     Without `check_room` the size of the checkpoints is no matter. Raises `UserError` when the
     environment names no world, or when nodes do not find each other.
     """
+    end_by(leave)
     world = detect(environment, config.train.device, torch.cuda.device_count())
     _open_group(world)
     try:

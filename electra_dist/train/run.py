@@ -25,7 +25,15 @@ from electra_dist.model.attention.backends import described
 from electra_dist.parallel import signs
 from electra_dist.parallel.collectives import together
 from electra_dist.parallel.determinism import determinism, refusals_explained
-from electra_dist.parallel.group import abort, initialise, open_meeting, set_timeout, shutdown
+from electra_dist.parallel.ending import end_by
+from electra_dist.parallel.group import (
+    abort,
+    initialise,
+    leave,
+    open_meeting,
+    set_timeout,
+    shutdown,
+)
 from electra_dist.parallel.meeting import MeetingInterruptedError
 from electra_dist.parallel.world import World, choose_device, detect, note_alone
 from electra_dist.runs import lock
@@ -56,6 +64,7 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
     `how` goes on otherwise than before: with changed keys, from an older checkpoint, as a branch of
     another run.
     """
+    end_by(leave)
     world = detect(environment)
     check_world(config, world.world_size)
     device = choose_device(config.train.device, world.local_rank, torch.cuda.device_count())

@@ -33,7 +33,7 @@ from electra_dist.errors import (
     PeerFailedError,
     UserError,
 )
-from electra_dist.parallel import signs
+from electra_dist.parallel import ending, signs
 from electra_dist.parallel.channel import HUB, Channel, Spoke
 from electra_dist.parallel.meeting import Meeting, host_name
 from electra_dist.parallel.world import World
@@ -43,7 +43,7 @@ from electra_dist.runs.hooks import Hook
 from electra_dist.runs.progress import VITALS_SECONDS
 from electra_dist.train.watch.bounded import LAST_WORDS_SECONDS, in_time, print_line
 from electra_dist.train.watch.ending import End, LastWords
-from electra_dist.train.watch.failures import exit_status, is_about_others, print_once
+from electra_dist.train.watch.failures import exit_status, is_about_others
 from electra_dist.train.watch.hang import Beat, Heard, Stand, limits, unheard
 from electra_dist.train.watch.interrupts import Interrupts
 from electra_dist.train.watch.search import Found, HangSearch, all_signs
@@ -148,7 +148,7 @@ class Watchdog:
                 f"{end.message}; this rank ends because of it", end.status
             ) from error
         if not isinstance(error, (UserError, KeyboardInterrupt)):
-            print_once(error)
+            ending.print_once(error)
         status = exit_status(error)
         what = f"{type(error).__name__}: {error}".split("\n")[0][:500]
         who = f"rank {self._rank} on {self._hosts[self._rank]}"
