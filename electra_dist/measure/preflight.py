@@ -18,7 +18,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -61,7 +61,8 @@ def preflight(
         check_gpus(world)
         node = environment.get("SLURMD_NODENAME") or platform.node()
         places = gather_objects([node, world.local_rank], world)
-        measured = gather_objects(_measure(config, world, node, places, check_room).__dict__, world)
+        own = _measure(config, world, node, places, environment, check_room)
+        measured = gather_objects(own.__dict__, world)
         bandwidth = all_reduce_rate(world, None, world.world_size)
     finally:
         dist.destroy_process_group()
@@ -114,7 +115,12 @@ def report(verdict: Verdict, bad_nodes: Path | None) -> int:
 
 
 def _measure(
-    config: Config, world: World, node: str, places: Sequence[list[object]], check_room: bool
+    config: Config,
+    world: World,
+    node: str,
+    places: Sequence[list[object]],
+    environment: Mapping[str, str],
+    check_room: bool,
 ) -> Measurement:
     device = world.device
     if device.type == "cuda":
@@ -130,7 +136,7 @@ def _measure(
     )
     nodes = len({str(name) for name, _ in places})
     if first:
-        disk = measure_disk(config, world, nodes)
+        disk = measure_disk(config, world, nodes, environment)
     else:
         disk = Disk()
     if check_room:

@@ -74,13 +74,11 @@ def has_slurm() -> bool:
     return shutil.which("sbatch") is not None and shutil.which("squeue") is not None
 
 
-def call(*command: str, environment: Mapping[str, str] | None = None) -> str:
+def call(*command: str, environment: Mapping[str, str] = os.environ) -> str:
     """Standard output of a Slurm command; raises `UserError` when it is missing, fails or hangs.
 
-    Its environment is this process's own, without what Slurm would read as options.
+    It gets `environment` without what Slurm would read as options.
     """
-    if environment is None:
-        environment = for_commands(os.environ)
     try:
         done = subprocess.run(
             command,
@@ -88,7 +86,7 @@ def call(*command: str, environment: Mapping[str, str] | None = None) -> str:
             capture_output=True,
             text=True,
             timeout=_SECONDS,
-            env=dict(environment),
+            env=for_commands(environment),
         )
     except FileNotFoundError as error:
         raise UserError(

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -117,15 +117,20 @@ class Submission:
 
 
 def prepare(
-    config: Path | str, overrides: Sequence[str], request: Request, *, dry_run: bool = False
+    config: Path | str,
+    overrides: Sequence[str],
+    request: Request,
+    *,
+    dry_run: bool = False,
+    environment: Mapping[str, str] = os.environ,
 ) -> Launch:
     """Resolve and check everything; raises `UserError` or `ConfigError` with what to do. Touches
     nothing.
 
     With `dry_run` a machine without Slurm is no error; what only Slurm can tell is then not
-    checked.
+    checked. `environment` says where profiles lie, and the job inherits a part of it.
     """
-    cluster = load_cluster(request.cluster)
+    cluster = load_cluster(request.cluster, environment)
     nodes = _node_range(request)
     runs = _runs(config, overrides, request)
     counts = possible_node_counts(runs[0], cluster, nodes)
@@ -168,7 +173,7 @@ def prepare(
         preflight=_preflight(request, cluster),
     )
     script_path = home / "jobs" / f"{job.number}.sbatch"
-    inherited = for_job(os.environ, cluster.inherit)
+    inherited = for_job(environment, cluster.inherit)
     return Launch(request, job, runs, forecasts, script_path, render(job), inherited)
 
 
