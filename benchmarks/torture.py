@@ -51,6 +51,7 @@ from torture_subject import Start, Subject, kill, write_shards
 
 from electra_dist.console import human_seconds
 from electra_dist.errors import EXIT_OK
+from electra_dist.runs.rollbacks import Rollback
 
 #: Of every run, and of those of `--short`.
 STEPS = 240
@@ -268,7 +269,7 @@ class Torture:
         fault.what = f"learning rate times 10,000 at step {first}"
         if fault.status != EXIT_OK:
             fault.wrong = f"exit status {fault.status} instead of {EXIT_OK}"
-        rollbacks = subject.run.read_facts().get("rollbacks", [])
+        rollbacks = subject.run.read_facts().rollbacks
         if not rollbacks:
             fault.differences = ["it was not rolled back"]
         else:
@@ -278,9 +279,9 @@ class Torture:
         self._say(fault)
 
     def _told(
-        self, number: int, ranks: int, rollbacks: list[dict[str, Any]], subject: Subject
+        self, number: int, ranks: int, rollbacks: tuple[Rollback, ...], subject: Subject
     ) -> list[str]:
-        rows = [list(rollback["rows"]) for rollback in rollbacks]
+        rows = [list(rollback.rows) for rollback in rollbacks]
         told = Subject(self.folder / f"told-{number}", self.shards, ranks, self.steps)
         status = told.start(f"data.skip_steps={json.dumps(rows)}").wait()
         if status != EXIT_OK:

@@ -99,11 +99,11 @@ def human_bytes(number: float) -> str:
     return f"{number / 1e6:,.1f} MB"
 
 
-def human_number(value: float | None, digits: int = 3) -> str:
+def human_number(value: float | None) -> str:
     """A figure of a table; `undefined` where there is none."""
     if value is None or math.isnan(value):
         return "undefined"
-    return f"{value:.{digits}f}"
+    return f"{value:.3f}"
 
 
 def human_duration(seconds: float) -> str:

@@ -19,7 +19,6 @@ from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Life
 from electra_dist.runs.metrics_log import Row
 from electra_dist.runs.progress import read_vitals
-from electra_dist.runs.rollbacks import rollbacks_of
 
 
 def recorded(run: RunDir) -> dict[str, Any]:
@@ -45,7 +44,7 @@ def recorded(run: RunDir) -> dict[str, Any]:
         "seconds_left": seconds_left,
         "last_checkpoint": checkpoints[-1] if checkpoints else None,
         **asdict(health(run)),
-        "rollbacks": tuple(rollbacks_of(run)),
+        "rollbacks": run.rollbacks(),
         "saving_fails": _saving_fails(run),
         "broken_rows": reader.broken,
         "held_by": _held_by(run),

@@ -180,7 +180,7 @@ def launch_local(
     processes: int,
     logs: Path,
     *,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] = os.environ,
     patience: Patience | None = None,
     vitals: Callable[[], Vitals | None] = lambda: None,
 ) -> int:
@@ -193,7 +193,7 @@ def launch_local(
     No rank survives the launcher, even when it is killed. Call from the main thread.
 
     command      program and arguments, the same for every rank
-    environment  variables on top of the launcher's own; rank variables win over both
+    environment  what the ranks get; rank variables win over it
     vitals       what the ranks have noted of their progress
                  (`electra_dist.runs.progress.read_vitals`)
     returns      0; 75 when the ranks saved and are not finished; else the first failed rank's code
@@ -208,11 +208,10 @@ def launch_local(
     common = {
         "PYTHONUNBUFFERED": "1",
         LOGGED_VARIABLE: "yes",
-        **os.environ,
-        **(environment or {}),
+        **environment,
         **_world_variables(processes),
     }
-    if not (environment or {}).get("OMP_NUM_THREADS") and not os.environ.get("OMP_NUM_THREADS"):
+    if not environment.get("OMP_NUM_THREADS"):
         common["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
     with _handlers(launch):
         try:

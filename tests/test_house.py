@@ -52,6 +52,7 @@ TORCH_FREE = (
     "electra_dist.files.shipped",
     "electra_dist.files.tokenizers",
     "electra_dist.parallel.early",
+    "electra_dist.parallel.ending",
     "electra_dist.parallel.processes",
     "electra_dist.parallel.signs",
     "electra_dist.data",

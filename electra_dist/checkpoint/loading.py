@@ -91,19 +91,6 @@ def _check_start_from_nothing(run: RunDir, damaged: list[str], every: int) -> No
     memory.check_nothing_is_lost(run, every)
 
 
-def find_latest(run: RunDir, world: World) -> int | None:
-    """Step of the newest whole checkpoint that is healthy, None when there is none at all.
-
-    Warns loudly about damaged and unhealthy ones that it passes over. The newest whole one that is
-    not healthy is taken where no healthy one is left. Raises `CheckpointError` when all of them are
-    damaged.
-    """
-    step, damaged = _newest_whole(run, world)
-    if step is None and damaged:
-        raise on_every_rank(CheckpointError(_none_is_whole(run, damaged)))
-    return step
-
-
 def _newest_whole(run: RunDir, world: World) -> tuple[int | None, list[str]]:
     """Its step, and what is wrong with the damaged ones; a healthy one comes before all that are
     not.
@@ -170,7 +157,7 @@ def load_checkpoint(
 
     World size, ZeRO stages and precision may differ from those it was saved under. Later
     checkpoints are set aside, because the run goes on from here. Raises `CheckpointError` on every
-    rank when it is not whole (`verified` leaves that check out, after `find_latest`) or holds other
+    rank when it is not whole (`verified` leaves that check out, after `find_start`) or holds other
     parameters than the networks.
     """
     if verified:

@@ -51,6 +51,7 @@ from electra_dist.runs import lock
 from electra_dist.runs.checkpoints import folders, memory
 from electra_dist.runs.checkpoints.manifest import FileEntry
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.facts import Saving
 from electra_dist.zero.engines import Engines
 
 #: A wait for the save before that is worth a line.
@@ -316,7 +317,7 @@ class Saver:
                 )
             )
         if self._world.is_main:
-            failures = (memory.saving(self._run) or memory.Saving(failures=1)).failures
+            failures = (memory.saving(self._run) or Saving(failures=1)).failures
             if failures > 1:
                 again = f" ({failures} tries in a row)"
             else:

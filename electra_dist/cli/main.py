@@ -18,7 +18,7 @@ from electra_dist.cli.prepare import bench, completion, config, data, plan, pref
 from electra_dist.cli.runs import checkpoint, launch, report, sync, train, watch
 from electra_dist.console import open_missing_streams, outlive_readers
 from electra_dist.errors import EXIT_CRASH, EXIT_CTRL_C, UserError
-from electra_dist.parallel import early
+from electra_dist.parallel import early, ending
 
 #: Packages that the core does without -> the extra that brings them.
 _EXTRAS = {
@@ -133,21 +133,13 @@ def with_options(text: str, parsed: argparse.Namespace) -> str:
 
 def entry() -> NoReturn:
     """`electra-dist` in a shell: run `main`, end with its status;
-    a crash too ends without waiting for anybody.
+    a crash too ends without waiting for anybody (`electra_dist.parallel.ending`).
     """
     open_missing_streams()
     early.listen(sys.argv[1:], os.environ)
     try:
         status = main()
     except Exception as error:
-        if "electra_dist.train.watch.failures" not in sys.modules:
-            raise
-        from electra_dist.train.watch.failures import print_once
-
-        print_once(error)
+        ending.print_once(error)
         status = EXIT_CRASH
-    if "electra_dist.parallel.group" in sys.modules:
-        from electra_dist.parallel.group import leave
-
-        leave(status)
-    sys.exit(status)
+    ending.end(status)

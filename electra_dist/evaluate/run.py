@@ -124,7 +124,7 @@ def evaluate_run(
         run=str(run.path),
         step=chosen_step,
         shards=str(manifest.path),
-        own_shards=manifest.fingerprint == run.read_facts().get("dataset_fingerprint"),
+        own_shards=manifest.fingerprint == run.read_facts().dataset_fingerprint,
         device=str(chosen_device),
         rows=len(held_out.keys),
         row_length=config.data.row_length,

@@ -7,7 +7,8 @@ from __future__ import annotations
 from electra_dist.config import Config, Network
 from electra_dist.export.check import Compared
 from electra_dist.model.huggingface import FINE_TUNING_DROPOUT
-from electra_dist.runs.directory import RunDir, RunFacts
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.facts import RunFacts
 
 _ADVICE: dict[Network, str] = {
     "generator": "For fine-tuning take the discriminator.",
@@ -113,27 +114,31 @@ def _architecture(config: Config, network: Network) -> dict[str, str]:
 
 
 def _training(config: Config, facts: RunFacts, step: int) -> dict[str, str]:
-    starts = facts.get("starts") or [{}]
-    last = starts[-1]
+    ranks = "no start is recorded"
+    software: dict[str, str] = {}
+    if facts.starts:
+        last = facts.starts[-1]
+        software = dict(last.software)
+        ranks = f"{len(facts.starts)}, the last on {last.world_size} processes"
     optim = config.optim
     train = config.train
     versions = [
-        f"{name} {last[name]}"
+        f"{name} {software[name]}"
         for name in ("python", "electra-dist", "torch", "deepspeed")
-        if name in last
+        if name in software
     ]
     return {
         "steps": f"{step} of {train.steps}",
         "rows a step": f"{train.global_rows} x {config.data.row_length} tokens",
         "tokens, padding included": f"{step * train.global_rows * config.data.row_length:,}",
-        "dataset fingerprint": f"`{facts.get('dataset_fingerprint', 'unknown')}`",
+        "dataset fingerprint": f"`{facts.dataset_fingerprint}`",
         "mask fraction": str(config.data.mask_fraction),
         "learning rate": f"{optim.lr}, {optim.schedule}, {optim.warmup_steps} warm-up steps",
         "discriminator loss weight": str(train.discriminator_weight),
         "dropout / attention dropout": f"{config.model.dropout} / {config.model.attention_dropout}",
         "precision": config.precision.mode,
         "seed": str(train.seed),
-        "starts of the run": f"{len(starts)}, the last on {last.get('world_size', '?')} processes",
+        "starts of the run": ranks,
         "software": ", ".join(versions) or "unknown",
     }
 

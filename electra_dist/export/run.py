@@ -87,7 +87,7 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
     _require_transformers()
     config = configuration.load(run.config)
     facts = run.read_facts()
-    identity = {"run": config.run.name, "run_id": facts.get("wandb_id"), "network": network}
+    identity = {"run": config.run.name, "run_id": facts.wandb_id, "network": network}
     check_out(out, identity)
     chosen, generator, discriminator = load_whole(run, config, step)
     state = _huggingface_state(generator, discriminator, network, config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,15 @@ class Disk:
     shards_error: str | None = None
 
 
-def measure_disk(config: Config, world: World, nodes: int) -> Disk:
-    """Write and read in the run directory, read the first shard; `nodes` measure at once."""
+def measure_disk(config: Config, world: World, nodes: int, environment: Mapping[str, str]) -> Disk:
+    """Write and read in the run directory, read the first shard; `nodes` measure at once.
+
+    `environment` names the Slurm job, so that two jobs do not write the same file.
+    """
     disk = Disk()
-    _try_run_directory(nearest_existing(config.run.path), world, nodes, disk)
+    job = environment.get("SLURM_JOB_ID", str(os.getpid()))
+    file = nearest_existing(config.run.path) / f".preflight-{job}-{world.rank}"
+    _try_run_directory(file, nodes, disk)
     try:
         tars = sorted(Path(config.data.shards).rglob("*.tar"))
         disk.shards_mb_s = _read_rate(tars[0])
@@ -52,11 +58,11 @@ def measure_disk(config: Config, world: World, nodes: int) -> Disk:
     return disk
 
 
-def _try_run_directory(folder: Path, world: World, nodes: int, disk: Disk) -> None:
-    """Write a file and read it again;
+def _try_run_directory(file: Path, nodes: int, disk: Disk) -> None:
+    """Write `file` and read it again;
     all nodes together take a quarter of the free space at most.
     """
-    file = folder / f".preflight-{os.environ.get('SLURM_JOB_ID', os.getpid())}-{world.rank}"
+    folder = file.parent
     size = max(1, min(_DISK_BYTES, shutil.disk_usage(folder).free // (4 * nodes)))
     try:
         content = os.urandom(size)

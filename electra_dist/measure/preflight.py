@@ -15,7 +15,7 @@ import hashlib
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -35,7 +35,8 @@ from electra_dist.measure.network_rates import (
 )
 from electra_dist.measure.verdict import Measurement, Verdict, judge
 from electra_dist.parallel.collectives import barrier, gather_objects
-from electra_dist.parallel.group import backends, check_gpus, check_meeting_point
+from electra_dist.parallel.ending import end_by
+from electra_dist.parallel.group import backends, check_gpus, check_meeting_point, leave
 from electra_dist.parallel.hardware import product_rate
 from electra_dist.parallel.meeting import raise_open_files
 from electra_dist.parallel.world import World, detect
@@ -49,13 +50,15 @@ def preflight(
     Without `check_room` the size of the checkpoints is no matter. Raises `UserError` when the
     environment names no world, or when nodes do not find each other.
     """
+    end_by(leave)
     world = detect(environment, config.train.device, torch.cuda.device_count())
     _open_group(world)
     try:
         check_gpus(world)
         node = environment.get("SLURMD_NODENAME") or platform.node()
         places = gather_objects([node, world.local_rank], world)
-        measured = gather_objects(_measure(config, world, node, places, check_room).__dict__, world)
+        own = _measure(config, world, node, places, environment, check_room)
+        measured = gather_objects(own.__dict__, world)
         bandwidth = all_reduce_rate(world, None, world.world_size)
     finally:
         dist.destroy_process_group()
@@ -108,7 +111,12 @@ def report(verdict: Verdict, bad_nodes: Path | None) -> int:
 
 
 def _measure(
-    config: Config, world: World, node: str, places: Sequence[list[object]], check_room: bool
+    config: Config,
+    world: World,
+    node: str,
+    places: Sequence[list[object]],
+    environment: Mapping[str, str],
+    check_room: bool,
 ) -> Measurement:
     device = world.device
     if device.type == "cuda":
@@ -124,7 +132,7 @@ def _measure(
     )
     nodes = len({str(name) for name, _ in places})
     if first:
-        disk = measure_disk(config, world, nodes)
+        disk = measure_disk(config, world, nodes, environment)
     else:
         disk = Disk()
     if check_room:

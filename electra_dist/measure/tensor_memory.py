@@ -23,6 +23,10 @@ import torch
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 
+#: Operations that `largest` lists, and of each the names that tell it from others.
+_LARGEST = 12
+_DEPTH = 2
+
 
 class Held(NamedTuple):
     """What the tensors made by one chain of operations hold at the peak, together."""
@@ -88,8 +92,8 @@ class TensorMemory:
             self.peak_bytes, self._at_peak = _replay(_allocations(self._profile))
         self._profile = None
 
-    def largest(self, count: int = 12, depth: int = 2) -> list[Held]:
-        """The operations whose tensors hold most at the peak, by the last `depth` names;
+    def largest(self) -> list[Held]:
+        """The operations whose tensors hold most at the peak, by the last two names;
         empty on CUDA.
         """
         sizes: Counter[str] = Counter()
@@ -98,10 +102,10 @@ class TensorMemory:
             names = [
                 name.rsplit("::", 1)[-1] for name in allocation.operations if "empty" not in name
             ]
-            where = " > ".join(names[-depth:]) or "outside of any operation"
+            where = " > ".join(names[-_DEPTH:]) or "outside of any operation"
             sizes[where] += allocation.bytes
             numbers[where] += 1
-        return [Held(where, numbers[where], size) for where, size in sizes.most_common(count)]
+        return [Held(where, numbers[where], size) for where, size in sizes.most_common(_LARGEST)]
 
 
 def _count_every_thread() -> ctypes.c_bool:

@@ -1,7 +1,8 @@
 """The processes of a run, and where they stand: ranks, the process group, devices, signs of life.
 
 Comes in: the environment that torchrun, Slurm or a shell made. Goes out: a `World`, and collectives
-over it. Of all that trains here nothing is known. `signs`, `processes` and `early` need no torch.
+over it. Of all that trains here nothing is known. `signs`, `processes`, `early` and `ending` need
+no torch.
 """
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "collectives",
     "determinism",
     "early",
+    "ending",
     "group",
     "hardware",
     "meeting",

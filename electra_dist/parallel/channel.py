@@ -105,11 +105,6 @@ class Channel:
         """Writing a byte here ends a `poll`; the bytes are collected in `woken`."""
         return self._mouth.fileno()
 
-    @property
-    def connected(self) -> set[int]:
-        """The ranks at the other ends."""
-        return set(self._lines)
-
     def wake(self) -> None:
         """End the `poll` that is under way."""
         with contextlib.suppress(OSError):

@@ -78,7 +78,7 @@ def host_name(environment: Mapping[str, str] = os.environ) -> str:
     return environment.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def launch_name(environment: Mapping[str, str] = os.environ) -> str:
+def launch_name(environment: Mapping[str, str]) -> str:
     """The same on all ranks of a launch, and another one for another launch, as far as the
     environment tells.
 
@@ -115,14 +115,16 @@ def meet(
     seconds: float,
     say: Callable[[str], None],
     stop: Callable[[], bool] = lambda: False,
+    environment: Mapping[str, str] = os.environ,
 ) -> Meeting:
     """Wait until all ranks are there.
 
     `say` gets a line about who is waited for, after some seconds and then now and then; `stop` is
-    asked meanwhile. Raises `UserError` when not all have come within `seconds`, or the port is
-    taken; `MeetingInterruptedError` when `stop` says so.
+    asked meanwhile. `environment` names the launch, and tells whether torchrun has a store open.
+    Raises `UserError` when not all have come within `seconds`, or the port is taken;
+    `MeetingInterruptedError` when `stop` says so.
     """
-    gathering = _Gathering(world, time.monotonic() + seconds)
+    gathering = _Gathering(world, time.monotonic() + seconds, environment)
     thread = threading.Thread(target=gathering.run, name="electra-dist-meeting", daemon=True)
     thread.start()
     next_line = time.monotonic() + _FIRST_LINE_SECONDS
@@ -153,10 +155,10 @@ def _waiting_line(world: Place, gathering: _Gathering) -> str:
         line = f"rank {world.rank}: waiting for rank 0 at {place}"
     else:
         line = f"waiting for {world.world_size} ranks at {place} ({gathering.count} here)"
-    return line + _about_slurm(world)
+    return line + _about_slurm(world, gathering.environment)
 
 
-def _about_slurm(world: Place, environment: Mapping[str, str] = os.environ) -> str:
+def _about_slurm(world: Place, environment: Mapping[str, str]) -> str:
     """A shell inside of a Slurm step with more tasks takes a command for one of them."""
     if world.launcher != "slurm":
         return ""
@@ -174,7 +176,8 @@ def _not_all(world: Place, gathering: _Gathering, seconds: float) -> UserError:
         return UserError(
             f"rank {world.rank} on {host_name()} found no rank 0 at {place} within {seconds:g} s"
             f" (watchdog.meet_seconds){f': {gathering.obstacle}' if gathering.obstacle else ''}."
-            f" Has rank 0 started, and does this node reach that address?{_about_slurm(world)}"
+            " Has rank 0 started, and does this node reach that address?"
+            + _about_slurm(world, gathering.environment)
         )
     if gathering.deserted:
         return UserError(
@@ -184,7 +187,7 @@ def _not_all(world: Place, gathering: _Gathering, seconds: float) -> UserError:
     error = UserError(
         f"only {gathering.count} of {world.world_size} ranks came to {place} within {seconds:g} s"
         f" (watchdog.meet_seconds){_names(gathering.missing)}. Their logs say why, if they have"
-        " started" + _about_slurm(world)
+        " started" + _about_slurm(world, gathering.environment)
     )
     error.everywhere = True  # all that are here see the same, rank 0 among them
     return error
@@ -206,6 +209,7 @@ class _Gathering:
 
     world: Place
     deadline: float
+    environment: Mapping[str, str]
     found: bool = False
     deserted: bool = False
     count: int = 0
@@ -256,7 +260,8 @@ class _Gathering:
         world = self.world
         address = str(world.master_address)
         port = int(world.master_port or 0)
-        hosts_it = world.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        has_one = self.environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        hosts_it = world.rank == 0 and not has_one
         if not hosts_it and not self._reachable(address, port):
             return None
         try:
@@ -280,7 +285,7 @@ class _Gathering:
                 f"rank {world.rank} on {host_name()}: no meeting at {address}:{port}: {cause}; does"
                 " another program listen there?"
             ) from error
-        return PrefixStore(f"electra-dist/{launch_name()}", store)
+        return PrefixStore(f"electra-dist/{launch_name(self.environment)}", store)
 
     def _reachable(self, address: str, port: int) -> bool:
         """Wait until somebody listens there; torch itself would fill the log while it waits."""

@@ -6,6 +6,7 @@ Comes in: the path of a run directory. Goes out: what stands there, typed; nothi
 
 __all__ = [
     "directory",
+    "facts",
     "heartbeat",
     "hooks",
     "metrics",

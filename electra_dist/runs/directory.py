@@ -22,35 +22,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
 
 from electra_dist.errors import UserError
 from electra_dist.files.reading import read_json
 from electra_dist.files.writing import write_json, writing
+from electra_dist.runs.facts import RunFacts
 from electra_dist.runs.metrics_log import RowReader
+from electra_dist.runs.rollbacks import Rollback
 
 _CHECKPOINT = re.compile(r"^step-(\d{8})$")
 _changing_facts = threading.Lock()
-
-
-class RunFacts(TypedDict, total=False):
-    """run.json. Other keys are kept as they are: the file may be older or newer than this software.
-
-    starts         one entry for each start that trained: time, host, world size, versions
-    rollbacks      what the guard went back from, and which rows were skipped
-    saving         the newest checkpoint written, and why the last try failed
-                   (`electra_dist.runs.checkpoints.memory`)
-    """
-
-    name: str
-    wandb_id: str
-    dataset_fingerprint: str
-    starts: list[dict[str, Any]]
-    rollbacks: list[dict[str, Any]]
-    changes: list[dict[str, Any]]
-    went_back: list[dict[str, Any]]
-    branched_from: dict[str, Any]
-    saving: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -128,29 +109,38 @@ class RunDir:
     def read_facts(self) -> RunFacts:
         """The content of run.json; raises `UserError` when it cannot be read or holds no facts."""
         try:
-            facts = read_json(self.facts)
+            content = read_json(self.facts)
+            if isinstance(content, dict):
+                return RunFacts.from_json(content)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.facts}: cannot be read as the facts of a run: {error}"
             ) from error
-        if not isinstance(facts, dict):
-            raise UserError(f"{self.facts}: holds no facts of a run, expected a JSON object")
-        return RunFacts(**facts)  # type: ignore[typeddict-item]
+        raise UserError(f"{self.facts}: holds no facts of a run, expected a JSON object")
 
-    def update_facts(self, change: Callable[[RunFacts], None]) -> RunFacts:
-        """Change run.json: read, `change` what was read, write atomically; returns what was
-        written.
+    def write_facts(self, facts: RunFacts) -> None:
+        """Write run.json, whole or not at all; raises `StorageError` when it cannot be written."""
+        with writing(self.facts, "run.json"):
+            write_json(self.facts, facts.to_json())
+
+    def update_facts(self, change: Callable[[RunFacts], RunFacts]) -> RunFacts:
+        """Change run.json: read, write what `change` makes of it; returns what was written.
 
         Only for the process that holds the lock of the run, from any of its threads: each changes
         its own fields and none loses those of another. Raises `UserError` when the file cannot be
         read, `StorageError` when it cannot be written.
         """
         with _changing_facts:
-            facts = self.read_facts()
-            change(facts)
-            with writing(self.facts, "run.json"):
-                write_json(self.facts, facts)
+            facts = change(self.read_facts())
+            self.write_facts(facts)
         return facts
+
+    def rollbacks(self) -> tuple[Rollback, ...]:
+        """Those of run.json, for people; none where it cannot be read."""
+        try:
+            return self.read_facts().rollbacks
+        except UserError:
+            return ()
 
     def read_metrics(self) -> RowReader:
         """The logged rows in order; what is no row is passed over and counted in `broken`."""

@@ -25,6 +25,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import ClassVar, Literal
 
@@ -54,7 +55,9 @@ class Hook:
     _running: ClassVar[list[threading.Thread]] = []
     _ended: ClassVar[set[str]] = set()
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, environment: Mapping[str, str] = os.environ) -> None:
+        """The command gets `environment`, and what it is told on top of it."""
+        self._environment = environment
         self._command = list(config.tracking.on_event)
         self._seconds = config.tracking.event_seconds
         self._about = {
@@ -159,7 +162,7 @@ class Hook:
         try:
             process = subprocess.Popen(
                 self._command,
-                env={**os.environ, **self._about, **told},
+                env={**self._environment, **self._about, **told},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # signals meant for the ranks are not meant for it
             )

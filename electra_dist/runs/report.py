@@ -20,8 +20,8 @@ from electra_dist.errors import DataError, UserError
 from electra_dist.files.pictures import pyplot, save_picture
 from electra_dist.runs import metrics
 from electra_dist.runs.checkpoints import health
-from electra_dist.runs.directory import RunDir, RunFacts
-from electra_dist.runs.rollbacks import Rollback, rollbacks_of
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.rollbacks import Rollback
 
 Row = dict[str, Any]
 
@@ -121,9 +121,9 @@ def read_report(run: RunDir) -> RunReport:
 def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
     config = configuration.load(run.config)
     if run.facts.is_file():
-        facts = run.read_facts()
+        starts = run.read_facts().starts
     else:
-        facts = RunFacts()
+        starts = ()
     manifest = _manifest(config)
     trained = [row for row in rows if metrics.GENERATOR_LOSS.name in row]
     held_out = [row for row in rows if metrics.GENERATOR_LOSS.name_held_out in row]
@@ -139,8 +139,8 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
         parameters=plan.parameters(config, manifest.vocab_size).total if manifest else None,
         real_tokens=int(trained[-1].get(metrics.REAL_TOKENS.name) or 0) if trained else 0,
         epochs=float(trained[-1].get(metrics.EPOCH.name) or 0.0) if trained else 0.0,
-        starts=len(facts.get("starts", [])),
-        world_sizes=[start["world_size"] for start in facts.get("starts", [])],
+        starts=len(starts),
+        world_sizes=[start.world_size for start in starts],
         checkpoints=run.complete_checkpoints(),
         tokens_per_s=float(np.median(speeds)) if speeds else None,
         unigram_entropy=manifest.unigram_entropy() if manifest else None,
@@ -150,7 +150,7 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
             for name, metric in _HELD_OUT.items()
         },
         broken_rows=broken_rows,
-        rollbacks=tuple(rollbacks_of(run)),
+        rollbacks=run.rollbacks(),
         **asdict(health(run)),
     )
 

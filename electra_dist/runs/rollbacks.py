@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from electra_dist.errors import UserError
-from electra_dist.runs.directory import RunDir
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Rollback:
 
 
 def rollbacks_in(content: Mapping[str, Any]) -> list[Rollback]:
-    """The rollbacks that run.json or trainer.json lists, oldest first;
+    """The rollbacks that trainer.json lists, oldest first;
     raises `UserError` when they are damaged.
     """
     try:
@@ -89,11 +88,3 @@ def rollbacks_in(content: Mapping[str, Any]) -> list[Rollback]:
         raise UserError(
             f"the list `rollbacks` of a run: damaged ({error!r}); restore the file that holds it"
         ) from error
-
-
-def rollbacks_of(run: RunDir) -> list[Rollback]:
-    """Those of a run, for people; none where run.json cannot be read."""
-    try:
-        return rollbacks_in(run.read_facts())
-    except UserError:
-        return []

@@ -161,8 +161,14 @@ class Sink(Protocol):
 class WandbSink:
     """W&B, fed from metrics.jsonl by a process of its own: nothing is to do for a row."""
 
-    def __init__(self, run: RunDir, mode: Mode, warn: Callable[[str], None]) -> None:
-        self._mirror = Keeper(run, mode, warn)
+    def __init__(
+        self,
+        run: RunDir,
+        mode: Mode,
+        warn: Callable[[str], None],
+        environment: Mapping[str, str],
+    ) -> None:
+        self._mirror = Keeper(run, mode, warn, environment)
 
     def write(self, row: Metrics) -> None:
         """The mirror reads the file."""
@@ -184,13 +190,18 @@ class WandbSink:
 
 
 def open_sinks(
-    names: Sequence[SinkName], run: RunDir, mode: Mode, warn: Callable[[str], None]
+    names: Sequence[SinkName],
+    run: RunDir,
+    mode: Mode,
+    warn: Callable[[str], None],
+    environment: Mapping[str, str] = os.environ,
 ) -> list[Sink]:
-    """The sinks of `tracking.sinks`; `mode` is W&B's. Raises `UserError` where a package is
-    missing.
+    """The sinks of `tracking.sinks`; `mode` and `environment` are for W&B.
+
+    Raises `UserError` where a package is missing.
     """
     openers: dict[SinkName, Callable[[], Sink]] = {
-        "wandb": lambda: WandbSink(run, mode, warn),
+        "wandb": lambda: WandbSink(run, mode, warn, environment),
         "tensorboard": lambda: TensorBoard(run, warn),
     }
     return [openers[name]() for name in names if name != "wandb" or mode != "disabled"]
@@ -205,11 +216,12 @@ class Tracker:
         mode: Mode,
         warn: Callable[[str], None],
         sinks: Sequence[SinkName] = ("wandb",),
+        environment: Mapping[str, str] = os.environ,
     ) -> None:
         """Open the metrics file, cut back before, and the sinks; raises `StorageError`."""
         self._run = run
         self._file = MetricsFile(run.metrics, warn)
-        self._sinks = open_sinks(sinks, run, mode, warn)
+        self._sinks = open_sinks(sinks, run, mode, warn, environment)
 
     def write(self, metrics: Metrics) -> None:
         """One row, in the file when this returns; the sinks have it seconds later."""

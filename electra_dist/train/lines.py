@@ -34,6 +34,10 @@ class Stopwatch:
         self._start = time.perf_counter() - seconds
 
 
+#: Between two lines about a long check.
+_CHECKING_SECONDS = 10.0
+
+
 class Checking:
     """Says now and then how far a long check of files is: called with the bytes done and those in
     total.
@@ -41,10 +45,10 @@ class Checking:
     Each call is a sign of life too; `aloud` is rank 0.
     """
 
-    def __init__(self, what: str, aloud: bool = True, every: float = 10.0) -> None:
+    def __init__(self, what: str, aloud: bool = True) -> None:
         self._what = what
         if aloud:
-            self._every = every
+            self._every = _CHECKING_SECONDS
         else:
             self._every = float("inf")
         self._start = self._said = time.perf_counter()

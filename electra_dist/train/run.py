@@ -7,7 +7,6 @@ networks are built, and raised on all ranks together, so that none waits for ano
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -25,7 +24,15 @@ from electra_dist.model.attention.backends import described
 from electra_dist.parallel import signs
 from electra_dist.parallel.collectives import together
 from electra_dist.parallel.determinism import determinism, refusals_explained
-from electra_dist.parallel.group import abort, initialise, open_meeting, set_timeout, shutdown
+from electra_dist.parallel.ending import end_by
+from electra_dist.parallel.group import (
+    abort,
+    initialise,
+    leave,
+    open_meeting,
+    set_timeout,
+    shutdown,
+)
 from electra_dist.parallel.meeting import MeetingInterruptedError
 from electra_dist.parallel.world import World, choose_device, detect, note_alone
 from electra_dist.runs import lock
@@ -57,6 +64,7 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
     `how` goes on otherwise than before: with changed keys, from an older checkpoint, as a branch of
     another run.
     """
+    end_by(leave)
     world = detect(environment)
     check_world(config, world.world_size)
     device = choose_device(config.train.device, world.local_rank, torch.cuda.device_count())
@@ -75,7 +83,10 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
             )
         except MeetingInterruptedError:
             return _interrupted_early(world)
-        with determinism(config.train.deterministic), Watchdog(config, world, meeting) as watchdog:
+        with (
+            determinism(config.train.deterministic),
+            Watchdog(config, world, meeting, environment) as watchdog,
+        ):
             try:
                 initialise(
                     world,
@@ -127,12 +138,14 @@ def _train(
                 held.enter_context(own_log(run, environment, world.world_size))
         assert manifest is not None
         if not world.is_main:
-            return _fit(config, world, interruption, watchdog, manifest, None)[0]
+            return _fit(config, world, interruption, watchdog, manifest, environment, None)[0]
         with (
-            Hook(config) as hook,
+            Hook(config, environment) as hook,
             Heartbeat(run, world.world_size, environment.get(JOB_VARIABLE)) as heartbeat,
         ):
-            outcome, saved = _fit(config, world, interruption, watchdog, manifest, hook)
+            outcome, saved = _fit(
+                config, world, interruption, watchdog, manifest, environment, hook
+            )
             if outcome is Outcome.FINISHED:
                 heartbeat.end("finished")
             else:
@@ -159,6 +172,7 @@ def _fit(
     interruption: Interruption,
     watchdog: Watchdog,
     manifest: Manifest,
+    environment: Mapping[str, str],
     hook: Hook | None,
 ) -> tuple[Outcome, int]:
     """Train; `hook` is rank 0's. How training ended, and the step that is saved."""
@@ -178,7 +192,7 @@ def _fit(
         hook.begins(step)
     engines = _engines(config, manifest, world)
     set_timeout(collective_timeout(config.watchdog))
-    tracker = _tracker(config, run, step or 0, world)
+    tracker = _tracker(config, run, step or 0, world, environment)
     outcome = None
     try:
         trainer = Trainer(config, manifest, engines, world, tracker, rollbacks, hook)
@@ -273,7 +287,9 @@ def _sharding(config: Config, network: Network, world: World) -> str:
     return ", ".join(words)
 
 
-def _tracker(config: Config, run: RunDir, step: int, world: World) -> Tracker | None:
+def _tracker(
+    config: Config, run: RunDir, step: int, world: World, environment: Mapping[str, str]
+) -> Tracker | None:
     """Rank 0's tracker, the metrics cut back to the step that is resumed."""
     tracker = None
     with together(world):
@@ -286,10 +302,10 @@ def _tracker(config: Config, run: RunDir, step: int, world: World) -> Tracker | 
                     f"{run.metrics}: {cut.broken} broken pieces that are no rows moved to a file"
                     " beside it"
                 )
-            choice = choose_mode(config.tracking.wandb, os.environ)
+            choice = choose_mode(config.tracking.wandb, environment)
             for sentence in choice.said:
                 say(sentence)
-            tracker = Tracker(run, choice.mode, warn, config.tracking.sinks)
+            tracker = Tracker(run, choice.mode, warn, config.tracking.sinks, environment)
     return tracker
 
 

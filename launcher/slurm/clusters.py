@@ -10,7 +10,7 @@ refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -207,29 +207,29 @@ class Cluster(Section):
         return self
 
 
-def profile_folders() -> list[Path]:
-    """Where profiles are looked for, in order."""
-    own = os.environ.get("ELECTRA_DIST_CLUSTERS")
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "electra-dist"
+def profile_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where profiles are looked for, in order: what `environment` names comes first."""
+    own = environment.get("ELECTRA_DIST_CLUSTERS")
+    home = Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "electra-dist"
     return [*([Path(own)] if own else []), home, EXAMPLES]
 
 
-def available() -> dict[str, Path]:
+def available(environment: Mapping[str, str] = os.environ) -> dict[str, Path]:
     """Name and file of every profile, the one that wins where a name is there twice."""
     found: dict[str, Path] = {}
-    for folder in profile_folders():
+    for folder in profile_folders(environment):
         for file in sorted(folder.glob("*.yaml")):
             found.setdefault(file.stem, file)
     return found
 
 
-def load_cluster(name: str) -> Cluster:
+def load_cluster(name: str, environment: Mapping[str, str] = os.environ) -> Cluster:
     """The profile `name`, or the file when `name` ends in .yaml;
     raises `ConfigError` naming what is wrong with it.
     """
     if name.endswith((".yaml", ".yml")):
         return _parse(Path(name))
-    profiles = available()
+    profiles = available(environment)
     if name not in profiles:
         raise ConfigError(
             f"--cluster {name}: no such profile{nearest(name, profiles)}; there are:"

@@ -59,7 +59,6 @@ class QueuedJob:
     state: str
     reason: str | None
     nodes: str | None
-    time_used: str | None
     time_left: str | None
     starts_at: str | None
     comment: str | None = None
@@ -75,13 +74,11 @@ def has_slurm() -> bool:
     return shutil.which("sbatch") is not None and shutil.which("squeue") is not None
 
 
-def call(*command: str, environment: Mapping[str, str] | None = None) -> str:
+def call(*command: str, environment: Mapping[str, str] = os.environ) -> str:
     """Standard output of a Slurm command; raises `UserError` when it is missing, fails or hangs.
 
-    Its environment is this process's own, without what Slurm would read as options.
+    It gets `environment` without what Slurm would read as options.
     """
-    if environment is None:
-        environment = for_commands(os.environ)
     try:
         done = subprocess.run(
             command,
@@ -89,7 +86,7 @@ def call(*command: str, environment: Mapping[str, str] | None = None) -> str:
             capture_output=True,
             text=True,
             timeout=_SECONDS,
-            env=dict(environment),
+            env=for_commands(environment),
         )
     except FileNotFoundError as error:
         raise UserError(
@@ -167,7 +164,7 @@ def queued(job_ids: Sequence[str]) -> list[QueuedJob]:
     """Those of `job_ids` that `squeue` still lists, in its order."""
     if not job_ids:
         return []
-    form = "%i|%T|%r|%N|%M|%L|%S|%k"
+    form = "%i|%T|%r|%N|%L|%S|%k"
     try:
         listed = call(
             "squeue", "-h", "-r", "--states=all", f"--jobs={','.join(job_ids)}", "-o", form
@@ -178,7 +175,7 @@ def queued(job_ids: Sequence[str]) -> list[QueuedJob]:
         raise
     jobs = []
     for line in listed.splitlines():
-        job_id, state, *rest = (_known(part) for part in line.split("|", 7))
+        job_id, state, *rest = (_known(part) for part in line.split("|", 6))
         jobs.append(QueuedJob(job_id or "", state or "UNKNOWN", *rest))
     return jobs
 

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -83,8 +83,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Launch:
-    """A checked launch: the runs that it starts, the fingerprints of their shards, their plans, the
-    job, its script.
+    """A checked launch: the runs that it starts, their plans, the job, its script.
 
     inherited   what the job gets of this shell's environment, and what of it is left out
     """
@@ -92,7 +91,6 @@ class Launch:
     request: Request
     job: Job
     runs: tuple[Config, ...]
-    datasets: tuple[str, ...]
     forecasts: tuple[Forecast, ...]
     script_path: Path
     script: str
@@ -119,15 +117,20 @@ class Submission:
 
 
 def prepare(
-    config: Path | str, overrides: Sequence[str], request: Request, *, dry_run: bool = False
+    config: Path | str,
+    overrides: Sequence[str],
+    request: Request,
+    *,
+    dry_run: bool = False,
+    environment: Mapping[str, str] = os.environ,
 ) -> Launch:
     """Resolve and check everything; raises `UserError` or `ConfigError` with what to do. Touches
     nothing.
 
     With `dry_run` a machine without Slurm is no error; what only Slurm can tell is then not
-    checked.
+    checked. `environment` says where profiles lie, and the job inherits a part of it.
     """
-    cluster = load_cluster(request.cluster)
+    cluster = load_cluster(request.cluster, environment)
     nodes = _node_range(request)
     runs = _runs(config, overrides, request)
     counts = possible_node_counts(runs[0], cluster, nodes)
@@ -169,10 +172,9 @@ def prepare(
         program=request.program,
         preflight=_preflight(request, cluster),
     )
-    datasets = tuple(manifest.fingerprint for manifest in manifests)
     script_path = home / "jobs" / f"{job.number}.sbatch"
-    inherited = for_job(os.environ, cluster.inherit)
-    return Launch(request, job, runs, datasets, forecasts, script_path, render(job), inherited)
+    inherited = for_job(environment, cluster.inherit)
+    return Launch(request, job, runs, forecasts, script_path, render(job), inherited)
 
 
 def _facts(manifest: Manifest) -> Data:

@@ -35,6 +35,8 @@ from tests.support.small import (
 )
 
 Losses = list[list[float]]
+#: `checkpoint.every` of these runs.
+EVERY = 1
 
 
 def train_on(engines: Engines, config: Any, world: Any, first: int, last: int) -> Losses:
@@ -82,7 +84,7 @@ def resumed(world: Any, folder: str, layouts: list[list[str]], last: int) -> lis
 def resume_once(world: Any, run: RunDir, overrides: list[str], last: int) -> dict[str, Any]:
     config = make_config(*overrides)
     engines = make_engines(config, world)
-    first = loading.find_latest(run, world)
+    first = loading.find_start(run, world, EVERY)
     assert first is not None
     state = loading.load_checkpoint(run, first, engines, world, verified=True)
     assert state == {"step": first, "place": [1, 2]}
@@ -316,7 +318,7 @@ def kill_at_each_point(world: Any, folder: str) -> dict[str, list[Any]]:
             save_checkpoint(run, step, engines, {"step": step}, world, keep=2)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        latest = loading.find_latest(run, world)
+        latest = loading.find_start(run, world, EVERY)
         state = loading.load_checkpoint(run, latest or 0, engines, world)
         save_checkpoint(run, 8, engines, {"step": 8}, world, keep=2)
         left = sorted(entry.name for entry in run.checkpoints.iterdir())
@@ -347,7 +349,7 @@ def test_when_one_rank_dies_the_others_end_and_publish_nothing(tmp_path: Path) -
     ended = end_ranks(one_rank_dies_while_saving, 2, folder=str(tmp_path), timeout=60)
     assert ended[1].code == -signal.SIGKILL
     assert ended[0].code == 1, "rank 0 neither hangs nor succeeds"
-    assert loading.find_latest(RunDir(tmp_path), World()) == 1
+    assert loading.find_start(RunDir(tmp_path), World(), EVERY) == 1
 
 
 # --- damaged --------------------------------------------------------------------------------------
@@ -393,11 +395,11 @@ def look_at_damage(world: Any, folder: str) -> dict[str, list[Any]]:
     found = {}
     for name in DAMAGES:
         run = RunDir(Path(folder) / name)
-        latest = loading.find_latest(run, world)
+        latest = loading.find_start(run, world, EVERY)
         errors = []
         for call in (
             lambda run=run: loading.load_checkpoint(run, 6, None, world),
-            lambda run=run: loading.find_latest(RunDir(run.path / "only damaged"), world),
+            lambda run=run: loading.find_start(RunDir(run.path / "only damaged"), world, EVERY),
         ):
             try:
                 call()
@@ -446,7 +448,7 @@ def test_falling_back_is_said_loudly(
     for step in (5, 6):
         copied(RunDir(interrupted[0]).checkpoint(6), run.checkpoint(step))
     _flip_byte(run.checkpoint(6))
-    assert loading.find_latest(run, World()) == 5
+    assert loading.find_start(run, World(), EVERY) == 5
     assert (
         "going back to step 5, because the checkpoint of step 6 is not whole"
         in capsys.readouterr().err
@@ -458,7 +460,7 @@ def test_falling_back_is_said_loudly(
 
 
 def test_a_run_without_checkpoints_starts_from_the_start(tmp_path: Path) -> None:
-    assert loading.find_latest(RunDir(tmp_path), World()) is None
+    assert loading.find_start(RunDir(tmp_path), World(), EVERY) is None
 
 
 # --- housekeeping ---------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def new_run(folder: Path | str) -> RunDir:
     run = RunDir(Path(folder))
     run.path.mkdir(parents=True, exist_ok=True)
     run.config.write_text("a: 1\n")
-    run.facts.write_text('{"name": "r"}')
+    run.facts.write_text('{"name": "r", "wandb_id": "1", "dataset_fingerprint": "f"}')
     return run
 
 
@@ -369,7 +369,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_from_the_start(
     assert "is not there, but this run has saved step 2" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert run.metrics.read_bytes() == metrics
-    done = train(tmp_path, tiny_shards, "train.steps=2", "`start_over`")
+    done = train(tmp_path, tiny_shards, "train.steps=2", "--start-over")
     assert done.returncode == 0, done.stderr
     assert "rows after step 0 moved to a file beside it" in done.stdout
     assert run.complete_checkpoints() == [2]

@@ -156,8 +156,8 @@ def test_going_back_is_done_at_submission_and_once(
         job = configuration.load(trained.jobs / f"{count:03d}.yaml")
         assert (job.optim.lr, configuration.load(trained.config).optim.lr) == (2e-3, 2e-3)
     facts = trained.read_facts()
-    assert [(entry["from"], entry["to"]) for entry in facts["went_back"]] == [(40, 20)]
-    assert [(entry["step"], entry["key"]) for entry in facts["changes"]] == [(20, "optim.lr")]
+    assert [(entry.from_step, entry.to_step) for entry in facts.went_back] == [(40, 20)]
+    assert [(entry.step, entry.key) for entry in facts.changes] == [(20, "optim.lr")]
 
 
 def test_a_branch_is_made_and_submitted(desk: Path, typed: Type, trained: RunDir) -> None:
@@ -166,7 +166,9 @@ def test_a_branch_is_made_and_submitted(desk: Path, typed: Type, trained: RunDir
     assert done.returncode == 0, done.stderr
     branch = RunDir(desk / "runs/two")
     assert branch.complete_checkpoints() == [20]
-    assert branch.read_facts()["branched_from"]["name"] == "one"
+    origin = branch.read_facts().branched_from
+    assert origin is not None
+    assert origin.name == "one"
     assert configuration.load(branch.jobs / "001.yaml").run.name == "two"
     assert sorted(trained.path.rglob("*")) == before
     refused = typed("--branch", "two", "--array", "optim.lr=1e-3,2e-3")

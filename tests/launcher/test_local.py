@@ -76,7 +76,7 @@ def test_every_rank_gets_its_place_in_the_world(tmp_path: Path) -> None:
         names += ("MASTER_PORT", "EXTRA")
         print(*(os.environ[name] for name in names))
     """
-    assert launch_local(python(body), 3, tmp_path, environment={"EXTRA": "a b"}) == 0
+    assert launch_local(python(body), 3, tmp_path, environment={**os.environ, "EXTRA": "a b"}) == 0
     lines = [
         (tmp_path / f"rank-{r}.log").read_text().splitlines()[-1].split(" ", 6) for r in range(3)
     ]
@@ -91,7 +91,7 @@ def test_threads_are_shared_out_unless_the_user_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    environment = {"OMP_NUM_THREADS": given} if given else None
+    environment = {**os.environ, **({"OMP_NUM_THREADS": given} if given else {})}
     launch_local(
         python("print(os.environ['OMP_NUM_THREADS'])"), 2, tmp_path, environment=environment
     )

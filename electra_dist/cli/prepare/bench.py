@@ -73,7 +73,8 @@ def _step(arguments: argparse.Namespace) -> int:
 
     from electra_dist.errors import UserError
     from electra_dist.measure.bench import measure_steps
-    from electra_dist.parallel.group import initialise, shutdown
+    from electra_dist.parallel.ending import end_by
+    from electra_dist.parallel.group import initialise, leave, shutdown
     from electra_dist.parallel.world import detect
 
     world = detect(os.environ, resolved.train.device, torch.cuda.device_count())
@@ -83,6 +84,7 @@ def _step(arguments: argparse.Namespace) -> int:
             f" ({world.launcher}); start it without torchrun and with one Slurm task"
         )
     vocab_size, data = _data(resolved, arguments)
+    end_by(leave)
     initialise(world)
     try:
         figures = measure_steps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -132,7 +133,7 @@ def _local(arguments: argparse.Namespace) -> int:
     manifest = _checked(resolved.config, resolved.how)
     with lock.hold(run) as lease:  # before the first byte goes to a log; rank 0 takes it over
         _go_on(resolved.config, manifest, resolved.how)
-        handed = {lock.HANDED_DOWN: lease.token}
+        handed = {**os.environ, lock.HANDED_DOWN: lease.token}
         return launch_local(
             command,
             arguments.processes,

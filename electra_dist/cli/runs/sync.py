@@ -56,7 +56,7 @@ def _sync(arguments: argparse.Namespace) -> int:
             f"W&B is {choice.mode} by WANDB_MODE or WANDB_DISABLED of the environment: unset it"
             + ("" if choice.mode == "disabled" else ", or give --offline")
         )
-    report = mirror_once(run, choice.mode, arguments.seconds)
+    report = mirror_once(run, choice.mode, arguments.seconds, os.environ)
     if arguments.json:
         print_json({"run": str(run.path), "mode": choice.mode} | asdict(report))
         return 0
@@ -66,6 +66,6 @@ def _sync(arguments: argparse.Namespace) -> int:
     else:
         print(
             "upload what is not there yet with: wandb sync"
-            f" {run.wandb}/offline-run-*-{run.read_facts()['wandb_id']}"
+            f" {run.wandb}/offline-run-*-{run.read_facts().wandb_id}"
         )
     return 0

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from electra_dist.errors import CheckpointError
 from electra_dist.runs.checkpoints.folders import saved_steps
 from electra_dist.runs.checkpoints.manifest import CARRIED, SMALL_FILE_LIMIT, read_manifest
 from electra_dist.runs.checkpoints.members import read_member
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.facts import RunFacts
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Carried:
     """The run's own files as the checkpoint of `step` has them; None what it does not carry.
 
     config_yaml   text of config.yaml
-    facts         content of run.json
+    facts         what run.json says
     """
 
     step: int
     config_yaml: str | None
-    facts: dict[str, Any] | None
+    facts: RunFacts | None
 
 
 def carried(run: RunDir) -> Carried | None:
@@ -60,8 +60,17 @@ def _carried(run: RunDir, step: int) -> Carried:
         if name in manifest.files
     }
     config, facts = (texts.get(name) for name in CARRIED)
-    if facts is None:
-        content = None
-    else:
-        content = json.loads(facts)
-    return Carried(step, config, content if isinstance(content, dict) else None)
+    return Carried(step, config, _facts(facts))
+
+
+def _facts(text: str | None) -> RunFacts | None:
+    """What a carried run.json says; None where it holds no facts of a run."""
+    if text is None:
+        return None
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        return None
+    try:
+        return RunFacts.from_json(content)
+    except ValueError:
+        return None

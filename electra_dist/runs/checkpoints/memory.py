@@ -11,48 +11,21 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 from electra_dist.errors import CheckpointError, UserError
 from electra_dist.runs.checkpoints.folders import saved_steps, set_aside_later
 from electra_dist.runs.checkpoints.listing import verify_checkpoint
-from electra_dist.runs.directory import RunDir, RunFacts
-
-
-@dataclass(frozen=True)
-class Saving:
-    """Field `saving` of run.json.
-
-    step        of the newest checkpoint written; None before the first one
-    time        when that was, Unix time
-    problem     why the newest try failed; None when it did not
-    problem_step, failures   step of that try, and failed tries since the last good one
-    """
-
-    step: int | None = None
-    time: float | None = None
-    problem: str | None = None
-    problem_step: int | None = None
-    failures: int = 0
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.facts import Saving
 
 
 def saving(run: RunDir) -> Saving | None:
     """What the run remembers; None where it says nothing, or nothing that can be understood."""
     try:
-        return _saving(run.read_facts())
+        return run.read_facts().saving
     except UserError:
         return None
-
-
-def _saving(facts: RunFacts) -> Saving | None:
-    try:
-        found = Saving(**facts["saving"])
-    except (KeyError, TypeError):
-        return None
-    understood = isinstance(found.step, int | None) and isinstance(found.failures, int)
-    if understood:
-        return found
-    return None
 
 
 def note_start(run: RunDir, newest: int | None) -> None:
@@ -91,11 +64,8 @@ def start_over(run: RunDir) -> bool:
 
 
 def _write(run: RunDir, saving: Saving) -> None:
-    def change(facts: RunFacts) -> None:
-        facts["saving"] = asdict(saving)
-
     with contextlib.suppress(OSError, UserError):
-        run.update_facts(change)
+        run.update_facts(lambda facts: facts.with_saving(saving))
 
 
 # --- nothing is there -----------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
+from collections.abc import Mapping
 
 from electra_dist.runs.lock.holder import Holder
 
@@ -16,21 +16,21 @@ _OVER = frozenset(
 )
 
 
-def job_is_over(holder: Holder) -> bool:
+def job_is_over(holder: Holder, environment: Mapping[str, str]) -> bool:
     """Whether Slurm says that it has ended every process of the holder's job,
-    the holder among them.
+    the holder among them; `environment` may name the cluster here.
     """
     if holder.job_id is None or not holder.in_job or not re.fullmatch(r"\d+", holder.job_id):
         return False
     # another cluster may have a job of this number
-    if holder.cluster is None or holder.cluster != _cluster_here():
+    if holder.cluster is None or holder.cluster != _cluster_here(environment):
         return False
     states = _ask("squeue", "-h", "--states=all", f"--jobs={holder.job_id}", "-o", "%T").split()
     return bool(states) and all(state in _OVER for state in states)
 
 
-def _cluster_here() -> str | None:
-    if name := os.environ.get("SLURM_CLUSTER_NAME"):
+def _cluster_here(environment: Mapping[str, str]) -> str | None:
+    if name := environment.get("SLURM_CLUSTER_NAME"):
         return name
     match = re.search(
         r"^ClusterName\s*=\s*(\S+)", _ask("scontrol", "show", "config"), flags=re.MULTILINE

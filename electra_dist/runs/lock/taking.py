@@ -50,7 +50,7 @@ def hold(
     """Hold the lock of `run`, whose folder is made where there is none.
 
     purpose      what for; `brief` tells others to wait for the end of it instead of giving up
-    environment  names the Slurm job, and the lease that `launch local` handed down
+    environment  names the Slurm job and cluster, and the lease that `launch local` handed down
     tell         gets a line where there is something to wait for (default: standard error)
     stop         asked while waiting
 
@@ -120,6 +120,7 @@ class _Taking:
         self._tell = tell
         self._stop = stop
         self._timing = timing
+        self._environment = environment
         self._handed = environment.get(HANDED_DOWN)
         self._me = myself(purpose, brief, environment, timing)
         self._watch: _Watch | None = None
@@ -218,7 +219,7 @@ class _Taking:
         if watch.holder is None or watch.slurm_asked:
             return False
         watch.slurm_asked = True
-        return job_is_over(watch.holder)
+        return job_is_over(watch.holder, self._environment)
 
     # --- it lives ---------------------------------------------------------------------------------
 

@@ -20,21 +20,22 @@ import stat
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.errors import CheckpointError, ConfigError
-from electra_dist.files.writing import whole_file, write_atomically, write_json, writing
+from electra_dist.files.writing import whole_file, write_atomically, writing
 from electra_dist.runs.checkpoints import manifest as parts
 from electra_dist.runs.checkpoints import members
 from electra_dist.runs.checkpoints.folders import new_partial, newest_healthy, publish
 from electra_dist.runs.checkpoints.manifest import CheckpointManifest, read_manifest
-from electra_dist.runs.directory import RunDir, RunFacts
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.facts import KeyChange, Origin, RunFacts
 from electra_dist.runs.metrics_log import RowReader
 from electra_dist.runs.opening.changes import changes, learning_rate, listed
 from electra_dist.runs.opening.going_on import GoingOn, Tell
 from electra_dist.runs.opening.own_files import OwnFiles, own_files
+from electra_dist.runs.rollbacks import Rollback, rollbacks_in
 
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
@@ -48,19 +49,19 @@ def is_branch(own: OwnFiles, how: GoingOn) -> bool:
     """
     if own.facts is None:
         return False
-    origin = own.facts.get("branched_from")
+    origin = own.facts.branched_from
     parent = how.branch_of
     assert parent is not None
-    if origin is None or origin["name"] != parent.name:
+    if origin is None or origin.name != parent.name:
         if origin:
-            was = f"a branch of {origin['name']}"
+            was = f"a branch of {origin.name}"
         else:
             was = "no branch"
         raise ConfigError(f"`branch`: the run exists already and is {was}; give another name")
-    if how.from_step not in (None, origin["step"]):
+    if how.from_step not in (None, origin.step):
         raise ConfigError(
             f"`branch` with `from_step` {how.from_step}: the run exists already and started from"
-            f" step {origin['step']}; give another name"
+            f" step {origin.step}; give another name"
         )
     return True
 
@@ -80,7 +81,7 @@ def check_branch(config: Config, dataset: str | None, how: GoingOn) -> None:
             " checkpoints cannot go on with; take that back, or set run.name to start a run from"
             " step 0"
         )
-    known = own.facts["dataset_fingerprint"]
+    known = own.facts.dataset_fingerprint
     if dataset is not None and known != dataset:
         raise ConfigError(
             f"`branch`: data.shards = {config.data.shards}: not the data that {parent.path} was"
@@ -136,7 +137,7 @@ def make_branch(run: RunDir, config: Config, how: GoingOn, tell: Tell) -> None:
     with writing(run.path, "the branch"):
         step, facts = _take_one(parent, own, run, config, how, tell)
         write_atomically(run.config, configuration.resolved_yaml(config))
-        write_json(run.facts, facts)
+        run.write_facts(facts)
     tell(f"{run.path}: starts from step {step} of {parent.path}")
     changed = changes(own.config, config, "future")
     if changed:
@@ -151,46 +152,46 @@ def _take_one(
 ) -> tuple[int, RunFacts]:
     """The checkpoint of the first step that can be had, and run.json of the branch."""
     for step in _candidates(parent, how):
-        facts = _facts(parent, own, config, step)
-        problem = _take_checkpoint(parent, run, step, config, facts)
-        if problem is None:
-            return step, facts
-        tell(f"warning: {parent.checkpoint(step)}: {problem}")
+        try:
+            return step, _take_checkpoint(parent, own, run, step, config)
+        except CheckpointError as error:
+            tell(f"warning: {parent.checkpoint(step)}: {error}")
     raise CheckpointError(f"`branch`: no checkpoint of {parent.path} that was tried is whole")
 
 
-def _facts(parent: RunDir, own: OwnFiles, config: Config, step: int) -> RunFacts:
+def _facts(
+    parent: RunDir, own: OwnFiles, config: Config, step: int, rollbacks: list[Rollback]
+) -> RunFacts:
     assert own.config is not None
     assert own.facts is not None
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    history = own.facts.get("changes", [])
+    changed = changes(own.config, config, "future")
     return RunFacts(
         name=config.run.name,
         wandb_id=secrets.token_hex(4),
-        dataset_fingerprint=own.facts["dataset_fingerprint"],
-        starts=[],
-        branched_from={
-            "time": now,
-            "run": str(parent.path.absolute()),
-            "name": parent.path.name,
-            "wandb_id": own.facts["wandb_id"],
-            "step": step,
-        },
-        changes=[
-            *(entry for entry in history if int(entry["step"]) <= step),
-            *(
-                {"time": now, "step": step, "key": one.key, "old": one.old, "new": one.new}
-                for one in changes(own.config, config, "future")
-            ),
-        ],
+        dataset_fingerprint=own.facts.dataset_fingerprint,
+        branched_from=Origin(
+            name=parent.path.name,
+            step=step,
+            run=str(parent.path.absolute()),
+            wandb_id=own.facts.wandb_id,
+            time=now,
+        ),
+        changes=(
+            *(one for one in own.facts.changes if one.step <= step),
+            *(KeyChange(step, one.key, one.new, one.old, now) for one in changed),
+        ),
+        rollbacks=tuple(rollbacks),
     )
 
 
 def _take_checkpoint(
-    parent: RunDir, run: RunDir, step: int, config: Config, facts: RunFacts
-) -> str | None:
-    """Give `run` the checkpoint of `step`, carrying the run's own files;
-    what is wrong with it, or None.
+    parent: RunDir, own: OwnFiles, run: RunDir, step: int, config: Config
+) -> RunFacts:
+    """Give `run` the checkpoint of `step`, carrying the run's own files; returns run.json of the
+    branch.
+
+    Raises `CheckpointError` where the checkpoint is gone or damaged.
     """
     source = parent.checkpoint(step)
     try:
@@ -201,16 +202,15 @@ def _take_checkpoint(
             _link(source, name, folder)
         problems = members.file_problems(folder, manifest, names)
     except (CheckpointError, FileNotFoundError) as error:
-        return str(error)
+        raise CheckpointError(str(error)) from error
     if problems:
         shutil.rmtree(folder, ignore_errors=True)
-        return "; ".join(problems[:3])
-    if rollbacks := _rollbacks(folder, manifest):
-        facts["rollbacks"] = rollbacks
+        raise CheckpointError("; ".join(problems[:3]))
+    facts = _facts(parent, own, config, step, _rollbacks(folder, manifest))
     _finish(folder, manifest, names, config, facts)
     _copy_metrics(parent, run, step)
     publish(folder, run.checkpoint(step))
-    return None
+    return facts
 
 
 def _link(source: Path, name: str, folder: Path) -> None:
@@ -239,7 +239,7 @@ def _link(source: Path, name: str, folder: Path) -> None:
         os.close(descriptor)
 
 
-def _rollbacks(folder: Path, manifest: CheckpointManifest) -> list[dict[str, Any]]:
+def _rollbacks(folder: Path, manifest: CheckpointManifest) -> list[Rollback]:
     """Those that the checkpoint knows of: their rows stay skipped."""
     entry = manifest.files.get(parts.TRAINER)
     if entry:
@@ -249,7 +249,7 @@ def _rollbacks(folder: Path, manifest: CheckpointManifest) -> list[dict[str, Any
     else:
         state = {}
     if isinstance(state, dict):
-        return list(state.get("rollbacks", []))
+        return rollbacks_in(state)
     return []
 
 
@@ -259,7 +259,10 @@ def _finish(
     """The manifest again, with config.yaml and run.json of the branch:
     from them a lost one would be restored.
     """
-    texts = {"config.yaml": configuration.resolved_yaml(config), "run.json": json.dumps(facts)}
+    texts = {
+        "config.yaml": configuration.resolved_yaml(config),
+        "run.json": json.dumps(facts.to_json()),
+    }
     own = {name: members.write_text(folder / name, text) for name, text in texts.items()}
     listing = {name: manifest.files[name] for name in names} | own
     members.finish(folder, manifest.model_copy(update={"files": listing, "version": parts.VERSION}))

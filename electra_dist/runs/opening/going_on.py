@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from electra_dist.config import Config
 from electra_dist.errors import CheckpointError, ConfigError
@@ -23,7 +22,8 @@ from electra_dist.files.writing import writing
 from electra_dist.runs.checkpoints.folders import recover, saved_steps, set_aside_later
 from electra_dist.runs.checkpoints.listing import set_aside, verify_checkpoint
 from electra_dist.runs.checkpoints.memory import start_over
-from electra_dist.runs.directory import RunDir, RunFacts
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.facts import KeyChange, RunFacts, WentBack
 from electra_dist.runs.metrics_log import cut_back
 from electra_dist.runs.opening.changes import (
     Change,
@@ -95,11 +95,11 @@ def _is_done(own: OwnFiles, config: Config, how: GoingOn) -> bool:
     """Whether run.json says that this request was carried out last;
     another configuration makes it another one.
     """
-    entry = _last(own.facts)
-    is_same = entry.get("to") == how.from_step and not (
-        own.config and changes(own.config, config, "future")
-    )
-    return bool(entry.get("done")) and is_same and not how.again
+    last = _last(own.facts)
+    if last is None or not last.done or how.again:
+        return False
+    is_same = last.to_step == how.from_step
+    return is_same and not (own.config and changes(own.config, config, "future"))
 
 
 def _check_step(run: RunDir, step: int | None) -> None:
@@ -130,14 +130,11 @@ def _newest(run: RunDir) -> int:
     return max(run.complete_checkpoints(), default=0)
 
 
-def _last(facts: RunFacts | None) -> dict[str, Any]:
-    if facts:
-        entries = facts.get("went_back")
-    else:
-        entries = None
-    if isinstance(entries, list) and entries and isinstance(entries[-1], dict):
-        return entries[-1]
-    return {}
+def _last(facts: RunFacts | None) -> WentBack | None:
+    """The newest return to an older checkpoint."""
+    if facts is None or not facts.went_back:
+        return None
+    return facts.went_back[-1]
 
 
 # --- doing it -------------------------------------------------------------------------------------
@@ -155,9 +152,10 @@ def go_on(run: RunDir, own: OwnFiles, config: Config, how: GoingOn, tell: Tell) 
         if how.start_over and start_over(run):
             tell(f"{run.path}: no checkpoint is whole; starts over from step 0")
         step = how.from_step
-        if step is not None and _is_done(own, config, how):
+        last = _last(own.facts)
+        if step is not None and last is not None and _is_done(own, config, how):
             tell(
-                f"{run.path}: went back to step {step} at {_last(own.facts)['time']} already, and"
+                f"{run.path}: went back to step {step} at {last.time} already, and"
                 " goes on; add --again to do it once more"
             )
             step = None
@@ -187,7 +185,7 @@ def _write_down(
     else:
         future = []
     begun = _last(own.facts)
-    is_begun = not begun.get("done") and begun.get("to") == back_to
+    is_begun = begun is not None and not begun.done and begun.to_step == back_to
     if back_to is None:
         step = _newest(run)
     else:
@@ -195,16 +193,13 @@ def _write_down(
     if not future and (back_to is None or is_begun):
         return
 
-    def note(facts: RunFacts) -> None:
-        """Add to the facts of the run what has changed from which step on."""
+    def note(facts: RunFacts) -> RunFacts:
+        """What has changed, from which step on."""
         if back_to is not None and not is_begun:
-            entry = {"time": now, "from": saved_steps(run)[-1], "to": back_to, "done": False}
-            facts.setdefault("went_back", []).append(entry)
-        entries = (
-            {"time": now, "step": step, "key": one.key, "old": one.old, "new": one.new}
-            for one in future
+            facts = facts.with_return(WentBack(saved_steps(run)[-1], back_to, now))
+        return facts.with_changes(
+            [KeyChange(step, one.key, one.new, one.old, now) for one in future]
         )
-        facts.setdefault("changes", []).extend(entries)
 
     run.update_facts(note)
     if own.config is not None and future:
@@ -216,27 +211,15 @@ def _write_down(
 
 def _finish_going_back(run: RunDir, tell: Tell) -> None:
     """Do what the newest entry says, unless it is done."""
-    entry = _last(run.read_facts())
-    if not entry or entry.get("done"):
+    begun = _last(run.read_facts())
+    if begun is None or begun.done:
         return
-    step = int(entry["to"])
+    step = begun.to_step
     for old, new in set_aside_later(run, step):
         tell(f"{old}: set aside as {new.name}")
     cut = cut_back(run.metrics, step)
     if cut.later:
         tell(f"{run.metrics}: {cut.later} rows after step {step} moved to a file beside it")
 
-    def note(facts: RunFacts) -> None:
-        """Add to the facts of the run what has changed from which step on."""
-        facts["went_back"][-1]["done"] = True
-
-    run.update_facts(note)
-    tell(f"{run.path}: goes back from step {entry['from']} to step {step}")
-
-
-def settle_changes(facts: RunFacts, step: int) -> None:
-    """A run that goes on from `step` has no steps after it:
-    changes that were noted for later hold from there.
-    """
-    for entry in facts.get("changes", []):
-        entry["step"] = min(int(entry["step"]), step)
+    run.update_facts(RunFacts.with_return_done)
+    tell(f"{run.path}: goes back from step {begun.from_step} to step {step}")

@@ -9,15 +9,15 @@ no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.errors import ConfigError, UserError
-from electra_dist.runs.checkpoints.carried import Carried, all_carried
+from electra_dist.runs.checkpoints.carried import all_carried
 from electra_dist.runs.checkpoints.folders import saved_steps
-from electra_dist.runs.directory import RunDir, RunFacts
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.facts import RunFacts
 
 
 @dataclass(frozen=True)
@@ -70,30 +70,9 @@ def _facts(run: RunDir) -> tuple[RunFacts | None, str | None]:
     if not run.facts.exists():
         return None, None
     try:
-        facts = run.read_facts()
+        return run.read_facts(), None
     except UserError as error:
         return None, str(error).removeprefix(f"{run.facts}: ")
-    if _are_facts(facts):
-        return (facts, None)
-    return (None, "does not hold what a run writes there")
-
-
-def _are_facts(facts: RunFacts) -> bool:
-    """Whether what a start needs of it is there, and as it should be."""
-    named = all(isinstance(facts.get(key), str) for key in ("wandb_id", "dataset_fingerprint"))
-    return (
-        named
-        and _are_entries(facts.get("changes"), "key", "new")
-        and _are_entries(facts.get("went_back"), "to")
-    )
-
-
-def _are_entries(found: object, *keys: str) -> bool:
-    if found is None:
-        return True
-    return isinstance(found, list) and all(
-        isinstance(entry, dict) and entry.keys() >= {*keys} for entry in found
-    )
 
 
 def _lost_config(run: RunDir, problem: str | None, saved: bool) -> tuple[Config | None, str]:
@@ -123,13 +102,9 @@ def _with_changes(config: Config | None, facts: RunFacts | None) -> Config | Non
     """The configuration with the changes that run.json has recorded,
     which it knows before config.yaml does.
     """
-    if facts:
-        recorded = facts.get("changes")
-    else:
-        recorded = None
-    if config is None or not recorded:
+    if config is None or facts is None or not facts.changes:
         return config
-    values = (f"{entry['key']}={json.dumps(entry['new'])}" for entry in recorded)  # JSON is YAML
+    values = (f"{one.key}={json.dumps(one.new)}" for one in facts.changes)  # JSON is YAML
     return configuration.build(
         configuration.apply_overrides(config.model_dump(mode="json"), list(values))
     )
@@ -137,17 +112,12 @@ def _with_changes(config: Config | None, facts: RunFacts | None) -> Config | Non
 
 def _lost_facts(run: RunDir, problem: str | None, saved: bool) -> tuple[RunFacts | None, str]:
     what = f"{run.facts}: {problem or 'is gone'}"
-    for found in _with_facts(run):
-        facts = RunFacts(**found.facts)  # type: ignore[typeddict-item]
-        if _are_facts(facts):
-            return facts, f"{what}; restored from the checkpoint of step {found.step}"
+    for found in all_carried(run):
+        if found.facts is not None:
+            return found.facts, f"{what}; restored from the checkpoint of step {found.step}"
     if not saved:
         return None, f"{what}; nothing was saved yet, so it is made anew"
     return None, (
         f"{what}, and no checkpoint carries a copy; made anew: W&B shows a run of its own from here"
         " on, and that the shards are the same as before is taken for granted"
     )
-
-
-def _with_facts(run: RunDir) -> Iterator[Carried]:
-    return (found for found in all_carried(run) if found.facts is not None)

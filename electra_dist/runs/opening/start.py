@@ -22,9 +22,10 @@ from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.errors import CheckpointError, ConfigError, StorageError, UserError
-from electra_dist.files.writing import advice, reason, write_atomically, write_json, writing
+from electra_dist.files.writing import advice, reason, write_atomically, writing
 from electra_dist.runs.checkpoints.folders import saved_steps
-from electra_dist.runs.directory import RunDir, RunFacts
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.facts import RunFacts, Start, Version
 from electra_dist.runs.opening.branching import as_made, check_branch, is_branch, make_branch
 from electra_dist.runs.opening.going_on import (
     PLAIN,
@@ -32,7 +33,6 @@ from electra_dist.runs.opening.going_on import (
     Tell,
     check_going_on,
     go_on,
-    settle_changes,
 )
 from electra_dist.runs.opening.own_files import OwnFiles, own_files
 
@@ -85,11 +85,10 @@ def check_run(
 
 
 def _check_data(run: RunDir, own: OwnFiles, config: Config, dataset: str | None) -> None:
-    if own.facts:
-        known = own.facts.get("dataset_fingerprint")
-    else:
-        known = None
-    if known is not None and dataset is not None and known != dataset:
+    if own.facts is None or dataset is None:
+        return
+    known = own.facts.dataset_fingerprint
+    if known != dataset:
         raise ConfigError(
             f"data.shards = {config.data.shards}: not the data that {run.path} was trained on"
             f" (fingerprint {dataset[:12]}, the run has {known[:12]}). Point data.shards at the"
@@ -120,8 +119,7 @@ def open_run(
     if own.facts is None:
         _write_config(run, config)
     if not own.whole:
-        with writing(run.facts, "run.json"):
-            write_json(run.facts, own.facts or _new_facts(config, manifest))
+        run.write_facts(own.facts or _new_facts(config, manifest))
     go_on(run, own, config, as_made(how) if how.branch_of else how, say or warn)
     _write_config(run, config)
 
@@ -136,7 +134,6 @@ def _new_facts(config: Config, manifest: Manifest) -> RunFacts:
         name=config.run.name,
         wandb_id=secrets.token_hex(4),
         dataset_fingerprint=manifest.fingerprint,
-        starts=[],
     )
 
 
@@ -144,14 +141,13 @@ def record_start(run: RunDir, world_size: int, step: int) -> None:
     """Add this start, which goes on from `step`, to run.json;
     one that finds the run finished is none.
     """
-    start = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "world_size": world_size}
-    start |= {"host": socket.gethostname()} | software()
-
-    def add(facts: RunFacts) -> None:
-        facts.setdefault("starts", []).append(start)
-        settle_changes(facts, step)
-
-    run.update_facts(add)
+    start = Start(
+        world_size=world_size,
+        time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        host=socket.gethostname(),
+        software=tuple(Version(package, number) for package, number in software().items()),
+    )
+    run.update_facts(lambda facts: facts.with_start(start, step))
 
 
 def _remove_leftovers(run: RunDir) -> None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -60,7 +60,14 @@ class Report:
 class _Process:
     """A mirror that was started, and what it said last."""
 
-    def __init__(self, run: RunDir, mode: Mode, *options: str, trainer: int | None = None) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        mode: Mode,
+        environment: Mapping[str, str],
+        *options: str,
+        trainer: int | None = None,
+    ) -> None:
         words = [
             sys.executable,
             "-m",
@@ -77,7 +84,7 @@ class _Process:
         with _log(run.wandb / "mirror.log") as log:
             self.process = subprocess.Popen(
                 words,
-                env=mirror_environment(os.environ),
+                env=mirror_environment(environment),
                 stdin=subprocess.DEVNULL if trainer is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -127,9 +134,19 @@ def _log(path: Path) -> IO[bytes]:
 class Keeper:
     """Keeps a mirror running beside training."""
 
-    def __init__(self, run: RunDir, mode: Mode, warn: Callable[[str], None]) -> None:
-        """Start it and return at once; `warn` is called from another thread."""
+    def __init__(
+        self,
+        run: RunDir,
+        mode: Mode,
+        warn: Callable[[str], None],
+        environment: Mapping[str, str],
+    ) -> None:
+        """Start it and return at once; `warn` is called from another thread.
+
+        The mirror gets of `environment` what is W&B's, or of no concern to the run.
+        """
         self._run = run
+        self._environment = environment
         self._mode = mode
         self._warn = warn
         self._warned = False
@@ -210,7 +227,12 @@ class Keeper:
 
     def _start(self) -> _Process:
         return _Process(
-            self._run, self._mode, "--lock-seconds", str(LOCK_SECONDS), trainer=os.getpid()
+            self._run,
+            self._mode,
+            self._environment,
+            "--lock-seconds",
+            str(LOCK_SECONDS),
+            trainer=os.getpid(),
         )
 
     def _say(self, problem: str, known: bool = False) -> None:
@@ -224,11 +246,11 @@ class Keeper:
             self._warn(f"W&B: {problem}{end}")
 
 
-def mirror_once(run: RunDir, mode: Mode, seconds: float) -> Report:
+def mirror_once(run: RunDir, mode: Mode, seconds: float, environment: Mapping[str, str]) -> Report:
     """Mirror the rows of a run now;
     raises `MirrorError` after `seconds`, or when W&B cannot be used.
     """
-    process = _Process(run, mode, "--finish-seconds", str(seconds))
+    process = _Process(run, mode, environment, "--finish-seconds", str(seconds))
     timer = threading.Timer(seconds, process.kill)
     timer.daemon = True
     began = time.monotonic()

@@ -19,7 +19,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -105,16 +105,23 @@ class Mirror:
     """Sends what W&B has not, until the trainer is over."""
 
     def __init__(
-        self, run: RunDir, mode: Mode, trainer: Trainer, pid: int | None, reporter: Reporter
+        self,
+        run: RunDir,
+        mode: Mode,
+        trainer: Trainer,
+        pid: int | None,
+        reporter: Reporter,
+        environment: Mapping[str, str],
     ) -> None:
         self.run = run
         self.mode = mode
         self.trainer = trainer
         self.pid = pid
         self.reporter = reporter
+        self.environment = environment
         self.deadline = Deadline(reporter)
         self.rows = Follower(run.metrics)
-        self.ledger = Ledger(run.mirrored, run.wandb, str(run.read_facts()["wandb_id"]))
+        self.ledger = Ledger(run.mirrored, run.wandb, run.read_facts().wandb_id)
         self.there = self.ledger.keys
         self.place = ONLINE
         self.sent = 0
@@ -129,7 +136,7 @@ class Mirror:
         else:
             status = FAILED
         with self.deadline.within(OPEN_SECONDS, "opening the W&B run", status):
-            session = Session(self.run, self.mode, self.pid)
+            session = Session(self.run, self.mode, self.pid, self.environment)
             self._reconcile(session)
         self._feed(session)
         with self.deadline.within(finish_seconds, "finishing the W&B run"):
@@ -230,7 +237,7 @@ def main() -> NoReturn:
     trainer = Trainer(listens=arguments.trainer is not None)
     try:
         with only_one(run, arguments.lock_seconds):
-            mirror = Mirror(run, arguments.mode, trainer, arguments.trainer, reporter)
+            mirror = Mirror(run, arguments.mode, trainer, arguments.trainer, reporter, os.environ)
             mirror.mirror(arguments.finish_seconds)
         status = DONE
     except UnreachableError as error:

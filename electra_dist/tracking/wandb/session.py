@@ -8,6 +8,7 @@ raises here ends the mirror, and `process.Deadline` bounds what does not.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,26 @@ class UnreachableError(SessionError):
 class Session:
     """A W&B run that was opened; `there` is the number of rows that the server has of it."""
 
-    def __init__(self, run: RunDir, mode: Mode, trainer: int | None) -> None:
-        """Open the W&B run of run.json: a new one, or on the server the one that is there."""
+    def __init__(
+        self,
+        run: RunDir,
+        mode: Mode,
+        trainer: int | None,
+        environment: Mapping[str, str],
+    ) -> None:
+        """Open the W&B run of run.json: a new one, or on the server the one that is there.
+
+        `environment` may bound the time for that (WANDB_INIT_TIMEOUT).
+        """
         import wandb
 
         self._online = mode == "online"
         self._root = run.wandb
-        run_id = str(run.read_facts()["wandb_id"])
+        run_id = run.read_facts().wandb_id
         try:
-            self._run = wandb.init(**_arguments(run, mode, run_id), settings=_settings(trainer))
+            self._run = wandb.init(
+                **_arguments(run, mode, run_id), settings=_settings(trainer, environment)
+            )
         except Exception as error:  # of many classes: no key, a wrong one, no network, no space
             if self._online:
                 raise UnreachableError(f"cannot be used online ({_first_line(error)})") from error
@@ -112,9 +124,7 @@ class Session:
 
 def _arguments(run: RunDir, mode: Mode, run_id: str) -> dict[str, Any]:
     config = configuration.load(run.config)
-    facts = config.model_dump(mode="json") | {
-        "dataset": run.read_facts().get("dataset_fingerprint")
-    }
+    facts = config.model_dump(mode="json") | {"dataset": run.read_facts().dataset_fingerprint}
     return {
         "id": run_id,
         "resume": "allow",
@@ -128,7 +138,7 @@ def _arguments(run: RunDir, mode: Mode, run_id: str) -> dict[str, Any]:
     }
 
 
-def _settings(trainer: int | None) -> Any:
+def _settings(trainer: int | None, environment: Mapping[str, str]) -> Any:
     import wandb
 
     if trainer:
@@ -140,7 +150,7 @@ def _settings(trainer: int | None) -> Any:
         console="off",
         save_code=False,
         disable_git=True,
-        init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT") or INIT_SECONDS),
+        init_timeout=float(environment.get("WANDB_INIT_TIMEOUT") or INIT_SECONDS),
         **about_machine,
     )
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import takewhile
 
 from electra_dist.checkpoint import loading
@@ -31,7 +30,8 @@ from electra_dist.parallel.collectives import (
 from electra_dist.parallel.world import World
 from electra_dist.runs.checkpoints import list_checkpoints, memory, saved_steps
 from electra_dist.runs.checkpoints.folders import remove
-from electra_dist.runs.directory import RunDir, RunFacts
+from electra_dist.runs.directory import RunDir
+from electra_dist.runs.facts import Saving
 from electra_dist.runs.rollbacks import Rollback, rollbacks_in
 from electra_dist.train.divergence.guard import Incident
 
@@ -137,11 +137,8 @@ def _given_up(config: Config, incident: Incident, target: int, tries: int) -> st
 def record(run: RunDir, rollback: Rollback) -> None:
     """Rank 0: add it to run.json, durably, together with the checkpoint that the run now has."""
 
-    def change(facts: RunFacts) -> None:
-        facts["rollbacks"] = [*facts.get("rollbacks", []), rollback.to_json()]
-        facts["saving"] = asdict(memory.Saving(rollback.to_step or None, time.time()))
-
-    run.update_facts(change)
+    saving = Saving(rollback.to_step or None, time.time())
+    run.update_facts(lambda facts: facts.with_rollback(rollback).with_saving(saving))
 
 
 def recorded(run: RunDir, world: World) -> list[Rollback]:
@@ -151,7 +148,7 @@ def recorded(run: RunDir, world: World) -> list[Rollback]:
     found: list[Rollback] = []
     with together(world):
         if world.is_main:
-            found = rollbacks_in(run.read_facts())
+            found = list(run.read_facts().rollbacks)
             discard(run, found)
     return [
         Rollback.from_json(entry)

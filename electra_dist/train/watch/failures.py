@@ -1,29 +1,17 @@
-"""The error that ends training on one rank: printed once, and whether another rank is its cause.
+"""The error that ends training on one rank: its exit status, and whether another rank is its cause.
 
-Comes in: an exception of the training thread. Goes out: a traceback, and an exit status.
+Comes in: an exception of the training thread. `electra_dist.parallel.ending` prints it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sys
-import traceback
 
 from electra_dist.errors import EXIT_CRASH, EXIT_CTRL_C, UserError
 
 _COMMUNICATION = re.compile(
     r"connection (closed|reset)|broken pipe|gloo|nccl|socket|timed out|\bpeer\b", re.IGNORECASE
 )
-
-
-def print_once(error: BaseException) -> None:
-    """The traceback of an error, now; a second call for the same one prints nothing."""
-    if not getattr(error, "_electra_dist_printed", False):
-        traceback.print_exception(error)
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
-        error._electra_dist_printed = True  # type: ignore[attr-defined]
 
 
 def exit_status(error: BaseException) -> int:

@@ -10,7 +10,7 @@ import faulthandler
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -55,19 +55,21 @@ def _is_ours(frame: FrameType) -> bool:
     return "electra_dist" in Path(frame.f_code.co_filename).parts
 
 
-def write_stacks(path: Path, about: str) -> None:
+def write_stacks(path: Path, about: str, environment: Mapping[str, str]) -> None:
     """`about` and the Python stacks of all threads, into a new file;
     raises `OSError` when it cannot be written.
+
+    `environment` may say where NCCL's collectives are recorded (TORCH_FR_DUMP_TEMP_FILE).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         file.write(about)
         file.flush()
         faulthandler.dump_traceback(file, all_threads=True)
-    _write_flight_record(path)
+    _write_flight_record(path, environment.get("TORCH_FR_DUMP_TEMP_FILE"))
 
 
-def _write_flight_record(path: Path) -> None:
+def _write_flight_record(path: Path, prefix: str | None) -> None:
     """What torch has recorded of NCCL's collectives, as its own time-out would leave it;
     nothing without NCCL.
     """
@@ -75,7 +77,6 @@ def _write_flight_record(path: Path) -> None:
 
     record: Callable[..., bytes] | None = getattr(_distributed_c10d, "_dump_nccl_trace", None)
     if record is not None:
-        prefix = os.environ.get("TORCH_FR_DUMP_TEMP_FILE")
         rank = path.stem.rpartition("-")[2]
         if prefix:
             target = Path(f"{prefix}{rank}")

@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -33,7 +34,7 @@ from electra_dist.errors import (
     PeerFailedError,
     UserError,
 )
-from electra_dist.parallel import signs
+from electra_dist.parallel import ending, signs
 from electra_dist.parallel.channel import HUB, Channel, Spoke
 from electra_dist.parallel.meeting import Meeting, host_name
 from electra_dist.parallel.world import World
@@ -43,7 +44,7 @@ from electra_dist.runs.hooks import Hook
 from electra_dist.runs.progress import VITALS_SECONDS
 from electra_dist.train.watch.bounded import LAST_WORDS_SECONDS, in_time, print_line
 from electra_dist.train.watch.ending import End, LastWords
-from electra_dist.train.watch.failures import exit_status, is_about_others, print_once
+from electra_dist.train.watch.failures import exit_status, is_about_others
 from electra_dist.train.watch.hang import Beat, Heard, Stand, limits, unheard
 from electra_dist.train.watch.interrupts import Interrupts
 from electra_dist.train.watch.search import Found, HangSearch, all_signs
@@ -77,7 +78,14 @@ class Watchdog:
     Enter and leave it in the training thread. `meeting` is None where there is only one rank.
     """
 
-    def __init__(self, config: Config, world: World, meeting: Meeting | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        world: World,
+        meeting: Meeting | None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._environment = environment
         self._settings = config.watchdog
         self._every = config.tracking.every
         self._run = RunDir(config.run.path)
@@ -91,7 +99,7 @@ class Watchdog:
             launch = f"{os.getpid()}-{time.time():.0f}"
         self._channel = _channel(world, meeting)
         self._tick = max(_TICK_SECONDS, self._size / _BEATS_A_SECOND)
-        self._last_words = LastWords(self._run, Hook(config), self._rank, launch)
+        self._last_words = LastWords(self._run, Hook(config, environment), self._rank, launch)
         self._search = HangSearch(self._hosts, self._tick)
         self._scribe = Scribe(self._run)
         self._over = threading.Event()
@@ -148,7 +156,7 @@ class Watchdog:
                 f"{end.message}; this rank ends because of it", end.status
             ) from error
         if not isinstance(error, (UserError, KeyboardInterrupt)):
-            print_once(error)
+            ending.print_once(error)
         status = exit_status(error)
         what = f"{type(error).__name__}: {error}".split("\n")[0][:500]
         who = f"rank {self._rank} on {self._hosts[self._rank]}"
@@ -312,7 +320,8 @@ class Watchdog:
 
     def _write_stacks(self, stamp: str) -> None:
         path = stacks_file(self._run, stamp, self._rank)
-        in_time(lambda: write_stacks(path, about(self._rank, self._hosts[self._rank])))
+        text = about(self._rank, self._hosts[self._rank])
+        in_time(lambda: write_stacks(path, text, self._environment))
 
     def _conclude(self, found: Found) -> None:
         hang = found.hang

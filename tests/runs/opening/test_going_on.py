@@ -163,8 +163,8 @@ def test_a_change_of_the_future_needs_a_word_and_is_recorded_once(runs: Runs) ->
     assert tree_of(run.path) == before
     for _ in range(2):  # the second time it is no change any more
         runs.go("one", "optim.lr=2e-3", "train.steps=200", how=GoingOn(from_here=True))
-    recorded = run.read_facts()["changes"]
-    assert [(entry["step"], entry["key"], entry["old"], entry["new"]) for entry in recorded] == [
+    recorded = run.read_facts().changes
+    assert [(entry.step, entry.key, entry.old, entry.new) for entry in recorded] == [
         (60, "train.steps", 100, 200),
         (60, "optim.lr", 0.001, 0.002),
     ]
@@ -211,7 +211,7 @@ def test_a_lost_configuration_comes_back_with_what_was_changed_since(runs: Runs)
     runs.go("one", "optim.lr=2e-3", "train.steps=200", how=GoingOn(from_here=True))
     run.config.unlink()
     runs.go("one", "optim.lr=2e-3", "train.steps=200")
-    assert len(run.read_facts()["changes"]) == 2
+    assert len(run.read_facts().changes) == 2
 
 
 # --- going back -----------------------------------------------------------------------------------
@@ -229,10 +229,10 @@ def test_going_back_sets_aside_what_came_later_and_is_done_once(runs: Runs) -> N
     assert kept + tail == rows
     assert kept.count("\n") == 3
     facts = run.read_facts()
-    assert [(entry["from"], entry["to"], entry["done"]) for entry in facts["went_back"]] == [
+    assert [(entry.from_step, entry.to_step, entry.done) for entry in facts.went_back] == [
         (60, 20, True)
     ]
-    assert [(entry["step"], entry["key"]) for entry in facts["changes"]] == [(20, "optim.lr")]
+    assert [(entry.step, entry.key) for entry in facts.changes] == [(20, "optim.lr")]
     save(run, 40)
     runs.go("one", "optim.lr=2e-3", how=how)  # the same command again, or a requeue of the job
     assert run.complete_checkpoints() == [20, 40]
@@ -242,7 +242,7 @@ def test_going_back_sets_aside_what_came_later_and_is_done_once(runs: Runs) -> N
     save(run, 40)
     runs.go("one", "optim.lr=1e-4", how=how)  # another rate makes it another request
     assert run.complete_checkpoints() == [20]
-    assert [entry["to"] for entry in run.read_facts()["went_back"]] == [20, 20, 20]
+    assert [entry.to_step for entry in run.read_facts().went_back] == [20, 20, 20]
 
 
 def test_going_back_to_what_is_not_there_or_not_whole_touches_nothing(runs: Runs) -> None:
@@ -269,7 +269,7 @@ def test_a_change_that_is_gone_back_behind_holds_from_there(runs: Runs) -> None:
     run = runs.train("one")
     runs.go("one", "optim.lr=2e-3", how=GoingOn(from_here=True))
     runs.go("one", "optim.lr=2e-3", how=GoingOn(from_step=40))
-    assert [entry["step"] for entry in run.read_facts()["changes"]] == [40]
+    assert [entry.step for entry in run.read_facts().changes] == [40]
 
 
 # --- a kill on the way ----------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def test_a_kill_on_the_way_is_made_good_by_the_same_command(runs: Runs, what: st
         killed = killed_at(event, runs.folder / name, act, spare=runs.folder / name / "lock")
         run = act()
         facts = run.read_facts()
-        changed = [(entry["step"], entry["key"], entry["new"]) for entry in facts["changes"]]
+        changed = [(entry.step, entry.key, entry.new) for entry in facts.changes]
         last = run.metrics.read_text().splitlines()[-1]
         ends.add(
             (
@@ -333,17 +333,18 @@ def test_a_branch_stands_where_its_parent_stood_and_the_parent_is_not_touched(ru
     weights = branch.checkpoint(40) / "weights"
     assert weights.samefile(parent.checkpoint(40) / "weights")
     facts, own = branch.read_facts(), parent.read_facts()
-    assert facts["name"] == "two"
-    assert facts["wandb_id"] != own["wandb_id"]
-    origin = facts["branched_from"]
-    assert (origin["name"], origin["step"], origin["wandb_id"]) == ("one", 40, own["wandb_id"])
-    assert [(entry["step"], entry["key"]) for entry in facts["changes"]] == [(40, "optim.lr")]
+    assert facts.name == "two"
+    assert facts.wandb_id != own.wandb_id
+    origin = facts.branched_from
+    assert origin is not None
+    assert (origin.name, origin.step, origin.wandb_id) == ("one", 40, own.wandb_id)
+    assert [(entry.step, entry.key) for entry in facts.changes] == [(40, "optim.lr")]
     shutil.rmtree(parent.path)  # gone, and nothing is missed
     runs.go("two", "optim.lr=2e-3", how=how)
     runs.go("two", "optim.lr=2e-3")
     branch.facts.unlink()
     runs.go("two", "optim.lr=2e-3")
-    assert branch.read_facts()["wandb_id"] == facts["wandb_id"]
+    assert branch.read_facts().wandb_id == facts.wandb_id
 
 
 def test_a_branch_takes_the_newest_that_is_healthy_and_whole(runs: Runs) -> None:
@@ -485,5 +486,5 @@ def test_a_run_is_gone_back_on_made_longer_and_branched(tmp_path: Path, tiny_sha
     assert branch == straight  # from before the decay: no trace of the shorter plan
     assert finished == extended
     facts = RunDir(folder / "one").read_facts()
-    assert len(facts["starts"]) == 3  # the last one found it finished
-    assert [(entry["step"], entry["key"]) for entry in facts["changes"]] == [(4, "train.steps")]
+    assert len(facts.starts) == 3  # the last one found it finished
+    assert [(entry.step, entry.key) for entry in facts.changes] == [(4, "train.steps")]

@@ -64,7 +64,7 @@ def opened(shards: Manifest) -> Opening:
             open_run(config, shards, said.append)
             record_start(run, 1, 0)
         assert configuration.load(run.config) == config
-        assert run.read_facts()["dataset_fingerprint"] == shards.fingerprint
+        assert run.read_facts().dataset_fingerprint == shards.fingerprint
         assert shards.is_tokenizer(run.tokenizer)
         assert not [entry.name for entry in path.iterdir() if entry.name.startswith(".")]
         return said
@@ -223,7 +223,7 @@ def test_what_is_lost_comes_from_the_newest_checkpoint(
     opened(run.path)
     saved_at(run, 10)
     (run.checkpoint(10) / "COMPLETE").unlink()  # passed over
-    identity = run.read_facts()["wandb_id"]
+    identity = run.read_facts().wandb_id
     for name in names:
         DAMAGE[damage](run.path / name)
     said = opened(run.path)
@@ -231,7 +231,7 @@ def test_what_is_lost_comes_from_the_newest_checkpoint(
     for sentence in said:
         assert "restored from the checkpoint of step 5" in sentence
         assert "\n" not in sentence
-    assert run.read_facts()["wandb_id"] == identity
+    assert run.read_facts().wandb_id == identity
     assert opened(run.path) == []
 
 

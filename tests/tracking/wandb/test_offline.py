@@ -103,7 +103,7 @@ def test_a_service_that_hangs_delays_the_end_by_a_bounded_time(
     assert "3 s" in said[0]
     assert tracker.how_to_sync
     wait_for(lambda: not services(new_run))
-    report = mirror_once(new_run, "offline", 300)
+    report = mirror_once(new_run, "offline", 300, os.environ)
     assert report.rows == 2
     assert points(new_run) == [(1, 6.0), (2, 5.0)]
 
@@ -140,7 +140,7 @@ def test_signals_for_the_ranks_a_stale_service_and_a_foreign_run_id_do_nothing(
         os.kill(mirror, number)
     assert os.getsid(mirror) == mirror
     with pytest.raises(MirrorError, match="another process mirrors this run"):
-        mirror_once(new_run, "offline", 300)
+        mirror_once(new_run, "offline", 300, os.environ)
     tracker.write(row(1))
     tracker.close()
     assert points(new_run) == [(1, 6.0)]
@@ -159,7 +159,7 @@ def test_a_full_disk_under_its_files_costs_one_warning(new_run: RunDir) -> None:
         assert len(said) == 1
         assert [r["step"] for r in new_run.read_metrics()] == list(range(1, 301))
         mount(new_run.wandb, "remount,size=64m")
-        mirror_once(new_run, "offline", 300)
+        mirror_once(new_run, "offline", 300, os.environ)
         assert sorted(step for step, _ in points(new_run)) == list(range(1, 301))
 
 
@@ -172,6 +172,6 @@ def test_a_folder_that_cannot_be_made_costs_one_warning(new_run: RunDir) -> None
     assert len(said) == 1
     assert [r["step"] for r in new_run.read_metrics()] == [1]
     new_run.wandb.unlink()
-    assert mirror_once(new_run, "offline", 300).sent == 1
-    assert mirror_once(new_run, "offline", 300).sent == 0
+    assert mirror_once(new_run, "offline", 300, os.environ).sent == 1
+    assert mirror_once(new_run, "offline", 300, os.environ).sent == 0
     assert points(new_run) == [(1, 6.0)]

@@ -123,9 +123,9 @@ def test_a_lost_network_costs_one_warning_and_a_bounded_end(
     assert len(said) == 1
     assert tracker.how_to_sync == f"electra-dist sync {new_run.path}"
     server.refuses_history.clear()
-    assert mirror_once(new_run, "online", 300).rows == 20
+    assert mirror_once(new_run, "online", 300, os.environ).rows == 20
     assert on_server(server) == expected(20)
-    assert mirror_once(new_run, "online", 300).sent == 0
+    assert mirror_once(new_run, "online", 300, os.environ).sent == 0
 
 
 @pytest.mark.full
@@ -143,7 +143,7 @@ def test_offline_sessions_that_wandb_uploaded_are_not_sent_again(
     subprocess.run(upload, check=True, capture_output=True, timeout=120)
     assert on_server(server) == expected(20)
     train(new_run, range(21, 31), said, "offline")
-    assert mirror_once(new_run, "online", 300).sent == 10
+    assert mirror_once(new_run, "online", 300, os.environ).sent == 10
     assert on_server(server) == expected(30)
     subprocess.run(
         [*upload[:2], *(str(file.parent) for file in files(new_run))], check=True, timeout=120
@@ -164,5 +164,5 @@ def test_no_network_at_the_start_is_offline_within_a_bound(
     assert "offline from here on" in said[0]
     assert points(new_run) == expected(10)
     with pytest.raises(MirrorError, match="W&B: "):
-        mirror_once(new_run, "online", 300)
+        mirror_once(new_run, "online", 300, os.environ)
     assert points(new_run) == expected(10)

@@ -18,6 +18,7 @@ from electra_dist import config as configuration
 from electra_dist.errors import EXIT_DIVERGED, UserError
 from electra_dist.runs.checkpoints import list_checkpoints
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.rollbacks import Rollback
 from tests.support.processes import end_ranks, run_ranks
 
 POISON = 13
@@ -119,8 +120,8 @@ def rows(place: Path, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def rollbacks(place: Path, name: str) -> list[dict[str, Any]]:
-    return run_of(place, name).read_facts().get("rollbacks", [])
+def rollbacks(place: Path, name: str) -> list[Rollback]:
+    return list(run_of(place, name).read_facts().rollbacks)
 
 
 SHARDED = ["zero.stage=3"]
@@ -147,9 +148,9 @@ def test_a_poisoned_run_equals_one_that_was_told_to_skip_the_rows(place: Path, c
     ranks, overrides = ROLLED_BACK[case]
     assert start(place, "r", *overrides, ranks=ranks, poison=[POISON])["status"] == "finished"
     (back,) = rollbacks(place, "r")
-    assert back["rows"] == ROWS
-    assert back["to_step"] == 12
-    told = f"data.skip_steps=[[{back['rows'][0]},{back['rows'][1]}]]"
+    assert list(back.rows) == ROWS
+    assert back.to_step == 12
+    told = f"data.skip_steps=[[{back.rows[0]},{back.rows[1]}]]"
     assert (
         start(place, "told", *overrides, told, ranks=ranks, poison=[POISON])["status"] == "finished"
     )
@@ -195,7 +196,7 @@ def test_a_kill_right_after_the_record_replays_the_same_on_another_world_size(
 def test_without_a_healthy_checkpoint_it_goes_back_to_the_initial_weights(place: Path) -> None:
     assert start(place, "r", ranks=2, poison=[2])["status"] == "finished"
     (back,) = rollbacks(place, "r")
-    assert (back["to_step"], back["rows"]) == (0, [2, 8])
+    assert (back.to_step, back.rows) == (0, (2, 8))
     start(place, "told", "data.skip_steps=[[2,8]]", ranks=2, poison=[2])
     assert rows(place, "r") == rows(place, "told")
 
@@ -239,7 +240,7 @@ def test_a_divergence_just_before_the_end_is_one(place: Path) -> None:
     """The run of 24 steps would be over before five spikes in a row are seen."""
     assert start(place, "r", poison=[20])["status"] == "finished"
     (back,) = rollbacks(place, "r")
-    assert back["rows"] == [20, 24]
+    assert back.rows == (20, 24)
     start(place, "told", "data.skip_steps=[[20,24]]", poison=[20])
     assert rows(place, "r") == rows(place, "told")
 
