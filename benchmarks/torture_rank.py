@@ -32,7 +32,7 @@ def train(poison: str, words: list[str]) -> None:
 
     chosen = {int(number) for number in poison.split(",")}
     rate = trainer.lr_factor
-    train_one = trainer.Trainer._train
+    train_one = trainer.Trainer._take_step
     taken = [0]
 
     def train_marked(self: Any, step: Any, state: Any) -> None:
@@ -42,7 +42,7 @@ def train(poison: str, words: list[str]) -> None:
     def wild_rate(step: int, steps: int, optim: Any) -> float:
         return rate(step, steps, optim) * (_WILD if taken[0] in chosen else 1.0)
 
-    trainer.Trainer._train = train_marked  # type: ignore[method-assign]
+    trainer.Trainer._take_step = train_marked  # type: ignore[method-assign]
     trainer.lr_factor = wild_rate
     sys.argv = ["electra-dist", "train", *words]
     cli.entry()

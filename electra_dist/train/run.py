@@ -95,7 +95,7 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
                     config.watchdog.meet_seconds,
                 )
                 prepare_deepspeed(world)  # one that does not work is found before a run is touched
-                outcome = _train(config, world, interruption, watchdog, environment, how)
+                outcome = _hold_run(config, world, interruption, watchdog, environment, how)
             except BaseException as error:
                 _fail(watchdog, error)
                 raise
@@ -113,7 +113,7 @@ def _fail(watchdog: Watchdog, error: BaseException) -> None:
         release_deepspeed()
 
 
-def _train(
+def _hold_run(
     config: Config,
     world: World,
     interruption: Interruption,
@@ -121,6 +121,7 @@ def _train(
     environment: Mapping[str, str],
     how: GoingOn,
 ) -> Outcome:
+    """Check the data, take the run's lock on rank 0, and train under it."""
     if interruption.is_requested_of_any(world):
         return _interrupted_early(world)
     run = RunDir(config.run.path)
@@ -138,12 +139,14 @@ def _train(
                 held.enter_context(own_log(run, environment, world.world_size))
         assert manifest is not None
         if not world.is_main:
-            return _fit(config, world, interruption, watchdog, manifest, environment, None)[0]
+            return _train_from_checkpoint(
+                config, world, interruption, watchdog, manifest, environment, None
+            )[0]
         with (
             Hook(config, environment) as hook,
             Heartbeat(run, world.world_size, environment.get(JOB_VARIABLE)) as heartbeat,
         ):
-            outcome, saved = _fit(
+            outcome, saved = _train_from_checkpoint(
                 config, world, interruption, watchdog, manifest, environment, hook
             )
             if outcome is Outcome.FINISHED:
@@ -166,7 +169,7 @@ def _interrupted_early(world: World) -> Outcome:
     return Outcome.INTERRUPTED
 
 
-def _fit(
+def _train_from_checkpoint(
     config: Config,
     world: World,
     interruption: Interruption,
@@ -199,7 +202,7 @@ def _fit(
         if step is not None:
             trainer.resume(step)
         with refusals_explained():
-            outcome = trainer.fit(interruption)
+            outcome = trainer.train_to_end(interruption)
     except BaseException as error:
         watchdog.failed(error)  # before anything below, which may wait
         raise

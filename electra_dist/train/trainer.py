@@ -50,7 +50,7 @@ from electra_dist.zero.fragments import loss_scale_state, restart
 
 
 class Outcome(Enum):
-    """How a call of `Trainer.fit` ended."""
+    """How a call of `Trainer.train_to_end` ended."""
 
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
@@ -97,7 +97,7 @@ class Trainer:
 
     # --- the loop ---------------------------------------------------------------------------------
 
-    def fit(self, interruption: Interruption) -> Outcome:
+    def train_to_end(self, interruption: Interruption) -> Outcome:
         """Train to `train.steps` or until `interruption` is requested; the state is saved either
         way.
 
@@ -112,7 +112,7 @@ class Trainer:
                     with signs.phase("start", self.done):  # it takes as long as a start does
                         call = self._roll_back(interruption)
                 elif self.done < self.config.train.steps:
-                    call = self._train_on(interruption)
+                    call = self._loop(interruption)
                 else:
                     return Outcome.FINISHED
 
@@ -128,7 +128,7 @@ class Trainer:
                 self._saver.finish()
             raise
 
-    def _train_on(self, interruption: Interruption) -> Call:
+    def _loop(self, interruption: Interruption) -> Call:
         """Train from here to the last step, or until something else is to be done.
 
         Whether all go on after step k is asked before it and read after it (`agreement`).
@@ -140,7 +140,7 @@ class Trainer:
             while self.done < self.config.train.steps:
                 call = self._before_step(call, ahead, interruption)
                 if call is Call.GO_ON:
-                    self._train(*self._ask(ahead, interruption))
+                    self._take_step(*self._ask(ahead, interruption))
                     call = self._after_step(ahead, interruption)
                 if call is Call.FAIL:
                     raise_together(ahead.error, self.world)
@@ -208,7 +208,7 @@ class Trainer:
             raise_together(self._lost, self.world)
         return said
 
-    def _train(self, step: Step, state: LoaderState) -> None:
+    def _take_step(self, step: Step, state: LoaderState) -> None:
         """One step; `state` is that of the data after it."""
         factor = lr_factor(step.index, self.config.train.steps, self.config.optim)
         searching = self.health.is_searching()

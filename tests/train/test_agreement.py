@@ -125,7 +125,7 @@ SCRIPTS: dict[str, dict[str, Any]] = {
 
 
 def follow(world: Any, scripts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """How `Trainer.fit` ends on this rank for each script:
+    """How `Trainer.train_to_end` ends on this rank for each script:
     outcome, steps trained, step saved, state of the data.
     """
     never = ("tracking.every=100", "validation.every=0", "checkpoint.every=4")
@@ -148,7 +148,7 @@ def play(
     interruption: Any = SimpleNamespace(requested=None)
     trained: list[int] = []
     saved: list[int] = []
-    train = trainer._train
+    train = trainer._take_step
 
     def note(step: Any, state: LoaderState) -> None:
         trained.append(step.index)
@@ -163,9 +163,9 @@ def play(
     loader = ScriptedLoader(
         steps, script.get("late"), script.get("seconds", 0.0), script.get("fails")
     )
-    trainer._train, trainer.save, trainer._open_loader = note, save, lambda: loader
+    trainer._take_step, trainer.save, trainer._open_loader = note, save, lambda: loader
     try:
-        outcome = trainer.fit(interruption).value
+        outcome = trainer.train_to_end(interruption).value
     except DataError as error:
         outcome = [str(error), error.everywhere]
     state = trainer.state.loader.step if trainer.state.loader else 0

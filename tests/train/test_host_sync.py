@@ -115,7 +115,7 @@ def waits_of_the_loop(world: Any) -> list[Place]:
     def take(count: int) -> None:
         for _ in range(count):
             assert trainer._before_step(Call.GO_ON, ahead, interruption) is Call.GO_ON
-            trainer._train(*trainer._ask(ahead, interruption))
+            trainer._take_step(*trainer._ask(ahead, interruption))
             assert trainer._after_step(ahead, interruption) is Call.GO_ON
 
     interruption = Interruption()

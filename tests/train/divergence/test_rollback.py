@@ -62,7 +62,7 @@ def trained(
     from electra_dist.train.divergence import rollback
 
     get_accelerator().is_fp16_supported = lambda: True  # PyTorch computes in it on any CPU
-    rate, train = trainer.lr_factor, trainer.Trainer._train
+    rate, train = trainer.lr_factor, trainer.Trainer._take_step
     taken = [0]
 
     def train_marked(self: Any, step: Any, state: Any) -> None:
@@ -75,7 +75,7 @@ def trained(
         wild = taken[0] in poison or (wild_from is not None and step >= wild_from)
         return rate(step, steps, optim) * (1e4 if wild else 1)
 
-    trainer.Trainer._train = train_marked  # type: ignore[method-assign]
+    trainer.Trainer._take_step = train_marked  # type: ignore[method-assign]
     trainer.lr_factor = wild_rate
     dies = {"discard": (rollback, "discard"), "cut_back": (sinks.Tracker, "cut_back")}
     if kill_in:
