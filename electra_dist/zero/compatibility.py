@@ -48,6 +48,14 @@ def prepare_deepspeed(world: World) -> None:
         return
     release_deepspeed()
     _Started.group = weakref.ref(group)
+    try:
+        _start(world)
+    except BaseException:
+        release_deepspeed()
+        raise
+
+
+def _start(world: World) -> None:
     _tell_device(world)
     without_warnings()
     without_shared_memory_collective()
@@ -64,7 +72,7 @@ def prepare_deepspeed(world: World) -> None:
 def release_deepspeed() -> None:
     """Let go of the process group that DeepSpeed was started for; no engine works afterwards.
 
-    Without DeepSpeed, or before it was started, this does nothing.
+    Before DeepSpeed was started, this does nothing.
     """
     if _Started.group is None:
         return

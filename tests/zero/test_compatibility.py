@@ -70,3 +70,19 @@ def test_without_a_process_group_deepspeed_is_not_started() -> None:
     with pytest.raises(RuntimeError, match="none is open"):
         prepare_deepspeed(World())
     release_deepspeed()
+
+
+def test_a_start_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    initialise(World())
+    try:
+        with monkeypatch.context() as broken:
+            broken.setitem(sys.modules, "deepspeed.comm.torch", None)
+            with pytest.raises(ModuleNotFoundError):
+                prepare_deepspeed(World())
+            assert "LOCAL_RANK" not in os.environ
+        prepare_deepspeed(World())
+        assert os.environ["LOCAL_RANK"] == "0"
+    finally:
+        shutdown()
+        release_deepspeed()
