@@ -26,7 +26,7 @@ from typing import Any, Literal
 from attempts import write_json
 
 from electra_dist.parallel.collectives import all_reduce_max, barrier
-from electra_dist.parallel.group import initialise, leave, shutdown
+from electra_dist.parallel.group import close_group, leave, open_group
 from electra_dist.parallel.world import World, detect
 from electra_dist.train.agreement import Agreement, Call, Said
 from launcher.local import launch_local
@@ -128,7 +128,7 @@ def main() -> int:
             command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:]]
             return launch_local(command, arguments.processes, Path(logs))
     world = detect(os.environ, "cpu")
-    initialise(world)
+    open_group(world)
     try:
         figures = measure(arguments, world)
         barrier(world)
@@ -136,7 +136,7 @@ def main() -> int:
             report(figures)
             write_json(arguments.json, figures)
     finally:
-        shutdown()
+        close_group()
     return 0
 
 

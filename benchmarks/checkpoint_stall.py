@@ -40,7 +40,7 @@ from electra_dist.measure.bench import device_name
 from electra_dist.measure.synthetic import synthetic_steps
 from electra_dist.model.networks import build_networks
 from electra_dist.parallel.collectives import any_rank, barrier
-from electra_dist.parallel.group import initialise, leave, shutdown
+from electra_dist.parallel.group import close_group, leave, open_group
 from electra_dist.parallel.world import World, choose_device, detect
 from electra_dist.runs.directory import RunDir
 from electra_dist.train.step import train_step
@@ -241,7 +241,7 @@ def main() -> int:
         cuda = 0
     world = detect(os.environ, "auto", cuda)
     world = replace(world, device=choose_device(arguments.device, world.local_rank, cuda))
-    initialise(world)
+    open_group(world)
     folder = arguments.folder / "checkpoint-stall"
     try:
         figures = measure(arguments, world, folder)
@@ -252,7 +252,7 @@ def main() -> int:
     finally:
         if world.is_main:
             shutil.rmtree(folder, ignore_errors=True)
-        shutdown()
+        close_group()
     return 0
 
 

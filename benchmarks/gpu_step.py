@@ -44,7 +44,7 @@ from electra_dist.measure.bench import device_name, measure_steps
 from electra_dist.measure.synthetic import synthetic_steps
 from electra_dist.measure.tensor_memory import TensorMemory
 from electra_dist.model import generator, head
-from electra_dist.parallel.group import initialise, shutdown
+from electra_dist.parallel.group import close_group, open_group
 from electra_dist.parallel.hardware import matrix_product_rate
 from electra_dist.parallel.world import World, detect
 
@@ -306,7 +306,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     stop_on_sigterm()
     world = detect({}, arguments.device, torch.cuda.device_count())
-    initialise(world)
+    open_group(world)
     if world.device.type == "cuda":
         dtype = torch.bfloat16
     else:
@@ -327,7 +327,7 @@ def main() -> None:
     except Stopped:
         print("stopped before the end", file=sys.stderr)
     save()
-    shutdown()
+    close_group()
     print(
         f"{machine}, torch {torch.__version__}, matrix products {rate / 1e12:,.4g} TFLOP/s"
         f" ({dtype})"

@@ -30,7 +30,7 @@ from electra_dist.config import Config
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.measure.bench import device_name
 from electra_dist.measure.tensor_memory import Held, TensorMemory
-from electra_dist.parallel.group import shutdown
+from electra_dist.parallel.group import close_group
 
 STEPS = 2
 
@@ -121,7 +121,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(arguments, Path(folder))
-    shutdown()
+    close_group()
     print(
         f"{figures['machine']}, {arguments.preset}, {arguments.rows} x {arguments.row_length},"
         f" {arguments.precision}"

@@ -55,7 +55,7 @@ from electra_dist.data.shards.manifest import Manifest
 from electra_dist.model.backends import DTYPES
 from electra_dist.model.huggingface import hf_config
 from electra_dist.model.networks import build_networks
-from electra_dist.parallel.group import initialise, shutdown
+from electra_dist.parallel.group import close_group, open_group
 from electra_dist.parallel.hardware import matrix_product_rate
 from electra_dist.parallel.world import detect
 from electra_dist.train.step import train_step
@@ -76,7 +76,7 @@ def ours(
     alone without them.
     """
     world = detect(place or {}, config.train.device, torch.cuda.device_count())
-    initialise(world)
+    open_group(world)
     generator, discriminator = build_networks(
         config, manifest.vocab_size, device, config.train.seed
     )
@@ -374,7 +374,7 @@ def serve(
         while True:
             steps = pipe.recv()
             pipe.send(timed(step, steps, device) if steps else matrix_product_rate(device, dtype))
-    shutdown()
+    close_group()
 
 
 def find_device(arguments: argparse.Namespace) -> torch.device:

@@ -45,7 +45,7 @@ from electra_dist.measure.bench import device_name
 from electra_dist.measure.synthetic import synthetic_steps
 from electra_dist.measure.tensor_memory import TensorMemory
 from electra_dist.model.networks import build_networks
-from electra_dist.parallel.group import initialise, leave, shutdown
+from electra_dist.parallel.group import close_group, leave, open_group
 from electra_dist.parallel.world import World, detect
 from electra_dist.train.step import train_step
 from electra_dist.zero.engines import build_engines
@@ -160,7 +160,7 @@ def rank(arguments: argparse.Namespace) -> None:
     per_node = arguments.processes // arguments.nodes
     sent = Sent(world.world_size)
     found = dict[str, Any]()
-    initialise(world)
+    open_group(world)
     try:
         for case in arguments.cases:
             figures = measure(
@@ -170,7 +170,7 @@ def rank(arguments: argparse.Namespace) -> None:
             if world.is_main:
                 Path(arguments.worker).write_text(json.dumps(found))
     finally:
-        shutdown()
+        close_group()
 
 
 def measure(arguments: argparse.Namespace, case: str, world: World, sent: Sent) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from electra_dist.config.operation import (
     TrackingConfig,
     WatchdogConfig,
 )
+from electra_dist.config.presets import ELECTRA_VOCABULARY
 from electra_dist.config.reading import (
     apply_overrides,
     build,
@@ -41,6 +42,7 @@ from electra_dist.config.stages import STAGES, Stage
 from electra_dist.config.training import OptimConfig
 
 __all__ = [
+    "ELECTRA_VOCABULARY",
     "GROUP_ELEMENTS",
     "NETWORKS",
     "SEQUENCE_STEP",

@@ -15,6 +15,9 @@ def _network(layers: int, hidden_size: int, heads: int, ffn_size: int) -> dict[s
     return {"layers": layers, "hidden_size": hidden_size, "heads": heads, "ffn_size": ffn_size}
 
 
+#: Entries of the vocabulary that ELECTRA was published with.
+ELECTRA_VOCABULARY = 30_522
+
 #: Preset name -> values below the keys `model` and `data`.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {

@@ -131,4 +131,4 @@ class RowPool:
 
 
 def _arrays(rows: KeyedRows) -> tuple[npt.NDArray[np.generic], ...]:
-    return rows.rows.tokens, rows.rows.ends, rows.rows.counts, rows.keys
+    return rows.packed.tokens, rows.packed.ends, rows.packed.counts, rows.keys

@@ -38,12 +38,12 @@ _SPLIT_NUMBER: dict[SplitName, int] = {TRAIN: 0, VALIDATION: 1}
 class KeyedRows:
     """Packed rows, each with the key (B,) that its masks are drawn from."""
 
-    rows: PackedRows
+    packed: PackedRows
     keys: UInt64
 
     def take(self, rows: slice | Int64) -> KeyedRows:
         """The rows of a slice, or of an array of row numbers."""
-        return KeyedRows(self.rows.take(rows), self.keys[rows])
+        return KeyedRows(self.packed.take(rows), self.keys[rows])
 
 
 class RowSource:
@@ -82,15 +82,15 @@ class RowSource:
 
 def micro_batch(rows: KeyedRows, config: Config) -> MicroBatch:
     """`rows` as the model reads them, masked."""
-    tokens = rows.rows.tokens.astype(np.int32)
-    documents, positions = documents_and_positions(rows.rows)
+    tokens = rows.packed.tokens.astype(np.int32)
+    documents, positions = documents_and_positions(rows.packed)
     masks = mask_rows(tokens, rows.keys, config.data.mask_fraction, config.data.mask_token_fraction)
     return MicroBatch(
         tokens=tokens,
         inputs=masks.inputs,
         positions=positions,
         documents=documents,
-        cu_seqlens=cumulative_lengths(rows.rows),
+        cu_seqlens=cumulative_lengths(rows.packed),
         masked_positions=masks.positions,
         masked_targets=masks.targets,
         masked_weights=masks.weights,
@@ -101,7 +101,7 @@ def micro_batch(rows: KeyedRows, config: Config) -> MicroBatch:
 def join(parts: list[KeyedRows]) -> KeyedRows:
     """The rows of all parts, one after the other."""
     return KeyedRows(
-        concatenate([part.rows for part in parts]), np.concatenate([part.keys for part in parts])
+        concatenate([part.packed for part in parts]), np.concatenate([part.keys for part in parts])
     )
 
 
@@ -132,4 +132,4 @@ def _cut(whole: MicroBatch, rows: KeyedRows, part: slice) -> MicroBatch:
         for field in fields(whole)
         if field.name != "cu_seqlens"
     }
-    return MicroBatch(**arrays, cu_seqlens=cumulative_lengths(rows.rows.take(part)))
+    return MicroBatch(**arrays, cu_seqlens=cumulative_lengths(rows.packed.take(part)))

@@ -143,5 +143,5 @@ class StepSource:
             epoch=self._pool.epochs(),
             micro_batches=tuple(batches),
             masked_count=sum(int(batch.masked_weights.sum(dtype=np.float64)) for batch in batches),
-            real_count=int((rows.rows.ends[:, -1]).sum()),
+            real_count=int((rows.packed.ends[:, -1]).sum()),
         )

@@ -63,10 +63,10 @@ def deal(rows: KeyedRows, config: Config, rank: int, world_size: int) -> Iterato
 
 def _empty_rows(like: KeyedRows, count: int) -> KeyedRows:
     """`count` rows of nothing but padding."""
-    length = like.rows.tokens.shape[1]
-    documents = like.rows.ends.shape[1]
+    length = like.packed.tokens.shape[1]
+    documents = like.packed.ends.shape[1]
     rows = PackedRows(
-        np.full((count, length), SPECIAL_TOKENS.pad, like.rows.tokens.dtype),
+        np.full((count, length), SPECIAL_TOKENS.pad, like.packed.tokens.dtype),
         np.zeros((count, documents), np.int32),
         np.zeros(count, np.int32),
     )

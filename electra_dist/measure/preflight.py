@@ -33,7 +33,7 @@ from electra_dist.measure.network_rates import (
     between_rate,
     within_rate,
 )
-from electra_dist.measure.verdict import Measurement, Verdict, judge
+from electra_dist.measure.verdict import Measurement, Verdict, compare_nodes
 from electra_dist.parallel.collectives import barrier, gather_objects
 from electra_dist.parallel.ending import end_by
 from electra_dist.parallel.group import backends, check_gpus, check_meeting_point, leave
@@ -62,7 +62,7 @@ def preflight(
         bandwidth = all_reduce_rate(world, None, world.world_size)
     finally:
         dist.destroy_process_group()
-    return world, judge([Measurement(**one) for one in measured], bandwidth)
+    return world, compare_nodes([Measurement(**one) for one in measured], bandwidth)
 
 
 def _open_group(world: World) -> None:

@@ -31,7 +31,7 @@ def synthetic_steps(
             epoch=0.0,
             micro_batches=tuple(batches),
             masked_count=sum(int(batch.masked_weights.sum(dtype=np.float64)) for batch in batches),
-            real_count=rows.rows.tokens.size,
+            real_count=rows.packed.tokens.size,
         )
         index += 1
 

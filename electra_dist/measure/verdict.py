@@ -158,7 +158,7 @@ def _cell(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def judge(measured: Sequence[Measurement], all_reduce_gb_s: float | None = None) -> Verdict:
+def compare_nodes(measured: Sequence[Measurement], all_reduce_gb_s: float | None = None) -> Verdict:
     """Compare the nodes with each other and name what is wrong with each.
 
     A node is bad when a rate is below a share of the median of all nodes, when a GPU counts

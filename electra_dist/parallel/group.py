@@ -59,7 +59,7 @@ def check_meeting_point(world: World) -> None:
             time.sleep(1)  # a name server may have been too busy
 
 
-def initialise(
+def open_group(
     world: World,
     timeout: timedelta = timedelta(minutes=30),
     meeting: Meeting | None = None,
@@ -82,7 +82,9 @@ def initialise(
             backends(world), store=HashStore(), rank=0, world_size=1, timeout=timeout
         )
     else:
-        _open_group(world, meeting or _open_and_close_meeting(world, meet_seconds), meet_seconds)
+        _open_over_meeting(
+            world, meeting or _open_and_close_meeting(world, meet_seconds), meet_seconds
+        )
         set_timeout(timeout)
         check_gpus(world)
     signs.enter("start")
@@ -139,7 +141,7 @@ def backends(world: World) -> str:
     return "cpu:gloo,cuda:nccl"
 
 
-def _open_group(world: World, meeting: Meeting, seconds: float) -> None:
+def _open_over_meeting(world: World, meeting: Meeting, seconds: float) -> None:
     place = f"{world.master_address}:{world.master_port}"
     _set_variable("MASTER_ADDR", str(world.master_address))
     _set_variable("MASTER_PORT", str(world.master_port))
@@ -181,7 +183,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
-def shutdown() -> None:
+def close_group() -> None:
     """Close the process group, if there is one;
     all ranks call it, at the end of what they did together.
     """

@@ -27,11 +27,11 @@ from electra_dist.parallel.determinism import determinism, refusals_explained
 from electra_dist.parallel.ending import end_by
 from electra_dist.parallel.group import (
     abort,
-    initialise,
+    close_group,
     leave,
+    open_group,
     open_meeting,
     set_timeout,
-    shutdown,
 )
 from electra_dist.parallel.meeting import MeetingInterruptedError
 from electra_dist.parallel.world import World, choose_device, detect, note_alone
@@ -88,7 +88,7 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
             Watchdog(config, world, meeting, environment) as watchdog,
         ):
             try:
-                initialise(
+                open_group(
                     world,
                     collective_timeout(config.watchdog),
                     meeting,
@@ -99,7 +99,7 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
             except BaseException as error:
                 _fail(watchdog, error)
                 raise
-            shutdown()
+            close_group()
             release_deepspeed()
     return outcome
 

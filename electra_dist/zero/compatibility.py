@@ -36,7 +36,7 @@ class _Started:
 
 
 def prepare_deepspeed(world: World) -> None:
-    """Start DeepSpeed for the open process group (`parallel.group.initialise`).
+    """Start DeepSpeed for the open process group (`parallel.group.open_group`).
 
     A second call for the same group does nothing, so that whoever builds engines may call it.
     Groups of an earlier process group are let go of first.

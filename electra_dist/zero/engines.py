@@ -102,7 +102,7 @@ def _check_precision(config: Config) -> None:
 def build_engines(
     config: Config, generator: Generator, discriminator: Discriminator, world: World
 ) -> Engines:
-    """Wrap both networks; the process group must be open (`group.initialise`).
+    """Wrap both networks; the process group must be open (`group.open_group`).
 
     The networks are whole and equal on every rank, and belong to the engines afterwards. Raises
     `ConfigError` for what cannot run here (`config.check_world`, a precision that the device does

@@ -174,12 +174,12 @@ def test_masks_and_orders_differ_between_epochs_and_seeds(make_config, manifest)
     source = RowSource(make_config(), manifest, TRAIN)
     other = RowSource(make_config(train={"seed": 99}), manifest, TRAIN)
     first, second, third = source.rows(0, 3), source.rows(1, 3), other.rows(0, 3)
-    assert not np.array_equal(first.rows.tokens, second.rows.tokens)
-    assert not np.array_equal(first.rows.tokens, third.rows.tokens)
+    assert not np.array_equal(first.packed.tokens, second.packed.tokens)
+    assert not np.array_equal(first.packed.tokens, third.packed.tokens)
     assert len({*first.keys.tolist(), *second.keys.tolist(), *third.keys.tolist()}) == 3 * len(
         first.keys
     )
-    assert sorted(map(bytes, first.rows.tokens)) == sorted(map(bytes, second.rows.tokens))
+    assert sorted(map(bytes, first.packed.tokens)) == sorted(map(bytes, second.packed.tokens))
 
 
 def test_sampling_keys_are_unique_over_several_epochs(make_config, manifest):

@@ -107,7 +107,7 @@ def test_rows_choose_how_much_of_the_split(trained: RunDir) -> None:
     assert held_out is not None
     found = evaluate_run(trained, rows="all")
     assert found.rows == len(held_out.keys) > ROWS
-    assert found.discriminator.tokens == int((held_out.rows.tokens != SPECIAL_TOKENS.pad).sum())
+    assert found.discriminator.tokens == int((held_out.packed.tokens != SPECIAL_TOKENS.pad).sum())
     assert evaluate_run(trained, rows=3).rows == 3
 
 

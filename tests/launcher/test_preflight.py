@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from electra_dist.measure import network_rates
-from electra_dist.measure.verdict import Measurement, judge
+from electra_dist.measure.verdict import Measurement, compare_nodes
 from electra_dist.parallel.world import World
 from electra_dist.runs.directory import RunDir
 from launcher.records import events
@@ -75,7 +75,7 @@ def test_all_ranks_open_the_communicator_before_two_of_them_exchange(
 
 
 def test_equal_nodes_are_good() -> None:
-    verdict = judge(world(), 300.0)
+    verdict = compare_nodes(world(), 300.0)
     assert verdict.ok
     assert verdict.table().count(" ok") == 4
     assert "all-reduce over all ranks: 300.00 GB/s" in verdict.table()
@@ -105,7 +105,7 @@ def test_equal_nodes_are_good() -> None:
     ],
 )
 def test_one_bad_rank_makes_its_node_bad(changes: dict[str, Any], words: str) -> None:
-    verdict = judge(world(**changes))
+    verdict = compare_nodes(world(**changes))
     assert verdict.bad_nodes == ["n3"]
     assert f"n3: {words}" in verdict.table()
 
@@ -115,36 +115,38 @@ def test_what_all_nodes_see_alike_is_the_fault_of_the_file_system_and_not_of_the
     nodes: int,
 ) -> None:
     ranks = [replace(GOOD, rank=rank, node=f"n{rank + 1}") for rank in range(nodes)]
-    full = judge([replace(one, disk_free_gib=50.0) for one in ranks])
+    full = compare_nodes([replace(one, disk_free_gib=50.0) for one in ranks])
     assert (full.ok, full.bad_nodes) == (False, [])
     assert full.storage is not None
     assert "50.00 GiB free under the run directory, its checkpoints need 60.00 GiB" in full.storage
-    refused = judge(
+    refused = compare_nodes(
         [replace(one, run_error="/r: cannot be written: quota exceeded") for one in ranks]
     )
     assert (refused.storage, refused.bad_nodes) == ("/r: cannot be written: quota exceeded", [])
-    gone = judge([replace(one, shards_error="shards: there are none in /s") for one in ranks])
+    gone = compare_nodes(
+        [replace(one, shards_error="shards: there are none in /s") for one in ranks]
+    )
     assert (gone.shards, gone.storage, gone.bad_nodes) == ("shards: there are none in /s", None, [])
 
 
 def test_a_wrong_clock_is_found() -> None:
     ranks = [replace(one, clock=1030.0) if one.node == "n3" else one for one in world()]
-    assert judge(ranks).bad_nodes == ["n3"]
+    assert compare_nodes(ranks).bad_nodes == ["n3"]
 
 
 def test_noise_and_missing_rates_are_no_fault() -> None:
     ranks = world(matrix_tflops=570.0, between_gb_s=None, clock=1001.0, clock_mhz=None)
-    assert judge(ranks).ok
-    assert judge([replace(GOOD, between_gb_s=None, within_gb_s=None)]).ok
+    assert compare_nodes(ranks).ok
+    assert compare_nodes([replace(GOOD, between_gb_s=None, within_gb_s=None)]).ok
 
 
 def test_what_a_disk_gives_is_enough_at_some_point() -> None:
     """The others have the shards in memory, this node reads them at a good speed from the disk."""
     others = [replace(one, shards_mb_s=9000.0, read_mb_s=9000.0) for one in world()]
-    assert judge(
+    assert compare_nodes(
         [replace(others[5], shards_mb_s=60.0, read_mb_s=250.0), *others[:5], *others[6:]]
     ).ok
-    assert not judge([replace(others[5], shards_mb_s=40.0), *others[:5], *others[6:]]).ok
+    assert not compare_nodes([replace(others[5], shards_mb_s=40.0), *others[:5], *others[6:]]).ok
 
 
 def test_a_planted_slow_node_is_found_and_left_out(testbed: Any, desk: Any) -> None:

@@ -25,7 +25,7 @@ from electra_dist.measure import bench
 from electra_dist.measure.synthetic import synthetic_steps
 from electra_dist.measure.tensor_memory import TensorMemory
 from electra_dist.parallel import group
-from electra_dist.parallel.group import initialise, shutdown
+from electra_dist.parallel.group import close_group, open_group
 from electra_dist.parallel.world import World
 
 VOCABULARY = 16384
@@ -49,9 +49,9 @@ def alone() -> Iterator[World]:
     so that the command joins it as well.
     """
     world = World()
-    initialise(world)
+    open_group(world)
     yield world
-    shutdown()
+    close_group()
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -155,8 +155,8 @@ def run_command(*words: str) -> int:
 
 @pytest.fixture
 def joined(alone: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "initialise", lambda world: None)
-    monkeypatch.setattr(group, "shutdown", lambda: None)
+    monkeypatch.setattr(group, "open_group", lambda world: None)
+    monkeypatch.setattr(group, "close_group", lambda: None)
 
 
 @pytest.fixture

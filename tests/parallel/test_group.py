@@ -10,11 +10,11 @@ import pytest
 CODE = """
 import sys
 import torch.distributed as dist
-from electra_dist.parallel.group import {close}, initialise, shutdown
+from electra_dist.parallel.group import {close}, open_group, close_group
 from electra_dist.parallel.world import World
 
-for end in ({close}, shutdown):
-    initialise(World())
+for end in ({close}, close_group):
+    open_group(World())
     assert dist.get_world_size() == 1
     end()
     assert not dist.is_initialized()
@@ -22,7 +22,7 @@ assert "deepspeed" not in sys.modules
 """
 
 
-@pytest.mark.parametrize("close", ["shutdown", "abort"])
+@pytest.mark.parametrize("close", ["close_group", "abort"])
 def test_a_group_is_opened_again_after_it_was_closed(close: str) -> None:
     """Without DeepSpeed: `electra_dist.zero` starts it."""
     done = subprocess.run(

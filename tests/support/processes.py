@@ -121,7 +121,7 @@ def _rank(
     arguments: str,
     meet: bool,
 ) -> None:
-    from electra_dist.parallel.group import initialise
+    from electra_dist.parallel.group import open_group
     from electra_dist.parallel.world import detect
     from electra_dist.zero.compatibility import prepare_deepspeed
 
@@ -140,7 +140,7 @@ def _rank(
         world = None
         if meet:
             world = detect(os.environ, "cpu")
-            initialise(world, timedelta(seconds=60))
+            open_group(world, timedelta(seconds=60))
             prepare_deepspeed(world)
         result = _load(file, name)(world, **json.loads(arguments))
         Path(folder, f"{rank}.json").write_text(json.dumps(result))

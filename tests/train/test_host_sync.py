@@ -18,7 +18,7 @@ import torch
 
 from electra_dist.data.streams import LoaderState
 from electra_dist.model.networks import build_networks
-from electra_dist.parallel.group import initialise, shutdown
+from electra_dist.parallel.group import close_group, open_group
 from electra_dist.parallel.world import World
 from electra_dist.train.agreement import Ahead, Call
 from electra_dist.train.faults import Interruption
@@ -187,9 +187,9 @@ def test_the_observer_sees_what_waits() -> None:
 def one_gpu() -> Iterator[World]:
     """A group of one process on the first GPU."""
     world = World(device=torch.device("cuda", 0))
-    initialise(world)
+    open_group(world)
     yield world
-    shutdown()
+    close_group()
 
 
 @pytest.mark.gpu

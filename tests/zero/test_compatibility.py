@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from electra_dist.parallel.group import abort, initialise, shutdown
+from electra_dist.parallel.group import abort, close_group, open_group
 from electra_dist.parallel.world import World
 from electra_dist.zero.compatibility import prepare_deepspeed, release_deepspeed
 
 AGAIN = """
-from electra_dist.parallel.group import {close}, initialise, shutdown
+from electra_dist.parallel.group import {close}, open_group, close_group
 from electra_dist.parallel.world import World
 from electra_dist.zero.compatibility import prepare_deepspeed, release_deepspeed
 
-for end in ({close}, shutdown):
-    initialise(World())
+for end in ({close}, close_group):
+    open_group(World())
     prepare_deepspeed(World())
     from deepspeed import comm
     from deepspeed.utils import groups
@@ -34,7 +34,7 @@ for end in ({close}, shutdown):
 """
 
 
-@pytest.mark.parametrize("close", ["shutdown", "abort"])
+@pytest.mark.parametrize("close", ["close_group", "abort"])
 @pytest.mark.parametrize("release", ["release_deepspeed()", "pass"])
 def test_deepspeed_uses_the_groups_of_the_second_one(close: str, release: str) -> None:
     """Where the first one was not let go of too."""
@@ -47,7 +47,7 @@ def test_deepspeed_uses_the_groups_of_the_second_one(close: str, release: str) -
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("close", [shutdown, abort])
+@pytest.mark.parametrize("close", [close_group, abort])
 @pytest.mark.parametrize("before", [None, "3"])
 def test_the_environment_is_as_it_was(
     close: Any, before: str | None, monkeypatch: pytest.MonkeyPatch
@@ -56,7 +56,7 @@ def test_the_environment_is_as_it_was(
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     if before is not None:
         monkeypatch.setenv("LOCAL_RANK", before)
-    initialise(World())
+    open_group(World())
     prepare_deepspeed(World())
     assert os.environ["LOCAL_RANK"] == "0"
     close()
@@ -74,7 +74,7 @@ def test_without_a_process_group_deepspeed_is_not_started() -> None:
 
 def test_a_start_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    initialise(World())
+    open_group(World())
     try:
         with monkeypatch.context() as broken:
             broken.setitem(sys.modules, "deepspeed.comm.torch", None)
@@ -84,5 +84,5 @@ def test_a_start_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> 
         prepare_deepspeed(World())
         assert os.environ["LOCAL_RANK"] == "0"
     finally:
-        shutdown()
+        close_group()
         release_deepspeed()

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from electra_dist.measure.bench import StepFigures
 
 #: The published vocabulary, for synthetic rows without `model.vocab_size`.
-_DEFAULT_VOCABULARY = 30522
 
 
 def add(subparsers: Subparsers) -> None:
@@ -57,7 +56,7 @@ def add(subparsers: Subparsers) -> None:
         "--synthetic", action="store_true", help="random tokens instead of the shards"
     )
     parser.add_argument(
-        "--vocab-size", type=int, metavar="N", help="of synthetic rows (default: 30522)"
+        "--vocab-size", type=int, metavar="N", help="of synthetic rows (default: 30522, ELECTRA's)"
     )
     parser.add_argument(
         "--document-length", type=int, metavar="N", help="of synthetic rows (default: a whole row)"
@@ -74,7 +73,7 @@ def _step(arguments: argparse.Namespace) -> int:
     from electra_dist.errors import UserError
     from electra_dist.measure.bench import measure_steps
     from electra_dist.parallel.ending import end_by
-    from electra_dist.parallel.group import initialise, leave, shutdown
+    from electra_dist.parallel.group import close_group, leave, open_group
     from electra_dist.parallel.world import detect
 
     world = detect(os.environ, resolved.train.device, torch.cuda.device_count())
@@ -85,13 +84,13 @@ def _step(arguments: argparse.Namespace) -> int:
         )
     vocab_size, data = _data(resolved, arguments)
     end_by(leave)
-    initialise(world)
+    open_group(world)
     try:
         figures = measure_steps(
             resolved, vocab_size, data, world, arguments.steps, arguments.profile
         )
     finally:
-        shutdown()
+        close_group()
     if arguments.json:
         print_json(figures.to_dict())
     else:
@@ -101,13 +100,14 @@ def _step(arguments: argparse.Namespace) -> int:
 
 def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, Iterator[Step]]:
     """Vocabulary size, and steps from the shards or, where asked for, of random tokens."""
+    from electra_dist.config import ELECTRA_VOCABULARY
     from electra_dist.data.loading.loader import TrainLoader
     from electra_dist.data.shards.manifest import Manifest
     from electra_dist.errors import DataError
     from electra_dist.measure.synthetic import synthetic_steps
 
     if arguments.synthetic:
-        vocab_size = arguments.vocab_size or resolved.model.vocab_size or _DEFAULT_VOCABULARY
+        vocab_size = arguments.vocab_size or resolved.model.vocab_size or ELECTRA_VOCABULARY
         return vocab_size, synthetic_steps(resolved, vocab_size, arguments.document_length)
     try:
         manifest = Manifest.load(resolved.data.shards)

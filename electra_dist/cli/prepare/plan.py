@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from electra_dist.plan import Fit, Plan, StagePlan
 
 #: The published vocabulary, for a configuration whose shards are not there yet.
-_DEFAULT_VOCABULARY = 30522
 
 
 def add(subparsers: Subparsers) -> None:
@@ -155,6 +154,7 @@ def _divisible(resolved: Config, world_size: int) -> tuple[Config, list[str]]:
 
 def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, int | None, list[str]]:
     """Vocabulary, mean length of a document with its special tokens, and where they come from."""
+    from electra_dist.config import ELECTRA_VOCABULARY
     from electra_dist.data.shards.manifest import MANIFEST_FILE, Manifest
 
     vocab_size = arguments.vocab_size or resolved.model.vocab_size
@@ -166,12 +166,12 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, int | N
         if document_length is None and facts.train.documents:
             document_length = facts.train.tokens // facts.train.documents + 2
     elif vocab_size is None:
-        vocab_size = _DEFAULT_VOCABULARY
+        vocab_size = ELECTRA_VOCABULARY
         notes.append(
             f"{resolved.data.shards} holds no shards yet: a vocabulary of {vocab_size:,} assumed,"
             " and documents that fill their rows; set --vocab-size and --document-length"
         )
-    return vocab_size or _DEFAULT_VOCABULARY, document_length, notes
+    return vocab_size or ELECTRA_VOCABULARY, document_length, notes
 
 
 def _print(plan: Plan, notes: list[str]) -> None:
