@@ -96,9 +96,8 @@ def make_inputs(case: AttentionCase, device: torch.device, dtype: torch.dtype) -
     ends = np.full(
         sequence_entries(len(lengths), case.rows, max(4, case.row // 8)) + 1, case.rows * case.row
     )
-    ends[: len(lengths) + 1] = np.concatenate(
-        [[0], np.cumsum(lengths)]
-    )  # the shape that the loader makes
+    # the shape that the loader makes
+    ends[: len(lengths) + 1] = np.concatenate([[0], np.cumsum(lengths)])
     documents = np.repeat(np.arange(len(lengths)), lengths).reshape(case.rows, case.row)
     return Inputs(
         qkv.requires_grad_(),

@@ -122,9 +122,8 @@ class Problem:
         self.passed = fa.BackwardTensors(
             grad, qkv, out, lse, lse.clone(), torch.zeros_like(qkv), low, high, seed
         )
-        fa.launch_query_grad(
-            self.passed, setting.dropout
-        )  # delta, which the other backward kernel reads
+        # delta, which the other backward kernel reads
+        fa.launch_query_grad(self.passed, setting.dropout)
         self.dropout = setting.dropout
 
     def launch(self, kernel: str) -> Tensor:

@@ -103,9 +103,8 @@ def make_rows(manifest: Manifest, config: Config, count: int) -> None:
 
 def rounds(count: int, *works: Callable[[], object]) -> Iterator[float]:
     """Median seconds of each work, taken in turn."""
-    taken = [[seconds(work) for work in works] for _ in range(count + 1)][
-        1:
-    ]  # the first one fills the page cache
+    # the first one fills the page cache
+    taken = [[seconds(work) for work in works] for _ in range(count + 1)][1:]
     yield from (statistics.median(column) for column in zip(*taken, strict=True))
 
 

@@ -117,9 +117,8 @@ VARIANTS: dict[str, Variant] = {
     "optimizer not fused": Variant(change=unfused_optimizer),
     "fp32": Variant(("precision.mode=fp32",)),
     "layers checkpointed": Variant(("train.activation_checkpointing=true",)),
-    "ZeRO stage 3": Variant(
-        ("zero.stage=3",)
-    ),  # last: DeepSpeed does not give all of its memory back
+    # last: DeepSpeed does not give all of its memory back
+    "ZeRO stage 3": Variant(("zero.stage=3",)),
 }
 
 

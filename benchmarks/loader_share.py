@@ -135,9 +135,8 @@ def measure(arguments: argparse.Namespace, row_length: int) -> dict[str, Any]:
             THREAD: thread.__next__,
         }
         for take in ways.values():
-            for _ in range(
-                8
-            ):  # past the first blocks of all streams, which are read for the first step
+            # past the first blocks of all streams, which are read for the first step
+            for _ in range(8):
                 take()
         laps: dict[str, list[Lap]] = {way: [] for way in ways}
         worked = -processor_seconds(loader.pid)

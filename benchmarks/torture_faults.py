@@ -191,9 +191,8 @@ def damage_shards(subject: Subject, start: Start, draw: random.Random) -> Struck
         kept[tar] = tar.read_bytes()
         damaged = bytearray(kept[tar])
         for offset in json.loads(index.read_text(encoding="utf-8"))["offsets"]:
-            damaged[offset + 512 + 128] ^= 1 << draw.randrange(
-                8
-            )  # in the first length, after both headers
+            # in the first length, after both headers
+            damaged[offset + 512 + 128] ^= 1 << draw.randrange(8)
         with tar.open("r+b") as file:
             file.write(damaged)
     start.wait()

@@ -139,9 +139,8 @@ def train_tokenizer(
     text = convert(content).to_str(pretty=True)
     _write_json(out / CONFIG_FILE, _transformers_config())
     _write_json(out / SPECIAL_FILE, {f"{name}_token": piece for name, piece in PIECES.items()})
-    (out / TOKENIZER_FILE).write_text(
-        text, encoding="utf-8"
-    )  # last: it is what makes the folder a tokenizer
+    # last: it is what makes the folder a tokenizer
+    (out / TOKENIZER_FILE).write_text(text, encoding="utf-8")
     loaded = load_tokenizer(out)
     return TokenizerStats(out, loaded.vocab_size, loaded.fingerprint, sample.characters)
 

@@ -87,9 +87,8 @@ def _steps(run: RunDir) -> int | None:
         if path.is_file():
             try:
                 return configuration.load(path).train.steps
-            except (
-                ConfigError
-            ):  # written by another version: the rest of the status is worth having
+            # written by another version: the rest of the status is worth having
+            except ConfigError:
                 return None
     return None
 

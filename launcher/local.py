@@ -82,9 +82,8 @@ class _Launch:
         """Pass each kind of signal on once; a second Ctrl-C kills."""
         while self.pending:
             number = self.pending.pop(0)
-            if (
-                number == signal.SIGHUP
-            ):  # the terminal is gone: for the ranks this is the end, not a reload
+            # the terminal is gone: for the ranks this is the end, not a reload
+            if number == signal.SIGHUP:
                 number = signal.SIGTERM
             if number not in self.forwarded:
                 self.forwarded.add(number)

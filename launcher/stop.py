@@ -36,9 +36,8 @@ def stop(run: RunDir) -> StopResult:
     """
     seen = life(run)
     if seen and seen.is_here and (seen.process.job_id is None or not queue.has_slurm()):
-        os.kill(
-            seen.process.pid, signal.SIGUSR1
-        )  # the ranks agree at the next step, whoever of them was told
+        # the ranks agree at the next step, whoever of them was told
+        os.kill(seen.process.pid, signal.SIGUSR1)
         return StopResult(str(run.path), process=seen.process.pid)
     active = []
     for launch in records(run):

@@ -38,9 +38,8 @@ if GPU_TEST not in os.environ:  # every other test is the same test on a machine
     VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("WANDB_SILENT", "true")
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # in the background of a script; the tests send it themselves
+# in the background of a script; the tests send it themselves
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -71,9 +70,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         stop=time.time(),
     )
     item.ihook.pytest_runtest_logreport(report=report)
-    item.session._setupstate.teardown_exact(
-        nextitem
-    )  # what the test before this one has left for it
+    # what the test before this one has left for it
+    item.session._setupstate.teardown_exact(nextitem)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 

@@ -289,9 +289,8 @@ class Saver:
             self._say_saved(step)
         elif isinstance(job.error, OSError):
             self._give_up(step, why(job.error), final=False)
-        elif not isinstance(
-            job.error, LostLockError
-        ):  # which the next step boundary raises on all ranks together
+        # which the next step boundary raises on all ranks together
+        elif not isinstance(job.error, LostLockError):
             raise job.error
 
     def _say_saved(self, step: int) -> None:
@@ -304,9 +303,8 @@ class Saver:
         what = (
             f"{self._run.checkpoints}: the checkpoint of step {step} cannot be written: {problem}"
         )
-        if self._world.is_main and not lock.is_lost(
-            self._run
-        ):  # what is there may be the other one's
+        # what is there may be the other one's
+        if self._world.is_main and not lock.is_lost(self._run):
             folders.remove_leftovers(self._run)
             memory.note_failed(self._run, step, problem)
         if final:

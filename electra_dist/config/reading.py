@@ -195,9 +195,8 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `tree` with each `key.sub=value` set; values are read as YAML."""
-    copied: dict[str, Any] = json.loads(
-        json.dumps(dict(tree))
-    )  # what an alias shared is apart from here on
+    # what an alias shared is apart from here on
+    copied: dict[str, Any] = json.loads(json.dumps(dict(tree)))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", key):

@@ -35,9 +35,8 @@ class RowPool:
         # the same memory
         self._blocks = self.positions[:, 0]
         self._rows = self.positions[:, 1]
-        self._sizes = np.zeros(
-            len(positions), np.int64
-        )  # rows of each block at hand; 0 where it is still to be read
+        # rows of each block at hand; 0 where it is still to be read
+        self._sizes = np.zeros(len(positions), np.int64)
         self._at_hand: KeyedRows | None = None  # (S * C) rows
 
     def take(self, count: int) -> KeyedRows:

@@ -114,13 +114,13 @@ def best_threshold(questions: Sequence[Question], answers: Sequence[Answer]) -> 
             " `allow_none`"
         )
     margins = np.array([answer.null_score - answer.score for answer in answers])
+    # what it adds to the sum of F1 to give the span instead of nothing
     gains = np.array(
         [f1(a.text, q.answers) - f1("", q.answers) for q, a in zip(questions, answers, strict=True)]
-    )  # what it adds to the sum of F1 to give the span instead of nothing
+    )
     values, group = np.unique(margins, return_inverse=True)
-    totals = np.append(
-        0.0, np.cumsum(np.bincount(group, weights=gains))
-    )  # nothing answered; up to each value
+    # nothing answered; up to each value
+    totals = np.append(0.0, np.cumsum(np.bincount(group, weights=gains)))
     best = int(np.flatnonzero(totals >= totals.max() - 1e-9)[0])
     if best:
         return float(values[best - 1])

@@ -158,9 +158,8 @@ def _training_arguments(
 
 def _arguments(folder: str, device: torch.device, **more: Any) -> TrainingArguments:
     """Of a trainer on one device that saves nothing and reports to nobody but us."""
-    os.environ["DS_ACCELERATOR"] = (
-        device.type
-    )  # accelerate imports DeepSpeed, which warns where it has to guess
+    # accelerate imports DeepSpeed, which warns where it has to guess
+    os.environ["DS_ACCELERATOR"] = device.type
     arguments = TrainingArguments(
         output_dir=folder,
         use_cpu=device.type == "cpu",

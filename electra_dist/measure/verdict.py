@@ -79,9 +79,8 @@ _COLUMNS = (
     _Column("between_gb_s", "between GB/s", 0.5, 0.1),
     _Column("write_mb_s", "run write MB/s", 0.1, 0.05, enough=200.0),
     _Column("read_mb_s", "run read MB/s", 0.1, 0.05, enough=200.0),
-    _Column(
-        "shards_mb_s", "shards MB/s", 0.1, 0.05, enough=50.0
-    ),  # a million tokens a second are 2 MB/s
+    # a million tokens a second are 2 MB/s
+    _Column("shards_mb_s", "shards MB/s", 0.1, 0.05, enough=50.0),
 )
 
 

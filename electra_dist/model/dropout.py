@@ -109,9 +109,8 @@ def generated_mask(like: Tensor, seed: Tensor, kept: int) -> Tensor:
     """
     words = np.random.SFC64(int(seed)).random_raw(-(-like.numel() // _NUMBERS_A_WORD))
     numbers = torch.from_numpy(words.view(np.int16))[: like.numel()].view(like.shape)
-    return (
-        numbers <= kept - 1 - _LEVELS // 2
-    )  # not `<`: where all are kept, the number would not be of 16 bits
+    # not `<`: where all are kept, the number would not be of 16 bits
+    return numbers <= kept - 1 - _LEVELS // 2
 
 
 def hashed_mask(like: Tensor, seed: Tensor, kept: int) -> Tensor:

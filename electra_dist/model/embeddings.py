@@ -35,9 +35,8 @@ class Embeddings(nn.Module):
 
     def sum(self, tokens_bl: Tensor, positions_bl: Tensor) -> Tensor:
         """Word + token type 0 + position, before LayerNorm: (B, L, E)."""
-        first_type = self.token_type(
-            tokens_bl.new_zeros(1)
-        )  # (1, E); through the module, where ZeRO-3 gathers it
+        # (1, E); through the module, where ZeRO-3 gathers it
+        first_type = self.token_type(tokens_bl.new_zeros(1))
         out: Tensor = self.word(tokens_bl) + first_type + self.position(positions_bl)
         return out
 

@@ -72,9 +72,8 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> ProductRate:
     cold = rate()
     until = time.perf_counter() + WARM_UP_SECONDS
     while time.perf_counter() < until:
-        seconds_of(
-            lambda: [torch.mm(a, b) for _ in range(_PRODUCTS)], device
-        )  # back to back, as in training
+        # back to back, as in training
+        seconds_of(lambda: [torch.mm(a, b) for _ in range(_PRODUCTS)], device)
     return ProductRate(cold, rate())
 
 

@@ -100,9 +100,8 @@ def layer_saved(config: Config, network: Network, around: Surroundings) -> list[
     b = BYTES[config.precision_mode(network)]
     hidden = size.tokens * sizes.hidden_size * b
     ffn = size.tokens * sizes.ffn_size * b
-    statistics = (
-        2 * size.tokens * (b if around.device == "cpu" else FP32)
-    )  # mean and reciprocal deviation
+    # mean and reciprocal deviation
+    statistics = 2 * size.tokens * (b if around.device == "cpu" else FP32)
     saved = attention_saved(config, network, around)
     saved += [
         Saved("attention output + residual, read by LayerNorm", hidden),
@@ -123,9 +122,8 @@ def attention_saved(config: Config, network: Network, around: Surroundings) -> l
     sizes = config.network(network)
     b = BYTES[config.precision_mode(network)]
     hidden = size.tokens * sizes.hidden_size * b
-    if (
-        config.model.attention_dropout and around.attention != "triton"
-    ):  # whose mask is made anew from a seed
+    # whose mask is made anew from a seed
+    if config.model.attention_dropout and around.attention != "triton":
         # The batched product wants query, key and value contiguous, and the projection's own output
         # is let go; with one head it reads query and key where they are. The softmax is fp32.
         if sizes.heads > 1:
@@ -163,9 +161,8 @@ def encoder_saved(config: Config, network: Network, around: Surroundings) -> lis
         saved.append(Saved("embedding dropout and its mask", size.tokens * embedding * (b + BOOL)))
     if embedding != sizes.hidden_size:
         saved.append(Saved("embedding projection", size.tokens * sizes.hidden_size * b))
-    formula = (
-        around.device == "cpu" and config.model.attention_dropout
-    )  # adds the mask and lets it go
+    # adds the mask and lets it go
+    formula = around.device == "cpu" and config.model.attention_dropout
     if around.attention == "sdpa" and not formula:
         saved.append(Saved("additive block mask", size.rows * size.length**2 * b))
     layer = total(layer_saved(config, network, around))

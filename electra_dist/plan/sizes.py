@@ -135,9 +135,8 @@ def step_flops(
     for network in NETWORKS:
         sizes = config.network(network)
         total += 2.0 * _encoder_weights(sizes, size) * real_tokens
-        total += (
-            4.0 * sizes.layers * sizes.hidden_size * squared_lengths
-        )  # scores and weighted values
+        # scores and weighted values
+        total += 4.0 * sizes.layers * sizes.hidden_size * squared_lengths
     g_hidden = config.model.generator.hidden_size
     d_hidden = config.model.discriminator.hidden_size
     total += 2.0 * (g_hidden * size + size * vocab_size) * masked

@@ -58,9 +58,8 @@ class _Posted:
     """A message on its way."""
 
     def __init__(self, said: Said) -> None:
-        self._numbers = torch.tensor(
-            [int(said.call), int(said.writes)]
-        )  # on the host, whatever the rank's device
+        # on the host, whatever the rank's device
+        self._numbers = torch.tensor([int(said.call), int(said.writes)])
         self._work = dist.all_reduce(self._numbers, op=dist.ReduceOp.MAX, async_op=True)
 
     def wait(self) -> Said:

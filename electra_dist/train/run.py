@@ -74,9 +74,8 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
         warn(note)
     signs.forget()
     signs.enter("meeting")
-    with (
-        Interruption() as interruption
-    ):  # a signal that comes while loading is heard at the first step
+    # a signal that comes while loading is heard at the first step
+    with Interruption() as interruption:
         try:
             meeting = open_meeting(
                 world, config.watchdog.meet_seconds, partial(_is_requested, interruption)
@@ -130,9 +129,8 @@ def _hold_run(
         with together(world):
             manifest = _checked_data(config, world)
             if world.is_main:
-                check_run(
-                    run, config, manifest.fingerprint, how
-                )  # a mistake touches nothing, not even the lock
+                # a mistake touches nothing, not even the lock
+                check_run(run, config, manifest.fingerprint, how)
                 stop = partial(_is_requested, interruption)
                 held.enter_context(lock.hold(run, environment=environment, tell=warn, stop=stop))
                 open_run(config, manifest, warn, say, how)

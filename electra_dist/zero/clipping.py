@@ -101,9 +101,8 @@ def clip(
     """
     gradients = [local_gradients(engine) for _, engine in engines]
     if engines.world.device.type == "cuda" and any(gradient.offloaded for gradient in gradients):
-        torch.cuda.synchronize(
-            engines.world.device
-        )  # DeepSpeed copies them to the CPU on streams of its own
+        # DeepSpeed copies them to the CPU on streams of its own
+        torch.cuda.synchronize(engines.world.device)
     squares = torch.stack([_square(gradient, engines.world) for gradient in gradients])
     squares, losses = all_reduce_sum(torch.cat([squares, losses])).split(2)
     scales = copy_ahead(torch.tensor([loss_scale(engine) for _, engine in engines]), squares.device)

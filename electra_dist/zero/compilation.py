@@ -172,9 +172,8 @@ def _train_layer(config: Config, layer: Layer, backend: str) -> None:
     layout = build_layout(documents, ends.clamp(max=rows * length), backend, dtype)
     # Dropout draws: a run with this check and a run without it are the same run.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        parts = (
-            tensor.view_as(tensor) for tensor in (matrices, vectors)
-        )  # as a group of layers hands them over
+        # as a group of layers hands them over
+        parts = (tensor.view_as(tensor) for tensor in (matrices, vectors))
         layer(hidden.view_as(hidden), layout, *parts).float().sum().backward()
 
 

@@ -52,9 +52,8 @@ def _about_compiler(environment: Mapping[str, str]) -> str | None:
 
 def _about_headers(environment: Mapping[str, str]) -> str | None:
     scheme = sysconfig.get_default_scheme()
-    include = sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)[
-        "include"
-    ]  # as Triton does
+    # as Triton does
+    include = sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"]
     others = [
         folder
         for name in _HEADER_VARIABLES

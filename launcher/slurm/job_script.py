@@ -132,9 +132,8 @@ def directives(job: Job) -> Iterator[str]:
         if value:
             yield _directive(option, value)
     yield _directive("--nodes", str(fewest) if fewest == most else f"{fewest}-{most}")
-    if (
-        job.torchrun or fewest < most
-    ):  # with --ntasks-per-node Slurm would only ever give the fewest nodes of a range
+    # with --ntasks-per-node Slurm would only ever give the fewest nodes of a range
+    if job.torchrun or fewest < most:
         yield _directive("--cpus-per-task", cluster.cores_per_task * cluster.tasks)
     else:
         yield _directive("--ntasks-per-node", cluster.tasks)
@@ -254,9 +253,8 @@ def _srun_options(job: Job) -> list[str]:
     cluster = job.cluster
     container = job.cluster.container
     options = [f"--{name}={value}" for name, value in _bindings(cluster) if value]
-    if (
-        container and container.runtime == "pyxis"
-    ):  # caches go to the node's disk, seen under its own name
+    # caches go to the node's disk, seen under its own name
+    if container and container.runtime == "pyxis":
         wanted = dict.fromkeys((*job.mounts, cluster.node_local, *container.mounts))
         mounts = [mount if ":" in mount else f"{mount}:{mount}" for mount in wanted]
         options += [

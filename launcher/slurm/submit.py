@@ -238,10 +238,11 @@ def _runs(config: Path | str, overrides: Sequence[str], request: Request) -> tup
             "_".join(f"{key.split('.')[-1]}-{value}" for key, value in combination),
         )
         own = [f"{key}={value}" for key, value in combination]
+        # JSON is YAML
         place = [
             f"run.dir={json.dumps(str(base.run.path))}",
             f"run.name={json.dumps(name)}",
-        ]  # JSON is YAML
+        ]
         runs.append(configuration.load(config, [*overrides, *own, *place]))
     names = [run.run.name for run in runs]
     if len(set(names)) < len(names):

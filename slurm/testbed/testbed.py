@@ -161,9 +161,8 @@ def start(
         )
     path.mkdir(parents=True)
     path = path.resolve()
-    path.chmod(
-        0o755
-    )  # munge wants its socket reachable by all and its folder writable by nobody else
+    # munge wants its socket reachable by all and its folder writable by nobody else
+    path.chmod(0o755)
     bed = Testbed(path)
     try:
         _write_configuration(bed, nodes, cpus, gpus, binding)

@@ -112,10 +112,11 @@ def test_hierarchical_partitioning_sends_what_the_plan_says(
     run(repo_root, sys.executable, "benchmarks/zero_stages.py", *words, "--json", str(file))
     plain, hpz = read(file)["cases"].values()
     assert plain["group_bytes"] == 0
+    # up to the padding of parameters that four ranks do not share evenly
     for name in (
         "group_bytes",
         "sent_bytes",
-    ):  # up to the padding of parameters that four ranks do not share evenly
+    ):
         assert hpz[name] == pytest.approx(hpz[f"predicted_{name}"], rel=1e-4)
     assert hpz["sent_bytes"] - hpz["group_bytes"] < plain["sent_bytes"]
 

@@ -158,9 +158,8 @@ def test_shapes_types_and_counts_are_those_of_the_contract(make_config, manifest
             for name in ("tokens", "inputs", "positions", "documents"):
                 assert getattr(batch, name).shape == (2, 64)
                 assert getattr(batch, name).dtype == np.int32
-            assert batch.cu_seqlens.shape == (
-                2 * (documents + 1) + 1,
-            )  # fewer than one step of `sequence_entries`
+            # fewer than one step of `sequence_entries`
+            assert batch.cu_seqlens.shape == (2 * (documents + 1) + 1,)
             assert batch.cu_seqlens.dtype == np.int32
             assert batch.masked_positions.shape == batch.masked_keys.shape == (2, slots)
             assert batch.masked_keys.dtype == np.uint64

@@ -359,9 +359,8 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
     assert cli.main(["evaluate", str(trained.path), "--plot", str(tmp_path / "no/where.png")]) == 2
     assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
     assert cli.main(["evaluate", str(trained.path), "--step", "5"]) == 2
-    assert capsys.readouterr().err.startswith(
-        "error: --step 5"
-    )  # and no empty progress bar before it
+    # and no empty progress bar before it
+    assert capsys.readouterr().err.startswith("error: --step 5")
     assert cli.main(["evaluate", str(trained.path), "--plot", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
 

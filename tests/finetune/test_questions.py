@@ -313,9 +313,8 @@ def test_only_the_first_answer_is_the_label(words):
 def test_questions_without_room_for_the_context_and_contexts_without_tokens_are_named(
     words, tokenizer
 ):
-    long = ask(
-        "a b c d", "a", "long", question="who who who who who ?"
-    )  # 9 - 3 - 6 = 0 tokens are left
+    # 9 - 3 - 6 = 0 tokens are left
+    long = ask("a b c d", "a", "long", question="who who who who who ?")
     with pytest.raises(
         DataError, match=r"'long' has 6 tokens, which leaves 0 of 9 .* more than the overlap of 0"
     ):
@@ -325,9 +324,8 @@ def test_questions_without_room_for_the_context_and_contexts_without_tokens_are_
     ):
         make_windows([ask("a b c d e f")], words, max_length=9, stride=4)
     with pytest.raises(DataError, match="'q': no tokens in its context"):
-        make_windows(
-            [ask("\u0007")], tokenizer, max_length=32, stride=4
-        )  # a control character: the normaliser drops it
+        # a control character: the normaliser drops it
+        make_windows([ask("\u0007")], tokenizer, max_length=32, stride=4)
 
 
 def token_edges(tokenizer: Any, context: str) -> tuple[set[int], set[int]]:
@@ -545,10 +543,11 @@ def test_a_window_of_white_space_alone_gives_no_answer(words):
     windows.offsets[1][:, 1] = windows.offsets[1][:, 0]
     end = np.arange(18.0).reshape(2, 9)
     [answer] = best_answers([ask("a b c d e f")], windows, np.zeros((2, 9)), end)
+    # all starts are equal: the first one is taken
     assert (answer.text, answer.score) == (
         "a b c d",
         7.0,
-    )  # all starts are equal: the first one is taken
+    )
 
 
 def test_logits_that_are_wrong_are_refused(words):

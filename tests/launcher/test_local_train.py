@@ -56,10 +56,11 @@ def training(tmp_path: Path, tiny_shards: Path) -> Iterator[subprocess.Popen[byt
         "--processes",
         "2",
     ]
+    # as in a shell of salloc
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "SLURM_JOB_ID": "16",
-    }  # as in a shell of salloc
+    }
     with (tmp_path / "output").open("wb") as output:
         process = subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=output, stderr=output
@@ -83,10 +84,11 @@ def refuse_a_second_writer(folder: Path, run: RunDir) -> None:
     before = seen()
     for words in (["train", "config.yaml"], ["launch", "local", "config.yaml", "--processes", "2"]):
         command = [sys.executable, "-m", "electra_dist.cli", *words]
+        # as in a shell of salloc
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
             "SLURM_JOB_ID": "17",
-        }  # as in a shell of salloc
+        }
         second = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
         )

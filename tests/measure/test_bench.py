@@ -62,9 +62,8 @@ def test_the_peak_counts_what_is_alive_at_once_and_not_what_came_before() -> Non
     with TensorMemory(CPU) as memory:
         kept = torch.ones(2**18)  # 1 MiB
         for _ in range(3):
-            temporary = torch.ones(
-                2**19
-            )  # 2 MiB, one at a time but for the moment of its replacement
+            # 2 MiB, one at a time but for the moment of its replacement
+            temporary = torch.ones(2**19)
         del before, temporary
         small = kept + 1
     assert memory.peak_bytes == pytest.approx(2**20 + 2 * 2**21, rel=1e-3)
@@ -73,15 +72,15 @@ def test_the_peak_counts_what_is_alive_at_once_and_not_what_came_before() -> Non
 
 def test_the_peak_knows_what_another_thread_let_go() -> None:
     with TensorMemory(CPU) as memory:
+        # sizes differ: no address is used twice
         for elements in (
             2**18,
             2**18 + 2**12,
             2**18 + 2**13,
-        ):  # sizes differ: no address is used twice
+        ):
             last = [torch.ones(elements)]
-            thread = threading.Thread(
-                target=last.clear
-            )  # as a thread of gloo may be the last to hold what it sent
+            # as a thread of gloo may be the last to hold what it sent
+            thread = threading.Thread(target=last.clear)
             thread.start()
             thread.join()
     assert memory.peak_bytes == 4 * (2**18 + 2**13)
@@ -185,9 +184,8 @@ def test_json_has_speed_utilisation_memory_and_backends(
     content = json.loads(capsys.readouterr().out)
     assert content["real_tokens_per_s"] == pytest.approx(4 * 32 / content["step_seconds"])
     assert 0 < content["mfu"] < 1
-    assert (
-        content["peak_memory_bytes"] > 10 * 611_457
-    )  # two moments and more of the discriminator's parameters
+    # two moments and more of the discriminator's parameters
+    assert content["peak_memory_bytes"] > 10 * 611_457
     assert content["attention"] == {"generator": "sdpa", "discriminator": "sdpa"}
     assert content["head"] == "chunked"
     trace = json.loads((profile / bench.TRACE_FILE).read_text())

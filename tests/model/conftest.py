@@ -97,9 +97,8 @@ def make_batch(make_documents: Callable[..., list[list[int]]]) -> Callable[..., 
         targets = batch.tokens.gather(1, positions) * weights.long()
         inputs = batch.inputs.clone()
         for b in range(len(rows)):
-            inputs[b, positions[b, : used - 1]] = (
-                SPECIAL_TOKENS.mask
-            )  # the last used slot is shown unchanged
+            # the last used slot is shown unchanged
+            inputs[b, positions[b, : used - 1]] = SPECIAL_TOKENS.mask
         return batch._replace(
             inputs=inputs,
             masked_positions=positions,

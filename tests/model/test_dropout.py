@@ -122,9 +122,8 @@ def test_a_compiled_layer_keeps_no_mask() -> None:
 def test_sdpa_with_dropout_is_the_formula_on_the_weights_that_were_kept(compiled: bool) -> None:
     b, length, heads, size = 2, 12, 2, 12
     q, k = (torch.randn(b, length, heads, size, requires_grad=True) for _ in range(2))
-    v = (
-        torch.eye(length).expand(b, heads, length, length).transpose(1, 2)
-    )  # the output shows the weights themselves
+    # the output shows the weights themselves
+    v = torch.eye(length).expand(b, heads, length, length).transpose(1, 2)
     documents = torch.tensor([[0] * 5 + [1] * 7, [0] * 12])
     layout = build_layout(
         documents, torch.tensor([0, 5, 12, 24], dtype=torch.int32), "sdpa", torch.float32

@@ -142,9 +142,8 @@ def test_replacements_are_drawn_from_the_softmax_by_key_and_not_its_maximum(
     bias[500], bias[600] = 1.0, 0.0  # two candidates, odds about e to 1
     generator.init_output_bias(bias)
     with torch.no_grad():
-        generator.embeddings.word.weight[600] = generator.embeddings.word.weight[
-            500
-        ]  # so that the bias decides
+        # so that the bias decides
+        generator.embeddings.word.weight[600] = generator.embeddings.word.weight[500]
         drawn = []
         for trial in range(60):
             keys = batch.masked_keys * (2 * trial + 1) + trial

@@ -211,9 +211,8 @@ def test_auto_takes_the_kernel_on_cuda_where_it_has_tensor_cores(
 ) -> None:
     monkeypatch.setattr(head.kernels, "available", lambda *_: None)
     assert head.choose_backend("auto", torch.device("cuda"), dtype) == backend
-    assert (
-        head.choose_backend("triton", torch.device("cuda"), dtype) == "triton"
-    )  # who asks for it gets it
+    # who asks for it gets it
+    assert head.choose_backend("triton", torch.device("cuda"), dtype) == "triton"
 
 
 def test_unknown_backend_is_refused_with_the_allowed_ones() -> None:

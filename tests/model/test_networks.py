@@ -45,9 +45,8 @@ def test_parameter_counts_are_the_published_ones(
         backbone, abs=0.06
     )
     total = count(generator.parameters()) + count(discriminator.parameters())
-    assert total / 1e6 == pytest.approx(
-        both, rel=0.01
-    )  # the published figure leaves out some heads
+    # the published figure leaves out some heads
+    assert total / 1e6 == pytest.approx(both, rel=0.01)
 
 
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_random_state(
@@ -104,9 +103,8 @@ def test_first_values_are_those_of_the_original(make_config: Any, sharing: str) 
                 assert 0.9 * limit < float(module.weight.abs().max()) <= limit
             elif isinstance(module, nn.Linear | nn.Embedding):
                 assert float(module.weight.abs().max()) <= 0.04
-                if (
-                    module.weight.numel() > 1000
-                ):  # a normal cut at two standard deviations has 0.8796 of its spread
+                # a normal cut at two standard deviations has 0.8796 of its spread
+                if module.weight.numel() > 1000:
                     assert float(module.weight.std()) == pytest.approx(0.02 * 0.8796, rel=0.05)
         if isinstance(network, Generator):
             assert not network.output_bias.any()

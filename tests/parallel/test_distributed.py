@@ -104,19 +104,21 @@ def test_several_slurm_nodes_without_a_list_fail_instead_of_meeting_at_localhost
     "env",
     [
         {},
+        # script of sbatch
         {
             "SLURM_JOB_ID": "7",
             "SLURM_NTASKS": "8",
             "SLURM_PROCID": "0",
             "SLURM_LOCALID": "0",
-        },  # script of sbatch
+        },
         {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"},  # shell of salloc
         SLURM | {"SLURM_STEP_ID": "batch"},
         SLURM
+        # srun --pty bash in a larger allocation
         | {
             "SLURM_PROCID": "0",
             "SLURM_STEP_NUM_TASKS": "1",
-        },  # srun --pty bash in a larger allocation
+        },
         {"LOCAL_RANK": "0"},
     ],
 )

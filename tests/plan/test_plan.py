@@ -124,9 +124,8 @@ def test_network_volume_follows_the_ring_formulas() -> None:
 
 
 def test_gradients_sent_in_bf16_halve_what_they_cost_and_leave_the_weights() -> None:
-    config = make(
-        zero__communication_data_type="bf16", train__micro_rows=16
-    )  # 8 ranks, 2 micro-batches a step
+    # 8 ranks, 2 micro-batches a step
+    config = make(zero__communication_data_type="bf16", train__micro_rows=16)
     n = plan.parameters(config, VOCABULARY).total
     sent = [
         stage.network_bytes for stage in plan.plan_run(config, VOCABULARY, 1, 8, "h100").stages[1:]
@@ -144,9 +143,8 @@ def test_time_follows_from_rate_utilisation_and_network() -> None:
     )
     compute = run.step_tokens / 16 * run.flops_per_token / 50e12
     sent = run.configured.network_bytes
-    assert (
-        run.configured.between_bytes == sent / 8
-    )  # one of the eight links of a ring on each node leaves it
+    # one of the eight links of a ring on each node leaves it
+    assert run.configured.between_bytes == sent / 8
     assert compute > run.configured.host_seconds > 0
     assert run.configured.utilisation == pytest.approx(0.5 * compute / run.configured.step_seconds)
     # Stage 1 hides nothing in fp32, in bf16 all but the weights after the update;
@@ -379,9 +377,8 @@ def test_offload_moves_the_optimizer_to_the_host_and_nothing_else() -> None:
         largest = sum(max(elements) for elements in flat.values())
         more = 4 * count if stage == 3 else 2 * count + 8 * 2 * largest
         assert there.host_bytes == pytest.approx(16 * count + more)
-        if (
-            stage > 1
-        ):  # at stage 1 in bf16 we reduce without DeepSpeed's buckets, unless it offloads
+        # at stage 1 in bf16 we reduce without DeepSpeed's buckets, unless it offloads
+        if stage > 1:
             assert there.memory.peak < here.memory.peak
         assert there.network_bytes == here.network_bytes
 

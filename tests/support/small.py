@@ -115,9 +115,8 @@ def make_step(config: Config, index: int, rank: int, world_size: int) -> tuple[S
 def make_engines(config: Config, world: Any) -> Engines:
     from deepspeed.accelerator import get_accelerator
 
-    get_accelerator().is_fp16_supported = lambda: (
-        True
-    )  # PyTorch computes in it on any CPU; DeepSpeed asks for more
+    # PyTorch computes in it on any CPU; DeepSpeed asks for more
+    get_accelerator().is_fp16_supported = lambda: True
     return build_engines(config, *build_networks(config, VOCABULARY, "cpu", SEED), world)
 
 

@@ -194,11 +194,12 @@ def test_all_ranks_stop_after_the_same_step_and_keep_its_state(
     ("name", "failed", "saved"),
     [
         ("damaged", 5, [4]),
+        # known before that checkpoint, which is made all the same
         (
             "damaged after a checkpoint is due",
             4,
             [4],
-        ),  # known before that checkpoint, which is made all the same
+        ),
         ("the first is damaged", 0, []),
     ],
 )

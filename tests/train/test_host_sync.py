@@ -124,9 +124,8 @@ def waits_of_the_loop(world: Any) -> list[Place]:
     take(WARM_UP)
     with waits() as places:
         take(3)
-    assert (
-        len(trainer.health.guard.to_json()["losses"]) == WARM_UP + 3 - 1
-    )  # all but the last step, which is read a step late
+    # all but the last step, which is read a step late
+    assert len(trainer.health.guard.to_json()["losses"]) == WARM_UP + 3 - 1
     return sorted(places)
 
 

@@ -45,9 +45,8 @@ def count_graphs(world: Any, backend: str) -> dict[str, int]:
         if index == WARM_UP:
             warm = counters["stats"]["unique_graphs"]
             torch._dynamo.config.error_on_recompile = True
-        step, samples = make_step(
-            config, index, world.rank, world.world_size
-        )  # other documents in every step
+        # other documents in every step
+        step, samples = make_step(config, index, world.rank, world.world_size)
         train_step(engines, step, config, 1.0, samples)
         evaluate_step(engines, make_micro_batch([index, index + 1])[0], config)
     return {

@@ -109,9 +109,8 @@ class Feeder:
             self._make_all()
             self._channel.sendall(END)
         except BaseException as error:  # whatever it is, the process that trains raises it
-            with contextlib.suppress(
-                BrokenPipeError, ConnectionResetError
-            ):  # it is gone, or wants no more
+            # it is gone, or wants no more
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._channel.sendall(ERROR + error_as_json(error))
 
     def _make_all(self) -> None:

@@ -87,9 +87,8 @@ class TrainLoader:
         finally:
             os.close(memory)
             there.close()
-        with contextlib.suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # it has ended: `next` says so
+        # it has ended: `next` says so
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             here.sendall(work.to_json() + b"\n")
         here.settimeout(_WAIT_SECONDS)
         self._socket = here
@@ -157,9 +156,8 @@ class TrainLoader:
         step, self.state = self._ring.read(self._slot)
         self._slot = (self._slot + 1) % len(self._ring)
         self._owed += 1
-        with contextlib.suppress(
-            OSError
-        ):  # the process has ended, or is stopped and takes no more just now
+        # the process has ended, or is stopped and takes no more just now
+        with contextlib.suppress(OSError):
             self._owed -= self._socket.send(b"f" * self._owed)
         return step
 

@@ -137,9 +137,8 @@ def _labels(
 ) -> tuple[Ints, Ints]:
     """Token positions (B,) of the first and last token of each window's answer."""
     spans = np.zeros((2, len(owners)), dtype=np.int64)
-    edges = np.flatnonzero(
-        np.diff(owners, prepend=-1, append=-1)
-    )  # where a question's windows begin; the last: B
+    # where a question's windows begin; the last: B
+    edges = np.flatnonzero(np.diff(owners, prepend=-1, append=-1))
     first = set(edges.tolist())
     last = set((edges - 1).tolist())
     for window, owner in enumerate(owners):

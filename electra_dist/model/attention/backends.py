@@ -75,9 +75,8 @@ def build_layout(
 
         bounds = document_bounds(cu_seqlens, documents_bl.numel())
         return Layout(documents_bl, cu_seqlens, bounds=(bounds.low_t, bounds.high_t))
-    torch._dynamo.maybe_mark_dynamic(
-        cu_seqlens, 0
-    )  # it takes one of a few lengths: a layer compiles once for all
+    # it takes one of a few lengths: a layer compiles once for all
+    torch._dynamo.maybe_mark_dynamic(cu_seqlens, 0)
     return Layout(documents_bl, cu_seqlens)
 
 

@@ -66,9 +66,8 @@ def lay_out(parameters: Iterable[tuple[str, Tensor]]) -> tuple[Slot, ...]:
 def cut(flat: Tensor, slots: Sequence[Slot]) -> dict[str, Tensor]:
     """The views of `flat` that `slots`, all of them and in order, describe; differentiable."""
     if len(slots) == 1:
-        return {
-            slots[0].name: flat.view(slots[0].shape)
-        }  # its gradient is the flat one's, without a copy
+        # its gradient is the flat one's, without a copy
+        return {slots[0].name: flat.view(slots[0].shape)}
     parts = flat.split([slot.elements for slot in slots])
     return {slot.name: part.view(slot.shape) for slot, part in zip(slots, parts, strict=True)}
 

@@ -134,9 +134,8 @@ def document_bounds(cu_seqlens: Tensor, tokens: int, window: int | None = None) 
         window: attend only where |query - key| <= window.
     """
     position_t = torch.arange(tokens, device=cu_seqlens.device, dtype=cu_seqlens.dtype)
-    next_t = torch.searchsorted(
-        cu_seqlens, position_t, right=True
-    )  # the first document that starts after t
+    # the first document that starts after t
+    next_t = torch.searchsorted(cu_seqlens, position_t, right=True)
     last = cu_seqlens.shape[0] - 1
     low_t = cu_seqlens[(next_t - 1).clamp(min=0)]
     high_t = cu_seqlens[next_t.clamp(max=last)]

@@ -310,9 +310,8 @@ def _key_grad_stretch(
         grad_out = _load_rows(grad_out_base, queries, stride_g, stop, masked, head_dim, block_d)
         lse_m = _load_statistics(lse_base, queries, stop, masked, copies)
         delta_m = _load_statistics(delta_base, queries, stop, masked, copies)
-        scores = (
-            tl.dot(k, tl.trans(q), input_precision=precision) * scale_log2
-        )  # (block_n, block_m)
+        # (block_n, block_m)
+        scores = tl.dot(k, tl.trans(q), input_precision=precision) * scale_log2
         if masked:
             seen = (queries[None, :] >= low_n[:, None]) & (queries[None, :] < high_n[:, None])
             scores = tl.where(seen, scores, float("-inf"))

@@ -179,9 +179,8 @@ def is_hang(heard: Mapping[int, Heard], now: float, silent_seconds: float = 15.0
     hindmost = [one for one in heard.values() if one.beat.entered == fewest]
     asked = any(one.beat.asked for one in heard.values())  # who is asked to end asks all
     allowed = _longest(hindmost, asked)
-    if all(
-        one.beat.beat and now - one.at > silent_seconds for one in hindmost
-    ):  # 0: it never reached us, and may be well
+    # 0: it never reached us, and may be well
+    if all(one.beat.beat and now - one.at > silent_seconds for one in hindmost):
         ahead = [
             one
             for one in heard.values()

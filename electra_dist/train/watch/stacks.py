@@ -97,7 +97,7 @@ def about(rank: int, host: str) -> str:
     if doing.detail:
         detail = f", {doing.detail}"
     return (
-        f"rank {rank} on {host}, process {os.getpid()}, phase {doing.phase}, step {doing.step}"
-        f"{detail}, {collectives()} collectives begun\n"
+        f"rank {rank} on {host}, process {os.getpid()}, phase {doing.phase}, step"
+        f" {doing.step}{detail}, {collectives()} collectives begun\n"
         "\n"
     )

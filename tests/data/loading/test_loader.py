@@ -203,9 +203,8 @@ def test_nothing_is_left_of_it_when_the_process_that_trains_is_killed(make_confi
         assert len(children) == 2
         assert all(ticks(child) is not None for child in children)
         for process in (parent.pid, children[0]):
-            assert (
-                "/dev/shm/" not in Path(f"/proc/{process}/maps").read_text()
-            )  # memory without a name
+            # memory without a name
+            assert "/dev/shm/" not in Path(f"/proc/{process}/maps").read_text()
         parent.kill()
         try:
             until(lambda: all(ticks(child) is None for child in children), 10)

@@ -146,9 +146,8 @@ def member(name: str, content: bytes, **changes: Any) -> bytes:
 def sparse_member(name: str, size: int) -> bytes:
     """A GNU sparse file of `size` bytes, all of them a hole."""
     header = bytearray(member(name, b"", type=tarfile.GNUTYPE_SPARSE))
-    header[483:495] = (
-        b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
-    )  # the real size
+    # the real size
+    header[483:495] = b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header[:512])
     return bytes(header)

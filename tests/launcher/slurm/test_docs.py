@@ -141,13 +141,14 @@ def test_the_tables_of_exit_statuses_are_those_of_the_code() -> None:
 
 
 def test_every_variable_that_a_job_inherits_is_named() -> None:
+    # "what else the module system needs"
     families = (
         "MODULE",
         "__LMOD",
         "_Module",
         "_LMFILES",
         "BASH_FUNC",
-    )  # "what else the module system needs"
+    )
     proxies = [name for name in KEPT if name.lower().endswith("_proxy")]
     named = [name for name in KEPT if name not in proxies and not name.startswith(families)]
     assert not [name for name in named if f"`{name}`" not in PAGE]

@@ -393,9 +393,8 @@ def test_what_a_shell_left_for_slurm_does_not_reach_the_ranks(script: Script) ->
             "SLURM_MEM_PER_NODE": "500"}  # fmt: skip
     shown = script.bash("begin\nenv", **left)
     assert "SBATCH_TIMELIMIT: may have won over the #SBATCH lines" in shown.said
-    assert [name for name in left if f"\n{name}=" in shown.said] == [
-        "SLURM_MEM_PER_NODE"
-    ]  # Slurm's own for this job
+    # Slurm's own for this job
+    assert [name for name in left if f"\n{name}=" in shown.said] == ["SLURM_MEM_PER_NODE"]
 
 
 def test_what_modules_need_stays_behind_the_code_of_the_submission(script: Script) -> None:

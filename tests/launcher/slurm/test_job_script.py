@@ -188,9 +188,8 @@ def profile(field: str, value: Any) -> Cluster:
     return Cluster(gpus_per_node=1, container=Container.model_validate(base | {name: value}))
 
 
-@pytest.mark.parametrize(
-    "text", [text for text in NASTY if "%" not in text]
-)  # scontrol shows %% wrongly
+# scontrol shows %% wrongly
+@pytest.mark.parametrize("text", [text for text in NASTY if "%" not in text])
 def test_slurm_reads_nasty_log_names_as_they_are(testbed: Any, tmp_path: Path, text: str) -> None:
     home = tmp_path / text
     (home / "logs").mkdir(parents=True)
@@ -259,9 +258,8 @@ def test_the_script_of_every_example_passes_shellcheck(
 def test_containers_get_their_mounts_on_srun_or_inside_the_task(tmp_path: Path) -> None:
     pyxis = Container(runtime="pyxis", image="site#image:1", mounts=("/data:/data:ro",))
     script = render(job(cluster=Cluster(gpus_per_node=4, container=pyxis), mounts=("/runs",)))
-    assert "--container" not in "".join(
-        directives(script)
-    )  # the batch script needs scontrol, which images lack
+    # the batch script needs scontrol, which images lack
+    assert "--container" not in "".join(directives(script))
     options = settings(script, tmp_path, "srun_options")
     assert options[:3] == [
         "--container-image=site#image:1",

@@ -444,11 +444,12 @@ def _held(testbed: Any) -> str:
 
 def test_a_preempted_job_comes_back_by_itself(testbed: Any, desk: Any) -> None:
     job = Running(desk.launch("preempted", "train.steps=40", plan=SLOW, exclude="n1,n2"))
+    # such jobs are not requeued: the next one goes on
     once = {
         "nodes": "1",
         "exclude": "n[1-3]",
         "chain": 2,
-    }  # such jobs are not requeued: the next one goes on
+    }
     chain = Running(desk.launch("preempted-chain", "train.steps=40", plan=SLOW, **once))
     job.reaches(5)
     chain.reaches(5)

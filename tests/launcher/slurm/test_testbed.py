@@ -31,10 +31,11 @@ def processes_of(folder: Path) -> list[str]:
 def test_a_testbed_comes_and_goes(testbed: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     module = sys.modules["slurm_testbed"]
     folder = tmp_path_factory.mktemp("another") / "bed"
+    # munge wants a path that everybody can walk
     for parent in (
         folder.parent,
         *folder.parent.parents,
-    ):  # munge wants a path that everybody can walk
+    ):
         if parent != Path("/") and not parent.stat().st_mode & 0o001:
             parent.chmod(parent.stat().st_mode | 0o011)
     before = time.monotonic()
@@ -50,6 +51,5 @@ def test_a_testbed_comes_and_goes(testbed: Any, tmp_path_factory: pytest.TempPat
         bed.stop()
     assert not folder.exists()
     assert not processes_of(folder)
-    assert (
-        testbed.run("sinfo", "-h", "-p", "main", "-o", "%D") == "4"
-    )  # the other one did not notice
+    # the other one did not notice
+    assert testbed.run("sinfo", "-h", "-p", "main", "-o", "%D") == "4"

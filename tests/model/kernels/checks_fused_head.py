@@ -108,9 +108,8 @@ def test_draws_the_tokens_of_the_plain_head(
 ) -> None:
     use_large_blocks(monkeypatch)
     given = inputs(1500, 16, 500, dtype)
-    wide = {
-        name: x.float() if x.is_floating_point() else x for name, x in given.items()
-    }  # products in fp32
+    # products in fp32
+    wide = {name: x.float() if x.is_floating_point() else x for name, x in given.items()}
     fused = masked_lm_head(**given, temperature=temperature, backend="triton")
     for backend in ("torch", "chunked"):
         plain = masked_lm_head(**wide, temperature=temperature, backend=backend)

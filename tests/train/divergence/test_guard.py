@@ -95,9 +95,8 @@ def test_a_loss_that_is_not_finite_though_the_step_was_taken_is_a_divergence_at_
 
 def test_the_ceiling_counts_from_the_first_step_on_and_the_median_later() -> None:
     early = [(5.0, 0.6)] * 3 + [(9.0, 0.6)] * 20
-    assert (
-        watch(make_guard(window=128), steps_of(early)) is None
-    )  # far above the median, but that is of three steps
+    # far above the median, but that is of three steps
+    assert watch(make_guard(window=128), steps_of(early)) is None
     wild = [(5.0, 0.6)] * 3 + [(54.0, 0.6)] * 20
     incident = watch(make_guard(window=128), steps_of(wild))
     assert incident is not None

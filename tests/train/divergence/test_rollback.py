@@ -220,9 +220,8 @@ def test_a_wild_rate_ends_the_run_and_the_last_healthy_checkpoint_stays(place: P
         one.step for one in list_checkpoints(run_of(place, "r")) if one.healthy and one.whole
     ]
     assert healthy[-1] == 20
-    again = start(
-        place, "r", *keys, wild_from=20
-    )  # as often as one likes: it ends again, and keeps it again
+    # as often as one likes: it ends again, and keeps it again
+    again = start(place, "r", *keys, wild_from=20)
     assert again["status"] == EXIT_DIVERGED
     assert len(rollbacks(place, "r")) == 3
     assert start(place, "r", *keys)["status"] == "finished"

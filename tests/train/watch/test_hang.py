@@ -60,17 +60,14 @@ def test_a_rank_that_stopped_between_two_beats_gets_no_more_time_than_those_who_
     start = Heard(BEAT._replace(phase="start", entered=2, limit=1800.0, urgent=1800.0), NOW - 301)
     waiting = Heard(BEAT._replace(age=300.5), NOW - 0.5)
     assert is_hang({0: waiting, 1: start}, NOW)
-    assert not is_hang(
-        {0: waiting, 1: start._replace(at=NOW - 5)}, NOW
-    )  # still heard: it is in the start
+    # still heard: it is in the start
+    assert not is_hang({0: waiting, 1: start._replace(at=NOW - 5)}, NOW)
     first = waiting.beat._replace(limit=1800.0)
-    assert not is_hang(
-        {0: waiting._replace(beat=first), 1: start}, NOW
-    )  # they are at a first step themselves
+    # they are at a first step themselves
+    assert not is_hang({0: waiting._replace(beat=first), 1: start}, NOW)
     unheard = start._replace(beat=start.beat._replace(beat=0))
-    assert not is_hang(
-        {0: waiting, 1: unheard}, NOW
-    )  # behind a firewall: nobody knows what it does
+    # behind a firewall: nobody knows what it does
+    assert not is_hang({0: waiting, 1: unheard}, NOW)
 
 
 def test_who_is_asked_to_end_asks_all() -> None:
@@ -126,22 +123,24 @@ DOING = Doing("step", 5, "", 10, 20, 0.0, 1.0, 2.0)
     [
         (DOING, 10, SETTINGS, (300.0, 30.0)),  # 30 times 2 s is less than the least
         (replace(DOING, step_seconds=20.0), 10, SETTINGS, (600.0, 200.0)),
+        # a GPU's host waits once in 100 steps
         (
             replace(DOING, step_seconds=20.0),
             100,
             SETTINGS,
             (6000.0, 2000.0),
-        ),  # a GPU's host waits once in 100 steps
+        ),
         (replace(DOING, step_seconds=None), 10, SETTINGS, (1800.0, 1800.0)),  # may compile
         (DOING, 10, WatchdogConfig(step_seconds=3), (3.0, 3.0)),
         (replace(DOING, step_seconds=None), 10, WatchdogConfig(step_seconds=3), (1800.0, 1800.0)),
         (replace(DOING, phase="data"), 10, SETTINGS, (600.0, 30.0)),
+        # a save is let finish
         (
             replace(DOING, phase="checkpoint"),
             10,
             SETTINGS,
             (1800.0, 1800.0),
-        ),  # a save is let finish
+        ),
         (replace(DOING, phase="meeting", step_seconds=None), 10, SETTINGS, (180.0, 180.0)),
     ],
 )
