@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from electra_dist.checkpoint.layout import Entries
+from electra_dist.checkpoint.slices import Entries
 from electra_dist.config import CheckpointConfig, Network
 from electra_dist.console import warn
 from electra_dist.errors import UserError

@@ -33,9 +33,9 @@ from typing import Any
 
 from electra_dist.checkpoint.background import Job
 from electra_dist.checkpoint.host_copy import HostCopy
-from electra_dist.checkpoint.layout import Layout
 from electra_dist.checkpoint.publishing import Content, Publisher
 from electra_dist.checkpoint.room import check_room, why
+from electra_dist.checkpoint.slices import SavedSlices
 from electra_dist.checkpoint.tensors import write_share
 from electra_dist.config import CheckpointConfig
 from electra_dist.console import human_seconds, say, warn
@@ -85,7 +85,7 @@ class Saver:
         self._host_copy = HostCopy()
         self._flight: _Flight | None = None
         self._publishing: tuple[int, Job] | None = None  # rank 0
-        self._layout = Layout(engines, world)
+        self._slices = SavedSlices(engines, world)
         self._publisher = Publisher(run, world.world_size, settings)  # rank 0
         self._waited = 0.0
         self._since = time.perf_counter()
@@ -113,7 +113,7 @@ class Saver:
             folder = self._new_folder(step, final)
             if folder is None:
                 return
-            self._layout.agree()
+            self._slices.agree()
             at_once = final or not self._settings.asynchronous
             content = Content()
             if self._world.is_main:
@@ -190,7 +190,7 @@ class Saver:
             try:
                 folder = folders.new_partial(self._run, step)
                 name = folder.name
-                check_room(folder, self._layout.checkpoint_bytes())
+                check_room(folder, self._slices.checkpoint_bytes())
             except OSError as error:
                 problem = why(error)
             except Exception as error:
@@ -203,7 +203,7 @@ class Saver:
         return self._run.checkpoints / str(name)
 
     def _take_off(self, step: int, folder: Path, content: Content, at_once: bool) -> None:
-        tensors = self._layout.tensors()
+        tensors = self._slices.tensors()
         if not at_once:
             tensors = self._host_copy.take(tensors)
 
@@ -277,7 +277,7 @@ class Saver:
 
     def _publish(self, flight: _Flight, written: dict[str, FileEntry]) -> None:
         self._publisher.publish(
-            flight.step, flight.folder, flight.content, written, self._layout.entries
+            flight.step, flight.folder, flight.content, written, self._slices.entries
         )
 
     def _report_published(self) -> None:

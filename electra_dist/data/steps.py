@@ -31,7 +31,7 @@ from electra_dist.data.streams import BlockOrder, LoaderState, Positions, stream
 from electra_dist.errors import DataError
 
 
-def layout_of(config: Config, manifest: Manifest) -> str:
+def order_fingerprint(config: Config, manifest: Manifest) -> str:
     """Names everything that the positions in a `LoaderState` depend on."""
     parts = [
         manifest.fingerprint,
@@ -56,11 +56,11 @@ def first_state(
     if not manifest.facts.train.blocks:
         raise DataError(f"{manifest.path}: the split train is empty; build the shards again")
     streams = config.data.streams
-    layout = layout_of(config, manifest)
+    order = order_fingerprint(config, manifest)
     mine = streams_of_rank(streams, rank, world_size)
     if state is None:
-        return LoaderState(0, layout, Positions(mine, np.zeros((len(mine), 2), np.int64)), drawn=0)
-    if state.layout != layout:
+        return LoaderState(0, order, Positions(mine, np.zeros((len(mine), 2), np.int64)), drawn=0)
+    if state.order != order:
         raise DataError(
             "state of the data loader: it belongs to other shards, or to another train.seed,"
             " data.streams, data.row_length or data.max_documents_per_row; go on with the ones"
@@ -73,7 +73,7 @@ def first_state(
             " ranks' states"
         )
     positions = np.array([state.streams[stream] for stream in mine], np.int64)
-    return LoaderState(state.step, layout, Positions(mine, positions), state.drawn)
+    return LoaderState(state.step, order, Positions(mine, positions), state.drawn)
 
 
 class StepSource:
@@ -109,7 +109,7 @@ class StepSource:
         order = BlockOrder(manifest.facts.train.blocks, streams, config.train.seed)
         self._pool = RowPool(start.streams, order, RowSource(config, manifest, TRAIN, tell))
         self._rows_per_stream = config.train.global_rows // streams
-        self._layout = start.layout
+        self._order_name = start.order
         self._next = start.step
         self._drawn = start.drawn
         self._mine = streams_of_rank(streams, rank, world_size)
@@ -118,7 +118,7 @@ class StepSource:
     def state(self) -> LoaderState:
         """Where the data stands after the last step that was made."""
         positions = Positions(self._mine, self._pool.positions.copy())
-        return LoaderState(self._next, self._layout, positions, self._drawn)
+        return LoaderState(self._next, self._order_name, positions, self._drawn)
 
     def __iter__(self) -> Iterator[Step]:
         return self

@@ -120,7 +120,7 @@ class LoaderState:
     """Where the data stands after the last consumed step.
 
     step     steps consumed
-    layout   names what positions mean (dataset, seed, streams, row length, documents a row); they
+    order    names what positions mean (dataset, seed, streams, row length, documents a row); they
              hold for it only
     streams  position of each stream: those of one rank, or of all ranks after `merge`
     drawn    steps of data behind these positions: the consumed ones, and those skipped before them
@@ -128,14 +128,14 @@ class LoaderState:
     """
 
     step: int
-    layout: str
+    order: str
     streams: Mapping[int, StreamPosition]
     drawn: int
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         streams = {str(stream): list(position) for stream, position in sorted(self.streams.items())}
-        return {"step": self.step, "drawn": self.drawn, "layout": self.layout, "streams": streams}
+        return {"step": self.step, "drawn": self.drawn, "layout": self.order, "streams": streams}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> LoaderState:
@@ -160,7 +160,7 @@ class LoaderState:
         """The states of all ranks in one;
         raises `DataError` when they are not of one step of one run.
         """
-        if len({(state.step, state.drawn, state.layout) for state in states}) != 1:
+        if len({(state.step, state.drawn, state.order) for state in states}) != 1:
             found = sorted({state.step for state in states})
             raise DataError(
                 f"states of the data loader: not of one step of one run (steps {found})"
@@ -170,4 +170,4 @@ class LoaderState:
         }
         if len(streams) != sum(len(state.streams) for state in states):
             raise DataError("states of the data loader: two ranks served the same stream")
-        return cls(states[0].step, states[0].layout, streams, states[0].drawn)
+        return cls(states[0].step, states[0].order, streams, states[0].drawn)

@@ -319,7 +319,7 @@ class Trainer:
         losses = self._validation.losses(state.done, interruption)
         if losses is None:
             return Call.STOP
-        if state.done and not self.health.judge(losses):
+        if state.done and not self.health.accepts(losses):
             return Call.ROLL_BACK
         self._logbook.write({"step": state.done, **(state.unwritten or {}), **losses})
         state.unwritten = None

@@ -14,7 +14,7 @@ from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch, Ste
 from electra_dist.data.masking import masked_slots
 from electra_dist.data.rows import RowSource, micro_batch
 from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest
-from electra_dist.data.steps import StepSource, layout_of
+from electra_dist.data.steps import StepSource, order_fingerprint
 from electra_dist.data.streams import BlockOrder, LoaderState
 from electra_dist.data.validation import has_validation, validation_micro_batches
 from electra_dist.errors import ConfigError, DataError
@@ -130,7 +130,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened_at_every_step_and_worl
 def test_seeking_far_reads_one_block_a_stream(make_config, manifest, monkeypatch):
     config = make_config(train={"steps": 10**6 + 1, "global_rows": 4})
     far = LoaderState(
-        10**6, layout_of(config, manifest), dict.fromkeys(range(4), (54321, 3)), 10**6
+        10**6, order_fingerprint(config, manifest), dict.fromkeys(range(4), (54321, 3)), 10**6
     )
     read: list[int] = []
     original = RowSource.rows

@@ -98,7 +98,7 @@ class Feeder:
         self._work = work
         self._channel = channel
         self._parent = parent
-        self._ring = Ring(work.config, work.rank, work.world_size, work.state.layout)
+        self._ring = Ring(work.config, work.rank, work.world_size, work.state.order)
         self._ring.open(memory, writable=True)
         self._free = threading.Semaphore(len(self._ring))
         threading.Thread(target=self._listen, name="electra-dist-feeder", daemon=True).start()

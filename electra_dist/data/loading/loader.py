@@ -61,7 +61,7 @@ class TrainLoader:
         steps: int | None = None,
     ) -> None:
         self.state = first_state(config, manifest, rank, world_size, state)
-        self._ring = Ring(config, rank, world_size, self.state.layout)
+        self._ring = Ring(config, rank, world_size, self.state.order)
         # the slot that is read next; those that are to be given back
         self._slot = 0
         self._owed = 0

@@ -51,10 +51,10 @@ class _Field(NamedTuple):
 
 class Ring:
     """The slots of a rank, in the memory behind a descriptor;
-    `layout` is that of its `LoaderState`s.
+    `order` is that of its `LoaderState`s.
     """
 
-    def __init__(self, config: Config, rank: int, world_size: int, layout: str) -> None:
+    def __init__(self, config: Config, rank: int, world_size: int, order: str) -> None:
         rows = config.train.micro_rows
         length = config.data.row_length
         slots = masked_slots(config.data.mask_fraction, length)
@@ -73,7 +73,7 @@ class Ring:
                 self._batch_bytes += _aligned(np.dtype(dtype).itemsize * rows * width)
         self._batches = config.accumulation(world_size)
         self._streams = streams_of_rank(config.data.streams, rank, world_size)
-        self._layout = layout
+        self._order = order
         self._head_bytes = _aligned(8 * (_FIXED + self._batches + 2 * len(self._streams)))
         most = rows * (config.data.max_documents_per_row + 1)
         self._slot_bytes = self._head_bytes + self._batches * (
@@ -127,7 +127,7 @@ class Ring:
         epoch = float(head[_EPOCH:_FIXED].view(np.float64)[0])
         step = Step(index, epoch, tuple(batches), masked_count, real_count)
         return step, LoaderState(
-            index + 1, self._layout, Positions(self._streams, positions.copy()), drawn
+            index + 1, self._order, Positions(self._streams, positions.copy()), drawn
         )
 
     def _slot(self, number: int) -> npt.NDArray[np.uint8]:

@@ -145,7 +145,7 @@ class Guard:
         if reason:
             self.condemn(reason)
 
-    def judge(self, losses: tuple[float, float]) -> None:
+    def hear_validation(self, losses: tuple[float, float]) -> None:
         """Take in a validation of the weights that the last observed step left:
         an impossible loss is an incident.
         """

@@ -80,12 +80,12 @@ class Health:
         """Take in a row of the metrics."""
         self._logged_finite = all(math.isfinite(row[LOSSES[network].name]) for network in NETWORKS)
 
-    def judge(self, validation: Metrics) -> bool:
+    def accepts(self, validation: Metrics) -> bool:
         """Whether the losses of a validation are no incident."""
         if self.guard is None:
             return True
         losses = [validation[LOSSES[network].name_held_out] for network in NETWORKS]
-        self.guard.judge((losses[0], losses[1]))
+        self.guard.hear_validation((losses[0], losses[1]))
         return self.guard.incident is None
 
     def _observe(self, signal: Signal | None) -> None:

@@ -198,7 +198,7 @@ def _longest(ranks: Sequence[Heard], asked: bool) -> float:
 # --- through whom ---------------------------------------------------------------------------------
 
 
-def judge(
+def find_suspects(
     heard: Mapping[int, Heard], stands: Mapping[int, Stand], hosts: Sequence[str], now: float
 ) -> Hang:
     """The hang, once every rank has been asked where it stands;

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from electra_dist.parallel.channel import HUB
-from electra_dist.train.watch.hang import Hang, Heard, Stand, is_hang, judge
+from electra_dist.train.watch.hang import Hang, Heard, Stand, find_suspects, is_hang
 
 #: For the answers of ranks that are asked where they stand.
 _ANSWER_SECONDS = 10.0
@@ -66,7 +66,7 @@ class HangSearch:
             self._look = None  # it moves again
             return None
         if now >= look.deadline or len(self.stands) == len(heard):
-            return Found(judge(heard, self.stands, self._hosts, now), look.stamp)
+            return Found(find_suspects(heard, self.stands, self._hosts, now), look.stamp)
         return None
 
     def of_the_hub(
@@ -88,7 +88,7 @@ class HangSearch:
             return None
         stamp = _stamp()
         stands = {rank: stand(stamp)}
-        return Found(judge({HUB: hub, rank: own}, stands, self._hosts, now), stamp)
+        return Found(find_suspects({HUB: hub, rank: own}, stands, self._hosts, now), stamp)
 
 
 def all_signs(heard: Mapping[int, Heard]) -> int:

@@ -116,9 +116,9 @@ def test_bad_steps_when_training_ends_are_a_divergence_and_one_alone_is_not() ->
 def test_a_validation_is_judged_by_what_no_loss_can_be() -> None:
     guard = make_guard()
     watch(guard, steps_of(sane(40)))
-    guard.judge((4.0, 0.5))  # held-out rows may well be harder
+    guard.hear_validation((4.0, 0.5))  # held-out rows may well be harder
     assert guard.incident is None
-    guard.judge((NAN, 0.5))
+    guard.hear_validation((NAN, 0.5))
     assert guard.incident is not None
     assert (guard.incident.first, guard.incident.back_to) == (39, 38)
     assert "held-out rows" in guard.incident.reason

@@ -15,8 +15,8 @@ from electra_dist.train.watch.hang import (
     Heard,
     Stand,
     collective_timeout,
+    find_suspects,
     is_hang,
-    judge,
     limits,
 )
 
@@ -76,7 +76,7 @@ def test_who_is_asked_to_end_asks_all() -> None:
 
 
 def blamed(ranks: dict[int, Heard], stands: dict[int, Stand]) -> list[int]:
-    return [suspect.rank for suspect in judge(ranks, stands, HOSTS, NOW).suspects]
+    return [suspect.rank for suspect in find_suspects(ranks, stands, HOSTS, NOW).suspects]
 
 
 def test_the_silent_one_is_to_blame_then_who_is_behind_then_who_does_not_wait() -> None:
@@ -92,13 +92,13 @@ def test_the_silent_one_is_to_blame_then_who_is_behind_then_who_does_not_wait() 
 
 def test_the_sentence_names_rank_host_time_and_place() -> None:
     equal = {rank: heard(400) for rank in range(4)}
-    silent = judge(equal, dict.fromkeys((0, 1, 3), WAITS), HOSTS, NOW)
+    silent = find_suspects(equal, dict.fromkeys((0, 1, 3), WAITS), HOSTS, NOW)
     assert silent.reason == (
         "rank 2 on n1 has shown no sign for 400 s (last seen in phase step, step 7); the other 3"
         " ranks wait for it"
     )
     assert silent.to_json()["hosts"] == ["n1"]
-    behind = judge(
+    behind = find_suspects(
         equal | {3: heard(400, entered=19, detail="reading x.tar")},
         dict.fromkeys(range(4), BUSY),
         HOSTS,
@@ -107,10 +107,10 @@ def test_the_sentence_names_rank_host_time_and_place() -> None:
     assert behind.reason.startswith(
         "rank 3 on n1 stands still for 400 s in phase step, step 7 (reading x.tar, in sleep"
     )
-    nobody = judge(equal, dict.fromkeys(range(4), WAITS), HOSTS, NOW)
+    nobody = find_suspects(equal, dict.fromkeys(range(4), WAITS), HOSTS, NOW)
     assert "none is behind the others: the network between them, or a device" in nobody.reason
     assert (nobody.suspects, nobody.to_json()["ranks"]) == ((), [])
-    alone = judge({0: heard(400)}, {0: WAITS}, ["n0"], NOW)
+    alone = find_suspects({0: heard(400)}, {0: WAITS}, ["n0"], NOW)
     assert alone.reason.endswith(")")
     assert "wait" not in alone.reason.replace("in wait", "")
 

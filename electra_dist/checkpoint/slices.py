@@ -1,7 +1,7 @@
 """Which rank saves which slice of which parameter.
 
 Comes in: the engines of a run. Goes out: the tensors of this rank's share, and for the manifest the
-place of every slice. The layout is the same at every save, so the ranks exchange it once.
+place of every slice. They are the same at every save, so the ranks exchange it once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BYTES_PER_PARAMETER = 3 * _FP32
 Entries = dict[Network, dict[str, ParameterEntry]]
 
 
-class Layout:
+class SavedSlices:
     """Where the state of the engines goes in a checkpoint."""
 
     def __init__(self, engines: Engines, world: World) -> None:
@@ -37,7 +37,7 @@ class Layout:
     @property
     def entries(self) -> Entries:
         """What the manifest says of the parameters; call `agree` before."""
-        assert self._entries is not None, "the ranks have not agreed on a layout"
+        assert self._entries is not None, "the ranks have not agreed on the slices"
         return self._entries
 
     def agree(self) -> None:
