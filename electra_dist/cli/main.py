@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from electra_dist import __version__
 from electra_dist.cli.networks import evaluate, export, finetune, predict
+from electra_dist.cli.parsers import with_options
 from electra_dist.cli.prepare import bench, completion, config, data, plan, preflight
 from electra_dist.cli.runs import checkpoint, launch, report, sync, train, watch
 from electra_dist.console import open_missing_streams, outlive_readers
@@ -114,21 +114,6 @@ def _print_error(error: UserError, parsed: argparse.Namespace) -> None:
         print(f"error: {text}", file=sys.stderr)
     elif not error.everywhere:
         print(f"rank {rank}: error: {text}", file=sys.stderr)
-
-
-def with_options(text: str, parsed: argparse.Namespace) -> str:
-    """`text` with the arguments of the library as the options of this command.
-
-    The library names an argument in backquotes: `from_step`. Where the command has an option of
-    that name, it reads --from-step here.
-    """
-
-    def option(found: re.Match[str]) -> str:
-        if not hasattr(parsed, found[1]):
-            return found[0]
-        return "--" + found[1].replace("_", "-")
-
-    return re.sub("`([a-z_]+)`", option, text)
 
 
 def entry() -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable
@@ -81,3 +82,18 @@ def console() -> Console:
 def print_json(content: Any) -> None:
     """One JSON document on standard output."""
     print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def with_options(text: str, parsed: argparse.Namespace) -> str:
+    """`text` with the arguments of the library as the options of this command.
+
+    The library names an argument in backquotes: `from_step`. Where the command has an option of
+    that name, it reads --from-step here.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        if not hasattr(parsed, found[1]):
+            return found[0]
+        return "--" + found[1].replace("_", "-")
+
+    return re.sub("`([a-z_]+)`", option, text)

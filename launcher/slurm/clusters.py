@@ -232,7 +232,7 @@ def load_cluster(name: str, environment: Mapping[str, str] = os.environ) -> Clus
     profiles = available(environment)
     if name not in profiles:
         raise ConfigError(
-            f"--cluster {name}: no such profile{nearest(name, profiles)}; there are:"
+            f"`cluster` {name}: no such profile{nearest(name, profiles)}; there are:"
             f" {', '.join(profiles) or 'none'}. Write one with `electra-dist launch slurm"
             " --new-profile`, or give the path of a .yaml file"
         )

@@ -202,10 +202,10 @@ def gpu_kind(cluster: Cluster, config: Config) -> str | None:
 
 
 def refuse(found: Sequence[Forecast]) -> None:
-    """Raise `UserError` with every problem that was found; --ignore-plan is the way around."""
+    """Raise `UserError` with every problem that was found; `ignore_plan` is the way around."""
     problems = list(dict.fromkeys(problem for one in found for problem in one.problems))
     if problems:
-        raise UserError(f"{'; '.join(problems)}. --ignore-plan submits it nevertheless")
+        raise UserError(f"{'; '.join(problems)}. `ignore_plan` submits it nevertheless")
 
 
 def _plan(config: Config, data: Data, cluster: Cluster, nodes: int, kind: str) -> Plan:
@@ -271,13 +271,13 @@ def _chain_warning(number: tuple[int, int] | None, slots: Slots) -> list[str]:
         return []
     if slots.chain > 1 and slots.chain < number[0]:
         return [
-            f"--chain {slots.chain}: the run takes about {_count(number[0])}; submit it again when"
+            f"`chain` {slots.chain}: the run takes about {_count(number[0])}; submit it again when"
             " they are used up"
         ]
     if slots.chain == 1 and not slots.requeue and number[0] > 1:
         return [
-            f"this cluster forbids requeueing and the run takes about {_count(number[0])}: --chain"
-            f" {number[0]}"
+            f"this cluster forbids requeueing and the run takes about {_count(number[0])}:"
+            f" `chain` {number[0]}"
         ]
     return []
 

@@ -44,7 +44,7 @@ def possible_node_counts(
             refused[count] = error
     if nodes[0] in refused:
         raise ConfigError(
-            f"--nodes {nodes[0]} with {cluster.tasks} ranks a node: {refused[nodes[0]]}"
+            f"`nodes` {nodes[0]} with {cluster.tasks} ranks a node: {refused[nodes[0]]}"
         )
     return tuple(possible)
 
@@ -95,7 +95,7 @@ def check_cluster(cluster: Cluster, nodes: tuple[int, int], time_limit: str) -> 
             " task are possible"
         )
     if nodes[0] > here.nodes:
-        raise UserError(f"--nodes {nodes[0]}: partition {name} has {here.nodes} nodes")
+        raise UserError(f"`nodes` {nodes[0]}: partition {name} has {here.nodes} nodes")
     longest = seconds(here.time_limit)
     wanted = seconds(time_limit)
     if longest is not None and wanted is not None and wanted > longest:

@@ -91,7 +91,7 @@ def call(*command: str, environment: Mapping[str, str] = os.environ) -> str:
     except FileNotFoundError as error:
         raise UserError(
             f"{command[0]}: no Slurm on this machine; log in to the cluster's login node, or use"
-            " `electra-dist launch local`, or --dry-run to see the job script"
+            " `electra-dist launch local`, or `dry_run` to see the job script"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise UserError(

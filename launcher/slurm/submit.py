@@ -208,19 +208,19 @@ def _node_range(request: Request) -> tuple[int, int]:
     else:
         fewest, most = (0, 0)
     if not match or most < fewest:
-        raise ConfigError(f"--nodes {request.nodes}: expected a number, or a range like 1-4")
+        raise ConfigError(f"`nodes` {request.nodes}: expected a number, or a range like 1-4")
     if request.chain < 1:
-        raise ConfigError(f"--chain {request.chain}: expected at least 1")
+        raise ConfigError(f"`chain` {request.chain}: expected at least 1")
     if request.chain > 1 and request.sweep:
-        raise ConfigError("--chain and --array together: start one chain for each run instead")
+        raise ConfigError("`chain` and `array` together: start one chain for each run instead")
     if request.exclude and not _NODE_LIST.match(request.exclude):
         raise ConfigError(
-            f"--exclude {request.exclude!r}: expected node names, for example n1,gpu[03-05]"
+            f"`exclude` {request.exclude!r}: expected node names, for example n1,gpu[03-05]"
         )
     if request.after and not _JOB_ID.match(request.after):
-        raise ConfigError(f"--after {request.after!r}: expected the id of a job, for example 4711")
+        raise ConfigError(f"`after` {request.after!r}: expected the id of a job, for example 4711")
     if request.time_limit and not re.fullmatch(TIME_LIMIT, request.time_limit):
-        raise ConfigError(f"--time {request.time_limit!r}: expected minutes, H:MM:SS or D-HH:MM:SS")
+        raise ConfigError(f"`time` {request.time_limit!r}: expected minutes, H:MM:SS or D-HH:MM:SS")
     return fewest, most
 
 
@@ -247,7 +247,7 @@ def _runs(config: Path | str, overrides: Sequence[str], request: Request) -> tup
     names = [run.run.name for run in runs]
     if len(set(names)) < len(names):
         raise ConfigError(
-            f"--array {' '.join(request.sweep)}: two runs would have the same name; give each value"
+            f"`array` {' '.join(request.sweep)}: two runs would have the same name; give each value"
             " once"
         )
     return tuple(runs)
@@ -258,10 +258,10 @@ def _axis(text: str) -> list[tuple[str, str]]:
     listed = [value.strip() for value in values.split(",") if value.strip()]
     if not equals or not listed:
         raise ConfigError(
-            f"--array {text!r}: expected key.sub=value,value, for example optim.lr=1e-3,5e-4"
+            f"`array` {text!r}: expected key.sub=value,value, for example optim.lr=1e-3,5e-4"
         )
     if key.startswith("run."):
-        raise ConfigError(f"--array {text!r}: run.* names the runs of a sweep and cannot be swept")
+        raise ConfigError(f"`array` {text!r}: run.* names the runs of a sweep and cannot be swept")
     return [(key, value) for value in listed]
 
 

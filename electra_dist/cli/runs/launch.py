@@ -17,6 +17,7 @@ from electra_dist.cli.parsers import (
     add_group,
     add_json,
     print_json,
+    with_options,
 )
 from electra_dist.cli.runs.going_on import add_going_on, resolve
 from electra_dist.errors import UserError
@@ -205,7 +206,8 @@ def _slurm(arguments: argparse.Namespace) -> int:
     launch = prepare(arguments.config, resolved.overrides, request, dry_run=arguments.dry_run)
     manifests = [_checked(config, how) for config in launch.runs]
     for text in dict.fromkeys(forecast.text() for forecast in launch.forecasts):
-        print(text, file=sys.stderr)  # beside the script, which may be redirected into a file
+        # beside the script, which may be redirected into a file
+        print(with_options(text, arguments), file=sys.stderr)
     if launch.inherited.ignored:
         print(f"note: {launch.inherited.ignored}", file=sys.stderr)
     if arguments.dry_run:

@@ -95,9 +95,9 @@ def test_a_run_that_goes_on_takes_what_is_left(ten_days: None) -> None:
 
 
 def test_too_short_a_chain_is_said(ten_days: None) -> None:
-    assert "--chain 3: the run takes about 11 time slots" in of(chain=3).warnings[0]
+    assert "`chain` 3: the run takes about 11 time slots" in of(chain=3).warnings[0]
     assert not of(chain=11).warnings
-    assert "--chain 11" in of(requeue=False).warnings[0]
+    assert "`chain` 11" in of(requeue=False).warnings[0]
     assert not of(requeue=False, limit=30 * DAY).warnings
 
 
@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.Monkey
     found = of(small, preset="xl", micro_rows=32)
     assert "DOES NOT FIT" in found.lines[0]
     with pytest.raises(
-        UserError, match=r"will not fit: .* l4 has 24 GB; .* fits.*--ignore-plan submits"
+        UserError, match=r"will not fit: .* l4 has 24 GB; .* fits.*`ignore_plan` submits"
     ):
         refuse([found])
     with pytest.raises(UserError, match=r"v100 has no bf16: set precision\.mode=fp16"):
@@ -142,7 +142,7 @@ def test_checkpoints_that_will_not_fit_on_the_disk_are_refused() -> None:
         disk=Disk(free=4 * one, checkpoints=0)
     ).problems  # keep = 3, and the one that is being written
     with pytest.raises(
-        UserError, match=r"GB free and the checkpoints of this run need .*--ignore-plan submits"
+        UserError, match=r"GB free and the checkpoints of this run need .*`ignore_plan` submits"
     ):
         refuse([of(disk=Disk(free=4 * one - 1, checkpoints=0))])
     assert not of(disk=Disk(free=one, checkpoints=3)).problems  # what is there needs no more room

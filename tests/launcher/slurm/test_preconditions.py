@@ -31,7 +31,7 @@ def test_only_node_counts_that_divide_the_streams_are_used() -> None:
     assert possible_node_counts(config(), Cluster(gpus_per_node=2), (1, 6)) == (1, 2, 3, 4, 6)
     assert possible_node_counts(config(), Cluster(gpus_per_node=8), (1, 6)) == (1, 3)
     with pytest.raises(
-        ConfigError, match=r"--nodes 2 with 8 ranks a node: .*possible world sizes: \[1, 2, 3, 4"
+        ConfigError, match=r"`nodes` 2 with 8 ranks a node: .*possible world sizes: \[1, 2, 3, 4"
     ):
         possible_node_counts(config(), Cluster(gpus_per_node=8), (2, 3))
 
