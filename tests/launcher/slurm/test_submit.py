@@ -575,8 +575,8 @@ def test_what_slurm_could_never_run_is_refused_before_submission(
             r"`nodes` 5 with 1 ranks a node: world size 5: .*possible world sizes: \[1, 2, 3, 4, 6,"
             r" 12\]",
         ),
-        ({"nodes": "6"}, "--nodes 6: partition main has 4 nodes"),
-        ({"nodes": "2-1"}, "--nodes 2-1: expected a number, or a range"),
+        ({"nodes": "6"}, "`nodes` 6: partition main has 4 nodes"),
+        ({"nodes": "2-1"}, "`nodes` 2-1: expected a number, or a range"),
         ({"after": "1; rm"}, "`after` '1; rm': expected the id of a job"),
         ({"cluster": "testbde"}, "no such profile .did you mean 'testbed'"),
     ],
