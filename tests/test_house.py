@@ -366,3 +366,24 @@ print(*sys.modules)
 """
     loaded = {name.split(".")[0] for name in run_python(code).split()}
     assert not loaded & {*HEAVY, "pydantic", "yaml", "rich"}
+
+
+#: Files of other projects that comments and docstrings cite as sources.
+OF_OTHERS = {
+    "configure_pretraining.py",
+    "pretrain_helpers.py",
+    "model/modeling.py",
+    "run_pretraining.py",
+}
+FILE_NAME = re.compile(r"`([\w/]+\.py)`")
+
+
+def test_a_file_that_a_module_names_is_there() -> None:
+    folders = (*PACKAGES, "tests", "benchmarks", "docs", "examples")
+    there = [path.as_posix() for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    wrong = []
+    for module, path in MODULES.items():
+        for name in FILE_NAME.findall(path.read_text(encoding="utf-8")):
+            if name not in OF_OTHERS and not any(file.endswith("/" + name) for file in there):
+                wrong.append(f"{module}: {name}")
+    assert not wrong

@@ -2,7 +2,7 @@
 parameter.
 
 What lies in a checkpoint is described in `electra_dist.runs.checkpoints`, which needs no torch.
-Knows nothing of engines and processes: `saving.py` and `checkpoint.py` decide who writes and reads
+Knows nothing of engines and processes: `saving.py` and `loading.py` decide who writes and reads
 what.
 """
 

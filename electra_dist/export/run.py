@@ -11,7 +11,7 @@ offline.
                                          compared
 
 Everything is written to a temporary folder beside OUT, loaded there with `transformers`, compared
-with our own networks (`export_check.py`), and only then renamed. Reads the checkpoint without
+with our own networks (`check.py`), and only then renamed. Reads the checkpoint without
 DeepSpeed.
 """
 

@@ -78,7 +78,7 @@ class Discriminator(nn.Module):
         return self.encoder.backend
 
     def flatten(self, partitioned: bool) -> None:
-        """Put the parameters into few flat ones (`flat_network.py`);
+        """Put the parameters into few flat ones (`flat/network.py`);
         afterwards only `forward` computes.
         """
         self.flat = FlatNetwork(self, partitioned)

@@ -34,7 +34,7 @@ class Layer(nn.Module):
     """Self-attention and feed-forward, each with dropout, residual and LayerNorm after it.
 
     `matrix_slots` and `vector_slots` say how its parameters lie where they are parts of flat ones
-    (`flat_network.py`).
+    (`flat/network.py`).
     """
 
     compiled_parts = ("forward",)
@@ -176,7 +176,7 @@ def run_layer(
 class Encoder(nn.Module):
     """Embedding dropout, the projection where embedding and hidden size differ, and the layers.
 
-    `groups` are the layers again, once they are grouped (`flat_network.py`).
+    `groups` are the layers again, once they are grouped (`flat/network.py`).
 
     `backend` is the attention backend, as `choose_backend` returned it. With
     `activation_checkpointing` each layer is recomputed in backward.

@@ -92,7 +92,7 @@ class Generator(nn.Module):
         return self.encoder.backend
 
     def flatten(self, partitioned: bool) -> None:
-        """Put the parameters into few flat ones (`flat_network.py`);
+        """Put the parameters into few flat ones (`flat/network.py`);
         afterwards only `forward` computes.
         """
         self.flat = FlatNetwork(self, partitioned)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-#: Names of the flat parameters (`flat.py`): a layer's weights,
+#: Names of the flat parameters (`flat/slots.py`): a layer's weights,
 #: the word table, other weights, what is not decayed.
 MATRICES = "matrices"
 WORDS = "words"

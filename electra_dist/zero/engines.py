@@ -250,7 +250,7 @@ def deepspeed_config(
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
             "stage3_prefetch_bucket_size": bucket,
-            # Parameters are few (`model/flat.py`):
+            # Parameters are few (`model/flat/slots.py`):
             # each is gathered into its own memory, with no copy for each rank.
             "stage3_allgather_sequential": True,
             # PyTorch's own keeps no more, and is not written in Python

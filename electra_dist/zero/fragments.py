@@ -10,8 +10,8 @@ Where they lie (deepspeed 0.19): stage 0, the parameters and the optimizer's own
 every rank; stages 1 and 2, `p._hp_mapping`, None where this rank holds nothing of p; stage 3, rank
 r holds elements [r * k, r * k + k), k being the size of the parameter's partition, padded at the
 end. With `zero.offload_optimizer` the same tensors lie in CPU memory; hierarchical partitioning
-changes nothing of it. A parameter of a layer is a part of a flat one (`model/flat.py`), so it is
-held where that one is.
+changes nothing of it. A parameter of a layer is a part of a flat one (`model/flat/slots.py`), so it
+is held where that one is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Parameters that lie in one flat one: where each of them is, and views of them.
 
-Why: `flat_network.py`. Everything that names parameters (checkpoints, exports) goes on speaking of
+Why: `flat/network.py`. Everything that names parameters (checkpoints, exports) goes on speaking of
 the original ones; `named_slices` says where each of them lies.
 """
 

@@ -1,7 +1,7 @@
 """Every kernel configuration compiles for the GPUs it is meant for, and fits their shared memory.
 Needs no GPU.
 
-Not collected by itself: `test_model_flash_attention.py` runs it in a process of its own (Triton
+Not collected by itself: `test_flash_attention.py` runs it in a process of its own (Triton
 must not interpret).
 """
 

@@ -1,6 +1,6 @@
 """The Triton attention against float64 SDPA with a block mask.
 
-Not collected by itself: `test_model_flash_attention.py` runs it in a process of its own, in
+Not collected by itself: `test_flash_attention.py` runs it in a process of its own, in
 Triton's interpreter on CPU (TRITON_INTERPRET=1 must be set before Triton is imported; fp32 only),
 or on a CUDA device (fp32, fp16, bf16).
 """

@@ -1,6 +1,6 @@
 """The fused generator head against float64 formulas and against the plain PyTorch head.
 
-Not collected by itself: `test_model_fused_head.py` runs it in a process of its own, in Triton's
+Not collected by itself: `test_fused_head.py` runs it in a process of its own, in Triton's
 interpreter on CPU (TRITON_INTERPRET=1 must be set before Triton is imported; fp32 only), or on a
 CUDA device (fp32, fp16, bf16).
 """
