@@ -47,7 +47,7 @@ from electra_dist.data.shards.manifest import (
     SplitFacts,
     SplitName,
     dataset_fingerprint,
-    manifest_json,
+    write_manifest,
 )
 from electra_dist.data.shards.reading import shard_name
 from electra_dist.errors import DataError
@@ -262,4 +262,4 @@ def _write_manifest(
         token_counts=tuple(counts.tolist()),
         block_checksums="crc32",
     )
-    (folder / MANIFEST_FILE).write_text(manifest_json(facts), encoding="utf-8")
+    write_manifest(folder, facts)

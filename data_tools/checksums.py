@@ -19,14 +19,13 @@ from data_tools.write import file_facts
 from electra_dist.console import Progress, silent
 from electra_dist.data.shards.files import file_problem
 from electra_dist.data.shards.manifest import (
-    MANIFEST_FILE,
     SPLITS,
     TRAIN,
     VALIDATION,
     Manifest,
     ShardFacts,
     SplitFacts,
-    manifest_json,
+    write_manifest,
 )
 from electra_dist.data.shards.reading import block_checksum, read_index
 from electra_dist.errors import DataError
@@ -69,7 +68,7 @@ def add_checksums(path: Path, workers: int = 1, progress: Progress = silent) -> 
             validation=SplitFacts.of(tuple(renewed[count:])),
             block_checksums="crc32",
         )
-        write_atomically(path / MANIFEST_FILE, manifest_json(facts))
+        write_manifest(path, facts)
     blocks = sum(manifest.split(name).blocks for name in (TRAIN, VALIDATION))
     return ChecksumStats(str(path), blocks, Manifest.load(path).fingerprint)
 

@@ -39,6 +39,7 @@ from electra_dist.data.shards.files import (
 from electra_dist.errors import ConfigError, DataError, UserError
 from electra_dist.files.reading import MIB, NotRegularError, TooLargeError, read_json
 from electra_dist.files.tokenizers import read_tokenizer_file, write_tokenizer
+from electra_dist.files.writing import write_atomically
 
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -338,7 +339,12 @@ def _wrong_vocabulary(facts: ManifestFile) -> str | None:
     return "token_counts do not add up to the tokens"
 
 
-def manifest_json(facts: ManifestFile) -> str:
+def write_manifest(folder: Path, facts: ManifestFile) -> None:
+    """Write `manifest.json` into `folder`: the last file of a folder of shards."""
+    write_atomically(folder / MANIFEST_FILE, _manifest_json(facts))
+
+
+def _manifest_json(facts: ManifestFile) -> str:
     """The text of `manifest.json`: indented, the token counts on one line."""
     content = asdict(facts)
     counts = content.pop("token_counts")

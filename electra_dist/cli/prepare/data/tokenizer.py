@@ -1,0 +1,52 @@
+"""`electra-dist data tokenizer`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from electra_dist.cli.parsers import Subparsers, add_command, add_json
+from electra_dist.cli.prepare.data.shared import add_input, print_facts
+
+
+def add(group: Subparsers) -> None:
+    """Register the subcommand."""
+    parser = add_command(
+        group,
+        "tokenizer",
+        _tokenizer,
+        "Train a SentencePiece tokenizer; `transformers.AutoTokenizer` loads the folder",
+        """
+        electra-dist data tokenizer --input corpus --vocab-size 32768 --out tokenizer
+        electra-dist data tokenizer --input a.txt --vocab-size 16384 --lowercase --out tokenizer
+        """,
+    )
+    add_input(parser)
+    parser.add_argument(
+        "--vocab-size", required=True, type=int, metavar="N", help="ids, special tokens included"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="new folder for the tokenizer"
+    )
+    parser.add_argument(
+        "--lowercase", action="store_true", help="fold case (the published ELECTRA does)"
+    )
+    parser.add_argument("--seed", type=int, default=1234, help="default: %(default)s")
+    add_json(parser)
+
+
+def _tokenizer(arguments: argparse.Namespace) -> int:
+    from data_tools.tokenizer import train_tokenizer
+    from electra_dist.console import bar
+
+    with bar() as progress:
+        stats = train_tokenizer(
+            arguments.input,
+            arguments.vocab_size,
+            arguments.out,
+            seed=arguments.seed,
+            lowercase=arguments.lowercase,
+            progress=progress,
+        )
+    print_facts(arguments, stats.to_dict())
+    return 0
