@@ -17,8 +17,8 @@ from electra_dist.files.reading import MIB
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Life, life
 from electra_dist.runs.rollbacks import Rollback
-from launcher.facts import activity, recorded
 from launcher.logs import newest_log
+from launcher.recorded import activity, recorded
 from launcher.records import Event, JobRecord, events, records, said_in
 from launcher.slurm import queue
 from launcher.slurm.queue import QueuedJob
@@ -97,16 +97,16 @@ class RunStatus:
 def status(run: RunDir) -> RunStatus:
     """What a run does now; where Slurm does not answer, what the run directory says of it."""
     launches = records(run)
-    facts = recorded(run)
+    found = recorded(run)
     seen = life(run)
     if not launches:
-        return _without_job(run, facts, seen)
+        return _without_job(run, found, seen)
     launch = launches[-1]
     jobs, silence = _ask(launch)
     noted = _noted(run, launch, jobs)
     current = _current(jobs)
     if current is None and seen is not None and _is_newer(seen, launch, noted, silence):
-        return _without_job(run, facts, seen)
+        return _without_job(run, found, seen)
     if current:
         state, why = _live(current, noted)
     else:
@@ -118,9 +118,9 @@ def status(run: RunDir) -> RunStatus:
     else:
         job_id = launch.job_ids[-1]
     if state in ("finished", "stopped", "cancelled", "failed", "idle"):
-        facts["seconds_left"] = None
+        found["seconds_left"] = None
     if state in ("running", "ending"):
-        facts |= activity(run, seen)
+        found |= activity(run, seen)
     return RunStatus(
         run=str(run.path),
         state=state,
@@ -131,7 +131,7 @@ def status(run: RunDir) -> RunStatus:
         starts_at=current.starts_at if current and state == "waiting" else None,
         restarts=_restarts(noted),
         log=newest_log(run),
-        **facts,
+        **found,
     )
 
 
@@ -166,10 +166,10 @@ def _seconds(time_of_event: str) -> float:
         return 0.0
 
 
-def _without_job(run: RunDir, facts: dict[str, Any], seen: Life | None) -> RunStatus:
+def _without_job(run: RunDir, found: dict[str, Any], seen: Life | None) -> RunStatus:
     """A run that nobody submitted, or that a process outside of the queue has trained since."""
     done = (
-        facts["step"] is not None and facts["steps"] is not None and facts["step"] >= facts["steps"]
+        found["step"] is not None and found["steps"] is not None and found["step"] >= found["steps"]
     )
     if seen:
         state, why = _of_process(seen)
@@ -179,14 +179,14 @@ def _without_job(run: RunDir, facts: dict[str, Any], seen: Life | None) -> RunSt
         state = "finished"
         why = None
     if state in ("finished", "failed"):
-        facts["seconds_left"] = None
+        found["seconds_left"] = None
     if state == "running":
-        facts |= activity(run, seen)
+        found |= activity(run, seen)
     if seen and state == "running":
         nodes = seen.process.host
     else:
         nodes = None
-    return RunStatus(str(run.path), state, why, nodes=nodes, log=newest_log(run), **facts)
+    return RunStatus(str(run.path), state, why, nodes=nodes, log=newest_log(run), **found)
 
 
 def _of_process(seen: Life) -> tuple[State, str | None]:

@@ -459,12 +459,12 @@ def test_an_evaluation_has_the_losses_that_training_logged(
 ) -> None:
     stages: list[tuple[str, int, int]] = []
     evaluation = electra_dist.evaluate_run(
-        str(trained.path), examples=2, progress=lambda *at: stages.append(at)
+        str(trained.path), passages=2, progress=lambda *at: stages.append(at)
     )
     last = electra_dist.read_metrics(trained.path)[-1]
     assert evaluation.step == 4
     assert evaluation.generator.loss == pytest.approx(last["validation/loss/generator"], rel=1e-5)
-    assert len(evaluation.examples) == 2
+    assert len(evaluation.passages) == 2
     assert stages[-1] == ("held-out rows", 8, 8)
     assert capfd.readouterr().out == ""
     with pytest.raises(UserError, match="`rows` 0"):

@@ -150,7 +150,7 @@ def evaluate_run(
     rows: int | Literal["all"] | None = None,
     shards: str | Path | None = None,
     device: DeviceName | None = None,
-    examples: int = 0,
+    passages: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
     """Measure both networks of a run on held-out text, in fp32.
@@ -161,8 +161,8 @@ def evaluate_run(
         rows: held-out rows, or `all`; by default `validation.rows` of the run.
         shards: other shards of the same tokenizer; by default those of the run.
         device: by default CUDA where there is one.
-        examples: passages to return, with the generator's proposals and the discriminator's
-            probabilities.
+        passages: how many passages to return, with the generator's proposals and the
+            discriminator's probabilities.
         progress: called with the stage, the rows done and all rows.
 
     Returns:
@@ -174,7 +174,7 @@ def evaluate_run(
         UserError: no run there, or an argument that cannot be.
 
     Examples:
-        >>> evaluation = electra_dist.evaluate_run("runs/quickstart", examples=2)
+        >>> evaluation = electra_dist.evaluate_run("runs/quickstart", passages=2)
         >>> evaluation.generator.loss, evaluation.discriminator.auc
     """
     from electra_dist.evaluate import evaluate_run as evaluate
@@ -186,7 +186,7 @@ def evaluate_run(
         rows=rows,
         shards=as_path(shards),
         device=device,
-        examples=examples,
+        passages=passages,
         progress=progress,
     )
 

@@ -24,8 +24,8 @@ from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.validation import deal, has_validation, validation_rows
 from electra_dist.errors import DataError, UserError
 from electra_dist.evaluate import scores
-from electra_dist.evaluate.examples import Example, Passage, choose, passages
 from electra_dist.evaluate.heldout import Networks, Observed, judge
+from electra_dist.evaluate.passages import Passage, ShownPassage, choose, passages_of
 from electra_dist.evaluate.scores import (
     Band,
     CalibrationBin,
@@ -45,7 +45,7 @@ Device = Literal["cpu", "cuda"]
 #: Called with the name of the stage, the rows done and all rows.
 Progress = Callable[[str, int, int], None]
 #: Rows among which the passages to read are chosen, at most.
-_EXAMPLE_ROWS = 512
+_PASSAGE_ROWS = 512
 #: More rows than any split has.
 _ALL = 2**62
 
@@ -74,7 +74,7 @@ class Evaluation:
     calibration: tuple[CalibrationBin, ...]
     roc: tuple[tuple[float, float], ...]
     metrics: dict[str, float | None]
-    examples: tuple[Example, ...]
+    passages: tuple[ShownPassage, ...]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,7 +91,7 @@ def evaluate_run(
     rows: int | Literal["all"] | None = None,
     shards: Path | None = None,
     device: Device | None = None,
-    examples: int = 0,
+    passages: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
     """Evaluate `run` at `step` (default: the newest whole one) on `rows` held-out rows (default: as
@@ -101,8 +101,8 @@ def evaluate_run(
     Raises `UserError` for what cannot be: a step, shards, rows or a device that are not there,
     shards of another tokenizer.
     """
-    if examples < 0:
-        raise UserError(f"`examples` {examples}: give the number of passages to print, 0 or more")
+    if passages < 0:
+        raise UserError(f"`passages` {passages}: give the number of passages to print, 0 or more")
     config = _with_rows(configuration.load(run.config), rows)
     choose_step(run, step)  # before the shards are read
     chosen_device = device_of_command(device)
@@ -113,7 +113,7 @@ def evaluate_run(
     networks = Networks(generator.to(chosen_device), discriminator.to(chosen_device))
     start = time.perf_counter()
     seen, window, found = _judge_all(
-        networks, held_out, config, chosen_device, examples > 0, progress
+        networks, held_out, config, chosen_device, passages > 0, progress
     )
     seconds = time.perf_counter() - start
     if not len(seen.targets):
@@ -137,7 +137,7 @@ def evaluate_run(
         calibration=scores.calibration(seen),
         roc=scores.roc(seen),
         metrics=_defined(window.reduced(World()).losses("validation/")),
-        examples=choose(found, examples, run) if examples else (),
+        passages=choose(found, passages, run) if passages else (),
     )
 
 
@@ -207,8 +207,8 @@ def _judge_all(
         judged = judge(networks, to_device(batch, device), done)
         window.add(judged.totals, (batch,))
         parts.append(judged.observed)
-        if readable and done < _EXAMPLE_ROWS:
-            found += passages(batch, judged.corrupted, judged.logits)
+        if readable and done < _PASSAGE_ROWS:
+            found += passages_of(batch, judged.corrupted, judged.logits)
         done = min(done + len(batch.tokens), total)
         progress("held-out rows", done, total)
     return Observed.joined(parts), window, found

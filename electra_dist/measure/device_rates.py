@@ -42,7 +42,7 @@ def free_memory(device: torch.device) -> float:
     return float(fields["MemAvailable"].split()[0]) * 1024
 
 
-def gpu_facts(world: World) -> tuple[int | None, int | None]:
+def gpu_state(world: World) -> tuple[int | None, int | None]:
     """Uncorrected ECC errors since the last reset,
     and the highest clock in MHz that is allowed now.
     """

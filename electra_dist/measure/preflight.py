@@ -25,7 +25,7 @@ import torch.distributed as dist
 from electra_dist.config import Config
 from electra_dist.errors import EXIT_BAD_NODES, EXIT_OK, DataError, StorageError, UserError
 from electra_dist.files.writing import writing
-from electra_dist.measure.device_rates import free_memory, gpu_facts, host_to_device_rate
+from electra_dist.measure.device_rates import free_memory, gpu_state, host_to_device_rate
 from electra_dist.measure.disk_rates import Disk, measure_disk, nearest_existing, needed_bytes
 from electra_dist.measure.network_rates import (
     TIMEOUT,
@@ -139,7 +139,7 @@ def _measure(
         needed = needed_bytes(config)
     else:
         needed = 0
-    ecc, mhz = gpu_facts(world)
+    ecc, mhz = gpu_state(world)
     barrier(world)
     # right after a barrier: ranks differ by its latency and by the skew of their clocks
     clock = time.time()

@@ -146,7 +146,7 @@ def prepare(
     manifests = [check_shards(run, submit_dir) for run in runs]
     slots = Slots(seconds(time_limit), request.chain, cluster.requeue)
     forecasts = tuple(
-        forecast(run, _facts(manifest), cluster, counts, slots, *_state(run_dir, len(runs)))
+        forecast(run, _data(manifest), cluster, counts, slots, *_state(run_dir, len(runs)))
         for run, manifest, run_dir in zip(runs, manifests, run_dirs, strict=True)
     )
     if not request.ignore_plan:
@@ -177,7 +177,7 @@ def prepare(
     return Launch(request, job, runs, forecasts, script_path, render(job), inherited)
 
 
-def _facts(manifest: Manifest) -> Data:
+def _data(manifest: Manifest) -> Data:
     train = manifest.facts.train
     return Data(
         manifest.vocab_size, train.tokens // train.documents + 2 if train.documents else None

@@ -26,8 +26,8 @@ from electra_dist.data.shards.manifest import FORMAT, SPLITS, VERSION, Manifest
 from electra_dist.data.validation import deal, validation_micro_batches, validation_rows
 from electra_dist.errors import CheckpointError, DataError, UserError
 from electra_dist.evaluate import evaluate_run
-from electra_dist.evaluate.examples import Piece, passages
 from electra_dist.evaluate.heldout import Networks, Observed, judge
+from electra_dist.evaluate.passages import Piece, passages_of
 from electra_dist.model.inputs import rows_of_documents, to_device
 from electra_dist.model.networks import build_networks
 from electra_dist.runs.directory import RunDir
@@ -172,15 +172,15 @@ def test_json_has_every_documented_key(
     trained: RunDir, repo_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
-        cli.main(["evaluate", str(trained.path), "--json", "--rows", "6", "--examples", "1"]) == 0
+        cli.main(["evaluate", str(trained.path), "--json", "--rows", "6", "--passages", "1"]) == 0
     )
     found = json.loads(
         capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")
     )
     page = (repo_root / "docs/evaluate.md").read_text(encoding="utf-8")
     nested = [found["generator"], found["discriminator"], found["standard_errors"]]
-    nested += [found[name][0] for name in ("bands", "convincing", "calibration", "examples")]
-    nested.append(found["examples"][0]["pieces"][0])
+    nested += [found[name][0] for name in ("bands", "convincing", "calibration", "passages")]
+    nested.append(found["passages"][0]["pieces"][0])
     for key in (key for keys in (found, *nested) for key in keys):
         assert f"`{key}`" in page, key
     assert found["plot"] is None
@@ -203,21 +203,21 @@ def test_the_picture_is_whole_and_nothing_else_is_left(
     assert [entry.name for entry in tmp_path.iterdir()] == ["picture.png"]
 
 
-def test_examples_mark_every_masked_token(
+def test_passages_mark_every_masked_token(
     trained: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = evaluate_run(trained, examples=5)
-    assert [example.kind for example in found.examples] == ["worst"] * 3 + ["typical"] * 2
-    worst = [example.loss for example in found.examples[:3]]
+    found = evaluate_run(trained, passages=5)
+    assert [passage.kind for passage in found.passages] == ["worst"] * 3 + ["typical"] * 2
+    worst = [passage.loss for passage in found.passages[:3]]
     assert worst == sorted(worst, reverse=True)
-    assert worst[-1] >= found.examples[3].loss
-    for example in found.examples:
-        pieces = example.pieces
+    assert worst[-1] >= found.passages[3].loss
+    for passage in found.passages:
+        pieces = passage.pieces
         assert any(piece.proposed is not None for piece in pieces)
         assert all(piece.proposed is not None for piece in pieces if piece.replaced)
         losses = [-np.log(p.probability if p.replaced else 1 - p.probability) for p in pieces]
-        assert example.loss == pytest.approx(np.mean(losses), abs=1e-5)
-    assert cli.main(["evaluate", str(trained.path), "--examples", "5"]) == 0
+        assert passage.loss == pytest.approx(np.mean(losses), abs=1e-5)
+    assert cli.main(["evaluate", str(trained.path), "--passages", "5"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("passage, discriminator loss") == 5
     assert "\x1b[" not in printed
@@ -249,7 +249,7 @@ def test_a_row_is_cut_into_passages_of_one_document() -> None:
     batch = replace(packed, masked_positions=masked, masked_weights=np.ones((1, 3), np.float32))
     corrupted = batch.tokens.astype(np.int64)
     corrupted[0, 40] = 7
-    found = passages(batch, corrupted, np.zeros((1, 128), np.float32))
+    found = passages_of(batch, corrupted, np.zeros((1, 128), np.float32))
     assert [p.tokens.tolist() for p in found] == [
         list(range(10, 40)),
         list(range(40, 104)),
@@ -272,8 +272,8 @@ def test_the_pieces_of_a_passage_spell_the_text(trained: RunDir) -> None:
     texts = [
         tokenizer.decode(batch.tokens.flatten().tolist()) for batch in deal(rows, config, 0, 1)
     ]
-    for example in evaluate_run(trained, examples=4).examples:
-        text = "".join(piece.text for piece in example.pieces).strip()
+    for passage in evaluate_run(trained, passages=4).passages:
+        text = "".join(piece.text for piece in passage.pieces).strip()
         assert any(text in whole for whole in texts) or "\ufffd" in text, text
 
 
@@ -287,8 +287,8 @@ def test_steps_rows_and_devices_that_are_not_there(
         evaluate_run(trained, step=5)
     with pytest.raises(UserError, match=r"`rows` 0: give a number of rows from 1 on, or `all`"):
         evaluate_run(trained, rows=0)
-    with pytest.raises(UserError, match=r"`examples` -1"):
-        evaluate_run(trained, examples=-1)
+    with pytest.raises(UserError, match=r"`passages` -1"):
+        evaluate_run(trained, passages=-1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"`device` cuda: PyTorch sees no GPU"):
         evaluate_run(trained, device="cuda")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from electra_dist.evaluate import Evaluation
-    from electra_dist.evaluate.examples import Example, Piece
+    from electra_dist.evaluate.passages import Piece, ShownPassage
 
 
 def add(subparsers: Subparsers) -> None:
@@ -28,7 +28,7 @@ def add(subparsers: Subparsers) -> None:
         """
         electra-dist evaluate runs/quickstart
         electra-dist evaluate runs/quickstart --rows all --plot evaluation.png
-        electra-dist evaluate runs/quickstart --step 2000 --examples 4
+        electra-dist evaluate runs/quickstart --step 2000 --passages 4
         electra-dist evaluate runs/quickstart --shards other-shards --device cpu --json
         """,
     )
@@ -56,7 +56,7 @@ def add(subparsers: Subparsers) -> None:
         "--plot", type=Path, metavar="PNG", help="draw ROC, calibration and losses into this file"
     )
     parser.add_argument(
-        "--examples", type=int, default=0, metavar="N", help="print N held-out passages, marked up"
+        "--passages", type=int, default=0, metavar="N", help="print N held-out passages, marked up"
     )
     add_json(parser)
 
@@ -89,7 +89,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             rows=arguments.rows,
             shards=arguments.shards,
             device=arguments.device,
-            examples=arguments.examples,
+            passages=arguments.passages,
             progress=progress,
         )
     if arguments.plot:
@@ -117,9 +117,9 @@ def _print(evaluation: Evaluation) -> None:
     )
     for table in (_networks(evaluation), _bands(evaluation), _convincing(evaluation)):
         target.print(table)
-    for example in evaluation.examples:
-        target.print(_marked_up(example))
-    if evaluation.examples:
+    for passage in evaluation.passages:
+        target.print(_marked_up(passage))
+    if evaluation.passages:
         target.print(f"\n{_LEGEND}", markup=False, highlight=False)
 
 
@@ -250,12 +250,12 @@ _LEGEND = (
 )
 
 
-def _marked_up(example: Example) -> Text:
+def _marked_up(passage: ShownPassage) -> Text:
     """A passage with its marks; colours where the terminal has them."""
     from rich.text import Text
 
-    text = Text(f"\n{example.kind} passage, discriminator loss {example.loss:.3f}: ", style="bold")
-    for piece in example.pieces:
+    text = Text(f"\n{passage.kind} passage, discriminator loss {passage.loss:.3f}: ", style="bold")
+    for piece in passage.pieces:
         mark, style = _mark(piece)
         bare = mark.lstrip(" ")
         text.append(mark[: len(mark) - len(bare)], "not bold")

@@ -1,9 +1,9 @@
 """Held-out passages to read: what was masked, what the generator put there, what the discriminator
 made of it.
 
-Comes in: rows with the answers of both networks, the run's tokenizer. Goes out: `Example`s, the
-passages with the worst and with a typical discriminator loss, as pieces of text that the command
-line marks up.
+Comes in: rows with the answers of both networks, the run's tokenizer. Goes out: `ShownPassage`s,
+those with the worst and with a typical discriminator loss, as pieces of text that the command line
+marks up.
 
 Letters: B rows, L row length.
 """
@@ -43,7 +43,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownPassage:
     """One passage; `loss` is the discriminator's mean over its tokens (nats)."""
 
     kind: Literal["worst", "typical"]
@@ -70,7 +70,7 @@ class Passage:
         return float((np.logaddexp(0, self.logits) - self.logits * replaced).mean())
 
 
-def passages(
+def passages_of(
     batch: MicroBatch, corrupted: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]
 ) -> list[Passage]:
     """The passages of a micro-batch that have a masked token; [CLS] and [SEP] are left out."""
@@ -98,7 +98,7 @@ def passages(
     return found
 
 
-def choose(found: list[Passage], count: int, run: RunDir) -> tuple[Example, ...]:
+def choose(found: list[Passage], count: int, run: RunDir) -> tuple[ShownPassage, ...]:
     """`count` passages: the worst ones, and as many around the median
     loss (one less where `count` is odd).
     """
@@ -112,7 +112,7 @@ def choose(found: list[Passage], count: int, run: RunDir) -> tuple[Example, ...]
         ("typical", typical),
     )
     return tuple(
-        Example(kind, p.loss, _pieces(p, tokenizer)) for kind, chosen in kinds for p in chosen
+        ShownPassage(kind, p.loss, _pieces(p, tokenizer)) for kind, chosen in kinds for p in chosen
     )
 
 
