@@ -35,12 +35,18 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("electra_dist.model", "electra_dist.runs", "data_tools"),
     ("electra_dist.plan", "electra_dist.data"),
     ("electra_dist.config", "electra_dist.parallel", "electra_dist.files"),
+    ("electra_dist.architectures",),
     ("electra_dist.errors", "electra_dist.batch", "electra_dist.console"),
 )
 #: Never imported by the core, not even inside a function.
 TORCH_FREE = (
     "data_tools",
     "launcher",
+    "electra_dist.architectures.costs",
+    "electra_dist.architectures.interface",
+    "electra_dist.architectures.registry",
+    "electra_dist.architectures.sizes",
+    "electra_dist.architectures.electra.costs",
     "electra_dist.config",
     "electra_dist.errors",
     "electra_dist.batch",

@@ -22,7 +22,7 @@ from electra_dist.console import warn
 from electra_dist.errors import CheckpointError
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
-from electra_dist.model.huggingface import State
+from electra_dist.model.parameters import State
 from electra_dist.runs.checkpoints import saved_steps
 from electra_dist.runs.directory import RunDir
 

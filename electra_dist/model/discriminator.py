@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from electra_dist.architectures import find_architecture
+from electra_dist.architectures.layers import Embeddings
 from electra_dist.batch import PADDING_DOCUMENT
 from electra_dist.config import ModelConfig
-from electra_dist.model.embeddings import Embeddings
 from electra_dist.model.encoder import Encoder
 from electra_dist.model.flat.network import FlatNetwork, lent
 from electra_dist.model.inputs import ModelBatch
-from electra_dist.model.parameters import initialise, initialise_glorot
+from electra_dist.model.parameters import initialise
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -33,20 +34,6 @@ class DiscriminatorOutput(NamedTuple):
 
     loss_sum: Tensor
     logits: Tensor
-
-
-class DiscriminatorHead(nn.Module):
-    """Linear, GELU, linear to one logit."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.prediction = nn.Linear(hidden_size, 1)
-
-    def forward(self, hidden_blh: Tensor) -> Tensor:
-        """(B, L, H) -> (B, L)."""
-        out: Tensor = self.prediction(F.gelu(self.dense(hidden_blh))).squeeze(-1)
-        return out
 
 
 class Discriminator(nn.Module):
@@ -61,15 +48,16 @@ class Discriminator(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int, attention_backend: str) -> None:
         super().__init__()
         self.config = config
+        layers = find_architecture(config.architecture).layers()
         sharing = config.embedding_sharing
         self.embeddings: Embeddings | None = None
         if sharing == "none":
-            self.embeddings = Embeddings(config, vocab_size)
+            self.embeddings = layers.make_embeddings(config, vocab_size)
         self.deltas: Embeddings | None = None
         if sharing == "disentangled":
-            self.deltas = Embeddings(config, vocab_size)
+            self.deltas = layers.make_embeddings(config, vocab_size)
         self.encoder = Encoder(config, "discriminator", attention_backend)
-        self.head = DiscriminatorHead(config.discriminator.hidden_size)
+        self.head = layers.make_discriminator_head(config)
         self.flat: FlatNetwork | None = None
 
     @property
@@ -86,13 +74,12 @@ class Discriminator(nn.Module):
     @torch.no_grad()
     def initialise(self, rng: torch.Generator) -> None:
         """Set every parameter to its first value (see `parameters.py`); deltas start at zero."""
-        initialise(self, self.config.initializer_range, rng)
-        initialise_glorot(self.head.prediction, rng)
-        if self.encoder.project is not None:
-            initialise_glorot(self.encoder.project, rng)
+        glorot = find_architecture(self.config.architecture).layers().GLOROT
+        initialise(self, self.config.initializer_range, rng, glorot)
         if self.deltas is not None:
-            for table in (self.deltas.word, self.deltas.position, self.deltas.token_type):
-                table.weight.zero_()
+            for module in self.deltas.modules():
+                if isinstance(module, nn.Embedding):
+                    module.weight.zero_()
 
     def embed(self, shared_ble: Tensor | None, tokens_bl: Tensor, positions_bl: Tensor) -> Tensor:
         """Embedding activations after LayerNorm, (B, L, E), in this network's dtype."""
@@ -104,7 +91,8 @@ class Discriminator(nn.Module):
                 f"embedding_sharing = {self.config.embedding_sharing} needs the generator's"
                 " embeddings"
             )
-        shared = shared_ble.to(self.head.dense.weight.dtype)
+        # Stage 3 has the flat parameters, whose memory is elsewhere, in the same dtype.
+        shared = shared_ble.to(next(self.parameters()).dtype)
         if self.deltas is None:
             return shared
         normed: Tensor = self.deltas.norm(shared + self.deltas.sum(tokens_bl, positions_bl))

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from electra_dist.architectures import find_architecture
 from electra_dist.config import ModelConfig
-from electra_dist.model.embeddings import Embeddings
 from electra_dist.model.encoder import Encoder
 from electra_dist.model.flat.network import FlatNetwork, lent
 from electra_dist.model.head import Backend, masked_lm_head
 from electra_dist.model.inputs import ModelBatch
-from electra_dist.model.parameters import initialise, initialise_glorot
+from electra_dist.model.parameters import initialise
 
 
 class GeneratorOutput(NamedTuple):
@@ -49,20 +49,6 @@ class GeneratorOutput(NamedTuple):
     shared: Tensor | None
 
 
-class GeneratorHead(nn.Module):
-    """Linear to the embedding size, GELU, LayerNorm; the word embeddings come after it."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.generator.hidden_size, config.embedding_size)
-        self.norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_epsilon)
-
-    def forward(self, hidden_mh: Tensor) -> Tensor:
-        """(..., H) -> (..., E)."""
-        out: Tensor = self.norm(F.gelu(self.dense(hidden_mh)))
-        return out
-
-
 class Generator(nn.Module):
     """Embeddings, encoder and masked-language-model head;
     parameters are unset until `initialise`.
@@ -80,9 +66,10 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         self.head_backend = head_backend
-        self.embeddings = Embeddings(config, vocab_size)
+        layers = find_architecture(config.architecture).layers()
+        self.embeddings = layers.make_embeddings(config, vocab_size)
         self.encoder = Encoder(config, "generator", attention_backend)
-        self.head = GeneratorHead(config)
+        self.head = layers.make_generator_head(config)
         self.output_bias = nn.Parameter(torch.zeros(vocab_size))
         self.flat: FlatNetwork | None = None
 
@@ -100,9 +87,8 @@ class Generator(nn.Module):
     @torch.no_grad()
     def initialise(self, rng: torch.Generator) -> None:
         """Set every parameter to its first value (see `parameters.py`)."""
-        initialise(self, self.config.initializer_range, rng)
-        if self.encoder.project is not None:
-            initialise_glorot(self.encoder.project, rng)
+        glorot = find_architecture(self.config.architecture).layers().GLOROT
+        initialise(self, self.config.initializer_range, rng, glorot)
         self.output_bias.zero_()
 
     @torch.no_grad()
