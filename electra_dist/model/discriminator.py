@@ -1,7 +1,7 @@
 """The discriminator: says of every token whether the generator replaced it.
 
 Comes in: the corrupted rows, their labels, and what the generator shares (`Generator.exchange`).
-Goes out: the loss summed over all real tokens, [CLS] and [SEP] included, and the logits.
+Goes out: the loss sums of its objectives, and the logits.
 
 Letters: B rows, L row length, E embedding, H hidden.
 """
@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from electra_dist.architectures import find_architecture
 from electra_dist.architectures.layers import Embeddings
@@ -23,17 +22,24 @@ from electra_dist.model.encoder import Encoder
 from electra_dist.model.flat.network import FlatNetwork, lent
 from electra_dist.model.inputs import ModelBatch
 from electra_dist.model.parameters import initialise
+from electra_dist.objectives import objectives_of
+from electra_dist.objectives.views import Judged
 
 
 class DiscriminatorOutput(NamedTuple):
     """What one micro-batch gives.
 
-    loss_sum  ()      fp32, sum over the real tokens of the binary cross-entropy (nats)
-    logits    (B, L)  fp32, without gradient; above 0 means "replaced"
+    loss_sums  (N,)    fp32, of the N objectives of the discriminator (nats)
+    logits     (B, L)  fp32, without gradient; above 0 means "replaced"
     """
 
-    loss_sum: Tensor
+    loss_sums: Tensor
     logits: Tensor
+
+    @property
+    def loss_sum(self) -> Tensor:
+        """That of the first objective: replaced tokens."""
+        return self.loss_sums[0]
 
 
 class Discriminator(nn.Module):
@@ -59,6 +65,7 @@ class Discriminator(nn.Module):
         self.encoder = Encoder(config, "discriminator", attention_backend)
         self.head = layers.make_discriminator_head(config)
         self.flat: FlatNetwork | None = None
+        self.losses = tuple(objective.loss_sum for objective in objectives_of("discriminator"))
 
     @property
     def attention_backend(self) -> str:
@@ -125,8 +132,8 @@ class Discriminator(nn.Module):
     def judge(
         self, hidden_blh: Tensor, replaced_bl: Tensor, documents_bl: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Loss summed over the real tokens, and the logits (B, L) without gradient."""
+        """The loss sums of the objectives (N,), and the logits (B, L) without gradient."""
         logits_bl = self.head(hidden_blh).float()
-        losses_bl = F.binary_cross_entropy_with_logits(logits_bl, replaced_bl, reduction="none")
-        real_bl = documents_bl != PADDING_DOCUMENT
-        return (losses_bl * real_bl).sum(), logits_bl.detach()
+        judged = Judged(logits_bl, replaced_bl, documents_bl != PADDING_DOCUMENT)
+        losses_n = torch.stack([loss_sum(judged) for loss_sum in self.losses])
+        return losses_n, logits_bl.detach()

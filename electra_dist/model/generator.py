@@ -1,6 +1,6 @@
 """The generator: fills the masked positions, and owns the embeddings that the discriminator reads.
 
-Comes in: a `ModelBatch`. Goes out: the masked-language-model loss, the rows with each masked token
+Comes in: a `ModelBatch`. Goes out: the losses of its objectives, the rows with each masked token
 replaced by a sample, the labels of the discriminator, and the embedding activations of the replaced
 rows (DESIGN D1).
 
@@ -28,12 +28,14 @@ from electra_dist.model.flat.network import FlatNetwork, lent
 from electra_dist.model.head import Backend, masked_lm_head
 from electra_dist.model.inputs import ModelBatch
 from electra_dist.model.parameters import initialise
+from electra_dist.objectives import objectives_of
+from electra_dist.objectives.views import Filled
 
 
 class GeneratorOutput(NamedTuple):
     """What one micro-batch gives.
 
-    loss_sum   ()         fp32, sum over the used masked slots of the negative log-likelihood (nats)
+    loss_sums  (N,)       fp32, of the N objectives of the generator (nats)
     correct    ()         fp32, used slots whose most likely token is the original one
     corrupted  (B, L)     int64, the original rows with every used slot replaced by its sample
     replaced   (B, L)     fp32, 1 where `corrupted` differs from the original: the discriminator's
@@ -42,11 +44,16 @@ class GeneratorOutput(NamedTuple):
                sharing `none`
     """
 
-    loss_sum: Tensor
+    loss_sums: Tensor
     correct: Tensor
     corrupted: Tensor
     replaced: Tensor
     shared: Tensor | None
+
+    @property
+    def loss_sum(self) -> Tensor:
+        """That of the first objective: masked tokens."""
+        return self.loss_sums[0]
 
 
 class Generator(nn.Module):
@@ -72,6 +79,7 @@ class Generator(nn.Module):
         self.head = layers.make_generator_head(config)
         self.output_bias = nn.Parameter(torch.zeros(vocab_size))
         self.flat: FlatNetwork | None = None
+        self.losses = tuple(objective.loss_sum for objective in objectives_of("generator"))
 
     @property
     def attention_backend(self) -> str:
@@ -186,6 +194,7 @@ class Generator(nn.Module):
             self.head_backend,
         )
         weights_m = batch.masked_weights.flatten()
+        filled = Filled(head.nll_m, weights_m)
         samples = head.samples_m.view_as(batch.masked_positions)
         if forced_samples is not None:
             samples = forced_samples
@@ -193,7 +202,7 @@ class Generator(nn.Module):
             batch.tokens, batch.masked_positions, batch.masked_weights, samples
         )
         return GeneratorOutput(
-            loss_sum=(head.nll_m * weights_m).sum(),
+            loss_sums=torch.stack([loss_sum(filled) for loss_sum in self.losses]),
             correct=(head.correct_m * weights_m).sum().detach(),
             corrupted=corrupted,
             replaced=replaced,

@@ -7,8 +7,8 @@ import math
 
 import torch
 
+from electra_dist.objectives.bins import BINS
 from electra_dist.runs import metrics
-from electra_dist.train.metrics import BINS
 from electra_dist.train.window import Sums
 
 
