@@ -30,6 +30,7 @@ from torch import Tensor
 
 from electra_dist import config as configuration
 from electra_dist.architectures import find_architecture
+from electra_dist.architectures.names import State
 from electra_dist.checkpoint.networks import load_whole
 from electra_dist.config import Config, Network
 from electra_dist.errors import UserError
@@ -42,7 +43,6 @@ from electra_dist.files.writing import open_to_readers, write_json, writing
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
-from electra_dist.model.parameters import State
 from electra_dist.runs.directory import RunDir
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 #: Names of the flat parameters (`flat/slots.py`): a layer's weights,
 #: the word table, other weights, what is not decayed.
@@ -19,10 +19,6 @@ MATRICES = "matrices"
 WORDS = "words"
 SHELL = "shell"
 VECTORS = "vectors"
-
-
-#: Whole parameters of a network by name.
-State = dict[str, Tensor]
 
 
 def initialise(

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+from electra_dist import config as configuration
 from electra_dist import plan
 from electra_dist.architectures import find_architecture
 from electra_dist.config import NETWORKS, Config
@@ -19,6 +20,7 @@ from electra_dist.errors import ConfigError
 from electra_dist.model.inputs import rows_of_documents, to_device
 from electra_dist.model.networks import build_networks
 from electra_dist.plan.activations import layer_saved, micro_batch_sizes, total
+from electra_dist.runs.opening.changes import changes
 from electra_dist.train.step import train_step
 from electra_dist.zero.compilation import compile_network
 from tests.support import toy_architecture
@@ -58,6 +60,18 @@ def test_after_its_registration_the_toy_is_unknown() -> None:
         make_config(THE_TOY)
     with pytest.raises(ConfigError, match=r"model\.architecture = 'toy': .*'electra'"):
         make_config(THE_TOY)
+
+
+def test_a_run_from_before_the_key_is_one_of_electra() -> None:
+    config = make_config()
+    written = config.model_dump(mode="json")
+    del written["model"]["architecture"]
+    loaded = configuration.build(written)
+    assert loaded == config
+    assert changes(loaded, config, "past") == []
+    with toy_architecture.registered():
+        found = changes(loaded, make_config(THE_TOY), "past")
+    assert [change.key for change in found] == ["model.architecture"]
 
 
 def logits_of_transformers(config: Config, network: Any, batch: Any) -> tuple[Any, Any]:
