@@ -48,12 +48,12 @@ from data_tools.sources import find_inputs, read_documents, split_parts
 from data_tools.tokenizer import load_tokenizer, train_tokenizer
 from electra_dist import config as configuration
 from electra_dist import plan
+from electra_dist.architectures.electra.names import hf_config
 from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.config import Config
 from electra_dist.data.loading.loader import TrainLoader
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.model.backends import DTYPES
-from electra_dist.model.huggingface import hf_config
 from electra_dist.model.networks import build_networks
 from electra_dist.parallel.group import close_group, open_group
 from electra_dist.parallel.hardware import matrix_product_rate

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from electra_dist.runs.metrics import METRICS
+from electra_dist.runs.metrics import all_metrics
 
 PAGE = Path(__file__).with_name("train.md")
 _HEAD = "| key | unit | meaning |\n|---|---|---|\n"
@@ -19,7 +19,7 @@ _LAST = "| `validation/loss/generator` ... |"
 def table() -> str:
     """One line per metric."""
     lines = []
-    for one in METRICS:
+    for one in all_metrics():
         cells = (f" `{one.name}` ", f" {one.unit} ".replace("  ", " "), f" {one.meaning} ")
         lines.append("|" + "|".join(cells) + "|\n")
     return "".join(lines)

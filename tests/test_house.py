@@ -33,14 +33,20 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("electra_dist.checkpoint", "electra_dist.tracking"),
     ("electra_dist.zero", "launcher"),
     ("electra_dist.model", "electra_dist.runs", "data_tools"),
-    ("electra_dist.plan", "electra_dist.data"),
+    ("electra_dist.plan", "electra_dist.data", "electra_dist.objectives"),
     ("electra_dist.config", "electra_dist.parallel", "electra_dist.files"),
+    ("electra_dist.architectures",),
     ("electra_dist.errors", "electra_dist.batch", "electra_dist.console"),
 )
 #: Never imported by the core, not even inside a function.
 TORCH_FREE = (
     "data_tools",
     "launcher",
+    "electra_dist.architectures.costs",
+    "electra_dist.architectures.interface",
+    "electra_dist.architectures.registry",
+    "electra_dist.architectures.sizes",
+    "electra_dist.architectures.electra.costs",
     "electra_dist.config",
     "electra_dist.errors",
     "electra_dist.batch",
@@ -56,6 +62,7 @@ TORCH_FREE = (
     "electra_dist.parallel.processes",
     "electra_dist.parallel.signs",
     "electra_dist.data",
+    "electra_dist.objectives.metric",
     "electra_dist.plan",
     "electra_dist.runs",
 )

@@ -16,13 +16,13 @@ from __future__ import annotations
 import torch
 
 from electra_dist import config as configuration
+from electra_dist.architectures.names import State
 from electra_dist.checkpoint.tensors import read_network
 from electra_dist.config import Config, Network
 from electra_dist.console import warn
 from electra_dist.errors import CheckpointError
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
-from electra_dist.model.huggingface import State
 from electra_dist.runs.checkpoints import saved_steps
 from electra_dist.runs.directory import RunDir
 

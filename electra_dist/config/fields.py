@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
-Network = Literal["generator", "discriminator"]
+from electra_dist.architectures import ARCHITECTURES
+from electra_dist.architectures import Network as Network
+
 NETWORKS: tuple[Network, ...] = get_args(Network)
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -27,6 +30,23 @@ Width = Annotated[int, Field(gt=0, le=2**18)]
 Vocabulary = Annotated[int, Field(gt=0, le=2**24)]
 #: A name that becomes a folder, a W&B run and a Slurm job.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+def _registered(name: str) -> str:
+    if name not in ARCHITECTURES:
+        expected = " or ".join(repr(known) for known in ARCHITECTURES)
+        raise PydanticCustomError(  # as of a `Literal`, so that the nearest name is told
+            "literal_error", "Input should be {expected}", {"expected": expected}
+        )
+    return name
+
+
+#: A registered architecture.
+ArchitectureName = Annotated[
+    str,
+    AfterValidator(_registered),
+    WithJsonSchema({"type": "string", "enum": list(ARCHITECTURES)}),
+]
 
 
 class Section(BaseModel):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from electra_dist.config.fields import (
+    ArchitectureName,
     Layers,
     PositiveFloat,
     Probability,
@@ -32,6 +33,8 @@ class NetworkConfig(Section):
 class ModelConfig(Section):
     """Sizes and structure of both networks."""
 
+    architecture: ArchitectureName = "electra"
+    """Layers, embeddings and heads of both networks. electra: those of ELECTRA and BERT."""
     preset: Literal["tiny", "small", "base", "large", "xl"] = "small"
     """Named sizes; keys set beside it win."""
     vocab_size: Vocabulary | None = None

@@ -4,9 +4,9 @@ how to load it. Facts of the run only.
 
 from __future__ import annotations
 
+from electra_dist.architectures import find_architecture
 from electra_dist.config import Config, Network
 from electra_dist.export.check import Compared
-from electra_dist.model.huggingface import FINE_TUNING_DROPOUT
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.facts import RunFacts
 
@@ -16,18 +16,18 @@ _ADVICE: dict[Network, str] = {
 }
 _USE: dict[Network, str] = {
     "discriminator": """\
-from transformers import AutoModelForPreTraining, AutoTokenizer
+from transformers import {auto_class}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{path}")
-model = AutoModelForPreTraining.from_pretrained("{path}")
+model = {auto_class}.from_pretrained("{path}")
 inputs = tokenizer("The chef ate the meal.", return_tensors="pt")
 logits = model(**inputs).logits  # above 0: replaced
 """,
     "generator": """\
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import {auto_class}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{path}")
-model = AutoModelForMaskedLM.from_pretrained("{path}")
+model = {auto_class}.from_pretrained("{path}")
 ids = tokenizer("The chef cooked the meal.", return_tensors="pt")
 ids["input_ids"][0, 3] = tokenizer.mask_token_id  # a literal [MASK] in the text stays text
 best = model(**ids).logits[0, 3].argmax()
@@ -45,6 +45,7 @@ def model_card(
     compared: Compared,
 ) -> str:
     """The card as Markdown with the front matter of the Hugging Face hub."""
+    dropout = find_architecture(config.model.architecture).names().FINE_TUNING_DROPOUT
     tags = "\n".join(f"- {tag}" for tag in ("electra", "replaced-token-detection", "electra-dist"))
     if network == "generator":
         pipeline = "pipeline_tag: fill-mask\n"
@@ -66,7 +67,7 @@ The {network} of an ELECTRA pre-training run: it {job}. {parameters:,} parameter
 {_ADVICE[network]}
 
 ```python
-{_USE[network].format(path="path/to/this/folder")}```
+{_USE[network].format(auto_class=compared.auto_class, path="path/to/this/folder")}```
 
 ## Architecture
 
@@ -84,7 +85,7 @@ The {network} of an ELECTRA pre-training run: it {job}. {parameters:,} parameter
 
 {compared.sentence()}.
 
-`config.json` sets dropout {FINE_TUNING_DROPOUT}, with which ELECTRA is fine-tuned; it acts only in
+`config.json` sets dropout {dropout}, with which ELECTRA is fine-tuned; it acts only in
 training.
 """
 

@@ -105,11 +105,12 @@ def check_texts(config: Config) -> CheckTexts:
 def check_export(
     folder: Path,
     network: Network,
+    auto_class: str,
     generator: Generator,
     discriminator: Discriminator,
     texts: CheckTexts,
 ) -> Compared:
-    """Load `folder` offline with transformers and compare it with our networks;
+    """Load `folder` offline with `auto_class` of transformers and compare it with our networks;
     raises `UserError` on a difference.
     """
     documents = texts.documents or tuple(map(tuple, _check_tokenizer(folder)))
@@ -122,7 +123,7 @@ def check_export(
     packed = rows_of_documents(rows, max(len(row[0]) for row in rows))
     batch = to_device(packed, "cpu")
     real = batch.documents >= 0
-    model, auto_class = _load(folder, network)
+    model = _load(folder, auto_class)
     with torch.inference_mode():
         if network == "generator":
             ours = generator.logits(batch)
@@ -182,13 +183,9 @@ def _check_tokenizer(folder: Path) -> list[list[int]]:
     return [ours.encode(text, add_special_tokens=False).ids for text in SAMPLE_TEXTS]
 
 
-def _load(folder: Path, network: Network) -> tuple[Any, str]:
+def _load(folder: Path, auto_class: str) -> Any:
     import transformers
 
-    if network == "generator":
-        auto_class = "AutoModelForMaskedLM"
-    else:
-        auto_class = "AutoModelForPreTraining"
     transformers.utils.logging.disable_progress_bar()
     model, report = getattr(transformers, auto_class).from_pretrained(
         folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
@@ -198,4 +195,4 @@ def _load(folder: Path, network: Network) -> tuple[Any, str]:
             raise _different(
                 folder, f"{kind.replace('_', ' ')} for {auto_class}: {sorted(report[kind])[:5]}"
             )
-    return model.eval(), auto_class
+    return model.eval()

@@ -29,6 +29,8 @@ from typing import Any
 from torch import Tensor
 
 from electra_dist import config as configuration
+from electra_dist.architectures import find_architecture
+from electra_dist.architectures.names import State
 from electra_dist.checkpoint.networks import load_whole
 from electra_dist.config import Config, Network
 from electra_dist.errors import UserError
@@ -41,12 +43,6 @@ from electra_dist.files.writing import open_to_readers, write_json, writing
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
-from electra_dist.model.huggingface import (
-    State,
-    discriminator_to_huggingface,
-    generator_to_huggingface,
-    hf_config,
-)
 from electra_dist.runs.directory import RunDir
 
 
@@ -93,10 +89,13 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
     state = _huggingface_state(generator, discriminator, network, config)
     with staged(out) as folder:
         with writing(out, "the export"):
-            _write_model(folder, state, hf_config(config.model, _vocabulary(generator), network))
+            names = find_architecture(config.model.architecture).names()
+            described = names.hf_config(config.model, _vocabulary(generator), network)
+            _write_model(folder, state, described)
             _copy_tokenizer(run, folder, config.model.max_positions)
         texts = check_texts(config)
-        compared = check_export(folder, network, generator, discriminator, texts)
+        auto_class = names.AUTO_CLASSES[network]
+        compared = check_export(folder, network, auto_class, generator, discriminator, texts)
         parameters = sum(tensor.numel() for tensor in state.values())
         report = ExportReport(out, config.run.name, network, chosen, parameters, compared)
         card = model_card(run, config, facts, network, chosen, parameters, compared)
@@ -147,10 +146,11 @@ def _vocabulary(generator: Generator) -> int:
 def _huggingface_state(
     generator: Generator, discriminator: Discriminator, network: Network, config: Config
 ) -> State:
+    names = find_architecture(config.model.architecture).names()
     ours = generator.state_dict()
     if network == "generator":
-        return generator_to_huggingface(ours)
-    return discriminator_to_huggingface(
+        return names.generator_to_huggingface(ours)
+    return names.discriminator_to_huggingface(
         discriminator.state_dict(), ours, config.model.embedding_sharing
     )
 

@@ -9,7 +9,6 @@ __all__ = [
     "encoder",
     "generator",
     "head",
-    "huggingface",
     "inputs",
     "networks",
     "parameters",

@@ -1,7 +1,7 @@
 """The discriminator: says of every token whether the generator replaced it.
 
 Comes in: the corrupted rows, their labels, and what the generator shares (`Generator.exchange`).
-Goes out: the loss summed over all real tokens, [CLS] and [SEP] included, and the logits.
+Goes out: the loss sums of its objectives, and the logits.
 
 Letters: B rows, L row length, E embedding, H hidden.
 """
@@ -13,40 +13,33 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from electra_dist.architectures import find_architecture
+from electra_dist.architectures.layers import Embeddings
 from electra_dist.batch import PADDING_DOCUMENT
 from electra_dist.config import ModelConfig
-from electra_dist.model.embeddings import Embeddings
 from electra_dist.model.encoder import Encoder
 from electra_dist.model.flat.network import FlatNetwork, lent
 from electra_dist.model.inputs import ModelBatch
-from electra_dist.model.parameters import initialise, initialise_glorot
+from electra_dist.model.parameters import initialise
+from electra_dist.objectives import objectives_of
+from electra_dist.objectives.views import Judged
 
 
 class DiscriminatorOutput(NamedTuple):
     """What one micro-batch gives.
 
-    loss_sum  ()      fp32, sum over the real tokens of the binary cross-entropy (nats)
-    logits    (B, L)  fp32, without gradient; above 0 means "replaced"
+    loss_sums  (N,)    fp32, of the N objectives of the discriminator (nats)
+    logits     (B, L)  fp32, without gradient; above 0 means "replaced"
     """
 
-    loss_sum: Tensor
+    loss_sums: Tensor
     logits: Tensor
 
-
-class DiscriminatorHead(nn.Module):
-    """Linear, GELU, linear to one logit."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.prediction = nn.Linear(hidden_size, 1)
-
-    def forward(self, hidden_blh: Tensor) -> Tensor:
-        """(B, L, H) -> (B, L)."""
-        out: Tensor = self.prediction(F.gelu(self.dense(hidden_blh))).squeeze(-1)
-        return out
+    @property
+    def loss_sum(self) -> Tensor:
+        """That of the first objective: replaced tokens."""
+        return self.loss_sums[0]
 
 
 class Discriminator(nn.Module):
@@ -61,16 +54,18 @@ class Discriminator(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int, attention_backend: str) -> None:
         super().__init__()
         self.config = config
+        layers = find_architecture(config.architecture).layers()
         sharing = config.embedding_sharing
         self.embeddings: Embeddings | None = None
         if sharing == "none":
-            self.embeddings = Embeddings(config, vocab_size)
+            self.embeddings = layers.make_embeddings(config, vocab_size)
         self.deltas: Embeddings | None = None
         if sharing == "disentangled":
-            self.deltas = Embeddings(config, vocab_size)
+            self.deltas = layers.make_embeddings(config, vocab_size)
         self.encoder = Encoder(config, "discriminator", attention_backend)
-        self.head = DiscriminatorHead(config.discriminator.hidden_size)
+        self.head = layers.make_discriminator_head(config)
         self.flat: FlatNetwork | None = None
+        self.losses = tuple(objective.loss_sum for objective in objectives_of("discriminator"))
 
     @property
     def attention_backend(self) -> str:
@@ -86,13 +81,12 @@ class Discriminator(nn.Module):
     @torch.no_grad()
     def initialise(self, rng: torch.Generator) -> None:
         """Set every parameter to its first value (see `parameters.py`); deltas start at zero."""
-        initialise(self, self.config.initializer_range, rng)
-        initialise_glorot(self.head.prediction, rng)
-        if self.encoder.project is not None:
-            initialise_glorot(self.encoder.project, rng)
+        glorot = find_architecture(self.config.architecture).layers().GLOROT
+        initialise(self, self.config.initializer_range, rng, glorot)
         if self.deltas is not None:
-            for table in (self.deltas.word, self.deltas.position, self.deltas.token_type):
-                table.weight.zero_()
+            for module in self.deltas.modules():
+                if isinstance(module, nn.Embedding):
+                    module.weight.zero_()
 
     def embed(self, shared_ble: Tensor | None, tokens_bl: Tensor, positions_bl: Tensor) -> Tensor:
         """Embedding activations after LayerNorm, (B, L, E), in this network's dtype."""
@@ -104,7 +98,8 @@ class Discriminator(nn.Module):
                 f"embedding_sharing = {self.config.embedding_sharing} needs the generator's"
                 " embeddings"
             )
-        shared = shared_ble.to(self.head.dense.weight.dtype)
+        # Stage 3 has the flat parameters, whose memory is elsewhere, in the same dtype.
+        shared = shared_ble.to(next(self.parameters()).dtype)
         if self.deltas is None:
             return shared
         normed: Tensor = self.deltas.norm(shared + self.deltas.sum(tokens_bl, positions_bl))
@@ -137,8 +132,8 @@ class Discriminator(nn.Module):
     def judge(
         self, hidden_blh: Tensor, replaced_bl: Tensor, documents_bl: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Loss summed over the real tokens, and the logits (B, L) without gradient."""
+        """The loss sums of the objectives (N,), and the logits (B, L) without gradient."""
         logits_bl = self.head(hidden_blh).float()
-        losses_bl = F.binary_cross_entropy_with_logits(logits_bl, replaced_bl, reduction="none")
-        real_bl = documents_bl != PADDING_DOCUMENT
-        return (losses_bl * real_bl).sum(), logits_bl.detach()
+        judged = Judged(logits_bl, replaced_bl, documents_bl != PADDING_DOCUMENT)
+        losses_n = torch.stack([loss_sum(judged) for loss_sum in self.losses])
+        return losses_n, logits_bl.detach()

@@ -1,60 +1,49 @@
-"""The encoder: post-LayerNorm transformer layers, as in BERT and ELECTRA.
+"""The encoder: the layers of an architecture, one after the other.
 
 Comes in: embeddings (B, L, E) and the layout of the documents. Goes out: hidden states (B, L, H).
-Query, key and value come out of one matrix; `huggingface.py` splits it.
+What a layer computes is the architecture's (`architectures/layers.py`); here it is run.
 
 `Layer.forward` has no data-dependent control flow, so that it compiles as one graph (DESIGN D4). In
 an engine consecutive layers are a `LayerGroup`, which DeepSpeed is told is a leaf: its parameters
 are gathered around the call.
 
-Letters: B rows, L row length, E embedding, H hidden, A heads, D head size.
+Letters: B rows, L row length, E embedding, H hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from electra_dist.architectures import find_architecture
+from electra_dist.architectures.layers import Tools, Weights
 from electra_dist.config import ModelConfig, Network, NetworkConfig
 from electra_dist.model.attention.backends import BACKENDS, Layout, build_layout
 from electra_dist.model.dropout import dropout, recomputed
 from electra_dist.model.flat.slots import cut, keeping_no_view, lay_out
 from electra_dist.model.parameters import no_decay
 
-#: What a layer computes with, by the name of the parameter.
-Weights = Mapping[str, Tensor]
-
 
 class Layer(nn.Module):
-    """Self-attention and feed-forward, each with dropout, residual and LayerNorm after it.
+    """One layer of the architecture: its parameters, in modules or in flat ones.
 
-    `matrix_slots` and `vector_slots` say how its parameters lie where they are parts of flat ones
-    (`flat/network.py`).
+    `rule` is the arithmetic. `matrix_slots` and `vector_slots` say how its parameters lie where
+    they are parts of flat ones (`flat/network.py`).
     """
 
     compiled_parts = ("forward",)
 
     def __init__(self, config: ModelConfig, sizes: NetworkConfig, backend: str) -> None:
         super().__init__()
-        hidden = sizes.hidden_size
-        epsilon = config.layer_norm_epsilon
-        self.hidden_size = hidden
-        self.heads = sizes.heads
-        self.attend = BACKENDS[backend]
-        self.attention_dropout = config.attention_dropout
-        self.dropout = config.dropout
-        self.epsilon = epsilon
-        self.query_key_value = nn.Linear(hidden, 3 * hidden)
-        self.attention_output = nn.Linear(hidden, hidden)
-        self.attention_norm = nn.LayerNorm(hidden, eps=epsilon)
-        self.ffn_in = nn.Linear(hidden, sizes.ffn_size)
-        self.ffn_out = nn.Linear(sizes.ffn_size, hidden)
-        self.ffn_norm = nn.LayerNorm(hidden, eps=epsilon)
+        tools = Tools(BACKENDS[backend], dropout, recomputed)
+        self.hidden_size = sizes.hidden_size
+        self.rule = find_architecture(config.architecture).layers().make_rule(config, sizes, tools)
+        for name, module in self.rule.modules().items():
+            self.add_module(name, module)
         parameters = list(self.named_parameters())
         self.matrix_slots = lay_out(pair for pair in parameters if not no_decay(pair[0]))
         self.vector_slots = lay_out(pair for pair in parameters if no_decay(pair[0]))
@@ -73,39 +62,7 @@ class Layer(nn.Module):
             weights: Weights = dict(self.named_parameters())
         else:
             weights = cut(matrices, self.matrix_slots) | cut(vectors, self.vector_slots)
-        return self._compute(weights, hidden_blh, layout)
-
-    def _compute(self, weights: Weights, hidden_blh: Tensor, layout: Layout) -> Tensor:
-        b, length, hidden = hidden_blh.shape
-        qkv = _linear(hidden_blh, weights, "query_key_value").view(
-            b, length, 3, self.heads, hidden // self.heads
-        )
-        if self.training:
-            attention_dropout = self.attention_dropout
-        else:
-            attention_dropout = 0.0
-        attended = self.attend(qkv, layout, attention_dropout).reshape(b, length, hidden)
-        attended = dropout(
-            _linear(attended, weights, "attention_output"), self.dropout, self.training
-        )
-        middle = self._norm(attended + hidden_blh, weights, "attention_norm")
-        inner = _linear(middle, weights, "ffn_in")
-        fed = recomputed(_activate, inner, weights["ffn_out.weight"], weights["ffn_out.bias"])
-        return self._norm(dropout(fed, self.dropout, self.training) + middle, weights, "ffn_norm")
-
-    def _norm(self, x: Tensor, weights: Weights, name: str) -> Tensor:
-        return F.layer_norm(
-            x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], self.epsilon
-        )
-
-
-def _linear(x: Tensor, weights: Weights, name: str) -> Tensor:
-    return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
-
-
-def _activate(inner_blf: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The second half of the feed-forward: exact (erf) GELU, then (B, L, F) -> (B, L, H)."""
-    return F.linear(F.gelu(inner_blf), weight, bias)
+        return self.rule.compute(weights, hidden_blh, layout, self.training)
 
 
 class LayerGroup(nn.Module):

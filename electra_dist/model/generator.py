@@ -1,6 +1,6 @@
 """The generator: fills the masked positions, and owns the embeddings that the discriminator reads.
 
-Comes in: a `ModelBatch`. Goes out: the masked-language-model loss, the rows with each masked token
+Comes in: a `ModelBatch`. Goes out: the losses of its objectives, the rows with each masked token
 replaced by a sample, the labels of the discriminator, and the embedding activations of the replaced
 rows (DESIGN D1).
 
@@ -21,19 +21,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from electra_dist.architectures import find_architecture
 from electra_dist.config import ModelConfig
-from electra_dist.model.embeddings import Embeddings
 from electra_dist.model.encoder import Encoder
 from electra_dist.model.flat.network import FlatNetwork, lent
 from electra_dist.model.head import Backend, masked_lm_head
 from electra_dist.model.inputs import ModelBatch
-from electra_dist.model.parameters import initialise, initialise_glorot
+from electra_dist.model.parameters import initialise
+from electra_dist.objectives import objectives_of
+from electra_dist.objectives.views import Filled
 
 
 class GeneratorOutput(NamedTuple):
     """What one micro-batch gives.
 
-    loss_sum   ()         fp32, sum over the used masked slots of the negative log-likelihood (nats)
+    loss_sums  (N,)       fp32, of the N objectives of the generator (nats)
     correct    ()         fp32, used slots whose most likely token is the original one
     corrupted  (B, L)     int64, the original rows with every used slot replaced by its sample
     replaced   (B, L)     fp32, 1 where `corrupted` differs from the original: the discriminator's
@@ -42,25 +44,16 @@ class GeneratorOutput(NamedTuple):
                sharing `none`
     """
 
-    loss_sum: Tensor
+    loss_sums: Tensor
     correct: Tensor
     corrupted: Tensor
     replaced: Tensor
     shared: Tensor | None
 
-
-class GeneratorHead(nn.Module):
-    """Linear to the embedding size, GELU, LayerNorm; the word embeddings come after it."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.generator.hidden_size, config.embedding_size)
-        self.norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_epsilon)
-
-    def forward(self, hidden_mh: Tensor) -> Tensor:
-        """(..., H) -> (..., E)."""
-        out: Tensor = self.norm(F.gelu(self.dense(hidden_mh)))
-        return out
+    @property
+    def loss_sum(self) -> Tensor:
+        """That of the first objective: masked tokens."""
+        return self.loss_sums[0]
 
 
 class Generator(nn.Module):
@@ -80,11 +73,13 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         self.head_backend = head_backend
-        self.embeddings = Embeddings(config, vocab_size)
+        layers = find_architecture(config.architecture).layers()
+        self.embeddings = layers.make_embeddings(config, vocab_size)
         self.encoder = Encoder(config, "generator", attention_backend)
-        self.head = GeneratorHead(config)
+        self.head = layers.make_generator_head(config)
         self.output_bias = nn.Parameter(torch.zeros(vocab_size))
         self.flat: FlatNetwork | None = None
+        self.losses = tuple(objective.loss_sum for objective in objectives_of("generator"))
 
     @property
     def attention_backend(self) -> str:
@@ -100,9 +95,8 @@ class Generator(nn.Module):
     @torch.no_grad()
     def initialise(self, rng: torch.Generator) -> None:
         """Set every parameter to its first value (see `parameters.py`)."""
-        initialise(self, self.config.initializer_range, rng)
-        if self.encoder.project is not None:
-            initialise_glorot(self.encoder.project, rng)
+        glorot = find_architecture(self.config.architecture).layers().GLOROT
+        initialise(self, self.config.initializer_range, rng, glorot)
         self.output_bias.zero_()
 
     @torch.no_grad()
@@ -200,6 +194,7 @@ class Generator(nn.Module):
             self.head_backend,
         )
         weights_m = batch.masked_weights.flatten()
+        filled = Filled(head.nll_m, weights_m)
         samples = head.samples_m.view_as(batch.masked_positions)
         if forced_samples is not None:
             samples = forced_samples
@@ -207,7 +202,7 @@ class Generator(nn.Module):
             batch.tokens, batch.masked_positions, batch.masked_weights, samples
         )
         return GeneratorOutput(
-            loss_sum=(head.nll_m * weights_m).sum(),
+            loss_sums=torch.stack([loss_sum(filled) for loss_sum in self.losses]),
             correct=(head.correct_m * weights_m).sum().detach(),
             corrupted=corrupted,
             replaced=replaced,

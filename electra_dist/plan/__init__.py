@@ -8,7 +8,7 @@ disk, `estimate` puts them together for a number of nodes and a kind of GPU (`de
 looks for what suits them.
 """
 
-from electra_dist.plan.activations import Surroundings
+from electra_dist.architectures import Surroundings
 from electra_dist.plan.costs import Costs, StagePlan
 from electra_dist.plan.devices import DEVICES, Device, find_device
 from electra_dist.plan.estimate import (

@@ -3,21 +3,26 @@ name.
 
 Comes in: sizes, and what the machine runs (`Surroundings`). Goes out: lists of (name, bytes) for
 the generator, the discriminator and what passes between them, and the temporaries of the backward
-of one layer. Counted operation by operation, as without compilation; layers compiled for a CPU,
-which keep less, are told apart where they have dropout.
+of one layer. What lies in a layer, embeddings and heads is the architecture's to say (`Costs`);
+attention, the generator's logits and what passes between the networks are counted here.
 
-Letters: B rows, L row length, T = B x L tokens, M masked slots, H hidden, F feed-forward, E
-embedding, A heads, V vocabulary.
+Letters: B rows, L row length, T = B x L tokens, M masked slots, A heads, D head size, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from electra_dist.architectures import (
+    Costs,
+    MicroBatchFacts,
+    Saved,
+    Surroundings,
+    find_architecture,
+)
 from electra_dist.config import Config, Network, PrecisionMode, sequence_entries
 
 BYTES: dict[PrecisionMode, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -31,41 +36,6 @@ PLANNED_DOCUMENTS = 4
 HEAD_CHUNK_LOGITS = 2**20
 HEAD_CHUNK_LOGITS_CUDA = 2**24
 HEAD_SMALLEST_CHUNK = 256
-
-
-class Saved(NamedTuple):
-    """One saved tensor, or several alike."""
-
-    name: str
-    bytes: float
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What decides which tensors an operation saves.
-
-    device     where the tensors lie
-    attention  the backend: sdpa, varlen or triton
-    compiled   whether the layers are compiled
-    """
-
-    device: Literal["cpu", "cuda"]
-    attention: Literal["sdpa", "varlen", "triton"]
-    compiled: bool = False
-
-    @property
-    def recomputes(self) -> bool:
-        """Whether elementwise results in front of a product are computed
-        again (`model.dropout.recomputed`).
-        """
-        return self.device == "cpu"
-
-    @property
-    def hashes_masks(self) -> bool:
-        """Whether dropout keeps a seed, of which the backward makes the
-        mask again (`model.dropout.hashed_mask`).
-        """
-        return self.device == "cpu" and self.compiled
 
 
 def total(saved: Iterable[Saved]) -> float:
@@ -90,30 +60,35 @@ def micro_batch_sizes(config: Config) -> MicroBatchSizes:
     return MicroBatchSizes(rows, length, rows * length, rows * slots)
 
 
+def facts_of(config: Config, network: Network, around: Surroundings) -> MicroBatchFacts:
+    """What the architecture is told of one micro-batch of `network`."""
+    size = micro_batch_sizes(config)
+    b = BYTES[config.precision_mode(network)]
+    if around.device == "cpu":
+        statistics = b
+    else:
+        statistics = FP32
+    return MicroBatchFacts(
+        tokens=size.tokens,
+        masked=size.masked,
+        element_bytes=b,
+        statistics_bytes=statistics,
+        dropout=config.model.dropout,
+        around=around,
+    )
+
+
+def _costs(config: Config) -> Costs:
+    return find_architecture(config.model.architecture).costs
+
+
 def layer_saved(config: Config, network: Network, around: Surroundings) -> list[Saved]:
     """What one encoder layer saves, without checkpointing;
     its input is its predecessor's output, counted there.
     """
-    size = micro_batch_sizes(config)
-    model = config.model
-    sizes = config.network(network)
-    b = BYTES[config.precision_mode(network)]
-    hidden = size.tokens * sizes.hidden_size * b
-    ffn = size.tokens * sizes.ffn_size * b
-    # mean and reciprocal deviation
-    statistics = 2 * size.tokens * (b if around.device == "cpu" else FP32)
-    saved = attention_saved(config, network, around)
-    saved += [
-        Saved("attention output + residual, read by LayerNorm", hidden),
-        Saved("LayerNorm after attention", hidden + statistics),
-        Saved("feed-forward in, read by GELU", ffn),
-        Saved("GELU, read by feed-forward out", 0.0 if around.recomputes else ffn),
-        Saved("feed-forward out + residual, read by LayerNorm", hidden),
-        Saved("LayerNorm after feed-forward", hidden + statistics),
-    ]
-    if model.dropout and not around.hashes_masks:
-        saved += [Saved("dropout masks", 2 * hidden / b * BOOL)]
-    return saved
+    batch = facts_of(config, network, around)
+    own = _costs(config).layer_saved(config.network(network), batch)
+    return attention_saved(config, network, around) + own
 
 
 def attention_saved(config: Config, network: Network, around: Surroundings) -> list[Saved]:
@@ -177,35 +152,28 @@ def generator_saved(config: Config, around: Surroundings) -> list[Saved]:
     head on the masked slots, embeddings that it shares.
     """
     size = micro_batch_sizes(config)
-    embedding = config.model.embedding_size
-    b = BYTES[config.precision_mode("generator")]
-    hidden = config.model.generator.hidden_size
-    saved = [Saved("embedding sum and LayerNorm", 2 * size.tokens * embedding * b)]
+    costs = _costs(config)
+    batch = facts_of(config, "generator", around)
+    saved = list(costs.embeddings_saved(config.model, batch))
     saved += encoder_saved(config, "generator", around)
-    saved.append(
-        Saved(
-            "masked positions: gather, dense, GELU, LayerNorm",
-            size.masked * (hidden + 3 * embedding) * b,
-        )
-    )
+    saved += costs.head_saved(config.model, "generator", batch)
     if config.model.embedding_sharing == "shared":
-        saved.append(Saved("shared embeddings: sum and LayerNorm", 2 * size.tokens * embedding * b))
+        saved += costs.embeddings_saved(config.model, batch)
     elif config.model.embedding_sharing == "disentangled":
-        saved.append(Saved("shared embedding sum", size.tokens * embedding * b))
+        table = size.tokens * config.model.embedding_size * batch.element_bytes
+        saved.append(Saved("shared embedding sum", table))
     saved.append(Saved("batch: ids, positions, labels", size.tokens * (4 * INT64 + 3 * FP32)))
     return saved
 
 
 def discriminator_saved(config: Config, around: Surroundings) -> list[Saved]:
     """The discriminator: encoder and head, and embeddings of its own where it has them."""
-    size = micro_batch_sizes(config)
-    embedding = config.model.embedding_size
-    b = BYTES[config.precision_mode("discriminator")]
-    hidden = config.model.discriminator.hidden_size
+    costs = _costs(config)
+    batch = facts_of(config, "discriminator", around)
     saved = encoder_saved(config, "discriminator", around)
     if config.model.embedding_sharing != "shared":
-        saved.append(Saved("embedding sum and LayerNorm", 2 * size.tokens * embedding * b))
-    saved.append(Saved("head: dense and GELU", 2 * size.tokens * hidden * b))
+        saved += costs.embeddings_saved(config.model, batch)
+    saved += costs.head_saved(config.model, "discriminator", batch)
     return saved
 
 
@@ -213,36 +181,22 @@ def backward_temporaries(config: Config, network: Network, around: Surroundings)
     """Bytes by which the backward of the last layer rises above what was saved.
 
     Entering it, the head's saved tensors are gone and the gradient of the layer's output is there;
-    at its highest, in the feed-forward's product, it holds the gradients of the residual (H) and of
-    GELU (F) as well (and GELU's output where it is computed again), and has let go of the last
-    LayerNorm's input and output. With checkpointing, the layer's own tensors are there once more.
+    when it is highest, the architecture says. With checkpointing, the layer's own tensors are there
+    once more.
     """
-    size = micro_batch_sizes(config)
+    costs = _costs(config)
     sizes = config.network(network)
-    b = BYTES[config.precision_mode(network)]
-    hidden = size.tokens * sizes.hidden_size * b
-    ffn = size.tokens * sizes.ffn_size * b
+    batch = facts_of(config, network, around)
     head = 0.0
     if network == "discriminator":
-        head = 2 * hidden
-    mask = hidden / b * BOOL
-    if around.hashes_masks:
-        mask = 0.0
-    # its gradient instead of the saved mask
-    if config.model.dropout:
-        dropped = hidden - mask
-    else:
-        dropped = 0.0
+        head = total(costs.head_saved(config.model, network, batch))
     if config.train.activation_checkpointing:
         again = total(layer_saved(config, network, around))
     else:
         again = 0.0
-    rise = again + ffn * (2 if around.recomputes else 1) + hidden + dropped - 2 * hidden
-    # Later, in attention: gradients of query, key and value, of the attended values and of the
-    # residual are there; the feed-forward's tensors, both LayerNorms' and the attention output are
-    # gone.
-    later = again + varlen_temporaries(config, network, around) + 5 * hidden - 2 * ffn - 5 * hidden
-    return max(rise - head, later - head, hidden)
+    rises = costs.layer_rises(sizes, batch, varlen_temporaries(config, network, around))
+    gradient = batch.tokens * sizes.hidden_size * batch.element_bytes
+    return max(*(again + rise - head for rise in rises), gradient)
 
 
 def varlen_temporaries(config: Config, network: Network, around: Surroundings) -> float:

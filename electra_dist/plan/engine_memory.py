@@ -122,11 +122,11 @@ def joined_bytes(config: Config, network: Network, cast: bool) -> float:
     """`EngineBytes.joined`: beside the flat gradient its parts,
     or what it is `cast` to before it is added in fp32.
     """
-    sizes = config.network(network)
-    count, *_ = layers_of_groups(sizes.layers, layer_weights(sizes))
+    a_layer = layer_weights(config, network)
+    count, *_ = layers_of_groups(config.network(network).layers, a_layer)
     b = BYTES[config.precision_mode(network)]
     beside = max(0 if count == 1 else b, FP32 if cast else 0)
-    return (b + beside) * count * layer_weights(sizes)
+    return (b + beside) * count * a_layer
 
 
 def bucket_elements(config: Config, network: Network, vocab_size: int) -> int:

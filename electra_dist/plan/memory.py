@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+from electra_dist.architectures import Surroundings
 from electra_dist.config import NETWORKS, Config, Network, Stage
 from electra_dist.plan.activations import (
     BYTES,
     FP32,
-    Surroundings,
     backward_temporaries,
     discriminator_saved,
     generator_saved,

@@ -1,52 +1,76 @@
 """Parameters and floating-point operations of a configuration, from its sizes alone.
 
+What one layer, the embeddings and a head have is the architecture's to say (`Costs`).
+
 Only work that a step needs is counted: true document lengths in
 attention, no padding, and the generator's vocabulary projection at the masked positions only.
 
-Letters: H hidden, F feed-forward, E embedding, V vocabulary, P positions.
+Letters: E embedding, V vocabulary.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from electra_dist.config import NETWORKS, Config, Network, NetworkConfig, layers_of_groups
+from electra_dist.architectures import Costs, Shapes, find_architecture
+from electra_dist.config import NETWORKS, Config, Network, layers_of_groups
 
 #: A backward pass costs two forward passes: gradients of the inputs and of the weights.
 FORWARD_AND_BACKWARD = 3
 
 
-def _encoder_weights(sizes: NetworkConfig, embedding_size: int) -> int:
-    """Weights of the matrix products that every token passes:
-    projection, attention, feed-forward.
-    """
-    hidden = sizes.hidden_size
-    if embedding_size != hidden:
-        projection = embedding_size * hidden
+def _costs(config: Config) -> Costs:
+    return find_architecture(config.model.architecture).costs
+
+
+def _matrices(shapes: Shapes) -> int:
+    """Elements of those that are decayed."""
+    return sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
+
+
+def _vectors(shapes: Shapes) -> int:
+    """Elements of biases and norms."""
+    return sum(math.prod(shape) for shape in shapes.values() if len(shape) == 1)
+
+
+def _elements(shapes: Shapes) -> int:
+    return _matrices(shapes) + _vectors(shapes)
+
+
+def _encoder_weights(config: Config, network: Network) -> int:
+    """Weights of the matrix products that every token passes: projection and layers."""
+    sizes = config.network(network)
+    if config.model.embedding_size != sizes.hidden_size:
+        projection = config.model.embedding_size * sizes.hidden_size
     else:
         projection = 0
-    return projection + sizes.layers * layer_weights(sizes)
+    return projection + sizes.layers * layer_weights(config, network)
 
 
-def layer_weights(sizes: NetworkConfig) -> int:
-    """Elements of the four matrices of one layer."""
-    return 4 * sizes.hidden_size**2 + 2 * sizes.hidden_size * sizes.ffn_size
+def layer_weights(config: Config, network: Network) -> int:
+    """Elements of the matrices of one layer."""
+    return _matrices(_costs(config).layer_shapes(config.network(network)))
 
 
-def encoder_parameters(sizes: NetworkConfig, embedding_size: int) -> int:
-    """Parameters of one encoder without embeddings: weights, biases and LayerNorms."""
-    hidden = sizes.hidden_size
-    per_layer = 4 * hidden + sizes.ffn_size + hidden + 4 * hidden  # biases, then two LayerNorms
-    if embedding_size != hidden:
-        projection_bias = hidden
+def _layer_vectors(config: Config, network: Network) -> int:
+    return _vectors(_costs(config).layer_shapes(config.network(network)))
+
+
+def encoder_parameters(config: Config, network: Network) -> int:
+    """Parameters of one encoder without embeddings: weights, biases and norms."""
+    sizes = config.network(network)
+    if config.model.embedding_size != sizes.hidden_size:
+        projection_bias = sizes.hidden_size
     else:
         projection_bias = 0
-    return _encoder_weights(sizes, embedding_size) + sizes.layers * per_layer + projection_bias
+    vectors = sizes.layers * _layer_vectors(config, network)
+    return _encoder_weights(config, network) + vectors + projection_bias
 
 
 def embedding_parameters(config: Config, vocab_size: int) -> int:
-    """Word, position and token-type tables and their LayerNorm."""
-    return (vocab_size + config.model.max_positions + 2 + 2) * config.model.embedding_size
+    """Embedding tables and their norm."""
+    return _elements(_costs(config).embedding_shapes(config.model, vocab_size))
 
 
 @dataclass(frozen=True)
@@ -70,20 +94,18 @@ class ParameterCount:
 
 def parameters(config: Config, vocab_size: int) -> ParameterCount:
     """Trained parameters of both networks for a vocabulary of `vocab_size`."""
-    model = config.model
-    size = config.model.embedding_size
+    costs = _costs(config)
     tables = embedding_parameters(config, vocab_size)
-    g_hidden = model.generator.hidden_size
-    d_hidden = model.discriminator.hidden_size
-    g_head = g_hidden * size + size + 2 * size + vocab_size
-    d_head = d_hidden * d_hidden + d_hidden + d_hidden + 1
-    if model.embedding_sharing == "shared":
+    # with the bias of the output
+    g_head = _elements(costs.head_shapes(config.model, "generator")) + vocab_size
+    d_head = _elements(costs.head_shapes(config.model, "discriminator"))
+    if config.model.embedding_sharing == "shared":
         d_tables = 0
     else:
         d_tables = tables
     return ParameterCount(
-        generator=tables + encoder_parameters(model.generator, size) + g_head,
-        discriminator=d_tables + encoder_parameters(model.discriminator, size) + d_head,
+        generator=tables + encoder_parameters(config, "generator") + g_head,
+        discriminator=d_tables + encoder_parameters(config, "discriminator") + d_head,
         embeddings=tables,
     )
 
@@ -95,24 +117,23 @@ def flat_parameters(config: Config, vocab_size: int) -> dict[Network, list[int]]
     of them at least.
     """
     model = config.model
+    costs = _costs(config)
     found: dict[Network, list[int]] = {}
     for network in NETWORKS:
         sizes = config.network(network)
-        hidden = sizes.hidden_size
-        a_layer = layer_weights(sizes)
+        a_layer = layer_weights(config, network)
         groups = [count * a_layer for count in layers_of_groups(sizes.layers, a_layer)]
 
-        vectors = sizes.layers * (9 * hidden + sizes.ffn_size)
-        if model.embedding_size != hidden:
-            vectors += hidden
+        vectors = sizes.layers * _layer_vectors(config, network)
+        if model.embedding_size != sizes.hidden_size:
+            vectors += sizes.hidden_size
         words = []
         if network == "generator" or model.embedding_sharing != "shared":
             words.append(vocab_size * model.embedding_size)
-            vectors += 2 * model.embedding_size
+            vectors += _vectors(costs.embedding_shapes(model, vocab_size))
+        vectors += _vectors(costs.head_shapes(model, network))
         if network == "generator":
-            vectors += 3 * model.embedding_size + vocab_size
-        else:
-            vectors += hidden + 1
+            vectors += vocab_size
 
         shell = parameters(config, vocab_size).of(network) - sum(groups) - sum(words) - vectors
         found[network] = [*groups, *words, shell, vectors]
@@ -130,15 +151,13 @@ def step_flops(
 
     A product of (m, k) and (k, n) counts 2 m k n. Recomputation is not counted: it is no progress.
     """
-    size = config.model.embedding_size
+    costs = _costs(config)
     total = 0.0
     for network in NETWORKS:
-        sizes = config.network(network)
-        total += 2.0 * _encoder_weights(sizes, size) * real_tokens
-        # scores and weighted values
-        total += 4.0 * sizes.layers * sizes.hidden_size * squared_lengths
-    g_hidden = config.model.generator.hidden_size
-    d_hidden = config.model.discriminator.hidden_size
-    total += 2.0 * (g_hidden * size + size * vocab_size) * masked
-    total += 2.0 * (d_hidden * d_hidden + d_hidden) * real_tokens
+        total += 2.0 * _encoder_weights(config, network) * real_tokens
+        total += costs.score_flops(config.network(network), squared_lengths)
+    g_head = _matrices(costs.head_shapes(config.model, "generator"))
+    d_head = _matrices(costs.head_shapes(config.model, "discriminator"))
+    total += 2.0 * (g_head + config.model.embedding_size * vocab_size) * masked
+    total += 2.0 * d_head * real_tokens
     return FORWARD_AND_BACKWARD * total

@@ -4,9 +4,10 @@ The generator's embedding activations go to the discriminator as a leaf tensor; 
 the discriminator leaves there goes back into the generator's own loss. So no engine ever touches a
 parameter of the other, and the gradient is exactly that of the joint loss
 
-    generator_weight * mean over masked positions + discriminator_weight * mean over real tokens,
+    sum over the registered objectives of   weight * (sum of its losses) / count,
 
-both means over the *global* counts of the step: all ranks, all micro-batches.
+where counts are *global*, over all ranks and micro-batches of the step: masked positions for the
+generator's loss, real tokens for the discriminator's.
 """
 
 from __future__ import annotations
@@ -19,36 +20,34 @@ import torch
 from torch import Tensor
 
 from electra_dist.batch import PADDING_DOCUMENT, MicroBatch, Step
-from electra_dist.config import NETWORKS, Config
+from electra_dist.config import NETWORKS, Config, Network
 from electra_dist.model.discriminator import DiscriminatorOutput
 from electra_dist.model.generator import GeneratorOutput
 from electra_dist.model.inputs import ModelBatch, copy_ahead, to_device
+from electra_dist.objectives import Objective, objectives, objectives_of
+from electra_dist.objectives.views import Seen
 from electra_dist.parallel.collectives import all_reduce_sum
-from electra_dist.train.metrics import replacement_histogram
 from electra_dist.zero.clipping import clip, loss_scale
 from electra_dist.zero.engines import Engines
+
+#: Tensors by name.
+Sums = dict[str, Tensor]
 
 
 class StepTotals(NamedTuple):
     """This rank's sums over the micro-batches of a step, on its device, and what the ranks agreed
     on.
 
-    generator_loss_sum, correct, masked_count   over the masked positions; nats, tokens, tokens
-    discriminator_loss_sum, real_count          over the real tokens; nats, tokens
-    histogram                                   (2, BINS) of the discriminator's logits, see
-                                                `metrics`
-    generator_norm, discriminator_norm          global gradient norms before clipping; 0 in
-                                                validation
-    skipped                                     bool, the same on all ranks: a gradient was not
-                                                finite
+    sums                                by name: the loss sum and the further sums of every
+                                        objective, and the counts that losses are divided by
+                                        (`sum_shapes`)
+    generator_norm, discriminator_norm  global gradient norms before clipping; 0 in validation
+    skipped                             bool, the same on all ranks: a gradient was not finite
+    losses                              (N,) mean loss of each objective over all ranks; 0 in
+                                        validation
     """
 
-    generator_loss_sum: Tensor
-    correct: Tensor
-    masked_count: Tensor
-    discriminator_loss_sum: Tensor
-    real_count: Tensor
-    histogram: Tensor
+    sums: Sums
     generator_norm: Tensor
     discriminator_norm: Tensor
     skipped: Tensor
@@ -73,30 +72,28 @@ def train_step(
             f"{len(step.micro_batches)} micro-batches in a step of {engines.accumulation}"
         )
     engines.set_lr({network: config.optimizer(network).lr * lr_factor for network in NETWORKS})
-    counts = _global_counts(engines, step)
-    weights = _loss_weights(engines, counts, config)
-    totals: StepTotals | None = None
+    trained = objectives()
+    counts = _global_counts(engines, step, trained)
+    weights = _loss_weights(engines, counts, config, trained)
+    sums: Sums = {}
     for index, micro_batch in enumerate(step.micro_batches):
         batch = to_device(micro_batch, engines.world.device)
         _begin_graphs(config)
         outputs = _forward_backward(
             engines, batch, weights, None if forced_samples is None else forced_samples[index]
         )
-        added = _compiled(micro_batch_totals, engines)(batch, *outputs)
-        if totals is None:
-            totals = added
+        added = _compiled(micro_batch_sums, engines)(batch, *outputs, trained)
+        if sums:
+            sums = {name: total + added[name] for name, total in sums.items()}
         else:
-            totals = StepTotals(*(a + b for a, b in zip(totals, added, strict=True)))
+            sums = added
         if index == engines.accumulation - 1:
-            sums = torch.stack([totals.generator_loss_sum, totals.discriminator_loss_sum])
-            shares = (sums / counts).float()
+            shares = torch.stack([sums[objective.total] for objective in trained]) / counts
             engines.finish_reductions()
-            agreed = clip(engines, config.optim.clip_norm, config.optim.clip_mode, shares)
-            totals = totals._replace(**agreed._asdict())
+            agreed = clip(engines, config.optim.clip_norm, config.optim.clip_mode, shares.float())
         engines.generator.step()
         engines.discriminator.step()
-    assert totals is not None
-    return totals
+    return StepTotals(sums, **agreed._asdict())
 
 
 @torch.no_grad()
@@ -110,8 +107,9 @@ def evaluate_step(engines: Engines, micro_batch: MicroBatch, config: Config) -> 
     judged = engines.discriminator(generated.shared, batch, generated.corrupted, generated.replaced)
     for _, engine in engines:
         engine.train()
-    totals: StepTotals = _compiled(micro_batch_totals, engines)(batch, generated, judged)
-    return totals
+    return _without_gradients(
+        _compiled(micro_batch_sums, engines)(batch, generated, judged, objectives())
+    )
 
 
 def _begin_graphs(config: Config) -> None:
@@ -120,28 +118,34 @@ def _begin_graphs(config: Config) -> None:
         torch.compiler.cudagraph_mark_step_begin()
 
 
-def _global_counts(engines: Engines, step: Step) -> Tensor:
-    """Masked positions and real tokens of the step over all ranks, (2,) fp64, at least 1."""
-    counts = torch.tensor([step.masked_count, step.real_count], dtype=torch.float64)
+def _global_counts(engines: Engines, step: Step, trained: tuple[Objective, ...]) -> Tensor:
+    """What each loss is divided by: its count over all ranks, (N,) fp64, at least 1."""
+    own = [getattr(step, objective.count) for objective in trained]
+    counts = torch.tensor(own, dtype=torch.float64)
     return all_reduce_sum(copy_ahead(counts, engines.world.device)).clamp(min=1)
 
 
-def _loss_weights(engines: Engines, counts: Tensor, config: Config) -> Tensor:
-    """What a loss sum of each network is multiplied with, (2,) fp32.
+def _loss_weights(
+    engines: Engines, counts: Tensor, config: Config, trained: tuple[Objective, ...]
+) -> dict[Network, Tensor]:
+    """What the loss sums of each network are multiplied with, fp32.
 
     DeepSpeed averages gradients over ranks and micro-batches; multiplying by both numbers turns
     that into a sum.
     """
     world = engines.world
-    train = config.train
-    wanted = torch.tensor([train.generator_weight, train.discriminator_weight], dtype=torch.float64)
-    return (
-        copy_ahead(wanted, world.device) * world.world_size * engines.accumulation / counts
-    ).float()
+    keys = [objective.weight_in(config) for objective in trained]
+    wanted = copy_ahead(torch.tensor(keys, dtype=torch.float64), world.device)
+    weights_n = (wanted * world.world_size * engines.accumulation / counts).float()
+    generators = len(objectives_of("generator"))
+    return {"generator": weights_n[:generators], "discriminator": weights_n[generators:]}
 
 
 def _forward_backward(
-    engines: Engines, batch: ModelBatch, weights: Tensor, forced_samples: Tensor | None
+    engines: Engines,
+    batch: ModelBatch,
+    weights: dict[Network, Tensor],
+    forced_samples: Tensor | None,
 ) -> tuple[GeneratorOutput, DiscriminatorOutput]:
     generated: GeneratorOutput = engines.generator(batch, forced_samples)
     shared = generated.shared
@@ -151,8 +155,8 @@ def _forward_backward(
     judged: DiscriminatorOutput = engines.discriminator(
         leaf, batch, generated.corrupted, generated.replaced
     )
-    engines.discriminator.backward(judged.loss_sum * weights[1])
-    loss = generated.loss_sum * weights[0]
+    engines.discriminator.backward((judged.loss_sums * weights["discriminator"]).sum())
+    loss = (generated.loss_sums * weights["generator"]).sum()
     if shared is not None and leaf is not None and leaf.grad is not None:
         # The backward below divides by the accumulation again;
         # leaf.grad carries the discriminator's loss scale.
@@ -179,22 +183,39 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True)
 
 
+def micro_batch_sums(
+    batch: ModelBatch,
+    generated: GeneratorOutput,
+    judged: DiscriminatorOutput,
+    trained: tuple[Objective, ...],
+) -> Sums:
+    """The sums of one micro-batch, from what both networks gave."""
+    real_bl = batch.documents != PADDING_DOCUMENT
+    seen = Seen(generated.correct, judged.logits, generated.replaced, real_bl)
+    losses = (*generated.loss_sums.detach().unbind(), *judged.loss_sums.detach().unbind())
+    sums = {"masked_count": batch.masked_weights.sum(), "real_count": real_bl.sum().float()}
+    for objective, loss in zip(trained, losses, strict=True):
+        sums[objective.total] = loss.clone()  # a CUDA graph writes over its results
+        sums |= objective.observe(seen)
+    return sums
+
+
 def micro_batch_totals(
     batch: ModelBatch, generated: GeneratorOutput, judged: DiscriminatorOutput
 ) -> StepTotals:
-    """The sums of one micro-batch, from what both networks gave."""
-    real = batch.documents != PADDING_DOCUMENT
-    zero = torch.zeros((), device=real.device)
-    return StepTotals(
-        generator_loss_sum=generated.loss_sum.detach(),
-        correct=generated.correct,
-        masked_count=batch.masked_weights.sum(),
-        # a CUDA graph writes over its results
-        discriminator_loss_sum=judged.loss_sum.detach().clone(),
-        real_count=real.sum().float(),
-        histogram=replacement_histogram(judged.logits, generated.replaced, real),
-        generator_norm=zero,
-        discriminator_norm=zero,
-        skipped=torch.zeros((), dtype=torch.bool, device=real.device),
-        losses=torch.zeros(2, device=real.device),
-    )
+    """The totals of one micro-batch that is not trained on."""
+    return _without_gradients(micro_batch_sums(batch, generated, judged, objectives()))
+
+
+def _without_gradients(sums: Sums) -> StepTotals:
+    zero = torch.zeros((), device=sums["real_count"].device)
+    losses = zero.expand(len(objectives()))
+    return StepTotals(sums, zero, zero, skipped=zero.bool(), losses=losses)
+
+
+def sum_shapes() -> dict[str, tuple[int, ...]]:
+    """The names of `StepTotals.sums`, in a fixed order, and their shapes; `()` is one number."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for objective in objectives():
+        shapes |= {objective.total: (), **objective.sums, objective.count: ()}
+    return shapes | {"masked_count": (), "real_count": ()}

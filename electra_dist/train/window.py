@@ -18,18 +18,29 @@ from torch import Tensor
 from electra_dist import plan
 from electra_dist.batch import MicroBatch
 from electra_dist.config import Config
+from electra_dist.objectives import Tally, objectives
 from electra_dist.parallel.collectives import all_reduce_sum
 from electra_dist.parallel.world import World
 from electra_dist.runs import metrics
 from electra_dist.runs.metrics import Metrics
-from electra_dist.train.metrics import BINS, detection_scores
-from electra_dist.train.step import StepTotals
+from electra_dist.train.step import StepTotals, sum_shapes
 
-#: Sums that the device adds up: fields of `StepTotals`.
-_SCALARS = ("generator_loss_sum", "correct", "masked_count", "discriminator_loss_sum", "real_count")
 #: Sums that the host counts itself.
 _HOST = ("squared_lengths", "skipped")
-_SUMS = (*_SCALARS, *_HOST)
+#: The first versions saved the numbers without their names, in this order.
+_FIRST = ("generator_loss_sum", "correct", "masked_count", "discriminator_loss_sum", "real_count")
+#: They saved one table, without its name.
+_FIRST_TABLE = "histogram"
+
+
+def _scalars() -> tuple[str, ...]:
+    """Sums that the device adds up and that are one number."""
+    return tuple(name for name, shape in sum_shapes().items() if not shape)
+
+
+def _tables() -> dict[str, tuple[int, ...]]:
+    """The others, with their shapes."""
+    return {name: shape for name, shape in sum_shapes().items() if shape}
 
 
 def squared_lengths(batch: MicroBatch) -> int:
@@ -48,18 +59,23 @@ class Window:
         self.steps = 0
         self._restored_steps = 0
         self._squared_lengths = 0
-        self._scalars = torch.zeros(len(_SCALARS), dtype=torch.float64, device=device)
+        self._names = _scalars()
+        self._scalars = torch.zeros(len(self._names), dtype=torch.float64, device=device)
         self._skipped = torch.zeros(1, dtype=torch.float64, device=device)
-        self._histogram = torch.zeros(2, BINS, dtype=torch.float64, device=device)
+        self._tables = {
+            name: torch.zeros(shape, dtype=torch.float64, device=device)
+            for name, shape in _tables().items()
+        }
         self._norms = torch.zeros(2, device=device)
 
     def add(self, totals: StepTotals, micro_batches: tuple[MicroBatch, ...]) -> None:
         """Add one step; nothing here waits for the device."""
         self.steps += 1
         self._squared_lengths += sum(squared_lengths(batch) for batch in micro_batches)
-        self._scalars += torch.stack([getattr(totals, name).double() for name in _SCALARS])
+        self._scalars += torch.stack([totals.sums[name].double() for name in self._names])
         self._skipped += totals.skipped.double()
-        self._histogram += totals.histogram
+        for name, table in self._tables.items():
+            table += totals.sums[name]
         self._norms = torch.stack([totals.generator_norm, totals.discriminator_norm])
 
     @property
@@ -86,7 +102,8 @@ class Window:
             skipped = self._skipped
         else:
             skipped = torch.zeros_like(self._skipped)
-        flat = torch.cat([self._scalars, host, skipped, self._histogram.flatten()])
+        tables = [table.flatten() for table in self._tables.values()]
+        flat = torch.cat([self._scalars, host, skipped, *tables])
         all_reduce_sum(flat)
         return Sums(self.steps, flat.cpu())
 
@@ -95,39 +112,43 @@ class Window:
         self.steps = 0
         self._restored_steps = 0
         self._squared_lengths = 0
-        for sums in (self._scalars, self._skipped, self._histogram):
+        for sums in (self._scalars, self._skipped, *self._tables.values()):
             sums.zero_()
 
     def restore(self, saved: dict[str, Any], world: World) -> None:
         """Go on with a saved window; its sums are global, so rank 0 alone takes them."""
         self.steps = self._restored_steps = int(saved["steps"])
         if world.rank == 0:
-            flat = Sums.from_json(saved).flat.to(self._scalars.device)
-            scalars, host, skipped, histogram = flat.split([len(_SCALARS), 1, 1, 2 * BINS])
-            self._scalars.copy_(scalars)
-            self._squared_lengths = int(host.item())
-            self._skipped.copy_(skipped)
-            self._histogram.copy_(histogram.view(2, BINS))
+            sums = Sums.from_json(saved)
+            values = [sums.values[name] for name in self._names]
+            self._scalars.copy_(torch.tensor(values, dtype=torch.float64))
+            self._squared_lengths = int(sums.values["squared_lengths"])
+            self._skipped.fill_(sums.values["skipped"])
+            for name, table in self._tables.items():
+                table.copy_(sums.tables[name])
 
 
 class Sums:
     """The global sums of some steps, by name, and what follows from them."""
 
     def __init__(self, steps: int, flat: Tensor) -> None:
+        """`flat` is fp64: numbers, what the host counts, and then the tables."""
         self.steps = steps
-        self.flat = flat
-        self.values: dict[str, float] = dict(zip(_SUMS, flat[: len(_SUMS)].tolist(), strict=True))
-        self.histogram = flat[len(_SUMS) :].view(2, BINS)
+        names = (*_scalars(), *_HOST)
+        shapes = _tables()
+        numbers, *tables = flat.split([len(names), *map(math.prod, shapes.values())])
+        self.values: dict[str, float] = dict(zip(names, numbers.tolist(), strict=True))
+        self.tables: dict[str, Tensor] = {
+            name: table.view(shape)
+            for (name, shape), table in zip(shapes.items(), tables, strict=True)
+        }
 
     def to_json(self) -> dict[str, Any]:
-        """Sums and the non-zero bins of the histogram; `from_json` reads the same numbers back."""
-        bins = self.histogram.flatten()
-        used = bins.nonzero().flatten()
+        """Numbers, and the entries of tables that are not 0; `from_json` reads the same back."""
         return {
             "steps": self.steps,
             "values": self.values,
-            "bins": used.tolist(),
-            "counts": bins[used].tolist(),
+            "tables": {name: _sparse(table) for name, table in self.tables.items()},
         }
 
     @classmethod
@@ -138,34 +159,29 @@ class Sums:
         is undefined until the next window; one that this version does not know is left out.
         """
         values = saved["values"]
-        if isinstance(values, list):  # as the first versions saved it
-            values = dict(zip(_SUMS, values, strict=True))
-        flat = [float(values.get(name, math.nan)) for name in _SUMS]
-        bins = torch.zeros(2 * BINS, dtype=torch.float64)
-        bins[torch.tensor(saved["bins"], dtype=torch.long)] = torch.tensor(
-            saved["counts"], dtype=torch.float64
-        )
-        return cls(
-            int(saved["steps"]),
-            torch.cat([torch.tensor(flat, dtype=torch.float64), bins]),
-        )
+        if isinstance(values, list):
+            values = dict(zip((*_FIRST, *_HOST), values, strict=True))
+        tables = saved.get("tables", {_FIRST_TABLE: saved})
+        parts = [float(values.get(name, math.nan)) for name in (*_scalars(), *_HOST)]
+        flat = [torch.tensor(parts, dtype=torch.float64)]
+        for name, shape in _tables().items():
+            flat.append(_dense(tables.get(name), math.prod(shape)))
+        return cls(int(saved["steps"]), torch.cat(flat))
 
     def losses(self, prefix: str = "") -> Metrics:
         """Losses and scores; `prefix` separates those of the held-out split."""
-        values = self.values
-        scores = detection_scores(self.histogram)
-        masked = values["masked_count"] or float("nan")
-        real = values["real_count"] or float("nan")
-        found = {
-            metrics.GENERATOR_LOSS: values["generator_loss_sum"] / masked,
-            metrics.DISCRIMINATOR_LOSS: values["discriminator_loss_sum"] / real,
-            metrics.GENERATOR_ACCURACY: values["correct"] / masked,
-            metrics.PRECISION: scores.precision,
-            metrics.RECALL: scores.recall,
-            metrics.ACCURACY: scores.accuracy,
-            metrics.AUC: scores.auc,
-            metrics.REPLACED_FRACTION: scores.replaced_fraction,
+        tallies = {
+            objective.name: Tally(
+                self.values, self.tables, self.values[objective.count] or math.nan
+            )
+            for objective in objectives()
         }
+        found = {
+            objective.loss: self.values[objective.total] / tallies[objective.name].divisor
+            for objective in objectives()
+        }
+        for objective in objectives():
+            found |= objective.scores(tallies[objective.name])
         return {prefix + metric.name: value for metric, value in found.items()}
 
     def flops(self, config: Config, vocab_size: int) -> float:
@@ -173,3 +189,19 @@ class Sums:
         values = self.values
         counts = (int(values[name]) for name in ("real_count", "squared_lengths", "masked_count"))
         return plan.step_flops(config, vocab_size, *counts)
+
+
+def _sparse(table: Tensor) -> dict[str, list[float]]:
+    flat = table.flatten()
+    used = flat.nonzero().flatten()
+    return {"bins": used.tolist(), "counts": flat[used].tolist()}
+
+
+def _dense(saved: dict[str, Any] | None, entries: int) -> Tensor:
+    """NaN where nothing is saved."""
+    if saved is None:
+        return torch.full((entries,), math.nan, dtype=torch.float64)
+    flat = torch.zeros(entries, dtype=torch.float64)
+    counts = torch.tensor(saved["counts"], dtype=torch.float64)
+    flat[torch.tensor(saved["bins"], dtype=torch.long)] = counts
+    return flat

@@ -45,7 +45,7 @@ class ClipResult(NamedTuple):
 
     generator_norm, discriminator_norm   before clipping, without loss scale; fp32 scalars
     skipped                              whether the step will be skipped; bool scalar
-    losses                               (2,) the sum over the ranks of what each of them gave
+    losses                               (N,) the sum over the ranks of what each of them gave
     """
 
     generator_norm: Tensor
@@ -95,7 +95,7 @@ def clip(
     """Scale the gradients of both engines down to `clip_norm` (0: leave them), or mark the step as
     one to skip.
 
-    `losses`, (2,) fp32, is this rank's share of the step's losses; the ranks add them up on the
+    `losses`, (N,) fp32, is this rank's share of the step's losses; the ranks add them up on the
     way. Without a host synchronisation, except at stage 0 and where gradients were offloaded: the
     CPU works on these.
     """
@@ -104,7 +104,7 @@ def clip(
         # DeepSpeed copies them to the CPU on streams of its own
         torch.cuda.synchronize(engines.world.device)
     squares = torch.stack([_square(gradient, engines.world) for gradient in gradients])
-    squares, losses = all_reduce_sum(torch.cat([squares, losses])).split(2)
+    squares, losses = all_reduce_sum(torch.cat([squares, losses])).split([2, len(losses)])
     scales = copy_ahead(torch.tensor([loss_scale(engine) for _, engine in engines]), squares.device)
     norms = squares.sqrt() / scales
     finite = torch.isfinite(squares).all()

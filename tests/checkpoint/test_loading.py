@@ -46,10 +46,10 @@ def train_on(engines: Engines, config: Any, world: Any, first: int, last: int) -
         step, samples = make_step(config, index, world.rank, world.world_size)
         totals = train_step(engines, step, config, 1 - index / 20, samples)
         sums = [
-            totals.generator_loss_sum,
-            totals.masked_count,
-            totals.discriminator_loss_sum,
-            totals.real_count,
+            totals.sums["generator_loss_sum"],
+            totals.sums["masked_count"],
+            totals.sums["discriminator_loss_sum"],
+            totals.sums["real_count"],
         ]
         generator, masked, discriminator, real = all_reduce_sum(torch.stack(sums).double()).tolist()
         losses.append([generator / masked, discriminator / real])

@@ -14,14 +14,14 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
-from electra_dist.config import ModelConfig
-from electra_dist.model.discriminator import Discriminator
-from electra_dist.model.generator import Generator
-from electra_dist.model.huggingface import (
+from electra_dist.architectures.electra.names import (
     discriminator_to_huggingface,
     generator_to_huggingface,
     hf_config,
 )
+from electra_dist.config import ModelConfig
+from electra_dist.model.discriminator import Discriminator
+from electra_dist.model.generator import Generator
 from electra_dist.model.inputs import ModelBatch, rows_of_documents, to_device
 from electra_dist.model.networks import build_networks
 

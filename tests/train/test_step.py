@@ -61,9 +61,9 @@ def one_rank_without_data(world: Any) -> list[float]:
     )
     return [
         difference,
-        float(totals.masked_count),
-        float(totals.real_count),
-        float(totals.generator_loss_sum),
+        float(totals.sums["masked_count"]),
+        float(totals.sums["real_count"]),
+        float(totals.sums["generator_loss_sum"]),
     ]
 
 
@@ -94,19 +94,19 @@ def reported_sums(world: Any) -> dict[str, Any]:
     lrs = [group["lr"] for _, engine in engines for group in engine.optimizer.param_groups]
     return {
         "losses": [
-            float(totals.generator_loss_sum / totals.masked_count),
-            float(totals.discriminator_loss_sum / totals.real_count),
+            float(totals.sums["generator_loss_sum"] / totals.sums["masked_count"]),
+            float(totals.sums["discriminator_loss_sum"] / totals.sums["real_count"]),
         ],
         "plain": plain.losses[-1],
         "counts": [
-            float(totals.masked_count),
-            float(totals.real_count),
-            float(totals.histogram.sum()),
+            float(totals.sums["masked_count"]),
+            float(totals.sums["real_count"]),
+            float(totals.sums["histogram"].sum()),
         ],
         "step counts": [step.masked_count, step.real_count],
         "validation": [
-            float(validation.real_count),
-            float(validation.histogram.sum()),
+            float(validation.sums["real_count"]),
+            float(validation.sums["histogram"].sum()),
             float(validation.skipped),
         ],
         "training": modes,

@@ -7,8 +7,8 @@ import math
 
 import torch
 
+from electra_dist.objectives.bins import BINS
 from electra_dist.runs import metrics
-from electra_dist.train.metrics import BINS
 from electra_dist.train.window import Sums
 
 
@@ -39,7 +39,13 @@ def test_a_sum_that_the_checkpoint_has_not_is_undefined_and_the_others_are_there
     assert losses[metrics.DISCRIMINATOR_LOSS.name] == 0.5
 
 
-def test_the_list_of_the_first_versions_is_read() -> None:
-    saved = some_sums().to_json()
-    saved["values"] = list(saved["values"].values())
+def test_what_the_first_versions_saved_is_read() -> None:
+    """Numbers as a list, and the bins of the one table that there was."""
+    saved = {
+        "steps": 5,
+        "values": [12.0, 3.0, 4.0, 50.0, 100.0, 640.0, 1.0],
+        "bins": [10, 2 * BINS - 10],
+        "counts": [90.0, 10.0],
+    }
     assert Sums.from_json(saved).values == some_sums().values
+    assert torch.equal(Sums.from_json(saved).tables["histogram"], some_sums().tables["histogram"])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from electra_dist.config import NETWORKS, Config, decay_start, lr_factor
+from electra_dist.objectives import objectives
 
 Kind = Literal["free", "future", "past"]
 FREE_SECTIONS = ("run", "zero", "checkpoint", "validation", "tracking", "guard", "watchdog")
@@ -40,8 +41,6 @@ FUTURE_KEYS = (
     "model.attention_dropout",
     "model.temperature",
     "train.steps",
-    "train.generator_weight",
-    "train.discriminator_weight",
     "zero.communication_data_type",
 )
 
@@ -49,7 +48,8 @@ FUTURE_KEYS = (
 def kind_of(key: str) -> Kind:
     """Which of the three a key is."""
     section = key.split(".")[0]
-    if section in FUTURE_SECTIONS or key in FUTURE_KEYS:
+    weights = [objective.weight for objective in objectives()]
+    if section in FUTURE_SECTIONS or key in FUTURE_KEYS or key in weights:
         return "future"
     if section in FREE_SECTIONS or key in FREE_KEYS:
         return "free"

@@ -14,7 +14,7 @@ from typing import Any
 
 from electra_dist import config as configuration
 from electra_dist.runs.directory import RunDir
-from electra_dist.runs.metrics import METRICS
+from electra_dist.runs.metrics import all_metrics
 from electra_dist.runs.metrics_log import Row
 from electra_dist.tracking.wandb.children import descendants, lives
 from electra_dist.tracking.wandb.environment import Mode
@@ -77,7 +77,7 @@ class Session:
         self._service = descendants(os.getpid())
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
-        for metric in METRICS:
+        for metric in all_metrics():
             if metric.best != "last":
                 self._run.define_metric(metric.name, step_metric="step", summary=metric.best)
             if metric.best != "last" and metric.held_out:

@@ -8,8 +8,8 @@ A step counts against the run when its gradient is not finite (it is skipped), o
 losses *spikes*:
 
     not finite                                       or
-    above `max_loss_factor` times that of a uniform guess (ln V for the generator, ln 2 for the
-    discriminator)
+    above `max_loss_factor` times that of a uniform guess (ln V for masked tokens, ln 2 for
+    replaced ones)
                                                      or
     above   median + spike_deviations * max(1.4826 * MAD, 2% of the median)
 
@@ -32,7 +32,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-from electra_dist.config import NETWORKS, GuardConfig
+from electra_dist.config import GuardConfig
+from electra_dist.objectives import objectives
 
 #: Smallest robust standard deviation, as a fraction of the median.
 _FLOOR = 0.02
@@ -47,14 +48,14 @@ class Signal(NamedTuple):
 
     step, data_step   number of the step of training, and of the step of data that it took
                       (`data.skips`), from 0
-    losses            global means of the generator and the discriminator
+    losses            global means, one for each objective
     skipped           the gradient was not finite, so the weights stayed as they were
     searching         fp16: the loss scale can still fall, which may be all that is wrong
     """
 
     step: int
     data_step: int
-    losses: tuple[float, float]
+    losses: tuple[float, ...]
     skipped: bool
     searching: bool = False
 
@@ -108,17 +109,21 @@ class Guard:
         """`saved` is what `to_json` gave of the run up to here; None begins anew."""
         self.incident: Incident | None = None
         self._config = config
+        self._called = tuple(objective.called for objective in objectives())
         self._ceilings = tuple(
-            config.max_loss_factor * math.log(choices) for choices in (vocab_size, 2)
+            config.max_loss_factor * math.log(objective.choices or vocab_size)
+            for objective in objectives()
         )
-        self._losses: deque[tuple[float, float]] = deque(maxlen=config.window)
+        self._losses: deque[tuple[float, ...]] = deque(maxlen=config.window)
         self._last: deque[Place] = deque(maxlen=config.margin_steps + 1)
         self._skips: Streak | None = None
         self._spikes: Streak | None = None
         if saved:
+            # of another number where an objective came or went: those begin anew
             self._losses.extend(
-                (float(generator), float(discriminator))
-                for generator, discriminator in saved["losses"]
+                tuple(float(loss) for loss in losses)
+                for losses in saved["losses"]
+                if len(losses) == len(self._ceilings)
             )
             self._last.extend(Place(*place) for place in saved["last"])
             self._skips = _streak(saved["skips"])
@@ -145,7 +150,7 @@ class Guard:
         if reason:
             self.condemn(reason)
 
-    def hear_validation(self, losses: tuple[float, float]) -> None:
+    def hear_validation(self, losses: tuple[float, ...]) -> None:
         """Take in a validation of the weights that the last observed step left:
         an impossible loss is an incident.
         """
@@ -203,29 +208,29 @@ class Guard:
             return streak._replace(length=streak.length + 1)
         return Streak(1, self._last[-1], self._last[0])
 
-    def _impossible(self, losses: tuple[float, float]) -> str | None:
-        for network, loss, ceiling in zip(NETWORKS, losses, self._ceilings, strict=True):
+    def _impossible(self, losses: tuple[float, ...]) -> str | None:
+        for called, loss, ceiling in zip(self._called, losses, self._ceilings, strict=True):
             if not math.isfinite(loss):
-                return f"the {network}'s loss was not finite"
+                return f"{called} was not finite"
             if loss > ceiling:
                 return (
-                    f"the {network}'s loss was {loss:.4g}, more than guard.max_loss_factor ="
+                    f"{called} was {loss:.4g}, more than guard.max_loss_factor ="
                     f" {self._config.max_loss_factor:g} times that of a guess"
                 )
         return None
 
-    def _unusual(self, losses: tuple[float, float]) -> str | None:
+    def _unusual(self, losses: tuple[float, ...]) -> str | None:
         if len(self._losses) < self._config.window // 4:
             return None
-        for number, network in enumerate(NETWORKS):
-            seen = [pair[number] for pair in self._losses]
+        for number, called in enumerate(self._called):
+            seen = [past[number] for past in self._losses]
             middle = median(seen)
             spread = _MAD_TO_DEVIATION * median(abs(loss - middle) for loss in seen)
             deviation = max(spread, _FLOOR * middle)
             if losses[number] > middle + self._config.spike_deviations * deviation:
                 far = (losses[number] - middle) / deviation
                 return (
-                    f"the {network}'s loss was {losses[number]:.4g}, {far:.3g} robust standard"
+                    f"{called} was {losses[number]:.4g}, {far:.3g} robust standard"
                     f" deviations above its median of {middle:.4g}"
                 )
         return None
@@ -245,7 +250,7 @@ class Guard:
     def to_json(self) -> dict[str, Any]:
         """All that later decisions depend on."""
         return {
-            "losses": [list(pair) for pair in self._losses],
+            "losses": [list(losses) for losses in self._losses],
             "last": [list(place) for place in self._last],
             "skips": self._skips,
             "spikes": self._spikes,

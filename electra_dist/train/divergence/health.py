@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from electra_dist.config import NETWORKS, GuardConfig
+from electra_dist.config import GuardConfig
+from electra_dist.objectives import objectives
 from electra_dist.parallel.collectives import any_rank
 from electra_dist.parallel.world import World
-from electra_dist.runs.metrics import LOSSES, Metrics
+from electra_dist.runs.metrics import Metrics
 from electra_dist.train.divergence.guard import Guard, Incident, Place, Signal
 from electra_dist.train.divergence.signals import Signals, scale_can_fall
 from electra_dist.train.step import StepTotals
@@ -78,14 +79,15 @@ class Health:
 
     def note_logged(self, row: Metrics) -> None:
         """Take in a row of the metrics."""
-        self._logged_finite = all(math.isfinite(row[LOSSES[network].name]) for network in NETWORKS)
+        losses = [row[objective.loss.name] for objective in objectives()]
+        self._logged_finite = all(map(math.isfinite, losses))
 
     def accepts(self, validation: Metrics) -> bool:
         """Whether the losses of a validation are no incident."""
         if self.guard is None:
             return True
-        losses = [validation[LOSSES[network].name_held_out] for network in NETWORKS]
-        self.guard.hear_validation((losses[0], losses[1]))
+        losses = [validation[objective.loss.name_held_out] for objective in objectives()]
+        self.guard.hear_validation(tuple(losses))
         return self.guard.incident is None
 
     def _observe(self, signal: Signal | None) -> None:

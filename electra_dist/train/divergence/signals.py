@@ -15,21 +15,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from electra_dist.objectives import objectives
 from electra_dist.train.divergence.guard import Place, Signal
 from electra_dist.train.step import StepTotals
 from electra_dist.zero.clipping import loss_scale
 from electra_dist.zero.engines import Engines
 
-#: Two losses, and whether the step was skipped.
-_NUMBERS = 3
-
 
 class _Slot:
     """Numbers of one step on their way to the host."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, numbers: int, device: torch.device) -> None:
         on_gpu = device.type == "cuda"
-        self._tensor = torch.zeros(_NUMBERS, pin_memory=on_gpu)
+        self._tensor = torch.zeros(numbers, pin_memory=on_gpu)
         self._numbers: npt.NDArray[np.float32] = self._tensor.numpy()  # the same memory
         self._arrived: torch.cuda.Event | None = None
         if on_gpu:
@@ -56,7 +54,8 @@ class Signals:
     """The steps that the guard has not seen yet: one at most, between two calls of `send`."""
 
     def __init__(self, device: torch.device) -> None:
-        self._slots = [_Slot(device), _Slot(device)]
+        numbers = len(objectives()) + 1  # losses, and whether the step was skipped
+        self._slots = [_Slot(numbers, device), _Slot(numbers, device)]
         self._sent: _Sent | None = None
 
     def send(self, place: Place, totals: StepTotals, searching: bool) -> Signal | None:
@@ -77,10 +76,8 @@ class Signals:
             return None
         place, searching, slot = self._sent
         self._sent = None
-        generator, discriminator, skipped = slot.read()
-        return Signal(
-            place.step, place.data_step, (generator, discriminator), bool(skipped), searching
-        )
+        *losses, skipped = slot.read()
+        return Signal(place.step, place.data_step, tuple(losses), bool(skipped), searching)
 
     def forget(self) -> None:
         """Drop what is still to be seen: training goes back to before it."""

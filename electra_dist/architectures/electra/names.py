@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from electra_dist.architectures.electra.costs import TOKEN_TYPES
+from electra_dist.architectures.names import State
+from electra_dist.architectures.sizes import EncoderSizes, ModelSizes, Network, Sharing
 from electra_dist.batch import SPECIAL_TOKENS
-from electra_dist.config import ModelConfig, Network, NetworkConfig
-from electra_dist.model.embeddings import TOKEN_TYPES
 
-State = dict[str, Tensor]
-Sharing = Literal["shared", "disentangled", "none"]
+#: Which class of `transformers` loads each network.
+AUTO_CLASSES: dict[Network, str] = {
+    "generator": "AutoModelForMaskedLM",
+    "discriminator": "AutoModelForPreTraining",
+}
 
 #: Dropout in an exported config.json: what ELECTRA fine-tunes with, whatever pre-training used
 #: (from_pretrained switches it off until the user trains).
@@ -128,11 +132,11 @@ def discriminator_to_huggingface(
     return embeddings | _encoder_and_head_to(state, "discriminator")
 
 
-def hf_config(config: ModelConfig, vocab_size: int, network: Network) -> dict[str, Any]:
+def hf_config(config: ModelSizes, vocab_size: int, network: Network) -> dict[str, Any]:
     """The `config.json` of `network`;
     transformers checks its types strictly, hence the conversions.
     """
-    sizes: NetworkConfig = getattr(config, network)
+    sizes: EncoderSizes = getattr(config, network)
     return {
         "architectures": [
             "ElectraForMaskedLM" if network == "generator" else "ElectraForPreTraining"

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from electra_dist.train.metrics import detection_scores, replacement_histogram
+from electra_dist.objectives.detection import detection_scores, replacement_histogram
 
 
 def brute_force(logits: torch.Tensor, replaced: torch.Tensor) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Numbers about a step: counts on the device while it trains, metrics by name when it is logged.
+"""The arithmetic of the scores of replaced-token detection.
 
 The discriminator's precision, recall and AUC all come from one histogram of its logits by label,
 which is added up on the device over micro-batches, steps and ranks without a host synchronisation.
@@ -14,10 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Bins of the logit histogram over [-LOGIT_RANGE, LOGIT_RANGE);
-#: an edge lies exactly at 0, the decision threshold.
-BINS = 8192
-LOGIT_RANGE = 16.0
+from electra_dist.objectives.bins import BINS, LOGIT_RANGE
 
 
 def replacement_histogram(logits: Tensor, replaced: Tensor, real: Tensor) -> Tensor:
