@@ -111,6 +111,11 @@ def best_fit(sizes: Int64, row_length: int, max_documents: int) -> tuple[Int64, 
 
 def pack_block(block: Block, row_length: int, max_documents: int) -> PackedRows:
     """All documents of `block` in packed rows; depends on nothing but its arguments."""
+    return pack_with_leads(block, row_length, max_documents)[0]
+
+
+def pack_with_leads(block: Block, row_length: int, max_documents: int) -> tuple[PackedRows, Int64]:
+    """The same, and (B,) the number in the block of the document that begins each row."""
     pieces = cut_lengths(block.lengths, row_length)
     row_of, offset_of, rows = best_fit(pieces + WRAPPING, row_length, max_documents)
     tokens = np.full((rows, row_length), SPECIAL_TOKENS.pad, dtype=block.tokens.dtype)
@@ -121,7 +126,12 @@ def pack_block(block: Block, row_length: int, max_documents: int) -> PackedRows:
     flat[first - 1] = SPECIAL_TOKENS.cls
     flat[first + pieces] = SPECIAL_TOKENS.sep
     ends, counts = _ends_of_rows(row_of, offset_of + pieces + WRAPPING, rows, max_documents)
-    return PackedRows(tokens, ends, counts)
+    # a document begins where its first piece does
+    documents = np.searchsorted(np.cumsum(block.lengths, dtype=np.int64), starts, side="right")
+    begins = offset_of == 0
+    leads = np.zeros(rows, np.int64)
+    leads[row_of[begins]] = documents[begins]
+    return PackedRows(tokens, ends, counts), leads
 
 
 def _ends_of_rows(

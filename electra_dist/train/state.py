@@ -25,6 +25,7 @@ class RunState:
     done         optimizer steps behind it
     real_tokens  that it has logged
     epoch        of the last step
+    source_epochs  of each source, of the last step
     loader       where the data stand after the last step; None before the first one
     unwritten    what the last step logged, while its validation is still to come
     window       sums since the last logged step
@@ -35,6 +36,7 @@ class RunState:
         self.done = 0
         self.real_tokens = 0
         self.epoch = 0.0
+        self.source_epochs: tuple[float, ...] = ()
         self.loader: LoaderState | None = None
         self.unwritten: Metrics | None = None
         self.window = Window(device)

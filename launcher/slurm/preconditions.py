@@ -21,7 +21,7 @@ from launcher.slurm import queue
 from launcher.slurm.clusters import Cluster, Container, one_line
 
 if TYPE_CHECKING:
-    from electra_dist.data.shards.manifest import Manifest
+    from electra_dist.data.sources import RunData
 
 _SPARE_SECONDS = 60  # Slurm counts in minutes and may signal this much early
 
@@ -149,7 +149,9 @@ def check_paths(
     """Check that what the nodes need is visible to them;
     returns the folders that a container must mount.
     """
-    shards = sorted({(submit_dir / run.data.shards).absolute() for run in runs})
+    shards = sorted(
+        {(submit_dir / folder).absolute() for run in runs for folder in run.data.folders}
+    )
     needed = sorted({*(path.parent for path in run_dirs), *shards, submit_dir})
     for path in needed:
         _check_writable_as_line(path)
@@ -165,19 +167,17 @@ def check_paths(
     return tuple(str(path) for path in needed)
 
 
-def check_shards(run: Config, submit_dir: Path) -> Manifest:
-    """The manifest of a run's shards, whose files are all there in their sizes;
+def check_shards(run: Config, submit_dir: Path) -> RunData:
+    """The data of a run, whose files are all there in their sizes;
     raises `DataError` or `ConfigError`.
     """
-    from electra_dist.data.shards.manifest import (
-        Manifest,
-        check_vocabulary,  # numpy: not for those who only ask the queue
-    )
+    # numpy: not for those who only ask the queue
+    from electra_dist.data.sources import check_vocabulary, open_data
 
-    manifest = Manifest.load((submit_dir / run.data.shards).absolute())
-    check_vocabulary(run, manifest)
-    manifest.check_files("sizes")
-    return manifest
+    data = open_data(run, submit_dir.absolute())
+    check_vocabulary(run, data)
+    data.check_files("sizes")
+    return data
 
 
 def _check_writable_as_line(path: Path) -> None:

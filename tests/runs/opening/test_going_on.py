@@ -419,8 +419,7 @@ def train_in_turn(
 ) -> list[list[dict[str, Any]]]:
     """Several starts of `train` in one process; the rows of each run after each of them."""
     from electra_dist.train.faults import Interruption
-    from electra_dist.train.run import _hold_run
-    from electra_dist.train.watch.watchdog import Watchdog
+    from electra_dist.train.run import _hold_run, _watchdog
 
     found = []
     for start in starts:
@@ -448,7 +447,7 @@ def train_in_turn(
         how = GoingOn(
             **{k: Path(v) if k == "branch_of" else v for k, v in start.get("how", {}).items()}
         )
-        with Interruption() as interruption, Watchdog(config, world, None) as watchdog:
+        with Interruption() as interruption, _watchdog(config, world, None, {}) as watchdog:
             _hold_run(config, world, interruption, watchdog, {}, how)
         rows = RunDir(Path(folder) / name).read_metrics()
         found.append([{k: v for k, v in row.items() if not k.startswith("speed/")} for row in rows])
