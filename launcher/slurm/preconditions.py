@@ -29,17 +29,18 @@ _SPARE_SECONDS = 60  # Slurm counts in minutes and may signal this much early
 def possible_node_counts(
     config: Config, cluster: Cluster, nodes: tuple[int, int]
 ) -> tuple[int, ...]:
-    """Numbers of nodes from `nodes` that can train `config`, ascending; raises `ConfigError` when
-    the fewest cannot.
+    """Numbers of nodes from `nodes` that train `config` without empty rows, ascending; raises
+    `ConfigError` when the fewest cannot train it.
 
-    Slurm may grant the fewest nodes of the range, so these at least must be possible.
+    Slurm may grant the fewest nodes of the range, so these are among them in any case.
     """
     possible = []
     refused = {}
     for count in range(nodes[0], nodes[1] + 1):
         try:
             check_world(config, count * cluster.tasks, cluster.tasks)
-            possible.append(count)
+            if count == nodes[0] or not config.idle_share(count * cluster.tasks):
+                possible.append(count)
         except ConfigError as error:
             refused[count] = error
     if nodes[0] in refused:
