@@ -38,7 +38,7 @@ def resolve(written: WrittenConfig) -> Config:
         data["streams"] = max(d for d in divisors(written.train.global_rows) if d <= MOST_STREAMS)
     if data["open_blocks"] is None:
         rows = -(-written.train.global_rows // data["streams"])
-        data["open_blocks"] = min(2 * rows, MOST_OPEN_BLOCKS)
+        data["open_blocks"] = min(3 * rows, MOST_OPEN_BLOCKS)
     for source in data["sources"]:
         if source["name"] is None:
             source["name"] = _name_of(source["shards"])

@@ -87,8 +87,8 @@ class WrittenData(Section):
     """
     open_blocks: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Blocks that a stream draws its rows from at most: more of them keep the rows of a long
-    document further apart and take more memory. Default: twice the rows that a stream gives to a
-    step, at most 64.
+    document further apart and take more memory. Default: three times the rows that a stream gives
+    to a step, at most 64.
     """
     max_documents_per_row: Annotated[int, Field(gt=0, le=32768)] | None = None
     """Documents packed into one row at most. Default: row_length / 8, at least 4."""

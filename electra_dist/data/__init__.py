@@ -4,6 +4,7 @@ __all__ = [
     "lanes",
     "masking",
     "packing",
+    "pool",
     "rows",
     "skips",
     "sources",

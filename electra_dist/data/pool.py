@@ -1,13 +1,14 @@
 """The rows at hand: the open blocks of a rank's streams, packed, so that rows of many are one
 gather.
 
-Comes in: positions in the streams. Goes out: the next rows of every stream, as one `KeyedRows`. A
-lane has two places: its open block lies in one, and the next block is opened into the other ahead
-of its turn. The blocks of all lanes end at about the same time, because they begin together;
-opening a few at each step keeps a step from waiting for all of them.
+Comes in: positions in the streams. Goes out: the next rows of every stream, as one `KeyedRows`. The
+next block of a lane is opened ahead of its turn. The blocks of all lanes end at about the same
+time, because they begin together; opening a few at each step keeps a step from waiting for all of
+them. A row that is taken makes room for one of a next block, so that the memory is little more than
+one block for each lane.
 
-Letters: S streams of this rank, A lanes of a stream, C rows that a place holds, L row length, K
-documents a row at most.
+Letters: S streams of this rank, A lanes of a stream, C rows of a block at most, R rows that there
+is room for.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from electra_dist.data.lanes import Int64, LaneLayout, StreamStates, Turns
-from electra_dist.data.packing import WRAPPING, PackedRows
+from electra_dist.data.packing import PackedRows
 from electra_dist.data.rows import KeyedRows, RowSource
 from electra_dist.data.streams import BlockOrder
 from electra_dist.errors import DataError
 
 #: Next blocks are opened so much faster than blocks are used up.
-_HASTE = 1.25
+HASTE = 1.25
 
 
 class RowPool:
@@ -46,8 +47,7 @@ class RowPool:
             BlockOrder(blocks, layout.streams * lanes, seed, number)
             for number, (blocks, lanes) in enumerate(zip(layout.blocks, layout.counts, strict=True))
         ]
-        row_length = sources[0].row_length
-        self._turns = Turns(layout, self._streams, seed, row_length)
+        self._turns = Turns(layout, self._streams, seed, sources[0].row_length)
         self._source_of_lane = layout.source_of_lane
         # the same memory: lane number s * A + a
         self._blocks = self.states.blocks.reshape(-1)
@@ -55,14 +55,20 @@ class RowPool:
         # rows of the open block and of the one after it; 0 where it is still to be opened
         self._sizes = np.zeros(len(self._blocks), np.int64)
         self._next_sizes = np.zeros(len(self._blocks), np.int64)
-        # which of its two places a lane's open block lies in
+        # (2 * S * A, C) where each row lies: a lane has a list for its open block and one for the
+        # block after it, and `side` says which is which
+        self._places = np.zeros((2 * len(self._blocks), 0), np.int64)
         self._side = np.zeros(len(self._blocks), np.int64)
-        self._at_hand: KeyedRows | None = None  # (S * A * 2 * C) rows
-        self._room = 0  # C
-        self._rows_of_block = min(source.mean_tokens for source in sources) / (
-            row_length - WRAPPING
-        )
+        self._at_hand: KeyedRows | None = None  # R rows
+        self._free = np.zeros(0, np.int64)  # those without content
         self._has_begun = False
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the open blocks, and of those after them as far as they are opened."""
+        if self._at_hand is None:
+            return 0
+        return sum(array.nbytes for array in _arrays(self._at_hand))
 
     # --- rows -------------------------------------------------------------------------------------
 
@@ -93,8 +99,9 @@ class RowPool:
         for lane in flat[self._sizes[flat] == 0].tolist():
             self._open(lane)
         assert self._at_hand is not None
-        place = 2 * flat + self._side[flat]
-        rows = self._at_hand.take(place * self._room + self._taken[flat])
+        places = self._places[2 * flat + self._side[flat], self._taken[flat]]
+        rows = self._at_hand.take(places)
+        self._free = np.concatenate([self._free, places])
         self._taken[flat] += 1
         self._turn_over(flat[self._taken[flat] == self._sizes[flat]])
         real = rows.packed.ends[:, -1].astype(np.int64).reshape(lanes.shape)
@@ -121,8 +128,12 @@ class RowPool:
             self._has_begun = True
             return
         lanes = len(self._sizes)
-        used_up = count * len(self._streams) / self._rows_of_block
-        some = min(lanes, int(np.ceil(_HASTE * used_up)))
+        # of the blocks that are open, what a step uses up
+        sizes = self._sizes[self._sizes > 0]
+        used_up = float(count * len(self._streams))
+        if len(sizes):
+            used_up *= float((1 / sizes).mean())
+        some = min(lanes, int(np.ceil(HASTE * used_up)))
         left = self._sizes - self._taken
         left[self._sizes == 0] = 0
         left[self._next_sizes > 0] = np.iinfo(np.int64).max
@@ -155,28 +166,34 @@ class RowPool:
         self._put(2 * lane + int(self._side[lane]), rows)
         self._sizes[lane] = size
 
-    def _put(self, place: int, rows: KeyedRows) -> None:
+    def _put(self, number: int, rows: KeyedRows) -> None:
+        """Keep the rows of a block; list number `number` says where."""
         size = len(rows.keys)
-        if size > self._room:
-            self._grow(rows, size + size // 16)
+        lack = size - self._places.shape[1]
+        if lack > 0:
+            self._places = np.pad(self._places, ((0, 0), (0, lack)))
+        if size > len(self._free):
+            self._grow(rows, size)
         assert self._at_hand is not None
-        first = place * self._room
+        places = self._free[-size:]
+        self._free = self._free[:-size]
+        self._places[number, :size] = places
         for target, array in zip(_arrays(self._at_hand), _arrays(rows), strict=True):
-            target[first : first + size] = array
+            target[places] = array
 
-    def _grow(self, like: KeyedRows, room: int) -> None:
-        """Make each place `room` rows large."""
-        places = 2 * len(self._sizes)
-        grown = []
-        for number, array in enumerate(_arrays(like)):
-            new = np.zeros((places, room, *array.shape[1:]), array.dtype)
-            if self._at_hand is not None:
-                old = _arrays(self._at_hand)[number]
-                new[:, : self._room] = old.reshape(places, self._room, *old.shape[1:])
-            grown.append(new.reshape(-1, *array.shape[1:]))
-        tokens, ends, counts, keys = grown
-        self._at_hand = KeyedRows(PackedRows(tokens, ends, counts), keys)
-        self._room = room
+    def _grow(self, like: KeyedRows, size: int) -> None:
+        """Make room for a block of `size` rows, and for more to come."""
+        before = 0
+        if self._at_hand is not None:
+            before = len(self._at_hand.keys)
+        # at first for a block of each lane; nothing is touched that holds no row
+        more = max(size, before // 8, len(self._sizes) * size * (before == 0))
+        grown = _room_for(like, before + more)
+        if self._at_hand is not None:
+            for new, old in zip(_arrays(grown), _arrays(self._at_hand), strict=True):
+                new[:before] = old
+        self._at_hand = grown
+        self._free = np.concatenate([np.arange(before, before + more)[::-1], self._free])
 
     # --- how far ----------------------------------------------------------------------------------
 

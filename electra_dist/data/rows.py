@@ -9,23 +9,25 @@ Letters: B rows of a block.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from electra_dist.batch import SPECIAL_TOKENS, MicroBatch, UInt64
-from electra_dist.data.masking import absorb, hash_words, mask_rows, mix_array
+from electra_dist.data.masking import absorb, hash_words, mask_rows
 from electra_dist.data.packing import (
     Int64,
     PackedRows,
+    Pieces,
     concatenate,
     cumulative_lengths,
     documents_and_positions,
-    pack_with_leads,
+    pack_with_pieces,
 )
-from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest, SplitName
-from electra_dist.data.shards.reading import BlockReader, sign_of_data
+from electra_dist.data.shards.blocks import Block
+from electra_dist.data.shards.manifest import TRAIN, VALIDATION, SplitName
 from electra_dist.data.step_plan import RowFormat
 
 # purposes of the keys drawn here
@@ -48,23 +50,25 @@ class KeyedRows:
         return KeyedRows(self.packed.take(rows), self.keys[rows])
 
 
+class Blocks(Protocol):
+    """Blocks of one split, 0 to `len` - 1: a `BlockReader`, or what gives them from elsewhere."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, block: int, /) -> Block:
+        """Block number `block`."""
+
+
 class RowSource:
-    """Blocks of one split as packed rows in their drawn order, with their keys;
-    `tell` hears which one is read.
+    """Blocks of one split as packed rows in their drawn order, with their keys.
 
     `source` is the number of the shards among those of the run.
     """
 
     def __init__(
-        self,
-        row_format: RowFormat,
-        manifest: Manifest,
-        split: SplitName,
-        source: int = 0,
-        tell: Callable[[str], None] = sign_of_data,
+        self, row_format: RowFormat, blocks: Blocks, split: SplitName, source: int = 0
     ) -> None:
-        self._reader = BlockReader(manifest, split, tell)
-        self._tokens = manifest.split(split).tokens
+        self._blocks = blocks
         self._documents = row_format.max_documents_per_row
         self.row_length = row_format.row_length
         self._domain: tuple[int, ...] = (row_format.seed, _SPLIT_NUMBER[split])
@@ -72,43 +76,44 @@ class RowSource:
             self._domain = (*self._domain, source)
 
     def __len__(self) -> int:
-        return len(self._reader)
-
-    @property
-    def mean_tokens(self) -> float:
-        """Tokens of a block."""
-        return self._tokens / max(len(self), 1)
+        return len(self._blocks)
 
     def rows(self, epoch: int, block: int) -> KeyedRows:
         """All rows of one block as `epoch` sees them."""
-        packed, leads = pack_with_leads(self._reader.read(block), self.row_length, self._documents)
+        packed, pieces = pack_with_pieces(
+            self._blocks.read(block), self.row_length, self._documents
+        )
         number = np.arange(len(packed), dtype=np.uint64)
-        phases, keys = (
+        draws, keys = (
             absorb(
                 np.full(len(packed), hash_words(purpose, *self._domain, epoch, block), np.uint64),
                 number,
             )
             for purpose in (_ROW_ORDER, _ROW_KEY)
         )
-        return KeyedRows(packed.take(spread(leads, phases)), keys)
+        return KeyedRows(packed.take(np.argsort(spread(pieces, draws), kind="stable")), keys)
 
 
-def spread(leads: Int64, draws: UInt64) -> Int64:
-    """(B,) an order of rows in which those of one document are as far apart as can be.
+def spread(pieces: Pieces, draws: UInt64) -> npt.NDArray[np.float64]:
+    """(B,) the time between 0 and 1 at which each row of a block comes.
 
-    `leads` (B,) is the document that begins each row, `draws` (B,) are random. The m rows of a
-    document, in a drawn order, come at the times (q + u) / m for q = 0, 1, ..., where u is drawn
-    once for the document, between 0 and 1. So a document of one row comes at any time, and any two
-    rows of a long one are about B / m rows apart.
+    The m rows that hold a document are evenly spaced, 1 / m apart, as on a clock: so neighbours in
+    the text are as far apart as can be. The rows of last pieces, which may hold those of several
+    documents, are evenly spaced in a drawn order (`draws` (B,) are random numbers). From there the
+    other rows of a document, in a drawn order, have their times.
     """
-    order = np.lexsort((draws, leads))
-    _, first, counts = np.unique(leads[order], return_index=True, return_counts=True)
-    place = np.arange(len(leads)) - np.repeat(first, counts)
-    phases = mix_array(draws[order[first]]) >> np.uint64(11)
-    phase = np.repeat(phases.astype(np.float64) / 2**53, counts)
-    times = np.empty(len(leads), np.float64)
-    times[order] = (place + phase) / np.repeat(counts, counts)
-    return np.argsort(times, kind="stable")
+    last = np.append(pieces.documents[1:] != pieces.documents[:-1], True)
+    ends = np.unique(pieces.rows[last])
+    times = np.zeros(len(draws), np.float64)
+    times[ends[np.argsort(draws[ends])]] = (np.arange(len(ends)) + 0.5) / len(ends)
+    order = np.lexsort((draws[pieces.rows], pieces.documents))
+    order = order[~last[order]]
+    inner = Pieces(pieces.documents[order], pieces.rows[order])
+    numbers, first, counts = np.unique(inner.documents, return_index=True, return_counts=True)
+    place = np.arange(len(order)) - np.repeat(first, counts) + 1
+    anchors = times[pieces.rows[last]][np.searchsorted(pieces.documents[last], numbers)]
+    times[inner.rows] = (np.repeat(anchors, counts) + place / np.repeat(counts + 1, counts)) % 1
+    return times
 
 
 def micro_batch(rows: KeyedRows, row_format: RowFormat) -> MicroBatch:

@@ -26,7 +26,7 @@ from electra_dist.data.lanes import LaneLayout
 from electra_dist.data.pool import RowPool
 from electra_dist.data.rows import RowSource, filled, micro_batches
 from electra_dist.data.shards.manifest import TRAIN
-from electra_dist.data.shards.reading import sign_of_data
+from electra_dist.data.shards.reading import BlockReader, sign_of_data
 from electra_dist.data.skips import Interval, Skips
 from electra_dist.data.sources import RunData
 from electra_dist.data.step_plan import StepPlan
@@ -115,7 +115,7 @@ class StepSource:
             plan.own_streams,
             np.array([start.streams[stream] for stream in plan.own_streams], np.int64),
             [
-                RowSource(plan.rows, manifest, TRAIN, number, tell)
+                RowSource(plan.rows, BlockReader(manifest, TRAIN, tell), TRAIN, number)
                 for number, manifest in enumerate(data.manifests)
             ],
             plan.rows.seed,

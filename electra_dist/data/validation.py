@@ -10,6 +10,7 @@ from typing import NamedTuple
 from electra_dist.batch import MicroBatch
 from electra_dist.data.rows import KeyedRows, RowSource, filled, join, micro_batch
 from electra_dist.data.shards.manifest import VALIDATION
+from electra_dist.data.shards.reading import BlockReader
 from electra_dist.data.sources import RunData
 from electra_dist.data.step_plan import RowFormat
 
@@ -39,7 +40,8 @@ def held_out(data: RunData, row_format: RowFormat, count: int) -> list[HeldOut]:
         first = count * before // whole
         before += source.share
         wanted = max(1, count * before // whole - first)
-        rows = RowSource(row_format, source.manifest, VALIDATION, number)
+        reader = BlockReader(source.manifest, VALIDATION)
+        rows = RowSource(row_format, reader, VALIDATION, number)
         found.append(HeldOut(source.name, _first_rows(rows, wanted)))
     return found
 

@@ -233,8 +233,8 @@ def test_what_deepspeed_cannot_offload_is_refused_with_the_alternatives(
 def test_what_follows_from_other_keys_is_filled_in_once_and_loads_again() -> None:
     config = build("data.row_length=256")
     assert (config.data.streams, config.data.max_documents_per_row) == (128, 32)
-    assert config.data.open_blocks == 2  # twice the rows that a stream gives
-    assert build("data.streams=8").data.open_blocks == 32
+    assert config.data.open_blocks == 3  # three times the rows that a stream gives
+    assert build("data.streams=8").data.open_blocks == 48
     assert build("data.streams=1").data.open_blocks == 64
     again = configuration.build(configuration.parse_yaml(configuration.resolved_yaml(config), "x"))
     assert again == config

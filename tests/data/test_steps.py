@@ -14,6 +14,7 @@ from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch, Ste
 from electra_dist.data.masking import masked_slots
 from electra_dist.data.rows import RowSource, micro_batch
 from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest
+from electra_dist.data.shards.reading import BlockReader
 from electra_dist.data.sources import RunData, check_vocabulary, has_validation
 from electra_dist.data.step_plan import RowFormat, StepPlan
 from electra_dist.data.steps import StepSource, order_fingerprint
@@ -74,12 +75,12 @@ def test_rows_are_dealt_as_the_formula_says(make_config, manifest):
     config = make_config(data={"streams": 4}, train={"global_rows": 8, "steps": 30})
     """A stream takes its rows from its open blocks in turn, each of which is read to its end."""
     row_format = RowFormat.of(config)
-    source = RowSource(row_format, manifest, TRAIN)
-    order = BlockOrder(manifest.facts.train.blocks, 4 * 4, config.train.seed)
+    source = RowSource(row_format, BlockReader(manifest, TRAIN), TRAIN)
+    order = BlockOrder(manifest.facts.train.blocks, 4 * 6, config.train.seed)
     streams: list[list[bytes]] = []
     for stream in range(4):
         lanes: list[list[bytes]] = []
-        for lane in range(4):
+        for lane in range(6):
             rows: list[bytes] = []
             for j in range(4):
                 keyed = source.rows(*order.place(4 * lane + stream, j))
@@ -95,7 +96,7 @@ def test_rows_are_dealt_as_the_formula_says(make_config, manifest):
 
 def test_an_epoch_has_every_token_of_the_split_exactly_once(make_config, manifest):
     config = make_config()
-    source = RowSource(RowFormat.of(config), manifest, TRAIN)
+    source = RowSource(RowFormat.of(config), BlockReader(manifest, TRAIN), TRAIN)
     total = sum(len(source.rows(0, block).keys) for block in range(len(source)))
     config = make_config(
         data={"streams": 1, "open_blocks": 1},
@@ -154,8 +155,8 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened_at_every_step_and_worl
 def test_seeking_far_reads_no_more_than_the_open_blocks(make_config, manifest, monkeypatch):
     config = make_config(train={"steps": 10**6 + 1, "global_rows": 4})
     order = order_fingerprint(StepPlan.of(config, 0, 1), RunData.alone(manifest))
-    # two rows of a turn, and two open blocks: rows, tokens, block and rows of each
-    position = (10**6, 10**8, 54321, 54321, 3, 3)
+    # rows, tokens, then of three open blocks their numbers, then the rows taken from each
+    position = (10**6, 10**8, 54321, 54321, 54321, 3, 3, 3)
     far = LoaderState(10**6, order, dict.fromkeys(range(4), position), 10**6)
     read: list[int] = []
     original = RowSource.rows
@@ -164,7 +165,7 @@ def test_seeking_far_reads_no_more_than_the_open_blocks(make_config, manifest, m
     )
     steps, _ = steps_of(config, manifest, state=LoaderState.from_dict(far.to_dict()))
     assert [step.index for step in steps] == [10**6]
-    assert len(read) <= 4 * 2
+    assert len(read) <= 4 * 3
 
 
 def test_shapes_types_and_counts_are_those_of_the_contract(make_config, manifest):
@@ -195,8 +196,10 @@ def test_shapes_types_and_counts_are_those_of_the_contract(make_config, manifest
 
 
 def test_masks_and_orders_differ_between_epochs_and_seeds(make_config, manifest):
-    source = RowSource(RowFormat.of(make_config()), manifest, TRAIN)
-    other = RowSource(RowFormat.of(make_config(train={"seed": 99})), manifest, TRAIN)
+    source = RowSource(RowFormat.of(make_config()), BlockReader(manifest, TRAIN), TRAIN)
+    other = RowSource(
+        RowFormat.of(make_config(train={"seed": 99})), BlockReader(manifest, TRAIN), TRAIN
+    )
     first, second, third = source.rows(0, 3), source.rows(1, 3), other.rows(0, 3)
     assert not np.array_equal(first.packed.tokens, second.packed.tokens)
     assert not np.array_equal(first.packed.tokens, third.packed.tokens)
@@ -257,7 +260,7 @@ def test_validation_rows_are_always_the_same_and_dealt_in_turn(
 ):
     config = make_config(validation={"rows": wanted})
     row_format = RowFormat.of(config)
-    source = RowSource(row_format, manifest, VALIDATION)
+    source = RowSource(row_format, BlockReader(manifest, VALIDATION), VALIDATION)
     everything = [
         row
         for block in range(len(source))

@@ -66,7 +66,7 @@ class MemoryReader:
 def readable() -> Iterator[None]:
     """Inside, rows are made of `MemoryShards`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("electra_dist.data.rows.BlockReader", MemoryReader)
+        patch.setattr("electra_dist.data.steps.BlockReader", MemoryReader)
         yield
 
 
