@@ -41,7 +41,11 @@ class Passes:
 
     def __init__(self, data: RunData) -> None:
         self._names = [source.name for source in data.sources]
-        self._said: list[int] | None = None
+        self._whole = [0] * len(self._names)  # epochs that were said, or are behind a resume
+
+    def begin(self, epochs: Sequence[float]) -> None:
+        """Go on from where `epochs` of each source are consumed; none is the start of the run."""
+        self._whole = [int(epoch) for epoch in epochs] or [0] * len(self._names)
 
     def of_sources(self, epochs: Sequence[float], aloud: bool) -> Metrics:
         """`epochs` of the sources by name; nothing where there is one source alone.
@@ -50,14 +54,11 @@ class Passes:
         """
         if len(self._names) < 2 or not epochs:
             return {}
-        whole = [int(epoch) for epoch in epochs]
-        before = whole
-        if self._said is not None:
-            before = self._said
-        self._said = whole
-        for name, now, then in zip(self._names, whole, before, strict=True):
+        before = self._whole
+        self._whole = [int(epoch) for epoch in epochs]
+        for name, now, then in zip(self._names, self._whole, before, strict=True):
             if aloud and now > then:
-                say(f"source {name}: all of it was seen {now} times, epoch {now + 1} begins")
+                say(f"source {name}: all of it has been seen, epoch {now + 1} of it begins")
         return {
             metrics.EPOCH.name_of(name): epoch
             for name, epoch in zip(self._names, epochs, strict=True)

@@ -24,7 +24,7 @@ from electra_dist.zero.engines import Engines
 
 
 class Logbook:
-    """What one run logs; `stopwatch` measures training alone."""
+    """What one run logs; `stopwatch` measures training alone, `passes` counts epochs of sources."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Logbook:
         self.stopwatch = Stopwatch()
         self._config = config
         self._data = data
-        self._passes = Passes(data)
+        self.passes = Passes(data)
         self._world = world
         self._tracker = tracker
         self._run = RunDir(config.run.path)
@@ -73,7 +73,7 @@ class Logbook:
             metrics.CHECKPOINT_STALL.name: stall(),
             metrics.EPOCH.name: state.epoch,
             metrics.REAL_TOKENS.name: state.real_tokens,
-            **self._passes.of_sources(state.source_epochs, aloud=self._tracker is not None),
+            **self.passes.of_sources(state.source_epochs, aloud=self._tracker is not None),
         }
 
     def write(self, row: Metrics) -> None:

@@ -46,6 +46,7 @@ class RunState:
         """Stand where a checkpoint says; None is the start of the run."""
         self.done = 0
         self.real_tokens = 0
+        self.source_epochs = ()
         self.loader = None
         self.unwritten = None
         self.window.clear()
@@ -53,6 +54,7 @@ class RunState:
             return
         self.done = int(saved["step"])
         self.real_tokens = int(saved["real_tokens"])
+        self.source_epochs = tuple(map(float, saved.get("source_epochs", ())))
         self.loader = LoaderState.from_dict(saved["loader"])
         self.unwritten = saved.get("unwritten")
         self.window.restore(saved["window"], world)
@@ -63,6 +65,7 @@ class RunState:
         return {
             "step": self.done,
             "real_tokens": self.real_tokens,
+            "source_epochs": self.source_epochs,
             "window": self.window.reduced(world).to_json(),
             "loader": self._gathered_loader_state(world),
             "unwritten": self.unwritten,

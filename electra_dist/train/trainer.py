@@ -349,6 +349,7 @@ class Trainer:
     def _begin(self, saved: dict[str, Any] | None) -> None:
         """Stand where a checkpoint says, in all that is no weight; None is the start of the run."""
         self.state.begin(saved, self.world)
+        self._logbook.passes.begin(self.state.source_epochs)
         self.health.begin((saved or {}).get("guard"))
 
 

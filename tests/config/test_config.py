@@ -162,6 +162,40 @@ def test_any_world_size_up_to_the_streams_fits() -> None:
             configuration.check_world(config, world_size)
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "key data.shards is missing: give the folder of the shards, or several as data.sour"),
+        (
+            {"shards": "a", "sources": [{"shards": "b"}]},
+            r"data.shards = a and data.sources are both set.*data.shards=null or data.sources=\[\]",
+        ),
+        (
+            {"sources": [{"shards": "a", "weight": 1}, {"shards": "b"}]},
+            "data.sources: 1 of 2 sources have a weight",
+        ),
+        (
+            {"sources": [{"shards": "a", "weight": 1}], "temperature": 0.5},
+            "data.temperature = 0.5 goes with data.sources that have no weight",
+        ),
+        ({"shards": "a", "temperature": 0.5}, "data.temperature = 0.5 goes with data.sources"),
+        (
+            {"sources": [{"shards": "x/a/shards"}, {"shards": "y/a"}]},
+            "data.sources: 2 sources are called a; give each a `name` of its own",
+        ),
+        ({"sources": [{"shards": "a", "weight": 0}]}, "key data.sources.0.weight = 0"),
+        (
+            {"sources": [{"shard": "a"}]},
+            "unknown key data.sources.0.shard.*data.sources.0 has: shards, weight, name",
+        ),
+    ],
+)
+def test_sources_that_cannot_be_are_refused(data: dict[str, Any], message: str) -> None:
+    tree = {"data": data, "train": {"steps": 1, "global_rows": 8, "micro_rows": 8}}
+    with pytest.raises(ConfigError, match=message):
+        configuration.build(tree)
+
+
 def test_shipped_files_resolve_and_follow_the_schema(repo_root: Path) -> None:
     schema = configuration.json_schema()
     for path in sorted((repo_root / "configs").glob("*.yaml")):

@@ -38,7 +38,7 @@ def shards(tiny_shards: Path) -> RunData:
 def config_at(path: Path, shards: RunData, *overrides: str) -> Config:
     tree = {
         "run": {"dir": str(path.parent), "name": path.name},
-        "data": {"shards": str(shards.path), "row_length": 64, "streams": 4},
+        "data": {"shards": str(shards.first.path), "row_length": 64, "streams": 4},
         "model": {"preset": "tiny"},
         "train": {"steps": 100, "global_rows": 8, "micro_rows": 2},
         "optim": {"lr": 1e-3, "warmup_steps": 10},
