@@ -13,8 +13,9 @@ the code of training: order, packing, rows. Three ways:
     pieces, K blocks   documents cut into pieces of `--piece` tokens, shuffled over the corpus
 
 Printed for each: the share of a step's documents that return in one of the ten steps after it (mean
-over the steps), and the memory of the open blocks. Then, of the last way, the processor time of the
-median and of the longest step, with blocks opened ahead of their turn and without.
+over the steps), and the memory of the open blocks. Then, of the last way, how many blocks a step
+opens, and the processor time of the median and of the longest step, with blocks opened ahead of
+their turn and without.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ BLOCK = 65_536
 #: The ids below are those of special tokens.
 FIRST_ID = 5
 AHEAD = 10
+FIRST_STEPS = 8
 
 
 class Corpus:
@@ -70,6 +72,7 @@ class Corpus:
                 firsts.append(number)
                 size = 0
             size += length
+        self.opened = 0  # blocks so far
         self._ends = [*firsts[1:], len(of)]
         self._firsts = firsts
 
@@ -78,6 +81,7 @@ class Corpus:
 
     def read(self, block: int) -> Block:
         """Block number `block`."""
+        self.opened += 1
         part = slice(self._firsts[block], self._ends[block])
         lengths = self._lengths[part]
         tokens = np.repeat(self._documents[part] + FIRST_ID, lengths).astype(np.uint32)
@@ -108,14 +112,19 @@ def returning(rows: RowPool, per_stream: int, steps: int) -> float:
     return statistics.mean(shares)
 
 
-def seconds_of_steps(rows: RowPool, per_stream: int, steps: int) -> list[float]:
-    """Processor time of each step, without the first few, which open the first blocks."""
-    found = []
-    for _ in range(steps):
+def work_of_steps(
+    corpus: Corpus, rows: RowPool, per_stream: int, steps: int
+) -> tuple[list[int], list[float]]:
+    """Blocks opened and processor time of each step, after those that open the first blocks."""
+    opened = []
+    seconds = []
+    for _ in range(steps + FIRST_STEPS):
+        blocks = corpus.opened
         before = time.process_time()
         rows.take(per_stream)
-        found.append(time.process_time() - before)
-    return found[8:]
+        seconds.append(time.process_time() - before)
+        opened.append(corpus.opened - blocks)
+    return opened[FIRST_STEPS:], seconds[FIRST_STEPS:]
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -159,8 +168,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, value in (("when wanted", 0.0), ("ahead", haste)):
         pool.HASTE = value
         rows = open_pool(corpora["pieces"], row_format, config.data.streams, blocks)
-        taken = seconds_of_steps(rows, per_stream, arguments.steps)
+        # past the end of the first blocks, twice
+        steps = 2 * blocks * BLOCK // (arguments.row_length * per_stream) + 100
+        opened, taken = work_of_steps(corpora["pieces"], rows, per_stream, steps)
         found[f"opened {name}"] = {
+            "blocks": statistics.mean(opened),
+            "most_blocks": max(opened),
             "median_ms": 1e3 * statistics.median(taken),
             "longest_ms": 1e3 * max(taken),
         }
@@ -177,8 +190,8 @@ def show(found: dict[str, Any]) -> None:
     for name in ("opened when wanted", "opened ahead"):
         times = found[name]
         print(
-            f"blocks {name}: median step {times['median_ms']:.1f} ms,"
-            f" longest {times['longest_ms']:.1f} ms of processor time"
+            f"blocks {name}: {times['blocks']:.1f} in a step, at most {times['most_blocks']};"
+            f" median step {times['median_ms']:.1f} ms, longest {times['longest_ms']:.1f} ms"
         )
     ratio = found["opened when wanted"]["longest_ms"] / found["opened ahead"]["longest_ms"]
     print(f"longest step, when wanted by ahead: {ratio:.1f}")

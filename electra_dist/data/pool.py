@@ -61,14 +61,15 @@ class RowPool:
         self._side = np.zeros(len(self._blocks), np.int64)
         self._at_hand: KeyedRows | None = None  # R rows
         self._free = np.zeros(0, np.int64)  # those without content
+        self._most = 0  # rows with content, at the most
         self._has_begun = False
 
     @property
     def bytes(self) -> int:
-        """Memory of the open blocks, and of those after them as far as they are opened."""
+        """The most memory that open blocks have taken, with those opened ahead."""
         if self._at_hand is None:
             return 0
-        return sum(array.nbytes for array in _arrays(self._at_hand))
+        return self._most * sum(array[:1].nbytes for array in _arrays(self._at_hand))
 
     # --- rows -------------------------------------------------------------------------------------
 
@@ -175,19 +176,25 @@ class RowPool:
         if size > len(self._free):
             self._grow(rows, size)
         assert self._at_hand is not None
+        # those that were used before come first
         places = self._free[-size:]
         self._free = self._free[:-size]
+        self._most = max(self._most, len(self._at_hand.keys) - len(self._free))
         self._places[number, :size] = places
         for target, array in zip(_arrays(self._at_hand), _arrays(rows), strict=True):
             target[places] = array
 
     def _grow(self, like: KeyedRows, size: int) -> None:
-        """Make room for a block of `size` rows, and for more to come."""
+        """Make room for a block of `size` rows, and for more to come.
+
+        Memory that holds no row is not touched, so it takes none of the machine's; moving the rows
+        later takes a step's time. At first there is room for two blocks of each lane.
+        """
         before = 0
+        more = 2 * len(self._sizes) * size
         if self._at_hand is not None:
             before = len(self._at_hand.keys)
-        # at first for a block of each lane; nothing is touched that holds no row
-        more = max(size, before // 8, len(self._sizes) * size * (before == 0))
+            more = max(size, before)
         grown = _room_for(like, before + more)
         if self._at_hand is not None:
             for new, old in zip(_arrays(grown), _arrays(self._at_hand), strict=True):
