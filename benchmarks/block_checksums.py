@@ -32,6 +32,7 @@ from electra_dist.data.rows import KeyedRows, micro_batch
 from electra_dist.data.shards.blocks import array_bytes
 from electra_dist.data.shards.manifest import TRAIN, Manifest
 from electra_dist.data.shards.reading import BlockReader, read_block, read_index
+from electra_dist.data.step_plan import RowFormat
 
 CANDIDATES: dict[str, Callable[[bytes], object]] = {
     "zlib.crc32": zlib.crc32,
@@ -92,13 +93,14 @@ def make_rows(manifest: Manifest, config: Config, count: int) -> None:
     import numpy as np
 
     reader = BlockReader(manifest, TRAIN)
+    row_format = RowFormat.of(config)
     for number in range(min(count, len(reader))):
         block = reader.read(number)
         packed = pack_block(block, config.data.row_length, config.data.max_documents_per_row)
         keys = np.arange(len(packed), dtype=np.uint64)
         for first in range(0, len(packed), config.train.micro_rows):
             part = slice(first, first + config.train.micro_rows)
-            micro_batch(KeyedRows(packed, keys).take(part), config)
+            micro_batch(KeyedRows(packed, keys).take(part), row_format)
 
 
 def rounds(count: int, *works: Callable[[], object]) -> Iterator[float]:

@@ -37,7 +37,8 @@ from electra_dist import config as configuration
 from electra_dist.batch import Step
 from electra_dist.config import Config
 from electra_dist.data.loading.loader import TrainLoader
-from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import RunData, open_data
+from electra_dist.data.step_plan import StepPlan
 from electra_dist.data.steps import StepSource
 
 #: A round is left out where other processes took more than this share of a core;
@@ -60,9 +61,9 @@ def work(count: int) -> int:
 class ThreadLoader:
     """The steps of a source, made ahead by a thread of this process, which ends with it."""
 
-    def __init__(self, config: Config, manifest: Manifest) -> None:
-        self._source = StepSource(config, manifest, 0, 1)
-        self._ready: queue.Queue[Step] = queue.Queue(config.data.prefetch_steps)
+    def __init__(self, plan: StepPlan, data: RunData) -> None:
+        self._source = StepSource(plan, data)
+        self._ready: queue.Queue[Step] = queue.Queue(plan.prefetch_steps)
         threading.Thread(target=self._make, daemon=True).start()
 
     def _make(self) -> None:
@@ -125,10 +126,11 @@ def configure(arguments: argparse.Namespace, row_length: int) -> Config:
 def measure(arguments: argparse.Namespace, row_length: int) -> dict[str, Any]:
     """The ratios of one row length."""
     config = configure(arguments, row_length)
-    manifest = Manifest.load(arguments.shards)
+    plan = StepPlan.of(config, 0, 1)
+    data = open_data(config)
     every = arguments.rows * row_length / arguments.tokens_per_second
-    thread = ThreadLoader(config, manifest)
-    with TrainLoader(config, manifest, 0, 1) as loader:
+    thread = ThreadLoader(plan, data)
+    with TrainLoader(plan, data) as loader:
         ways: dict[str, Callable[[], object]] = {
             ALONE: lambda: None,
             PROCESS: loader.__next__,
@@ -173,7 +175,7 @@ def measure(arguments: argparse.Namespace, row_length: int) -> dict[str, Any]:
         "share_of_a_core": worked / ((arguments.rounds + disturbed) * arguments.seconds),
         "rounds_left_out": disturbed,
         "peak_bytes_of_the_process": memory,
-        **starts(config, manifest),
+        **starts(plan, data),
     }
 
 
@@ -202,17 +204,17 @@ def peak_memory(pid: int) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def starts(config: Config, manifest: Manifest, rounds: int = 5) -> dict[str, float]:
+def starts(plan: StepPlan, data: RunData, rounds: int = 5) -> dict[str, float]:
     """Seconds from nothing to the first step, with a process and without."""
     process = []
     here = []
     for _ in range(rounds):
         begin = time.perf_counter()
-        with TrainLoader(config, manifest, 0, 1) as loader:
+        with TrainLoader(plan, data) as loader:
             next(loader)
             process.append(time.perf_counter() - begin)
         begin = time.perf_counter()
-        next(StepSource(config, manifest, 0, 1))
+        next(StepSource(plan, data))
         here.append(time.perf_counter() - begin)
     return {
         "seconds_to_first_step": statistics.median(process),

@@ -53,6 +53,8 @@ from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.config import Config
 from electra_dist.data.loading.loader import TrainLoader
 from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import RunData
+from electra_dist.data.step_plan import StepPlan
 from electra_dist.model.backends import DTYPES
 from electra_dist.model.networks import build_networks
 from electra_dist.parallel.group import close_group, open_group
@@ -81,7 +83,8 @@ def ours(
         config, manifest.vocab_size, device, config.train.seed
     )
     engines = build_engines(config, generator, discriminator, world)
-    loader = TrainLoader(config, manifest, world.rank, world.world_size)
+    steps = StepPlan.of(config, world.rank, world.world_size)
+    loader = TrainLoader(steps, RunData.alone(manifest))
 
     def step() -> int:
         batch = next(loader)
@@ -217,7 +220,7 @@ def operations_a_token(config: Config, manifest: Manifest) -> float:
     """Floating-point operations that a real token needs, by our formula,
     in the first step of the data.
     """
-    with TrainLoader(config, manifest, 0, 1) as loader:
+    with TrainLoader(StepPlan.of(config, 0, 1), RunData.alone(manifest)) as loader:
         step = next(loader)
     squares = sum(squared_lengths(batch) for batch in step.micro_batches)
     return (

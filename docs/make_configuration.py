@@ -40,7 +40,7 @@ training starts, with the key, the value, what is allowed and the nearest valid 
 config show FILE [overrides]` prints the file with everything filled in; what it prints is a
 configuration file too, and the run directory keeps it as `config.yaml`.
 
-Four keys must be set: `data.shards`, `train.steps`, `train.global_rows` and `train.micro_rows`.
+Four keys must be set: `data.shards` (or `data.sources`), `train.steps`, `train.global_rows` and `train.micro_rows`.
 Ready recipes are in [configs/](../configs). `electra-dist config schema` prints a JSON Schema for
 editors.
 
@@ -134,6 +134,9 @@ def _name(annotation: Any) -> str:
     if get_origin(annotation) in (Union, types.UnionType):
         return _name(next(part for part in get_args(annotation) if part is not type(None)))
     if get_origin(annotation) is tuple:
+        inner = get_args(annotation)[0]
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            return "list of {" + ", ".join(inner.model_fields) + "}"
         return "list of texts"
     return _name(get_args(annotation)[0])  # Annotated[...]
 

@@ -66,6 +66,7 @@ class Step:
     epoch         epochs consumed when this step ends (all streams together), fractional
     masked_count  used masked slots in these micro-batches
     real_count    real (non-padding) tokens, [CLS] and [SEP] included
+    source_epochs epochs consumed of each source of data, in the order of the configuration
     """
 
     index: int
@@ -73,6 +74,7 @@ class Step:
     micro_batches: tuple[MicroBatch, ...]
     masked_count: int
     real_count: int
+    source_epochs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

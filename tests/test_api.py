@@ -29,8 +29,10 @@ from electra_dist.batch import Step
 from electra_dist.cli import main as cli
 from electra_dist.config import Config
 from electra_dist.data.loading.loader import TrainLoader
-from electra_dist.data.shards.manifest import SPLITS, Manifest
-from electra_dist.data.validation import validation_micro_batches
+from electra_dist.data.shards.manifest import SPLITS
+from electra_dist.data.sources import open_data
+from electra_dist.data.step_plan import RowFormat, StepPlan
+from electra_dist.data.validation import deal, validation_rows
 from electra_dist.errors import CheckpointError, ConfigError, DataError, UserError
 from tests.support.toy_task import questions, random_model, sentences, write_table
 
@@ -232,8 +234,8 @@ def assert_equal(one: Step, other: Step) -> None:
 
 @pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 2)])
 def test_steps_are_those_that_training_takes(config: Config, rank: int, world_size: int) -> None:
-    manifest = Manifest.load(config.data.shards)
-    with TrainLoader(config, manifest, rank, world_size) as loader:
+    plan = StepPlan.of(config, rank, world_size)
+    with TrainLoader(plan, open_data(config)) as loader:
         expected = list(loader)
     found = list(electra_dist.stream_steps(config, rank, world_size))
     assert len(found) == len(expected) == config.train.steps
@@ -405,9 +407,12 @@ def test_a_script_trains_twice_and_ends_well(tiny_shards: Path, tmp_path: Path) 
 
 def held_out_losses(networks: electra_dist.Networks) -> tuple[float, float]:
     """Mean losses of the generator and the discriminator over the validation rows."""
-    manifest = Manifest.load(networks.config.data.shards)
+    row_format = RowFormat.of(networks.config)
+    count = networks.config.validation.rows
+    rows = validation_rows(open_data(networks.config), row_format, count)
+    assert rows is not None
     sums = np.zeros(4)
-    for batch in validation_micro_batches(networks.config, manifest, 0, 1):
+    for batch in deal(rows, row_format, 0, 1):
         seen = electra_dist.judge(networks, batch).observed
         nats = np.logaddexp(0, seen.logits.astype(np.float64)) - seen.logits * seen.replaced
         sums += (seen.nll.sum(), len(seen.nll), nats.sum(), len(nats))

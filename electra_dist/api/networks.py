@@ -50,14 +50,14 @@ def build_networks(config: Config, device: DeviceName = "cpu") -> Networks:
         >>> networks = electra_dist.build_networks(config)
         >>> sum(p.numel() for p in networks.discriminator.parameters())
     """
-    from electra_dist.data.shards.manifest import Manifest, check_vocabulary
+    from electra_dist.data.sources import check_vocabulary, open_data
     from electra_dist.parallel.hardware import device_of_command
     from electra_dist.train.initial import initial_networks
 
     target = device_of_command(device)
-    manifest = Manifest.load(config.data.shards)
-    check_vocabulary(config, manifest)
-    generator, discriminator = initial_networks(config, manifest, target)
+    data = open_data(config)
+    check_vocabulary(config, data)
+    generator, discriminator = initial_networks(config, data, target)
     return Networks(generator.eval(), discriminator.eval(), config, step=0)
 
 

@@ -168,9 +168,9 @@ def stream_steps(
     known here.
 
     Args:
-        config: names the shards (`data.shards`) and everything that rows depend on.
+        config: names the shards (`data.shards`, `data.sources`) and everything that rows depend on.
         rank: from 0 to `world_size` - 1.
-        world_size: the ranks of the training; it must divide `data.streams`.
+        world_size: the ranks of the training, at most `data.streams`.
         start: the first step that is given. Those before it are made and dropped, which takes as
             long as making them.
 
@@ -185,12 +185,15 @@ def stream_steps(
         >>> step = next(electra_dist.stream_steps(config))
         >>> step.micro_batches[0].inputs.shape
     """
-    from electra_dist.data.shards.manifest import Manifest
+    from electra_dist.data.sources import check_vocabulary, open_data
+    from electra_dist.data.step_plan import StepPlan
     from electra_dist.data.steps import StepSource
 
     if not 0 <= rank < world_size:
         raise ConfigError(f"`rank` {rank}: expected 0 to {world_size - 1}, below `world_size`")
     if start < 0:
         raise ConfigError(f"`start` {start}: expected a step from 0 on")
-    source = StepSource(config, Manifest.load(config.data.shards), rank, world_size)
+    data = open_data(config)
+    check_vocabulary(config, data)
+    source = StepSource(StepPlan.of(config, rank, world_size), data)
     return itertools.islice(source, start, None)

@@ -2,7 +2,7 @@
 frozen objects out (`schema`, `reading`, `checks`).
 """
 
-from electra_dist.config.checks import check_world, divisors
+from electra_dist.config.checks import check_world, divisors, idle_rows
 from electra_dist.config.fields import (
     NETWORKS,
     Name,
@@ -31,7 +31,7 @@ from electra_dist.config.reading import (
     resolved_yaml,
 )
 from electra_dist.config.schedule import decay_start, lr_factor
-from electra_dist.config.schema import Config, DataConfig
+from electra_dist.config.schema import Config, DataConfig, SourceConfig
 from electra_dist.config.shapes import (
     GROUP_ELEMENTS,
     SEQUENCE_STEP,
@@ -61,6 +61,7 @@ __all__ = [
     "PrecisionMode",
     "Section",
     "Sink",
+    "SourceConfig",
     "Stage",
     "TrackingConfig",
     "WatchdogConfig",
@@ -69,6 +70,7 @@ __all__ = [
     "check_world",
     "decay_start",
     "divisors",
+    "idle_rows",
     "json_schema",
     "layers_of_groups",
     "load",

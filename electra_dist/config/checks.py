@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
+from pathlib import Path
 
 from electra_dist.config.fields import NETWORKS, Network
 from electra_dist.config.schedule import decay_start
-from electra_dist.config.schema import Config, WrittenConfig
+from electra_dist.config.schema import Config, DataConfig, WrittenConfig
 from electra_dist.errors import ConfigError
+
+#: Defaults of `data.streams` and `data.open_blocks` at most.
+MOST_STREAMS = 1024
+MOST_OPEN_BLOCKS = 64
 
 
 def divisors(number: int) -> list[int]:
@@ -16,12 +23,28 @@ def divisors(number: int) -> list[int]:
     return small + [number // d for d in reversed(small) if d * d != number]
 
 
+def _name_of(folder: str) -> str:
+    """The name of a source that has none of its own."""
+    parts = [part for part in Path(folder).parts if part not in ("shards", "/", "..")]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", (parts or ["data"])[-1])
+    return plain.lstrip("._-")[:128] or "data"
+
+
 def resolve(written: WrittenConfig) -> Config:
     """`written` with the defaults that follow from other keys filled in."""
     content = written.model_dump()
     data = content["data"]
     if data["streams"] is None:
-        data["streams"] = max(d for d in divisors(written.train.global_rows) if d <= 256)
+        data["streams"] = max(d for d in divisors(written.train.global_rows) if d <= MOST_STREAMS)
+    if data["open_blocks"] is None:
+        rows = -(-written.train.global_rows // data["streams"])
+        data["open_blocks"] = min(3 * rows, MOST_OPEN_BLOCKS)
+    for source in data["sources"]:
+        if source["name"] is None:
+            source["name"] = _name_of(source["shards"])
+    weighted = any(source["weight"] is not None for source in data["sources"])
+    if data["sources"] and not weighted and data["temperature"] is None:
+        data["temperature"] = 1.0
     if data["max_documents_per_row"] is None:
         data["max_documents_per_row"] = max(4, written.data.row_length // 8)
     optim = content["optim"]
@@ -32,7 +55,7 @@ def resolve(written: WrittenConfig) -> Config:
 
 def contradictions(config: Config) -> list[str]:
     """One sentence for each impossible combination."""
-    found = []
+    found = _source_contradictions(config.data)
     data = config.data
     train = config.train
     optim = config.optim
@@ -90,6 +113,39 @@ def contradictions(config: Config) -> list[str]:
     found += _sharding_contradictions(config)
     found += _communication_contradictions(config)
     return found + _precision_contradictions(config)
+
+
+def _source_contradictions(data: DataConfig) -> list[str]:
+    """What the sources of data cannot be."""
+    if data.shards is None and not data.sources:
+        return [
+            "key data.shards is missing: give the folder of the shards, or several as data.sources"
+        ]
+    if data.shards is not None and data.sources:
+        return [
+            f"data.shards = {data.shards} and data.sources are both set; keep one of them"
+            " (data.shards=null or data.sources=[] takes one away)"
+        ]
+    found = []
+    weights = [source.weight for source in data.sources]
+    given = [weight for weight in weights if weight is not None]
+    if given and len(given) < len(weights):
+        found.append(
+            f"data.sources: {len(given)} of {len(weights)} sources have a weight; give one to each,"
+            " or to none"
+        )
+    if data.temperature is not None and (given or not data.sources):
+        found.append(
+            f"data.temperature = {data.temperature} goes with data.sources that have no weight:"
+            " it makes the weights from their tokens; remove one of the two"
+        )
+    names = Counter(source.name for source in data.sources)
+    for name, count in names.items():
+        if count > 1:
+            found.append(
+                f"data.sources: {count} sources are called {name}; give each a `name` of its own"
+            )
+    return found
 
 
 def _precision_contradictions(config: Config) -> list[str]:
@@ -182,6 +238,21 @@ def check_world(config: Config, world_size: int, ranks_per_node: int | None = No
         _check_hpz(config.zero.hpz_partition_size or 0, world_size, ranks_per_node)
 
 
+def idle_rows(config: Config, world_size: int) -> str:
+    """A sentence about the empty rows of `world_size` ranks; nothing where there are none."""
+    idle = config.idle_share(world_size)
+    if not idle:
+        return ""
+    rows = config.train.global_rows // config.data.streams
+    most = rows * -(-config.data.streams // world_size)
+    return (
+        f"{idle:.1%} of the rows of a step are empty: {world_size} ranks share"
+        f" {config.data.streams} streams (data.streams), so a rank has up to {most} rows, in"
+        f" micro-batches of {config.train.micro_rows} (train.micro_rows); without empty rows:"
+        f" {_busy_worlds(config)} ranks"
+    )
+
+
 def _check_hpz(size: int, world_size: int, ranks_per_node: int | None) -> None:
     fits = [d for d in divisors(world_size) if 1 < d < world_size]
     if world_size % size:
@@ -205,16 +276,14 @@ def _check_hpz(size: int, world_size: int, ranks_per_node: int | None) -> None:
 
 def _check_rows(config: Config, world_size: int) -> None:
     streams = config.data.streams
-    rows = config.train.global_rows
-    micro = config.train.micro_rows
-    fits = [w for w in divisors(streams) if (rows // w) % micro == 0]
-    if world_size in fits:
-        return
-    if streams % world_size:
-        reason = f"it does not divide data.streams = {streams}"
-    else:
-        reason = (
-            f"its {rows // world_size} rows a rank (train.global_rows = {rows}) are not divisible"
-            f" by train.micro_rows = {micro}"
+    if not 1 <= world_size <= streams:
+        raise ConfigError(
+            f"world size {world_size}: there are {streams} streams (data.streams), and each rank"
+            f" serves at least one; possible world sizes: 1 to {streams}; without idle rows:"
+            f" {_busy_worlds(config)}"
         )
-    raise ConfigError(f"world size {world_size}: {reason}; possible world sizes: {fits}")
+
+
+def _busy_worlds(config: Config) -> list[int]:
+    """World sizes without empty rows."""
+    return [d for d in divisors(config.data.streams) if not config.idle_share(d)]

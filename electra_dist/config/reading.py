@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 import yaml
@@ -233,13 +233,22 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _valid_keys(location: Sequence[str | int]) -> list[str]:
     section: type[BaseModel] = WrittenConfig
     for part in location:
-        field = section.model_fields.get(str(part))
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
+        if isinstance(part, int):
+            continue  # of a list: the section is that of its entries
+        field = section.model_fields.get(part)
+        inner = field and _section_of(field.annotation)
+        if inner is None:
             return []
-        section = field.annotation
+        section = inner
     return list(section.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a key holds, or a list of them; None for a plain value."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None
 
 
 def _explain(error: pydantic.ValidationError, source: str) -> str:

@@ -17,6 +17,7 @@ from electra_dist.config.fields import (
     Name,
     Network,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     PrecisionMode,
     Section,
@@ -46,16 +47,48 @@ class RunConfig(Section):
         return Path(self.dir) / self.name
 
 
+class SourceConfig(Section):
+    """One folder of shards in a mixture."""
+
+    shards: str
+    """Folder written by `electra-dist data build`."""
+    weight: PositiveFloat | None = None
+    """Fraction of the real tokens of a step, measured by the sum of all weights. Give it for every
+    source, or for none: their own tokens decide then (`data.temperature`).
+    """
+    name: Name | None = None
+    """Name in logs and metrics. Default: the folder's, or that of the folder around one that is
+    called shards.
+    """
+
+
 class WrittenData(Section):
     """The shards and how rows are made of them."""
 
-    shards: str
-    """Folder written by `electra-dist data build` (holds manifest.json)."""
+    shards: str | None = None
+    """Folder written by `electra-dist data build` (holds manifest.json). This key or `data.sources`
+    must be set.
+    """
+    sources: tuple[SourceConfig, ...] = ()
+    """Several folders, mixed: [{shards: a, weight: 3, name: a}, ...]. `name` is for logs and
+    metrics; weights are fractions of the real tokens of a step, measured by their sum. All must be
+    of one tokenizer. See [mixing](mixing.md).
+    """
+    temperature: Annotated[float, Field(ge=0, le=10)] | None = None
+    """In place of weights: a source of n tokens weighs n to the power of this. 1 keeps the
+    proportions of the corpora, 0 makes all sources equal; around 0.5 helps small languages.
+    Default with sources that have no weights: 1.
+    """
     row_length: Annotated[int, Field(ge=8, le=32768)] = 512
     """Tokens a row, [CLS] and [SEP] included."""
     streams: PositiveInt | None = None
-    """Canonical streams; divides train.global_rows; the world size must divide it. Default: the
-    largest divisor of train.global_rows up to 256.
+    """Canonical streams; divides train.global_rows; as many ranks can train at most. Default: the
+    largest divisor of train.global_rows up to 1024.
+    """
+    open_blocks: Annotated[int, Field(gt=0, le=1024)] | None = None
+    """Blocks that a stream draws its rows from at most: more of them keep the rows of a long
+    document further apart and take more memory. Default: three times the rows that a stream gives
+    to a step, at most 64.
     """
     max_documents_per_row: Annotated[int, Field(gt=0, le=32768)] | None = None
     """Documents packed into one row at most. Default: row_length / 8, at least 4."""
@@ -78,7 +111,15 @@ class DataConfig(WrittenData):
     """`WrittenData` with what follows from other keys filled in."""
 
     streams: PositiveInt
+    open_blocks: Annotated[int, Field(gt=0, le=1024)]
     max_documents_per_row: Annotated[int, Field(gt=0, le=32768)]
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of shards, of all sources."""
+        if self.shards is not None:
+            return (self.shards,)
+        return tuple(source.shards for source in self.sources)
 
 
 class WrittenConfig(Section):
@@ -107,8 +148,15 @@ class Config(WrittenConfig):
     data: DataConfig
 
     def accumulation(self, world_size: int) -> int:
-        """Micro-batches of one optimizer step on each rank."""
-        return max(1, self.train.global_rows // world_size // self.train.micro_rows)
+        """Micro-batches of one optimizer step on each rank, those of the rank with most streams."""
+        rows = self.train.global_rows // self.data.streams
+        most = rows * -(-self.data.streams // world_size)
+        return -(-most // self.train.micro_rows)
+
+    def idle_share(self, world_size: int) -> float:
+        """Fraction of a step's rows that are empty, because the streams do not divide evenly."""
+        rows = self.accumulation(world_size) * self.train.micro_rows * world_size
+        return 1 - self.train.global_rows / rows
 
     def network(self, network: Network) -> NetworkConfig:
         if network == "generator":

@@ -1,3 +1,15 @@
 """Shards to whole training steps, in numpy; knows no torch."""
 
-__all__ = ["masking", "packing", "rows", "skips", "steps", "streams", "validation"]
+__all__ = [
+    "lanes",
+    "masking",
+    "packing",
+    "pool",
+    "rows",
+    "skips",
+    "sources",
+    "step_plan",
+    "steps",
+    "streams",
+    "validation",
+]

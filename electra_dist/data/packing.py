@@ -11,7 +11,7 @@ Letters: L row length, K documents a row at most, D documents of a block, Q piec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -109,8 +109,26 @@ def best_fit(sizes: Int64, row_length: int, max_documents: int) -> tuple[Int64, 
     return row_of, offset_of, whole + len(counts)
 
 
+class Pieces(NamedTuple):
+    """Where the pieces of a block's documents lie, in the order of the text.
+
+    documents  (Q,) number of the document in the block
+    rows       (Q,) number of the row
+    """
+
+    documents: Int64
+    rows: Int64
+
+
 def pack_block(block: Block, row_length: int, max_documents: int) -> PackedRows:
     """All documents of `block` in packed rows; depends on nothing but its arguments."""
+    return pack_with_pieces(block, row_length, max_documents)[0]
+
+
+def pack_with_pieces(
+    block: Block, row_length: int, max_documents: int
+) -> tuple[PackedRows, Pieces]:
+    """The same, and which row each piece lies in."""
     pieces = cut_lengths(block.lengths, row_length)
     row_of, offset_of, rows = best_fit(pieces + WRAPPING, row_length, max_documents)
     tokens = np.full((rows, row_length), SPECIAL_TOKENS.pad, dtype=block.tokens.dtype)
@@ -121,7 +139,8 @@ def pack_block(block: Block, row_length: int, max_documents: int) -> PackedRows:
     flat[first - 1] = SPECIAL_TOKENS.cls
     flat[first + pieces] = SPECIAL_TOKENS.sep
     ends, counts = _ends_of_rows(row_of, offset_of + pieces + WRAPPING, rows, max_documents)
-    return PackedRows(tokens, ends, counts)
+    documents = np.searchsorted(np.cumsum(block.lengths, dtype=np.int64), starts, side="right")
+    return PackedRows(tokens, ends, counts), Pieces(documents, row_of)
 
 
 def _ends_of_rows(

@@ -1,30 +1,34 @@
 """Rows with keys: one block packed, its rows in a drawn order, masked into micro-batches on demand.
 
 Comes in: a block of a split, by number. Goes out: `KeyedRows`, and `MicroBatch`es made of them.
-What a row holds, and how it is masked, depends on (configuration, data, seed, split, epoch, block,
+What a row holds, and how it is masked, depends on (format, data, seed, split, source, epoch, block,
 row) only.
+
+Letters: B rows of a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from electra_dist.batch import MicroBatch, UInt64
-from electra_dist.config import Config
+from electra_dist.batch import SPECIAL_TOKENS, MicroBatch, UInt64
 from electra_dist.data.masking import absorb, hash_words, mask_rows
 from electra_dist.data.packing import (
     Int64,
     PackedRows,
+    Pieces,
     concatenate,
     cumulative_lengths,
     documents_and_positions,
-    pack_block,
+    pack_with_pieces,
 )
-from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest, SplitName
-from electra_dist.data.shards.reading import BlockReader, sign_of_data
+from electra_dist.data.shards.blocks import Block
+from electra_dist.data.shards.manifest import TRAIN, VALIDATION, SplitName
+from electra_dist.data.step_plan import RowFormat
 
 # purposes of the keys drawn here
 _ROW_ORDER = 0x6F72646572
@@ -46,45 +50,77 @@ class KeyedRows:
         return KeyedRows(self.packed.take(rows), self.keys[rows])
 
 
+class Blocks(Protocol):
+    """Blocks of one split, 0 to `len` - 1: a `BlockReader`, or what gives them from elsewhere."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, block: int, /) -> Block:
+        """Block number `block`."""
+
+
 class RowSource:
-    """Blocks of one split as packed rows in their drawn order, with their keys;
-    `tell` hears which one is read.
+    """Blocks of one split as packed rows in their drawn order, with their keys.
+
+    `source` is the number of the shards among those of the run.
     """
 
     def __init__(
-        self,
-        config: Config,
-        manifest: Manifest,
-        split: SplitName,
-        tell: Callable[[str], None] = sign_of_data,
+        self, row_format: RowFormat, blocks: Blocks, split: SplitName, source: int = 0
     ) -> None:
-        self._reader = BlockReader(manifest, split, tell)
-        self._row_length = config.data.row_length
-        self._documents = config.data.max_documents_per_row
-        self._domain = (config.train.seed, _SPLIT_NUMBER[split])
+        self._blocks = blocks
+        self._documents = row_format.max_documents_per_row
+        self.row_length = row_format.row_length
+        self._domain: tuple[int, ...] = (row_format.seed, _SPLIT_NUMBER[split])
+        if source:
+            self._domain = (*self._domain, source)
 
     def __len__(self) -> int:
-        return len(self._reader)
+        return len(self._blocks)
 
     def rows(self, epoch: int, block: int) -> KeyedRows:
         """All rows of one block as `epoch` sees them."""
-        packed = pack_block(self._reader.read(block), self._row_length, self._documents)
+        packed, pieces = pack_with_pieces(
+            self._blocks.read(block), self.row_length, self._documents
+        )
         number = np.arange(len(packed), dtype=np.uint64)
-        order, key = (
+        draws, keys = (
             absorb(
                 np.full(len(packed), hash_words(purpose, *self._domain, epoch, block), np.uint64),
                 number,
             )
             for purpose in (_ROW_ORDER, _ROW_KEY)
         )
-        return KeyedRows(packed.take(np.argsort(order, kind="stable")), key)
+        return KeyedRows(packed.take(np.argsort(spread(pieces, draws), kind="stable")), keys)
 
 
-def micro_batch(rows: KeyedRows, config: Config) -> MicroBatch:
+def spread(pieces: Pieces, draws: UInt64) -> npt.NDArray[np.float64]:
+    """(B,) the time between 0 and 1 at which each row of a block comes.
+
+    The m rows that hold a document are evenly spaced, 1 / m apart, as on a clock: so neighbours in
+    the text are as far apart as can be. The rows of last pieces, which may hold those of several
+    documents, are evenly spaced in a drawn order (`draws` (B,) are random numbers). From there the
+    other rows of a document, in a drawn order, have their times.
+    """
+    last = np.append(pieces.documents[1:] != pieces.documents[:-1], True)
+    ends = np.unique(pieces.rows[last])
+    times = np.zeros(len(draws), np.float64)
+    times[ends[np.argsort(draws[ends])]] = (np.arange(len(ends)) + 0.5) / len(ends)
+    order = np.lexsort((draws[pieces.rows], pieces.documents))
+    order = order[~last[order]]
+    inner = Pieces(pieces.documents[order], pieces.rows[order])
+    numbers, first, counts = np.unique(inner.documents, return_index=True, return_counts=True)
+    place = np.arange(len(order)) - np.repeat(first, counts) + 1
+    anchors = times[pieces.rows[last]][np.searchsorted(pieces.documents[last], numbers)]
+    times[inner.rows] = (np.repeat(anchors, counts) + place / np.repeat(counts + 1, counts)) % 1
+    return times
+
+
+def micro_batch(rows: KeyedRows, row_format: RowFormat) -> MicroBatch:
     """`rows` as the model reads them, masked."""
     tokens = rows.packed.tokens.astype(np.int32)
     documents, positions = documents_and_positions(rows.packed)
-    masks = mask_rows(tokens, rows.keys, config.data.mask_fraction, config.data.mask_token_fraction)
+    masks = mask_rows(tokens, rows.keys, row_format.mask_fraction, row_format.mask_token_fraction)
     return MicroBatch(
         tokens=tokens,
         inputs=masks.inputs,
@@ -105,17 +141,34 @@ def join(parts: list[KeyedRows]) -> KeyedRows:
     )
 
 
-def micro_batches(rows: KeyedRows, config: Config) -> list[MicroBatch]:
-    """`rows` in order, `train.micro_rows` at a time;
-    masked all at once, because a call has its price.
-    """
-    size = config.train.micro_rows
-    masked = _MASKED_TOKENS // config.data.row_length
+def empty_rows(like: KeyedRows, count: int) -> KeyedRows:
+    """`count` rows of nothing but padding."""
+    length = like.packed.tokens.shape[1]
+    documents = like.packed.ends.shape[1]
+    rows = PackedRows(
+        np.full((count, length), SPECIAL_TOKENS.pad, like.packed.tokens.dtype),
+        np.zeros((count, documents), np.int32),
+        np.zeros(count, np.int32),
+    )
+    return KeyedRows(rows, np.zeros(count, np.uint64))
+
+
+def filled(rows: KeyedRows, count: int) -> KeyedRows:
+    """`rows`, and empty ones after them, `count` in all."""
+    if len(rows.keys) == count:
+        return rows
+    return join([rows, empty_rows(rows, count - len(rows.keys))])
+
+
+def micro_batches(rows: KeyedRows, row_format: RowFormat) -> list[MicroBatch]:
+    """`rows` in order, `micro_rows` at a time; masked all at once, because a call has its price."""
+    size = row_format.micro_rows
+    masked = _MASKED_TOKENS // row_format.row_length
     masked = max(1, masked // size) * size
     batches = []
     for first in range(0, len(rows.keys), masked):
         part = rows.take(slice(first, first + masked))
-        whole = micro_batch(part, config)
+        whole = micro_batch(part, row_format)
         batches += [
             _cut(whole, part, slice(start, start + size))
             for start in range(0, len(part.keys), size)

@@ -1,10 +1,11 @@
-"""Which block comes when: epoch permutations dealt to canonical streams, and the position in them.
+"""Which block comes when: epoch permutations dealt to canonical lanes, and where the streams stand.
 
 An epoch is a permutation of all N blocks, computed from (seed, epoch) and never stored. The epochs
 follow one another without a seam: number g of the endless sequence is block `permutation(epoch = g
-// N)(g % N)`. It is dealt to S streams in turn: block g = j * S + s is the j-th block of stream s.
-A step takes the same number of rows from each stream; rank r of W serves the streams s with s % W
-== r. The state is one (j, row) a stream: seeking reads at most one block (DESIGN D2).
+// N)(g % N)`. It is dealt to lanes in turn: with A lanes, block g = j * A + a is the j-th block of
+lane a. Every stream has some of the lanes (`lanes`), and a step takes the same number of rows from
+each stream; rank r of W serves the streams s with s % W == r. The state is a few numbers for each
+stream: seeking reads its open blocks and no other (DESIGN D2).
 """
 
 from __future__ import annotations
@@ -51,15 +52,13 @@ class Permutation:
         return (left << self._half) | right
 
 
-class StreamPosition(NamedTuple):
-    """`row` rows of the `j`-th block of a stream are consumed."""
-
-    j: int
-    row: int
+#: Where a stream stands, in the numbers of `lanes.StreamStates`: rows and tokens of each source,
+#: then of each lane the number of its open block, then the rows that are taken from it.
+StreamPosition = tuple[int, ...]
 
 
 class Positions(Mapping[int, StreamPosition]):
-    """The position of each of `streams`, held as one array (S, 2) int64 of blocks and rows.
+    """The position of each of `streams`, held as one array (S, width) int64.
 
     One is made for every step and looked into at checkpoints only, so it costs next to nothing
     until then.
@@ -71,7 +70,7 @@ class Positions(Mapping[int, StreamPosition]):
 
     def __getitem__(self, stream: int) -> StreamPosition:
         try:
-            return StreamPosition(*self._positions[self._streams.index(stream)].tolist())
+            return tuple(self._positions[self._streams.index(stream)].tolist())
         except ValueError:
             raise KeyError(stream) from None
 
@@ -92,21 +91,23 @@ class BlockPlace(NamedTuple):
 
 
 class BlockOrder:
-    """The endless sequence of blocks, dealt to `streams` streams."""
+    """The endless sequence of the blocks of one source, dealt to `lanes` lanes."""
 
-    def __init__(self, blocks: int, streams: int, seed: int) -> None:
+    def __init__(self, blocks: int, lanes: int, seed: int, source: int = 0) -> None:
         self.blocks = blocks
-        self.streams = streams
-        self._seed = seed
+        self.lanes = lanes
+        self._key: tuple[int, ...] = (seed,)
+        if source:
+            self._key = (seed, source)
         self._permutations: dict[int, Permutation] = {}
 
-    def place(self, stream: int, j: int) -> BlockPlace:
-        """The j-th block of a stream."""
-        epoch, index = divmod(j * self.streams + stream, self.blocks)
+    def place(self, lane: int, j: int) -> BlockPlace:
+        """The j-th block of a lane."""
+        epoch, index = divmod(j * self.lanes + lane, self.blocks)
         if epoch not in self._permutations:
             if len(self._permutations) > 8:
                 self._permutations.clear()
-            self._permutations[epoch] = Permutation(self.blocks, self._seed, epoch)
+            self._permutations[epoch] = Permutation(self.blocks, *self._key, epoch)
         return BlockPlace(epoch, self._permutations[epoch](index))
 
 
@@ -120,8 +121,8 @@ class LoaderState:
     """Where the data stands after the last consumed step.
 
     step     steps consumed
-    order    names what positions mean (dataset, seed, streams, row length, documents a row); they
-             hold for it only
+    order    names what positions mean (dataset, seed, streams, open blocks, row length, documents a
+             row); they hold for it only
     streams  position of each stream: those of one rank, or of all ranks after `merge`
     drawn    steps of data behind these positions: the consumed ones, and those skipped before them
              (`skips`)
@@ -145,8 +146,8 @@ class LoaderState:
         """
         try:
             streams = {
-                int(stream): StreamPosition(int(j), int(row))
-                for stream, (j, row) in content["streams"].items()
+                int(stream): tuple(int(number) for number in position)
+                for stream, position in content["streams"].items()
             }
             step = int(content["step"])
             return cls(step, str(content["layout"]), streams, int(content.get("drawn", step)))

@@ -5,69 +5,76 @@ with the same masks, dealt evenly to the ranks.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-import numpy as np
-
-from electra_dist.batch import SPECIAL_TOKENS, MicroBatch
-from electra_dist.config import Config
-from electra_dist.data.packing import PackedRows
-from electra_dist.data.rows import KeyedRows, RowSource, join, micro_batch
-from electra_dist.data.shards.manifest import VALIDATION, Manifest
-
-
-def has_validation(manifest: Manifest) -> bool:
-    """Whether any documents are held out."""
-    return manifest.facts.validation.blocks > 0
+from electra_dist.batch import MicroBatch
+from electra_dist.data.rows import KeyedRows, RowSource, filled, join, micro_batch
+from electra_dist.data.shards.manifest import VALIDATION
+from electra_dist.data.shards.reading import BlockReader
+from electra_dist.data.sources import RunData
+from electra_dist.data.step_plan import RowFormat
 
 
-def validation_rows(config: Config, manifest: Manifest) -> KeyedRows | None:
-    """The first `validation.rows` rows of the validation split with their keys;
-    None when the split is empty.
+class HeldOut(NamedTuple):
+    """The held-out rows of one source."""
+
+    source: str
+    rows: KeyedRows
+
+
+def held_out(data: RunData, row_format: RowFormat, count: int) -> list[HeldOut]:
+    """The first rows of the validation split of each source that has one, `count` in all.
+
+    Sources give rows as they do in training: each its share of `count`, at least one.
     """
+    holding = [
+        (number, source)
+        for number, source in enumerate(data.sources)
+        if source.manifest.facts.validation.blocks
+    ]
+    whole = sum(source.share for _, source in holding)
+    found = []
+    before = 0  # shares of the sources so far
+    for number, source in holding:
+        # rounded so that all sources together give `count`
+        first = count * before // whole
+        before += source.share
+        wanted = max(1, count * before // whole - first)
+        reader = BlockReader(source.manifest, VALIDATION)
+        rows = RowSource(row_format, reader, VALIDATION, number)
+        found.append(HeldOut(source.name, _first_rows(rows, wanted)))
+    return found
+
+
+def _first_rows(source: RowSource, count: int) -> KeyedRows:
     parts = []
     found = 0
-    source = RowSource(config, manifest, VALIDATION)
     for block in range(len(source)):
-        if found >= config.validation.rows:
+        if found >= count:
             break
         parts.append(source.rows(0, block))
         found += len(parts[-1].keys)
+    return join(parts).take(slice(0, count))
+
+
+def validation_rows(data: RunData, row_format: RowFormat, count: int) -> KeyedRows | None:
+    """The rows of `held_out`, source after source; None when nothing is held out."""
+    parts = [part.rows for part in held_out(data, row_format, count)]
     if parts:
-        return join(parts).take(slice(0, config.validation.rows))
+        return join(parts)
     return None
 
 
-def validation_micro_batches(
-    config: Config, manifest: Manifest, rank: int, world_size: int
+def deal(
+    rows: KeyedRows, row_format: RowFormat, rank: int, world_size: int
 ) -> Iterator[MicroBatch]:
-    """The first `validation.rows` rows of the validation split, always with the same masks.
+    """This rank's micro-batches of `rows`, each masked when it is asked for.
 
     Row i belongs to rank i % W. Every rank gets the same number of micro-batches; rows that run out
-    are empty: [PAD] everywhere, weights 0. Nothing at all when the split is empty
-    (`has_validation`).
+    are empty: [PAD] everywhere, weights 0.
     """
-    rows = validation_rows(config, manifest)
-    if rows is not None:
-        yield from deal(rows, config, rank, world_size)
-
-
-def deal(rows: KeyedRows, config: Config, rank: int, world_size: int) -> Iterator[MicroBatch]:
-    """This rank's micro-batches of `rows`, each masked when it is asked for."""
-    size = config.train.micro_rows
+    size = row_format.micro_rows
     per_rank = -(-len(rows.keys) // (world_size * size)) * size
-    own = rows.take(slice(rank, None, world_size))
-    whole = join([own, _empty_rows(own, per_rank - len(own.keys))])
+    whole = filled(rows.take(slice(rank, None, world_size)), per_rank)
     for first in range(0, per_rank, size):
-        yield micro_batch(whole.take(slice(first, first + size)), config)
-
-
-def _empty_rows(like: KeyedRows, count: int) -> KeyedRows:
-    """`count` rows of nothing but padding."""
-    length = like.packed.tokens.shape[1]
-    documents = like.packed.ends.shape[1]
-    rows = PackedRows(
-        np.full((count, length), SPECIAL_TOKENS.pad, like.packed.tokens.dtype),
-        np.zeros((count, documents), np.int32),
-        np.zeros(count, np.int32),
-    )
-    return KeyedRows(rows, np.zeros(count, np.uint64))
+        yield micro_batch(whole.take(slice(first, first + size)), row_format)

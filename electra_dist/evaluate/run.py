@@ -21,7 +21,9 @@ from electra_dist.config import Config
 from electra_dist.data.rows import KeyedRows
 from electra_dist.data.shards.files import sha256_of_file
 from electra_dist.data.shards.manifest import Manifest
-from electra_dist.data.validation import deal, has_validation, validation_rows
+from electra_dist.data.sources import RunData, has_validation, open_data
+from electra_dist.data.step_plan import RowFormat
+from electra_dist.data.validation import deal, validation_rows
 from electra_dist.errors import DataError, UserError
 from electra_dist.evaluate import scores
 from electra_dist.evaluate.heldout import Networks, Observed, judge
@@ -106,8 +108,8 @@ def evaluate_run(
     config = _with_rows(configuration.load(run.config), rows)
     choose_step(run, step)  # before the shards are read
     chosen_device = device_of_command(device)
-    manifest = _open_shards(run, config, shards)
-    held_out = validation_rows(config, manifest)
+    data = _open_shards(run, config, shards)
+    held_out = validation_rows(data, RowFormat.of(config), config.validation.rows)
     assert held_out is not None
     chosen_step, generator, discriminator = load_whole(run, config, step)
     networks = Networks(generator.to(chosen_device), discriminator.to(chosen_device))
@@ -118,21 +120,21 @@ def evaluate_run(
     seconds = time.perf_counter() - start
     if not len(seen.targets):
         raise DataError(
-            f"{manifest.path}: no token of the held-out rows can be masked; nothing to evaluate"
+            f"{data.label}: no token of the held-out rows can be masked; nothing to evaluate"
         )
     return Evaluation(
         run=str(run.path),
         step=chosen_step,
-        shards=str(manifest.path),
-        own_shards=manifest.fingerprint == run.read_facts().dataset_fingerprint,
+        shards=data.label,
+        own_shards=data.fingerprint == run.read_facts().dataset_fingerprint,
         device=str(chosen_device),
         rows=len(held_out.keys),
         row_length=config.data.row_length,
         seconds=seconds,
-        generator=scores.generator_scores(seen, manifest.unigram_entropy()),
+        generator=scores.generator_scores(seen, data.unigram_entropy()),
         discriminator=scores.discriminator_scores(seen),
         standard_errors=standard_errors(seen),
-        bands=scores.bands(seen, manifest.token_counts),
+        bands=scores.bands(seen, data.token_counts),
         convincing=scores.convincing(seen),
         calibration=scores.calibration(seen),
         roc=scores.roc(seen),
@@ -157,12 +159,15 @@ def _with_rows(config: Config, rows: int | Literal["all"] | None) -> Config:
     return config.model_copy(update={"validation": validation})
 
 
-def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
-    """The manifest of the shards to evaluate on;
+def _open_shards(run: RunDir, config: Config, shards: Path | None) -> RunData:
+    """The data to evaluate on;
     they must be of the run's tokenizer and hold something out.
     """
     try:
-        manifest = Manifest.load(shards or Path(config.data.shards))
+        if shards is not None:
+            data = RunData.alone(Manifest.load(shards))
+        else:
+            data = open_data(config)
     except DataError as error:
         raise DataError(f"{error}, or give others as `shards`") from error
     file = run.tokenizer / "tokenizer.json"
@@ -171,19 +176,19 @@ def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
             f"{file}: missing; copy the folder `tokenizer` of the run's shards to {run.tokenizer}"
         )
     own = sha256_of_file(file)
-    theirs = manifest.facts.tokenizer_fingerprint
+    theirs = data.tokenizer_fingerprint
     if own != theirs:
         raise DataError(
-            f"{manifest.path}: encoded with another tokenizer (fingerprint {theirs[:12]}) than the"
+            f"{data.label}: encoded with another tokenizer (fingerprint {theirs[:12]}) than the"
             f" run's, {file} ({own[:12]}); build shards with `electra-dist data build --tokenizer"
             f" {run.tokenizer}`"
         )
-    if not has_validation(manifest):
+    if not has_validation(data):
         raise DataError(
-            f"{manifest.path}: no held-out split; build shards with a validation fraction above 0,"
+            f"{data.label}: no held-out split; build shards with a validation fraction above 0,"
             " and give them as `shards`"
         )
-    return manifest
+    return data
 
 
 def _judge_all(
@@ -203,7 +208,7 @@ def _judge_all(
     done = 0
     total = len(rows.keys)
     progress("held-out rows", done, total)
-    for batch in deal(rows, config, 0, 1):
+    for batch in deal(rows, RowFormat.of(config), 0, 1):
         judged = judge(networks, to_device(batch, device), done)
         window.add(judged.totals, (batch,))
         parts.append(judged.observed)

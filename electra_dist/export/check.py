@@ -19,8 +19,9 @@ from torch import Tensor
 
 from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.config import Config, Network
-from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest
+from electra_dist.data.shards.manifest import TRAIN, VALIDATION
 from electra_dist.data.shards.reading import BlockReader
+from electra_dist.data.sources import open_data
 from electra_dist.errors import DataError, UserError
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
@@ -82,17 +83,19 @@ class Compared:
 def check_texts(config: Config) -> CheckTexts:
     """Held-out documents of the run's shards, or the sample texts with the reason why."""
     longest = min(LONGEST, config.model.max_positions)
+    folders = ", ".join(config.data.folders)
     try:
-        manifest = Manifest.load(Path(config.data.shards))
+        data = open_data(config)
+        manifest = next((one for one in data.manifests if one.split(VALIDATION).blocks), data.first)
         if manifest.split(VALIDATION).blocks:
             split = VALIDATION
         else:
             split = TRAIN
         block = BlockReader(manifest, split).read(0)
     except DataError:
-        return CheckTexts(f"sample text ({config.data.shards} cannot be read here)", (), longest)
+        return CheckTexts(f"sample text ({folders} cannot be read here)", (), longest)
     except IndexError:
-        return CheckTexts(f"sample text ({config.data.shards} holds no documents)", (), longest)
+        return CheckTexts(f"sample text ({folders} holds no documents)", (), longest)
     ends = np.cumsum(block.lengths)[:-1]
     documents = np.split(block.tokens.astype(np.int64), ends)[:DOCUMENTS]
     if split == VALIDATION:

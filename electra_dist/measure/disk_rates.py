@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from electra_dist.config import Config
-from electra_dist.data.shards.manifest import Manifest
-from electra_dist.errors import UserError
+from electra_dist.data.sources import open_data
+from electra_dist.errors import DataError, UserError
 from electra_dist.files.writing import advice, reason
 from electra_dist.parallel.world import World
 from electra_dist.plan import room_to_come
@@ -49,13 +49,23 @@ def measure_disk(config: Config, world: World, nodes: int, environment: Mapping[
     file = nearest_existing(config.run.path) / f".preflight-{job}-{world.rank}"
     _try_run_directory(file, nodes, disk)
     try:
-        tars = sorted(Path(config.data.shards).rglob("*.tar"))
-        disk.shards_mb_s = _read_rate(tars[0])
-    except IndexError:
-        disk.shards_error = f"shards: there are none in {config.data.shards}"
-    except OSError as error:
-        disk.shards_error = f"shards: cannot read {config.data.shards}: {error.strerror}"
+        # of mixed data the slowest source counts: every step waits for it
+        rates = [_shards_rate(Path(folder)) for folder in config.data.folders]
+        disk.shards_mb_s = min((rate for rate in rates if rate is not None), default=None)
+    except DataError as error:
+        disk.shards_error = f"shards: {error}"
     return disk
+
+
+def _shards_rate(folder: Path) -> float | None:
+    """MB/s of reading the first shard in `folder`."""
+    try:
+        tars = sorted(folder.rglob("*.tar"))
+        return _read_rate(tars[0])
+    except IndexError as error:
+        raise DataError(f"there are none in {folder}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror}") from error
 
 
 def _try_run_directory(file: Path, nodes: int, disk: Disk) -> None:
@@ -91,7 +101,7 @@ def needed_bytes(config: Config) -> int:
     nothing where that is not known.
     """
     try:
-        vocabulary = Manifest.load(Path(config.data.shards)).vocab_size
+        vocabulary = open_data(config).vocab_size
     except UserError:  # said of the shards
         return 0
     return room_to_come(config, vocabulary, len(RunDir(config.run.path).complete_checkpoints()))

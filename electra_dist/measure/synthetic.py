@@ -12,6 +12,7 @@ from electra_dist.batch import SPECIAL_TOKENS, Step
 from electra_dist.config import Config
 from electra_dist.data.packing import PackedRows
 from electra_dist.data.rows import KeyedRows, micro_batches
+from electra_dist.data.step_plan import RowFormat
 
 
 def synthetic_steps(
@@ -25,7 +26,7 @@ def synthetic_steps(
     index = 0
     while True:
         rows = _rows(config, vocab_size, document_length or config.data.row_length, index)
-        batches = micro_batches(rows, config)
+        batches = micro_batches(rows, RowFormat.of(config))
         yield Step(
             index=index,
             epoch=0.0,

@@ -37,6 +37,14 @@ class Metric:
         """The name of the same number on the held-out rows."""
         return HELD_OUT + self.name
 
+    def name_of(self, source: str) -> str:
+        """The name of the same number of one source of mixed data."""
+        return f"{self.name}/{source}"
+
+    def name_held_out_of(self, source: str) -> str:
+        """The name of the same number on the held-out rows of one source."""
+        return f"{HELD_OUT}{source}/{self.name}"
+
     def text(self, value: float | None) -> str:
         """`value` as people read it; dashes of the same width where it is undefined."""
         if value is None or math.isnan(value):

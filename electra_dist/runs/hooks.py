@@ -29,9 +29,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import ClassVar, Literal
 
-from electra_dist.config import Config
+from electra_dist.config import TrackingConfig
 from electra_dist.console import put
 from electra_dist.errors import DivergedError
+from electra_dist.runs.directory import RunDir
 
 Event = Literal[
     "started", "resumed", "rolled back", "interrupted", "hung", "failed", "diverged", "finished"
@@ -55,14 +56,23 @@ class Hook:
     _running: ClassVar[list[threading.Thread]] = []
     _ended: ClassVar[set[str]] = set()
 
-    def __init__(self, config: Config, environment: Mapping[str, str] = os.environ) -> None:
-        """The command gets `environment`, and what it is told on top of it."""
+    def __init__(
+        self,
+        settings: TrackingConfig,
+        run: RunDir,
+        name: str | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        """The command gets `environment`, and what it is told on top of it.
+
+        `name` is that of the run; by default that of its folder.
+        """
         self._environment = environment
-        self._command = list(config.tracking.on_event)
-        self._seconds = config.tracking.event_seconds
+        self._command = list(settings.on_event)
+        self._seconds = settings.event_seconds
         self._about = {
-            "ELECTRA_DIST_RUN": str(config.run.path.absolute()),
-            "ELECTRA_DIST_NAME": config.run.name,
+            "ELECTRA_DIST_RUN": str(run.path.absolute()),
+            "ELECTRA_DIST_NAME": name or run.path.name,
         }
         self._end: tuple[Event, str, int | None] | None = None
         self._kill_at = float("inf")

@@ -15,7 +15,7 @@ import numpy as np
 from electra_dist import config as configuration
 from electra_dist import plan
 from electra_dist.console import human_number
-from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import RunData, open_data
 from electra_dist.errors import DataError, UserError
 from electra_dist.files.pictures import pyplot, save_picture
 from electra_dist.runs import metrics
@@ -124,7 +124,7 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
         starts = run.read_facts().starts
     else:
         starts = ()
-    manifest = _manifest(config)
+    data = _data(config)
     trained = [row for row in rows if metrics.GENERATOR_LOSS.name in row]
     held_out = [row for row in rows if metrics.GENERATOR_LOSS.name_held_out in row]
     speeds = [
@@ -136,15 +136,15 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
         path=str(run.path),
         step=int(rows[-1]["step"]),
         steps=config.train.steps,
-        parameters=plan.parameters(config, manifest.vocab_size).total if manifest else None,
+        parameters=plan.parameters(config, data.vocab_size).total if data else None,
         real_tokens=int(trained[-1].get(metrics.REAL_TOKENS.name) or 0) if trained else 0,
         epochs=float(trained[-1].get(metrics.EPOCH.name) or 0.0) if trained else 0.0,
         starts=len(starts),
         world_sizes=[start.world_size for start in starts],
         checkpoints=run.complete_checkpoints(),
         tokens_per_s=float(np.median(speeds)) if speeds else None,
-        unigram_entropy=manifest.unigram_entropy() if manifest else None,
-        corpus_tokens=int(manifest.token_counts.sum()) if manifest else None,
+        unigram_entropy=data.unigram_entropy() if data else None,
+        corpus_tokens=data.tokens if data else None,
         held_out={
             name: _first_and_last(held_out, metric.name_held_out)
             for name, metric in _HELD_OUT.items()
@@ -161,12 +161,12 @@ def _first_and_last(rows: list[Row], key: str) -> tuple[float | None, float | No
     return rows[0].get(key), rows[-1].get(key)
 
 
-def _manifest(config: configuration.Config) -> Manifest | None:
-    """The manifest, or None where the shards are gone:
+def _data(config: configuration.Config) -> RunData | None:
+    """The data, or None where the shards are gone:
     a report of an old run needs them for two lines only.
     """
     try:
-        return Manifest.load(Path(config.data.shards))
+        return open_data(config)
     except DataError:
         return None
 

@@ -5,8 +5,10 @@ Plain text, good in a log file too.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from electra_dist.console import human_count, human_seconds, say
+from electra_dist.data.sources import RunData
 from electra_dist.parallel import signs
 from electra_dist.runs import metrics
 from electra_dist.runs.metrics import Metric, Metrics
@@ -32,6 +34,35 @@ class Stopwatch:
     def resume(self, seconds: float) -> None:
         """Go on with a lap that already lasted `seconds`."""
         self._start = time.perf_counter() - seconds
+
+
+class Passes:
+    """Counts the epochs of each source where several are mixed, and says when one begins again."""
+
+    def __init__(self, data: RunData) -> None:
+        self._names = [source.name for source in data.sources]
+        self._whole = [0] * len(self._names)  # epochs that were said, or are behind a resume
+
+    def begin(self, epochs: Sequence[float]) -> None:
+        """Go on from where `epochs` of each source are consumed; none is the start of the run."""
+        self._whole = [int(epoch) for epoch in epochs] or [0] * len(self._names)
+
+    def of_sources(self, epochs: Sequence[float], aloud: bool) -> Metrics:
+        """`epochs` of the sources by name; nothing where there is one source alone.
+
+        Where a source has ended since the last call, it is said once (`aloud` is rank 0).
+        """
+        if len(self._names) < 2 or not epochs:
+            return {}
+        before = self._whole
+        self._whole = [int(epoch) for epoch in epochs]
+        for name, now, then in zip(self._names, self._whole, before, strict=True):
+            if aloud and now > then:
+                say(f"source {name}: all of it has been seen, epoch {now + 1} of it begins")
+        return {
+            metrics.EPOCH.name_of(name): epoch
+            for name, epoch in zip(self._names, epochs, strict=True)
+        }
 
 
 #: Between two lines about a long check.

@@ -11,24 +11,25 @@ from collections.abc import Callable
 
 from electra_dist.config import Config
 from electra_dist.console import say
+from electra_dist.data.sources import RunData
 from electra_dist.parallel.hardware import matrix_product_rate
 from electra_dist.parallel.world import World
 from electra_dist.runs import lock, metrics
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics import Metrics
 from electra_dist.tracking.sinks import Tracker
-from electra_dist.train.lines import Stopwatch, training_line, validation_line
+from electra_dist.train.lines import Passes, Stopwatch, training_line, validation_line
 from electra_dist.train.state import RunState
 from electra_dist.zero.engines import Engines
 
 
 class Logbook:
-    """What one run logs; `stopwatch` measures training alone."""
+    """What one run logs; `stopwatch` measures training alone, `passes` counts epochs of sources."""
 
     def __init__(
         self,
         config: Config,
-        vocab_size: int,
+        data: RunData,
         engines: Engines,
         world: World,
         tracker: Tracker | None,
@@ -36,7 +37,8 @@ class Logbook:
         """`tracker` is rank 0's; the other ranks have none."""
         self.stopwatch = Stopwatch()
         self._config = config
-        self._vocab_size = vocab_size
+        self._data = data
+        self.passes = Passes(data)
         self._world = world
         self._tracker = tracker
         self._run = RunDir(config.run.path)
@@ -58,7 +60,7 @@ class Logbook:
         seconds = max(self.stopwatch.lap(), 1e-9)
         state.real_tokens += int(sums.values["real_count"])
         speed = timed / sums.steps / seconds
-        flops = sums.flops(self._config, self._vocab_size)
+        flops = sums.flops(self._config, self._data.vocab_size)
         return {
             metrics.STEP.name: state.done,
             **sums.losses(),
@@ -71,6 +73,7 @@ class Logbook:
             metrics.CHECKPOINT_STALL.name: stall(),
             metrics.EPOCH.name: state.epoch,
             metrics.REAL_TOKENS.name: state.real_tokens,
+            **self.passes.of_sources(state.source_epochs, aloud=self._tracker is not None),
         }
 
     def write(self, row: Metrics) -> None:

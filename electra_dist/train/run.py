@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from electra_dist import plan
 from electra_dist.checkpoint import loading
-from electra_dist.config import NETWORKS, Config, Network, check_world
+from electra_dist.config import NETWORKS, Config, Network, check_world, idle_rows
 from electra_dist.console import human_count, say, warn
-from electra_dist.data.shards.manifest import Manifest, check_vocabulary
+from electra_dist.data.sources import RunData, check_vocabulary, open_data
 from electra_dist.model.attention.backends import described
 from electra_dist.parallel import signs
 from electra_dist.parallel.collectives import together
@@ -33,7 +32,7 @@ from electra_dist.parallel.group import (
     open_meeting,
     set_timeout,
 )
-from electra_dist.parallel.meeting import MeetingInterruptedError
+from electra_dist.parallel.meeting import Meeting, MeetingInterruptedError
 from electra_dist.parallel.world import World, choose_device, detect, note_alone
 from electra_dist.runs import lock
 from electra_dist.runs.directory import RunDir
@@ -84,7 +83,7 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
             return _interrupted_early(world)
         with (
             determinism(config.train.deterministic),
-            Watchdog(config, world, meeting, environment) as watchdog,
+            _watchdog(config, world, meeting, environment) as watchdog,
         ):
             try:
                 open_group(
@@ -101,6 +100,19 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
             close_group()
             release_deepspeed()
     return outcome
+
+
+def _watchdog(
+    config: Config, world: World, meeting: Meeting | None, environment: Mapping[str, str]
+) -> Watchdog:
+    run = RunDir(config.run.path)
+    hook = _hook(config, run, environment)
+    every = config.tracking.every
+    return Watchdog(config.watchdog, run, hook, world, meeting, every, environment)
+
+
+def _hook(config: Config, run: RunDir, environment: Mapping[str, str]) -> Hook:
+    return Hook(config.tracking, run, config.run.name, environment)
 
 
 def _fail(watchdog: Watchdog, error: BaseException) -> None:
@@ -124,28 +136,28 @@ def _hold_run(
     if interruption.is_requested_of_any(world):
         return _interrupted_early(world)
     run = RunDir(config.run.path)
-    manifest = None
+    data = None
     with ExitStack() as held:
         with together(world):
-            manifest = _checked_data(config, world)
+            data = _checked_data(config, world)
             if world.is_main:
                 # a mistake touches nothing, not even the lock
-                check_run(run, config, manifest.fingerprint, how)
+                check_run(run, config, data.fingerprint, how)
                 stop = partial(_is_requested, interruption)
                 held.enter_context(lock.hold(run, environment=environment, tell=warn, stop=stop))
-                open_run(config, manifest, warn, say, how)
+                open_run(config, data, warn, say, how)
                 held.enter_context(own_log(run, environment, world.world_size))
-        assert manifest is not None
+        assert data is not None
         if not world.is_main:
             return _train_from_checkpoint(
-                config, world, interruption, watchdog, manifest, environment, None
+                config, world, interruption, watchdog, data, environment, None
             )[0]
         with (
-            Hook(config, environment) as hook,
+            _hook(config, run, environment) as hook,
             Heartbeat(run, world.world_size, environment.get(JOB_VARIABLE)) as heartbeat,
         ):
             outcome, saved = _train_from_checkpoint(
-                config, world, interruption, watchdog, manifest, environment, hook
+                config, world, interruption, watchdog, data, environment, hook
             )
             if outcome is Outcome.FINISHED:
                 heartbeat.end("finished")
@@ -172,7 +184,7 @@ def _train_from_checkpoint(
     world: World,
     interruption: Interruption,
     watchdog: Watchdog,
-    manifest: Manifest,
+    data: RunData,
     environment: Mapping[str, str],
     hook: Hook | None,
 ) -> tuple[Outcome, int]:
@@ -191,12 +203,12 @@ def _train_from_checkpoint(
             record_start(run, world.world_size, step or 0)
     if hook:
         hook.begins(step)
-    engines = _engines(config, manifest, world)
+    engines = _engines(config, data, world)
     set_timeout(collective_timeout(config.watchdog))
     tracker = _tracker(config, run, step or 0, world, environment)
     outcome = None
     try:
-        trainer = Trainer(config, manifest, engines, world, tracker, rollbacks, hook)
+        trainer = Trainer(config, data, engines, world, tracker, rollbacks, hook)
         if step is not None:
             trainer.resume(step)
         with refusals_explained():
@@ -226,15 +238,23 @@ def _reason(interruption: Interruption) -> str:
     return ""
 
 
-def _checked_data(config: Config, world: World) -> Manifest:
-    """The manifest; the ranks share out the check of its files that `data.verify` asks for."""
-    manifest = Manifest.load(Path(config.data.shards))
-    check_vocabulary(config, manifest)
-    progress = Checking(f"{manifest.path}: checking files", aloud=world.is_main)
-    manifest.check_files(
-        config.data.verify, share=(world.rank, world.world_size), progress=progress
+def _checked_data(config: Config, world: World) -> RunData:
+    """The data; the ranks share out the check of the files that `data.verify` asks for."""
+    data = open_data(config)
+    check_vocabulary(config, data)
+    data.check_files(
+        config.data.verify,
+        share=(world.rank, world.world_size),
+        progress=lambda manifest: Checking(f"{manifest.path}: checking files", aloud=world.is_main),
     )
     if world.is_main:
+        _say_about_data(config, data, world)
+    return data
+
+
+def _say_about_data(config: Config, data: RunData, world: World) -> None:
+    """What to know before a long run on these data."""
+    for manifest in data.manifests:
         if manifest.facts.block_checksums is None:
             warn(
                 f"{manifest.path}: made by an earlier version, without checksums of its blocks:"
@@ -249,13 +269,17 @@ def _checked_data(config: Config, world: World) -> Manifest:
                 " some streams begin in a later epoch; a divisor of train.global_rows up to"
                 f" {blocks} keeps epochs apart"
             )
-    return manifest
+    if data.is_mixed:
+        say(f"mixed data: {data.described}")
+    idle = config.idle_share(world.world_size)
+    if idle:
+        say(idle_rows(config, world.world_size))
 
 
-def _engines(config: Config, manifest: Manifest, world: World) -> Engines:
-    generator, discriminator = initial_networks(config, manifest, world.device)
+def _engines(config: Config, data: RunData, world: World) -> Engines:
+    generator, discriminator = initial_networks(config, data, world.device)
     if world.is_main:
-        count = plan.parameters(config, manifest.vocab_size)
+        count = plan.parameters(config, data.vocab_size)
         sharding = " and ".join(
             dict.fromkeys(_sharding(config, network, world) for network in NETWORKS)
         )

@@ -25,6 +25,7 @@ class RunState:
     done         optimizer steps behind it
     real_tokens  that it has logged
     epoch        of the last step
+    source_epochs  of each source, of the last step
     loader       where the data stand after the last step; None before the first one
     unwritten    what the last step logged, while its validation is still to come
     window       sums since the last logged step
@@ -35,6 +36,7 @@ class RunState:
         self.done = 0
         self.real_tokens = 0
         self.epoch = 0.0
+        self.source_epochs: tuple[float, ...] = ()
         self.loader: LoaderState | None = None
         self.unwritten: Metrics | None = None
         self.window = Window(device)
@@ -44,6 +46,7 @@ class RunState:
         """Stand where a checkpoint says; None is the start of the run."""
         self.done = 0
         self.real_tokens = 0
+        self.source_epochs = ()
         self.loader = None
         self.unwritten = None
         self.window.clear()
@@ -51,6 +54,7 @@ class RunState:
             return
         self.done = int(saved["step"])
         self.real_tokens = int(saved["real_tokens"])
+        self.source_epochs = tuple(map(float, saved.get("source_epochs", ())))
         self.loader = LoaderState.from_dict(saved["loader"])
         self.unwritten = saved.get("unwritten")
         self.window.restore(saved["window"], world)
@@ -61,6 +65,7 @@ class RunState:
         return {
             "step": self.done,
             "real_tokens": self.real_tokens,
+            "source_epochs": self.source_epochs,
             "window": self.window.reduced(world).to_json(),
             "loader": self._gathered_loader_state(world),
             "unwritten": self.unwritten,

@@ -1,7 +1,7 @@
 """One training run, from an open run directory to its last checkpoint; the loop reads top to
 bottom.
 
-Comes in: a checked configuration and the manifest of its shards. Goes out: metrics, checkpoints,
+Comes in: a checked configuration and its open data. Goes out: metrics, checkpoints,
 and whether the run is finished or was interrupted (and should be started again).
 
 What a step computes depends on (configuration, data, seed) and never on the number of ranks or on
@@ -23,7 +23,8 @@ from electra_dist.checkpoint.saving import Saver
 from electra_dist.config import Config, lr_factor
 from electra_dist.console import warn
 from electra_dist.data.loading.loader import TrainLoader
-from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import RunData
+from electra_dist.data.step_plan import StepPlan
 from electra_dist.data.streams import LoaderState
 from electra_dist.errors import UserError
 from electra_dist.parallel import signs
@@ -62,7 +63,7 @@ class Trainer:
     def __init__(
         self,
         config: Config,
-        manifest: Manifest,
+        data: RunData,
         engines: Engines,
         world: World,
         tracker: Tracker | None,
@@ -73,20 +74,20 @@ class Trainer:
         `rollbacks` are those of run.json.
         """
         self.config = config
-        self.manifest = manifest
+        self.data = data
         self.engines = engines
         self.world = world
         self.tracker = tracker
         self.run = RunDir(config.run.path)
         self.state = RunState(world.device, rollbacks)
-        self.health = Health(config.guard, manifest.vocab_size, engines, world)
+        self.health = Health(config.guard, data.vocab_size, engines, world)
         self._hook = hook
         self._first_scales = {network: loss_scale_state(engine) for network, engine in engines}
-        self._logbook = Logbook(config, manifest.vocab_size, engines, world, tracker)
+        self._logbook = Logbook(config, data, engines, world, tracker)
         self._saver = Saver(self.run, engines, world, config.checkpoint)
         self._checkpoints = Checkpoints(self.run, self._saver, world, tracker)
         self._agreement = Agreement(world)
-        self._validation = Validation(config, manifest, engines, world, self._agreement)
+        self._validation = Validation(config, data, engines, world, self._agreement)
         self._lost: UserError | None = None  # why the run is no longer this process's
         self.health.begin(None)
 
@@ -149,11 +150,9 @@ class Trainer:
         return Call.GO_ON
 
     def _open_loader(self) -> TrainLoader:
-        world = self.world
+        plan = StepPlan.of(self.config, self.world.rank, self.world.world_size)
         skipped = [back.rows for back in self.state.rollbacks]
-        return TrainLoader(
-            self.config, self.manifest, world.rank, world.world_size, self.state.loader, skipped
-        )
+        return TrainLoader(plan, self.data, self.state.loader, skipped)
 
     def _before_step(self, call: Call, ahead: Ahead, interruption: Interruption) -> Call:
         """`call`; or, where a rank waits for its data,
@@ -217,6 +216,7 @@ class Trainer:
         self.health.hear(step.index, state.drawn - 1, totals, searching)
         self.state.done = step.index + 1
         self.state.epoch = step.epoch
+        self.state.source_epochs = step.source_epochs
         self.state.loader = state
 
     def _after_step(self, ahead: Ahead, interruption: Interruption) -> Call:
@@ -293,7 +293,7 @@ class Trainer:
 
     def _restart(self) -> None:
         """Back to before the first step."""
-        weights = initial_weights(self.config, self.manifest)
+        weights = initial_weights(self.config, self.data)
         for network, engine in self.engines:
             restart(engine, weights[network], self._first_scales[network], self.world.rank)
         self._begin(None)
@@ -349,6 +349,7 @@ class Trainer:
     def _begin(self, saved: dict[str, Any] | None) -> None:
         """Stand where a checkpoint says, in all that is no weight; None is the start of the run."""
         self.state.begin(saved, self.world)
+        self._logbook.passes.begin(self.state.source_epochs)
         self.health.begin((saved or {}).get("guard"))
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from electra_dist.checkpoint.tensors import read_trainer_state
 from electra_dist.config import Config
-from electra_dist.data.shards.manifest import Manifest
-from electra_dist.data.validation import has_validation, validation_micro_batches
+from electra_dist.data.sources import RunData, has_validation
+from electra_dist.data.step_plan import RowFormat
+from electra_dist.data.validation import deal, held_out
 from electra_dist.parallel import signs
 from electra_dist.parallel.collectives import any_rank, broadcast_object, together
 from electra_dist.parallel.world import World
 from electra_dist.runs.directory import RunDir
-from electra_dist.runs.metrics import GENERATOR_LOSS, HELD_OUT, Metrics
+from electra_dist.runs.metrics import GENERATOR_LOSS, HELD_OUT, LOSSES, Metrics
 from electra_dist.train.agreement import Agreement, Call, Said
 from electra_dist.train.faults import Interruption
 from electra_dist.train.step import evaluate_step
@@ -28,13 +29,13 @@ class Validation:
     def __init__(
         self,
         config: Config,
-        manifest: Manifest,
+        data: RunData,
         engines: Engines,
         world: World,
         agreement: Agreement,
     ) -> None:
         self._config = config
-        self._manifest = manifest
+        self._data = data
         self._engines = engines
         self._world = world
         self._agreement = agreement
@@ -47,7 +48,7 @@ class Validation:
     @property
     def has_rows(self) -> bool:
         """Whether there are held-out rows."""
-        return has_validation(self._manifest)
+        return has_validation(self._data)
 
     def is_done(self, run: RunDir, step: int) -> bool:
         """Whether that of `step` stands in the metrics; the ranks agree."""
@@ -55,21 +56,36 @@ class Validation:
         return bool(broadcast_object(there, self._world))
 
     def losses(self, step: int, interruption: Interruption) -> Metrics | None:
-        """Losses and scores after `step`, over all ranks; None where the ranks are to stop."""
-        window = Window(self._world.device)
-        batches = validation_micro_batches(
-            self._config, self._manifest, self._world.rank, self._world.world_size
-        )
-        if any_rank(interruption.requested is not None, self._world):
+        """Losses and scores after `step`, over all ranks; None where the ranks are to stop.
+
+        Where sources are mixed, the losses of each are there too.
+        """
+        world = self._world
+        row_format = RowFormat.of(self._config)
+        parts = held_out(self._data, row_format, self._config.validation.rows)
+        total = Window(world.device)
+        of_sources = {part.source: Window(world.device) for part in parts}
+        if any_rank(interruption.requested is not None, world):
             return None
         with signs.phase("validation", step):
-            for batch in batches:
-                self._agreement.post(_stop_if_asked(interruption))
-                window.add(evaluate_step(self._engines, batch, self._config), (batch,))
-                if self._agreement.read(_stop_if_asked(interruption)).call is Call.STOP:
-                    return None
-                signs.sign()
-        return window.reduced(self._world).losses(HELD_OUT)
+            for part in parts:
+                for batch in deal(part.rows, row_format, world.rank, world.world_size):
+                    self._agreement.post(_stop_if_asked(interruption))
+                    totals = evaluate_step(self._engines, batch, self._config)
+                    for window in (total, of_sources[part.source]):
+                        window.add(totals, (batch,))
+                    if self._agreement.read(_stop_if_asked(interruption)).call is Call.STOP:
+                        return None
+                    signs.sign()
+        found = total.reduced(world).losses(HELD_OUT)
+        if self._data.is_mixed:
+            for source, window in of_sources.items():
+                losses = window.reduced(world).losses()
+                found |= {
+                    metric.name_held_out_of(source): losses[metric.name]
+                    for metric in LOSSES.values()
+                }
+        return found
 
 
 def _stop_if_asked(interruption: Interruption) -> Said:

@@ -21,7 +21,7 @@ from launcher.slurm import queue
 from launcher.slurm.clusters import Cluster, Container, one_line
 
 if TYPE_CHECKING:
-    from electra_dist.data.shards.manifest import Manifest
+    from electra_dist.data.sources import RunData
 
 _SPARE_SECONDS = 60  # Slurm counts in minutes and may signal this much early
 
@@ -29,17 +29,18 @@ _SPARE_SECONDS = 60  # Slurm counts in minutes and may signal this much early
 def possible_node_counts(
     config: Config, cluster: Cluster, nodes: tuple[int, int]
 ) -> tuple[int, ...]:
-    """Numbers of nodes from `nodes` that can train `config`, ascending; raises `ConfigError` when
-    the fewest cannot.
+    """Numbers of nodes from `nodes` that train `config` without empty rows, ascending; raises
+    `ConfigError` when the fewest cannot train it.
 
-    Slurm may grant the fewest nodes of the range, so these at least must be possible.
+    Slurm may grant the fewest nodes of the range, so these are among them in any case.
     """
     possible = []
     refused = {}
     for count in range(nodes[0], nodes[1] + 1):
         try:
             check_world(config, count * cluster.tasks, cluster.tasks)
-            possible.append(count)
+            if count == nodes[0] or not config.idle_share(count * cluster.tasks):
+                possible.append(count)
         except ConfigError as error:
             refused[count] = error
     if nodes[0] in refused:
@@ -149,7 +150,9 @@ def check_paths(
     """Check that what the nodes need is visible to them;
     returns the folders that a container must mount.
     """
-    shards = sorted({(submit_dir / run.data.shards).absolute() for run in runs})
+    shards = sorted(
+        {(submit_dir / folder).absolute() for run in runs for folder in run.data.folders}
+    )
     needed = sorted({*(path.parent for path in run_dirs), *shards, submit_dir})
     for path in needed:
         _check_writable_as_line(path)
@@ -165,19 +168,17 @@ def check_paths(
     return tuple(str(path) for path in needed)
 
 
-def check_shards(run: Config, submit_dir: Path) -> Manifest:
-    """The manifest of a run's shards, whose files are all there in their sizes;
+def check_shards(run: Config, submit_dir: Path) -> RunData:
+    """The data of a run, whose files are all there in their sizes;
     raises `DataError` or `ConfigError`.
     """
-    from electra_dist.data.shards.manifest import (
-        Manifest,
-        check_vocabulary,  # numpy: not for those who only ask the queue
-    )
+    # numpy: not for those who only ask the queue
+    from electra_dist.data.sources import check_vocabulary, open_data
 
-    manifest = Manifest.load((submit_dir / run.data.shards).absolute())
-    check_vocabulary(run, manifest)
-    manifest.check_files("sizes")
-    return manifest
+    data = open_data(run, submit_dir.absolute())
+    check_vocabulary(run, data)
+    data.check_files("sizes")
+    return data
 
 
 def _check_writable_as_line(path: Path) -> None:

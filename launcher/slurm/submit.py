@@ -44,7 +44,7 @@ from launcher.slurm.preconditions import (
 )
 
 if TYPE_CHECKING:
-    from electra_dist.data.shards.manifest import Manifest
+    from electra_dist.data.sources import RunData
 
 _NODES = re.compile(r"^([1-9]\d*)(?:-([1-9]\d*))?$")
 _NODE_LIST = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.,\[\]-]*$")
@@ -143,11 +143,11 @@ def prepare(
     time_limit = request.time_limit or cluster.time_limit
     python = _python(cluster)
     mounts = check_paths(runs, run_dirs, cluster, submit_dir, python)
-    manifests = [check_shards(run, submit_dir) for run in runs]
+    data = [check_shards(run, submit_dir) for run in runs]
     slots = Slots(seconds(time_limit), request.chain, cluster.requeue)
     forecasts = tuple(
-        forecast(run, _data(manifest), cluster, counts, slots, *_state(run_dir, len(runs)))
-        for run, manifest, run_dir in zip(runs, manifests, run_dirs, strict=True)
+        forecast(run, _data(of_run), cluster, counts, slots, *_state(run_dir, len(runs)))
+        for run, of_run, run_dir in zip(runs, data, run_dirs, strict=True)
     )
     if not request.ignore_plan:
         refuse(forecasts)
@@ -177,11 +177,8 @@ def prepare(
     return Launch(request, job, runs, forecasts, script_path, render(job), inherited)
 
 
-def _data(manifest: Manifest) -> Data:
-    train = manifest.facts.train
-    return Data(
-        manifest.vocab_size, train.tokens // train.documents + 2 if train.documents else None
-    )
+def _data(data: RunData) -> Data:
+    return Data(data.vocab_size, data.mean_document)
 
 
 def _state(run_dir: Path, runs: int) -> tuple[int, Disk]:

@@ -145,14 +145,55 @@ def test_numbers_in_scientific_notation_are_numbers_and_words_are_no_booleans() 
     assert parsed == {"a": 5e-4, "b": 1e3, "c": 150.0, "d": "on", "e": True, "f": 12, "g": 0.5}
 
 
-@pytest.mark.parametrize(("world_size", "fits"), [(1, True), (4, True), (3, False), (8, False)])
-def test_world_sizes_that_fit_are_listed(world_size: int, fits: bool) -> None:
+def test_any_world_size_up_to_the_streams_fits() -> None:
     config = build("data.streams=64")  # 128 rows, micro-batches of 32
-    if fits:
+    for world_size in range(1, 65):
         configuration.check_world(config, world_size)
-        return
-    with pytest.raises(ConfigError, match=r"possible world sizes: \[1, 2, 4\]"):
-        configuration.check_world(config, world_size)
+        # the rank with most streams has ceil(64 / W) of them, each with 2 rows
+        most = 2 * ((64 + world_size - 1) // world_size)
+        assert config.accumulation(world_size) * 32 >= most
+        assert (config.accumulation(world_size) - 1) * 32 < most
+        rows = config.accumulation(world_size) * 32 * world_size
+        assert config.idle_share(world_size) == pytest.approx((rows - 128) / rows)
+    assert [w for w in range(1, 65) if not configuration.idle_rows(config, w)] == [1, 2, 4]
+    assert "33.3% of the rows of a step are empty" in configuration.idle_rows(config, 3)
+    for world_size in (0, 65):
+        with pytest.raises(ConfigError, match=r"1 to 64; without idle rows: \[1, 2, 4\]"):
+            configuration.check_world(config, world_size)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "key data.shards is missing: give the folder of the shards, or several as data.sour"),
+        (
+            {"shards": "a", "sources": [{"shards": "b"}]},
+            r"data.shards = a and data.sources are both set.*data.shards=null or data.sources=\[\]",
+        ),
+        (
+            {"sources": [{"shards": "a", "weight": 1}, {"shards": "b"}]},
+            "data.sources: 1 of 2 sources have a weight",
+        ),
+        (
+            {"sources": [{"shards": "a", "weight": 1}], "temperature": 0.5},
+            "data.temperature = 0.5 goes with data.sources that have no weight",
+        ),
+        ({"shards": "a", "temperature": 0.5}, "data.temperature = 0.5 goes with data.sources"),
+        (
+            {"sources": [{"shards": "x/a/shards"}, {"shards": "y/a"}]},
+            "data.sources: 2 sources are called a; give each a `name` of its own",
+        ),
+        ({"sources": [{"shards": "a", "weight": 0}]}, "key data.sources.0.weight = 0"),
+        (
+            {"sources": [{"shard": "a"}]},
+            "unknown key data.sources.0.shard.*data.sources.0 has: shards, weight, name",
+        ),
+    ],
+)
+def test_sources_that_cannot_be_are_refused(data: dict[str, Any], message: str) -> None:
+    tree = {"data": data, "train": {"steps": 1, "global_rows": 8, "micro_rows": 8}}
+    with pytest.raises(ConfigError, match=message):
+        configuration.build(tree)
 
 
 def test_shipped_files_resolve_and_follow_the_schema(repo_root: Path) -> None:
@@ -226,6 +267,9 @@ def test_what_deepspeed_cannot_offload_is_refused_with_the_alternatives(
 def test_what_follows_from_other_keys_is_filled_in_once_and_loads_again() -> None:
     config = build("data.row_length=256")
     assert (config.data.streams, config.data.max_documents_per_row) == (128, 32)
+    assert config.data.open_blocks == 3  # three times the rows that a stream gives
+    assert build("data.streams=8").data.open_blocks == 48
+    assert build("data.streams=1").data.open_blocks == 64
     again = configuration.build(configuration.parse_yaml(configuration.resolved_yaml(config), "x"))
     assert again == config
     assert config.accumulation(2) == 2

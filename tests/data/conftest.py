@@ -17,6 +17,7 @@ from data_tools.tokenizer import train_tokenizer
 from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import RunData
 
 ConfigFactory = Callable[..., Config]
 
@@ -44,6 +45,12 @@ def manifest(
     out = tmp_path_factory.mktemp("shards") / "shards"
     options = BuildOptions(validation=0.1, block_tokens=2048, shard_blocks=32)
     return build_shards([topics_file], tokenizer_dir, out, options).manifest
+
+
+@pytest.fixture(scope="session")
+def data(manifest: Manifest) -> RunData:
+    """The small shards as the only source of a run."""
+    return RunData.alone(manifest)
 
 
 @pytest.fixture(scope="session")

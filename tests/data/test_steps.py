@@ -14,9 +14,12 @@ from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch, Ste
 from electra_dist.data.masking import masked_slots
 from electra_dist.data.rows import RowSource, micro_batch
 from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest
+from electra_dist.data.shards.reading import BlockReader
+from electra_dist.data.sources import RunData, check_vocabulary, has_validation
+from electra_dist.data.step_plan import RowFormat, StepPlan
 from electra_dist.data.steps import StepSource, order_fingerprint
 from electra_dist.data.streams import BlockOrder, LoaderState
-from electra_dist.data.validation import has_validation, validation_micro_batches
+from electra_dist.data.validation import deal, validation_rows
 from electra_dist.errors import ConfigError, DataError
 
 FIELDS = [
@@ -40,11 +43,26 @@ def rows_of(batches: list[MicroBatch] | tuple[MicroBatch, ...]) -> list[bytes]:
     ]
 
 
+def used_rows_of(batches: tuple[MicroBatch, ...]) -> list[bytes]:
+    """The same without the empty rows of a rank that has fewer streams than another."""
+    used = [
+        batch.documents[row, 0] != PADDING_DOCUMENT
+        for batch in batches
+        for row in range(len(batch.tokens))
+    ]
+    return [row for row, is_used in zip(rows_of(batches), used, strict=True) if is_used]
+
+
+def source_of(config, manifest, rank=0, world_size=1, state=None, skipped=()) -> StepSource:
+    plan = StepPlan.of(config, rank, world_size)
+    return StepSource(plan, RunData.alone(manifest), state, skipped)
+
+
 def steps_of(
     config, manifest, rank=0, world_size=1, state=None, count=None
 ) -> tuple[list[Step], list[LoaderState]]:
     steps, states = [], []
-    source = StepSource(config, manifest, rank, world_size, state)
+    source = source_of(config, manifest, rank, world_size, state)
     for step in source:
         steps.append(step)
         states.append(source.state)
@@ -55,17 +73,20 @@ def steps_of(
 
 def test_rows_are_dealt_as_the_formula_says(make_config, manifest):
     config = make_config(data={"streams": 4}, train={"global_rows": 8, "steps": 30})
-    source, order = (
-        RowSource(config, manifest, TRAIN),
-        BlockOrder(manifest.facts.train.blocks, 4, config.train.seed),
-    )
+    """A stream takes its rows from its open blocks in turn, each of which is read to its end."""
+    row_format = RowFormat.of(config)
+    source = RowSource(row_format, BlockReader(manifest, TRAIN), TRAIN)
+    order = BlockOrder(manifest.facts.train.blocks, 4 * 6, config.train.seed)
     streams: list[list[bytes]] = []
     for stream in range(4):
-        rows: list[bytes] = []
-        for j in range(20):
-            keyed = source.rows(*order.place(stream, j))
-            rows += rows_of([micro_batch(keyed, config)])
-        streams.append(rows)
+        lanes: list[list[bytes]] = []
+        for lane in range(6):
+            rows: list[bytes] = []
+            for j in range(4):
+                keyed = source.rows(*order.place(4 * lane + stream, j))
+                rows += rows_of([micro_batch(keyed, row_format)])
+            lanes.append(rows)
+        streams.append([row for rows in zip(*lanes, strict=False) for row in rows])
     steps, _ = steps_of(config, manifest)
     assert [step.index for step in steps] == list(range(30))
     for number, step in enumerate(steps):
@@ -75,10 +96,11 @@ def test_rows_are_dealt_as_the_formula_says(make_config, manifest):
 
 def test_an_epoch_has_every_token_of_the_split_exactly_once(make_config, manifest):
     config = make_config()
-    source = RowSource(config, manifest, TRAIN)
+    source = RowSource(RowFormat.of(config), BlockReader(manifest, TRAIN), TRAIN)
     total = sum(len(source.rows(0, block).keys) for block in range(len(source)))
     config = make_config(
-        data={"streams": 1}, train={"global_rows": 1, "micro_rows": 1, "steps": total}
+        data={"streams": 1, "open_blocks": 1},
+        train={"global_rows": 1, "micro_rows": 1, "steps": total},
     )
     counts = np.zeros(manifest.vocab_size, np.int64)
     steps, states = steps_of(config, manifest)
@@ -87,11 +109,11 @@ def test_an_epoch_has_every_token_of_the_split_exactly_once(make_config, manifes
     counts[[SPECIAL_TOKENS.pad, SPECIAL_TOKENS.cls, SPECIAL_TOKENS.sep]] = 0
     np.testing.assert_array_equal(counts, manifest.token_counts)
     assert steps[-1].epoch == pytest.approx(1.0)
-    assert states[-1].streams[0] == (manifest.facts.train.blocks, 0)
+    assert states[-1].streams[0][2:] == (manifest.facts.train.blocks, 0)
     assert all(a.epoch < b.epoch for a, b in itertools.pairwise(steps))
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_a_step_has_the_same_rows_whatever_the_world_size(make_config, manifest, world_size):
     config = make_config(train={"steps": 12})
     alone, alone_states = steps_of(config, manifest)
@@ -99,8 +121,9 @@ def test_a_step_has_the_same_rows_whatever_the_world_size(make_config, manifest,
     for number, step in enumerate(alone):
         parts = [steps[number] for steps, _ in ranks]
         assert sorted(rows_of(step.micro_batches)) == sorted(
-            row for part in parts for row in rows_of(part.micro_batches)
+            row for part in parts for row in used_rows_of(part.micro_batches)
         )
+        assert len({len(part.micro_batches) for part in parts}) == 1
         assert step.masked_count == sum(part.masked_count for part in parts)
         assert step.real_count == sum(part.real_count for part in parts)
         assert step.epoch == parts[0].epoch
@@ -116,22 +139,25 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened_at_every_step_and_worl
         parts = [steps_of(config, manifest, rank, 2, count=stop)[1][-1] for rank in range(2)]
         state = LoaderState.from_dict(json.loads(json.dumps(LoaderState.merge(parts).to_dict())))
         assert state.step == stop
-        for world_size in (1, 4):
+        for world_size in (1, 3, 4):
             ranks = [
                 steps_of(config, manifest, rank, world_size, state)[0] for rank in range(world_size)
             ]
             for number, step in enumerate(straight[stop:]):
                 assert all(steps[number].index == step.index for steps in ranks)
-                found = [row for steps in ranks for row in rows_of(steps[number].micro_batches)]
+                found = [
+                    row for steps in ranks for row in used_rows_of(steps[number].micro_batches)
+                ]
                 assert sorted(found) == sorted(rows_of(step.micro_batches))
                 assert ranks[0][number].epoch == step.epoch
 
 
-def test_seeking_far_reads_one_block_a_stream(make_config, manifest, monkeypatch):
+def test_seeking_far_reads_no_more_than_the_open_blocks(make_config, manifest, monkeypatch):
     config = make_config(train={"steps": 10**6 + 1, "global_rows": 4})
-    far = LoaderState(
-        10**6, order_fingerprint(config, manifest), dict.fromkeys(range(4), (54321, 3)), 10**6
-    )
+    order = order_fingerprint(StepPlan.of(config, 0, 1), RunData.alone(manifest))
+    # rows, tokens, then of three open blocks their numbers, then the rows taken from each
+    position = (10**6, 10**8, 54321, 54321, 54321, 3, 3, 3)
+    far = LoaderState(10**6, order, dict.fromkeys(range(4), position), 10**6)
     read: list[int] = []
     original = RowSource.rows
     monkeypatch.setattr(
@@ -139,7 +165,7 @@ def test_seeking_far_reads_one_block_a_stream(make_config, manifest, monkeypatch
     )
     steps, _ = steps_of(config, manifest, state=LoaderState.from_dict(far.to_dict()))
     assert [step.index for step in steps] == [10**6]
-    assert len(read) == 4
+    assert len(read) <= 4 * 3
 
 
 def test_shapes_types_and_counts_are_those_of_the_contract(make_config, manifest):
@@ -170,8 +196,10 @@ def test_shapes_types_and_counts_are_those_of_the_contract(make_config, manifest
 
 
 def test_masks_and_orders_differ_between_epochs_and_seeds(make_config, manifest):
-    source = RowSource(make_config(), manifest, TRAIN)
-    other = RowSource(make_config(train={"seed": 99}), manifest, TRAIN)
+    source = RowSource(RowFormat.of(make_config()), BlockReader(manifest, TRAIN), TRAIN)
+    other = RowSource(
+        RowFormat.of(make_config(train={"seed": 99})), BlockReader(manifest, TRAIN), TRAIN
+    )
     first, second, third = source.rows(0, 3), source.rows(1, 3), other.rows(0, 3)
     assert not np.array_equal(first.packed.tokens, second.packed.tokens)
     assert not np.array_equal(first.packed.tokens, third.packed.tokens)
@@ -196,16 +224,16 @@ def test_sampling_keys_are_unique_over_several_epochs(make_config, manifest):
 
 
 def test_a_world_size_a_vocabulary_or_a_state_that_does_not_fit_is_refused(make_config, manifest):
-    with pytest.raises(ConfigError, match="world size 3"):
-        StepSource(make_config(), manifest, 0, 3)
+    with pytest.raises(ConfigError, match="world size 5: there are 4 streams"):
+        source_of(make_config(), manifest, 0, 5)
     with pytest.raises(ConfigError, match="vocab_size = 999"):
-        StepSource(make_config(model={"vocab_size": 999}), manifest, 0, 1)
+        check_vocabulary(make_config(model={"vocab_size": 999}), RunData.alone(manifest))
     _, states = steps_of(make_config(train={"steps": 1}), manifest)
     with pytest.raises(DataError, match=r"data\.row_length"):
-        StepSource(make_config(data={"row_length": 128}), manifest, 0, 1, states[0])
+        source_of(make_config(data={"row_length": 128}), manifest, 0, 1, states[0])
     _, half = steps_of(make_config(train={"steps": 1}), manifest, 0, 2)
     with pytest.raises(DataError, match="merge"):
-        StepSource(make_config(), manifest, 0, 1, half[0])
+        source_of(make_config(), manifest, 0, 1, half[0])
 
 
 def test_the_data_pipeline_imports_no_torch(repo_root):
@@ -228,18 +256,19 @@ def test_the_data_pipeline_imports_no_torch(repo_root):
 @pytest.mark.parametrize("wanted", [5, 13, 10_000])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_validation_rows_are_always_the_same_and_dealt_in_turn(
-    make_config, manifest, wanted, world_size
+    make_config, manifest, data, wanted, world_size
 ):
     config = make_config(validation={"rows": wanted})
-    source = RowSource(config, manifest, VALIDATION)
+    row_format = RowFormat.of(config)
+    source = RowSource(row_format, BlockReader(manifest, VALIDATION), VALIDATION)
     everything = [
         row
         for block in range(len(source))
-        for row in rows_of([micro_batch(source.rows(0, block), config)])
+        for row in rows_of([micro_batch(source.rows(0, block), row_format)])
     ]
     expected = everything[:wanted]
     ranks = [
-        list(validation_micro_batches(config, manifest, rank, world_size))
+        list(deal(validation_rows(data, row_format, wanted), row_format, rank, world_size))
         for rank in range(world_size)
     ]
     assert len({len(batches) for batches in ranks}) == 1
@@ -263,9 +292,9 @@ def test_shards_without_validation_say_so(
     from data_tools.build import build_shards
 
     bare: Manifest = build_shards([topics_file], tokenizer_dir, tmp_path / "bare").manifest
-    assert has_validation(manifest)
-    assert not has_validation(bare)
-    assert list(validation_micro_batches(make_config(), bare, 0, 1)) == []
+    assert has_validation(RunData.alone(manifest))
+    assert not has_validation(RunData.alone(bare))
+    assert validation_rows(RunData.alone(bare), RowFormat.of(make_config()), 10) is None
 
 
 # --- rows that are passed over --------------------------------------------------------------------
@@ -274,7 +303,7 @@ def test_shards_without_validation_say_so(
 def taken(config, manifest, rank=0, world_size=1, state=None, skipped=(), count=None):
     """Rows, data step and state of each step."""
     found = []
-    source = StepSource(config, manifest, rank, world_size, state, skipped)
+    source = source_of(config, manifest, rank, world_size, state, skipped)
     for step in source:
         found.append((step, rows_of(step.micro_batches), source.state))
         if len(found) == count:

@@ -12,7 +12,6 @@ from electra_dist.data.streams import (
     BlockOrder,
     LoaderState,
     Permutation,
-    StreamPosition,
     streams_of_rank,
 )
 from electra_dist.errors import DataError
@@ -61,19 +60,18 @@ def test_every_stream_is_served_by_exactly_one_rank():
 
 def test_a_state_survives_json_and_merges():
     parts = [
-        LoaderState(3, "x", {s: StreamPosition(s, 2 * s) for s in range(rank, 4, 2)}, 5)
-        for rank in range(2)
+        LoaderState(3, "x", {s: (s, 2 * s) for s in range(rank, 4, 2)}, 5) for rank in range(2)
     ]
     parts = [LoaderState.from_dict(json.loads(json.dumps(part.to_dict()))) for part in parts]
     whole = LoaderState.merge(parts)
-    assert whole == LoaderState(3, "x", {s: StreamPosition(s, 2 * s) for s in range(4)}, 5)
+    assert whole == LoaderState(3, "x", {s: (s, 2 * s) for s in range(4)}, 5)
 
 
 def test_states_that_do_not_belong_together_are_refused():
-    state = LoaderState(3, "x", {0: StreamPosition(0, 0)}, 3)
+    state = LoaderState(3, "x", {0: (0, 0)}, 3)
     with pytest.raises(DataError, match="same stream"):
         LoaderState.merge([state, state])
     with pytest.raises(DataError, match="not of one step"):
-        LoaderState.merge([state, LoaderState(4, "x", {1: StreamPosition(0, 0)}, 4)])
+        LoaderState.merge([state, LoaderState(4, "x", {1: (0, 0)}, 4)])
     with pytest.raises(DataError, match="damaged"):
-        LoaderState.from_dict({"step": 3, "layout": "x", "streams": {"0": [1]}})
+        LoaderState.from_dict({"step": 3, "layout": "x", "streams": {"0": ["x"]}})

@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ import pytest
 import torch
 
 from electra_dist import config as configuration
-from electra_dist.batch import SPECIAL_TOKENS
+from electra_dist.batch import SPECIAL_TOKENS, MicroBatch
 from electra_dist.checkpoint.networks import load_networks
 from electra_dist.cli import main as cli
 from electra_dist.cli.networks.evaluate import _mark
 from electra_dist.data.shards.manifest import FORMAT, SPLITS, VERSION, Manifest
-from electra_dist.data.validation import deal, validation_micro_batches, validation_rows
+from electra_dist.data.sources import RunData
+from electra_dist.data.step_plan import RowFormat
+from electra_dist.data.validation import deal, validation_rows
 from electra_dist.errors import CheckpointError, DataError, UserError
 from electra_dist.evaluate import evaluate_run
 from electra_dist.evaluate.heldout import Networks, Observed, judge
@@ -103,7 +106,8 @@ def test_rows_choose_how_much_of_the_split(trained: RunDir) -> None:
     everything = config.model_copy(
         update={"validation": config.validation.model_copy(update={"rows": 10**9})}
     )
-    held_out = validation_rows(everything, manifest)
+    row_format = RowFormat.of(everything)
+    held_out = validation_rows(RunData.alone(manifest), row_format, everything.validation.rows)
     assert held_out is not None
     found = evaluate_run(trained, rows="all")
     assert found.rows == len(held_out.keys) > ROWS
@@ -130,9 +134,7 @@ def test_what_is_observed_is_what_the_networks_compute(trained: RunDir, sharing:
             config.model_copy(update={"model": model}), manifest.vocab_size, "cpu", seed=1
         )
         networks = Networks(*(network.eval() for network in untrained))
-    batches = [
-        to_device(batch, "cpu") for batch in validation_micro_batches(config, manifest, 0, 1)
-    ]
+    batches = [to_device(batch, "cpu") for batch in held_out_batches(config, manifest)]
     seen = Observed.joined(
         [judge(networks, batch, 4 * n).observed for n, batch in enumerate(batches)]
     )
@@ -267,10 +269,11 @@ def test_the_pieces_of_a_passage_spell_the_text(trained: RunDir) -> None:
 
     config, _, manifest = networks_of(trained)
     tokenizer = tokenizers.Tokenizer.from_file(str(trained.tokenizer / "tokenizer.json"))
-    rows = validation_rows(config, manifest)
+    row_format = RowFormat.of(config)
+    rows = validation_rows(RunData.alone(manifest), row_format, config.validation.rows)
     assert rows is not None
     texts = [
-        tokenizer.decode(batch.tokens.flatten().tolist()) for batch in deal(rows, config, 0, 1)
+        tokenizer.decode(batch.tokens.flatten().tolist()) for batch in deal(rows, row_format, 0, 1)
     ]
     for passage in evaluate_run(trained, passages=4).passages:
         text = "".join(piece.text for piece in passage.pieces).strip()
@@ -303,6 +306,14 @@ def test_a_run_without_a_checkpoint(copied: RunDir) -> None:
 def test_shards_that_cannot_be_read(trained: RunDir, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere: no manifest.json there; .* `shards`"):
         evaluate_run(trained, shards=tmp_path / "nowhere")
+
+
+def held_out_batches(config: configuration.Config, manifest: Manifest) -> Iterator[MicroBatch]:
+    """What the trainer validates on, on one rank."""
+    row_format = RowFormat.of(config)
+    rows = validation_rows(RunData.alone(manifest), row_format, config.validation.rows)
+    assert rows is not None
+    return deal(rows, row_format, 0, 1)
 
 
 def rebuilt(manifest: Manifest, folder: Path, **facts: Any) -> Path:

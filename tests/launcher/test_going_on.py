@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from electra_dist import config as configuration
-from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import open_data
 from electra_dist.runs.checkpoints import manifest as checkpoint_manifest
 from electra_dist.runs.checkpoints import members
 from electra_dist.runs.checkpoints.manifest import CheckpointManifest
@@ -102,7 +102,7 @@ def trained(desk: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     config = configuration.load("config.yaml")
     run = RunDir(config.run.path)
     run.path.mkdir(parents=True)
-    open_run(config, Manifest.load(config.data.shards), print)
+    open_run(config, open_data(config), print)
     run.metrics.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(0, 41, 10)))
     for step in (20, 40):
         folder = run.checkpoint(step)

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from electra_dist import config as configuration
-from electra_dist.config import Config
+from electra_dist.config import TrackingConfig
 from electra_dist.errors import DivergedError, UserError
+from electra_dist.runs.directory import RunDir
 from electra_dist.runs.hooks import Hook
 
 
@@ -38,8 +39,9 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def make_config(tmp_path: Path, *words: str, seconds: float = 30) -> Config:
-    return configuration.build(
+def settings(tmp_path: Path, *words: str, seconds: float = 30) -> tuple[TrackingConfig, RunDir]:
+    """What a hook takes of the configuration of a run."""
+    config = configuration.build(
         {
             "run": {"dir": str(tmp_path / "runs"), "name": "a-run"},
             "data": {"shards": "s"},
@@ -49,6 +51,7 @@ def make_config(tmp_path: Path, *words: str, seconds: float = 30) -> Config:
             "tracking": {"on_event": list(words), "event_seconds": seconds},
         }
     )
+    return config.tracking, RunDir(config.run.path)
 
 
 def told(script: Path) -> list[dict[str, Any]]:
@@ -60,7 +63,7 @@ def test_a_script_is_told_run_event_reason_and_step(
     script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_SECRET", "as it is")
-    hook = Hook(make_config(tmp_path, str(script), "a; touch injected", "$HOME"))
+    hook = Hook(*settings(tmp_path, str(script), "a; touch injected", "$HOME"))
     hook.tell("rolled back", "a\nreason\0of  two lines; `touch injected`", 40)
     hook.wait()
     (once,) = told(script)
@@ -88,7 +91,7 @@ def test_a_script_is_told_run_event_reason_and_step(
 def test_an_exception_is_told_once_as_the_end(
     script: Path, tmp_path: Path, error: BaseException, event: str, reason: str
 ) -> None:
-    hook = Hook(make_config(tmp_path, str(script)))
+    hook = Hook(*settings(tmp_path, str(script)))
     hook.begins(20)
     hook.wait()
     with pytest.raises(type(error)), hook:
@@ -103,11 +106,11 @@ def test_an_exception_is_told_once_as_the_end(
 def test_an_end_is_told_when_the_block_is_left_and_nothing_where_nothing_was_done(
     script: Path, tmp_path: Path
 ) -> None:
-    config = make_config(tmp_path, str(script))
-    with Hook(config):
+    about = settings(tmp_path, str(script))
+    with Hook(*about):
         pass  # the run was finished before
     assert told(script) == []
-    with Hook(config) as hook:
+    with Hook(*about) as hook:
         hook.begins(None)
         hook.wait()
         hook.ends("finished", 100)
@@ -118,7 +121,7 @@ def test_an_end_is_told_when_the_block_is_left_and_nothing_where_nothing_was_don
 def test_a_hook_that_hangs_is_killed_with_its_children(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    hook = Hook(make_config(tmp_path, "sh", "-c", "sleep 600 & sleep 600", seconds=1))
+    hook = Hook(*settings(tmp_path, "sh", "-c", "sleep 600 & sleep 600", seconds=1))
     before = time.monotonic()
     hook.tell("started")
     assert time.monotonic() - before < 1
@@ -128,11 +131,11 @@ def test_a_hook_that_hangs_is_killed_with_its_children(
 
 
 def test_one_end_is_told_whoever_knows_of_it(script: Path, tmp_path: Path) -> None:
-    config = make_config(tmp_path, str(script))
+    about = settings(tmp_path, str(script))
     for _ in range(2):  # two starts in one process
-        with Hook(config) as hook:
+        with Hook(*about) as hook:
             hook.begins(None)
-            watchdog = Hook(config)
+            watchdog = Hook(*about)
             watchdog.tell("hung", "rank 1 is silent", 5)
             hook.ends("finished", 100)
         watchdog.wait()
@@ -143,7 +146,7 @@ def test_one_end_is_told_whoever_knows_of_it(script: Path, tmp_path: Path) -> No
 def test_an_interrupted_run_waits_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("electra_dist.runs.hooks.LEAVE_SECONDS", 1.0)
     before = time.monotonic()
-    with Hook(make_config(tmp_path, "sleep", "600", seconds=500)) as hook:
+    with Hook(*settings(tmp_path, "sleep", "600", seconds=500)) as hook:
         hook.begins(None)
         hook.ends("interrupted", 3)
     assert time.monotonic() - before < 20
@@ -152,13 +155,13 @@ def test_an_interrupted_run_waits_less(tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_cannot_be_started_or_fails_is_one_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with Hook(make_config(tmp_path, "no-such-program")) as hook:
+    with Hook(*settings(tmp_path, "no-such-program")) as hook:
         hook.begins(None)
         hook.ends("finished", 100)
     error = capfd.readouterr().err
     assert error.count("warning") == 1
     assert "no-such-program" in error
-    hook = Hook(make_config(tmp_path, "false"))
+    hook = Hook(*settings(tmp_path, "false"))
     hook.tell("failed")
     hook.wait()
     assert "tracking.on_event, failed: false: exit status 1" in capfd.readouterr().err

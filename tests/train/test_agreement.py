@@ -131,20 +131,19 @@ def follow(world: Any, scripts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     never = ("tracking.every=100", "validation.every=0", "checkpoint.every=4")
     config = make_config(f"train.steps={STEPS}", "train.global_rows=4", "zero.stage=0", *never)
     engines = make_engines(config, world)
-    manifest: Any = SimpleNamespace(vocab_size=VOCABULARY)
+    data: Any = SimpleNamespace(vocab_size=VOCABULARY, sources=())
     steps = [make_step(config, index, world.rank, world.world_size)[0] for index in range(STEPS)]
-    validation.has_validation = lambda manifest: False
+    validation.has_validation = lambda data: False
     return {
-        name: play(config, engines, manifest, world, steps, script)
-        for name, script in scripts.items()
+        name: play(config, engines, data, world, steps, script) for name, script in scripts.items()
     }
 
 
 def play(
-    config: Any, engines: Any, manifest: Any, world: Any, steps: list[Any], script: dict[str, Any]
+    config: Any, engines: Any, data: Any, world: Any, steps: list[Any], script: dict[str, Any]
 ) -> list[Any]:
     script = script if world.rank == 1 else {}
-    trainer: Any = Trainer(config, manifest, engines, world, None)
+    trainer: Any = Trainer(config, data, engines, world, None)
     interruption: Any = SimpleNamespace(requested=None)
     trained: list[int] = []
     saved: list[int] = []

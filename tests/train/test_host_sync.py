@@ -101,8 +101,8 @@ def waits_of_the_loop(world: Any) -> list[Place]:
         "train.steps=100", "tracking.every=100", "validation.every=0", "checkpoint.every=100"
     )
     engines = make_engines(config, world)
-    manifest: Any = SimpleNamespace(vocab_size=VOCABULARY)
-    trainer = Trainer(config, manifest, engines, world, None)
+    data: Any = SimpleNamespace(vocab_size=VOCABULARY, sources=())
+    trainer = Trainer(config, data, engines, world, None)
     assert trainer.health.guard is not None
     trainer.world = replace(world, device=torch.device("cuda", 0))
     for part in (trainer.health, trainer._logbook, trainer._checkpoints, trainer._validation):

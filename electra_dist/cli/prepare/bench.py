@@ -102,7 +102,8 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, Iterato
     """Vocabulary size, and steps from the shards or, where asked for, of random tokens."""
     from electra_dist.config import ELECTRA_VOCABULARY
     from electra_dist.data.loading.loader import TrainLoader
-    from electra_dist.data.shards.manifest import Manifest
+    from electra_dist.data.sources import check_vocabulary, open_data
+    from electra_dist.data.step_plan import StepPlan
     from electra_dist.errors import DataError
     from electra_dist.measure.synthetic import synthetic_steps
 
@@ -110,10 +111,11 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, Iterato
         vocab_size = arguments.vocab_size or resolved.model.vocab_size or ELECTRA_VOCABULARY
         return vocab_size, synthetic_steps(resolved, vocab_size, arguments.document_length)
     try:
-        manifest = Manifest.load(resolved.data.shards)
+        data = open_data(resolved)
     except DataError as error:
         raise DataError(f"{error}; or measure on random tokens with --synthetic") from error
-    return manifest.vocab_size, TrainLoader(resolved, manifest, 0, 1, steps=sys.maxsize)
+    check_vocabulary(resolved, data)
+    return data.vocab_size, TrainLoader(StepPlan.of(resolved, 0, 1, sys.maxsize), data)
 
 
 def _print(figures: StepFigures) -> None:

@@ -91,9 +91,12 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     resolved = config.load(arguments.config, arguments.overrides)
     vocab_size, document_length, notes = _data(resolved, arguments)
+    world_size = arguments.nodes * arguments.gpus_per_node
     if arguments.fit:
-        resolved, changed = _divisible(resolved, arguments.nodes * arguments.gpus_per_node)
+        resolved, changed = _divisible(resolved, world_size)
         notes += changed
+    if 1 <= world_size <= resolved.data.streams and resolved.idle_share(world_size):
+        notes.append(config.idle_rows(resolved, world_size))
     if arguments.gpu_memory:
         memory = arguments.gpu_memory * 1e9
     else:
@@ -155,20 +158,22 @@ def _divisible(resolved: Config, world_size: int) -> tuple[Config, list[str]]:
 def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, int | None, list[str]]:
     """Vocabulary, mean length of a document with its special tokens, and where they come from."""
     from electra_dist.config import ELECTRA_VOCABULARY
-    from electra_dist.data.shards.manifest import MANIFEST_FILE, Manifest
+    from electra_dist.data.shards.manifest import MANIFEST_FILE
+    from electra_dist.data.sources import open_data
 
     vocab_size = arguments.vocab_size or resolved.model.vocab_size
     document_length = arguments.document_length
     notes = []
-    if (Path(resolved.data.shards) / MANIFEST_FILE).exists():
-        facts = Manifest.load(resolved.data.shards).facts
-        vocab_size = vocab_size or facts.vocab_size
-        if document_length is None and facts.train.documents:
-            document_length = facts.train.tokens // facts.train.documents + 2
+    folders = resolved.data.folders
+    if all((Path(folder) / MANIFEST_FILE).exists() for folder in folders):
+        data = open_data(resolved)
+        vocab_size = vocab_size or data.vocab_size
+        if document_length is None:
+            document_length = data.mean_document
     elif vocab_size is None:
         vocab_size = ELECTRA_VOCABULARY
         notes.append(
-            f"{resolved.data.shards} holds no shards yet: a vocabulary of {vocab_size:,} assumed,"
+            f"{', '.join(folders)}: no shards there yet: a vocabulary of {vocab_size:,} assumed,"
             " and documents that fill their rows; set --vocab-size and --document-length"
         )
     return vocab_size or ELECTRA_VOCABULARY, document_length, notes

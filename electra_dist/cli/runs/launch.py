@@ -24,7 +24,7 @@ from electra_dist.errors import UserError
 
 if TYPE_CHECKING:
     from electra_dist.config import Config
-    from electra_dist.data.shards.manifest import Manifest
+    from electra_dist.data.sources import RunData
     from electra_dist.runs.opening.going_on import GoingOn
     from launcher.slurm.submit import Launch, Submission
 
@@ -131,9 +131,9 @@ def _local(arguments: argparse.Namespace) -> int:
     if arguments.debug:
         command.append("--debug")
     run = RunDir(resolved.config.run.path)
-    manifest = _checked(resolved.config, resolved.how)
+    data = _checked(resolved.config, resolved.how)
     with lock.hold(run) as lease:  # before the first byte goes to a log; rank 0 takes it over
-        _go_on(resolved.config, manifest, resolved.how)
+        _go_on(resolved.config, data, resolved.how)
         handed = {**os.environ, lock.HANDED_DOWN: lease.token}
         return launch_local(
             command,
@@ -144,26 +144,26 @@ def _local(arguments: argparse.Namespace) -> int:
         )
 
 
-def _checked(config: Config, how: GoingOn) -> Manifest:
-    """The manifest of the shards;
+def _checked(config: Config, how: GoingOn) -> RunData:
+    """The data of the run;
     raises `UserError` where the run cannot go on with it as `how` says.
     """
-    from electra_dist.data.shards.manifest import Manifest
+    from electra_dist.data.sources import open_data
     from electra_dist.runs.directory import RunDir
     from electra_dist.runs.opening.start import check_run
 
-    manifest = Manifest.load(config.data.shards)
-    check_run(RunDir(config.run.path), config, manifest.fingerprint, how)
-    return manifest
+    data = open_data(config)
+    check_run(RunDir(config.run.path), config, data.fingerprint, how)
+    return data
 
 
-def _go_on(config: Config, manifest: Manifest, how: GoingOn) -> None:
+def _go_on(config: Config, data: RunData, how: GoingOn) -> None:
     """Do what was asked, once, here: the ranks just go on. A plain start is left to them."""
     from electra_dist.runs.opening.going_on import PLAIN
     from electra_dist.runs.opening.start import open_run
 
     if how != PLAIN:
-        open_run(config, manifest, _warn, _say, how)
+        open_run(config, data, _warn, _say, how)
 
 
 def _say(text: str) -> None:
@@ -204,7 +204,7 @@ def _slurm(arguments: argparse.Namespace) -> int:
             "--array with --from-here, --from-step or --branch: start these runs one at a time"
         )
     launch = prepare(arguments.config, resolved.overrides, request, dry_run=arguments.dry_run)
-    manifests = [_checked(config, how) for config in launch.runs]
+    data = [_checked(config, how) for config in launch.runs]
     for text in dict.fromkeys(forecast.text() for forecast in launch.forecasts):
         # beside the script, which may be redirected into a file
         print(with_options(text, arguments), file=sys.stderr)
@@ -213,7 +213,7 @@ def _slurm(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(launch.script, end="")
         return 0
-    submission = _submit(launch, manifests, how)
+    submission = _submit(launch, data, how)
     if arguments.json:
         runs = [str(path) for path in submission.runs]
         plans = [asdict(forecast) for forecast in launch.forecasts]
@@ -231,7 +231,7 @@ def _slurm(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn) -> Submission:
+def _submit(launch: Launch, data: Sequence[RunData], how: GoingOn) -> Submission:
     """Write and submit under the locks of all runs;
     raises `LockedError` when somebody trains one of them.
     """
@@ -249,8 +249,8 @@ def _submit(launch: Launch, manifests: Sequence[Manifest], how: GoingOn) -> Subm
             raise UserError(
                 f"{launch.script_path}: another launch was submitted just now; start this one again"
             )
-        for config, manifest in zip(launch.runs, manifests, strict=True):
-            _go_on(config, manifest, how)
+        for config, of_run in zip(launch.runs, data, strict=True):
+            _go_on(config, of_run, how)
         return submit(launch)
 
 

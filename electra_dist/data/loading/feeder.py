@@ -27,14 +27,15 @@ import socket
 import sys
 import threading
 import traceback
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
+from dataclasses import asdict, dataclass
+from typing import NamedTuple, NoReturn
 
-from electra_dist.config import Config
+from electra_dist.data.lanes import LaneLayout
 from electra_dist.data.loading.ring import Ring
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.skips import Interval
+from electra_dist.data.sources import RunData, Source
+from electra_dist.data.step_plan import StepPlan
 from electra_dist.data.steps import StepSource
 from electra_dist.data.streams import LoaderState
 
@@ -49,30 +50,54 @@ _PR_SET_PDEATHSIG = 1
 _TRACEBACK = 16_384
 
 
+class Folder(NamedTuple):
+    """A source of the data, to be opened again."""
+
+    name: str
+    path: str
+    share: int
+
+
 @dataclass(frozen=True)
 class Work:
-    """The arguments of a `StepSource`; the manifest is read again,
-    and `state` knows whether it is still the same.
+    """The arguments of a `StepSource`; the manifests are read again,
+    and `state` knows whether they are still the same.
     """
 
-    config: Config
-    shards: Path
-    rank: int
-    world_size: int
+    plan: StepPlan
+    layout: LaneLayout
+    folders: tuple[Folder, ...]
     state: LoaderState
     skipped: tuple[Interval, ...]
-    steps: int | None = None
+
+    @classmethod
+    def of(
+        cls, plan: StepPlan, data: RunData, state: LoaderState, skipped: tuple[Interval, ...]
+    ) -> Work:
+        """Of open sources."""
+        folders = tuple(
+            Folder(source.name, str(source.manifest.path), source.share) for source in data.sources
+        )
+        layout = LaneLayout.of(data, plan.streams, plan.open_blocks)
+        return cls(plan, layout, folders, state, skipped)
+
+    def open_data(self) -> RunData:
+        """The sources, opened again."""
+        return RunData(
+            tuple(
+                Source(folder.name, Manifest.load(folder.path), folder.share)
+                for folder in self.folders
+            )
+        )
 
     def to_json(self) -> bytes:
         """In one line."""
         content = {
-            "config": self.config.model_dump(mode="json"),
-            "shards": str(self.shards),
-            "rank": self.rank,
-            "world_size": self.world_size,
+            "plan": self.plan.to_json(),
+            "layout": asdict(self.layout),
+            "folders": self.folders,
             "state": self.state.to_dict(),
             "skipped": self.skipped,
-            "steps": self.steps,
         }
         return json.dumps(content).encode()
 
@@ -80,14 +105,18 @@ class Work:
     def from_json(cls, line: bytes) -> Work:
         """The inverse of `to_json`."""
         content = json.loads(line)
+        layout = content["layout"]
         return cls(
-            config=Config.model_validate(content["config"]),
-            shards=Path(content["shards"]),
-            rank=content["rank"],
-            world_size=content["world_size"],
+            plan=StepPlan.from_json(content["plan"]),
+            layout=LaneLayout(
+                streams=layout["streams"],
+                shares=tuple(layout["shares"]),
+                blocks=tuple(layout["blocks"]),
+                counts=tuple(layout["counts"]),
+            ),
+            folders=tuple(Folder(*folder) for folder in content["folders"]),
             state=LoaderState.from_dict(content["state"]),
             skipped=tuple((first, stop) for first, stop in content["skipped"]),
-            steps=content["steps"],
         )
 
 
@@ -98,7 +127,7 @@ class Feeder:
         self._work = work
         self._channel = channel
         self._parent = parent
-        self._ring = Ring(work.config, work.rank, work.world_size, work.state.order)
+        self._ring = Ring(work.plan, work.layout, work.state.order)
         self._ring.open(memory, writable=True)
         self._free = threading.Semaphore(len(self._ring))
         threading.Thread(target=self._listen, name="electra-dist-feeder", daemon=True).start()
@@ -115,9 +144,8 @@ class Feeder:
 
     def _make_all(self) -> None:
         work = self._work
-        manifest = Manifest.load(work.shards)
-        arguments = (work.config, manifest, work.rank, work.world_size, work.state, work.skipped)
-        source = StepSource(*arguments, steps=work.steps, tell=self._ring.write_note)
+        tell = self._ring.write_note
+        source = StepSource(work.plan, work.open_data(), work.state, work.skipped, tell)
         number = 0
         for step in source:
             self._free.acquire()

@@ -24,12 +24,12 @@ from typing import Self
 
 from electra_dist import errors
 from electra_dist.batch import Step
-from electra_dist.config import Config
 from electra_dist.data.loading.feeder import END, FILLED, Work
 from electra_dist.data.loading.ring import Ring, anonymous_memory
-from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.shards.reading import sign_of_data
 from electra_dist.data.skips import Interval
+from electra_dist.data.sources import RunData
+from electra_dist.data.step_plan import StepPlan
 from electra_dist.data.steps import first_state
 from electra_dist.data.streams import LoaderState
 from electra_dist.errors import LoaderDiedError, UserError
@@ -52,21 +52,18 @@ class TrainLoader:
 
     def __init__(
         self,
-        config: Config,
-        manifest: Manifest,
-        rank: int,
-        world_size: int,
+        plan: StepPlan,
+        data: RunData,
         state: LoaderState | None = None,
         skipped: Iterable[Interval] = (),
-        steps: int | None = None,
     ) -> None:
-        self.state = first_state(config, manifest, rank, world_size, state)
-        self._ring = Ring(config, rank, world_size, self.state.order)
+        self.state = first_state(plan, data, state)
+        work = Work.of(plan, data, self.state, tuple(skipped))
+        self._ring = Ring(plan, work.layout, self.state.order)
         # the slot that is read next; those that are to be given back
         self._slot = 0
         self._owed = 0
         self._closed = False
-        work = Work(config, manifest.path, rank, world_size, self.state, tuple(skipped), steps)
         self._start(work)
 
     def _start(self, work: Work) -> None:

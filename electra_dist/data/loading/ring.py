@@ -14,7 +14,8 @@ The memory has no name in any file system: it is gone with the last process that
 however that ends.
 
 Letters: A micro-batches of a step, B rows of a micro-batch, L row length, P masked slots a row, K
-documents a row at most, N entries of `cu_seqlens` after the first, S streams of this rank.
+documents a row at most, N entries of `cu_seqlens` after the first, S streams of this rank, E
+sources.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ import numpy as np
 import numpy.typing as npt
 
 from electra_dist.batch import MicroBatch, Step
-from electra_dist.config import Config
+from electra_dist.data.lanes import LaneLayout
 from electra_dist.data.masking import masked_slots
-from electra_dist.data.streams import LoaderState, Positions, streams_of_rank
+from electra_dist.data.step_plan import StepPlan
+from electra_dist.data.streams import LoaderState, Positions
 
 _ALIGNMENT = 64
 _NOTE_BYTES = 1024
 #: A slot's head: its bytes in use, index, steps of data drawn, masked and real counts; the epoch,
-#: as float64; then N of each micro-batch, and block and row of each stream.
+#: as float64; then N of each micro-batch, the epoch of each source, and the position of each
+#: stream.
 _EPOCH = 5
 _FIXED = 6
 
@@ -54,10 +57,10 @@ class Ring:
     `order` is that of its `LoaderState`s.
     """
 
-    def __init__(self, config: Config, rank: int, world_size: int, order: str) -> None:
-        rows = config.train.micro_rows
-        length = config.data.row_length
-        slots = masked_slots(config.data.mask_fraction, length)
+    def __init__(self, plan: StepPlan, layout: LaneLayout, order: str) -> None:
+        rows = plan.rows.micro_rows
+        length = plan.rows.row_length
+        slots = masked_slots(plan.rows.mask_fraction, length)
         self._fields: list[_Field] = []
         self._batch_bytes = (
             0  # of a micro-batch, up to its `cu_seqlens`, whose length is known last
@@ -71,15 +74,18 @@ class Ring:
             for name in names:
                 self._fields.append(_Field(name, np.dtype(dtype), (rows, width), self._batch_bytes))
                 self._batch_bytes += _aligned(np.dtype(dtype).itemsize * rows * width)
-        self._batches = config.accumulation(world_size)
-        self._streams = streams_of_rank(config.data.streams, rank, world_size)
+        self._batches = plan.micro_batches
+        self._sources = len(layout.counts)
+        self._streams = plan.own_streams
+        self._width = layout.width
         self._order = order
-        self._head_bytes = _aligned(8 * (_FIXED + self._batches + 2 * len(self._streams)))
-        most = rows * (config.data.max_documents_per_row + 1)
+        numbers = _FIXED + self._batches + self._sources + self._width * len(self._streams)
+        self._head_bytes = _aligned(8 * numbers)
+        most = rows * (plan.rows.max_documents_per_row + 1)
         self._slot_bytes = self._head_bytes + self._batches * (
             self._batch_bytes + _aligned(4 * (most + 1))
         )
-        self._count = config.data.prefetch_steps
+        self._count = plan.prefetch_steps
         self.bytes = _NOTE_BYTES + self._count * self._slot_bytes
 
     def __len__(self) -> int:
@@ -108,8 +114,9 @@ class Ring:
         head = slot[: self._head_bytes].view(np.int64)
         head[:_EPOCH] = offset, step.index, state.drawn, step.masked_count, step.real_count
         head[_EPOCH:_FIXED].view(np.float64)[0] = step.epoch
-        batches, positions = self._split(head)
+        batches, epochs, positions = self._split(head)
         batches[...] = entries
+        epochs.view(np.float64)[...] = step.source_epochs
         positions[...] = list(state.streams.values())
 
     def read(self, number: int) -> tuple[Step, LoaderState]:
@@ -118,14 +125,15 @@ class Ring:
         own = slot[: int(slot[:8].view(np.int64)[0])].copy()
         head = own[: self._head_bytes].view(np.int64)
         _, index, drawn, masked_count, real_count = head[:_EPOCH].tolist()
-        counts, positions = self._split(head)
+        counts, epochs, positions = self._split(head)
         batches = []
         offset = self._head_bytes
         for count in counts.tolist():
             arrays, offset = self._views(own, offset, count)
             batches.append(MicroBatch(**arrays))
         epoch = float(head[_EPOCH:_FIXED].view(np.float64)[0])
-        step = Step(index, epoch, tuple(batches), masked_count, real_count)
+        of_sources = tuple(epochs.view(np.float64).tolist())
+        step = Step(index, epoch, tuple(batches), masked_count, real_count, of_sources)
         return step, LoaderState(
             index + 1, self._order, Positions(self._streams, positions.copy()), drawn
         )
@@ -136,10 +144,11 @@ class Ring:
 
     def _split(
         self, head: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Of a head: N of each micro-batch (A,), and block and row of each stream (S, 2)."""
-        first = _FIXED + self._batches
-        return head[_FIXED:first], head[first : first + 2 * len(self._streams)].reshape(-1, 2)
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Of a head: N of each micro-batch (A,), epochs (E,), and positions (S, width)."""
+        ends = np.cumsum([_FIXED, self._batches, self._sources, self._width * len(self._streams)])
+        _, batches, epochs, positions, _ = np.split(head, ends)
+        return batches, epochs, positions.reshape(-1, self._width)
 
     def _views(
         self, memory: npt.NDArray[np.uint8], offset: int, entries: int

@@ -27,7 +27,6 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
-from electra_dist.config import Config
 from electra_dist.data.shards.files import (
     CHANGED,
     GONE,
@@ -36,7 +35,7 @@ from electra_dist.data.shards.files import (
     FileFacts,
     file_problem,
 )
-from electra_dist.errors import ConfigError, DataError, UserError
+from electra_dist.errors import DataError, UserError
 from electra_dist.files.reading import MIB, NotRegularError, TooLargeError, read_json
 from electra_dist.files.tokenizers import read_tokenizer_file, write_tokenizer
 from electra_dist.files.writing import write_atomically
@@ -350,16 +349,3 @@ def _manifest_json(facts: ManifestFile) -> str:
     counts = content.pop("token_counts")
     text = json.dumps(content, indent=1)
     return f'{text[:-2]},\n "token_counts": {json.dumps(counts, separators=(",", ":"))}\n}}\n'
-
-
-def check_vocabulary(config: Config, manifest: Manifest) -> None:
-    """Raise `ConfigError` when `model.vocab_size` is set and
-    is not the vocabulary of the shards.
-    """
-    wanted = config.model.vocab_size
-    if wanted is not None and wanted != manifest.vocab_size:
-        raise ConfigError(
-            f"model.vocab_size = {wanted}, but the shards in {manifest.path} have"
-            f" {manifest.vocab_size} ids; remove the key, or build shards with a tokenizer of"
-            f" {wanted} ids"
-        )

@@ -40,6 +40,18 @@ from electra_dist.runs.rollbacks import Rollback, rollbacks_in
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 
+#: What to do where a run has other data.
+SAME_DATA = "Point data.shards (or data.sources, with the same weights) at the same shards"
+
+
+def asked_data(config: Config) -> str:
+    """The key and the value that name the data."""
+    if config.data.shards is not None:
+        return f"data.shards = {config.data.shards}"
+    named = ", ".join(f"{source.name} in {source.shards}" for source in config.data.sources)
+    return f"data.sources = [{named}]"
+
+
 # --- may it be ------------------------------------------------------------------------------------
 
 
@@ -84,9 +96,8 @@ def check_branch(config: Config, dataset: str | None, how: GoingOn) -> None:
     known = own.facts.dataset_fingerprint
     if dataset is not None and known != dataset:
         raise ConfigError(
-            f"`branch`: data.shards = {config.data.shards}: not the data that {parent.path} was"
-            f" trained on (fingerprint {dataset[:12]}, the run has {known[:12]}); point data.shards"
-            " at the same shards"
+            f"`branch`: {asked_data(config)}: not the data that {parent.path} was"
+            f" trained on (fingerprint {dataset[:12]}, the run has {known[:12]}). {SAME_DATA}"
         )
     step = _candidates(parent, how)[0]
     if config.train.steps < step:

@@ -20,7 +20,10 @@ from electra_dist.objectives import objectives
 Kind = Literal["free", "future", "past"]
 FREE_SECTIONS = ("run", "zero", "checkpoint", "validation", "tracking", "guard", "watchdog")
 FREE_KEYS = (
-    "data.shards",  # its content is compared by fingerprint instead
+    # their content and the shares are compared by fingerprint instead
+    "data.shards",
+    "data.sources",
+    "data.temperature",
     "data.prefetch_steps",
     "data.verify",
     "model.attention",

@@ -1,8 +1,8 @@
 """Opening a run directory: make a new one, or check that an existing one is this run and go on with
 it.
 
-Rank 0 only; the other ranks wait for its verdict. Comes in: the configuration, the manifest of the
-shards. Goes out: config.yaml, run.json, a copy of the tokenizer, and the W&B run id that every
+Rank 0 only; the other ranks wait for its verdict. Comes in: the configuration and its open
+data. Goes out: config.yaml, run.json, a copy of the tokenizer, and the W&B run id that every
 restart shares.
 """
 
@@ -20,13 +20,20 @@ from importlib import metadata
 from electra_dist import __version__
 from electra_dist import config as configuration
 from electra_dist.config import Config
-from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import RunData
 from electra_dist.errors import CheckpointError, ConfigError, StorageError, UserError
 from electra_dist.files.writing import advice, reason, write_atomically, writing
 from electra_dist.runs.checkpoints.folders import saved_steps
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.facts import RunFacts, Start, Version
-from electra_dist.runs.opening.branching import as_made, check_branch, is_branch, make_branch
+from electra_dist.runs.opening.branching import (
+    SAME_DATA,
+    as_made,
+    asked_data,
+    check_branch,
+    is_branch,
+    make_branch,
+)
 from electra_dist.runs.opening.going_on import (
     PLAIN,
     GoingOn,
@@ -90,14 +97,14 @@ def _check_data(run: RunDir, own: OwnFiles, config: Config, dataset: str | None)
     known = own.facts.dataset_fingerprint
     if known != dataset:
         raise ConfigError(
-            f"data.shards = {config.data.shards}: not the data that {run.path} was trained on"
-            f" (fingerprint {dataset[:12]}, the run has {known[:12]}). Point data.shards at the"
-            " same shards, or set run.name to start another run"
+            f"{asked_data(config)}: not the data that {run.path} was trained on"
+            f" (fingerprint {dataset[:12]}, the run has {known[:12]}). {SAME_DATA}, or set run.name"
+            " to start another run"
         )
 
 
 def open_run(
-    config: Config, manifest: Manifest, warn: Tell, say: Tell | None = None, how: GoingOn = PLAIN
+    config: Config, data: RunData, warn: Tell, say: Tell | None = None, how: GoingOn = PLAIN
 ) -> None:
     """Create or check `config.run.path`, whose lock this process holds, and do what `how` asks for.
 
@@ -107,10 +114,10 @@ def open_run(
     raises, and `StorageError` when something cannot be written.
     """
     run = RunDir(config.run.path)
-    own = check_run(run, config, manifest.fingerprint, how)
+    own = check_run(run, config, data.fingerprint, how)
     _remove_leftovers(run)
-    if not manifest.is_tokenizer(run.tokenizer):
-        manifest.copy_tokenizer(run.tokenizer)
+    if not data.is_tokenizer(run.tokenizer):
+        data.copy_tokenizer(run.tokenizer)
     if how.branch_of is not None and own.facts is None:
         make_branch(run, config, how, say or warn)
         return
@@ -119,7 +126,7 @@ def open_run(
     if own.facts is None:
         _write_config(run, config)
     if not own.whole:
-        run.write_facts(own.facts or _new_facts(config, manifest))
+        run.write_facts(own.facts or _new_facts(config, data))
     go_on(run, own, config, as_made(how) if how.branch_of else how, say or warn)
     _write_config(run, config)
 
@@ -129,11 +136,11 @@ def _write_config(run: RunDir, config: Config) -> None:
         write_atomically(run.config, configuration.resolved_yaml(config))
 
 
-def _new_facts(config: Config, manifest: Manifest) -> RunFacts:
+def _new_facts(config: Config, data: RunData) -> RunFacts:
     return RunFacts(
         name=config.run.name,
         wandb_id=secrets.token_hex(4),
-        dataset_fingerprint=manifest.fingerprint,
+        dataset_fingerprint=data.fingerprint,
     )
 
 

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from electra_dist.config import Config
+from electra_dist.config import WatchdogConfig
 from electra_dist.errors import (
     EXIT_CRASH,
     EXIT_CTRL_C,
@@ -80,15 +80,21 @@ class Watchdog:
 
     def __init__(
         self,
-        config: Config,
+        settings: WatchdogConfig,
+        run: RunDir,
+        hook: Hook,
         world: World,
         meeting: Meeting | None,
+        logged_every: int = 1,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
+        """`hook` is told of an end that only the watchdog knows; `logged_every` is the number of
+        steps between two rows of the metrics.
+        """
         self._environment = environment
-        self._settings = config.watchdog
-        self._every = config.tracking.every
-        self._run = RunDir(config.run.path)
+        self._settings = settings
+        self._every = logged_every
+        self._run = run
         self._rank = world.rank
         self._size = world.world_size
         if meeting:
@@ -99,7 +105,7 @@ class Watchdog:
             launch = f"{os.getpid()}-{time.time():.0f}"
         self._channel = _channel(world, meeting)
         self._tick = max(_TICK_SECONDS, self._size / _BEATS_A_SECOND)
-        self._last_words = LastWords(self._run, Hook(config, environment), self._rank, launch)
+        self._last_words = LastWords(self._run, hook, self._rank, launch)
         self._search = HangSearch(self._hosts, self._tick)
         self._scribe = Scribe(self._run)
         self._over = threading.Event()

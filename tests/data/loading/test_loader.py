@@ -18,8 +18,12 @@ import numpy as np
 import pytest
 
 from electra_dist.batch import MicroBatch, Step
+from electra_dist.config import Config
 from electra_dist.data.loading import feeder, loader
 from electra_dist.data.loading.loader import TrainLoader
+from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import RunData
+from electra_dist.data.step_plan import StepPlan
 from electra_dist.data.steps import StepSource
 from electra_dist.data.streams import LoaderState
 from electra_dist.errors import EXIT_CRASH, LoaderDiedError, StorageError
@@ -34,6 +38,11 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+def opened_with(config: Config, manifest: Manifest) -> TrainLoader:
+    """The loader of one rank alone."""
+    return TrainLoader(StepPlan.of(config, 0, 1), RunData.alone(manifest))
+
+
 def prepared(opened: TrainLoader) -> None:
     """Wait until the process has made what it may."""
     until(lambda: opened._ring.read_note()[0])
@@ -41,7 +50,7 @@ def prepared(opened: TrainLoader) -> None:
 
 
 def assert_equal(one: Step, other: Step) -> None:
-    for name in ("index", "epoch", "masked_count", "real_count"):
+    for name in ("index", "epoch", "masked_count", "real_count", "source_epochs"):
         assert getattr(one, name) == getattr(other, name)
     for a, b in zip(one.micro_batches, other.micro_batches, strict=True):
         for field in fields(MicroBatch):
@@ -51,7 +60,7 @@ def assert_equal(one: Step, other: Step) -> None:
 
 
 def test_steps_and_states_are_those_of_the_source_and_stay_while_slots_are_used_again(
-    make_config, manifest
+    make_config, data
 ):
     """Resumed in the midst of a block, as one rank of two,
     with rows passed over, in a ring of one slot.
@@ -59,15 +68,16 @@ def test_steps_and_states_are_those_of_the_source_and_stay_while_slots_are_used_
     config = make_config(
         data={"prefetch_steps": 1, "skip_steps": [[1, 2], [20, 23]]}, train={"steps": 30}
     )
-    begun = [StepSource(config, manifest, rank, 2) for rank in range(2)]
+    plans = [StepPlan.of(config, rank, 2) for rank in range(2)]
+    begun = [StepSource(plan, data) for plan in plans]
     for source in begun:
         for _ in range(3):
             next(source)
     state = LoaderState.from_dict(
         json.loads(json.dumps(LoaderState.merge([s.state for s in begun]).to_dict()))
     )
-    source = StepSource(config, manifest, 1, 2, state, [(9, 11)])
-    with TrainLoader(config, manifest, 1, 2, state, [(9, 11)]) as opened:
+    source = StepSource(plans[1], data, state, [(9, 11)])
+    with TrainLoader(plans[1], data, state, [(9, 11)]) as opened:
         steps = [(step, opened.state) for step in opened]
         with pytest.raises(StopIteration):
             next(opened)
@@ -82,11 +92,11 @@ def test_the_state_is_that_of_the_last_consumed_step_not_of_what_was_prefetched(
     make_config, manifest
 ):
     config = make_config(data={"prefetch_steps": 4})
-    with TrainLoader(config, manifest, 0, 1) as opened:
+    with opened_with(config, manifest) as opened:
         next(opened)
         prepared(opened)
         assert opened.state.step == 1
-        assert sum(row + j for j, row in opened.state.streams.values()) == 8
+        assert sum(position[0] for position in opened.state.streams.values()) == 8
 
 
 # --- while it runs --------------------------------------------------------------------------------
@@ -95,7 +105,7 @@ def test_the_state_is_that_of_the_last_consumed_step_not_of_what_was_prefetched(
 def test_signals_that_ask_the_run_to_end_do_not_reach_it_not_even_while_it_starts(
     make_config, manifest
 ):
-    with TrainLoader(make_config(train={"steps": 10**6}), manifest, 0, 1) as opened:
+    with opened_with(make_config(train={"steps": 10**6}), manifest) as opened:
         for moment in range(2):
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
                 os.kill(opened.pid, number)
@@ -107,7 +117,7 @@ def test_signals_that_ask_the_run_to_end_do_not_reach_it_not_even_while_it_start
 def test_who_waits_for_a_step_says_which_block_it_is_and_waits_no_longer_than_it_wants(
     make_config, manifest
 ):
-    with TrainLoader(make_config(train={"steps": 10**6}), manifest, 0, 1) as opened:
+    with opened_with(make_config(train={"steps": 10**6}), manifest) as opened:
         prepared(opened)
         os.kill(opened.pid, signal.SIGSTOP)
         signs.enter("data", 0)
@@ -123,7 +133,7 @@ def test_who_waits_for_a_step_says_which_block_it_is_and_waits_no_longer_than_it
 
 
 def test_a_process_that_is_killed_is_one_clear_error_after_what_it_had_made(make_config, manifest):
-    opened = TrainLoader(make_config(train={"steps": 10**6}), manifest, 0, 1)
+    opened = opened_with(make_config(train={"steps": 10**6}), manifest)
     prepared(opened)
     os.kill(opened.pid, signal.SIGKILL)
     assert [next(opened).index for _ in range(2)] == [0, 1]
@@ -156,7 +166,7 @@ def test_closing_early_ends_the_process_at_once_and_one_that_does_not_hear_it_is
     make_config, manifest, monkeypatch
 ):
     for stopped in (False, True):
-        opened = TrainLoader(make_config(train={"steps": 10**6}), manifest, 0, 1)
+        opened = opened_with(make_config(train={"steps": 10**6}), manifest)
         next(opened)
         if stopped:
             monkeypatch.setattr(loader, "_CLOSE_SECONDS", 0.3)
@@ -174,9 +184,11 @@ PARENT = """
 import json, os, signal, sys, time
 from electra_dist import config as configuration
 from electra_dist.data.loading.loader import TrainLoader
-from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import open_data
+from electra_dist.data.step_plan import StepPlan
 config = configuration.build(json.loads(sys.argv[1]))
-loaders = [TrainLoader(config, Manifest.load(config.data.shards), 0, 1) for _ in range(2)]
+plan = StepPlan.of(config, 0, 1)
+loaders = [TrainLoader(plan, open_data(config)) for _ in range(2)]
 for loader in loaders:
     next(loader)
 if os.fork() == 0:  # it holds the sockets open

@@ -11,7 +11,9 @@ import pytest
 
 from electra_dist.data.loading.loader import TrainLoader
 from electra_dist.data.shards.manifest import SPLITS, VALIDATION, Manifest
-from electra_dist.data.validation import validation_micro_batches
+from electra_dist.data.sources import RunData
+from electra_dist.data.step_plan import RowFormat, StepPlan
+from electra_dist.data.validation import validation_rows
 from electra_dist.errors import DataError, UserError
 from electra_dist.runs.opening.start import open_run
 
@@ -85,15 +87,15 @@ def test_a_new_run_gets_the_tokenizer_and_nothing_that_a_link_points_at(
     shown.unlink()
     shown.symlink_to(key)
     with pytest.raises(UserError, match=r"tokenizer_config\.json: is a link"):
-        open_run(config, copied, print)
+        open_run(config, RunData.alone(copied), print)
     shown.unlink()
     os.mkfifo(shown)
     with pytest.raises(UserError, match=r"tokenizer_config\.json: is not a regular file"):
-        open_run(config, copied, print)
+        open_run(config, RunData.alone(copied), print)
     shown.unlink()
     shown.write_bytes(kept)
     (copied.tokenizer_path / "extra.json").symlink_to(key)  # not in the manifest
-    open_run(config, copied, print)
+    open_run(config, RunData.alone(copied), print)
     run = config.run.path
     assert sorted(path.name for path in (run / "tokenizer").iterdir()) == sorted(
         Path(facts.name).name for facts in copied.facts.tokenizer_files
@@ -111,7 +113,7 @@ def test_a_tokenizer_that_is_not_whole_is_made_again_and_another_one_is_refused(
     cut.mkdir(parents=True)
     (cut / "tokenizer.json").write_text("{")  # a start that ran out of disk
     assert not copied.is_tokenizer(cut)
-    open_run(config, copied, print)
+    open_run(config, RunData.alone(copied), print)
     assert copied.is_tokenizer(cut)
     assert [path.name for path in config.run.path.iterdir() if path.name.startswith(".")] == []
     (copied.tokenizer_path / "tokenizer.json").write_text("{}")
@@ -133,10 +135,10 @@ def test_no_step_and_no_validation_is_made_of_a_block_with_a_flipped_bit(
     config = make_config(data={"shards": str(copied.path)}, train={"steps": 400})
     copied.check_files(config.data.verify)
 
-    def everything() -> list[object]:
+    def everything() -> object:
         if split == VALIDATION:
-            return list(validation_micro_batches(config, copied, 0, 1))
-        with TrainLoader(config, copied, 0, 1) as loader:
+            return validation_rows(RunData.alone(copied), RowFormat.of(config), 8)
+        with TrainLoader(StepPlan.of(config, 0, 1), RunData.alone(copied)) as loader:
             return list(loader)
 
     with pytest.raises(DataError, match=rf"{victim}: block 0 is damaged: its checksum"):

@@ -27,13 +27,15 @@ def config(**train: int) -> configuration.Config:
     )
 
 
-def test_only_node_counts_that_divide_the_streams_are_used() -> None:
+def test_of_a_range_only_node_counts_without_empty_rows_are_used() -> None:
     assert possible_node_counts(config(), Cluster(gpus_per_node=2), (1, 6)) == (1, 2, 3, 4, 6)
     assert possible_node_counts(config(), Cluster(gpus_per_node=8), (1, 6)) == (1, 3)
+    # asked for, so it runs, with empty rows
+    assert possible_node_counts(config(), Cluster(gpus_per_node=8), (2, 3)) == (2, 3)
     with pytest.raises(
-        ConfigError, match=r"`nodes` 2 with 8 ranks a node: .*possible world sizes: \[1, 2, 3, 4"
+        ConfigError, match=r"`nodes` 4 with 8 ranks a node: .*without idle rows: \[1, 2, 3, 4"
     ):
-        possible_node_counts(config(), Cluster(gpus_per_node=8), (2, 3))
+        possible_node_counts(config(), Cluster(gpus_per_node=8), (4, 5))
 
 
 def test_paths_must_be_there_and_visible(tmp_path: Path) -> None:

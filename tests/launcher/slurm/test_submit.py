@@ -571,8 +571,8 @@ def test_what_slurm_could_never_run_is_refused_before_submission(
     ("changes", "message"),
     [
         (
-            {"nodes": "5"},
-            r"`nodes` 5 with 1 ranks a node: world size 5: .*possible world sizes: \[1, 2, 3, 4, 6,"
+            {"nodes": "13"},
+            r"`nodes` 13 with 1 ranks a node: world size 13: .*without idle rows: \[1, 2, 3, 4, 6,"
             r" 12\]",
         ),
         ({"nodes": "6"}, "`nodes` 6: partition main has 4 nodes"),

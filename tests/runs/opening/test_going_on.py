@@ -16,6 +16,7 @@ import pytest
 from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import RunData
 from electra_dist.errors import CheckpointError, ConfigError, UserError
 from electra_dist.runs import lock
 from electra_dist.runs.checkpoints import manifest as checkpoint_manifest
@@ -30,14 +31,14 @@ from tests.support.processes import run_ranks
 
 
 @pytest.fixture(scope="module")
-def shards(tiny_shards: Path) -> Manifest:
-    return Manifest.load(tiny_shards)
+def shards(tiny_shards: Path) -> RunData:
+    return RunData.alone(Manifest.load(tiny_shards))
 
 
-def config_at(path: Path, shards: Manifest, *overrides: str) -> Config:
+def config_at(path: Path, shards: RunData, *overrides: str) -> Config:
     tree = {
         "run": {"dir": str(path.parent), "name": path.name},
-        "data": {"shards": str(shards.path), "row_length": 64, "streams": 4},
+        "data": {"shards": str(shards.first.path), "row_length": 64, "streams": 4},
         "model": {"preset": "tiny"},
         "train": {"steps": 100, "global_rows": 8, "micro_rows": 2},
         "optim": {"lr": 1e-3, "warmup_steps": 10},
@@ -50,7 +51,7 @@ class Runs:
     checkpoints of no networks, rows of nothing but steps.
     """
 
-    def __init__(self, folder: Path, shards: Manifest) -> None:
+    def __init__(self, folder: Path, shards: RunData) -> None:
         self.folder, self.shards = folder, shards
         self.said: list[str] = []
 
@@ -93,7 +94,7 @@ def save(run: RunDir, step: int, healthy: bool = True) -> None:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, shards: Manifest) -> Runs:
+def runs(tmp_path: Path, shards: RunData) -> Runs:
     return Runs(tmp_path / "runs", shards)
 
 
@@ -419,8 +420,7 @@ def train_in_turn(
 ) -> list[list[dict[str, Any]]]:
     """Several starts of `train` in one process; the rows of each run after each of them."""
     from electra_dist.train.faults import Interruption
-    from electra_dist.train.run import _hold_run
-    from electra_dist.train.watch.watchdog import Watchdog
+    from electra_dist.train.run import _hold_run, _watchdog
 
     found = []
     for start in starts:
@@ -448,7 +448,7 @@ def train_in_turn(
         how = GoingOn(
             **{k: Path(v) if k == "branch_of" else v for k, v in start.get("how", {}).items()}
         )
-        with Interruption() as interruption, Watchdog(config, world, None) as watchdog:
+        with Interruption() as interruption, _watchdog(config, world, None, {}) as watchdog:
             _hold_run(config, world, interruption, watchdog, {}, how)
         rows = RunDir(Path(folder) / name).read_metrics()
         found.append([{k: v for k, v in row.items() if not k.startswith("speed/")} for row in rows])

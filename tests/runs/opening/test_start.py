@@ -18,6 +18,7 @@ import pytest
 from electra_dist import config as configuration
 from electra_dist.config import Config
 from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import RunData
 from electra_dist.errors import ConfigError, StorageError, UserError
 from electra_dist.runs import lock
 from electra_dist.runs.checkpoints import manifest as checkpoint_manifest
@@ -31,14 +32,14 @@ from tests.support.killing import killed_at
 
 
 @pytest.fixture(scope="module")
-def shards(tiny_shards: Path) -> Manifest:
-    return Manifest.load(tiny_shards)
+def shards(tiny_shards: Path) -> RunData:
+    return RunData.alone(Manifest.load(tiny_shards))
 
 
-def config_at(path: Path, shards: Manifest, **changes: Any) -> Config:
+def config_at(path: Path, shards: RunData, **changes: Any) -> Config:
     tree = {
         "run": {"dir": str(path.parent), "name": path.name},
-        "data": {"shards": str(shards.path), "row_length": 64, "streams": 4},
+        "data": {"shards": str(shards.first.path), "row_length": 64, "streams": 4},
         "model": {"preset": "tiny"},
         "train": {"steps": 12, "global_rows": 8, "micro_rows": 2},
         "optim": {"lr": 1e-3, "warmup_steps": 2},
@@ -52,7 +53,7 @@ Opening = Callable[[Path], list[str]]
 
 
 @pytest.fixture
-def opened(shards: Manifest) -> Opening:
+def opened(shards: RunData) -> Opening:
     """Opens the run at a path as rank 0 does, and checks that everything is whole;
     returns what was warned of.
     """
@@ -137,7 +138,7 @@ def test_a_first_start_on_a_disk_of_any_size_leaves_nothing_in_the_way(
 
 
 def test_where_nothing_may_be_written_one_sentence_says_why(
-    disk: Callable[[str], Path], opened: Opening, shards: Manifest
+    disk: Callable[[str], Path], opened: Opening, shards: RunData
 ) -> None:
     place = disk("size=4m")
     opened(place / "one")
@@ -268,7 +269,7 @@ def test_a_configuration_that_cannot_be_had_from_anywhere_is_asked_for(
 
 
 def test_what_is_restored_is_compared_as_ever(
-    tmp_path: Path, opened: Opening, shards: Manifest
+    tmp_path: Path, opened: Opening, shards: RunData
 ) -> None:
     run = RunDir(tmp_path / "runs/one")
     opened(run.path)
