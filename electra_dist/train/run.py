@@ -239,7 +239,7 @@ def _checked_data(config: Config, world: World) -> Manifest:
             warn(
                 f"{manifest.path}: made by an earlier version, without checksums of its blocks:"
                 " damage that changes no count is not seen while training. Add them once:"
-                f" electra-dist data checksums {manifest.path}"
+                f" electra-dist data upgrade {manifest.path}"
             )
         blocks = manifest.facts.train.blocks
         streams = config.data.streams
