@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_tools.verify import ShardScan
 from data_tools.write import file_facts
 from electra_dist.console import Progress, silent
 from electra_dist.data.shards.blocks import DamageError
@@ -26,6 +25,7 @@ from electra_dist.data.shards.files import CHANGED, GONE, NOT_REGULAR, UNREADABL
 from electra_dist.data.shards.indexes import CHECKSUMS_SUFFIX, read_index
 from electra_dist.data.shards.manifest import Manifest, ShardFacts, SplitFacts, write_manifest
 from electra_dist.data.shards.reading import Entry, block_checksum, damage
+from electra_dist.data.shards.scanning import ShardScan
 from electra_dist.errors import DataError
 from electra_dist.files.reading import NotRegularError
 from electra_dist.files.writing import reason, write_atomically, writing

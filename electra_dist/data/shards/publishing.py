@@ -50,14 +50,21 @@ def write_manifest(folder: Path, facts: ManifestFile, *, keep_indexes: bool = Fa
     tables: dict[SplitName, SplitTables] = {}
     for name in SPLITS:
         tables[name] = _write_tables(folder, facts, name, old)
-    written = replace(facts, version=VERSION, tables=tables)
-    write_atomically(folder / MANIFEST_FILE, _manifest_json(written))
+    write_manifest_file(folder, facts, tables)
     if keep_indexes:
         return
     for name in SPLITS:
         for shard in facts.split(name).shards:
             if shard.index is not None:
                 (folder / shard.index.name).unlink(missing_ok=True)
+
+
+def write_manifest_file(
+    folder: Path, facts: ManifestFile, tables: dict[SplitName, SplitTables]
+) -> None:
+    """Write `manifest.json` alone, for tables that are there; raises `OSError`."""
+    written = replace(facts, version=VERSION, tables=tables)
+    write_atomically(folder / MANIFEST_FILE, _manifest_json(written))
 
 
 def _write_tables(folder: Path, facts: ManifestFile, name: SplitName, old: _Old) -> SplitTables:
