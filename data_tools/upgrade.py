@@ -109,7 +109,7 @@ def _with_checksums(manifest: Manifest, shard: ShardFacts) -> ShardFacts:
                     found = block_checksum(content, shard, inside, entries[inside], manifest)
                     crc32.append(found)
                 except DamageError as error:
-                    bad = bad or damage(path, inside, error)
+                    bad = bad or damage(str(path), inside, error)
             if scan.sha256() != shard.tar.sha256:
                 raise DataError(f"{path}: {CHANGED}")
     except FileNotFoundError as error:

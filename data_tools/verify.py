@@ -310,7 +310,7 @@ class ShardChecker:
                 try:
                     block = checked_block(content, shard, inside, entries[inside], self._manifest)
                 except DamageError as error:
-                    problems.append(damage(path, inside, error))
+                    problems.append(damage(str(path), inside, error))
                     continue
                 whole += 1
                 if work.split == TRAIN:

@@ -55,7 +55,7 @@ def build_networks(config: Config, device: DeviceName = "cpu") -> Networks:
     from electra_dist.train.initial import initial_networks
 
     target = device_of_command(device)
-    manifest = Manifest.load(config.data.shards)
+    manifest = Manifest.of_run(config)
     check_vocabulary(config, manifest)
     generator, discriminator = initial_networks(config, manifest, target)
     return Networks(generator.eval(), discriminator.eval(), config, step=0)

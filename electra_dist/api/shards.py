@@ -192,5 +192,5 @@ def stream_steps(
         raise ConfigError(f"`rank` {rank}: expected 0 to {world_size - 1}, below `world_size`")
     if start < 0:
         raise ConfigError(f"`start` {start}: expected a step from 0 on")
-    source = StepSource(config, Manifest.load(config.data.shards), rank, world_size)
+    source = StepSource(config, Manifest.of_run(config), rank, world_size)
     return itertools.islice(source, start, None)

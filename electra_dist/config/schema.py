@@ -50,7 +50,13 @@ class WrittenData(Section):
     """The shards and how rows are made of them."""
 
     shards: str
-    """Folder written by `electra-dist data build` (holds manifest.json)."""
+    """Folder written by `electra-dist data build` (holds manifest.json), or its URL: `s3://`,
+    `gs://` or `https://`, with data.cache.
+    """
+    cache: str | None = None
+    """Folder on a disk of each node, for what is fetched of shards at a URL."""
+    cache_bytes: Annotated[int, Field(gt=0)] = 64_000_000_000
+    """Bytes of blocks in `data.cache` at most; the least recently used ones go first."""
     row_length: Annotated[int, Field(ge=8, le=32768)] = 512
     """Tokens a row, [CLS] and [SEP] included."""
     streams: PositiveInt | None = None

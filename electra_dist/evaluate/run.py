@@ -162,7 +162,10 @@ def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
     they must be of the run's tokenizer and hold something out.
     """
     try:
-        manifest = Manifest.load(shards or Path(config.data.shards))
+        if shards is None:
+            manifest = Manifest.of_run(config)
+        else:
+            manifest = Manifest.load(shards)
     except DataError as error:
         raise DataError(f"{error}, or give others as `shards`") from error
     file = run.tokenizer / "tokenizer.json"

@@ -83,7 +83,7 @@ def check_texts(config: Config) -> CheckTexts:
     """Held-out documents of the run's shards, or the sample texts with the reason why."""
     longest = min(LONGEST, config.model.max_positions)
     try:
-        manifest = Manifest.load(Path(config.data.shards))
+        manifest = Manifest.of_run(config)
         if manifest.split(VALIDATION).blocks:
             split = VALIDATION
         else:

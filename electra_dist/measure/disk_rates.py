@@ -16,6 +16,7 @@ from pathlib import Path
 
 from electra_dist.config import Config
 from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.shards.remote import is_remote
 from electra_dist.errors import UserError
 from electra_dist.files.writing import advice, reason
 from electra_dist.parallel.world import World
@@ -48,6 +49,9 @@ def measure_disk(config: Config, world: World, nodes: int, environment: Mapping[
     job = environment.get("SLURM_JOB_ID", str(os.getpid()))
     file = nearest_existing(config.run.path) / f".preflight-{job}-{world.rank}"
     _try_run_directory(file, nodes, disk)
+    if is_remote(config.data.shards):
+        disk.shards_error = f"shards: those at a URL are not timed ({config.data.shards})"
+        return disk
     try:
         tars = sorted(Path(config.data.shards).rglob("*.tar"))
         disk.shards_mb_s = _read_rate(tars[0])
@@ -91,7 +95,7 @@ def needed_bytes(config: Config) -> int:
     nothing where that is not known.
     """
     try:
-        vocabulary = Manifest.load(Path(config.data.shards)).vocab_size
+        vocabulary = Manifest.of_run(config).vocab_size
     except UserError:  # said of the shards
         return 0
     return room_to_come(config, vocabulary, len(RunDir(config.run.path).complete_checkpoints()))

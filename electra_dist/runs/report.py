@@ -166,7 +166,7 @@ def _manifest(config: configuration.Config) -> Manifest | None:
     a report of an old run needs them for two lines only.
     """
     try:
-        return Manifest.load(Path(config.data.shards))
+        return Manifest.of_run(config)
     except DataError:
         return None
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +22,7 @@ from electra_dist.console import human_count, say, warn
 from electra_dist.data.shards.manifest import Manifest, check_vocabulary
 from electra_dist.model.attention.backends import described
 from electra_dist.parallel import signs
-from electra_dist.parallel.collectives import together
+from electra_dist.parallel.collectives import broadcast_object, together
 from electra_dist.parallel.determinism import determinism, refusals_explained
 from electra_dist.parallel.ending import end_by
 from electra_dist.parallel.group import (
@@ -125,9 +125,10 @@ def _hold_run(
         return _interrupted_early(world)
     run = RunDir(config.run.path)
     manifest = None
+    handle = _handle(config, world)
     with ExitStack() as held:
         with together(world):
-            manifest = _checked_data(config, world)
+            manifest = _checked_data(config, world, handle)
             if world.is_main:
                 # a mistake touches nothing, not even the lock
                 check_run(run, config, manifest.fingerprint, how)
@@ -226,9 +227,19 @@ def _reason(interruption: Interruption) -> str:
     return ""
 
 
-def _checked_data(config: Config, world: World) -> Manifest:
+def _handle(config: Config, world: World) -> dict[str, Any]:
+    """The handle of the manifest, which rank 0 alone reads, for all ranks."""
+    handle = None
+    with together(world):
+        if world.is_main:
+            handle = Manifest.of_run(config).to_handle()
+    found: dict[str, Any] = broadcast_object(handle, world)
+    return found
+
+
+def _checked_data(config: Config, world: World, handle: dict[str, Any]) -> Manifest:
     """The manifest; the ranks share out the check of its files that `data.verify` asks for."""
-    manifest = Manifest.load(Path(config.data.shards))
+    manifest = Manifest.from_handle(handle)
     check_vocabulary(config, manifest)
     progress = Checking(f"{manifest.path}: checking files", aloud=world.is_main)
     manifest.check_files(

@@ -23,6 +23,7 @@ from launcher.slurm.clusters import Cluster, Container, one_line
 if TYPE_CHECKING:
     from electra_dist.data.shards.manifest import Manifest
 
+_URL_START = "://"
 _SPARE_SECONDS = 60  # Slurm counts in minutes and may signal this much early
 
 
@@ -149,7 +150,8 @@ def check_paths(
     """Check that what the nodes need is visible to them;
     returns the folders that a container must mount.
     """
-    shards = sorted({(submit_dir / run.data.shards).absolute() for run in runs})
+    folders = [run.data.shards for run in runs if _URL_START not in run.data.shards]
+    shards = sorted({(submit_dir / folder).absolute() for folder in folders})
     needed = sorted({*(path.parent for path in run_dirs), *shards, submit_dir})
     for path in needed:
         _check_writable_as_line(path)
@@ -173,8 +175,12 @@ def check_shards(run: Config, submit_dir: Path) -> Manifest:
         Manifest,
         check_vocabulary,  # numpy: not for those who only ask the queue
     )
+    from electra_dist.data.shards.remote import is_remote
 
-    manifest = Manifest.load((submit_dir / run.data.shards).absolute())
+    if is_remote(run.data.shards):
+        manifest = Manifest.of_run(run)
+    else:
+        manifest = Manifest.load((submit_dir / run.data.shards).absolute())
     check_vocabulary(run, manifest)
     manifest.check_files("sizes")
     return manifest

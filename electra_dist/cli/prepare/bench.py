@@ -110,7 +110,7 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, Iterato
         vocab_size = arguments.vocab_size or resolved.model.vocab_size or ELECTRA_VOCABULARY
         return vocab_size, synthetic_steps(resolved, vocab_size, arguments.document_length)
     try:
-        manifest = Manifest.load(resolved.data.shards)
+        manifest = Manifest.of_run(resolved)
     except DataError as error:
         raise DataError(f"{error}; or measure on random tokens with --synthetic") from error
     return manifest.vocab_size, TrainLoader(resolved, manifest, 0, 1, steps=sys.maxsize)

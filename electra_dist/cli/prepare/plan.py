@@ -156,12 +156,14 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, int | N
     """Vocabulary, mean length of a document with its special tokens, and where they come from."""
     from electra_dist.config import ELECTRA_VOCABULARY
     from electra_dist.data.shards.manifest import MANIFEST_FILE, Manifest
+    from electra_dist.data.shards.remote import is_remote
 
     vocab_size = arguments.vocab_size or resolved.model.vocab_size
     document_length = arguments.document_length
     notes = []
-    if (Path(resolved.data.shards) / MANIFEST_FILE).exists():
-        facts = Manifest.load(resolved.data.shards).facts
+    shards = resolved.data.shards
+    if is_remote(shards) or (Path(shards) / MANIFEST_FILE).exists():
+        facts = Manifest.of_run(resolved).facts
         vocab_size = vocab_size or facts.vocab_size
         if document_length is None and facts.train.documents:
             document_length = facts.train.tokens // facts.train.documents + 2

@@ -152,7 +152,7 @@ def _checked(config: Config, how: GoingOn) -> Manifest:
     from electra_dist.runs.directory import RunDir
     from electra_dist.runs.opening.start import check_run
 
-    manifest = Manifest.load(config.data.shards)
+    manifest = Manifest.of_run(config)
     check_run(RunDir(config.run.path), config, manifest.fingerprint, how)
     return manifest
 

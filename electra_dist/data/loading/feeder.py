@@ -28,8 +28,7 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from electra_dist.config import Config
 from electra_dist.data.loading.ring import Ring
@@ -51,12 +50,10 @@ _TRACEBACK = 16_384
 
 @dataclass(frozen=True)
 class Work:
-    """The arguments of a `StepSource`; the manifest is read again,
-    and `state` knows whether it is still the same.
-    """
+    """The arguments of a `StepSource`; `manifest` is the handle of one."""
 
     config: Config
-    shards: Path
+    manifest: dict[str, Any]
     rank: int
     world_size: int
     state: LoaderState
@@ -67,7 +64,7 @@ class Work:
         """In one line."""
         content = {
             "config": self.config.model_dump(mode="json"),
-            "shards": str(self.shards),
+            "manifest": self.manifest,
             "rank": self.rank,
             "world_size": self.world_size,
             "state": self.state.to_dict(),
@@ -82,7 +79,7 @@ class Work:
         content = json.loads(line)
         return cls(
             config=Config.model_validate(content["config"]),
-            shards=Path(content["shards"]),
+            manifest=content["manifest"],
             rank=content["rank"],
             world_size=content["world_size"],
             state=LoaderState.from_dict(content["state"]),
@@ -115,7 +112,7 @@ class Feeder:
 
     def _make_all(self) -> None:
         work = self._work
-        manifest = Manifest.load(work.shards)
+        manifest = Manifest.from_handle(work.manifest)
         arguments = (work.config, manifest, work.rank, work.world_size, work.state, work.skipped)
         source = StepSource(*arguments, steps=work.steps, tell=self._ring.write_note)
         number = 0

@@ -66,7 +66,8 @@ class TrainLoader:
         self._slot = 0
         self._owed = 0
         self._closed = False
-        work = Work(config, manifest.path, rank, world_size, self.state, tuple(skipped), steps)
+        handle = manifest.to_handle()
+        work = Work(config, handle, rank, world_size, self.state, tuple(skipped), steps)
         self._start(work)
 
     def _start(self, work: Work) -> None:

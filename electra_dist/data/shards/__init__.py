@@ -12,6 +12,7 @@ __all__ = [
     "manifest",
     "publishing",
     "reading",
+    "remote",
     "scanning",
     "tables",
 ]

@@ -43,8 +43,15 @@ from electra_dist.data.shards.facts import (
     dataset_fingerprint,
 )
 from electra_dist.data.shards.files import CHANGED, GONE, CheckLevel, FileFacts, file_problem
-from electra_dist.data.shards.parsing import MANIFEST_FILE, facts_of, read_content
+from electra_dist.data.shards.parsing import (
+    MANIFEST_FILE,
+    MANIFEST_LIMIT,
+    checked_content,
+    facts_of,
+    read_content,
+)
 from electra_dist.data.shards.publishing import write_manifest
+from electra_dist.data.shards.remote import CacheSettings, Remote, is_remote, parsed
 from electra_dist.errors import ConfigError, DataError, UserError
 from electra_dist.files.tokenizers import read_tokenizer_file, write_tokenizer
 
@@ -57,11 +64,13 @@ __all__ = [
     "TRAIN",
     "VALIDATION",
     "VERSION",
+    "CacheSettings",
     "Manifest",
     "ManifestFile",
     "ShardFacts",
     "SplitFacts",
     "SplitName",
+    "cache_of",
     "check_vocabulary",
     "dataset_fingerprint",
     "write_manifest",
@@ -77,21 +86,73 @@ class Manifest:
     #: What `of` needs to make it again.
     content: dict[str, Any] = field(repr=False, compare=False)
 
-    @classmethod
-    def load(cls, shards_dir: Path | str) -> Manifest:
-        """Read `shards_dir/manifest.json`; raises `DataError` when it is missing,
-        damaged or of another version.
-        """
-        path = Path(shards_dir)
-        return cls.of(path, read_content(path))
+    remote: Remote | None = None
 
     @classmethod
-    def of(cls, path: Path, content: dict[str, Any]) -> Manifest:
+    def load(cls, shards_dir: Path | str, cache: CacheSettings | None = None) -> Manifest:
+        """Read the manifest of a folder, or of a URL whose small files are kept in `cache`.
+
+        Raises `DataError` when it is missing, damaged or of another version, `ConfigError` for a
+        URL without a cache.
+        """
+        if not is_remote(shards_dir):
+            path = Path(shards_dir)
+            return cls.of(path, read_content(path))
+        if cache is None:
+            raise ConfigError(
+                f"data.shards = {shards_dir}: shards at a URL need data.cache, a folder on a disk"
+                " of each node"
+            )
+        remote = Remote(str(shards_dir), cache)
+        place = remote.place(MANIFEST_FILE)
+        content = parsed(remote.read_small(MANIFEST_FILE, MANIFEST_LIMIT), place)
+        return cls.of(remote.folder, checked_content(content, place), remote)
+
+    @classmethod
+    def of_run(cls, config: Config) -> Manifest:
+        """The manifest of `data.shards`; raises what `load` raises."""
+        return cls.load(config.data.shards, cache_of(config))
+
+    @classmethod
+    def of(cls, path: Path, content: dict[str, Any], remote: Remote | None = None) -> Manifest:
         """The manifest with the parsed `content` of manifest.json, whose tables lie in `path`.
 
-        For whoever gets the content from another rank. Raises what `load` raises.
+        Raises what `load` raises.
         """
-        return cls(path, facts_of(path, content), content)
+        have = _there if remote is None else remote.ensure
+        facts = facts_of(path, content, have)
+        for file in facts.tokenizer_files:
+            have(file)
+        return cls(path, facts, content, remote)
+
+    def to_handle(self) -> dict[str, Any]:
+        """What another process or rank needs to open the same manifest, as JSON takes it."""
+        handle: dict[str, Any] = {"path": str(self.path), "content": self.content}
+        if self.remote is not None:
+            handle["url"] = self.remote.url
+            handle["cache"] = str(self.remote.cache.folder)
+            handle["cache_bytes"] = self.remote.cache.bytes
+        return handle
+
+    @classmethod
+    def from_handle(cls, handle: dict[str, Any]) -> Manifest:
+        """The inverse of `to_handle`; reads the tables and no manifest.json."""
+        if "url" not in handle:
+            return cls.of(Path(handle["path"]), handle["content"])
+        cache = CacheSettings(Path(handle["cache"]), handle["cache_bytes"])
+        remote = Remote(handle["url"], cache)
+        return cls.of(remote.folder, handle["content"], remote)
+
+    def have(self, facts: FileFacts) -> None:
+        """Have a file on this node that the manifest names: a remote one is fetched."""
+        if self.remote is not None:
+            self.remote.ensure(facts)
+
+    def place(self, name: str) -> str:
+        """Where a file of the folder is, for people: a path or a URL."""
+        if self.remote is not None:
+            return self.remote.place(name)
+        return str(self.path / name)
 
     @property
     def fingerprint(self) -> str:
@@ -128,12 +189,18 @@ class Manifest:
         return float(-(probabilities * np.log(probabilities)).sum())
 
     def files(self) -> Iterator[FileFacts]:
-        """Every file that the manifest vouches for."""
+        """Every file that the manifest vouches for; of remote shards those on this node."""
+        if self.remote is not None:
+            yield from self._small_files()
+            return
         for name in SPLITS:
             for shard in self.split(name).shards:
                 yield shard.tar
                 if shard.index is not None:
                     yield shard.index
+        yield from self._small_files()
+
+    def _small_files(self) -> Iterator[FileFacts]:
         for tables in (self.facts.tables or {}).values():
             yield tables.shards
             yield tables.blocks
@@ -150,8 +217,17 @@ class Manifest:
 
         `share` (i, n) checks every n-th file from the i-th, so that n ranks check all of them
         together. `progress` is called with the bytes checked so far and those of the whole share,
-        at least once a MiB that is read.
+        at least once a MiB that is read. Of remote shards the tables and the tokenizer are
+        checked, which are on this node; raises `ConfigError` for `checksums` of them.
         """
+        if self.remote is not None:
+            if level == "checksums":
+                raise ConfigError(
+                    f"data.verify = checksums: shards at a URL ({self.remote.url}) are not read"
+                    " whole; each block is checked when it is read. Set data.verify=sizes"
+                )
+            for tables in (self.facts.tables or {}).values():
+                self.have(tables.blocks)
         files = list(itertools.islice(self.files(), share[0], None, share[1]))
         total = sum(facts.bytes for facts in files)
         done = 0
@@ -198,6 +274,17 @@ class Manifest:
             )
         except (OSError, UserError):
             return False
+
+
+def cache_of(config: Config) -> CacheSettings | None:
+    """Where `config` keeps remote shards; None where it does not say."""
+    if config.data.cache is None:
+        return None
+    return CacheSettings(Path(config.data.cache), config.data.cache_bytes)
+
+
+def _there(facts: FileFacts) -> None:
+    """A file of a local folder: whoever opens it says whether it is there."""
 
 
 def check_vocabulary(config: Config, manifest: Manifest) -> None:

@@ -6,6 +6,7 @@ shards, with an index file for each; in memory both are the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,14 +24,14 @@ from electra_dist.data.shards.facts import (
     SplitTables,
     contradiction,
 )
-from electra_dist.data.shards.files import REPLACE
+from electra_dist.data.shards.files import REPLACE, FileFacts
 from electra_dist.data.shards.tables import block_table_bytes, is_table_name, read_shard_table
 from electra_dist.errors import DataError
 from electra_dist.files.reading import MIB, NotRegularError, TooLargeError, read_json
 
 MANIFEST_FILE = "manifest.json"
 #: Bytes of manifest.json at most: the counts of 16 million ids, or 100,000 shards of version 1.
-_MANIFEST_LIMIT = 128 * MIB
+MANIFEST_LIMIT = 128 * MIB
 _FIRST_VERSION = 1
 
 
@@ -66,7 +67,7 @@ def read_content(path: Path) -> dict[str, Any]:
     """
     file = path / MANIFEST_FILE
     try:
-        content = read_json(file, _MANIFEST_LIMIT)
+        content = read_json(file, MANIFEST_LIMIT)
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no {MANIFEST_FILE} there; make shards with `electra-dist data build`"
@@ -77,6 +78,11 @@ def read_content(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{file}: cannot be read as JSON: {error}; build the shards again"
         ) from error
+    return checked_content(content, str(file))
+
+
+def checked_content(content: Any, file: str) -> dict[str, Any]:
+    """`content`, where it is a manifest of a version that is known; raises `DataError`."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f'{file}: not a manifest of shards (no "format": "{FORMAT}")')
     if content.get("version") not in (_FIRST_VERSION, VERSION):
@@ -87,19 +93,22 @@ def read_content(path: Path) -> dict[str, Any]:
     return content
 
 
-def facts_of(path: Path, content: dict[str, Any]) -> ManifestFile:
+def facts_of(
+    path: Path, content: dict[str, Any], have: Callable[[FileFacts], None]
+) -> ManifestFile:
     """The facts in the `content` of a manifest whose tables lie in `path`.
 
-    Raises `DataError` when they are damaged or cannot be true.
+    `have` hears of a table before it is opened. Raises `DataError` when they are damaged or
+    cannot be true.
     """
-    facts = _facts(path, content)
+    facts = _facts(path, content, have)
     problem = contradiction(facts)
     if problem:
         raise DataError(f"{path / MANIFEST_FILE}: contradicts itself ({problem}); {REPLACE}")
     return facts
 
 
-def _facts(path: Path, content: dict[str, Any]) -> ManifestFile:
+def _facts(path: Path, content: dict[str, Any], have: Callable[[FileFacts], None]) -> ManifestFile:
     """The typed content, with the shards of both splits from wherever this version has them."""
     file = path / MANIFEST_FILE
     rest = {key: value for key, value in content.items() if key not in (*SPLITS, "tables")}
@@ -107,7 +116,7 @@ def _facts(path: Path, content: dict[str, Any]) -> ManifestFile:
         splits = {name: _listed(file, name, content.get(name)) for name in SPLITS}
         return _validated(file, _MANIFEST, {**rest, **splits})
     tables = _validated(file, _TABLES, content.get("tables"), "tables")
-    splits = {name: _counted(path, name, content.get(name), tables) for name in SPLITS}
+    splits = {name: _counted(path, name, content.get(name), tables, have) for name in SPLITS}
     return _validated(file, _MANIFEST, {**rest, **splits, "tables": tables})
 
 
@@ -117,7 +126,11 @@ def _listed(file: Path, name: SplitName, content: Any) -> SplitFacts:
 
 
 def _counted(
-    path: Path, name: SplitName, content: Any, tables: dict[SplitName, SplitTables]
+    path: Path,
+    name: SplitName,
+    content: Any,
+    tables: dict[SplitName, SplitTables],
+    have: Callable[[FileFacts], None],
 ) -> SplitFacts:
     file = path / MANIFEST_FILE
     found = _validated(file, _COUNTED, content, name)
@@ -129,6 +142,7 @@ def _counted(
                 f"{file}: contradicts itself ({table.name[:100]!r} is no name of a file in the"
                 f" folder); {REPLACE}"
             )
+    have(tables[name].shards)
     shards = read_shard_table(path, name, tables[name].shards)
     if len(shards) != found.shards:
         raise DataError(

@@ -133,7 +133,7 @@ class _Old:
 
     def _open(self, name: SplitName) -> None:
         if self._facts is None:
-            self._facts = facts_of(self._folder, read_content(self._folder))
+            self._facts = facts_of(self._folder, read_content(self._folder), lambda facts: None)
         facts = self._facts
         places: dict[str, tuple[int, ShardFacts]] = {}
         self._places[name] = places

@@ -15,22 +15,22 @@ import functools
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from electra_dist.data.shards.blocks import (
-    LENGTHS,
-    TOKENS,
-    Block,
-    BlockSize,
-    DamageError,
-    checksum,
-    parse_block,
-    parse_members,
+from electra_dist.data.shards.blocks import Block, DamageError
+from electra_dist.data.shards.checking import (
+    Entry,
+    block_checksum,
+    block_name,
+    block_size,
+    checked_block,
+    damage,
 )
 from electra_dist.data.shards.facts import ShardFacts, SplitName, shard_name
+from electra_dist.data.shards.fetching import RemoteBlocks
 from electra_dist.data.shards.files import GONE, NOT_REGULAR, REPLACE, UNREADABLE
 from electra_dist.data.shards.indexes import ShardIndex, read_index
 from electra_dist.data.shards.manifest import Manifest
@@ -61,22 +61,6 @@ __all__ = [
 _INDEXES = 256
 
 
-class Entry(NamedTuple):
-    """Where a block starts in its tar, what it must hold, and the CRC-32 of it, where there is
-    one.
-    """
-
-    offset: int
-    tokens: int
-    documents: int
-    crc32: int | None
-
-
-def block_name(shard: str, block: int) -> str:
-    """Name of the sample that holds block `block` of the shard called `shard`."""
-    return f"{shard}-{block:06d}"
-
-
 def sign_of_data(detail: str) -> None:
     """A sign of life of whoever waits for data in this process."""
     signs.sign(detail, within="data")
@@ -98,6 +82,9 @@ class BlockReader:
         self._shards = manifest.split(split).shards
         self._index = open_index(manifest, split)
         self._ends = ends_of_shards(manifest, split)
+        self._remote: RemoteBlocks | None = None
+        if manifest.remote is not None:
+            self._remote = RemoteBlocks(manifest, manifest.remote)
 
     def __len__(self) -> int:
         if len(self._ends):
@@ -113,24 +100,16 @@ class BlockReader:
         number = int(np.searchsorted(self._ends, block, side="right"))
         shard = self._shards[number]
         inside = block - int(self._ends[number]) + shard.blocks
-        path = self._manifest.path / shard.tar.name
-        self._tell(f"block {inside} of {path}")
+        place = self._manifest.place(shard.tar.name)
+        self._tell(f"block {inside} of {place}")
         entry = self._index.entry(number, inside)
         try:
+            if self._remote is not None:
+                return self._remote.read(shard, inside, entry)
             return read_block(self._manifest, shard, inside, entry)
         except DamageError as error:
             problem = self._index.problem(number)
-            if problem:
-                raise DataError(problem) from error
-            raise DataError(damage(path, inside, error)) from error
-
-
-def damage(path: Path, inside: int, error: DamageError) -> str:
-    """What is said of a damaged block of the shard at `path`."""
-    return (
-        f"{path}: block {inside} is damaged: {error}. Nothing was trained on it. `electra-dist"
-        f" data verify {path.parent}` finds all damage; {REPLACE}"
-    )
+            raise DataError(problem or damage(place, inside, error)) from error
 
 
 def read_block(manifest: Manifest, shard: ShardFacts, inside: int, entry: Entry) -> Block:
@@ -141,47 +120,6 @@ def read_block(manifest: Manifest, shard: ShardFacts, inside: int, entry: Entry)
     size = block_size(manifest, shard, entry)
     content = _read(manifest.path / shard.tar.name, entry.offset, size.most_bytes)
     return checked_block(content, shard, inside, entry, manifest)
-
-
-def block_size(manifest: Manifest, shard: ShardFacts, entry: Entry) -> BlockSize:
-    """What a block must be in memory; raises `DamageError` for an entry that cannot be true."""
-    fits = 1 <= entry.documents <= entry.tokens <= manifest.facts.block_tokens
-    if not fits or entry.offset >= shard.tar.bytes:
-        raise DamageError(
-            f"the table has {entry.tokens} tokens in {entry.documents} documents at byte"
-            f" {entry.offset} for it"
-        )
-    return BlockSize(entry.tokens, entry.documents, manifest.token_dtype)
-
-
-def checked_block(
-    content: bytes, shard: ShardFacts, inside: int, entry: Entry, manifest: Manifest
-) -> Block:
-    """The block that `content` starts with; raises `DamageError` when it fails a check."""
-    size = block_size(manifest, shard, entry)
-    members = _members(content, shard, inside, size)
-    if entry.crc32 is not None and checksum(members[LENGTHS], members[TOKENS]) != entry.crc32:
-        raise DamageError("its checksum is not the one that was written")
-    block = parse_block(members, size)
-    _check_content(block, manifest.vocab_size)
-    return block
-
-
-def block_checksum(
-    content: bytes, shard: ShardFacts, inside: int, entry: Entry, manifest: Manifest
-) -> int:
-    """The checksum of the block that `content` starts with;
-    raises `DamageError` when it fails one of the other checks.
-    """
-    checked_block(content, shard, inside, entry, manifest)
-    members = _members(content, shard, inside, block_size(manifest, shard, entry))
-    return checksum(members[LENGTHS], members[TOKENS])
-
-
-def _members(
-    content: bytes, shard: ShardFacts, inside: int, size: BlockSize
-) -> dict[str, memoryview]:
-    return parse_members(content, block_name(shard.tar.name.removesuffix(".tar"), inside), size)
 
 
 def _read(path: Path, offset: int, count: int) -> bytes:
@@ -196,16 +134,6 @@ def _read(path: Path, offset: int, count: int) -> bytes:
         raise DataError(f"{path}: {NOT_REGULAR}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason(error)}; {UNREADABLE}") from error
-
-
-def _check_content(block: Block, vocab_size: int) -> None:
-    """What the counts do not show: shards without checksums have no other proof."""
-    tokens = block.tokens
-    lengths = block.lengths
-    if int(lengths.sum(dtype=np.int64)) != len(tokens) or not lengths.all():
-        raise DamageError("its document lengths do not add up to its tokens")
-    if int(tokens.max()) >= vocab_size:
-        raise DamageError(f"token id {int(tokens.max())} is outside the vocabulary of {vocab_size}")
 
 
 # --- where the blocks are -------------------------------------------------------------------------
@@ -245,6 +173,7 @@ class _Table:
     def __init__(self, manifest: Manifest, split: SplitName) -> None:
         assert manifest.facts.tables is not None
         facts = manifest.facts.tables[split].blocks
+        manifest.have(facts)
         shards = manifest.split(split).shards
         assert isinstance(shards, ShardRows)
         self._shards = shards
@@ -300,5 +229,7 @@ class _Files:
     def _read(self, shard: int) -> ShardIndex:
         facts = self._manifest.facts
         checksums = facts.block_checksums is not None
-        path = self._manifest.path
-        return read_index(path, self._shards[shard], facts.block_tokens, checksums)
+        found = self._shards[shard]
+        if found.index is not None:
+            self._manifest.have(found.index)
+        return read_index(self._manifest.path, found, facts.block_tokens, checksums)

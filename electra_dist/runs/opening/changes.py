@@ -20,6 +20,8 @@ Kind = Literal["free", "future", "past"]
 FREE_SECTIONS = ("run", "zero", "checkpoint", "validation", "tracking", "guard", "watchdog")
 FREE_KEYS = (
     "data.shards",  # its content is compared by fingerprint instead
+    "data.cache",
+    "data.cache_bytes",
     "data.prefetch_steps",
     "data.verify",
     "model.attention",
