@@ -95,6 +95,7 @@ class RowPool:
 
     def _load(self, numbers: Int64) -> None:
         """Read the current block of the streams with these numbers."""
+        self._source.expect(self._coming(numbers.tolist()))
         for number in numbers.tolist():
             block, row = self.positions[number].tolist()
             place = self._order.place(self._streams[number], block)
@@ -105,6 +106,14 @@ class RowPool:
                     " the shards are not the ones that the checkpoint was made with"
                 )
             self._put(number, rows)
+
+    def _coming(self, numbers: list[int]) -> list[int]:
+        """The current blocks of these streams, and then those that follow them."""
+        return [
+            self._order.place(self._streams[number], int(self._blocks[number]) + later).block
+            for later in (0, 1)
+            for number in numbers
+        ]
 
     def _put(self, number: int, rows: KeyedRows) -> None:
         size = len(rows.keys)

@@ -7,7 +7,7 @@ row) only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -65,6 +65,10 @@ class RowSource:
 
     def __len__(self) -> int:
         return len(self._reader)
+
+    def expect(self, blocks: Iterable[int]) -> None:
+        """Begin to read `blocks`, whose rows will be wanted in this order."""
+        self._reader.expect(blocks)
 
     def rows(self, epoch: int, block: int) -> KeyedRows:
         """All rows of one block as `epoch` sees them."""

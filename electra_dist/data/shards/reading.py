@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from electra_dist.data.shards.ahead import ReadAhead
 from electra_dist.data.shards.blocks import Block, DamageError
 from electra_dist.data.shards.checking import (
     Entry,
@@ -77,8 +78,30 @@ class BlockReader:
     def __init__(
         self, manifest: Manifest, split: SplitName, tell: Callable[[str], None] = sign_of_data
     ) -> None:
-        self._manifest = manifest
         self._tell = tell
+        self._blocks = _Blocks(manifest, split)
+        self._ahead = ReadAhead(self._blocks.read)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def expect(self, blocks: Iterable[int]) -> None:
+        """Begin to read `blocks`, which `read` will be asked for, in threads."""
+        self._ahead.expect(blocks)
+
+    def read(self, block: int) -> Block:
+        """Block number `block` of the split;
+        raises `DataError` when its shard is gone, unreadable or damaged.
+        """
+        self._tell(self._blocks.describe(block))
+        return self._ahead.take(block)
+
+
+class _Blocks:
+    """Reads any block of a split, in any thread."""
+
+    def __init__(self, manifest: Manifest, split: SplitName) -> None:
+        self._manifest = manifest
         self._shards = manifest.split(split).shards
         self._index = open_index(manifest, split)
         self._ends = ends_of_shards(manifest, split)
@@ -91,17 +114,14 @@ class BlockReader:
             return int(self._ends[-1])
         return 0
 
+    def describe(self, block: int) -> str:
+        """Where a block is, for people."""
+        number, inside = self._locate(block)
+        return f"block {inside} of {self._manifest.place(self._shards[number].tar.name)}"
+
     def read(self, block: int) -> Block:
-        """Block number `block` of the split;
-        raises `DataError` when its shard is gone, unreadable or damaged.
-        """
-        if not 0 <= block < len(self):
-            raise IndexError(f"block {block} of {len(self)}")
-        number = int(np.searchsorted(self._ends, block, side="right"))
+        number, inside = self._locate(block)
         shard = self._shards[number]
-        inside = block - int(self._ends[number]) + shard.blocks
-        place = self._manifest.place(shard.tar.name)
-        self._tell(f"block {inside} of {place}")
         entry = self._index.entry(number, inside)
         try:
             if self._remote is not None:
@@ -109,7 +129,15 @@ class BlockReader:
             return read_block(self._manifest, shard, inside, entry)
         except DamageError as error:
             problem = self._index.problem(number)
+            place = self._manifest.place(shard.tar.name)
             raise DataError(problem or damage(place, inside, error)) from error
+
+    def _locate(self, block: int) -> tuple[int, int]:
+        """The shard of a block, and its number in it."""
+        if not 0 <= block < len(self):
+            raise IndexError(f"block {block} of {len(self)}")
+        number = int(np.searchsorted(self._ends, block, side="right"))
+        return number, block - int(self._ends[number]) + self._shards[number].blocks
 
 
 def read_block(manifest: Manifest, shard: ShardFacts, inside: int, entry: Entry) -> Block:
