@@ -37,6 +37,8 @@ class RowPool:
         self._rows = self.positions[:, 1]
         # rows of each block at hand; 0 where it is still to be read
         self._sizes = np.zeros(len(positions), np.int64)
+        # the last block of each stream that is being read ahead
+        self._expected = self._blocks - 1
         self._at_hand: KeyedRows | None = None  # (S * C) rows
 
     def take(self, count: int) -> KeyedRows:
@@ -108,12 +110,15 @@ class RowPool:
             self._put(number, rows)
 
     def _coming(self, numbers: list[int]) -> list[int]:
-        """The current blocks of these streams, and then those that follow them."""
-        return [
-            self._order.place(self._streams[number], int(self._blocks[number]) + later).block
-            for later in (0, 1)
-            for number in numbers
-        ]
+        """The current blocks of these streams, and then those that follow them; each once."""
+        found = []
+        for later in (0, 1):
+            for number in numbers:
+                block = int(self._blocks[number]) + later
+                if block > self._expected[number]:
+                    self._expected[number] = block
+                    found.append(self._order.place(self._streams[number], block).block)
+        return found
 
     def _put(self, number: int, rows: KeyedRows) -> None:
         size = len(rows.keys)

@@ -27,26 +27,35 @@ class ReadAhead:
 
     def __init__(self, read: Callable[[int], Block]) -> None:
         self._read = read
-        self._expected: dict[int, Future[Block]] = {}
+        # a block, and how often it will still be taken
+        self._expected: dict[int, tuple[Future[Block], int]] = {}
         self._queue: SimpleQueue[tuple[int, Future[Block]] | None] = SimpleQueue()
         self._threads = 0
 
     def expect(self, blocks: Iterable[int]) -> None:
-        """Begin to read `blocks`, in this order; those that are expected already stay."""
+        """Begin to read `blocks`, in this order; one that comes twice is read once and will be
+        taken twice.
+        """
         for block in blocks:
-            if block in self._expected or len(self._expected) >= _EXPECTED:
+            if block in self._expected:
+                known, times = self._expected[block]
+                self._expected[block] = (known, times + 1)
+                continue
+            if len(self._expected) >= _EXPECTED:
                 continue
             future: Future[Block] = Future()
-            self._expected[block] = future
+            self._expected[block] = (future, 1)
             self._queue.put((block, future))
             if self._threads < min(_THREADS, len(self._expected)):
                 self._start()
 
     def take(self, block: int) -> Block:
-        """The block, which is expected no more; raises what reading it raised."""
-        future = self._expected.pop(block, None)
-        if future is None:
+        """The block, which is expected once less; raises what reading it raised."""
+        if block not in self._expected:
             return self._read(block)
+        future, times = self._expected.pop(block)
+        if times > 1:
+            self._expected[block] = (future, times - 1)
         return future.result()
 
     def __del__(self) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,8 @@ class Manifest:
     content: dict[str, Any] = field(repr=False, compare=False)
 
     remote: Remote | None = None
+    #: Added to each read of a block, to measure what a slow storage costs.
+    latency_seconds: float = field(default=0.0, compare=False)
 
     @classmethod
     def load(cls, shards_dir: Path | str, cache: CacheSettings | None = None) -> Manifest:
@@ -128,6 +130,7 @@ class Manifest:
     def to_handle(self) -> dict[str, Any]:
         """What another process or rank needs to open the same manifest, as JSON takes it."""
         handle: dict[str, Any] = {"path": str(self.path), "content": self.content}
+        handle["latency_seconds"] = self.latency_seconds
         if self.remote is not None:
             handle["url"] = self.remote.url
             handle["cache"] = str(self.remote.cache.folder)
@@ -137,11 +140,12 @@ class Manifest:
     @classmethod
     def from_handle(cls, handle: dict[str, Any]) -> Manifest:
         """The inverse of `to_handle`; reads the tables and no manifest.json."""
-        if "url" not in handle:
-            return cls.of(Path(handle["path"]), handle["content"])
-        cache = CacheSettings(Path(handle["cache"]), handle["cache_bytes"])
-        remote = Remote(handle["url"], cache)
-        return cls.of(remote.folder, handle["content"], remote)
+        remote = None
+        if "url" in handle:
+            cache = CacheSettings(Path(handle["cache"]), handle["cache_bytes"])
+            remote = Remote(handle["url"], cache)
+        found = cls.of(Path(handle["path"]), handle["content"], remote)
+        return replace(found, latency_seconds=handle["latency_seconds"])
 
     def have(self, facts: FileFacts) -> None:
         """Have a file on this node that the manifest names: a remote one is fetched."""

@@ -12,6 +12,7 @@ Shards of version 1 may have no checksums; `electra-dist data upgrade` adds them
 from __future__ import annotations
 
 import functools
+import time
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -123,6 +124,8 @@ class _Blocks:
         number, inside = self._locate(block)
         shard = self._shards[number]
         entry = self._index.entry(number, inside)
+        if self._manifest.latency_seconds:
+            time.sleep(self._manifest.latency_seconds)
         try:
             if self._remote is not None:
                 return self._remote.read(shard, inside, entry)
