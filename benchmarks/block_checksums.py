@@ -16,7 +16,6 @@ candidates for the checksum are measured on one block in memory.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import hashlib
 import json
 import statistics
@@ -31,7 +30,7 @@ from electra_dist.data.packing import pack_block
 from electra_dist.data.rows import KeyedRows, micro_batch
 from electra_dist.data.shards.blocks import array_bytes
 from electra_dist.data.shards.manifest import TRAIN, Manifest
-from electra_dist.data.shards.reading import BlockReader, read_block, read_index
+from electra_dist.data.shards.reading import BlockReader, open_index, read_block
 from electra_dist.data.step_plan import RowFormat
 
 CANDIDATES: dict[str, Callable[[bytes], object]] = {
@@ -67,14 +66,14 @@ def seconds(work: Callable[[], object]) -> float:
 def read_all(manifest: Manifest, count: int, verify: bool) -> int:
     """Read about `count` blocks, from as many shards as it takes; returns their bytes of ids."""
     found = 0
-    for shard in manifest.facts.train.shards:
-        index = read_index(manifest, shard)
-        if not verify:
-            index = dataclasses.replace(index, crc32=())
-        for block in range(shard.blocks):
+    index = open_index(manifest, TRAIN)
+    for number, shard in enumerate(manifest.facts.train.shards):
+        for block, entry in enumerate(index.entries(number)):
             if count == 0:
                 return found
-            found += read_block(manifest, shard, index, block).tokens.nbytes
+            if not verify:
+                entry = entry._replace(crc32=None)
+            found += read_block(manifest, shard, block, entry).tokens.nbytes
             count -= 1
     return found
 
@@ -115,7 +114,7 @@ def main() -> None:
     manifest = Manifest.load(arguments.shards)
     if manifest.facts.block_checksums is None:
         raise SystemExit(
-            f"{arguments.shards}: has no checksums; add them with `electra-dist data checksums`"
+            f"{arguments.shards}: has no checksums; add them with `electra-dist data upgrade`"
         )
     config = configuration.build(
         {

@@ -24,7 +24,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,9 @@ class Corpus:
         lengths = self._lengths[part]
         tokens = np.repeat(self._documents[part] + FIRST_ID, lengths).astype(np.uint32)
         return Block(tokens, lengths.astype(np.uint32))
+
+    def expect(self, blocks: Iterable[int]) -> None:
+        """All blocks are in memory."""
 
 
 def open_pool(corpus: Corpus, row_format: RowFormat, streams: int, blocks: int) -> RowPool:

@@ -9,12 +9,12 @@ which is right for all of them.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -186,13 +186,14 @@ def damage_shards(subject: Subject, start: Start, draw: random.Random) -> Struck
     A start that reads no further block until its end finishes.
     """
     kept = {}
-    for index in subject.shards.glob("train-*.index.json"):
-        tar = index.with_name(index.name.replace(".index.json", ".tar"))
+    for tar in subject.shards.glob("train-*.tar"):
         kept[tar] = tar.read_bytes()
         damaged = bytearray(kept[tar])
-        for offset in json.loads(index.read_text(encoding="utf-8"))["offsets"]:
-            # in the first length, after both headers
-            damaged[offset + 512 + 128] ^= 1 << draw.randrange(8)
+        with tarfile.open(tar) as archive:
+            members = [member for member in archive if member.name.endswith("lengths.npy")]
+        for member in members:
+            # in the first length, after the header of the array
+            damaged[member.offset_data + 128] ^= 1 << draw.randrange(8)
         with tar.open("r+b") as file:
             file.write(damaged)
     start.wait()

@@ -1,7 +1,6 @@
-"""What shards hold, and whether they are whole: `data inspect` and `data verify`.
+"""What shards hold: `data inspect`, which reads documents' lengths and a few documents.
 
-`inspect_shards` reads documents' lengths and a few documents; `verify_shards` reads everything and
-reports every problem, where the loader stops at the first.
+Whether they are whole is for `verify`.
 """
 
 from __future__ import annotations
@@ -10,27 +9,24 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.checksums import superseded
 from data_tools.tokenizer import load_tokenizer
+from data_tools.verify import VerifyReport, verify_shards
 from electra_dist.console import Progress, silent
 from electra_dist.data.packing import WRAPPING, best_fit, cut_lengths
-from electra_dist.data.shards.files import file_problem
 from electra_dist.data.shards.manifest import (
-    MANIFEST_FILE,
     SPLITS,
-    TOKENIZER_FOLDER,
     TRAIN,
-    VALIDATION,
     Manifest,
     SplitName,
 )
 from electra_dist.data.shards.reading import BlockReader
-from electra_dist.errors import DataError
+
+__all__ = ["InspectReport", "VerifyReport", "inspect_shards", "verify_shards"]
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 ROW_LENGTHS = (128, 256, 512, 1024)
@@ -91,26 +87,6 @@ class InspectReport:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """What `verify_shards` found; `problems` is empty when all is well."""
-
-    path: str
-    files: int
-    blocks: int
-    documents: int
-    tokens: int
-    checksums: bool
-    problems: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "ok": self.ok}
 
 
 def inspect_shards(
@@ -175,7 +151,7 @@ def _split_report(
         blocks=facts.blocks,
         documents=facts.documents,
         tokens=facts.tokens,
-        bytes=sum(shard.tar.bytes + shard.index.bytes for shard in facts.shards),
+        bytes=sum(shard.tar.bytes for shard in facts.shards),
         tokens_per_document=facts.tokens / max(1, facts.documents),
         sampled_blocks=len(blocks),
         length_quantiles={f"{q:g}": value for q, value in zip(QUANTILES, quantiles, strict=False)},
@@ -211,90 +187,3 @@ def _samples(manifest: Manifest, count: int) -> Iterator[str]:
     for number in range(min(count, len(reader))):
         block = reader.read(number * len(reader) // min(count, len(reader)))
         yield tokenizer.decode(block.tokens[: min(int(block.lengths[0]), _SAMPLE_TOKENS)])
-
-
-# --- verify ---------------------------------------------------------------------------------------
-
-
-def verify_shards(path: Path, checksums: bool = True, progress: Progress = silent) -> VerifyReport:
-    """Check every file and every block in `path`;
-    raises `DataError` only when there is no readable manifest.
-    """
-    manifest = Manifest.load(path)
-    level: Literal["sizes", "checksums"]
-    if checksums:
-        level = "checksums"
-    else:
-        level = "sizes"
-    problems = []
-    for done, facts in enumerate(manifest.files(), start=1):
-        problem = file_problem(path, facts, level)
-        if problem:
-            problems.append(f"{path / facts.name}: {problem}")
-        progress("files", done, len(manifest.files()))
-    problems += [f"{path / name}: not in the manifest" for name in _extra_files(manifest)]
-    problems += _content_problems(manifest, progress)
-    problems += _tokenizer_problems(manifest)
-    splits = [manifest.split(name) for name in SPLITS]
-    return VerifyReport(
-        path=str(path),
-        files=len(manifest.files()) + 1,
-        blocks=sum(split.blocks for split in splits),
-        documents=sum(split.documents for split in splits),
-        tokens=sum(split.tokens for split in splits),
-        checksums=checksums,
-        problems=tuple(dict.fromkeys(problems)),
-    )
-
-
-def _extra_files(manifest: Manifest) -> list[str]:
-    known = {
-        MANIFEST_FILE,
-        TOKENIZER_FOLDER,
-        *(facts.name for facts in manifest.files()),
-        *superseded(manifest),
-    }
-    found = [*manifest.path.iterdir(), *(manifest.path / TOKENIZER_FOLDER).glob("*")]
-    return sorted(
-        name
-        for name in (entry.relative_to(manifest.path).as_posix() for entry in found)
-        if name not in known
-    )
-
-
-def _content_problems(manifest: Manifest, progress: Progress) -> Iterator[str]:
-    """Reads every block; counts the ids of the split train against the manifest."""
-    counts = np.zeros(manifest.vocab_size, np.int64)
-    unread = 0
-    for split in (TRAIN, VALIDATION):
-        reader = BlockReader(manifest, split)
-        for block in range(len(reader)):
-            try:
-                tokens = reader.read(block).tokens
-            except DataError as error:
-                unread += 1
-                yield str(error)
-                continue
-            if split == TRAIN:
-                counts += np.bincount(tokens, minlength=len(counts))
-            progress(f"blocks of {split}", block + 1, len(reader))
-    if not unread and not np.array_equal(counts, manifest.token_counts):
-        yield f"{manifest.path / MANIFEST_FILE}: token_counts are not those of the shards"
-
-
-def _tokenizer_problems(manifest: Manifest) -> Iterator[str]:
-    try:
-        tokenizer = load_tokenizer(manifest.tokenizer_path)
-    except DataError as error:
-        yield str(error)
-        return
-    if tokenizer.fingerprint != manifest.facts.tokenizer_fingerprint:
-        yield (
-            f"{manifest.tokenizer_path}: not the tokenizer that encoded the shards (its SHA-256"
-            " differs)"
-        )
-    if tokenizer.vocab_size != manifest.vocab_size:
-        yield (
-            f"{manifest.tokenizer_path}: {tokenizer.vocab_size} ids, the manifest says"
-            f" {manifest.vocab_size}"
-        )

@@ -66,8 +66,8 @@ class WrittenData(Section):
     """The shards and how rows are made of them."""
 
     shards: str | None = None
-    """Folder written by `electra-dist data build` (holds manifest.json). This key or `data.sources`
-    must be set.
+    """Folder written by `electra-dist data build` (holds manifest.json), or its URL: `s3://`,
+    `gs://` or `https://`, with data.cache. This key or `data.sources` must be set.
     """
     sources: tuple[SourceConfig, ...] = ()
     """Several folders, mixed: [{shards: a, weight: 3, name: a}, ...]. `name` is for logs and
@@ -79,6 +79,10 @@ class WrittenData(Section):
     proportions of the corpora, 0 makes all sources equal; around 0.5 helps small languages.
     Default with sources that have no weights: 1.
     """
+    cache: str | None = None
+    """Folder on a disk of each node, for what is fetched of shards at a URL."""
+    cache_bytes: Annotated[int, Field(gt=0)] = 64_000_000_000
+    """Bytes of blocks in `data.cache` at most; the least recently used ones go first."""
     row_length: Annotated[int, Field(ge=8, le=32768)] = 512
     """Tokens a row, [CLS] and [SEP] included."""
     streams: PositiveInt | None = None
@@ -113,6 +117,11 @@ class DataConfig(WrittenData):
     streams: PositiveInt
     open_blocks: Annotated[int, Field(gt=0, le=1024)]
     max_documents_per_row: Annotated[int, Field(gt=0, le=32768)]
+
+    @property
+    def local_folders(self) -> tuple[str, ...]:
+        """Those of `folders` that are no URL."""
+        return tuple(folder for folder in self.folders if "://" not in folder)
 
     @property
     def folders(self) -> tuple[str, ...]:

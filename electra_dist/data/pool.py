@@ -21,11 +21,13 @@ import numpy.typing as npt
 from electra_dist.data.lanes import Int64, LaneLayout, StreamStates, Turns
 from electra_dist.data.packing import PackedRows
 from electra_dist.data.rows import KeyedRows, RowSource
-from electra_dist.data.streams import BlockOrder
+from electra_dist.data.streams import BlockOrder, BlockPlace
 from electra_dist.errors import DataError
 
 #: Next blocks are opened so much faster than blocks are used up.
 HASTE = 1.25
+#: Blocks whose reading has begun, in those that a step opens.
+ASKED_AHEAD = 4
 
 
 class RowPool:
@@ -63,6 +65,8 @@ class RowPool:
         self._free = np.zeros(0, np.int64)  # those without content
         self._most = 0  # rows with content, at the most
         self._has_begun = False
+        # whether the reading of a lane's next block has begun
+        self._asked = np.zeros(len(self._blocks), np.bool_)
 
     @property
     def bytes(self) -> int:
@@ -97,7 +101,9 @@ class RowPool:
         source, lanes = self._turns.next(self.states, count)
         number = np.arange(len(lanes))
         flat = (lanes + number[:, None] * self._layout.lanes).reshape(-1)
-        for lane in flat[self._sizes[flat] == 0].tolist():
+        missing = flat[self._sizes[flat] == 0]
+        self._ask(missing)
+        for lane in missing.tolist():
             self._open(lane)
         assert self._at_hand is not None
         places = self._places[2 * flat + self._side[flat], self._taken[flat]]
@@ -138,23 +144,40 @@ class RowPool:
         left = self._sizes - self._taken
         left[self._sizes == 0] = 0
         left[self._next_sizes > 0] = np.iinfo(np.int64).max
-        if some < lanes:
-            chosen = np.argpartition(left, some - 1)[:some]
+        # those of the next steps are read meanwhile
+        soon = min(lanes, ASKED_AHEAD * some)
+        if soon < lanes:
+            chosen = np.argpartition(left, soon - 1)[:soon]
         else:
             chosen = np.arange(lanes)
-        for lane in chosen[self._next_sizes[chosen] == 0].tolist():
+        chosen = chosen[np.argsort(left[chosen], kind="stable")]
+        self._ask(chosen[self._next_sizes[chosen] == 0])
+        for lane in chosen[:some][self._next_sizes[chosen[:some]] == 0].tolist():
             self._open(lane)
 
-    def _open(self, lane: int) -> None:
-        """Read the lane's open block, or the one after it where that is at hand."""
-        ahead = bool(self._sizes[lane] > 0)
+    def _ask(self, lanes: Int64) -> None:
+        """Begin to read the blocks that these lanes will open, in this order."""
+        for lane in lanes[~self._asked[lanes]].tolist():
+            source, place = self._place(lane)
+            self._sources[source].expect((place.block,))
+            self._asked[lane] = True
+
+    def _place(self, lane: int) -> tuple[int, BlockPlace]:
+        """The source of a lane, and the block that it opens next."""
         stream, inside = divmod(lane, self._layout.lanes)
         source = int(self._source_of_lane[inside])
         number = self._layout.canonical(self._streams[stream], inside)
-        place = self._orders[source].place(number, int(self._blocks[lane]) + ahead)
+        # its open block, or the one after it where that is at hand
+        block = int(self._blocks[lane]) + bool(self._sizes[lane] > 0)
+        return source, self._orders[source].place(number, block)
+
+    def _open(self, lane: int) -> None:
+        """Read the lane's open block, or the one after it where that is at hand."""
+        source, place = self._place(lane)
         rows = self._sources[source].rows(place.epoch, place.block)
+        self._asked[lane] = False
         size = len(rows.keys)
-        if ahead:
+        if self._sizes[lane] > 0:
             self._put(2 * lane + 1 - int(self._side[lane]), rows)
             self._next_sizes[lane] = size
             return

@@ -9,6 +9,7 @@ Letters: B rows of a block.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -58,6 +59,9 @@ class Blocks(Protocol):
     def read(self, block: int, /) -> Block:
         """Block number `block`."""
 
+    def expect(self, blocks: Iterable[int], /) -> None:
+        """Begin to read `blocks`, which will be wanted in this order."""
+
 
 class RowSource:
     """Blocks of one split as packed rows in their drawn order, with their keys.
@@ -77,6 +81,10 @@ class RowSource:
 
     def __len__(self) -> int:
         return len(self._blocks)
+
+    def expect(self, blocks: Iterable[int]) -> None:
+        """Begin to read `blocks`, whose rows will be wanted in this order."""
+        self._blocks.expect(blocks)
 
     def rows(self, epoch: int, block: int) -> KeyedRows:
         """All rows of one block as `epoch` sees them."""

@@ -15,13 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from electra_dist.config import Config, DataConfig, SourceConfig
 from electra_dist.data.shards.files import CheckLevel
-from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.shards.manifest import Manifest, cache_of
+from electra_dist.data.shards.remote import is_remote
 from electra_dist.errors import ConfigError, DataError
 
 #: Shares of all sources add up to about this.
@@ -50,6 +52,26 @@ class RunData:
     def alone(cls, manifest: Manifest) -> RunData:
         """One folder of shards and nothing else."""
         return cls((Source("data", manifest, WHOLE),))
+
+    # --- to other processes -----------------------------------------------------------------------
+
+    def to_handle(self) -> dict[str, Any]:
+        """What another process or rank needs to open the same data, as JSON takes it."""
+        return {
+            "sources": [
+                [source.name, source.manifest.to_handle(), source.share] for source in self.sources
+            ]
+        }
+
+    @classmethod
+    def from_handle(cls, handle: dict[str, Any]) -> RunData:
+        """The inverse of `to_handle`; reads the tables and no manifest.json."""
+        return cls(
+            tuple(
+                Source(name, Manifest.from_handle(manifest), share)
+                for name, manifest, share in handle["sources"]
+            )
+        )
 
     # --- what all sources have in common ----------------------------------------------------------
 
@@ -168,8 +190,8 @@ def open_data(config: Config, base: Path = Path()) -> RunData:
     """
     data = config.data
     if data.shards is not None:
-        return RunData.alone(Manifest.load(base / data.shards))
-    manifests = [Manifest.load(base / source.shards) for source in data.sources]
+        return RunData.alone(_open(config, data.shards, base))
+    manifests = [_open(config, source.shards, base) for source in data.sources]
     _check_tokenizers(data.sources, manifests)
     shares = shares_of(data, [manifest.facts.train.tokens for manifest in manifests])
     return RunData(
@@ -178,6 +200,13 @@ def open_data(config: Config, base: Path = Path()) -> RunData:
             for source, manifest, share in zip(data.sources, manifests, shares, strict=True)
         )
     )
+
+
+def _open(config: Config, shards: str, base: Path) -> Manifest:
+    """The manifest of a folder, or of a URL."""
+    if is_remote(shards):
+        return Manifest.load(shards, cache_of(config))
+    return Manifest.load(base / shards)
 
 
 def shares_of(data: DataConfig, tokens: Sequence[int]) -> list[int]:

@@ -4,4 +4,4 @@ job.
 Comes in: a configuration. Goes out: figures, and what they mean.
 """
 
-__all__ = ["bench", "preflight", "synthetic"]
+__all__ = ["bench", "preflight", "stream", "synthetic"]

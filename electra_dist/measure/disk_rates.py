@@ -48,9 +48,14 @@ def measure_disk(config: Config, world: World, nodes: int, environment: Mapping[
     job = environment.get("SLURM_JOB_ID", str(os.getpid()))
     file = nearest_existing(config.run.path) / f".preflight-{job}-{world.rank}"
     _try_run_directory(file, nodes, disk)
+    folders = config.data.local_folders
+    if not folders:
+        urls = ", ".join(config.data.folders)
+        disk.shards_error = f"shards: those at a URL are not timed ({urls})"
+        return disk
     try:
         # of mixed data the slowest source counts: every step waits for it
-        rates = [_shards_rate(Path(folder)) for folder in config.data.folders]
+        rates = [_shards_rate(Path(folder)) for folder in folders]
         disk.shards_mb_s = min((rate for rate in rates if rate is not None), default=None)
     except DataError as error:
         disk.shards_error = f"shards: {error}"

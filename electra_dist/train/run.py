@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from electra_dist.console import human_count, say, warn
 from electra_dist.data.sources import RunData, check_vocabulary, open_data
 from electra_dist.model.attention.backends import described
 from electra_dist.parallel import signs
-from electra_dist.parallel.collectives import together
+from electra_dist.parallel.collectives import broadcast_object, together
 from electra_dist.parallel.determinism import determinism, refusals_explained
 from electra_dist.parallel.ending import end_by
 from electra_dist.parallel.group import (
@@ -137,9 +138,10 @@ def _hold_run(
         return _interrupted_early(world)
     run = RunDir(config.run.path)
     data = None
+    handle = _handle(config, world)
     with ExitStack() as held:
         with together(world):
-            data = _checked_data(config, world)
+            data = _checked_data(config, world, handle)
             if world.is_main:
                 # a mistake touches nothing, not even the lock
                 check_run(run, config, data.fingerprint, how)
@@ -238,9 +240,19 @@ def _reason(interruption: Interruption) -> str:
     return ""
 
 
-def _checked_data(config: Config, world: World) -> RunData:
+def _handle(config: Config, world: World) -> dict[str, Any]:
+    """The handle of the data, whose manifests rank 0 alone reads, for all ranks."""
+    handle = None
+    with together(world):
+        if world.is_main:
+            handle = open_data(config).to_handle()
+    found: dict[str, Any] = broadcast_object(handle, world)
+    return found
+
+
+def _checked_data(config: Config, world: World, handle: dict[str, Any]) -> RunData:
     """The data; the ranks share out the check of the files that `data.verify` asks for."""
-    data = open_data(config)
+    data = RunData.from_handle(handle)
     check_vocabulary(config, data)
     data.check_files(
         config.data.verify,
@@ -259,7 +271,7 @@ def _say_about_data(config: Config, data: RunData, world: World) -> None:
             warn(
                 f"{manifest.path}: made by an earlier version, without checksums of its blocks:"
                 " damage that changes no count is not seen while training. Add them once:"
-                f" electra-dist data checksums {manifest.path}"
+                f" electra-dist data upgrade {manifest.path}"
             )
         blocks = manifest.facts.train.blocks
         streams = config.data.streams

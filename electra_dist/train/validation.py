@@ -11,11 +11,12 @@ from electra_dist.config import Config
 from electra_dist.data.sources import RunData, has_validation
 from electra_dist.data.step_plan import RowFormat
 from electra_dist.data.validation import deal, held_out
+from electra_dist.objectives import objectives
 from electra_dist.parallel import signs
 from electra_dist.parallel.collectives import any_rank, broadcast_object, together
 from electra_dist.parallel.world import World
 from electra_dist.runs.directory import RunDir
-from electra_dist.runs.metrics import GENERATOR_LOSS, HELD_OUT, LOSSES, Metrics
+from electra_dist.runs.metrics import GENERATOR_LOSS, HELD_OUT, Metrics
 from electra_dist.train.agreement import Agreement, Call, Said
 from electra_dist.train.faults import Interruption
 from electra_dist.train.step import evaluate_step
@@ -82,8 +83,8 @@ class Validation:
             for source, window in of_sources.items():
                 losses = window.reduced(world).losses()
                 found |= {
-                    metric.name_held_out_of(source): losses[metric.name]
-                    for metric in LOSSES.values()
+                    objective.loss.name_held_out_of(source): losses[objective.loss.name]
+                    for objective in objectives()
                 }
         return found
 

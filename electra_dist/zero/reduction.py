@@ -3,9 +3,9 @@ backward.
 
 DeepSpeed's `reduce_scatter_coalesced` (0.19) cuts every gradient into one slice for each rank and
 joins the slices again, from Python: at 1,024 ranks that alone takes longer than a micro-batch of
-ELECTRA-base. The same arrangement is a matrix: every gradient is a row for each rank, and rows next to
-each other are the buffer. `compatibility.reduce_by_rows` puts ours in its
-place, where ZeRO-3 looks for it.
+ELECTRA-base. The same arrangement is a matrix: every gradient is a row for each rank, and rows next
+to each other are the buffer. `compatibility.reduce_by_rows` puts ours in its place, where ZeRO-3
+looks for it.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def check_paths(
     returns the folders that a container must mount.
     """
     shards = sorted(
-        {(submit_dir / folder).absolute() for run in runs for folder in run.data.folders}
+        {(submit_dir / folder).absolute() for run in runs for folder in run.data.local_folders}
     )
     needed = sorted({*(path.parent for path in run_dirs), *shards, submit_dir})
     for path in needed:

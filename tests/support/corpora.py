@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,6 +60,9 @@ class MemoryReader:
 
     def read(self, number: int) -> Block:
         return self._blocks[number]
+
+    def expect(self, blocks: Iterable[int]) -> None:
+        """All blocks are in memory."""
 
 
 @contextmanager

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from electra_dist.batch import Step
     from electra_dist.config import Config
     from electra_dist.measure.bench import StepFigures
+    from electra_dist.measure.stream import StreamFigures
 
-#: The published vocabulary, for synthetic rows without `model.vocab_size`.
+#: Of blocks in `--cache` at most.
+_CACHE_BYTES = 64_000_000_000
 
 
 def add(subparsers: Subparsers) -> None:
@@ -62,6 +64,97 @@ def add(subparsers: Subparsers) -> None:
         "--document-length", type=int, metavar="N", help="of synthetic rows (default: a whole row)"
     )
     add_json(parser)
+    _add_data(group)
+
+
+def _add_data(group: Subparsers) -> None:
+    parser = add_command(
+        group,
+        "data",
+        _data_of,
+        "Measure the stream of one rank: tokens per second of a core, the first step, going on"
+        " from a position, and what a slow storage costs",
+        """
+        electra-dist bench data shards
+        electra-dist bench data shards --ranks 64 --row-length 128 --latency-ms 20 --json
+
+        runs on the CPU and needs no torch
+        """,
+    )
+    parser.add_argument("shards", metavar="SHARDS", help="folder with manifest.json, or its URL")
+    parser.add_argument(
+        "--ranks", type=int, default=1, metavar="N", help="of which one is measured (default: 1)"
+    )
+    parser.add_argument(
+        "--row-length", type=int, default=512, metavar="L", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--latency-ms",
+        type=float,
+        default=10.0,
+        metavar="MS",
+        help="of each read of a block, simulated (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--trained",
+        type=float,
+        default=300_000.0,
+        metavar="N",
+        help="tokens that a rank trains per second (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=3.0,
+        metavar="S",
+        help="of each measurement (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="what is fetched of shards at a URL"
+    )
+    add_json(parser)
+
+
+def _data_of(arguments: argparse.Namespace) -> int:
+    from electra_dist.data.shards.manifest import CacheSettings, Manifest
+    from electra_dist.measure.stream import measure_stream
+
+    cache = None
+    if arguments.cache:
+        cache = CacheSettings(arguments.cache, _CACHE_BYTES)
+    figures = measure_stream(
+        Manifest.load(arguments.shards, cache),
+        arguments.ranks,
+        arguments.row_length,
+        arguments.latency_ms,
+        arguments.trained,
+        arguments.seconds,
+    )
+    if arguments.json:
+        print_json(figures.to_dict())
+    else:
+        _print_stream(figures)
+    return 0
+
+
+def _print_stream(figures: StreamFigures) -> None:
+    phases = ", ".join(f"{name} {taken:.1f}" for name, taken in figures.nanoseconds.items())
+    lines = {
+        "stream": f"{figures.tokens_per_cpu_second / 1e6:.2f} million real tokens for a second of"
+        f" one core ({figures.tokens_per_second / 1e6:.2f} by the clock), rows of"
+        f" {figures.row_length}, {figures.streams_of_rank} streams, rank 0 of {figures.ranks}",
+        "processor": f"{phases} nanoseconds for a token",
+    }
+    for name, waits in (("storage", figures.plain), ("slow storage", figures.slow)):
+        lines[name] = (
+            f"{waits.latency_ms:g} ms more for a block: first step after {waits.first_seconds:.2f}"
+            f" s, after a seek {waits.seek_seconds:.2f} s; waits {waits.stall:.2%} of the time at"
+            f" {figures.trained_tokens_per_second:,.0f} tokens/s, {waits.longest_wait:.3f} s at"
+            " most"
+        )
+    lines["bottleneck"] = figures.bottleneck
+    for name, value in lines.items():
+        print(f"{name + ':':<16}{value}")
 
 
 def _step(arguments: argparse.Namespace) -> int:

@@ -165,7 +165,7 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, int | N
     document_length = arguments.document_length
     notes = []
     folders = resolved.data.folders
-    if all((Path(folder) / MANIFEST_FILE).exists() for folder in folders):
+    if all((Path(folder) / MANIFEST_FILE).exists() for folder in resolved.data.local_folders):
         data = open_data(resolved)
         vocab_size = vocab_size or data.vocab_size
         if document_length is None:

@@ -3,4 +3,4 @@
 Comes in: shards and a position in them. Goes out: the steps of training, in order.
 """
 
-__all__ = ["loader"]
+__all__ = ["loader", "ring"]

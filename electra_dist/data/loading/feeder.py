@@ -28,13 +28,12 @@ import sys
 import threading
 import traceback
 from dataclasses import asdict, dataclass
-from typing import NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from electra_dist.data.lanes import LaneLayout
 from electra_dist.data.loading.ring import Ring
-from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.skips import Interval
-from electra_dist.data.sources import RunData, Source
+from electra_dist.data.sources import RunData
 from electra_dist.data.step_plan import StepPlan
 from electra_dist.data.steps import StepSource
 from electra_dist.data.streams import LoaderState
@@ -50,23 +49,13 @@ _PR_SET_PDEATHSIG = 1
 _TRACEBACK = 16_384
 
 
-class Folder(NamedTuple):
-    """A source of the data, to be opened again."""
-
-    name: str
-    path: str
-    share: int
-
-
 @dataclass(frozen=True)
 class Work:
-    """The arguments of a `StepSource`; the manifests are read again,
-    and `state` knows whether they are still the same.
-    """
+    """The arguments of a `StepSource`; `data` is the handle of the `RunData`."""
 
     plan: StepPlan
     layout: LaneLayout
-    folders: tuple[Folder, ...]
+    data: dict[str, Any]
     state: LoaderState
     skipped: tuple[Interval, ...]
 
@@ -75,27 +64,15 @@ class Work:
         cls, plan: StepPlan, data: RunData, state: LoaderState, skipped: tuple[Interval, ...]
     ) -> Work:
         """Of open sources."""
-        folders = tuple(
-            Folder(source.name, str(source.manifest.path), source.share) for source in data.sources
-        )
         layout = LaneLayout.of(data, plan.streams, plan.open_blocks)
-        return cls(plan, layout, folders, state, skipped)
-
-    def open_data(self) -> RunData:
-        """The sources, opened again."""
-        return RunData(
-            tuple(
-                Source(folder.name, Manifest.load(folder.path), folder.share)
-                for folder in self.folders
-            )
-        )
+        return cls(plan, layout, data.to_handle(), state, skipped)
 
     def to_json(self) -> bytes:
         """In one line."""
         content = {
             "plan": self.plan.to_json(),
             "layout": asdict(self.layout),
-            "folders": self.folders,
+            "data": self.data,
             "state": self.state.to_dict(),
             "skipped": self.skipped,
         }
@@ -114,7 +91,7 @@ class Work:
                 blocks=tuple(layout["blocks"]),
                 counts=tuple(layout["counts"]),
             ),
-            folders=tuple(Folder(*folder) for folder in content["folders"]),
+            data=content["data"],
             state=LoaderState.from_dict(content["state"]),
             skipped=tuple((first, stop) for first, stop in content["skipped"]),
         )
@@ -145,7 +122,9 @@ class Feeder:
     def _make_all(self) -> None:
         work = self._work
         tell = self._ring.write_note
-        source = StepSource(work.plan, work.open_data(), work.state, work.skipped, tell)
+        source = StepSource(
+            work.plan, RunData.from_handle(work.data), work.state, work.skipped, tell
+        )
         number = 0
         for step in source:
             self._free.acquire()

@@ -4,4 +4,15 @@ anybody sees a token.
 Comes in: a folder that somebody wrote. Goes out: a `Manifest`, and blocks of documents.
 """
 
-__all__ = ["blocks", "files", "manifest", "reading"]
+__all__ = [
+    "blocks",
+    "facts",
+    "files",
+    "indexes",
+    "manifest",
+    "publishing",
+    "reading",
+    "remote",
+    "scanning",
+    "tables",
+]

@@ -2,118 +2,78 @@
 says.
 
     SHARDS/
-        manifest.json          written last; names everything else
-        tokenizer/             the tokenizer that encoded the shards
-        train-00000.tar        WebDataset shard: samples are blocks of about 64k tokens
-        train-00000.index.json offsets, sizes and checksums of its blocks
-        validation-00000.tar   held-out documents, same format
+        manifest.json             written last; names everything else
+        train.shards-DIGEST.npy   size, SHA-256 and counts of each shard
+        train.blocks-DIGEST.npy   where each block is, its counts and its checksum
+        tokenizer/                the tokenizer that encoded the shards
+        train-00000.tar           WebDataset shard: samples are blocks of about 64k tokens
+        validation-00000.tar      held-out documents, same format; with tables of their own
 
 Written by `data_tools.build`; read by the loader, `data inspect` and `data verify`. Counts are of
-the split `train` unless they are under a split's name.
+the split `train` unless they are under a split's name. Version 1 lists all shards in manifest.json,
+with an index file for each; it is read as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydantic
 
-from electra_dist.data.shards.files import (
-    CHANGED,
-    GONE,
-    REPLACE,
-    CheckLevel,
-    FileFacts,
-    file_problem,
+from electra_dist.config import Config
+from electra_dist.data.shards.facts import (
+    FORMAT,
+    MAX_BLOCK_TOKENS,
+    SPLITS,
+    TOKENIZER_FOLDER,
+    TRAIN,
+    VALIDATION,
+    VERSION,
+    ManifestFile,
+    ShardFacts,
+    SplitFacts,
+    SplitName,
+    dataset_fingerprint,
 )
-from electra_dist.errors import DataError, UserError
-from electra_dist.files.reading import MIB, NotRegularError, TooLargeError, read_json
+from electra_dist.data.shards.files import CHANGED, GONE, CheckLevel, FileFacts, file_problem
+from electra_dist.data.shards.parsing import (
+    MANIFEST_FILE,
+    MANIFEST_LIMIT,
+    checked_content,
+    facts_of,
+    read_content,
+)
+from electra_dist.data.shards.publishing import write_manifest
+from electra_dist.data.shards.remote import CacheSettings, Remote, is_remote, parsed
+from electra_dist.errors import ConfigError, DataError, UserError
 from electra_dist.files.tokenizers import read_tokenizer_file, write_tokenizer
-from electra_dist.files.writing import write_atomically
 
-MANIFEST_FILE = "manifest.json"
-TOKENIZER_FOLDER = "tokenizer"
-FORMAT = "electra-dist-shards"
-VERSION = 1
-SplitName = Literal["train", "validation"]
-TRAIN: SplitName = "train"
-VALIDATION: SplitName = "validation"
-SPLITS: tuple[SplitName, ...] = (TRAIN, VALIDATION)
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
-#: Tokens of a block at most: what a reader makes room for at once.
-MAX_BLOCK_TOKENS = 2**24
-MAX_VOCABULARY = 2**24
-#: Bytes of manifest.json and of a shard's index at most: 100,000 shards, a million blocks.
-_MANIFEST_LIMIT = 128 * MIB
-_INDEX_LIMIT = 64 * MIB
-
-
-@dataclass(frozen=True)
-class ShardFacts:
-    """One shard: its tar file, its index and what they hold."""
-
-    tar: FileFacts
-    index: FileFacts
-    blocks: int
-    documents: int
-    tokens: int
-
-
-@dataclass(frozen=True)
-class SplitFacts:
-    """The shards of one split, in order, and their sums."""
-
-    shards: tuple[ShardFacts, ...]
-    blocks: int
-    documents: int
-    tokens: int
-
-    @classmethod
-    def of(cls, shards: tuple[ShardFacts, ...]) -> SplitFacts:
-        """The split that consists of `shards`."""
-        return cls(
-            shards=shards,
-            blocks=sum(shard.blocks for shard in shards),
-            documents=sum(shard.documents for shard in shards),
-            tokens=sum(shard.tokens for shard in shards),
-        )
-
-
-@dataclass(frozen=True)
-class ManifestFile:
-    """The content of `manifest.json`, key by key.
-
-    `block_tokens` is the most tokens a block holds, `fingerprint` names the dataset (every shard's
-    SHA-256 and the tokenizer's), `token_counts` has how often each id occurs in the split `train`,
-    `block_checksums` says whether the indexes have a checksum for each block (not so in shards of
-    an earlier version).
-    """
-
-    format: str
-    version: int
-    fingerprint: str
-    tokenizer_fingerprint: str
-    vocab_size: int
-    token_bytes: Literal[2, 4]
-    block_tokens: int
-    seed: int
-    train: SplitFacts
-    validation: SplitFacts
-    tokenizer_files: tuple[FileFacts, ...]
-    token_counts: tuple[int, ...]
-    block_checksums: Literal["crc32"] | None = None
-
-
-_ADAPTER = pydantic.TypeAdapter(ManifestFile)
+__all__ = [
+    "FORMAT",
+    "MANIFEST_FILE",
+    "MAX_BLOCK_TOKENS",
+    "SPLITS",
+    "TOKENIZER_FOLDER",
+    "TRAIN",
+    "VALIDATION",
+    "VERSION",
+    "CacheSettings",
+    "Manifest",
+    "ManifestFile",
+    "ShardFacts",
+    "SplitFacts",
+    "SplitName",
+    "cache_of",
+    "dataset_fingerprint",
+    "write_manifest",
+]
 
 
 @dataclass(frozen=True)
@@ -122,45 +82,75 @@ class Manifest:
 
     path: Path
     facts: ManifestFile
+    #: What `of` needs to make it again.
+    content: dict[str, Any] = field(repr=False, compare=False)
+
+    remote: Remote | None = None
+    #: Added to each read of a block, to measure what a slow storage costs.
+    latency_seconds: float = field(default=0.0, compare=False)
 
     @classmethod
-    def load(cls, shards_dir: Path | str) -> Manifest:
-        """Read `shards_dir/manifest.json`; raises `DataError` when it is missing,
-        damaged or of another version.
+    def load(cls, shards_dir: Path | str, cache: CacheSettings | None = None) -> Manifest:
+        """Read the manifest of a folder, or of a URL whose small files are kept in `cache`.
+
+        Raises `DataError` when it is missing, damaged or of another version, `ConfigError` for a
+        URL without a cache.
         """
-        path = Path(shards_dir)
-        file = path / MANIFEST_FILE
-        try:
-            content = read_json(file, _MANIFEST_LIMIT)
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{path}: no {MANIFEST_FILE} there; make shards with `electra-dist data build`"
-            ) from error
-        except (NotRegularError, TooLargeError) as error:
-            raise DataError(str(error)) from error
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{file}: cannot be read as JSON: {error}; build the shards again"
-            ) from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise DataError(f'{file}: not a manifest of shards (no "format": "{FORMAT}")')
-        if content.get("version") != VERSION:
-            raise DataError(
-                f"{file}: format version {content.get('version')!r}, this software reads {VERSION};"
-                " build them again"
+        if not is_remote(shards_dir):
+            path = Path(shards_dir)
+            return cls.of(path, read_content(path))
+        if cache is None:
+            raise ConfigError(
+                f"data.shards = {shards_dir}: shards at a URL need data.cache, a folder on a disk"
+                " of each node"
             )
-        try:
-            facts = _ADAPTER.validate_python(content)
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise DataError(
-                f"{file}: damaged at {where}: {first['msg']}; build the shards again"
-            ) from error
-        problem = contradiction(facts)
-        if problem:
-            raise DataError(f"{file}: contradicts itself ({problem}); {REPLACE}")
-        return cls(path, facts)
+        remote = Remote(str(shards_dir), cache)
+        place = remote.place(MANIFEST_FILE)
+        content = parsed(remote.read_small(MANIFEST_FILE, MANIFEST_LIMIT), place)
+        return cls.of(remote.folder, checked_content(content, place), remote)
+
+    @classmethod
+    def of(cls, path: Path, content: dict[str, Any], remote: Remote | None = None) -> Manifest:
+        """The manifest with the parsed `content` of manifest.json, whose tables lie in `path`.
+
+        Raises what `load` raises.
+        """
+        have = _there if remote is None else remote.ensure
+        facts = facts_of(path, content, have)
+        for file in facts.tokenizer_files:
+            have(file)
+        return cls(path, facts, content, remote)
+
+    def to_handle(self) -> dict[str, Any]:
+        """What another process or rank needs to open the same manifest, as JSON takes it."""
+        handle: dict[str, Any] = {"path": str(self.path), "content": self.content}
+        handle["latency_seconds"] = self.latency_seconds
+        if self.remote is not None:
+            handle["url"] = self.remote.url
+            handle["cache"] = str(self.remote.cache.folder)
+            handle["cache_bytes"] = self.remote.cache.bytes
+        return handle
+
+    @classmethod
+    def from_handle(cls, handle: dict[str, Any]) -> Manifest:
+        """The inverse of `to_handle`; reads the tables and no manifest.json."""
+        remote = None
+        if "url" in handle:
+            cache = CacheSettings(Path(handle["cache"]), handle["cache_bytes"])
+            remote = Remote(handle["url"], cache)
+        found = cls.of(Path(handle["path"]), handle["content"], remote)
+        return replace(found, latency_seconds=handle["latency_seconds"])
+
+    def have(self, facts: FileFacts) -> None:
+        """Have a file on this node that the manifest names: a remote one is fetched."""
+        if self.remote is not None:
+            self.remote.ensure(facts)
+
+    def place(self, name: str) -> str:
+        """Where a file of the folder is, for people: a path or a URL."""
+        if self.remote is not None:
+            return self.remote.place(name)
+        return str(self.path / name)
 
     @property
     def fingerprint(self) -> str:
@@ -181,9 +171,7 @@ class Manifest:
         return np.dtype(f"<u{self.facts.token_bytes}")
 
     def split(self, name: SplitName) -> SplitFacts:
-        if name == TRAIN:
-            return self.facts.train
-        return self.facts.validation
+        return self.facts.split(name)
 
     @cached_property
     def token_counts(self) -> npt.NDArray[np.int64]:
@@ -198,12 +186,23 @@ class Manifest:
         probabilities = counts / counts.sum()
         return float(-(probabilities * np.log(probabilities)).sum())
 
-    def files(self) -> list[FileFacts]:
-        """Every file that the manifest vouches for."""
-        shards = [shard for name in SPLITS for shard in self.split(name).shards]
-        return [file for shard in shards for file in (shard.tar, shard.index)] + list(
-            self.facts.tokenizer_files
-        )
+    def files(self) -> Iterator[FileFacts]:
+        """Every file that the manifest vouches for; of remote shards those on this node."""
+        if self.remote is not None:
+            yield from self._small_files()
+            return
+        for name in SPLITS:
+            for shard in self.split(name).shards:
+                yield shard.tar
+                if shard.index is not None:
+                    yield shard.index
+        yield from self._small_files()
+
+    def _small_files(self) -> Iterator[FileFacts]:
+        for tables in (self.facts.tables or {}).values():
+            yield tables.shards
+            yield tables.blocks
+        yield from self.facts.tokenizer_files
 
     def check_files(
         self,
@@ -216,9 +215,18 @@ class Manifest:
 
         `share` (i, n) checks every n-th file from the i-th, so that n ranks check all of them
         together. `progress` is called with the bytes checked so far and those of the whole share,
-        at least once a MiB that is read.
+        at least once a MiB that is read. Of remote shards the tables and the tokenizer are
+        checked, which are on this node; raises `ConfigError` for `checksums` of them.
         """
-        files = self.files()[share[0] :: share[1]]
+        if self.remote is not None:
+            if level == "checksums":
+                raise ConfigError(
+                    f"data.verify = checksums: shards at a URL ({self.remote.url}) are not read"
+                    " whole; each block is checked when it is read. Set data.verify=sizes"
+                )
+            for tables in (self.facts.tables or {}).values():
+                self.have(tables.blocks)
+        files = list(itertools.islice(self.files(), share[0], None, share[1]))
         total = sum(facts.bytes for facts in files)
         done = 0
 
@@ -266,86 +274,12 @@ class Manifest:
             return False
 
 
-def dataset_fingerprint(tokenizer_fingerprint: str, splits: list[SplitFacts]) -> str:
-    """One name for a dataset:
-    SHA-256 over the tokenizer's fingerprint and every shard's name and SHA-256.
-    """
-    names = [[(shard.tar.name, shard.tar.sha256) for shard in split.shards] for split in splits]
-    return hashlib.sha256(
-        json.dumps([FORMAT, VERSION, tokenizer_fingerprint, names]).encode()
-    ).hexdigest()
-
-
-def contradiction(facts: ManifestFile) -> str | None:
-    """What cannot be true of any shards, or None:
-    names that leave the folder, sums that do not add up.
-    """
-    problems = (
-        _wrong_names(facts),
-        *(
-            _wrong_split(facts, name, split)
-            for name, split in ((TRAIN, facts.train), (VALIDATION, facts.validation))
-        ),
-        _wrong_vocabulary(facts),
-    )
-    for problem in problems:
-        if problem:
-            return problem
-    if facts.fingerprint != dataset_fingerprint(
-        facts.tokenizer_fingerprint, [facts.train, facts.validation]
-    ):
-        return "the fingerprint is not that of its shards"
-    return None
-
-
-def _wrong_names(facts: ManifestFile) -> str | None:
-    shards = [*facts.train.shards, *facts.validation.shards]
-    names = [file.name for shard in shards for file in (shard.tar, shard.index)]
-    tokenizer = [file.name.removeprefix(f"{TOKENIZER_FOLDER}/") for file in facts.tokenizer_files]
-    for name in names + tokenizer:
-        if not _PLAIN_NAME.fullmatch(name):
-            return f"{name[:100]!r} is no name of a file in the folder"
-    for shard in shards:
-        if not shard.tar.name.endswith(".tar"):
-            return f"{shard.tar.name} is no name of a tar file"
-    if len(set(names)) != len(names) or len(set(tokenizer)) != len(tokenizer):
-        return "a file is named twice"
-    return None
-
-
-def _wrong_split(facts: ManifestFile, name: SplitName, split: SplitFacts) -> str | None:
-    for shard in split.shards:
-        content = facts.token_bytes * shard.tokens + 4 * shard.documents
-        counts_fit = (
-            1 <= shard.blocks <= shard.documents <= shard.tokens and content <= shard.tar.bytes
-        )
-        if not counts_fit or not 0 < shard.index.bytes <= _INDEX_LIMIT:
-            return f"the counts of {shard.tar.name} do not fit its size"
-    if split != SplitFacts.of(split.shards):
-        return f"the counts of the split {name} are not the sums of its shards"
-    return None
-
-
-def _wrong_vocabulary(facts: ManifestFile) -> str | None:
-    if not 1 <= facts.vocab_size <= min(256**facts.token_bytes, MAX_VOCABULARY):
-        return f"a vocabulary of {facts.vocab_size} ids in {facts.token_bytes} bytes"
-    if not 1 <= facts.block_tokens <= MAX_BLOCK_TOKENS:
-        return f"blocks of {facts.block_tokens} tokens, expected at most {MAX_BLOCK_TOKENS}"
-    if len(facts.token_counts) != facts.vocab_size or min(facts.token_counts) < 0:
-        return "token_counts does not have one count an id"
-    if sum(facts.token_counts) == facts.train.tokens:
+def cache_of(config: Config) -> CacheSettings | None:
+    """Where `config` keeps remote shards; None where it does not say."""
+    if config.data.cache is None:
         return None
-    return "token_counts do not add up to the tokens"
+    return CacheSettings(Path(config.data.cache), config.data.cache_bytes)
 
 
-def write_manifest(folder: Path, facts: ManifestFile) -> None:
-    """Write `manifest.json` into `folder`: the last file of a folder of shards."""
-    write_atomically(folder / MANIFEST_FILE, _manifest_json(facts))
-
-
-def _manifest_json(facts: ManifestFile) -> str:
-    """The text of `manifest.json`: indented, the token counts on one line."""
-    content = asdict(facts)
-    counts = content.pop("token_counts")
-    text = json.dumps(content, indent=1)
-    return f'{text[:-2]},\n "token_counts": {json.dumps(counts, separators=(",", ":"))}\n}}\n'
+def _there(facts: FileFacts) -> None:
+    """A file of a local folder: whoever opens it says whether it is there."""

@@ -1,77 +1,66 @@
 """Reading blocks: any block of any shard, in one read, checked before anybody sees a token.
 
-A shard is a WebDataset tar; its samples are blocks (`blocks`). The index beside it has of each
-block the offset of its first tar header, its counts and its checksum. A read takes no more bytes
-than a block of these counts can have, and passes four gates: names and sizes of the members, the
-checksum, the arrays, the ids.
+A shard is a WebDataset tar; its samples are blocks (`blocks`). Where a block is, is in the table of
+its split (`tables`), or in version 1 in the shard's index. A read takes no more bytes than a block
+of these counts can have, and passes four gates: names and sizes of the members, the checksum, the
+arrays, the ids. The names hold the number of the block, so that a wrong entry of the table leads to
+an error and never to other tokens.
 
-Shards of an earlier version have no checksums; `electra-dist data checksums` adds them.
+Shards of version 1 may have no checksums; `electra-dist data upgrade` adds them.
 """
 
 from __future__ import annotations
 
-import bisect
 import functools
-import hashlib
-import itertools
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+import time
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import pydantic
+import numpy.typing as npt
 
-from electra_dist.data.shards.blocks import (
-    LENGTHS,
-    TOKENS,
-    Block,
-    BlockSize,
-    DamageError,
-    checksum,
-    parse_block,
-    parse_members,
+from electra_dist.data.shards.ahead import ReadAhead
+from electra_dist.data.shards.blocks import Block, DamageError
+from electra_dist.data.shards.checking import (
+    Entry,
+    block_checksum,
+    block_name,
+    block_size,
+    checked_block,
+    damage,
 )
-from electra_dist.data.shards.files import CHANGED, GONE, NOT_REGULAR, REPLACE, UNREADABLE
-from electra_dist.data.shards.manifest import Manifest, ShardFacts, SplitName
+from electra_dist.data.shards.facts import ShardFacts, SplitName, shard_name
+from electra_dist.data.shards.fetching import RemoteBlocks
+from electra_dist.data.shards.files import GONE, NOT_REGULAR, REPLACE, UNREADABLE
+from electra_dist.data.shards.indexes import ShardIndex, read_index
+from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.shards.tables import TAR_STEP, BlockTable, Records, ShardRows
 from electra_dist.errors import DataError
-from electra_dist.files.reading import NotRegularError, TooLargeError, open_regular, read_bounded
+from electra_dist.files.reading import NotRegularError, open_regular
 from electra_dist.files.writing import reason
 from electra_dist.parallel import signs
 
-#: Indexes that a reader keeps; each is some 70 KB in memory.
+__all__ = [
+    "Block",
+    "BlockReader",
+    "Entry",
+    "ShardIndex",
+    "block_checksum",
+    "block_name",
+    "block_size",
+    "checked_block",
+    "damage",
+    "ends_of_shards",
+    "open_index",
+    "read_block",
+    "shard_name",
+    "sign_of_data",
+]
+
+#: Indexes of version 1 that a reader keeps; each is some 30 KB in memory.
 _INDEXES = 256
-
-
-@dataclass(frozen=True)
-class ShardIndex:
-    """Where each block of a shard starts and what it holds; entry i is block i of the shard.
-
-    `crc32` has a checksum for each block (`blocks.checksum`), or nothing in shards of an earlier
-    version.
-    """
-
-    offsets: tuple[int, ...]
-    tokens: tuple[int, ...]
-    documents: tuple[int, ...]
-    crc32: tuple[int, ...] = ()
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":")) + "\n"
-
-
-_ADAPTER = pydantic.TypeAdapter(ShardIndex)
-
-
-def block_name(shard: str, block: int) -> str:
-    """Name of the sample that holds block `block` of the shard called `shard`."""
-    return f"{shard}-{block:06d}"
-
-
-def shard_name(split: SplitName, shard: int) -> str:
-    """Name of shard `shard` without its suffix."""
-    return f"{split}-{shard:05d}"
 
 
 def sign_of_data(detail: str) -> None:
@@ -83,78 +72,85 @@ class BlockReader:
     """The blocks of one split as one sequence, 0 to `len(reader)` - 1, in the order of the
     manifest's shards.
 
-    `tell` hears which block is about to be read.
+    `tell` hears which block is about to be read. Raises `DataError` when the table of blocks is
+    gone or of another size.
     """
 
     def __init__(
         self, manifest: Manifest, split: SplitName, tell: Callable[[str], None] = sign_of_data
     ) -> None:
-        self._manifest = manifest
         self._tell = tell
-        self._shards = manifest.split(split).shards
-        self._ends = list(itertools.accumulate(shard.blocks for shard in self._shards))
-        self._index = functools.lru_cache(maxsize=_INDEXES)(self._load_index)
+        self._blocks = _Blocks(manifest, split)
+        self._ahead = ReadAhead(self._blocks.read)
 
     def __len__(self) -> int:
-        if self._ends:
-            return self._ends[-1]
-        return 0
+        return len(self._blocks)
+
+    def expect(self, blocks: Iterable[int]) -> None:
+        """Begin to read `blocks`, which `read` will be asked for, in threads."""
+        self._ahead.expect(blocks)
 
     def read(self, block: int) -> Block:
         """Block number `block` of the split;
         raises `DataError` when its shard is gone, unreadable or damaged.
         """
+        self._tell(self._blocks.describe(block))
+        return self._ahead.take(block)
+
+
+class _Blocks:
+    """Reads any block of a split, in any thread."""
+
+    def __init__(self, manifest: Manifest, split: SplitName) -> None:
+        self._manifest = manifest
+        self._shards = manifest.split(split).shards
+        self._index = open_index(manifest, split)
+        self._ends = ends_of_shards(manifest, split)
+        self._remote: RemoteBlocks | None = None
+        if manifest.remote is not None:
+            self._remote = RemoteBlocks(manifest, manifest.remote)
+
+    def __len__(self) -> int:
+        if len(self._ends):
+            return int(self._ends[-1])
+        return 0
+
+    def describe(self, block: int) -> str:
+        """Where a block is, for people."""
+        number, inside = self._locate(block)
+        return f"block {inside} of {self._manifest.place(self._shards[number].tar.name)}"
+
+    def read(self, block: int) -> Block:
+        number, inside = self._locate(block)
+        shard = self._shards[number]
+        entry = self._index.entry(number, inside)
+        if self._manifest.latency_seconds:
+            time.sleep(self._manifest.latency_seconds)
+        try:
+            if self._remote is not None:
+                return self._remote.read(shard, inside, entry)
+            return read_block(self._manifest, shard, inside, entry)
+        except DamageError as error:
+            problem = self._index.problem(number)
+            place = self._manifest.place(shard.tar.name)
+            raise DataError(problem or damage(place, inside, error)) from error
+
+    def _locate(self, block: int) -> tuple[int, int]:
+        """The shard of a block, and its number in it."""
         if not 0 <= block < len(self):
             raise IndexError(f"block {block} of {len(self)}")
-        shard = bisect.bisect_right(self._ends, block)
-        inside = block - (self._ends[shard - 1] if shard else 0)
-        self._tell(f"block {inside} of {self._manifest.path / self._shards[shard].tar.name}")
-        return read_block(self._manifest, self._shards[shard], self._index(shard), inside)
-
-    def _load_index(self, shard: int) -> ShardIndex:
-        return read_index(self._manifest, self._shards[shard])
+        number = int(np.searchsorted(self._ends, block, side="right"))
+        return number, block - int(self._ends[number]) + self._shards[number].blocks
 
 
-def read_block(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int) -> Block:
-    """Block `inside` of one shard, checked;
-    raises `DataError` when it is gone, unreadable or damaged.
+def read_block(manifest: Manifest, shard: ShardFacts, inside: int, entry: Entry) -> Block:
+    """Block `inside` of one shard, checked.
+
+    Raises `DamageError` when it is damaged, `DataError` when it is gone or unreadable.
     """
-    content, size = _content(manifest, shard, index, inside)
-    try:
-        members = parse_members(content, _key(shard, inside), size)
-        if index.crc32 and checksum(members[LENGTHS], members[TOKENS]) != index.crc32[inside]:
-            raise DamageError("its checksum is not the one that was written")
-        block = parse_block(members, size)
-        _check_content(block, manifest.vocab_size)
-    except DamageError as error:
-        path = manifest.path / shard.tar.name
-        raise DataError(
-            f"{path}: block {inside} is damaged: {error}. Nothing was trained on it. `electra-dist"
-            f" data verify {path.parent}` finds all damage; {REPLACE}"
-        ) from error
-    return block
-
-
-def block_checksum(manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int) -> int:
-    """The checksum of a block as it is in the file;
-    raises `DataError` when it fails one of the other checks.
-    """
-    read_block(manifest, shard, index, inside)
-    content, size = _content(manifest, shard, index, inside)
-    members = parse_members(content, _key(shard, inside), size)
-    return checksum(members[LENGTHS], members[TOKENS])
-
-
-def _content(
-    manifest: Manifest, shard: ShardFacts, index: ShardIndex, inside: int
-) -> tuple[bytes, BlockSize]:
-    """All bytes of a block, perhaps with some of the next one, and what must be in them."""
-    size = BlockSize(index.tokens[inside], index.documents[inside], manifest.token_dtype)
-    return _read(manifest.path / shard.tar.name, index.offsets[inside], size.most_bytes), size
-
-
-def _key(shard: ShardFacts, inside: int) -> str:
-    return block_name(shard.tar.name.removesuffix(".tar"), inside)
+    size = block_size(manifest, shard, entry)
+    content = _read(manifest.path / shard.tar.name, entry.offset, size.most_bytes)
+    return checked_block(content, shard, inside, entry, manifest)
 
 
 def _read(path: Path, offset: int, count: int) -> bytes:
@@ -171,55 +167,100 @@ def _read(path: Path, offset: int, count: int) -> bytes:
         raise DataError(f"{path}: cannot be read: {reason(error)}; {UNREADABLE}") from error
 
 
-def _check_content(block: Block, vocab_size: int) -> None:
-    """What the counts do not show: shards without checksums have no other proof."""
-    tokens = block.tokens
-    lengths = block.lengths
-    if int(lengths.sum(dtype=np.int64)) != len(tokens) or not lengths.all():
-        raise DamageError("its document lengths do not add up to its tokens")
-    if int(tokens.max()) >= vocab_size:
-        raise DamageError(f"token id {int(tokens.max())} is outside the vocabulary of {vocab_size}")
+# --- where the blocks are -------------------------------------------------------------------------
 
 
-def read_index(manifest: Manifest, shard: ShardFacts) -> ShardIndex:
-    """The index of one shard; raises `DataError` when it is gone,
-    damaged or contradicts the manifest.
-    """
-    path = manifest.path / shard.index.name
-    try:
-        content = read_bounded(path, shard.index.bytes)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: {GONE}") from error
-    except NotRegularError as error:
-        raise DataError(f"{path}: {NOT_REGULAR}") from error
-    except TooLargeError as error:
-        raise DataError(f"{path}: is larger than the manifest says; {REPLACE}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}; {UNREADABLE}") from error
-    if hashlib.sha256(content).hexdigest() != shard.index.sha256:
-        raise DataError(f"{path}: {CHANGED}")
-    try:
-        index = _ADAPTER.validate_python(json.loads(content))
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: cannot be read as a shard's index: {error}; build the shards again"
-        ) from error
-    if not _agrees(
-        index, shard, manifest.facts.block_tokens, manifest.facts.block_checksums is not None
-    ):
-        raise DataError(f"{path}: does not agree with the manifest; {REPLACE}")
-    return index
+class Index(Protocol):
+    """Where the blocks of each shard of a split are."""
+
+    def entry(self, shard: int, inside: int) -> Entry:
+        """Of block `inside` of a shard."""
+
+    def entries(self, shard: int) -> list[Entry]:
+        """Of all blocks of a shard."""
+
+    def problem(self, shard: int) -> str | None:
+        """What is wrong with what this index says of a shard."""
 
 
-def _agrees(index: ShardIndex, shard: ShardFacts, block_tokens: int, checksums: bool) -> bool:
-    return (
-        {len(index.offsets), len(index.tokens), len(index.documents)} == {shard.blocks}
-        and len(index.crc32) == (shard.blocks if checksums else 0)
-        and sum(index.tokens) == shard.tokens
-        and sum(index.documents) == shard.documents
-        and all(
-            1 <= d <= n <= block_tokens for d, n in zip(index.documents, index.tokens, strict=True)
-        )
-        and index.offsets[0] >= 0
-        and all(a < b for a, b in pairwise((*index.offsets, shard.tar.bytes)))
-    )
+def open_index(manifest: Manifest, split: SplitName) -> Index:
+    """The table of blocks, or in version 1 the indexes of the shards."""
+    if manifest.facts.tables is None:
+        return _Files(manifest, split)
+    return _Table(manifest, split)
+
+
+def ends_of_shards(manifest: Manifest, split: SplitName) -> npt.NDArray[np.int64]:
+    """(shards,) the number of the block after the last one of each shard."""
+    shards = manifest.split(split).shards
+    if isinstance(shards, ShardRows):
+        return np.cumsum(shards.records["blocks"], dtype=np.int64)
+    return np.cumsum([shard.blocks for shard in shards], dtype=np.int64)
+
+
+class _Table:
+    """One table for all shards, read an entry at a time."""
+
+    def __init__(self, manifest: Manifest, split: SplitName) -> None:
+        assert manifest.facts.tables is not None
+        facts = manifest.facts.tables[split].blocks
+        manifest.have(facts)
+        shards = manifest.split(split).shards
+        assert isinstance(shards, ShardRows)
+        self._shards = shards
+        self._ends = ends_of_shards(manifest, split)
+        self._table = BlockTable(manifest.path, facts, manifest.split(split).blocks)
+        self._checksums = manifest.facts.block_checksums is not None
+
+    def entry(self, shard: int, inside: int) -> Entry:
+        return self._entry(self._records(shard, inside, 1)[0].tolist())
+
+    def entries(self, shard: int) -> list[Entry]:
+        return [self._entry(record) for record in self._all(shard).tolist()]
+
+    def problem(self, shard: int) -> str | None:
+        if zlib.crc32(self._all(shard).tobytes()) == self._shards.records["blocks_crc32"][shard]:
+            return None
+        name = self._shards[shard].tar.name
+        return f"{self._table.path}: its entries of {name} are damaged; {REPLACE}"
+
+    def _all(self, shard: int) -> Records:
+        return self._records(shard, 0, int(self._shards.records["blocks"][shard]))
+
+    def _records(self, shard: int, inside: int, count: int) -> Records:
+        blocks = int(self._shards.records["blocks"][shard])
+        return self._table.read(int(self._ends[shard]) - blocks + inside, count)
+
+    def _entry(self, record: tuple[int, int, int, int]) -> Entry:
+        start, tokens, documents, crc32 = record
+        if self._checksums:
+            return Entry(start * TAR_STEP, tokens, documents, crc32)
+        return Entry(start * TAR_STEP, tokens, documents, None)
+
+
+class _Files:
+    """An index file for each shard, which has its own SHA-256; the last ones are kept."""
+
+    def __init__(self, manifest: Manifest, split: SplitName) -> None:
+        self._manifest = manifest
+        self._shards = manifest.split(split).shards
+        self._open = functools.lru_cache(maxsize=_INDEXES)(self._read)
+
+    def entry(self, shard: int, inside: int) -> Entry:
+        index = self._open(shard)
+        crc32 = index.crc32[inside] if index.crc32 else None
+        return Entry(index.offsets[inside], index.tokens[inside], index.documents[inside], crc32)
+
+    def entries(self, shard: int) -> list[Entry]:
+        return [self.entry(shard, inside) for inside in range(self._shards[shard].blocks)]
+
+    def problem(self, shard: int) -> str | None:
+        return None  # it was compared with its SHA-256 when it was opened
+
+    def _read(self, shard: int) -> ShardIndex:
+        facts = self._manifest.facts
+        checksums = facts.block_checksums is not None
+        found = self._shards[shard]
+        if found.index is not None:
+            self._manifest.have(found.index)
+        return read_index(self._manifest.path, found, facts.block_tokens, checksums)

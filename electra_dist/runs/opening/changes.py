@@ -24,6 +24,8 @@ FREE_KEYS = (
     "data.shards",
     "data.sources",
     "data.temperature",
+    "data.cache",
+    "data.cache_bytes",
     "data.prefetch_steps",
     "data.verify",
     "model.attention",

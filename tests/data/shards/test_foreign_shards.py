@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import resource
 import shutil
 import tarfile
@@ -35,6 +36,7 @@ from electra_dist.data.shards.manifest import (
 )
 from electra_dist.data.shards.reading import BlockReader
 from electra_dist.errors import DataError
+from tests.support.shards import as_version_1, table, vouch
 
 CLAIMED = 40 * 10**9
 
@@ -42,7 +44,15 @@ CLAIMED = 40 * 10**9
 @pytest.fixture
 def copied(manifest: Manifest, tmp_path: Path) -> Path:
     shutil.copytree(manifest.path, tmp_path / "shards")
+    as_version_1(tmp_path / "shards")
     return tmp_path / "shards"
+
+
+@pytest.fixture
+def current(manifest: Manifest, tmp_path: Path) -> Path:
+    """The same, as they are written today."""
+    shutil.copytree(manifest.path, tmp_path / "current")
+    return tmp_path / "current"
 
 
 @pytest.fixture
@@ -56,7 +66,10 @@ def little_memory() -> Iterator[None]:
 
 
 def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the manifest and make it agree with itself again, as an attacker would."""
+    """Change the manifest and make it agree with itself again, as an attacker would.
+
+    Of version 1, which has more to lie about; `rewrite_table` is for version 2.
+    """
     file = path / MANIFEST_FILE
     content = json.loads(file.read_text())
     change(content)
@@ -132,6 +145,63 @@ def test_counts_that_do_not_fit_the_size_of_the_shard_are_refused(copied):
     rewrite_manifest(copied, change)
     with pytest.raises(DataError, match=r"counts of train-00000\.tar do not fit its size"):
         Manifest.load(copied)
+
+
+def rewrite_table(path: Path, change: Callable[[Any], None]) -> None:
+    """Change the table of the train shards, and let the manifest vouch for it."""
+    file = table(path, "train", "shards")
+    content = np.load(file)
+    change(content)
+    np.save(file, content)
+    vouch(path, "train", "shards")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("number", 7, "not in ascending order"),
+        ("tokens", CLAIMED, r"counts of train-00000\.tar do not fit its size"),
+        ("blocks", 2**32 - 1, r"counts of train-00000\.tar do not fit its size"),
+        ("bytes", 2**63, "fingerprint|do not fit"),
+        ("sha256", 0, "the fingerprint is not that of its shards"),
+    ],
+)
+def test_a_table_of_shards_that_lies_is_refused(current, field, value, message):
+    def change(content: Any) -> None:
+        content[field][0] = value
+
+    rewrite_table(current, change)
+    if field == "bytes":
+        Manifest.load(current)
+        with pytest.raises(DataError, match="the manifest says 9223372036854775808"):
+            Manifest.load(current).check_files()
+    else:
+        with pytest.raises(DataError, match=message):
+            Manifest.load(current)
+
+
+@pytest.mark.parametrize("kind", ["shards", "blocks"])
+def test_a_table_of_another_type_is_refused_and_nothing_is_unpickled(current, kind, little_memory):
+    file = table(current, "train", kind)
+    size = file.stat().st_size
+    with file.open("wb") as out:
+        np.save(out, np.array([print], dtype=object), allow_pickle=True)
+    os.truncate(file, size)
+    vouch(current, "train", kind)
+    with pytest.raises(DataError, match="is no table of"):
+        BlockReader(Manifest.load(current), "train").read(0)
+
+
+@pytest.mark.parametrize("kind", ["shards", "blocks"])
+def test_a_huge_table_is_not_read(current, kind, little_memory):
+    os.truncate(table(current, "train", kind), CLAIMED)
+    with pytest.raises(DataError, match=r"is larger than the manifest says|has 40000000000 bytes"):
+        BlockReader(Manifest.load(current), "train").read(0)
+    content = json.loads((current / MANIFEST_FILE).read_text())
+    content["tables"]["train"][kind]["bytes"] = CLAIMED
+    (current / MANIFEST_FILE).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"is larger than the man|table of 40000000000 bytes"):
+        BlockReader(Manifest.load(current), "train").read(0)
 
 
 def member(name: str, content: bytes, **changes: Any) -> bytes:

@@ -8,17 +8,22 @@ import json
 import os
 import shutil
 import tarfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import webdataset
 
-from data_tools.checksums import add_checksums
-from data_tools.inspect import inspect_shards, verify_shards
+from data_tools.inspect import inspect_shards
+from data_tools.upgrade import upgrade_shards
+from data_tools.verify import verify_shards
 from electra_dist.data.shards.manifest import MANIFEST_FILE, SPLITS, TRAIN, Manifest
 from electra_dist.data.shards.reading import BlockReader
 from electra_dist.errors import DataError
+from tests.support.shards import as_version_1, table, vouch
 
 
 @pytest.fixture
@@ -208,29 +213,11 @@ def test_two_exchanged_lengths_or_tokens_are_found(copied):
         assert not verify_shards(copied, checksums=False).ok
 
 
-def as_an_earlier_version_made_them(path: Path) -> None:
-    """Take the checksums out of indexes and manifest."""
-    manifest = json.loads((path / MANIFEST_FILE).read_text())
-    del manifest["block_checksums"]
-    for split in SPLITS:
-        for shard in manifest[split]["shards"]:
-            file = path / shard["index"]["name"]
-            index = json.loads(file.read_text())
-            del index["crc32"]
-            text = json.dumps(index, separators=(",", ":")) + "\n"
-            file.write_text(text)
-            shard["index"] |= {
-                "bytes": len(text),
-                "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            }
-    (path / MANIFEST_FILE).write_text(json.dumps(manifest))
-
-
 def test_shards_of_an_earlier_version_are_read_and_get_checksums_by_command(copied):
     before = Manifest.load(copied)
     tar = first_tar(copied)
     at = members(tar)[1].offset_data + 200
-    as_an_earlier_version_made_them(copied)
+    as_version_1(copied, checksums=False)
     old = Manifest.load(copied)
     assert old.fingerprint == before.fingerprint
     assert old.facts.block_checksums is None
@@ -238,13 +225,14 @@ def test_shards_of_an_earlier_version_are_read_and_get_checksums_by_command(copi
     assert verify_shards(copied).ok
     flip_bit(tar, at, 0)
     with pytest.raises(DataError, match="SHA-256 differs"):
-        add_checksums(copied)  # no damage is sealed in
+        upgrade_shards(copied)  # no damage is sealed in
     read_everything(copied)  # nothing changed: neither checksums nor the damage seen
     flip_bit(tar, at, 0)
-    stats = add_checksums(copied, workers=2)
+    stats = upgrade_shards(copied, workers=2)
     assert stats.fingerprint == before.fingerprint
     assert stats.blocks == before.facts.train.blocks + before.facts.validation.blocks
     assert verify_shards(copied).ok
+    assert not list(copied.glob("*.index-crc32.json"))
     reader = BlockReader(old, TRAIN)
     for block in range(len(reader)):
         reader.read(block)  # a run that began before goes on with the old indexes
@@ -252,7 +240,108 @@ def test_shards_of_an_earlier_version_are_read_and_get_checksums_by_command(copi
     with pytest.raises(DataError, match="block 0 is damaged: its checksum"):
         read_everything(copied)
     flip_bit(tar, at, 0)
-    assert add_checksums(copied).blocks == 0
+    assert upgrade_shards(copied).blocks == 0
+
+
+def test_version_1_with_checksums_is_read_and_upgraded_to_the_same_bytes(copied):
+    """The tables that the upgrade writes are those that the build wrote."""
+    built = {path.name: path.read_bytes() for path in copied.iterdir() if path.is_file()}
+    before = Manifest.load(copied)
+    as_version_1(copied)
+    old = Manifest.load(copied)
+    assert old.facts.tables is None
+    assert old.fingerprint == before.fingerprint
+    assert [shard.tar for shard in old.facts.train.shards] == [
+        shard.tar for shard in before.facts.train.shards
+    ]
+    read_everything(copied)
+    assert verify_shards(copied).ok
+    upgrade_shards(copied)
+    for name, content in built.items():
+        assert (copied / name).read_bytes() == content
+    assert verify_shards(copied).ok  # old indexes may lie there
+
+
+# --- the tables -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["start", "tokens", "documents", "crc32"])
+@pytest.mark.parametrize("known", [False, True], ids=["unnoticed", "vouched for"])
+def test_a_wrong_entry_of_the_table_of_blocks_never_gives_tokens(copied, field, known):
+    """Every bit of every entry; with a manifest that vouches for the damage too."""
+    path = table(copied, TRAIN, "blocks")
+    content = path.read_bytes()
+    header = len(content) - 16 * Manifest.load(copied).facts.train.blocks
+    column = ("start", "tokens", "documents", "crc32").index(field)
+    for block in (0, 3):
+        for bit in range(32):
+            changed = bytearray(content)
+            changed[header + 16 * block + 4 * column + bit // 8] ^= 1 << (bit % 8)
+            path.write_bytes(changed)
+            if known:
+                vouch(copied, TRAIN, "blocks")
+            reader = BlockReader(Manifest.load(copied), TRAIN)
+            with pytest.raises(DataError, match=r"train\.blocks-\w+\.npy: its entries of"):
+                reader.read(block)
+    report = verify_shards(copied)
+    assert any("its entries of train-00000.tar are damaged" in line for line in report.problems)
+    assert known != any("SHA-256" in line for line in report.problems)
+
+
+def test_the_entries_of_two_blocks_exchanged_are_found(copied):
+    path = table(copied, TRAIN, "blocks")
+    content = np.load(path)
+    content[[0, 1]] = content[[1, 0]]
+    np.save(path, content)
+    with pytest.raises(DataError, match=r"its entries of train-00000\.tar are damaged"):
+        BlockReader(Manifest.load(copied), TRAIN).read(0)
+
+
+def test_a_table_that_is_gone_cut_or_a_link_is_named(copied):
+    path = table(copied, TRAIN, "blocks")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(DataError, match=rf"{path.name}: has {len(content) - 1} bytes"):
+        read_everything(copied)
+    path.unlink()
+    with pytest.raises(DataError, match=rf"{path.name}: missing; is its file system mounted"):
+        read_everything(copied)
+    assert any(path.name in problem for problem in verify_shards(copied).problems)
+    elsewhere = copied / "kept"
+    elsewhere.write_bytes(content)
+    path.symlink_to(elsewhere)
+    with pytest.raises(DataError, match="a link or a special file"):
+        read_everything(copied)
+    shards = table(copied, TRAIN, "shards")
+    shards.unlink()
+    with pytest.raises(DataError, match=rf"{shards.name}: missing"):
+        Manifest.load(copied)
+
+
+def test_the_tables_are_what_the_tars_hold(manifest):
+    """Against the standard library's tarfile and zlib."""
+    blocks = np.load(table(manifest.path, TRAIN, "blocks"))
+    number = 0
+    for record, shard in zip(
+        np.load(table(manifest.path, TRAIN, "shards")), manifest.facts.train.shards, strict=True
+    ):
+        path = manifest.path / shard.tar.name
+        assert bytes(record["sha256"]).hex() == hashlib.sha256(path.read_bytes()).hexdigest()
+        found = members(path)
+        for lengths, tokens in zip(found[::2], found[1::2], strict=True):
+            with path.open("rb") as file:
+                contents = []
+                for member in (lengths, tokens):
+                    file.seek(member.offset_data)
+                    contents.append(file.read(member.size))
+            assert 512 * int(blocks["start"][number]) == lengths.offset
+            assert blocks["crc32"][number] == zlib.crc32(b"".join(contents))
+            assert blocks["tokens"][number] == (tokens.size - 128) // 2
+            number += 1
+    assert number == len(blocks)
+
+
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_a_shard_that_is_gone_or_unreadable_is_not_called_damaged(copied, monkeypatch):
@@ -307,7 +396,8 @@ def test_missing_and_extra_files_are_found(copied):
         inspect_shards(copied)
 
 
-def test_a_missing_or_damaged_index_is_found(copied):
+def test_a_missing_or_damaged_index_of_version_1_is_found(copied):
+    as_version_1(copied)
     index = sorted(copied.glob("train-*.index.json"))[0]
     content = index.read_bytes()
     index.write_bytes(content.replace(b"1", b"2", 1))
@@ -341,6 +431,7 @@ def write_index(path: Path, text: str) -> None:
     ],
 )
 def test_an_index_that_contradicts_the_manifest_is_refused(copied, change, message):
+    as_version_1(copied)
     index = json.loads(sorted(copied.glob("train-*.index.json"))[0].read_text())
     change(index)
     write_index(copied, json.dumps(index))
@@ -355,40 +446,75 @@ def test_another_tokenizer_in_the_folder_is_found(copied):
     assert any("not the tokenizer" in problem for problem in report.problems)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda content: content.pop("vocab_size"), "damaged at vocab_size"),
-        (
-            lambda content: content["train"]["shards"][0].update(blocks="many"),
-            r"damaged at train\.shards\.0\.blocks",
-        ),
-        (lambda content: content.update(version=99), "version 99"),
-        (lambda content: content.update(format="other"), "not a manifest"),
-        (
-            lambda content: content["train"]["shards"][0]["tar"].update(sha256="0" * 64),
-            "fingerprint is not that of",
-        ),
-        (
-            lambda content: content.update(fingerprint="0" * 64),
-            "fingerprint is not that of its shards",
-        ),
-        (
-            lambda content: content["train"]["shards"][0].update(tokens=7),
-            "not the sums of its shards|do not fit",
-        ),
-        (lambda content: content["train"].update(documents=7), "split train are not the sums"),
-        (lambda content: content["token_counts"].append(0), "one count an id"),
-        (lambda content: content["token_counts"].__setitem__(9, 10**6), "do not add up"),
-        (lambda content: content.update(block_tokens=10**12), "expected at most"),
-        (lambda content: content.update(block_checksums="md5"), "damaged at block_checksums"),
-    ],
-)
-def test_a_damaged_manifest_names_what_is_wrong(copied, change, message):
-    file = copied / MANIFEST_FILE
+DAMAGE = [
+    (lambda content: content.pop("vocab_size"), "damaged at vocab_size"),
+    (lambda content: content.update(version=99), "version 99"),
+    (lambda content: content.update(format="other"), "not a manifest"),
+    (
+        lambda content: content.update(fingerprint="0" * 64),
+        "fingerprint is not that of its shards",
+    ),
+    (lambda content: content["train"].update(documents=7), "split train are not the sums"),
+    (lambda content: content["token_counts"].append(0), "one count an id"),
+    (lambda content: content["token_counts"].__setitem__(9, 10**6), "do not add up"),
+    (lambda content: content.update(block_tokens=10**12), "expected at most"),
+    (lambda content: content.update(block_checksums="md5"), "damaged at block_checksums"),
+]
+DAMAGE_OF_VERSION_1 = [
+    (
+        lambda content: content["train"]["shards"][0].update(blocks="many"),
+        r"damaged at train\.shards\.0\.blocks",
+    ),
+    (
+        lambda content: content["train"]["shards"][0]["tar"].update(sha256="0" * 64),
+        "fingerprint is not that of",
+    ),
+    (
+        lambda content: content["train"]["shards"][0].update(tokens=7),
+        "not the sums of its shards|do not fit",
+    ),
+]
+DAMAGE_OF_VERSION_2 = [
+    (lambda content: content["train"].update(shards="many"), r"damaged at train\.shards"),
+    (lambda content: content["train"].update(shards=99), "has 99 shards, its table"),
+    (lambda content: content["train"].update(blocks=7), "for the 7 blocks of the split train"),
+    (lambda content: content.pop("tables"), "damaged at tables"),
+    (lambda content: content["tables"].pop("train"), r"damaged at tables\.train"),
+    (
+        lambda content: content["tables"]["train"]["shards"].update(sha256="0" * 64),
+        r"train\.shards-\w+\.npy: its content is not what was written",
+    ),
+    (
+        lambda content: content["tables"]["train"]["shards"].update(name="../x.npy"),
+        "is no name of a file in the folder",
+    ),
+    (
+        lambda content: content["tables"]["train"]["blocks"].update(name="/etc/passwd"),
+        "is no name of a file in the folder",
+    ),
+    (lambda content: content["tables"]["train"]["blocks"].update(bytes=9), "a table of 9 bytes"),
+]
+
+
+def damaged(path: Path, change: Callable[[Any], Any]) -> None:
+    file = path / MANIFEST_FILE
     content = json.loads(file.read_text())
     change(content)
     file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGE + DAMAGE_OF_VERSION_2)
+def test_a_damaged_manifest_names_what_is_wrong(copied, change, message):
+    damaged(copied, change)
+    with pytest.raises(DataError, match=message):
+        Manifest.load(copied)
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGE + DAMAGE_OF_VERSION_1)
+def test_a_damaged_manifest_of_version_1_names_what_is_wrong(copied, change, message):
+    as_version_1(copied)
+    Manifest.load(copied)
+    damaged(copied, change)
     with pytest.raises(DataError, match=message):
         Manifest.load(copied)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -19,18 +20,28 @@ def add(group: Subparsers) -> None:
         "Check every shard against the manifest: presence, size, SHA-256, every block",
         """
         electra-dist data verify shards
+        electra-dist data verify shards --workers 16 --json
         """,
     )
     parser.add_argument("shards", type=Path, metavar="SHARDS", help="folder with manifest.json")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="shards at a time (default: one for each core of this process)",
+    )
     add_json(parser)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from data_tools.inspect import verify_shards
+    from data_tools.verify import verify_shards
     from electra_dist.console import bar
 
-    with bar() as progress:
-        report = verify_shards(arguments.shards, progress=progress)
+    workers = arguments.workers
+    if workers is None:
+        workers = len(os.sched_getaffinity(0))
+    with bar("MB") as progress:
+        report = verify_shards(arguments.shards, progress=progress, workers=workers)
     if arguments.json:
         print_json(report.to_dict())
     elif report.ok:

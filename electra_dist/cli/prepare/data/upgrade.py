@@ -1,4 +1,4 @@
-"""`electra-dist data checksums`."""
+"""`electra-dist data upgrade`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ def add(group: Subparsers) -> None:
     """Register the subcommand."""
     parser = add_command(
         group,
-        "checksums",
-        _checksums,
-        "Add a checksum of each block to shards that an earlier version made; their fingerprint"
-        " stays",
+        "upgrade",
+        _upgrade,
+        "Bring shards that an earlier version made to the format of today; their fingerprint stays",
         """
-        electra-dist data checksums shards --workers 4
+        electra-dist data upgrade shards --workers 4
         """,
     )
     parser.add_argument("shards", type=Path, metavar="SHARDS", help="folder with manifest.json")
@@ -33,14 +32,11 @@ def add(group: Subparsers) -> None:
     add_json(parser)
 
 
-def _checksums(arguments: argparse.Namespace) -> int:
-    from data_tools.checksums import add_checksums
+def _upgrade(arguments: argparse.Namespace) -> int:
+    from data_tools.upgrade import upgrade_shards
     from electra_dist.console import bar
-    from electra_dist.errors import DataError
 
-    if arguments.workers < 1:
-        raise DataError(f"--workers {arguments.workers}: expected at least 1")
     with bar() as progress:
-        stats = add_checksums(arguments.shards, arguments.workers, progress)
+        stats = upgrade_shards(arguments.shards, arguments.workers, progress)
     print_facts(arguments, stats.to_dict())
     return EXIT_OK
