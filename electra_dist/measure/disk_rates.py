@@ -16,7 +16,7 @@ from pathlib import Path
 
 from electra_dist.config import Config
 from electra_dist.data.shards.manifest import Manifest
-from electra_dist.data.shards.remote import is_remote
+from electra_dist.data.shards.stores.remote import is_remote
 from electra_dist.errors import UserError
 from electra_dist.files.writing import advice, reason
 from electra_dist.parallel.world import World

@@ -175,7 +175,7 @@ def check_shards(run: Config, submit_dir: Path) -> Manifest:
         Manifest,
         check_vocabulary,  # numpy: not for those who only ask the queue
     )
-    from electra_dist.data.shards.remote import is_remote
+    from electra_dist.data.shards.stores.remote import is_remote
 
     if is_remote(run.data.shards):
         manifest = Manifest.of_run(run)

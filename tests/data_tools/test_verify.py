@@ -22,7 +22,9 @@ from electra_dist.files.reading import open_regular
 
 
 @pytest.fixture(scope="module")
-def shards(topics_file: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shards(
+    topics_file: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Shards of many files: blocks of 1,024 tokens, 16 in a shard."""
     out = tmp_path_factory.mktemp("shards") / "shards"
     options = BuildOptions(validation=0.2, block_tokens=1024, shard_blocks=16)

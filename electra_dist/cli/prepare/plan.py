@@ -156,7 +156,7 @@ def _data(resolved: Config, arguments: argparse.Namespace) -> tuple[int, int | N
     """Vocabulary, mean length of a document with its special tokens, and where they come from."""
     from electra_dist.config import ELECTRA_VOCABULARY
     from electra_dist.data.shards.manifest import MANIFEST_FILE, Manifest
-    from electra_dist.data.shards.remote import is_remote
+    from electra_dist.data.shards.stores.remote import is_remote
 
     vocab_size = arguments.vocab_size or resolved.model.vocab_size
     document_length = arguments.document_length
