@@ -23,7 +23,7 @@ import numpy.typing as npt
 from electra_dist.config import Config, DataConfig, SourceConfig
 from electra_dist.data.shards.files import CheckLevel
 from electra_dist.data.shards.manifest import Manifest, cache_of
-from electra_dist.data.shards.remote import is_remote
+from electra_dist.data.shards.stores.remote import is_remote
 from electra_dist.errors import ConfigError, DataError
 
 #: Shares of all sources add up to about this.

@@ -23,7 +23,7 @@ from electra_dist.batch import SPECIAL_TOKENS, MicroBatch
 from electra_dist.checkpoint.networks import load_networks
 from electra_dist.cli import main as cli
 from electra_dist.cli.networks.evaluate import _mark
-from electra_dist.data.shards.manifest import FORMAT, SPLITS, VERSION, Manifest
+from electra_dist.data.shards.manifest import FORMAT, SPLITS, Manifest
 from electra_dist.data.sources import RunData
 from electra_dist.data.step_plan import RowFormat
 from electra_dist.data.validation import deal, validation_rows
@@ -34,6 +34,7 @@ from electra_dist.evaluate.passages import Piece, passages_of
 from electra_dist.model.inputs import rows_of_documents, to_device
 from electra_dist.model.networks import build_networks
 from electra_dist.runs.directory import RunDir
+from tests.support.shards import as_version_1
 
 ROWS = 11  # not a multiple of the micro-batch: its last row is empty
 
@@ -319,12 +320,13 @@ def held_out_batches(config: configuration.Config, manifest: Manifest) -> Iterat
 def rebuilt(manifest: Manifest, folder: Path, **facts: Any) -> Path:
     """A copy of the shards whose manifest says something else, and agrees with itself."""
     shutil.copytree(manifest.path, folder)
+    as_version_1(folder)
     content = json.loads((folder / "manifest.json").read_text()) | facts
     names = [
         [(shard["tar"]["name"], shard["tar"]["sha256"]) for shard in content[split]["shards"]]
         for split in SPLITS
     ]
-    told = [FORMAT, VERSION, content["tokenizer_fingerprint"], names]
+    told = [FORMAT, 1, content["tokenizer_fingerprint"], names]
     content["fingerprint"] = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(content))
     return folder
@@ -343,7 +345,7 @@ def test_other_shards_must_be_of_the_same_tokenizer_and_hold_something_out(
     bare = rebuilt(manifest, tmp_path / "bare", validation=empty)
     with pytest.raises(DataError, match=r"no held-out split; build shards with a validation"):
         evaluate_run(trained, shards=bare)
-    train = json.loads((manifest.path / "manifest.json").read_text())["train"]
+    train = json.loads((bare / "manifest.json").read_text())["train"]
     train["shards"][0]["tar"]["sha256"] = "1" * 64
     other = rebuilt(manifest, tmp_path / "other", train=train)
     found = evaluate_run(trained, shards=other, rows=4)

@@ -12,7 +12,7 @@ __all__ = [
     "manifest",
     "publishing",
     "reading",
-    "remote",
     "scanning",
+    "stores",
     "tables",
 ]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from electra_dist.console import warn
 from electra_dist.data.shards.blocks import Block, BlockSize, DamageError
-from electra_dist.data.shards.cache import BlockCache
 from electra_dist.data.shards.checking import Entry, block_name, block_size, checked_block
 from electra_dist.data.shards.facts import ShardFacts
 from electra_dist.data.shards.manifest import Manifest
-from electra_dist.data.shards.remote import Remote
+from electra_dist.data.shards.stores.cache import BlockCache
+from electra_dist.data.shards.stores.remote import Remote
 
 
 class RemoteBlocks:

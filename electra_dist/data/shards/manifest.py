@@ -51,7 +51,7 @@ from electra_dist.data.shards.parsing import (
     read_content,
 )
 from electra_dist.data.shards.publishing import write_manifest
-from electra_dist.data.shards.remote import CacheSettings, Remote, is_remote, parsed
+from electra_dist.data.shards.stores.remote import CacheSettings, Remote, is_remote, parsed
 from electra_dist.errors import ConfigError, DataError, UserError
 from electra_dist.files.tokenizers import read_tokenizer_file, write_tokenizer
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from electra_dist.data.loading.loader import TrainLoader
-from electra_dist.data.shards import remote
-from electra_dist.data.shards.cache import BlockCache
 from electra_dist.data.shards.manifest import SPLITS, TRAIN, CacheSettings, Manifest
 from electra_dist.data.shards.reading import BlockReader
 from electra_dist.data.sources import RunData, open_data
 from electra_dist.data.step_plan import StepPlan
+from electra_dist.data.shards.stores import remote
+from electra_dist.data.shards.stores.cache import BlockCache
 from electra_dist.data.steps import StepSource
 from electra_dist.errors import ConfigError, DataError, StorageError
 from tests.support.shards import as_version_1
@@ -47,7 +47,7 @@ def cache(tmp_path: Path) -> CacheSettings:
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between tries, which take no time."""
     pauses: list[float] = []
-    monkeypatch.setattr("electra_dist.data.shards.remote.time.sleep", pauses.append)
+    monkeypatch.setattr("electra_dist.data.shards.stores.remote.time.sleep", pauses.append)
     return pauses
 
 
@@ -229,7 +229,7 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path):
 READER = """
 import sys
 from pathlib import Path
-from electra_dist.data.shards.cache import BlockCache
+from electra_dist.data.shards.stores.cache import BlockCache
 cache = BlockCache(Path(sys.argv[1]), 40_000, 1_000, buckets=4)
 for turn in range(3):
     for number in range(100):

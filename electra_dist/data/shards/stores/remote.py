@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from electra_dist.data.shards.cache import alone
 from electra_dist.data.shards.files import FileFacts, file_problem
+from electra_dist.data.shards.stores.cache import alone
 from electra_dist.errors import ConfigError, DataError, UserError
 from electra_dist.files.writing import whole_file, writing
 from electra_dist.parallel import signs
