@@ -63,6 +63,7 @@ class RowPool:
         self._free = np.zeros(0, np.int64)  # those without content
         self._most = 0  # rows with content, at the most
         self._has_begun = False
+        self._due = 0.0  # blocks to open ahead
 
     @property
     def bytes(self) -> int:
@@ -134,7 +135,9 @@ class RowPool:
         used_up = float(count * len(self._streams))
         if len(sizes):
             used_up *= float((1 / sizes).mean())
-        some = min(lanes, int(np.ceil(HASTE * used_up)))
+        self._due = min(self._due + HASTE * used_up, float(lanes))
+        some = int(self._due)
+        self._due -= some
         left = self._sizes - self._taken
         left[self._sizes == 0] = 0
         left[self._next_sizes > 0] = np.iinfo(np.int64).max

@@ -67,7 +67,9 @@ def test_a_temperature_makes_the_shares_of_the_tokens(temperature: float) -> Non
     sources = [{"shards": name} for name in "abc"]
     shares = shares_of(config_of(*sources, temperature=temperature).data, tokens)
     weights = np.array(tokens, np.float64) ** temperature
-    np.testing.assert_allclose(shares, np.maximum(WHOLE * weights / weights.sum(), 1), rtol=1e-6, atol=0.5)
+    np.testing.assert_allclose(
+        shares, np.maximum(WHOLE * weights / weights.sum(), 1), rtol=1e-6, atol=0.5
+    )
 
 
 def test_without_weights_the_corpora_keep_their_proportions(folders: tuple[Path, Path]) -> None:
