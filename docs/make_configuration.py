@@ -40,8 +40,8 @@ training starts, with the key, the value, what is allowed and the nearest valid 
 config show FILE [overrides]` prints the file with everything filled in; what it prints is a
 configuration file too, and the run directory keeps it as `config.yaml`.
 
-Four keys must be set: `data.shards` (or `data.sources`), `train.steps`, `train.global_rows` and `train.micro_rows`.
-Ready recipes are in [configs/](../configs). `electra-dist config schema` prints a JSON Schema for
+Four keys must be set: `data.shards` (or `data.sources`), `train.steps`, `train.global_rows` and
+`train.micro_rows`. Ready recipes are in [configs/](../configs). `electra-dist config schema` prints a JSON Schema for
 editors.
 
 Keys marked *free* may change when a run is [resumed](resume.md); those marked *from here* too, for
