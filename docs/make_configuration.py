@@ -41,9 +41,8 @@ config show FILE [overrides]` prints the file with everything filled in; what it
 configuration file too, and the run directory keeps it as `config.yaml`.
 
 Four keys must be set: `data.shards` (or `data.sources`), `train.steps`, `train.global_rows` and
-`train.micro_rows`.
-Ready recipes are in [configs/](../configs). `electra-dist config schema` prints a JSON Schema for
-editors.
+`train.micro_rows`. Ready recipes are in [configs/](../configs). `electra-dist config schema` prints
+a JSON Schema for editors.
 
 Keys marked *free* may change when a run is [resumed](resume.md); those marked *from here* too, for
 the steps to come, when [`--from-here`](resume.md#change-what-comes) says so; the others belong to

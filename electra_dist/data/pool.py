@@ -26,7 +26,7 @@ from electra_dist.errors import DataError
 
 #: Next blocks are opened so much faster than blocks are used up.
 HASTE = 1.25
-#: Blocks whose reading has begun, in those that a step opens.
+#: Blocks whose reading has begun, in blocks that a step opens and one more.
 ASKED_AHEAD = 4
 
 
@@ -67,6 +67,7 @@ class RowPool:
         self._has_begun = False
         # whether the reading of a lane's next block has begun
         self._asked = np.zeros(len(self._blocks), np.bool_)
+        self._due = 0.0  # blocks to open ahead
 
     @property
     def bytes(self) -> int:
@@ -140,12 +141,14 @@ class RowPool:
         used_up = float(count * len(self._streams))
         if len(sizes):
             used_up *= float((1 / sizes).mean())
-        some = min(lanes, int(np.ceil(HASTE * used_up)))
+        self._due = min(self._due + HASTE * used_up, float(lanes))
+        some = int(self._due)
+        self._due -= some
         left = self._sizes - self._taken
         left[self._sizes == 0] = 0
         left[self._next_sizes > 0] = np.iinfo(np.int64).max
         # those of the next steps are read meanwhile
-        soon = min(lanes, ASKED_AHEAD * some)
+        soon = min(lanes, ASKED_AHEAD * (some + 1))
         if soon < lanes:
             chosen = np.argpartition(left, soon - 1)[:soon]
         else:
