@@ -17,10 +17,10 @@ import pytest
 from electra_dist.data.loading.loader import TrainLoader
 from electra_dist.data.shards.manifest import SPLITS, TRAIN, CacheSettings, Manifest
 from electra_dist.data.shards.reading import BlockReader
-from electra_dist.data.sources import RunData, open_data
-from electra_dist.data.step_plan import StepPlan
 from electra_dist.data.shards.stores import remote
 from electra_dist.data.shards.stores.cache import BlockCache
+from electra_dist.data.sources import RunData, open_data
+from electra_dist.data.step_plan import StepPlan
 from electra_dist.data.steps import StepSource
 from electra_dist.errors import ConfigError, DataError, StorageError
 from tests.support.shards import as_version_1
