@@ -96,7 +96,8 @@ class ManifestFile:
     `block_tokens` is the most tokens a block holds, `fingerprint` names the dataset (every shard's
     SHA-256 and the tokenizer's), `token_counts` has how often each id occurs in the split `train`,
     `block_checksums` says whether the indexes have a checksum for each block (not so in shards of
-    an earlier version).
+    an earlier version), `piece_tokens` is the most tokens of a piece of a document (absent: whole
+    documents).
     """
 
     format: str
@@ -112,6 +113,7 @@ class ManifestFile:
     tokenizer_files: tuple[FileFacts, ...]
     token_counts: tuple[int, ...]
     block_checksums: Literal["crc32"] | None = None
+    piece_tokens: int | None = None
 
 
 _ADAPTER = pydantic.TypeAdapter(ManifestFile)
