@@ -299,9 +299,7 @@ def _read_ids(spill: Spill, found: _Records, dtype: np.dtype[Any]) -> _Ids:
 
 def _from_file(spill: Spill, dtype: np.dtype[Any], start: int, count: int) -> _Ids:
     try:
-        ids = np.fromfile(
-            spill.ids_path, dtype=dtype, count=count, offset=start * dtype.itemsize
-        )
+        ids = np.fromfile(spill.ids_path, dtype=dtype, count=count, offset=start * dtype.itemsize)
     except OSError as error:
         raise _damaged(spill.ids_path) from error
     if len(ids) != count:

@@ -133,7 +133,7 @@ class _Document:
 
     def _spool(self, folder: Path) -> None:
         if self.file is None:
-            self.file = tempfile.TemporaryFile(dir=folder)
+            self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed with the document)
         for ids in self.ids:
             self.file.write(ids.tobytes())
         self.ids = []

@@ -34,7 +34,9 @@ _SHARDS_OF_RUNS = 1.03
 class Sums:
     """All encoding tasks together."""
 
-    runs: dict[SplitName, list[Spill]] = field(default_factory=lambda: {n: [] for n in SPLITS})
+    runs: dict[SplitName, list[Spill]] = field(
+        default_factory=lambda: {split: [] for split in SPLITS}
+    )
     lowest: list[int] = field(default_factory=list)
     documents: int = 0
     too_short: int = 0
@@ -44,8 +46,8 @@ class Sums:
 
     def add(self, encoded: Encoded) -> None:
         """Take the record of one task."""
-        for name in SPLITS:
-            self.runs[name] += encoded.spills[name]
+        for split in SPLITS:
+            self.runs[split] += encoded.spills[split]
         self.lowest = lowest([*self.lowest, *encoded.lowest])
         for name in ("documents", "too_short", "without_tokens", "cut", "already_there"):
             setattr(self, name, getattr(self, name) + getattr(encoded, name))
@@ -185,12 +187,15 @@ def _runs_of_text(tasks: Sequence[EncodeTask], tokenizer: ShardTokenizer) -> flo
 
 def check_documents(sums: Sums, options: BuildOptions) -> None:
     """Raise `DataError` where nothing is left of the input."""
-    if not any(sums.runs.values()):
-        already = ""
-        if sums.already_there:
-            already = f", {sums.already_there} are in the shards already"
+    if any(sums.runs.values()):
+        return
+    if sums.already_there:
         raise DataError(
-            f"no documents: {sums.documents} were read, all empty or shorter than"
-            f" {options.min_characters} characters{already};"
-            ' .txt needs text, .jsonl needs text under "text"'
+            f"nothing to add: of {sums.documents} documents, {sums.already_there} are in the"
+            " shards already, and the others are empty or shorter than"
+            f" {options.min_characters} characters"
         )
+    raise DataError(
+        f"no documents: {sums.documents} were read, all empty or shorter than"
+        f' {options.min_characters} characters; .txt needs text, .jsonl needs text under "text"'
+    )

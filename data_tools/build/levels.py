@@ -138,5 +138,3 @@ def _drop_merged(
     for run in group:
         if work in run.stem.parents:
             run.remove()
-
-

@@ -119,13 +119,7 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Delete all of it; the record last, so that a rest of it is known."""
-        for entry in sorted(self.path.iterdir()):
-            if entry.name in (_RECORD, _INPUTS, _LOCK):
-                continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        _delete(self.path, spared=(_RECORD, _INPUTS, _LOCK, self.stats.name))
         shutil.rmtree(self.path)
 
     def is_of(self, order: Order) -> bool:
@@ -149,7 +143,8 @@ def opened(out: Path, order: Order, again: bool) -> Iterator[WorkFolder]:
         work.path.mkdir(parents=True, exist_ok=True)
     with _locked(work.path):
         if again:
-            _clear(work)
+            _delete(work.path, spared=(_RECORD, _LOCK))
+            _delete(work.path, spared=(_LOCK,))
         _check(work, order)
         with on_disk(work.path):
             write_atomically(work.path / _INPUTS, "".join(f"{line}\n" for line in order.inputs))
@@ -161,11 +156,14 @@ def opened(out: Path, order: Order, again: bool) -> Iterator[WorkFolder]:
         yield work
 
 
-def _clear(work: WorkFolder) -> None:
-    for entry in sorted(work.path.iterdir()):
+def _delete(folder: Path, spared: Sequence[str]) -> None:
+    """Delete what is in `folder`, but for the names in `spared`."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name in spared:
+            continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif entry.name != _LOCK:
+        else:
             entry.unlink()
 
 

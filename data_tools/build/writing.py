@@ -186,9 +186,7 @@ def write_all(
         if read_written(work.written, task.name) is None
     )
     progress("write shards", 0, total)
-    done = 0
-    for _ in workers.each(write_kept, waiting, "write shards"):
-        done += 1
+    for done, _ in enumerate(workers.each(write_kept, waiting, "write shards"), start=1):
         progress("write shards", done, total)
     progress("write shards", total, total)
     return _summed(tasks(), work, vocab_size)
