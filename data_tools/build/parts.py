@@ -28,7 +28,7 @@ from data_tools.build.shards import (
     make_shards,
     publish,
 )
-from data_tools.build.work import Order, interruptible, opened
+from data_tools.build.work import Order, WorkFolder, interruptible, opened
 from data_tools.sources import find_inputs
 from data_tools.tokenizer import ShardTokenizer, load_tokenizer
 from data_tools.workers import Workers
@@ -90,34 +90,58 @@ def build_part(
         raise DataError(
             f"`part` {part}/{parts}: expected I/N with 1 <= I <= N <= {MAX_PARTS}, such as 1/8"
         )
-    check_out(out)
     tokenizer = load_tokenizer(tokenizer_dir)
     files = find_inputs(inputs)
     sources = {"tokenizer": tokenizer.fingerprint, "part": f"{part}/{parts}"}
     order = Order.of("build", options.decisive(), sources, files)
+    if not _is_published(out, order):
+        check_out(out)
     with interruptible(out), opened(out, order, options.again) as work:
-        with dropping_bad_input(work), Workers(options.workers) as workers:
-            tasks = encode_tasks(files, tokenizer_dir, work.encoded, options)
-            own = tasks[part - 1 :: parts]
-            sums = encode_all(own, tokenizer, work, workers, progress)
-        facts = PartFile(
-            format=FORMAT,
-            version=VERSION,
-            part=part,
-            parts=parts,
-            tasks=len(tasks),
-            options=options.decisive(),
-            tokenizer=tokenizer.fingerprint,
-            inputs=_name_of(files),
-        )
-        with on_disk(work.path):
-            copied = read_tokenizer_files(tokenizer_dir)
-            write_tokenizer(copied, work.encoded / TOKENIZER_FOLDER)
-            write_json(work.encoded / PART_FILE, asdict(facts))
-            work.encoded.rename(out)
-            work.remove()
+        if not work.stats.exists():
+            with dropping_bad_input(work), Workers(options.workers) as workers:
+                tasks = encode_tasks(files, tokenizer_dir, work.encoded, options)
+                own = tasks[part - 1 :: parts]
+                sums = encode_all(own, tokenizer, work, workers, progress)
+            facts = PartFile(
+                format=FORMAT,
+                version=VERSION,
+                part=part,
+                parts=parts,
+                tasks=len(tasks),
+                options=options.decisive(),
+                tokenizer=tokenizer.fingerprint,
+                inputs=_name_of(files),
+            )
+            _complete(work, facts, tokenizer_dir, sums, out)
+        return _publish(work, out)
+
+
+def _is_published(out: Path, order: Order) -> bool:
+    """Whether `out` is the part of `order`, and only its work folder was not removed yet."""
+    work = WorkFolder.beside(out)
+    moved = not work.encoded.exists() and (out / PART_FILE).exists()
+    return moved and work.stats.exists() and work.is_of(order)
+
+
+def _complete(
+    work: WorkFolder, facts: PartFile, tokenizer_dir: Path, sums: Sums, out: Path
+) -> None:
+    """Write what a part has beside its runs, and what is told at the end."""
     tokens = sum(run.tokens for runs in sums.runs.values() for run in runs)
-    return PartStats(str(out), part, parts, sums.documents, tokens)
+    stats = PartStats(str(out), facts.part, facts.parts, sums.documents, tokens)
+    with on_disk(work.path):
+        write_tokenizer(read_tokenizer_files(tokenizer_dir), work.encoded / TOKENIZER_FOLDER)
+        write_json(work.encoded / PART_FILE, asdict(facts))
+        write_json(work.stats, asdict(stats))
+
+
+def _publish(work: WorkFolder, out: Path) -> PartStats:
+    with on_disk(out.parent):
+        stats = pydantic.TypeAdapter(PartStats).validate_python(read_json(work.stats))
+        if work.encoded.exists():
+            work.encoded.rename(out)
+        work.remove()
+    return stats
 
 
 def merge_parts(

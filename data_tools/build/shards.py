@@ -121,8 +121,8 @@ def build_shards(
 def is_published(out: Path, order: Order) -> bool:
     """Whether `out` is what `order` made, and only its work folder was not removed yet."""
     work = WorkFolder.beside(out)
-    made = work.stats.exists() and (out / MANIFEST_FILE).exists() and not work.shards.exists()
-    return made and work.is_of(order)
+    moved = not work.shards.exists() and (out / MANIFEST_FILE).exists()
+    return moved and work.stats.exists() and work.is_of(order)
 
 
 def check_out(out: Path) -> None:

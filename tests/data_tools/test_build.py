@@ -119,7 +119,9 @@ def test_duplicates_short_and_empty_documents_are_left_out_and_counted(tokenizer
         "\u200b",
     ]
     source = write_jsonl(tmp_path / "a.jsonl", texts)
-    stats = build_shards([source], tokenizer_dir, tmp_path / "out", BuildOptions(validation=0, min_characters=5))
+    stats = build_shards(
+        [source], tokenizer_dir, tmp_path / "out", BuildOptions(validation=0, min_characters=5)
+    )
     assert (stats.documents, stats.duplicates, stats.too_short) == (6, 1, 3)
     assert stats.manifest.facts.train.documents == 2
     kept = build_shards(
