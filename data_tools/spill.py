@@ -14,9 +14,10 @@ from __future__ import annotations
 import bisect
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -195,7 +196,7 @@ def write_spill(spill: Spill, parts: Iterator[tuple[_Records, _Ids]]) -> None:
 def merge(spills: Sequence[Spill], keys: KeyRange, stem: Path, dtype: np.dtype[Any]) -> Spill:
     """Write one spill at `stem` with the documents of `keys` from all `spills`, in bounded memory.
 
-    Opens each file once a step of `MERGE_TOKENS`; equal keys stay.
+    Opens each file once, and reads it in steps of `MERGE_TOKENS` of all together; equal keys stay.
     """
     tokens = sum(spill.tokens * spill.keys.count for spill in spills) // keys.count
     count = sum(spill.documents * spill.keys.count for spill in spills) // keys.count
@@ -205,11 +206,12 @@ def merge(spills: Sequence[Spill], keys: KeyRange, stem: Path, dtype: np.dtype[A
 
     def parts() -> Iterator[tuple[_Records, _Ids]]:
         nonlocal documents, written
-        for number in range(steps):
-            records, ids = _gather_records(spills, keys.within(number, steps), dtype)
-            documents += len(records)
-            written += int(records["length"].sum())
-            yield records, ids
+        with _opened(spills, keys, dtype) as sources:
+            for number in range(steps):
+                records, ids = _gather_records(sources, keys.within(number, steps), dtype)
+                documents += len(records)
+                written += int(records["length"].sum())
+                yield records, ids
 
     write_spill(Spill(stem, 0, 0), parts())
     return Spill(stem, documents, written, keys)
@@ -221,7 +223,8 @@ def gather(
     """The documents of one key range from all spills, sorted by key,
     and how many with equal keys were dropped (of pieces, the first ones count).
     """
-    table, flat = _gather_records(spills, keys, dtype)
+    with _opened(spills, keys, dtype) as sources:
+        table, flat = _gather_records(sources, keys, dtype)
     fresh = np.ones(len(table), dtype=bool)
     if drop_equal_keys:
         fresh[1:] = (table["high"][1:] != table["high"][:-1]) | (
@@ -235,76 +238,92 @@ def gather(
 
 def tokens_of_splits(spill: Spill) -> int:
     """Tokens of the documents that are read of `spill`."""
-    found = (chosen["length"].sum(dtype=np.int64) for chosen in _chosen(spill, ALL_KEYS))
-    return int(sum(found))
+    with _opened([spill], ALL_KEYS, np.dtype("<u2")) as sources:
+        chosen = (found for source in sources for found in source.chosen(ALL_KEYS))
+        return sum(int(found["length"].sum(dtype=np.int64)) for found in chosen)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A spill whose files are open."""
+
+    spill: Spill
+    index: _Records
+    ids: BinaryIO
+    dtype: np.dtype[Any]
+
+    def chosen(self, keys: KeyRange) -> Iterator[_Records]:
+        """Copies of the records that `keys` and the splits ask for, some at a time."""
+        inside = keys.slice_of(self.index)
+        for start in range(inside.start, inside.stop, _RECORDS):
+            found = np.array(self.index[start : min(start + _RECORDS, inside.stop)])
+            if self.spill.splits is not None:
+                low = found["split"] >= np.uint64(self.spill.splits[0])
+                found = found[low & (found["split"] < np.uint64(self.spill.splits[1]))]
+            yield found
+
+    def read(self, found: _Records) -> _Ids:
+        """Ids of the records `found`, whose starts are changed to those in the result.
+
+        One read where they lie next to each other, or nearly so; else one a document.
+        """
+        first = int(found["start"][0])
+        end = int(found["start"][-1]) + int(found["length"][-1])
+        wanted = int(found["length"].sum(dtype=np.int64))
+        if end - first <= 2 * wanted:
+            found["start"] -= np.uint64(first)
+            return self._read(first, end - first)
+        read = [self._read(start, length) for start, length in found[["start", "length"]].tolist()]
+        lengths = found["length"].astype(np.uint64)
+        found["start"] = np.cumsum(lengths) - lengths
+        return np.concatenate(read)
+
+    def _read(self, start: int, count: int) -> _Ids:
+        self.ids.seek(start * self.dtype.itemsize)
+        ids = np.fromfile(self.ids, dtype=self.dtype, count=count)
+        if len(ids) != count:
+            raise _damaged(self.spill.ids_path)
+        return ids
+
+
+@contextmanager
+def _opened(
+    spills: Sequence[Spill], keys: KeyRange, dtype: np.dtype[Any]
+) -> Iterator[list[_Source]]:
+    """The spills that can have keys of `keys`, open."""
+    with ExitStack() as stack:
+        sources = []
+        for spill in spills:
+            if not spill.documents or not spill.keys.overlaps(keys):
+                continue
+            try:
+                index = np.memmap(spill.index_path, dtype=RECORD, mode="r")
+                ids = stack.enter_context(spill.ids_path.open("rb"))
+            except (OSError, ValueError) as error:
+                raise _damaged(spill.stem) from error
+            if len(index) != spill.documents:
+                raise _damaged(spill.index_path)
+            sources.append(_Source(spill, index, ids, dtype))
+        yield sources
 
 
 def _gather_records(
-    spills: Sequence[Spill], keys: KeyRange, dtype: np.dtype[Any]
+    sources: Sequence[_Source], keys: KeyRange, dtype: np.dtype[Any]
 ) -> tuple[_Records, _Ids]:
     """Sorted records of one key range, and the ids that they point into."""
     records = [np.zeros(0, dtype=RECORD)]
     ids = [np.zeros(0, dtype=dtype)]
     base = 0
-    for spill in spills:
-        if not spill.documents or not spill.keys.overlaps(keys):
-            continue
-        found = np.concatenate([np.zeros(0, dtype=RECORD), *_chosen(spill, keys)])
+    for source in sources:
+        found = np.concatenate([records[0], *source.chosen(keys)])
         if not len(found):
             continue
-        read = _read_ids(spill, found, dtype)
+        read = source.read(found)
         found["start"] += np.uint64(base)
         base += len(read)
         records.append(found)
         ids.append(read)
     return _sorted(np.concatenate(records)), np.concatenate(ids)
-
-
-def _chosen(spill: Spill, keys: KeyRange) -> Iterator[_Records]:
-    """Copies of the records that `keys` and the splits of `spill` ask for, some at a time."""
-    try:
-        index = np.memmap(spill.index_path, dtype=RECORD, mode="r")
-    except (OSError, ValueError) as error:
-        raise _damaged(spill.index_path) from error
-    if len(index) != spill.documents:
-        raise _damaged(spill.index_path)
-    inside = keys.slice_of(index)
-    for start in range(inside.start, inside.stop, _RECORDS):
-        found = np.array(index[start : min(start + _RECORDS, inside.stop)])
-        if spill.splits is not None:
-            low = found["split"] >= np.uint64(spill.splits[0])
-            found = found[low & (found["split"] < np.uint64(spill.splits[1]))]
-        yield found
-
-
-def _read_ids(spill: Spill, found: _Records, dtype: np.dtype[Any]) -> _Ids:
-    """Ids of the records `found`, whose starts are changed to those in the result.
-
-    One read where they lie next to each other, or nearly so; else one a document.
-    """
-    first = int(found["start"][0])
-    end = int(found["start"][-1]) + int(found["length"][-1])
-    wanted = int(found["length"].sum())
-    if end - first <= 2 * wanted:
-        found["start"] -= np.uint64(first)
-        return _from_file(spill, dtype, first, end - first)
-    read = [
-        _from_file(spill, dtype, start, length)
-        for start, length in found[["start", "length"]].tolist()
-    ]
-    lengths = found["length"].astype(np.uint64)
-    found["start"] = np.cumsum(lengths) - lengths
-    return np.concatenate(read)
-
-
-def _from_file(spill: Spill, dtype: np.dtype[Any], start: int, count: int) -> _Ids:
-    try:
-        ids = np.fromfile(spill.ids_path, dtype=dtype, count=count, offset=start * dtype.itemsize)
-    except OSError as error:
-        raise _damaged(spill.ids_path) from error
-    if len(ids) != count:
-        raise _damaged(spill.ids_path)
-    return ids
 
 
 def _damaged(path: Path) -> DataError:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +14,9 @@ from hypothesis import strategies as st
 
 from data_tools.build import BuildOptions, add_to_shards, build_part, build_shards, merge_parts
 from data_tools.inspect import verify_shards
-from electra_dist.data.shards.manifest import SPLITS, TRAIN, VALIDATION, Manifest, SplitName
+from electra_dist.data.shards.manifest import SPLITS, Manifest, SplitName
 from electra_dist.data.shards.reading import BlockReader
-from electra_dist.errors import EXIT_UNFINISHED, DataError, LockedError, StorageError
-from tests.support.disks import tiny_disk
+from electra_dist.errors import DataError
 from tests.support.inline import play_inline
 from tests.support.killing import killed_at
 
@@ -109,7 +103,7 @@ def test_a_corpus_is_added_beside_what_is_there(texts, source, tokenizer_dir, tm
         assert sorted(documents(stats.manifest, split)) == sorted(documents(expected, split))
     assert stats.manifest.token_counts.tolist() == expected.token_counts.tolist()
     assert verify_shards(shards).ok
-    with pytest.raises(DataError, match="nothing to add: of .* are in the shards already"):
+    with pytest.raises(DataError, match=r"nothing to add: of .* are in the shards already"):
         add_to_shards(shards, [source], SMALL)
     assert files_of(shards) == after
     assert not list(tmp_path.glob(".*"))
