@@ -49,6 +49,10 @@ _Ids = npt.NDArray[Any]
 _Records = npt.NDArray[np.void]
 
 
+class DamagedWorkError(DataError):
+    """A file of an unfinished build that is not as it was written."""
+
+
 @dataclass(frozen=True)
 class KeyRange:
     """Range `number` of `count` equal ranges of the key."""
@@ -326,8 +330,8 @@ def _gather_records(
     return _sorted(np.concatenate(records)), np.concatenate(ids)
 
 
-def _damaged(path: Path) -> DataError:
-    return DataError(
+def _damaged(path: Path) -> DamagedWorkError:
+    return DamagedWorkError(
         f"{path}: a file of the unfinished build is gone or cut; give the same command with"
         " `again` to start over"
     )

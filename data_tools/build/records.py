@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
-from data_tools.spill import KeyRange, Spill
+from data_tools.spill import DamagedWorkError, KeyRange, Spill
 from data_tools.write import WrittenShard
 from electra_dist.data.shards.manifest import SPLITS, ShardFacts, SplitName
-from electra_dist.errors import DataError
 from electra_dist.files.reading import MIB, read_json
 from electra_dist.files.writing import whole_file, write_atomically
 
@@ -157,8 +156,8 @@ def _read(path: Path) -> Any:
         raise _damaged(path) from error
 
 
-def _damaged(path: Path) -> DataError:
-    return DataError(
+def _damaged(path: Path) -> DamagedWorkError:
+    return DamagedWorkError(
         f"{path}: a record of the unfinished build is damaged; give the same command with `again`"
         " to start over"
     )

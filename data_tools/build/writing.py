@@ -27,7 +27,7 @@ from data_tools.build.records import (
 )
 from data_tools.build.splits import SPLIT_HASHES, bound_of, held_out_below
 from data_tools.build.work import WorkFolder
-from data_tools.spill import KeyRange, Spill, tokens_of_splits
+from data_tools.spill import DamagedWorkError, KeyRange, Spill, tokens_of_splits
 from data_tools.workers import Workers
 from data_tools.write import WriteTask, write_shard
 from electra_dist.console import Progress
@@ -211,5 +211,7 @@ def _summed(tasks: Iterator[WriteTask], work: WorkFolder, vocab_size: int) -> Wr
 def _record(work: WorkFolder, name: str) -> WrittenRecord:
     record = read_written(work.written, name)
     if record is None:
-        raise DataError(f"{work.written}: the record of {name} is gone; `again` starts over")
+        raise DamagedWorkError(
+            f"{work.written}: the record of {name} is gone; `again` starts over"
+        )
     return record
