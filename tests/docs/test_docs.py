@@ -47,6 +47,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Pages in the order of the work; each may use what those before it left in the folder.
 STORY = (
     "docs/prepare-data.md",
+    "docs/build-at-size.md",
     "docs/train.md",
     "docs/resume.md",
     "docs/checkpoints.md",
