@@ -61,9 +61,7 @@ def large(topic_texts, tmp_path) -> Path:
     return write(tmp_path / "large.jsonl", texts)
 
 
-def test_killed_by_any_signal_the_same_command_goes_on(
-    large, tokenizer_dir, tmp_path, monkeypatch
-):
+def test_killed_by_any_signal_the_same_command_goes_on(large, tokenizer_dir, tmp_path, monkeypatch):
     play_inline(monkeypatch)
     expected = tmp_path / "expected"
     build_shards([large], tokenizer_dir, expected)
