@@ -56,8 +56,8 @@ def wait_for(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture
 def large(topic_texts, tmp_path) -> Path:
-    """A few tasks of a megabyte: time enough to be killed in one of them."""
-    texts = [f"{copy} {text}" for copy in range(4) for text in topic_texts]
+    """Half a dozen tasks of a megabyte: time enough to be killed in one of them."""
+    texts = [f"{copy} {text}" for copy in range(8) for text in topic_texts]
     return write(tmp_path / "large.jsonl", texts)
 
 
