@@ -211,7 +211,5 @@ def _summed(tasks: Iterator[WriteTask], work: WorkFolder, vocab_size: int) -> Wr
 def _record(work: WorkFolder, name: str) -> WrittenRecord:
     record = read_written(work.written, name)
     if record is None:
-        raise DamagedWorkError(
-            f"{work.written}: the record of {name} is gone; `again` starts over"
-        )
+        raise DamagedWorkError(f"{work.written}: the record of {name} is gone; `again` starts over")
     return record
