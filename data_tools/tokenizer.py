@@ -119,15 +119,17 @@ def train_tokenizer(
     seed: int = 1234,
     lowercase: bool = False,
     sample_bytes: int = SAMPLE_BYTES,
+    again: bool = False,
     progress: Progress = silent,
 ) -> TokenizerStats:
     """Learn a vocabulary of exactly `vocab_size` ids from `inputs` and write it to the folder
     `out`.
 
     Reads at most about `sample_bytes` of text, spread evenly over the inputs. Raises `DataError`
-    when there is too little text for the vocabulary, or when `out` holds something else already.
+    when there is too little text for the vocabulary, or when `out` holds something already (with
+    `again`, a tokenizer there is replaced).
     """
-    _check_out(out)
+    _check_out(out, again)
     parts = split_parts(find_inputs(inputs), part_bytes=8 * 2**20)
     sample = _Sample(parts, sample_bytes, progress)
     with tempfile.TemporaryDirectory(prefix="electra-dist-") as folder:
@@ -145,7 +147,7 @@ def train_tokenizer(
     return TokenizerStats(out, loaded.vocab_size, loaded.fingerprint, sample.characters)
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, again: bool) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; give a folder for the tokenizer")
     if out.is_dir():
@@ -155,6 +157,10 @@ def _check_out(out: Path) -> None:
     if others:
         raise DataError(
             f"{out}: holds something else already ({', '.join(others[:5])}); give a new folder"
+        )
+    if not again and out.is_dir() and any(out.iterdir()):
+        raise DataError(
+            f"{out}: holds a tokenizer already; give a new folder, or `again` to replace it"
         )
 
 

@@ -289,9 +289,11 @@ def test_validation_rows_are_always_the_same_and_dealt_in_turn(
 def test_shards_without_validation_say_so(
     make_config, manifest, topics_file, tokenizer_dir, tmp_path
 ):
-    from data_tools.build import build_shards
+    from data_tools.build import BuildOptions, build_shards
 
-    bare: Manifest = build_shards([topics_file], tokenizer_dir, tmp_path / "bare").manifest
+    bare: Manifest = build_shards(
+        [topics_file], tokenizer_dir, tmp_path / "bare", BuildOptions(validation=0)
+    ).manifest
     assert has_validation(RunData.alone(manifest))
     assert not has_validation(RunData.alone(bare))
     assert validation_rows(RunData.alone(bare), RowFormat.of(make_config()), 10) is None

@@ -19,7 +19,9 @@ from electra_dist.data.shards.manifest import SPLITS, TRAIN, VALIDATION, Manifes
 from electra_dist.data.shards.reading import BlockReader
 from electra_dist.errors import DataError
 
-SMALL = BuildOptions(validation=0.15, block_tokens=1024, shard_blocks=16, part_bytes=50_000)
+SMALL = BuildOptions(
+    validation=0.15, piece_tokens=0, block_tokens=1024, shard_blocks=16, part_bytes=50_000
+)
 
 
 def write_jsonl(path: Path, texts: list[str]) -> Path:
@@ -117,14 +119,16 @@ def test_duplicates_short_and_empty_documents_are_left_out_and_counted(tokenizer
         "\u200b",
     ]
     source = write_jsonl(tmp_path / "a.jsonl", texts)
-    stats = build_shards([source], tokenizer_dir, tmp_path / "out", BuildOptions(min_characters=5))
+    stats = build_shards(
+        [source], tokenizer_dir, tmp_path / "out", BuildOptions(validation=0, min_characters=5)
+    )
     assert (stats.documents, stats.duplicates, stats.too_short) == (6, 1, 3)
     assert stats.manifest.facts.train.documents == 2
     kept = build_shards(
         [source],
         tokenizer_dir,
         tmp_path / "kept",
-        BuildOptions(min_characters=1, deduplicate=False),
+        BuildOptions(validation=0, min_characters=1, deduplicate=False),
     )
     assert kept.duplicates == 0
     assert kept.manifest.facts.train.documents + kept.without_tokens == 5
@@ -144,7 +148,8 @@ def test_vocabularies_above_65536_ids_take_four_bytes(tokenizer_dir, topic_texts
     (tmp_path / "large").mkdir()
     (tmp_path / "large" / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     source = write_jsonl(tmp_path / "a.jsonl", topic_texts[:40])
-    stats = build_shards([source], tmp_path / "large", tmp_path / "out")
+    options = BuildOptions(validation=0, piece_tokens=0)
+    stats = build_shards([source], tmp_path / "large", tmp_path / "out", options)
     assert stats.manifest.facts.token_bytes == 4
     reader = BlockReader(stats.manifest, TRAIN)
     assert reader.read(0).tokens.dtype == np.uint32

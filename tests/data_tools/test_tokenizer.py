@@ -184,3 +184,15 @@ def test_wrong_sizes_folders_and_files_are_refused(topics_file, tokenizer_dir, t
     (tmp_path / "bad" / TOKENIZER_FILE).write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"\[SEP\] has id 4, expected 3"):
         load_tokenizer(tmp_path / "bad")
+
+
+def test_a_tokenizer_is_replaced_when_asked_for_only(topics_file, tmp_path):
+    out = tmp_path / "tokenizer"
+    first = train_tokenizer([topics_file], 600, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(DataError, match=r"holds a tokenizer already; .* or `again` to replace it"):
+        train_tokenizer([topics_file], 700, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    second = train_tokenizer([topics_file], 700, out, again=True)
+    assert second.vocab_size == 700
+    assert second.fingerprint != first.fingerprint

@@ -48,6 +48,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STORY = (
     "docs/prepare-data.md",
     "docs/shards.md",
+    "docs/build-at-size.md",
     "docs/train.md",
     "docs/resume.md",
     "docs/checkpoints.md",

@@ -84,8 +84,9 @@ class ManifestFile:
     `block_tokens` is the most tokens a block holds, `fingerprint` names the dataset (every shard's
     SHA-256 and the tokenizer's), `token_counts` has how often each id occurs in the split `train`,
     `block_checksums` says whether there is a checksum for each block (not so in shards of an
-    earlier version), `tables` names the tables of each split (None in version 1, and before they
-    are written).
+    earlier version), `piece_tokens` is the most tokens of a piece of a document (None: documents
+    are whole), `tables` names the tables of each split (None in version 1, and before they are
+    written).
     """
 
     format: str
@@ -101,6 +102,7 @@ class ManifestFile:
     tokenizer_files: tuple[FileFacts, ...]
     token_counts: tuple[int, ...]
     block_checksums: Literal["crc32"] | None = None
+    piece_tokens: int | None = None
     tables: dict[SplitName, SplitTables] | None = None
 
     def split(self, name: SplitName) -> SplitFacts:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from electra_dist.cli.parsers import Subparsers, add_group
-from electra_dist.cli.prepare.data import build, corpus, inspect, tokenizer, upgrade, verify
+from electra_dist.cli.prepare.data import (
+    add_corpus,
+    build,
+    corpus,
+    inspect,
+    merge,
+    tokenizer,
+    upgrade,
+    verify,
+)
 
 __all__ = ["add"]
 
@@ -11,5 +20,6 @@ __all__ = ["add"]
 def add(subparsers: Subparsers) -> None:
     """Register the subcommands."""
     group = add_group(subparsers, "data", "Prepare data: corpus, tokenizer, shards")
-    for command in (corpus, tokenizer, build, inspect, verify, upgrade):
+    commands = (corpus, tokenizer, build, merge, add_corpus, inspect, verify, upgrade)
+    for command in commands:
         command.add(group)

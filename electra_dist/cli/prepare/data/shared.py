@@ -1,4 +1,4 @@
-"""What the data commands share: `--input`, and a list of facts."""
+"""What the data commands share: options, and a list of facts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,40 @@ def add_input(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help=".txt (documents apart by blank lines), .jsonl, .jsonl.gz (with a key `text`), or"
         " folders of them",
+    )
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add `--workers`."""
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes (default: %(default)s)"
+    )
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add which documents are kept, and which are held out."""
+    parser.add_argument(
+        "--validation",
+        type=float,
+        default=0.01,
+        metavar="F",
+        help="fraction of the documents held out, at least 20 of them; 0: none (default:"
+        " %(default)s)",
+    )
+    parser.add_argument(
+        "--min-characters", type=int, default=1, metavar="N", help="leave shorter documents out"
+    )
+    parser.add_argument(
+        "--keep-duplicates", action="store_true", help="keep documents that are exactly alike"
+    )
+
+
+def add_again(parser: argparse.ArgumentParser) -> None:
+    """Add `--again`."""
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="throw away what an unfinished command has made, and start over",
     )
 
 

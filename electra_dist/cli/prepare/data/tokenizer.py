@@ -32,6 +32,9 @@ def add(group: Subparsers) -> None:
         "--lowercase", action="store_true", help="fold case (the published ELECTRA does)"
     )
     parser.add_argument("--seed", type=int, default=1234, help="default: %(default)s")
+    parser.add_argument(
+        "--again", action="store_true", help="replace a tokenizer that is in DIR already"
+    )
     add_json(parser)
 
 
@@ -46,6 +49,7 @@ def _tokenizer(arguments: argparse.Namespace) -> int:
             arguments.out,
             seed=arguments.seed,
             lowercase=arguments.lowercase,
+            again=arguments.again,
             progress=progress,
         )
     print_facts(arguments, stats.to_dict())

@@ -1,0 +1,287 @@
+"""The documents of some parts of the input, encoded and spilled to disk by split.
+
+The first step of a build, which runs it in worker processes. Comes in: an `EncodeTask`. Goes out:
+sorted spills of ids on disk, and their record with the counts, written last: a task whose record is
+there is done. A document's split and its place in the shuffle are hashes of its text.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data_tools.build.disk import on_disk
+from data_tools.build.known import KnownDocuments, contents_of
+from data_tools.build.pieces import CHUNK_CHARACTERS, Chunks, NormalStream, Piece, read_pieces
+from data_tools.build.records import Encoded, write_encoded
+from data_tools.build.splits import bound_of, lowest, split_hash
+from data_tools.clean import DIGEST_BYTES, digest, normalise
+from data_tools.sources import Part
+from data_tools.spill import Spill, SpillWriter
+from data_tools.tokenizer import ShardTokenizer, load_tokenizer
+from electra_dist.data.shards.manifest import SPLITS, TRAIN, VALIDATION
+
+#: What the tokenizer gets at once, at most: it takes some 100 bytes of memory for a character.
+BATCH_CHUNKS = 256
+BATCH_CHARACTERS = 2**19
+#: Ids of a document that are held in memory; those before are in a file.
+_HELD_TOKENS = 2**22
+#: Split hashes that are kept before only the lowest are.
+_HASHES = 4096
+
+_Ids = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """Everything a worker needs to encode some parts of the input.
+
+    number   of the task; it names the spills
+    folder   where the spills and the record go
+    known    runs that name the documents which are left out because they are there already
+
+    The other fields are those of `BuildOptions`.
+    """
+
+    parts: tuple[Part, ...]
+    number: int
+    tokenizer_dir: Path
+    folder: Path
+    validation: float
+    seed: int
+    min_characters: int
+    deduplicate: bool
+    piece_tokens: int
+    block_tokens: int
+    known: tuple[Spill, ...] = ()
+
+
+def encode(task: EncodeTask) -> Encoded:
+    """Encode the documents of one task, spill them by split, and write the record."""
+    with on_disk(task.folder):
+        task.folder.mkdir(parents=True, exist_ok=True)
+        encoded = _Encoder(task).run()
+        write_encoded(task.folder, task.number, encoded)
+    return encoded
+
+
+def token_bytes(vocab_size: int) -> Literal[2, 4]:
+    """Bytes of one id on disk."""
+    if vocab_size <= 2**16:
+        return 2
+    return 4
+
+
+@functools.cache
+def _worker_tokenizer(path: Path) -> ShardTokenizer:
+    return load_tokenizer(path)
+
+
+@dataclass
+class _Document:
+    """One document on its way.
+
+    place       of the document in its task
+    name        its digest, known when all of it was read
+    """
+
+    place: int
+    name: bytes = b""
+    ids: list[_Ids] = field(default_factory=list)
+    held: int = 0
+    file: BinaryIO | None = None
+    tokens: int = 0
+
+    def take(self, ids: _Ids, folder: Path) -> None:
+        """Add the ids of the next chunk."""
+        self.ids.append(ids)
+        self.held += len(ids)
+        self.tokens += len(ids)
+        if self.held > _HELD_TOKENS:
+            self._spool(folder)
+
+    def cut(self, piece_tokens: int) -> Iterator[_Ids]:
+        """The ids in pieces of nearly equal size, at most `piece_tokens` each (0: in one)."""
+        count = 1
+        if piece_tokens:
+            count = -(-self.tokens // piece_tokens)
+        if count == 1 and len(self.ids) == 1 and self.file is None:
+            yield self.ids[0]
+            return
+        rest = np.concatenate([np.zeros(0, np.uint32), *self.ids])
+        if self.file is not None:
+            self.file.seek(0)
+        for number in range(count):
+            size = (number + 1) * self.tokens // count - number * self.tokens // count
+            found = self._read(size)
+            missing = size - len(found)
+            yield np.concatenate([found, rest[:missing]])
+            rest = rest[missing:]
+
+    def close(self) -> None:
+        """Let the file go, if there is one."""
+        if self.file is not None:
+            self.file.close()
+
+    def _spool(self, folder: Path) -> None:
+        if self.file is None:
+            self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed with the document)
+        for ids in self.ids:
+            self.file.write(ids.tobytes())
+        self.ids = []
+        self.held = 0
+
+    def _read(self, count: int) -> _Ids:
+        if self.file is None:
+            return np.zeros(0, np.uint32)
+        return np.frombuffer(self.file.read(4 * count), dtype=np.uint32)
+
+
+class _Encoder:
+    """Runs one task."""
+
+    def __init__(self, task: EncodeTask) -> None:
+        self._task = task
+        self._tokenizer = _worker_tokenizer(task.tokenizer_dir)
+        dtype: np.dtype[Any] = np.dtype(f"<u{token_bytes(self._tokenizer.vocab_size)}")
+        self._writers = {
+            name: SpillWriter(task.folder, f"{name}-{task.number:07d}", dtype) for name in SPLITS
+        }
+        self._bound = bound_of(task.validation)
+        self._known = KnownDocuments(task.known)
+        self._batch: list[tuple[_Document, str, bool]] = []
+        self._characters = 0
+        self._hashes: set[int] = set()
+        self._counts = dict.fromkeys(
+            ("documents", "too_short", "without_tokens", "cut", "already_there"), 0
+        )
+
+    def run(self) -> Encoded:
+        for document, pieces in self._documents():
+            self._read(document, pieces)
+        self._encode_batch()
+        spills = {name: writer.close() for name, writer in self._writers.items()}
+        return Encoded(spills=spills, lowest=lowest(self._hashes), **self._counts)
+
+    def _documents(self) -> Iterator[tuple[_Document, list[Piece] | Iterator[Piece]]]:
+        """Each document of all parts, with its pieces: they are read one at a time."""
+        for part in self._task.parts:
+            stream = read_pieces(part)
+            for first in stream:
+                document = _Document(self._counts["documents"])
+                self._counts["documents"] += 1
+                if first.last:
+                    yield document, [first]
+                else:
+                    yield document, _to_the_last(first, stream)
+
+    def _read(self, document: _Document, pieces: list[Piece] | Iterator[Piece]) -> None:
+        if isinstance(pieces, list):
+            text = normalise(pieces[0].text)
+            if len(text) <= CHUNK_CHARACTERS:
+                self._read_short(document, text)
+                return
+        self._read_long(document, pieces)
+
+    def _read_short(self, document: _Document, text: str) -> None:
+        if len(text) < max(1, self._task.min_characters):
+            self._counts["too_short"] += 1
+            return
+        document.name = digest(text)
+        self._add_chunk(document, text, last=True)
+
+    def _read_long(self, document: _Document, pieces: list[Piece] | Iterator[Piece]) -> None:
+        normal = NormalStream()
+        chunks = Chunks()
+        name = hashlib.blake2b(digest_size=DIGEST_BYTES)  # `digest` of all of it
+        characters = 0
+        for piece in pieces:
+            text = normal.add(piece.text)
+            name.update(text.encode("utf-8"))
+            characters += len(text)
+            for chunk in chunks.add(text):
+                self._add_chunk(document, chunk, last=False)
+        if characters < max(1, self._task.min_characters):
+            self._counts["too_short"] += 1
+            return
+        document.name = name.digest()
+        self._add_chunk(document, chunks.rest(), last=True)
+
+    def _add_chunk(self, document: _Document, text: str, last: bool) -> None:
+        self._batch.append((document, text, last))
+        self._characters += len(text)
+        if len(self._batch) >= BATCH_CHUNKS or self._characters >= BATCH_CHARACTERS:
+            self._encode_batch()
+
+    def _encode_batch(self) -> None:
+        batch = self._batch
+        self._batch = []
+        self._characters = 0
+        ids_of = self._tokenizer.encode_batch([text for _, text, _ in batch])
+        for (document, _, last), ids in zip(batch, ids_of, strict=True):
+            document.take(ids, self._task.folder)
+            if last:
+                self._finish(document)
+
+    def _finish(self, document: _Document) -> None:
+        if not document.tokens:
+            self._counts["without_tokens"] += 1
+        elif self._is_known(document):
+            self._counts["already_there"] += 1
+        else:
+            self._spill(document)
+        document.close()
+
+    def _is_known(self, document: _Document) -> bool:
+        if not self._task.known:
+            return False
+        return all(
+            self._known.have(content)
+            for ids in document.cut(self._task.piece_tokens)
+            for content in contents_of(ids, self._task.block_tokens)
+        )
+
+    def _spill(self, document: _Document) -> None:
+        task = self._task
+        hashed = split_hash(document.name)
+        self._hashes.add(hashed)
+        if len(self._hashes) > _HASHES:
+            self._hashes = set(lowest(self._hashes))
+        if hashed < self._bound:
+            writer = self._writers[VALIDATION]
+        else:
+            writer = self._writers[TRAIN]
+        place = b""
+        if not task.deduplicate:
+            place = b"%d/%d" % (task.number, document.place)
+        number = 0
+        for number, ids in enumerate(document.cut(task.piece_tokens)):
+            if number:
+                key = _order_key(document.name, task.seed, place + b"#%d" % number)
+            else:
+                key = _order_key(document.name, task.seed, place)
+            writer.add(key, ids, hashed, number)
+        self._counts["cut"] += int(number > 0)
+
+
+def _to_the_last(first: Piece, stream: Iterator[Piece]) -> Iterator[Piece]:
+    """`first` and the pieces after it, to the end of its document."""
+    yield first
+    for piece in stream:
+        yield piece
+        if piece.last:
+            return
+
+
+def _order_key(name: bytes, seed: int, position: bytes) -> bytes:
+    """The document's place in the shuffle: 16 bytes."""
+    key = seed.to_bytes(16, "little", signed=True)
+    return hashlib.blake2b(name + position, digest_size=16, key=key, person=b"order").digest()
