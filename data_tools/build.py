@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.encode import Encoded, EncodeTask, encode, token_bytes
-from data_tools.sources import find_inputs, split_parts
+from data_tools.sources import Inputs, find_inputs, split_parts
 from data_tools.spill import KeyRange, Spill
 from data_tools.tokenizer import ShardTokenizer, load_tokenizer
 from data_tools.workers import run_tasks
@@ -105,7 +105,7 @@ class BuildStats:
 
 
 def build_shards(
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path] | Inputs,
     tokenizer_dir: Path,
     out: Path,
     options: BuildOptions | None = None,

@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 
 from electra_dist.cli.parsers import Subparsers, add_command, add_json
-from electra_dist.cli.prepare.data.shared import add_input, print_facts
+from electra_dist.cli.prepare.data.shared import (
+    add_input,
+    check_documents,
+    facts_of_inputs,
+    find,
+    print_facts,
+)
 
 
 def add(group: Subparsers) -> None:
@@ -60,7 +66,9 @@ def _build(arguments: argparse.Namespace) -> int:
         min_characters=arguments.min_characters,
         deduplicate=not arguments.keep_duplicates,
     )
+    inputs = find(arguments)
+    check_documents(arguments, inputs)
     with bar() as progress:
-        stats = build_shards(arguments.input, arguments.tokenizer, arguments.out, options, progress)
-    print_facts(arguments, stats.to_dict())
+        stats = build_shards(inputs, arguments.tokenizer, arguments.out, options, progress)
+    print_facts(arguments, {**stats.to_dict(), **facts_of_inputs(arguments, inputs)})
     return 0

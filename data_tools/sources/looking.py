@@ -1,0 +1,92 @@
+"""A look at some documents before the work begins: are they what they are taken for?"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from data_tools.sources.hub import HUB
+from data_tools.sources.reading import read_pieces
+from data_tools.sources.splitting import split_parts
+from data_tools.sources.types import Inputs, Part
+
+#: Files and parts that are looked at, and characters of each part.
+_MOST = 8
+_MOST_CHARACTERS = 2_100_000
+LONG_CHARACTERS = 1_000_000
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of some documents.
+
+    documents           as many as were seen, the last of each part perhaps not to its end
+    whole               whether they are all
+    median_characters   the median of their lengths, as far as they were seen
+    warning             what looks wrong, and what to do; empty when nothing does
+    """
+
+    documents: int
+    whole: bool
+    median_characters: int
+    warning: str
+
+
+def look_at(inputs: Inputs) -> Look:
+    """Read the beginning of some parts of some files, evenly spread; datasets of the hub are left
+    alone.
+
+    Raises what `read_pieces` raises.
+    """
+    local = [file for file in inputs.files if file.format != HUB]
+    files = _some(local)
+    parts = split_parts(replace(inputs, files=tuple(files)))
+    chosen = _some(parts)
+    whole = len(files) == len(inputs.files) and len(chosen) == len(parts)
+    lengths: list[int] = []
+    for part in chosen:
+        seen, complete = _lengths(part)
+        lengths += seen
+        whole = whole and complete
+    median = int(statistics.median(lengths or [0]))
+    return Look(len(lengths), whole, median, _warning(inputs, len(lengths), whole, median))
+
+
+def _some(sequence: list[_Item]) -> list[_Item]:
+    """At most a few of them, evenly spread."""
+    count = min(len(sequence), _MOST)
+    return [sequence[number * len(sequence) // count] for number in range(count)]
+
+
+def _lengths(part: Part) -> tuple[list[int], bool]:
+    """The lengths of the first documents of a part, and whether they are all."""
+    lengths: list[int] = []
+    left = _MOST_CHARACTERS
+    for piece in read_pieces(part):
+        if left <= 0:
+            return lengths, False
+        if piece.number == 0:
+            lengths.append(0)
+        lengths[-1] += len(piece.text)
+        left -= len(piece.text)
+    return lengths, True
+
+
+def _warning(inputs: Inputs, documents: int, whole: bool, median: int) -> str:
+    advice = "give each its own record"
+    if any(file.format.kind == ".txt" for file in inputs.files):
+        advice = (
+            "`documents` line takes each line for a document, file each file, and blank-line, the"
+            " default, what lies between blank lines"
+        )
+    if whole and documents == 1:
+        return f"the whole input is one document; is that meant? {advice}"
+    if median > LONG_CHARACTERS:
+        return (
+            f"half of the documents have more than {LONG_CHARACTERS:,} characters; is that meant?"
+            f" {advice}"
+        )
+    return ""
