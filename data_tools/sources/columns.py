@@ -125,6 +125,20 @@ def _arrow_reader(
             source.seek(0)
         with open_ipc(source, options=options) as reader:
             yield reader
+            if not is_file and _is_finished(reader) and source.read(1):
+                raise DataError(
+                    f"{shown(name)}: something follows on the end of the stream; write one stream"
+                    " per file"
+                )
+
+
+def _is_finished(reader: Any) -> bool:
+    """Whether a stream has no more batches; of one that has, the next is passed over."""
+    try:
+        reader.read_next_batch()
+    except StopIteration:
+        return True
+    return False
 
 
 def _source(file: BinaryIO, name: str, packing: str, pyarrow: Any) -> Any:

@@ -9,7 +9,7 @@ from data_tools.sources.decoding import MAX_RECORD_BYTES
 from data_tools.sources.hub import HUB, read_hub
 from data_tools.sources.opening import reading
 from data_tools.sources.records import read_json, read_jsonl, read_table
-from data_tools.sources.text import cut_document, text_fragments
+from data_tools.sources.text import PIECE_CHARACTERS, cut_document, text_fragments
 from data_tools.sources.types import Part, Piece, ReadOptions, Slice
 from data_tools.sources.urls import shown
 from electra_dist.errors import DataError
@@ -41,10 +41,11 @@ def read_pieces(part: Part) -> Iterator[Piece]:
         with reading(piece.name, piece.format.packing):
             for text, last in _fragments(piece, part.options):
                 yield Piece(text, document, number, last)
-                number += 1
                 if last:
                     document += 1
                     number = 0
+                else:
+                    number += 1
 
 
 def _fragments(piece: Slice, options: ReadOptions) -> Iterator[tuple[str, bool]]:
@@ -52,7 +53,10 @@ def _fragments(piece: Slice, options: ReadOptions) -> Iterator[tuple[str, bool]]
         yield from text_fragments(piece, options)
         return
     for text in READERS[piece.format.kind](piece, options):
-        yield from cut_document(text)
+        if len(text) <= PIECE_CHARACTERS:
+            yield text, True
+        else:
+            yield from cut_document(text)
 
 
 def read_documents(part: Part) -> Iterator[str]:

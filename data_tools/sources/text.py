@@ -25,10 +25,11 @@ _SPACE = (
     rb"(?:[\t\x0b\x0c\x1c-\x1f ]|\xc2[\x85\xa0]|\xe1\x9a\x80"
     rb"|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)"
 )
-_END = rb"(?>\r\n|(?<!\r)\n|\r)"
+#: One end of a line. It begins with a set of bytes, which the search goes to at once.
+_END = rb"[\r\n](?<!\r\n)(?:(?<=\r)\n)?+"
 #: After which bytes a file may be cut. A blank line longer than this is no place for a cut.
 _CUTS: dict[str, re.Pattern[bytes]] = {
-    "blank-line": re.compile(_END + rb"(?>" + _SPACE + rb"{0,65536})" + rb"(?>\r\n|\r|\n)"),
+    "blank-line": re.compile(_END + rb"(?:" + _SPACE + rb"){0,65536}+" + rb"(?>\r\n|\r|\n)"),
     "line": re.compile(_END),
 }
 _LONGEST_CUT = 3 * 65536 + 4
@@ -117,8 +118,11 @@ def split_documents(
     for block in blocks:
         *complete, rest = _separate(rest + block, documents)
         for document in complete:
-            yield from _finish(document, documents, started)
-            started = False
+            if started or not _is_plain(document):
+                yield from _finish(document, documents, started)
+                started = False
+            else:
+                yield document, True
         if not started:
             rest = _without_blank_lines_before(rest, documents)
         body = _without_blank_line_after(rest, documents)
@@ -135,6 +139,15 @@ def split_documents(
                 " place; remove them"
             )
     yield from _finish(rest, documents, started)
+
+
+def _is_plain(document: str) -> bool:
+    """Whether it is a document as it stands: the usual case, and quickly told."""
+    return (
+        0 < len(document) <= PIECE_CHARACTERS
+        and not document[0].isspace()
+        and not document[-1].isspace()
+    )
 
 
 def _is_blank(body: str, taken: int, started: bool) -> bool:
