@@ -71,9 +71,10 @@ def guess(sample: bytes) -> str | None:
     if high > 0 and valid > 0.8 * high:
         return "utf-8"
     if high > 0.25 * len(sample):
-        best = max(_scores(sample), default=(0.0, ""))
-        if best[0] > 0.8:
-            return best[1]
+        scores = dict(_scores(sample))
+        best = max(scores, key=lambda name: scores[name], default="")  # of equal ones the first
+        if best and scores[best] > 0.8:
+            return best
     for name in ("cp1252", "cp1250", "cp1251"):
         if _decode(sample, name) is not None:
             return name
@@ -90,7 +91,7 @@ def _by_zeros(sample: bytes) -> str | None:
     return None
 
 
-def _scores(sample: bytes) -> Iterator[tuple[float, str]]:
+def _scores(sample: bytes) -> Iterator[tuple[str, float]]:
     """How much of what is no ASCII are the letters of each encoding that can decode it."""
     for encoding in (*_WIDE, *_CYRILLIC):
         text = _decode(sample, encoding.codec)
@@ -101,7 +102,7 @@ def _scores(sample: bytes) -> Iterator[tuple[float, str]]:
         share = len(letters) / max(1, len(foreign))
         if encoding.name in ("euc-jp", "cp932") and not re.search("[\u3040-\u30ff]", foreign):
             share = 0.0  # Japanese without its own letters is Chinese
-        yield share, encoding.name
+        yield encoding.name, share
 
 
 def _decode(sample: bytes, codec: str) -> str | None:

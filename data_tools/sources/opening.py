@@ -58,7 +58,8 @@ def open_raw(name: str) -> BinaryIO:
     """The bytes of a regular file or a URL as they lie there."""
     if is_url(name):
         system, path = file_system(name)
-        return cast(BinaryIO, system.open(path, "rb"))
+        # the files of fsspec do not bound the lines that they read
+        return io.BufferedReader(system.open(path, "rb"), _BUFFER)
     return open_regular(Path(name), follow=True)
 
 
