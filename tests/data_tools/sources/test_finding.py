@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_no_omission(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataError, match="shut: this folder cannot be read: .*Permission denied"):
+    with pytest.raises(DataError, match=r"shut: this folder cannot be read: .*Permission denied"):
         find_inputs([tmp_path])
 
 

@@ -36,12 +36,12 @@ def bucket(samples: Path) -> Iterator[str]:
     """A bucket in memory, with two samples and what is left out."""
     system = fsspec.filesystem("memory")
     for name in ("documents.txt", "documents.jsonl"):
-        system.pipe(f"/bucket/deep/{name}", (samples / name).read_bytes())
-    system.pipe("/bucket/readme.md", b"x")
-    system.pipe("/bucket/.hidden.txt", b"x")
-    system.pipe("/bucket/empty.txt", b"")
+        system.pipe(f"bucket/deep/{name}", (samples / name).read_bytes())
+    system.pipe("bucket/readme.md", b"x")
+    system.pipe("bucket/.hidden.txt", b"x")
+    system.pipe("bucket/empty.txt", b"")
     yield "memory://bucket"
-    system.rm("/bucket", recursive=True)
+    system.rm("bucket", recursive=True)
 
 
 def test_a_bucket_is_a_folder(bucket: str, samples: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_url_of_a_file_is_its_path(tmp_path: Path) -> None:
     ],
 )
 def test_a_credential_in_a_url_is_refused_and_not_printed(url: str) -> None:
-    with pytest.raises(DataError, match="credential.*environment") as caught:
+    with pytest.raises(DataError, match=r"credential.*environment") as caught:
         find_inputs([url])
     assert "hunter2" not in str(caught.value)
 
