@@ -21,6 +21,8 @@ _IPC_FILE = b"ARROW1"
 
 #: A slice of a file: its first and last unit, and about how many bytes of text lie in it.
 Cut = tuple[int, int, int]
+#: A reader of record batches, and the names from its column down to the text.
+_Reader = tuple[Any, list[str]]
 
 
 def pyarrow_for(name: str) -> Any:
@@ -106,10 +108,8 @@ def read_parquet(part: Slice, options: ReadOptions) -> Iterator[str]:
 
 
 @contextmanager
-def _arrow_reader(
-    name: str, packing: str, pyarrow: Any, column: str | None = None
-) -> Iterator[Any]:
-    """A reader of an IPC file or stream, of one column or of all."""
+def _arrow_reader(name: str, packing: str, pyarrow: Any, key: str = "") -> Iterator[_Reader]:
+    """A reader of an IPC file or stream; with a key of the column that it names, else of all."""
     with open_seekable(name, packing) as file, _arrow_errors(name, pyarrow):
         is_file = file.read(len(_IPC_FILE)) == _IPC_FILE
         file.seek(0)
@@ -118,13 +118,14 @@ def _arrow_reader(
         open_ipc = pyarrow.ipc.open_stream
         if is_file:
             open_ipc = pyarrow.ipc.open_file
-        if column is not None:
+        path: list[str] = []
+        if key:
             with open_ipc(source) as reader:
-                index = reader.schema.get_field_index(column)
-            options.included_fields = [index]
+                path = _path(reader.schema, key, name, pyarrow)
+                options.included_fields = [reader.schema.get_field_index(path[0])]
             source.seek(0)
         with open_ipc(source, options=options) as reader:
-            yield reader
+            yield reader, path
             if not is_file and _is_finished(reader) and source.read(1):
                 raise DataError(
                     f"{shown(name)}: something follows on the end of the stream; write one stream"
@@ -151,7 +152,7 @@ def _source(file: BinaryIO, name: str, packing: str, pyarrow: Any) -> Any:
 def arrow_cuts(file: InputFile, part_bytes: int) -> list[Cut]:
     """Record batches in equal numbers, for parts of about `part_bytes`."""
     pyarrow = pyarrow_for(file.name)
-    with _arrow_reader(file.name, file.format.packing, pyarrow) as reader:
+    with _arrow_reader(file.name, file.format.packing, pyarrow) as (reader, _):
         if hasattr(reader, "num_record_batches"):
             count = reader.num_record_batches
         elif is_url(file.name):
@@ -168,9 +169,7 @@ def read_arrow(part: Slice, options: ReadOptions) -> Iterator[str]:
     """The texts of some record batches."""
     pyarrow = pyarrow_for(part.name)
     packing = part.format.packing
-    with _arrow_reader(part.name, packing, pyarrow) as reader:
-        path = _path(reader.schema, options.text_key, part.name, pyarrow)
-    with _arrow_reader(part.name, packing, pyarrow, path[0]) as reader:
+    with _arrow_reader(part.name, packing, pyarrow, options.text_key) as (reader, path):
         for batch in _batches(reader, part):
             yield from _texts(batch, path, pyarrow)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.sources import report as reasons
-from data_tools.sources.hub import PREFIX, hub_file
+from data_tools.sources.hub import hub_file
 from data_tools.sources.opening import STANDARD_INPUT, keep_standard_input, reading
 from data_tools.sources.report import InputReport, InputRow, describe, suffix_of
 from data_tools.sources.types import (
@@ -28,7 +28,7 @@ from data_tools.sources.types import (
     ReadOptions,
     format_of,
 )
-from data_tools.sources.urls import check_url, file_system, is_url, shown
+from data_tools.sources.urls import HUB_PREFIX, check_url, file_system, is_url, shown
 from electra_dist.errors import DataError, nearest
 
 _EXPECTED = f"{', '.join(KINDS)}, also packed ({', '.join(PACKINGS)})"
@@ -102,7 +102,7 @@ class _Finder:
         """Find what is behind one name."""
         if given == STANDARD_INPUT:
             self._add_standard_input()
-        elif given.startswith(PREFIX):
+        elif given.startswith(HUB_PREFIX):
             self._read(hub_file(given), given)
         elif given.lower().startswith("file://"):
             check_url(given)
@@ -143,6 +143,10 @@ class _Finder:
             self._files.append(file)
             self._count("", suffix, file.name, file.bytes)
 
+    def _read_local(self, name: str, form: Format, status: os.stat_result) -> None:
+        file = InputFile(name, form, status.st_size, str(status.st_mtime_ns))
+        self._read(file, (status.st_dev, status.st_ino))
+
     def _count(self, reason: str, suffix: str, name: str, size: int | None) -> None:
         row = self._rows.get((reason, suffix))
         if row is None:
@@ -157,8 +161,9 @@ class _Finder:
                 "-: standard input has no name to tell its format; give `format`, such as jsonl or"
                 " txt.gz"
             )
-        path = keep_standard_input(self._format.suffix)
-        self._read(InputFile(str(path), self._format, path.stat().st_size), STANDARD_INPUT)
+        path, checksum = keep_standard_input(self._format.suffix)
+        file = InputFile(str(path), self._format, path.stat().st_size, checksum)
+        self._read(file, STANDARD_INPUT)
 
     # --- paths ------------------------------------------------------------------------------------
 
@@ -187,8 +192,7 @@ class _Finder:
                     f"{given}: unknown input format; expected a file ending in {_EXPECTED};"
                     " `format` names the format of a file with another name"
                 )
-            key = (status.st_dev, status.st_ino)
-            self._read(InputFile(given, form, status.st_size), key)
+            self._read_local(given, form, status)
 
     def _add_glob(self, given: str) -> None:
         """All files and folders of that pattern, as a shell would name them; `**` is any depth."""
@@ -273,8 +277,7 @@ class _Finder:
         elif form is None:
             self._leave(reasons.UNKNOWN, path, status.st_size)
         else:
-            key = (status.st_dev, status.st_ino)
-            self._read(InputFile(str(path), form, status.st_size), key)
+            self._read_local(str(path), form, status)
 
     def _leave(self, reason: str, path: Path, size: int = 0) -> None:
         self._count(reason, suffix_of(path.name), str(path), size)
@@ -297,8 +300,8 @@ class _Finder:
                     f"{shown(url)}: unknown input format; expected a URL ending in {_EXPECTED};"
                     " `format` names the format of a file with another name"
                 )
-            size = system.info(path).get("size")
-            self._read(InputFile(url, form, size), url)
+            facts = system.info(path)
+            self._read(InputFile(url, form, facts.get("size"), _version(facts)), url)
             return
         for name, facts in _below(system, found):
             self._add_remote(system.unstrip_protocol(name), name, facts)
@@ -313,7 +316,13 @@ class _Finder:
         elif form is None:
             self._count(reasons.UNKNOWN, suffix_of(last), url, size)
         else:
-            self._read(InputFile(url, form, size), url)
+            self._read(InputFile(url, form, size, _version(facts)), url)
+
+
+def _version(facts: dict[str, Any]) -> str:
+    """What a service tells that changes with the content of a file."""
+    names = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime")
+    return next((str(facts[name]) for name in names if facts.get(name)), "")
 
 
 def _named_format(name: str | None) -> Format | None:

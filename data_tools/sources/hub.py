@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 
 from data_tools.sources.records import column_text
 from data_tools.sources.types import Format, InputFile, ReadOptions, Slice
+from data_tools.sources.urls import HUB_PREFIX
 from electra_dist.errors import DataError, nearest
 
-PREFIX = "hub:"
 HUB = Format("hub")
 _KEYS = ("config", "split", "revision")
 #: Parts of one dataset at most.
@@ -29,10 +29,10 @@ def hub_file(name: str) -> InputFile:
 
 def parameters(name: str) -> tuple[str, dict[str, str]]:
     """The name of the dataset, and what was asked of it."""
-    dataset, _, query = name.removeprefix(PREFIX).partition("?")
+    dataset, _, query = name.removeprefix(HUB_PREFIX).partition("?")
     asked = dict(parse_qsl(query, keep_blank_values=True))
     if not dataset:
-        raise DataError(f"{name}: expected the name of a dataset, such as {PREFIX}allenai/c4")
+        raise DataError(f"{name}: expected the name of a dataset, such as {HUB_PREFIX}allenai/c4")
     for key in asked:
         if key not in _KEYS:
             raise DataError(

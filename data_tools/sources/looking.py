@@ -9,7 +9,7 @@ from typing import TypeVar
 from data_tools.sources.hub import HUB
 from data_tools.sources.reading import read_pieces
 from data_tools.sources.splitting import split_parts
-from data_tools.sources.types import Inputs, Part
+from data_tools.sources.types import InputFile, Inputs, Part
 
 #: Files and parts that are looked at, and characters of each part.
 _MOST = 8
@@ -36,13 +36,13 @@ class Look:
 
 
 def look_at(inputs: Inputs) -> Look:
-    """Read the beginning of some parts of some files, evenly spread; datasets of the hub are left
-    alone.
+    """Read the beginning of some parts of some files, evenly spread.
+
+    Left alone is what cannot be read in part: datasets of the hub, and columns that are packed.
 
     Raises what `read_pieces` raises.
     """
-    local = [file for file in inputs.files if file.format != HUB]
-    files = _some(local)
+    files = _some([file for file in inputs.files if _is_quick(file)])
     parts = split_parts(replace(inputs, files=tuple(files)))
     chosen = _some(parts)
     whole = len(files) == len(inputs.files) and len(chosen) == len(parts)
@@ -53,6 +53,11 @@ def look_at(inputs: Inputs) -> Look:
         whole = whole and complete
     median = int(statistics.median(lengths or [0]))
     return Look(len(lengths), whole, median, _warning(inputs, len(lengths), whole, median))
+
+
+def _is_quick(file: InputFile) -> bool:
+    packed_columns = file.format.packing and file.format.kind in (".parquet", ".arrow")
+    return file.format != HUB and not packed_columns
 
 
 def _some(sequence: list[_Item]) -> list[_Item]:

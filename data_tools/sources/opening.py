@@ -6,6 +6,7 @@ import atexit
 import bz2
 import contextlib
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from data_tools.sources.urls import file_system, is_url, shown
+from data_tools.sources.urls import HUB_PREFIX, STANDARD_INPUT_PREFIX, file_system, is_url, shown
 from electra_dist.errors import DataError, UserError
 from electra_dist.files.reading import open_regular
 
@@ -48,7 +49,7 @@ def reading(name: str, packing: str = "") -> Iterator[None]:
     except OSError as error:
         raise DataError(f"{shown(name)}: cannot be read: {error}") from error
     except Exception as error:  # services raise what they like
-        if isinstance(error, UserError) or not is_url(name):
+        if isinstance(error, UserError) or not (is_url(name) or name.startswith(HUB_PREFIX)):
             raise
         problem = f"{type(error).__name__}: {error}"
         raise DataError(f"{shown(name)}: cannot be read: {problem}") from error
@@ -91,16 +92,16 @@ def open_seekable(name: str, packing: str) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, unpacked)
 
 
-def keep_standard_input(suffix: str) -> Path:
-    """Copy standard input to a temporary file, which workers can read.
+def keep_standard_input(suffix: str) -> tuple[Path, str]:
+    """Copy standard input to a temporary file, which workers can read; gives its SHA-256 too.
 
-    It is removed when this process ends.
+    The file is removed when this process ends.
     """
-    descriptor, name = tempfile.mkstemp(prefix="electra-dist-input-", suffix=suffix)
+    descriptor, name = tempfile.mkstemp(prefix=STANDARD_INPUT_PREFIX, suffix=suffix)
     atexit.register(_remove, name)
-    with open(descriptor, "wb") as file, reading("standard input"):
-        copy(sys.stdin.buffer, file)
-    return Path(name)
+    with open(descriptor, "wb") as file, reading(name):
+        checksum = copy(sys.stdin.buffer, file)
+    return Path(name), checksum
 
 
 def _remove(name: str) -> None:
@@ -108,13 +109,13 @@ def _remove(name: str) -> None:
         os.unlink(name)
 
 
-def copy(source: IO[bytes], target: IO[bytes]) -> int:
-    """Copy all bytes, in bounded steps; gives their number."""
-    total = 0
+def copy(source: IO[bytes], target: IO[bytes]) -> str:
+    """Copy all bytes, in bounded steps; gives their SHA-256."""
+    checksum = hashlib.sha256()
     while block := source.read(2**20):
         target.write(block)
-        total += len(block)
-    return total
+        checksum.update(block)
+    return checksum.hexdigest()
 
 
 class _Unpacking(io.RawIOBase):

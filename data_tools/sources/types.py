@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from data_tools.sources.report import InputReport
+from data_tools.sources.urls import identified
 
 Documents = Literal["blank-line", "line", "file"]
 #: What holds the documents of a .txt apart.
@@ -69,11 +70,18 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file to be read: its path or URL, its format, its size where that is known."""
+    """One file to be read.
+
+    name      its path or URL
+    bytes     its size, where that is known
+    version   another one for another content: the time of its last change, or what a service tells;
+              empty where nothing is known
+    """
 
     name: str
     format: Format
     bytes: int | None
+    version: str = ""
 
     @property
     def text_bytes(self) -> int:
@@ -93,6 +101,19 @@ class Inputs:
     files: tuple[InputFile, ...]
     report: InputReport
     options: ReadOptions
+
+    def identity(self, versions: bool = True) -> tuple[str, ...]:
+        """Lines that are the same as long as the same documents come out: how is read, and what.
+
+        Without `versions` for copies of the same files, whose times differ.
+        """
+        lines = [f"documents {self.options.documents}\ttext_key {self.options.text_key!r}"]
+        for file in self.files:
+            line = f"{file.bytes}\t{file.format.suffix}\t{identified(file.name)!r}"
+            if versions:
+                line += f"\t{file.version}"
+            lines.append(line)
+        return tuple(lines)
 
 
 @dataclass(frozen=True)

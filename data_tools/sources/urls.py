@@ -7,11 +7,16 @@ refused: it would stand in the history of the shell, in the list of processes an
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from electra_dist.errors import DataError
 
+#: What begins the names of datasets of the hub.
+HUB_PREFIX = "hub:"
+#: How the temporary copies of standard input are named.
+STANDARD_INPUT_PREFIX = "electra-dist-input-"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 #: Names of parameters whose values open a door.
 _SECRET = re.compile(r"sig(nature)?|token|secret|passw|credential|access.?key|api.?key|auth", re.I)
@@ -46,8 +51,16 @@ def check_url(url: str) -> None:
         raise DataError(f"{shown(url)}: a chain of URLs; give one URL, of the files themselves")
 
 
+def identified(name: str) -> str:
+    """`name`, but one and the same for each copy of standard input."""
+    if PurePath(name).name.startswith(STANDARD_INPUT_PREFIX):
+        return "standard input"
+    return name
+
+
 def shown(name: str) -> str:
-    """`name` as it may be printed: a URL without its parameters."""
+    """`name` as it may be printed: a URL without its parameters, and no name of a copy."""
+    name = identified(name)
     if is_url(name) and "?" in name:
         return name.partition("?")[0] + "?..."
     return name

@@ -199,3 +199,24 @@ def test_documents_are_numbered_through_a_part_of_several_files(tmp_path: Path) 
 def test_what_was_found_is_given_back(tmp_path: Path) -> None:
     found = find_inputs([fill(tmp_path, "a.txt")], ReadOptions(documents="line"))
     assert find_inputs(found) is found
+
+
+def test_the_identity_of_inputs_changes_with_what_comes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "a.txt", "b.txt")
+    first = find_inputs([tmp_path])
+    assert find_inputs([tmp_path]).identity() == first.identity()
+    assert len(first.identity()) == 3
+    os.utime(tmp_path / "b.txt", ns=(0, 0))
+    touched = find_inputs([tmp_path])
+    assert touched.identity() != first.identity()
+    assert touched.identity(versions=False) == first.identity(versions=False)
+    for options in (ReadOptions(documents="line"), ReadOptions(text_key="content")):
+        assert find_inputs([tmp_path], options).identity() != touched.identity()
+
+    def piped(content: bytes) -> tuple[str, ...]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return find_inputs(["-"], ReadOptions(format="txt")).identity()
+
+    assert piped(b"one") == piped(b"one") != piped(b"two")
