@@ -59,7 +59,8 @@ def _parquet_file(name: str, packing: str, pyarrow: Any) -> Iterator[Any]:
     with (
         open_seekable(name, packing) as file,
         _arrow_errors(name, pyarrow),
-        pyarrow.parquet.ParquetFile(file, buffer_size=2**20) as parquet,
+        # both, or a row group is read into memory as a whole
+        pyarrow.parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False) as parquet,
     ):
         yield parquet
 
