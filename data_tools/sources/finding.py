@@ -286,15 +286,16 @@ class _Finder:
 
     def _add_url(self, url: str) -> None:
         system, path = file_system(url)
-        scheme = url.partition("://")[0]
-        if scheme.lower() not in ("http", "https") and not _MAGIC.isdisjoint(path):
+        plain = path.partition("?")[0]
+        can_list = url.partition("://")[0].lower() not in ("http", "https")
+        if can_list and not _MAGIC.isdisjoint(path):
             found = system.glob(path, detail=True)
             if not found:
                 raise DataError(f"{shown(url)}: no file matches this pattern")
-        elif format_of(path.partition("?")[0]) is None and system.isdir(path):
+        elif can_list and format_of(plain) is None and system.isdir(path):
             found = {path: {"type": "directory"}}
         else:
-            form = format_of(path.partition("?")[0]) or self._format
+            form = format_of(plain) or self._format
             if form is None:
                 raise DataError(
                     f"{shown(url)}: unknown input format; expected a URL ending in {_EXPECTED};"

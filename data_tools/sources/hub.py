@@ -6,6 +6,10 @@ are read while they come; nothing is stored here. A folder in place of the name 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl
@@ -58,13 +62,42 @@ def read_hub(part: Slice, options: ReadOptions) -> Iterator[str]:
     if end is None:
         end = count
     for index in range(part.start, end):
-        shard = dataset.shard(num_shards=count, index=index)
-        for number, row in enumerate(shard, start=1):
+        with _apart_from_torch():
+            rows = iter(dataset.shard(num_shards=count, index=index))
+            first = list(itertools.islice(rows, 1))  # what looks for torch runs before it
+        for number, row in enumerate(itertools.chain(first, rows), start=1):
             yield column_text(row, options.text_key, f"{part.name}, shard {index}, row {number}")
 
 
 def _load(name: str) -> Any:
     """The dataset, streamed; raises `DataError` for whatever the library could not do."""
+    with _apart_from_torch():
+        return _load_with(name)
+
+
+@contextlib.contextmanager
+def _apart_from_torch() -> Iterator[None]:
+    """Let `datasets` neither import torch nor stumble over the mark of a worker that has none.
+
+    A worker marks torch as absent by None in `sys.modules`; the library takes any mark for torch.
+    """
+    before = os.environ.get("USE_TORCH")
+    os.environ["USE_TORCH"] = "0"
+    marked = "torch" in sys.modules and sys.modules["torch"] is None
+    if marked:
+        del sys.modules["torch"]
+    try:
+        yield
+    finally:
+        if marked:
+            sys.modules["torch"] = None  # type: ignore[assignment]
+        if before is None:
+            del os.environ["USE_TORCH"]
+        else:
+            os.environ["USE_TORCH"] = before
+
+
+def _load_with(name: str) -> Any:
     try:
         import datasets
     except ImportError as error:

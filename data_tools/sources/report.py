@@ -63,7 +63,10 @@ class InputReport:
         files = sum(row.files for row in self.read)
         size = sum(row.bytes for row in self.read)
         suffixes = ", ".join(f"{row.files:,} {row.suffix}" for row in self.read)
-        return f"{files:,} {_plural('file', files)}, {_size(size)} ({suffixes})"
+        text = f"{files:,} {_plural('file', files)}"
+        if size:
+            text += f", {_size(size)}"
+        return f"{text} ({suffixes})"
 
     def left_out_line(self) -> str:
         """What is left out, in a few words; empty when nothing is."""

@@ -59,8 +59,10 @@ def identified(name: str) -> str:
 
 
 def shown(name: str) -> str:
-    """`name` as it may be printed: a URL without its parameters, and no name of a copy."""
-    name = identified(name)
+    """`name` as it may be printed: a URL without its parameters, no name of a copy, no bytes that
+    are no text.
+    """
+    name = identified(name).encode("utf-8", "backslashreplace").decode("utf-8")
     if is_url(name) and "?" in name:
         return name.partition("?")[0] + "?..."
     return name

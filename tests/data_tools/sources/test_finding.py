@@ -169,6 +169,16 @@ def test_a_format_can_be_named_for_files_with_another_suffix(tmp_path: Path) -> 
     assert read_all(tmp_path, format="txt") == ["b.txt"], "a folder is taken by suffixes alone"
 
 
+def test_a_name_that_is_no_text_can_be_printed(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    Path(os.fsdecode(path)).write_bytes(b"\xff")
+    (row,) = find_inputs([tmp_path]).report.read
+    assert row.example.endswith("caf\\udce9.txt")
+    with pytest.raises(DataError, match="not UTF-8") as caught:
+        read_all(tmp_path)
+    assert str(caught.value).encode()
+
+
 def test_standard_input_is_read_in_the_format_that_was_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

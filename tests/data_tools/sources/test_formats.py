@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import lzma
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,52 +241,6 @@ def test_an_element_of_json_has_a_bound(tmp_path: Path, monkeypatch: pytest.Monk
     path.write_text(json.dumps(["x" * 50_000, "x" * 300_000]))
     with pytest.raises(DataError, match=r"a\.json: an element of more than 200,000 bytes"):
         read_all(path)
-
-
-# --- datasets of Hugging Face ---------------------------------------------------------------------
-
-
-def test_a_dataset_saved_to_disk_is_its_rows_and_nothing_else(
-    tmp_path: Path, texts: list[str]
-) -> None:
-    import datasets
-
-    dataset = datasets.Dataset.from_dict({"text": texts})
-    dataset.save_to_disk(tmp_path / "one", num_shards=3)
-    shutil.copy(tmp_path / "one" / "data-00000-of-00003.arrow", tmp_path / "one" / "cache-1.arrow")
-    found = find_inputs([tmp_path / "one"])
-    assert read_all(tmp_path / "one", part_bytes=2000) == texts
-    assert {(row.suffix, row.left_out) for row in found.report.left_out} == {
-        (".json", "description of a dataset"),
-        (".arrow", "cache of a dataset"),
-    }
-    assert not found.report.lost
-
-    both = datasets.DatasetDict({"test": dataset.select(range(5)), "train": dataset})
-    both.save_to_disk(tmp_path / "both")
-    assert read_all(tmp_path / "both") == texts[:5] + texts
-    assert read_all(tmp_path / "both" / "train", strict=True) == texts
-
-
-def test_a_dataset_of_the_hub_is_streamed_by_its_shards(
-    tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A folder stands for the hub: `datasets` loads both alike."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    for number in range(4):
-        path = tmp_path / "set" / f"train-{number}.parquet"
-        path.parent.mkdir(exist_ok=True)
-        pyarrow.parquet.write_table(pyarrow.table({"text": texts[number::4]}), path)
-    parts = parts_of(f"hub:{tmp_path}/set")
-    assert len(parts) == 4
-    expected = [text for number in range(4) for text in texts[number::4]]
-    assert read_all(f"hub:{tmp_path}/set") == expected
-    with pytest.raises(DataError, match=r"shard 0, row 1: .* found keys \['text'\]"):
-        read_all(f"hub:{tmp_path}/set", text_key="content")
-    with pytest.raises(DataError, match=r"hub:.*split=test: cannot be opened: "):
-        parts_of(f"hub:{tmp_path}/set?split=test")
-    with pytest.raises(DataError, match=r"no parameter 'spilt' \(did you mean 'split'\?\)"):
-        parts_of("hub:name?spilt=train")
 
 
 def test_what_is_not_installed_is_named_with_the_extra(

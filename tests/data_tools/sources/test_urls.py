@@ -73,6 +73,13 @@ def test_a_file_of_a_server_is_read(server: str, samples: Path) -> None:
         read_all(f"{server}/missing.txt")
 
 
+def test_a_server_is_not_searched_and_a_format_can_be_named(server: str, samples: Path) -> None:
+    with pytest.raises(DataError, match=r"unknown input format; expected a URL ending in \.txt"):
+        find_inputs([f"{server}/README.md"])
+    expected = [(samples / "README.md").read_text(encoding="utf-8")]
+    assert read_all(f"{server}/README.md", format="txt", documents="file") == expected
+
+
 def test_a_url_of_a_file_is_its_path(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     found = find_inputs([f"file://{tmp_path}", tmp_path / "a.txt"])

@@ -46,6 +46,7 @@ def _sources(arguments: argparse.Namespace) -> int:
         facts["documents"] = look.documents
     else:
         facts["documents_looked_at"] = look.documents
-    facts["median_characters"] = look.median_characters
+    if look.documents:
+        facts["median_characters"] = look.median_characters
     print_facts(arguments, facts)
     return 0
