@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from data_tools.sources.hub import HUB
 from data_tools.sources.reading import read_pieces
@@ -47,12 +47,20 @@ def look_at(inputs: Inputs) -> Look:
     chosen = _some(parts)
     whole = len(files) == len(inputs.files) and len(chosen) == len(parts)
     lengths: list[int] = []
+    zeros = 0
     for part in chosen:
-        seen, complete = _lengths(part)
-        lengths += seen
-        whole = whole and complete
+        seen = _see(part)
+        lengths += seen.lengths
+        zeros += seen.zeros
+        whole = whole and seen.complete
     median = int(statistics.median(lengths or [0]))
-    return Look(len(lengths), whole, median, _warning(inputs, len(lengths), whole, median))
+    warning = _warning(inputs, len(lengths), whole, median)
+    if zeros > sum(lengths) / 10:
+        warning = (
+            "the text is full of zero characters, as UTF-16 has them; convert it, for example"
+            " with `iconv -f utf-16le -t utf-8`"
+        )
+    return Look(len(lengths), whole, median, warning)
 
 
 def _is_quick(file: InputFile) -> bool:
@@ -66,18 +74,27 @@ def _some(sequence: list[_Item]) -> list[_Item]:
     return [sequence[number * len(sequence) // count] for number in range(count)]
 
 
-def _lengths(part: Part) -> tuple[list[int], bool]:
-    """The lengths of the first documents of a part, and whether they are all."""
+class _Seen(NamedTuple):
+    """The lengths of the first documents of a part, zero characters, and whether they are all."""
+
+    lengths: list[int]
+    zeros: int
+    complete: bool
+
+
+def _see(part: Part) -> _Seen:
     lengths: list[int] = []
+    zeros = 0
     left = _MOST_CHARACTERS
     for piece in read_pieces(part):
         if left <= 0:
-            return lengths, False
+            return _Seen(lengths, zeros, False)
         if piece.number == 0:
             lengths.append(0)
         lengths[-1] += len(piece.text)
+        zeros += piece.text.count("\0")
         left -= len(piece.text)
-    return lengths, True
+    return _Seen(lengths, zeros, True)
 
 
 def _warning(inputs: Inputs, documents: int, whole: bool, median: int) -> str:

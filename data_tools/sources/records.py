@@ -141,12 +141,18 @@ def read_json(part: Slice, options: ReadOptions) -> Iterator[str]:
                 bounded.since_last = 0
                 yield text_of(content, options.text_key)
         except ijson.JSONError as error:
+            _check_utf8(part)
             reason = " ".join(str(error).split())[:200]
-            raise DataError(
-                f"{name}, after element {number}: not valid JSON in UTF-8 ({reason})"
-            ) from error
+            raise DataError(f"{name}, after element {number}: not valid JSON ({reason})") from error
         except _NoTextError as error:
             raise DataError(f"{name}, element {number}: {error}") from error
+
+
+def _check_utf8(part: Slice) -> None:
+    """Raise the error with the place and the advice where the file is no UTF-8."""
+    with open_unpacked(part.name, part.format.packing) as file:
+        for _ in decoded(file, part):
+            pass
 
 
 class _Bounded:

@@ -62,6 +62,18 @@ def test_the_command_that_is_named_loses_no_dash_and_no_quote(samples: Path) -> 
     assert all(mark in done.stdout.decode() for mark in "’–“”—€")
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv", "a.tsv"])
+@pytest.mark.parametrize("codec", ["cp1252", "utf-16"])
+def test_the_advice_is_given_for_every_format_of_text(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    content = {"a.json": f'["ok", "{WESTERN}"]', "a.jsonl": f'"ok"\n"{WESTERN}"\n'}
+    text = content.get(name, f"text\nok\n{WESTERN.replace(',', '')}\n")
+    (tmp_path / name).write_bytes(text.encode(codec))
+    with pytest.raises(DataError, match=rf"not UTF-8 .*`iconv -f {codec} -t utf-8`"):
+        read_all(tmp_path / name)
+
+
 def test_a_bad_byte_far_into_a_file_is_found_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     lines = b"A line of plain words.\n" * 200_000

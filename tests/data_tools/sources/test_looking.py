@@ -36,3 +36,8 @@ def test_a_long_input_is_looked_at_in_part(tmp_path: Path) -> None:
     assert not look.whole
     assert 10_000 < look.documents < 300_000
     assert look.median_characters == 100
+
+
+def test_utf16_that_passes_for_utf8_is_warned_about(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("Plain words.\n\nMore words.\n".encode("utf-16-le"))
+    assert "iconv -f utf-16le" in look_at(find_inputs([tmp_path])).warning
