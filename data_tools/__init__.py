@@ -1,3 +1,3 @@
 """Raw text to tokenizer to shards; knows no torch."""
 
-__all__ = ["build", "corpus", "inspect", "tokenizer", "upgrade", "verify"]
+__all__ = ["build", "corpus", "inspect", "sources", "tokenizer", "upgrade", "verify"]

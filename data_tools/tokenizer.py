@@ -29,7 +29,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from data_tools.clean import normalise
-from data_tools.sources import Part, find_inputs, read_documents, split_parts
+from data_tools.sources import Inputs, Part, find_inputs, read_documents, split_parts
 from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.console import Progress, silent
 from electra_dist.errors import DataError
@@ -112,7 +112,7 @@ def load_tokenizer(path: Path) -> ShardTokenizer:
 
 
 def train_tokenizer(
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path] | Inputs,
     vocab_size: int,
     out: Path,
     *,

@@ -36,7 +36,7 @@ from data_tools.build.records import read_encoded
 from data_tools.build.shards import BuildCounts, dropping_bad_input, merged_runs
 from data_tools.build.work import Order, WorkFolder, interruptible, opened
 from data_tools.build.writing import Written, check_splits, runs_of_splits, write_all
-from data_tools.sources import find_inputs
+from data_tools.sources import Inputs, find_inputs
 from data_tools.spill import Spill
 from data_tools.tokenizer import load_tokenizer
 from data_tools.workers import Workers
@@ -59,7 +59,7 @@ from electra_dist.files.writing import write_json
 
 def add_to_shards(
     shards: Path,
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path] | Inputs,
     options: BuildOptions | None = None,
     progress: Progress = silent,
 ) -> BuildStats:
@@ -78,14 +78,14 @@ def add_to_shards(
     )
     options.check()
     _check_blocks(manifest)
-    files = find_inputs(inputs)
+    found = find_inputs(inputs)
     before = _before(WorkFolder.beside(shards), manifest)
     sources = {"shards": before.fingerprint, "tokenizer": manifest.facts.tokenizer_fingerprint}
-    order = Order.of("add", options.decisive(), sources, files)
+    order = Order("add", options.decisive(), sources, found.identity())
     again = options.again or before.of_another(order)
     with interruptible(shards), opened(shards, order, again) as work:
         if before.counts is None or again:
-            counts = _add(manifest, files, work, options, progress)
+            counts = _add(manifest, found, work, options, progress)
         else:
             counts = before.counts
         with on_disk(shards):
@@ -138,7 +138,7 @@ def _check_blocks(manifest: Manifest) -> None:
 
 def _add(
     manifest: Manifest,
-    files: Sequence[Path],
+    inputs: Inputs,
     work: WorkFolder,
     options: BuildOptions,
     progress: Progress,
@@ -148,7 +148,7 @@ def _add(
         known: list[Spill] = []
         if options.deduplicate:
             known = _known(manifest, work, workers, progress)
-        tasks = encode_tasks(files, manifest.tokenizer_path, work.encoded, options, known)
+        tasks = encode_tasks(inputs, manifest.tokenizer_path, work.encoded, options, known)
         sums = encode_all(tasks, tokenizer, work, workers, progress)
         written = _write(sums, manifest, work, options, workers, progress)
     facts = _with(manifest.facts, written)

@@ -1,4 +1,4 @@
-"""The documents of some parts of the input, encoded and spilled to disk by split.
+"""The documents of one part of the input, encoded and spilled to disk by split.
 
 The first step of a build, which runs it in worker processes. Comes in: an `EncodeTask`. Goes out:
 sorted spills of ids on disk, and their record with the counts, written last: a task whose record is
@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from data_tools.build.disk import on_disk
 from data_tools.build.known import KnownDocuments, contents_of
-from data_tools.build.pieces import CHUNK_CHARACTERS, Chunks, NormalStream, Piece, read_pieces
+from data_tools.build.pieces import CHUNK_CHARACTERS, Chunks, NormalStream
 from data_tools.build.records import Encoded, write_encoded
 from data_tools.build.splits import bound_of, lowest, split_hash
 from data_tools.clean import DIGEST_BYTES, digest, normalise
-from data_tools.sources import Part
+from data_tools.sources import Part, Piece, read_pieces
 from data_tools.spill import Spill, SpillWriter
 from data_tools.tokenizer import ShardTokenizer, load_tokenizer
 from electra_dist.data.shards.manifest import SPLITS, TRAIN, VALIDATION
@@ -42,7 +42,7 @@ _Ids = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """Everything a worker needs to encode some parts of the input.
+    """Everything a worker needs to encode one part of the input.
 
     number   of the task; it names the spills
     folder   where the spills and the record go
@@ -51,7 +51,7 @@ class EncodeTask:
     The other fields are those of `BuildOptions`.
     """
 
-    parts: tuple[Part, ...]
+    part: Part
     number: int
     tokenizer_dir: Path
     folder: Path
@@ -172,16 +172,15 @@ class _Encoder:
         return Encoded(spills=spills, lowest=lowest(self._hashes), **self._counts)
 
     def _documents(self) -> Iterator[tuple[_Document, list[Piece] | Iterator[Piece]]]:
-        """Each document of all parts, with its pieces: they are read one at a time."""
-        for part in self._task.parts:
-            stream = read_pieces(part)
-            for first in stream:
-                document = _Document(self._counts["documents"])
-                self._counts["documents"] += 1
-                if first.last:
-                    yield document, [first]
-                else:
-                    yield document, _to_the_last(first, stream)
+        """Each document of the part, with its pieces: they are read one at a time."""
+        stream = read_pieces(self._task.part)
+        for first in stream:
+            document = _Document(self._counts["documents"])
+            self._counts["documents"] += 1
+            if first.last:
+                yield document, [first]
+            else:
+                yield document, _to_the_last(first, stream)
 
     def _read(self, document: _Document, pieces: list[Piece] | Iterator[Piece]) -> None:
         if isinstance(pieces, list):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_tools.build.disk import Room, size_of
 from data_tools.build.encode import EncodeTask, encode, token_bytes
 from data_tools.build.options import BuildOptions
-from data_tools.build.pieces import CHUNK_CHARACTERS, read_pieces
+from data_tools.build.pieces import CHUNK_CHARACTERS
 from data_tools.build.records import Encoded, read_encoded
 from data_tools.build.splits import lowest
 from data_tools.build.work import WorkFolder
 from data_tools.clean import normalise
-from data_tools.sources import MAX_PART_BYTES, MIN_PART_BYTES, Part, split_parts
+from data_tools.sources import Inputs, read_pieces, split_parts
 from data_tools.spill import RECORD, Spill
 from data_tools.tokenizer import ShardTokenizer
 from data_tools.workers import Workers
@@ -68,17 +68,17 @@ def task_folder(folder: Path, number: int) -> Path:
 
 
 def encode_tasks(
-    files: Sequence[Path],
+    inputs: Inputs,
     tokenizer_dir: Path,
     folder: Path,
     options: BuildOptions,
     known: Sequence[Spill] = (),
 ) -> list[EncodeTask]:
     """The tasks of all input files, in order; small files share a task."""
-    parts = split_parts(files, options.part_bytes)
+    parts = split_parts(inputs, options.part_bytes)
     return [
         EncodeTask(
-            parts=group,
+            part=part,
             number=number,
             tokenizer_dir=tokenizer_dir,
             folder=task_folder(folder, number),
@@ -90,25 +90,8 @@ def encode_tasks(
             block_tokens=options.block_tokens,
             known=tuple(known),
         )
-        for number, group in enumerate(_groups(parts, options.part_bytes))
+        for number, part in enumerate(parts)
     ]
-
-
-def _groups(parts: Sequence[Part], part_bytes: int | None) -> Iterator[tuple[Part, ...]]:
-    sizes = [part.text_bytes for part in parts]
-    if part_bytes is None:
-        part_bytes = max(MIN_PART_BYTES, min(MAX_PART_BYTES, sum(sizes) // 64))
-    group: list[Part] = []
-    size = 0
-    for part, part_size in zip(parts, sizes, strict=True):
-        if group and size + part_size > part_bytes:
-            yield tuple(group)
-            group = []
-            size = 0
-        group.append(part)
-        size += part_size
-    if group:
-        yield tuple(group)
 
 
 def encode_all(
@@ -165,7 +148,7 @@ def _encode_rest(
 
 
 def _text_bytes(task: EncodeTask) -> int:
-    return sum(part.text_bytes for part in task.parts)
+    return task.part.text_bytes
 
 
 def _runs_of_text(tasks: Sequence[EncodeTask], tokenizer: ShardTokenizer) -> float:
@@ -174,7 +157,7 @@ def _runs_of_text(tasks: Sequence[EncodeTask], tokenizer: ShardTokenizer) -> flo
     for index in range(min(_SAMPLED_TASKS, len(tasks))):
         task = tasks[index * len(tasks) // min(_SAMPLED_TASKS, len(tasks))]
         size = 0
-        for piece in read_pieces(task.parts[0]):
+        for piece in read_pieces(task.part):
             texts.append(normalise(piece.text[:CHUNK_CHARACTERS]))
             size += len(texts[-1])
             if size >= CHUNK_CHARACTERS:

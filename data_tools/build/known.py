@@ -20,9 +20,10 @@ import numpy.typing as npt
 from data_tools.build.disk import on_disk
 from data_tools.build.records import Encoded, write_encoded
 from data_tools.spill import RECORD, Spill, SpillWriter
-from electra_dist.data.shards.blocks import Block
+from electra_dist.data.shards.blocks import Block, DamageError
 from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest, SplitName
 from electra_dist.data.shards.reading import open_index, read_block
+from electra_dist.errors import DataError
 
 _NO_IDS = np.zeros(0, dtype=np.uint32)
 
@@ -99,7 +100,14 @@ def _documents(task: NameTask) -> Iterator[npt.NDArray[Any]]:
     facts = manifest.split(task.split).shards[task.shard]
     entries = open_index(manifest, task.split).entries(task.shard)
     for number, entry in enumerate(entries):
-        yield from _of_block(read_block(manifest, facts, number, entry))
+        try:
+            block = read_block(manifest, facts, number, entry)
+        except DamageError as error:
+            raise DataError(
+                f"{task.shards / facts.tar.name}: block {number} is damaged: {error};"
+                f" `electra-dist data verify {task.shards}` finds all damage"
+            ) from error
+        yield from _of_block(block)
 
 
 def _of_block(block: Block) -> Iterator[npt.NDArray[Any]]:

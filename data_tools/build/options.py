@@ -31,7 +31,7 @@ class BuildOptions:
     workers: int = 1
     min_characters: int = 1
     deduplicate: bool = True
-    piece_tokens: int = 8192
+    piece_tokens: int = 8160
     block_tokens: int = 65536
     shard_blocks: int = 512
     part_bytes: int | None = None

@@ -29,7 +29,7 @@ from data_tools.build.shards import (
     publish,
 )
 from data_tools.build.work import Order, WorkFolder, interruptible, opened
-from data_tools.sources import find_inputs
+from data_tools.sources import Inputs, find_inputs
 from data_tools.tokenizer import ShardTokenizer, load_tokenizer
 from data_tools.workers import Workers
 from electra_dist.console import Progress, silent
@@ -70,7 +70,7 @@ _PART_FILE = pydantic.TypeAdapter(PartFile)
 
 
 def build_part(
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path] | Inputs,
     tokenizer_dir: Path,
     out: Path,
     part: int,
@@ -91,15 +91,15 @@ def build_part(
             f"`part` {part}/{parts}: expected I/N with 1 <= I <= N <= {MAX_PARTS}, such as 1/8"
         )
     tokenizer = load_tokenizer(tokenizer_dir)
-    files = find_inputs(inputs)
+    found = find_inputs(inputs)
     sources = {"tokenizer": tokenizer.fingerprint, "part": f"{part}/{parts}"}
-    order = Order.of("build", options.decisive(), sources, files)
+    order = Order("build", options.decisive(), sources, found.identity())
     if not _is_published(out, order):
         check_out(out)
     with interruptible(out), opened(out, order, options.again) as work:
         if not work.stats.exists():
             with dropping_bad_input(work), Workers(options.workers) as workers:
-                tasks = encode_tasks(files, tokenizer_dir, work.encoded, options)
+                tasks = encode_tasks(found, tokenizer_dir, work.encoded, options)
                 own = tasks[part - 1 :: parts]
                 sums = encode_all(own, tokenizer, work, workers, progress)
             facts = PartFile(
@@ -110,7 +110,7 @@ def build_part(
                 tasks=len(tasks),
                 options=options.decisive(),
                 tokenizer=tokenizer.fingerprint,
-                inputs=_name_of(files),
+                inputs=_name_of(found),
             )
             _complete(work, facts, tokenizer_dir, sums, out)
         return _publish(work, out)
@@ -163,7 +163,8 @@ def merge_parts(
     tokenizer = load_tokenizer(found[0][0] / TOKENIZER_FOLDER)
     _check_tokenizer(tokenizer, found[0][0], one)
     sources = {"tokenizer": one.tokenizer, "inputs": one.inputs}
-    order = Order.of("merge", options.decisive(), sources, [path / PART_FILE for path, _ in found])
+    lines = tuple(_line(path / PART_FILE) for path, _ in found)
+    order = Order("merge", options.decisive(), sources, lines)
     if not is_published(out, order):
         check_out(out)
     with interruptible(out), opened(out, order, again) as work:
@@ -174,10 +175,16 @@ def merge_parts(
         return publish(work, out)
 
 
-def _name_of(files: Sequence[Path]) -> str:
+def _line(path: Path) -> str:
+    """The size, time and path of a file."""
+    facts = path.stat()
+    return f"{facts.st_size}\t{facts.st_mtime_ns}\t{str(path)!r}"
+
+
+def _name_of(inputs: Inputs) -> str:
     """A name for the input that is the same on every node: size and path, but no times."""
-    lines = "\n".join(f"{path.stat().st_size}\t{str(path)!r}" for path in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    lines = "\n".join(inputs.identity(versions=False))
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _read_parts(paths: Sequence[Path]) -> list[tuple[Path, PartFile]]:

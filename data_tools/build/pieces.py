@@ -1,4 +1,4 @@
-"""Documents of any size as a stream of pieces: read, normalised, cut for the tokenizer.
+"""Documents of any size as a stream of pieces: normalised, cut for the tokenizer.
 
 A long document is never in memory as a whole. What comes out does not depend on where the reader
 cut it: `NormalStream` gives the text that `normalise` would give for all of it, and `chunks` cuts
@@ -12,43 +12,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from data_tools.clean import normalise
-from data_tools.sources import Part, read_documents
 
-#: Characters of a piece that the reader gives, and of a chunk that the tokenizer gets, at most.
-PIECE_CHARACTERS = 2**20
+#: Characters of a chunk that the tokenizer gets at most.
 CHUNK_CHARACTERS = 2**16
 #: A character that no normalisation changes or joins with its neighbours.
 _FENCE = "0"
 _SPACE_BETWEEN_WORDS = re.compile(r"(?<=\S) (?=\S)")
 _WHITE_SPACE = re.compile(r"\s")
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Part of a document's text: piece `number` of document number `document` of its part of the
-    input; `last` ends the document.
-    """
-
-    text: str
-    document: int
-    number: int
-    last: bool
-
-
-def read_pieces(part: Part) -> Iterator[Piece]:
-    """The documents of one part in pieces; a short document is one piece."""
-    for document, text in enumerate(read_documents(part)):
-        start = 0
-        number = 0
-        while len(text) - start > PIECE_CHARACTERS:
-            end = _last_match(_WHITE_SPACE, text, start, start + PIECE_CHARACTERS)
-            yield Piece(text[start:end], document, number, last=False)
-            start = end
-            number += 1
-        yield Piece(text[start:], document, number, last=True)
 
 
 class NormalStream:

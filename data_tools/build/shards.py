@@ -30,7 +30,7 @@ from data_tools.build.levels import merge_levels
 from data_tools.build.options import BuildOptions, BuildStats
 from data_tools.build.work import Order, WorkFolder, interruptible, opened
 from data_tools.build.writing import Written, check_splits, runs_of_splits, write_all
-from data_tools.sources import find_inputs
+from data_tools.sources import Inputs, find_inputs
 from data_tools.spill import Spill
 from data_tools.tokenizer import ShardTokenizer, load_tokenizer
 from data_tools.workers import Workers
@@ -87,7 +87,7 @@ class BuildCounts:
 
 
 def build_shards(
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path] | Inputs,
     tokenizer_dir: Path,
     out: Path,
     options: BuildOptions | None = None,
@@ -104,15 +104,15 @@ def build_shards(
     options = options or BuildOptions()
     options.check()
     tokenizer = load_tokenizer(tokenizer_dir)
-    files = find_inputs(inputs)
+    found = find_inputs(inputs)
     sources = {"tokenizer": tokenizer.fingerprint}
-    order = Order.of("build", options.decisive(), sources, files)
+    order = Order("build", options.decisive(), sources, found.identity())
     if not is_published(out, order):
         check_out(out)
     with interruptible(out), opened(out, order, options.again) as work:
         if not work.stats.exists():
             with dropping_bad_input(work), Workers(options.workers) as workers:
-                tasks = encode_tasks(files, tokenizer_dir, work.encoded, options)
+                tasks = encode_tasks(found, tokenizer_dir, work.encoded, options)
                 sums = encode_all(tasks, tokenizer, work, workers, progress)
                 make_shards(sums, work, tokenizer, options, workers, progress)
         return publish(work, out)

@@ -61,28 +61,12 @@ class Order:
     sources: dict[str, str]
     inputs: tuple[str, ...]
 
-    @classmethod
-    def of(
-        cls,
-        command: str,
-        options: dict[str, Any],
-        sources: dict[str, str],
-        files: Sequence[Path] = (),
-    ) -> Order:
-        """The order with the size and time of each of `files`."""
-        return cls(command, options, sources, tuple(_line(path) for path in files))
-
     def to_json(self) -> dict[str, Any]:
         """The content of `record.json`."""
         content = asdict(self)
         text = "\n".join(self.inputs)
         content["inputs"] = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
         return content
-
-
-def _line(path: Path) -> str:
-    facts = path.stat()
-    return f"{facts.st_size}\t{facts.st_mtime_ns}\t{str(path)!r}"
 
 
 @dataclass(frozen=True)

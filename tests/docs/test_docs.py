@@ -46,6 +46,7 @@ from electra_dist.runs.directory import RunDir
 ROOT = Path(__file__).resolve().parents[2]
 #: Pages in the order of the work; each may use what those before it left in the folder.
 STORY = (
+    "docs/sources.md",
     "docs/prepare-data.md",
     "docs/shards.md",
     "docs/build-at-size.md",

@@ -18,13 +18,20 @@ from hypothesis import strategies as st
 from data_tools.build import BuildOptions, build_shards
 from data_tools.build import pieces as pieces_module
 from data_tools.build.encode import EncodeTask, encode
-from data_tools.build.pieces import Chunks, NormalStream, read_pieces
+from data_tools.build.pieces import Chunks, NormalStream
 from data_tools.clean import digest, normalise
-from data_tools.sources import Part
+from data_tools.sources import Part, find_inputs, split_parts
 from data_tools.tokenizer import load_tokenizer
 from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest, SplitName
 from electra_dist.data.shards.reading import BlockReader
 from tests.support.inline import play_inline
+
+
+def part_of(path: Path) -> Part:
+    """All of a file."""
+    (part,) = split_parts(find_inputs([path]))
+    return part
+
 
 LETTERS = st.sampled_from(["a", "é", "e\u0301", "ﬁ", "字", " ", "  ", "\n", "\r\n", "\x00", "\t"])
 
@@ -36,21 +43,6 @@ def test_pieces_are_normalised_like_the_whole(parts):
     pieces = [parts[0], *(" " + part for part in parts[1:])]
     stream = NormalStream()
     assert "".join(stream.add(piece) for piece in pieces) == normalise("".join(pieces))
-
-
-def test_the_reader_loses_nothing_and_cuts_at_white_space(tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces_module, "PIECE_CHARACTERS", 50)
-    texts = ["short", "word " * 100, "x" * 333, ""]
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    found = list(read_pieces(Part(path)))
-    for number, text in enumerate(texts):
-        own = [piece for piece in found if piece.document == number]
-        assert "".join(piece.text for piece in own) == text
-        assert [piece.number for piece in own] == list(range(len(own)))
-        assert [piece.last for piece in own] == [False] * (len(own) - 1) + [True]
-        assert all(len(piece.text) <= 50 for piece in own)
-    assert all(piece.text[0] == " " for piece in found if piece.document == 1 and piece.number)
 
 
 def chunks_of(text: str, step: int) -> list[str]:
@@ -169,12 +161,13 @@ def test_a_long_document_has_the_name_and_ids_of_a_short_one(
     runs = []
     for name in ("whole", "pieces"):
         if name == "pieces":
-            monkeypatch.setattr(pieces_module, "PIECE_CHARACTERS", 1000)
+            monkeypatch.setattr("data_tools.sources.reading.PIECE_CHARACTERS", 1000)
+            monkeypatch.setattr("data_tools.sources.text.PIECE_CHARACTERS", 1000)
             monkeypatch.setattr(pieces_module, "CHUNK_CHARACTERS", 300)
             monkeypatch.setattr("data_tools.build.encode.CHUNK_CHARACTERS", 300)
             monkeypatch.setattr("data_tools.build.encode._HELD_TOKENS", 500)
         task = EncodeTask(
-            parts=(Part(path),),
+            part=part_of(path),
             number=0,
             tokenizer_dir=tokenizer_dir,
             folder=tmp_path / name,
@@ -195,11 +188,12 @@ MEASURED = """
 import sys
 from pathlib import Path
 from data_tools.build.encode import EncodeTask, encode
-from data_tools.sources import Part
+from data_tools.sources import find_inputs, split_parts
 
 path, tokenizer, folder, pieces = sys.argv[1:]
 task = EncodeTask(
-    parts=(Part(Path(path)),), number=0, tokenizer_dir=Path(tokenizer), folder=Path(folder),
+    part=split_parts(find_inputs([path]), 2**40)[0], number=0,
+    tokenizer_dir=Path(tokenizer), folder=Path(folder),
     validation=0.0, seed=1, min_characters=1, deduplicate=True, piece_tokens=int(pieces),
     block_tokens=65536,
 )

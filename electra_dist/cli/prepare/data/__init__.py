@@ -9,6 +9,7 @@ from electra_dist.cli.prepare.data import (
     corpus,
     inspect,
     merge,
+    sources,
     tokenizer,
     upgrade,
     verify,
@@ -20,6 +21,6 @@ __all__ = ["add"]
 def add(subparsers: Subparsers) -> None:
     """Register the subcommands."""
     group = add_group(subparsers, "data", "Prepare data: corpus, tokenizer, shards")
-    commands = (corpus, tokenizer, build, merge, add_corpus, inspect, verify, upgrade)
+    commands = (corpus, sources, tokenizer, build, merge, add_corpus, inspect, verify, upgrade)
     for command in commands:
         command.add(group)

@@ -11,6 +11,9 @@ from electra_dist.cli.prepare.data.shared import (
     add_filters,
     add_input,
     add_workers,
+    check_documents,
+    facts_of_inputs,
+    find,
     print_facts,
 )
 
@@ -46,7 +49,9 @@ def _add(arguments: argparse.Namespace) -> int:
         deduplicate=not arguments.keep_duplicates,
         again=arguments.again,
     )
+    inputs = find(arguments)
+    check_documents(arguments, inputs)
     with bar() as progress:
-        stats = add_to_shards(arguments.shards, arguments.input, options, progress)
-    print_facts(arguments, stats.to_dict())
+        stats = add_to_shards(arguments.shards, inputs, options, progress)
+    print_facts(arguments, {**stats.to_dict(), **facts_of_inputs(arguments, inputs)})
     return 0

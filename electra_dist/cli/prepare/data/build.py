@@ -13,6 +13,9 @@ from electra_dist.cli.prepare.data.shared import (
     add_filters,
     add_input,
     add_workers,
+    check_documents,
+    facts_of_inputs,
+    find,
     print_facts,
 )
 
@@ -49,7 +52,7 @@ def add(group: Subparsers) -> None:
     parser.add_argument(
         "--piece-tokens",
         type=int,
-        default=8192,
+        default=8160,
         metavar="N",
         help="cut longer documents into pieces of at most N tokens, each with a place of its own in"
         " the shuffle; 0: whole (default: %(default)s)",
@@ -92,7 +95,9 @@ def _build(arguments: argparse.Namespace) -> int:
             "--validation 0 holds nothing out: a run on these shards can be neither validated nor"
             " evaluated"
         )
-    source = (arguments.input, arguments.tokenizer, arguments.out)
+    inputs = find(arguments)
+    check_documents(arguments, inputs)
+    source = (inputs, arguments.tokenizer, arguments.out)
     with bar() as progress:
         if arguments.part is None:
             facts = build_shards(*source, options, progress).to_dict()
@@ -100,5 +105,5 @@ def _build(arguments: argparse.Namespace) -> int:
             facts = build_part(
                 *source, arguments.part.part, arguments.part.parts, options, progress
             ).to_dict()
-    print_facts(arguments, facts)
+    print_facts(arguments, {**facts, **facts_of_inputs(arguments, inputs)})
     return 0

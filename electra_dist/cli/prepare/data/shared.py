@@ -1,25 +1,86 @@
-"""What the data commands share: options, and a list of facts."""
+"""What the data commands share: the options of the input and others, and a list of facts."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from electra_dist.cli.parsers import print_json
+from electra_dist.cli.parsers import print_json, with_options
+from electra_dist.console import warn
+
+if TYPE_CHECKING:
+    from data_tools.sources import Inputs, Look
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
-    """Add `--input`: what is read."""
-    parser.add_argument(
+    """Add `--input` and how it is read."""
+    group = parser.add_argument_group("input")
+    group.add_argument(
         "--input",
         required=True,
         nargs="+",
-        type=Path,
         metavar="PATH",
-        help=".txt (documents apart by blank lines), .jsonl, .jsonl.gz (with a key `text`), or"
-        " folders of them",
+        help="files, folders, quoted globs, URLs (s3://, gs://, hf://, https://), hub:NAME, - for"
+        " standard input: .txt .jsonl .json .csv .tsv .parquet .arrow, also .gz .zst .bz2 .xz",
     )
+    group.add_argument(
+        "--documents",
+        choices=("blank-line", "line", "file"),
+        default="blank-line",
+        help="what ends a document in .txt (default: %(default)s)",
+    )
+    group.add_argument(
+        "--text-key",
+        default="text",
+        metavar="KEY",
+        help="key or column with the text; a.b for b inside of a (default: %(default)s)",
+    )
+    group.add_argument(
+        "--format",
+        metavar="FORMAT",
+        help="format of standard input, and of named files with another suffix: jsonl, txt.gz, ...",
+    )
+    group.add_argument(
+        "--strict", action="store_true", help="refuse inputs of which something would be left out"
+    )
+
+
+def find(arguments: argparse.Namespace) -> Inputs:
+    """The inputs that the options name, and a warning for what is left out."""
+    from data_tools.sources import ReadOptions, describe, find_inputs
+
+    options = ReadOptions(
+        documents=arguments.documents,
+        text_key=arguments.text_key,
+        strict=arguments.strict,
+        format=arguments.format,
+    )
+    inputs = find_inputs(arguments.input, options)
+    lost = inputs.report.lost
+    if lost:
+        warn(f"left out of the input: {describe(lost)}; --strict refuses such inputs")
+    return inputs
+
+
+def check_documents(arguments: argparse.Namespace, inputs: Inputs) -> Look:
+    """Look at some documents, and warn where they look wrong."""
+    from data_tools.sources import look_at
+
+    look = look_at(inputs)
+    if look.warning:
+        warn(with_options(look.warning, arguments))
+    return look
+
+
+def facts_of_inputs(arguments: argparse.Namespace, inputs: Inputs) -> dict[str, Any]:
+    """What was read and left out: in a few words, or in full for programs."""
+    report = inputs.report
+    if arguments.json:
+        return {"inputs": report.to_dict()}
+    facts = {"input": report.read_line()}
+    if report.left_out:
+        facts["left_out"] = report.left_out_line()
+    return facts
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 
 from electra_dist.cli.parsers import Subparsers, add_command, add_json
-from electra_dist.cli.prepare.data.shared import add_input, print_facts
+from electra_dist.cli.prepare.data.shared import (
+    add_input,
+    check_documents,
+    facts_of_inputs,
+    find,
+    print_facts,
+)
 
 
 def add(group: Subparsers) -> None:
@@ -42,9 +48,11 @@ def _tokenizer(arguments: argparse.Namespace) -> int:
     from data_tools.tokenizer import train_tokenizer
     from electra_dist.console import bar
 
+    inputs = find(arguments)
+    check_documents(arguments, inputs)
     with bar() as progress:
         stats = train_tokenizer(
-            arguments.input,
+            inputs,
             arguments.vocab_size,
             arguments.out,
             seed=arguments.seed,
@@ -52,5 +60,5 @@ def _tokenizer(arguments: argparse.Namespace) -> int:
             again=arguments.again,
             progress=progress,
         )
-    print_facts(arguments, stats.to_dict())
+    print_facts(arguments, {**stats.to_dict(), **facts_of_inputs(arguments, inputs)})
     return 0
