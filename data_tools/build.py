@@ -29,7 +29,7 @@ import numpy as np
 from data_tools.encode import Encoded, EncodeTask, encode, token_bytes
 from data_tools.sources import find_inputs, split_parts
 from data_tools.spill import KeyRange, Spill
-from data_tools.tokenizer import ShardTokenizer, load_tokenizer
+from data_tools.tokenizer import ShardTokenizer, Shares, load_tokenizer
 from data_tools.workers import run_tasks
 from data_tools.write import WriteTask, WrittenShard, file_facts, write_shard
 from electra_dist.console import Progress, silent
@@ -52,7 +52,7 @@ from electra_dist.data.shards.manifest import (
 from electra_dist.data.shards.reading import shard_name
 from electra_dist.errors import DataError
 from electra_dist.files.staging import whole_folder
-from electra_dist.files.tokenizers import read_tokenizer_files, write_tokenizer
+from electra_dist.files.tokenizers import write_tokenizer
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class BuildStats:
     too_short: int
     without_tokens: int
     duplicates: int
+    shares: Shares
 
     def to_dict(self) -> dict[str, Any]:
         """For programs: the counts, and the facts of each split with the number of its shards."""
@@ -98,6 +99,8 @@ class BuildStats:
         }
         for name in ("documents", "too_short", "without_tokens", "duplicates"):
             content[name] = getattr(self, name)
+        content["byte_share"] = self.shares.byte_share
+        content["unknown_share"] = self.shares.unknown_share
         for split in SPLITS:
             facts = asdict(self.manifest.split(split))
             content[split] = {**facts, "shards": len(facts["shards"])}
@@ -154,6 +157,7 @@ def build_shards(
         too_short=sum(result.too_short for result in encoded),
         without_tokens=sum(result.without_tokens for result in encoded),
         duplicates=sum(shard.duplicates for shard in written),
+        shares=sum((result.shares for result in encoded), Shares()),
     )
 
 
@@ -235,7 +239,7 @@ def _write_manifest(
     folder: Path, tokenizer: ShardTokenizer, written: Sequence[WrittenShard], options: BuildOptions
 ) -> None:
     """Copy the tokenizer, then write `manifest.json`, last."""
-    copied = read_tokenizer_files(tokenizer.path)
+    copied = tokenizer.files
     write_tokenizer(copied, folder / TOKENIZER_FOLDER)
     of = {
         name: SplitFacts.of(tuple(w.facts for w in written if w.split == name and w.facts))
@@ -261,5 +265,6 @@ def _write_manifest(
         ),
         token_counts=tuple(counts.tolist()),
         block_checksums="crc32",
+        special_tokens=tokenizer.specials,
     )
     write_manifest(folder, facts)

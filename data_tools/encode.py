@@ -19,7 +19,7 @@ import numpy as np
 from data_tools.clean import digest, normalise
 from data_tools.sources import Part, read_documents
 from data_tools.spill import Spill, SpillWriter
-from data_tools.tokenizer import ShardTokenizer, load_tokenizer
+from data_tools.tokenizer import ShardTokenizer, Shares, load_tokenizer
 from electra_dist.data.shards.manifest import SPLITS, TRAIN, VALIDATION, SplitName
 
 BATCH_DOCUMENTS = 256
@@ -47,12 +47,15 @@ class EncodeTask:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The spills of one part, and how many documents were read and left out."""
+    """The spills of one part, and how many documents were read and left out; `shares` has
+    how much of them was spelt in bytes or is unknown.
+    """
 
     spills: dict[SplitName, list[Spill]]
     documents: int
     too_short: int
     without_tokens: int
+    shares: Shares
 
 
 def encode(task: EncodeTask) -> Encoded:
@@ -65,9 +68,13 @@ def encode(task: EncodeTask) -> Encoded:
     documents = 0
     too_short = 0
     without_tokens = 0
+    shares = Shares()
     for texts in _batches(read_documents(task.part)):
-        kept = [text for text in map(normalise, texts) if len(text) >= max(1, task.min_characters)]
-        for text, ids in zip(kept, tokenizer.encode_batch(kept), strict=True):
+        shortest = max(1, task.min_characters)
+        kept = [text for text in map(normalise, texts) if len(text.strip()) >= shortest]
+        encoded = tokenizer.encode_batch(kept)
+        shares += tokenizer.shares_of(encoded)
+        for text, ids in zip(kept, encoded, strict=True):
             if not len(ids):
                 without_tokens += 1
                 continue
@@ -85,7 +92,11 @@ def encode(task: EncodeTask) -> Encoded:
         too_short += len(texts) - len(kept)
     total = documents + too_short + without_tokens
     return Encoded(
-        {name: writer.close() for name, writer in writers.items()}, total, too_short, without_tokens
+        {name: writer.close() for name, writer in writers.items()},
+        total,
+        too_short,
+        without_tokens,
+        shares,
     )
 
 

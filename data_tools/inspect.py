@@ -6,6 +6,7 @@ reports every problem, where the loader stops at the first.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ from electra_dist.data.shards.manifest import (
 )
 from electra_dist.data.shards.reading import BlockReader
 from electra_dist.errors import DataError
+from electra_dist.files.tokenizers import TOKENIZER_FILE, read_tokenizer_file
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 ROW_LENGTHS = (128, 256, 512, 1024)
@@ -288,10 +290,16 @@ def _tokenizer_problems(manifest: Manifest) -> Iterator[str]:
     except DataError as error:
         yield str(error)
         return
-    if tokenizer.fingerprint != manifest.facts.tokenizer_fingerprint:
+    content = read_tokenizer_file(manifest.tokenizer_path / TOKENIZER_FILE)
+    if hashlib.sha256(content).hexdigest() != manifest.facts.tokenizer_fingerprint:
         yield (
             f"{manifest.tokenizer_path}: not the tokenizer that encoded the shards (its SHA-256"
             " differs)"
+        )
+    if tokenizer.specials != manifest.facts.special_tokens:
+        yield (
+            f"{manifest.tokenizer_path}: special tokens {asdict(tokenizer.specials)}, the manifest"
+            f" says {asdict(manifest.facts.special_tokens)}"
         )
     if tokenizer.vocab_size != manifest.vocab_size:
         yield (

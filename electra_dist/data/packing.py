@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, Int32
+from electra_dist.batch import PADDING_DOCUMENT, Int32, SpecialTokens
 from electra_dist.config import sequence_entries
 from electra_dist.data.shards.blocks import Block
 
@@ -109,17 +109,19 @@ def best_fit(sizes: Int64, row_length: int, max_documents: int) -> tuple[Int64, 
     return row_of, offset_of, whole + len(counts)
 
 
-def pack_block(block: Block, row_length: int, max_documents: int) -> PackedRows:
+def pack_block(
+    block: Block, row_length: int, max_documents: int, specials: SpecialTokens
+) -> PackedRows:
     """All documents of `block` in packed rows; depends on nothing but its arguments."""
     pieces = cut_lengths(block.lengths, row_length)
     row_of, offset_of, rows = best_fit(pieces + WRAPPING, row_length, max_documents)
-    tokens = np.full((rows, row_length), SPECIAL_TOKENS.pad, dtype=block.tokens.dtype)
+    tokens = np.full((rows, row_length), specials.pad, dtype=block.tokens.dtype)
     flat = tokens.reshape(-1)
     first = row_of * row_length + offset_of + 1
     starts = np.cumsum(pieces) - pieces
     flat[np.arange(len(block.tokens)) + np.repeat(first - starts, pieces)] = block.tokens
-    flat[first - 1] = SPECIAL_TOKENS.cls
-    flat[first + pieces] = SPECIAL_TOKENS.sep
+    flat[first - 1] = specials.cls
+    flat[first + pieces] = specials.sep
     ends, counts = _ends_of_rows(row_of, offset_of + pieces + WRAPPING, rows, max_documents)
     return PackedRows(tokens, ends, counts)
 

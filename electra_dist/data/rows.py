@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from electra_dist.batch import MicroBatch, UInt64
+from electra_dist.batch import MicroBatch, SpecialTokens, UInt64
 from electra_dist.config import Config
 from electra_dist.data.masking import absorb, hash_words, mask_rows
 from electra_dist.data.packing import (
@@ -61,6 +61,7 @@ class RowSource:
         self._reader = BlockReader(manifest, split, tell)
         self._row_length = config.data.row_length
         self._documents = config.data.max_documents_per_row
+        self._specials = manifest.facts.special_tokens
         self._domain = (config.train.seed, _SPLIT_NUMBER[split])
 
     def __len__(self) -> int:
@@ -68,7 +69,9 @@ class RowSource:
 
     def rows(self, epoch: int, block: int) -> KeyedRows:
         """All rows of one block as `epoch` sees them."""
-        packed = pack_block(self._reader.read(block), self._row_length, self._documents)
+        packed = pack_block(
+            self._reader.read(block), self._row_length, self._documents, self._specials
+        )
         number = np.arange(len(packed), dtype=np.uint64)
         order, key = (
             absorb(
@@ -80,11 +83,17 @@ class RowSource:
         return KeyedRows(packed.take(np.argsort(order, kind="stable")), key)
 
 
-def micro_batch(rows: KeyedRows, config: Config) -> MicroBatch:
+def micro_batch(rows: KeyedRows, config: Config, specials: SpecialTokens) -> MicroBatch:
     """`rows` as the model reads them, masked."""
     tokens = rows.packed.tokens.astype(np.int32)
     documents, positions = documents_and_positions(rows.packed)
-    masks = mask_rows(tokens, rows.keys, config.data.mask_fraction, config.data.mask_token_fraction)
+    masks = mask_rows(
+        tokens,
+        rows.keys,
+        config.data.mask_fraction,
+        config.data.mask_token_fraction,
+        specials,
+    )
     return MicroBatch(
         tokens=tokens,
         inputs=masks.inputs,
@@ -105,7 +114,7 @@ def join(parts: list[KeyedRows]) -> KeyedRows:
     )
 
 
-def micro_batches(rows: KeyedRows, config: Config) -> list[MicroBatch]:
+def micro_batches(rows: KeyedRows, config: Config, specials: SpecialTokens) -> list[MicroBatch]:
     """`rows` in order, `train.micro_rows` at a time;
     masked all at once, because a call has its price.
     """
@@ -115,7 +124,7 @@ def micro_batches(rows: KeyedRows, config: Config) -> list[MicroBatch]:
     batches = []
     for first in range(0, len(rows.keys), masked):
         part = rows.take(slice(first, first + masked))
-        whole = micro_batch(part, config)
+        whole = micro_batch(part, config, specials)
         batches += [
             _cut(whole, part, slice(start, start + size))
             for start in range(0, len(part.keys), size)

@@ -101,6 +101,7 @@ class StepSource:
     ) -> None:
         start = first_state(config, manifest, rank, world_size, state)
         self._config = config
+        self._specials = manifest.facts.special_tokens
         self._steps = config.train.steps
         if steps is not None:
             self._steps = steps
@@ -137,7 +138,7 @@ class StepSource:
 
     def _make(self, index: int) -> Step:
         rows = self._pool.take(self._rows_per_stream)
-        batches = micro_batches(rows, self._config)
+        batches = micro_batches(rows, self._config, self._specials)
         return Step(
             index=index,
             epoch=self._pool.epochs(),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from electra_dist.batch import SPECIAL_TOKENS, MicroBatch
+from electra_dist.batch import MicroBatch, SpecialTokens
 from electra_dist.config import Config
 from electra_dist.data.packing import PackedRows
 from electra_dist.data.rows import KeyedRows, RowSource, join, micro_batch
@@ -48,25 +48,27 @@ def validation_micro_batches(
     """
     rows = validation_rows(config, manifest)
     if rows is not None:
-        yield from deal(rows, config, rank, world_size)
+        yield from deal(rows, config, manifest.facts.special_tokens, rank, world_size)
 
 
-def deal(rows: KeyedRows, config: Config, rank: int, world_size: int) -> Iterator[MicroBatch]:
+def deal(
+    rows: KeyedRows, config: Config, specials: SpecialTokens, rank: int, world_size: int
+) -> Iterator[MicroBatch]:
     """This rank's micro-batches of `rows`, each masked when it is asked for."""
     size = config.train.micro_rows
     per_rank = -(-len(rows.keys) // (world_size * size)) * size
     own = rows.take(slice(rank, None, world_size))
-    whole = join([own, _empty_rows(own, per_rank - len(own.keys))])
+    whole = join([own, _empty_rows(own, per_rank - len(own.keys), specials)])
     for first in range(0, per_rank, size):
-        yield micro_batch(whole.take(slice(first, first + size)), config)
+        yield micro_batch(whole.take(slice(first, first + size)), config, specials)
 
 
-def _empty_rows(like: KeyedRows, count: int) -> KeyedRows:
+def _empty_rows(like: KeyedRows, count: int, specials: SpecialTokens) -> KeyedRows:
     """`count` rows of nothing but padding."""
     length = like.packed.tokens.shape[1]
     documents = like.packed.ends.shape[1]
     rows = PackedRows(
-        np.full((count, length), SPECIAL_TOKENS.pad, like.packed.tokens.dtype),
+        np.full((count, length), specials.pad, like.packed.tokens.dtype),
         np.zeros((count, documents), np.int32),
         np.zeros(count, np.int32),
     )

@@ -8,7 +8,7 @@ trainer logged at that step.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,9 @@ from typing import Any, Literal
 import torch
 
 from electra_dist import config as configuration
+from electra_dist.batch import MicroBatch
 from electra_dist.checkpoint.networks import choose_step, load_whole
 from electra_dist.config import Config
-from electra_dist.data.rows import KeyedRows
 from electra_dist.data.shards.files import sha256_of_file
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.validation import deal, has_validation, validation_rows
@@ -113,7 +113,12 @@ def evaluate_run(
     networks = Networks(generator.to(chosen_device), discriminator.to(chosen_device))
     start = time.perf_counter()
     seen, window, found = _judge_all(
-        networks, held_out, config, chosen_device, examples > 0, progress
+        networks,
+        deal(held_out, config, manifest.facts.special_tokens, 0, 1),
+        len(held_out.keys),
+        chosen_device,
+        examples > 0,
+        progress,
     )
     seconds = time.perf_counter() - start
     if not len(seen.targets):
@@ -132,7 +137,7 @@ def evaluate_run(
         generator=scores.generator_scores(seen, manifest.unigram_entropy()),
         discriminator=scores.discriminator_scores(seen),
         standard_errors=standard_errors(seen),
-        bands=scores.bands(seen, manifest.token_counts),
+        bands=scores.bands(seen, manifest.token_counts, manifest.facts.special_tokens),
         convincing=scores.convincing(seen),
         calibration=scores.calibration(seen),
         roc=scores.roc(seen),
@@ -188,22 +193,21 @@ def _open_shards(run: RunDir, config: Config, shards: Path | None) -> Manifest:
 
 def _judge_all(
     networks: Networks,
-    rows: KeyedRows,
-    config: Config,
+    batches: Iterable[MicroBatch],
+    total: int,
     device: torch.device,
     readable: bool,
     progress: Progress,
 ) -> tuple[Observed, Window, list[Passage]]:
-    """All rows through both networks: tokens, the trainer's sums,
+    """All `total` rows through both networks: tokens, the trainer's sums,
     and where `readable` passages of the first rows.
     """
     window = Window(device)
     parts = []
     found = []
     done = 0
-    total = len(rows.keys)
     progress("held-out rows", done, total)
-    for batch in deal(rows, config, 0, 1):
+    for batch in batches:
         judged = judge(networks, to_device(batch, device), done)
         window.add(judged.totals, (batch,))
         parts.append(judged.observed)

@@ -25,7 +25,7 @@ def synthetic_steps(
     index = 0
     while True:
         rows = _rows(config, vocab_size, document_length or config.data.row_length, index)
-        batches = micro_batches(rows, config)
+        batches = micro_batches(rows, config, SPECIAL_TOKENS)
         yield Step(
             index=index,
             epoch=0.0,

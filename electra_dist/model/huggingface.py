@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from electra_dist.batch import SPECIAL_TOKENS
+from electra_dist.batch import SpecialTokens
 from electra_dist.config import ModelConfig, Network, NetworkConfig
 from electra_dist.model.embeddings import TOKEN_TYPES
 
@@ -128,7 +128,9 @@ def discriminator_to_huggingface(
     return embeddings | _encoder_and_head_to(state, "discriminator")
 
 
-def hf_config(config: ModelConfig, vocab_size: int, network: Network) -> dict[str, Any]:
+def hf_config(
+    config: ModelConfig, vocab_size: int, network: Network, specials: SpecialTokens
+) -> dict[str, Any]:
     """The `config.json` of `network`;
     transformers checks its types strictly, hence the conversions.
     """
@@ -151,7 +153,7 @@ def hf_config(config: ModelConfig, vocab_size: int, network: Network) -> dict[st
         "type_vocab_size": TOKEN_TYPES,
         "initializer_range": float(config.initializer_range),
         "layer_norm_eps": float(config.layer_norm_epsilon),
-        "pad_token_id": SPECIAL_TOKENS.pad,
+        "pad_token_id": int(specials.pad),
         "tie_word_embeddings": True,
         "dtype": "float32",
     }

@@ -64,7 +64,7 @@ def test_rows_are_dealt_as_the_formula_says(make_config, manifest):
         rows: list[bytes] = []
         for j in range(20):
             keyed = source.rows(*order.place(stream, j))
-            rows += rows_of([micro_batch(keyed, config)])
+            rows += rows_of([micro_batch(keyed, config, SPECIAL_TOKENS)])
         streams.append(rows)
     steps, _ = steps_of(config, manifest)
     assert [step.index for step in steps] == list(range(30))
@@ -235,7 +235,7 @@ def test_validation_rows_are_always_the_same_and_dealt_in_turn(
     everything = [
         row
         for block in range(len(source))
-        for row in rows_of([micro_batch(source.rows(0, block), config)])
+        for row in rows_of([micro_batch(source.rows(0, block), config, SPECIAL_TOKENS)])
     ]
     expected = everything[:wanted]
     ranks = [

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_tools.clean import normalise
+from data_tools.clean import digest, normalise
 from data_tools.sources import Part, find_inputs, read_documents, split_parts
 from electra_dist.errors import DataError
 from tests.support.english import read_texts
@@ -135,7 +135,13 @@ def test_inputs_that_are_none_are_refused(tmp_path):
             find_inputs([tmp_path / given_path])
 
 
-def test_a_byte_order_mark_and_control_characters_do_not_reach_the_tokenizer(tmp_path):
+def test_a_byte_order_mark_does_not_reach_the_tokenizer_and_the_rest_is_its_own_affair(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbffirst\n")
     assert list(read_documents(Part(tmp_path / "a.txt"))) == ["first"]
-    assert normalise(" a\x00b\r\nc\u2028d\ufeff e\u0301 \ud800") == "ab\nc\nd \u00e9"
+    text = " a\x00b\r\nc\u2028d\rf e\u0301 \ud800"
+    assert normalise(text) == " a\x00b\nc\u2028d\nf e\u0301 \ufffd"
+
+
+def test_a_document_is_named_by_what_a_reader_sees():
+    assert digest(" a\x00b\r\nc\u2028e\u0301\ufeff ") == digest("ab\nc\n\u00e9")
+    assert digest("noon\fThe") != digest("noonThe")

@@ -244,7 +244,7 @@ def test_a_row_is_cut_into_passages_of_one_document() -> None:
     a masked token in each half.
     """
     documents = [[2, *range(10, 40), 3], [2, *range(40, 120), 3]]
-    packed = rows_of_documents([documents], 128)
+    packed = rows_of_documents([documents], 128, SPECIAL_TOKENS.pad)
     masked = np.array([[5, 40, 108]], np.int32)
     batch = replace(packed, masked_positions=masked, masked_weights=np.ones((1, 3), np.float32))
     corrupted = batch.tokens.astype(np.int64)
@@ -270,7 +270,8 @@ def test_the_pieces_of_a_passage_spell_the_text(trained: RunDir) -> None:
     rows = validation_rows(config, manifest)
     assert rows is not None
     texts = [
-        tokenizer.decode(batch.tokens.flatten().tolist()) for batch in deal(rows, config, 0, 1)
+        tokenizer.decode(batch.tokens.flatten().tolist())
+        for batch in deal(rows, config, SPECIAL_TOKENS, 0, 1)
     ]
     for example in evaluate_run(trained, examples=4).examples:
         text = "".join(piece.text for piece in example.pieces).strip()

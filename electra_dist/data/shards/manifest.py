@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
+from electra_dist.batch import SPECIAL_TOKENS, SpecialTokens
 from electra_dist.config import Config
 from electra_dist.data.shards.files import (
     CHANGED,
@@ -96,7 +97,7 @@ class ManifestFile:
     `block_tokens` is the most tokens a block holds, `fingerprint` names the dataset (every shard's
     SHA-256 and the tokenizer's), `token_counts` has how often each id occurs in the split `train`,
     `block_checksums` says whether the indexes have a checksum for each block (not so in shards of
-    an earlier version).
+    an earlier version), `special_tokens` has the ids of the special tokens (absent: 0 to 4).
     """
 
     format: str
@@ -112,6 +113,7 @@ class ManifestFile:
     tokenizer_files: tuple[FileFacts, ...]
     token_counts: tuple[int, ...]
     block_checksums: Literal["crc32"] | None = None
+    special_tokens: SpecialTokens = SPECIAL_TOKENS
 
 
 _ADAPTER = pydantic.TypeAdapter(ManifestFile)
@@ -288,6 +290,7 @@ def contradiction(facts: ManifestFile) -> str | None:
             for name, split in ((TRAIN, facts.train), (VALIDATION, facts.validation))
         ),
         _wrong_vocabulary(facts),
+        _wrong_specials(facts),
     )
     for problem in problems:
         if problem:
@@ -337,6 +340,16 @@ def _wrong_vocabulary(facts: ManifestFile) -> str | None:
     if sum(facts.token_counts) == facts.train.tokens:
         return None
     return "token_counts do not add up to the tokens"
+
+
+def _wrong_specials(facts: ManifestFile) -> str | None:
+    special = facts.special_tokens
+    for name, number in asdict(special).items():
+        if number is not None and not 0 <= number < facts.vocab_size:
+            return f"special_tokens.{name} {number} is outside the vocabulary"
+    if len(set(special.never_masked)) < len(special.never_masked):
+        return "two special tokens have one id"
+    return None
 
 
 def write_manifest(folder: Path, facts: ManifestFile) -> None:

@@ -22,7 +22,11 @@ def add(group: Subparsers) -> None:
     )
     add_input(parser)
     parser.add_argument(
-        "--tokenizer", required=True, type=Path, metavar="DIR", help="from `data tokenizer`"
+        "--tokenizer",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="folder of `data tokenizer` or of transformers, a tokenizer.json or BERT's vocab.txt",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="SHARDS", help="new folder for the shards"
@@ -51,7 +55,7 @@ def add(group: Subparsers) -> None:
 
 def _build(arguments: argparse.Namespace) -> int:
     from data_tools.build import BuildOptions, build_shards
-    from electra_dist.console import bar
+    from electra_dist.console import bar, warn
 
     options = BuildOptions(
         validation=arguments.validation,
@@ -63,4 +67,7 @@ def _build(arguments: argparse.Namespace) -> int:
     with bar() as progress:
         stats = build_shards(arguments.input, arguments.tokenizer, arguments.out, options, progress)
     print_facts(arguments, stats.to_dict())
+    warning = stats.shares.warning()
+    if warning:
+        warn(warning)
     return 0
