@@ -18,19 +18,26 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 #: Control characters that are no white space, and the byte-order mark.
 _JUNK = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
 _SEPARATORS = re.compile("[\x0b\x0c\x85\u2028\u2029]")
+_ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 #: Bytes of a document's digest.
 DIGEST_BYTES = 16
 
 
 def normalise(text: str) -> str:
     """`text` with plain line ends; a lone surrogate becomes U+FFFD."""
-    return _SURROGATES.sub("\ufffd", _LINE_ENDS.sub("\n", text))
+    if "\r" in text:
+        text = _LINE_ENDS.sub("\n", text)
+    if text.isascii():
+        return text
+    return _SURROGATES.sub("\ufffd", text)
 
 
 def digest(text: str) -> bytes:
     """16 bytes that name the document: BLAKE2b of `text` in NFC, without control characters and
     surrounding white space.
     """
-    plain = _JUNK.sub("", _SEPARATORS.sub("\n", normalise(text)))
+    plain = normalise(text)
+    if _ODD.search(plain):
+        plain = _JUNK.sub("", _SEPARATORS.sub("\n", plain))
     normal = unicodedata.normalize("NFC", plain).strip()
     return hashlib.blake2b(normal.encode("utf-8"), digest_size=DIGEST_BYTES).digest()

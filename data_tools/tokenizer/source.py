@@ -89,6 +89,8 @@ def open_source(path: Path) -> Source:
     names, ids = _special_tokens(content, _named(around, config, file), file)
     draft = _Draft(file, content, names, ids, changes)
     _mend_json(draft)
+    if not _is_ours(config, names):
+        _mend_metaspace(draft)
     tokenizer = _parse(draft)
     specials = _specials(draft)
     _mend_template(draft, tokenizer, specials)
@@ -265,12 +267,14 @@ def _mend_json(draft: _Draft) -> None:
             added[piece]["special"] = True
             draft.changes.append(f"{piece} is marked as a special token")
     draft.content["added_tokens"] = sorted(added.values(), key=lambda token: int(token["id"]))
-    if all(token.get("special") for token in added.values()):
-        _mend_metaspace(draft)
 
 
 def _mend_metaspace(draft: _Draft) -> None:
-    """Only the start of a text gets a space, not what follows a mask."""
+    """Only the start of a text gets a space, not what follows a mask. Other added tokens cut a text
+    in pre-training too: with such, what follows them stays as it is.
+    """
+    if not all(token.get("special") for token in _added(draft.content)):
+        return
     pre_tokenizer = draft.content.get("pre_tokenizer")
     parts = [pre_tokenizer]
     if isinstance(pre_tokenizer, dict):
