@@ -78,26 +78,22 @@ def open_source(path: Path) -> Source:
         vocabulary = read_vocabulary(_read(file), file)
         made, reason = word_piece(vocabulary, config)
         changes.append(f"made of {file.name}: {reason}")
-        original = None
-        content = json.loads(made.to_str())
+        original = made.to_str(pretty=True).encode("utf-8")
     else:
         original = _read(file)
-        content = parse_object(original, file)
-        if not isinstance(content.get("model"), dict):
-            raise DataError(f"{file}: not a tokenizer of the `tokenizers` library (no `model`)")
+    tokenizer = _parse(original, file)
+    content = parse_object(original, file)
     _check_case(content, config, file)
     names, ids = _special_tokens(content, _named(around, config, file), file)
     draft = _Draft(file, content, names, ids, changes)
-    _mend_json(draft)
-    if not _is_ours(config, names):
-        _mend_metaspace(draft)
-    tokenizer = _parse(draft)
     specials = _specials(draft)
-    _mend_template(draft, tokenizer, specials)
-    if original is not None and not draft.changes and _is_ours(config, names):
+    tokenizer = _mend(draft, tokenizer, specials, around_masks=not _is_ours(config, names))
+    if changes:
+        original = tokenizer.to_str(pretty=True).encode("utf-8")
+    if not changes and _is_ours(config, names):
         carried = {TOKENIZER_FILE: original, **around}
     else:
-        carried = _carried(draft, tokenizer, around)
+        carried = _carried(draft, tokenizer, original, around)
     return Source(tokenizer, carried, specials)
 
 
@@ -248,7 +244,25 @@ def _specials(draft: _Draft) -> SpecialTokens:
 # --- mending --------------------------------------------------------------------------------------
 
 
+def _mend(
+    draft: _Draft, tokenizer: tokenizers.Tokenizer, specials: SpecialTokens, around_masks: bool
+) -> tokenizers.Tokenizer:
+    """The tokenizer with all changes made. A folder that is ours already keeps what surrounds its
+    masks: shards of an earlier version know their tokenizer by its SHA-256.
+    """
+    before = len(draft.changes)
+    _mend_json(draft)
+    if around_masks:
+        _mend_metaspace(draft)
+        _mend_mask(draft, tokenizer)
+    if len(draft.changes) > before:
+        tokenizer = _parse(json.dumps(draft.content).encode("utf-8"), draft.file)
+    _mend_template(draft, tokenizer, specials)
+    return tokenizer
+
+
 def _mend_json(draft: _Draft) -> None:
+    """Length, padding, and what marks the special tokens."""
     for key, change in (
         ("truncation", "texts are no longer cut to a length"),
         ("padding", "texts are no longer padded"),
@@ -287,13 +301,24 @@ def _mend_metaspace(draft: _Draft) -> None:
             draft.changes.append("text after a special token gets no space before it")
 
 
-def _parse(draft: _Draft) -> tokenizers.Tokenizer:
+def _mend_mask(draft: _Draft, tokenizer: tokenizers.Tokenizer) -> None:
+    """A space before a mask belongs to the masked word, and is no token of its own."""
+    text = "two words"
+    alone = tokenizer.encode(text, add_special_tokens=False).ids
+    with_space = tokenizer.encode(f"{text} ", add_special_tokens=False).ids
+    if with_space == alone:
+        return
+    for token in _added(draft.content):
+        if token.get("content") == draft.names["mask"] and not token.get("lstrip"):
+            token["lstrip"] = True
+            draft.changes.append("white space before a mask belongs to the masked word")
+
+
+def _parse(content: bytes, file: Path) -> tokenizers.Tokenizer:
     try:
-        return tokenizers.Tokenizer.from_str(json.dumps(draft.content))
+        return tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises bare Exception
-        raise DataError(
-            f"{draft.file}: not a tokenizer of the `tokenizers` library: {error}"
-        ) from error
+        raise DataError(f"{file}: not a tokenizer of the `tokenizers` library: {error}") from error
 
 
 def _mend_template(draft: _Draft, tokenizer: tokenizers.Tokenizer, specials: SpecialTokens) -> None:
@@ -326,17 +351,21 @@ def _wraps(tokenizer: tokenizers.Tokenizer, text: str, specials: SpecialTokens) 
 
 
 def _is_ours(config: Mapping[str, Any], names: dict[str, str]) -> bool:
-    """Whether `transformers` loads the folder with the ids of `tokenizer.json` as it is."""
-    wanted = transformers_config(names)
-    return all(config.get(key) == wanted[key] for key in wanted)
+    """Whether the folder is as we write it; an export says how many positions its model has."""
+    plain = {key: value for key, value in config.items() if key != "model_max_length"}
+    return plain == transformers_config(names)
 
 
 def _carried(
-    draft: _Draft, tokenizer: tokenizers.Tokenizer, around: Mapping[str, bytes]
+    draft: _Draft,
+    tokenizer: tokenizers.Tokenizer,
+    content: bytes,
+    around: Mapping[str, bytes],
 ) -> dict[str, bytes]:
+    """The files that are carried on: `content` as it is, the others written anew."""
     tokens = {f"{name}_token": piece for name, piece in draft.names.items()}
     carried = {
-        TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode("utf-8"),
+        TOKENIZER_FILE: content,
         CONFIG_FILE: as_json(transformers_config(draft.names)),
         SPECIAL_FILE: as_json(tokens),
     }

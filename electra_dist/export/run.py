@@ -101,6 +101,7 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
         with writing(out, "the export"):
             files = _copy_tokenizer(run, folder, network, config.model.max_positions)
             specials = special_tokens_of(run.tokenizer)
+            card_of_tokenizer = read_card(files, run.tokenizer)
             mask = str(parse_object(files[CONFIG_FILE], CONFIG_FILE)["mask_token"])
             settings = hf_config(config.model, _vocabulary(generator), network, specials)
             _write_model(folder, state, settings)
@@ -109,7 +110,7 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
         parameters = sum(tensor.numel() for tensor in state.values())
         report = ExportReport(out, config.run.name, network, chosen, parameters, compared)
         card = model_card(
-            run, config, facts, network, chosen, parameters, compared, read_card(files), mask
+            run, config, facts, network, chosen, parameters, compared, card_of_tokenizer, mask
         )
         with writing(out, "the export"):
             (folder / "README.md").write_text(card, encoding="utf-8")

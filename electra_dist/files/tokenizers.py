@@ -69,11 +69,11 @@ def write_tokenizer(files: Mapping[str, bytes], target: Path) -> None:
             write_new(folder / name, content)
 
 
-def read_card(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """What the tokenizer's card says; nothing for a tokenizer of an earlier version."""
+def read_card(files: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
+    """What the card of the tokenizer in `folder` says; nothing for one of an earlier version."""
     if CARD_FILE not in files:
         return {}
-    return parse_object(files[CARD_FILE], CARD_FILE)
+    return parse_object(files[CARD_FILE], folder / CARD_FILE)
 
 
 def special_tokens_of(folder: Path) -> SpecialTokens:

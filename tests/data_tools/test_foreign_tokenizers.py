@@ -71,6 +71,9 @@ def check_same_ids(path: Path, original: Any, texts: list[str], folder: Path) ->
     found = [ids.tolist() for ids in ours.encode_batch([*plain, SPELT])]
     assert theirs([*plain, SPELT], add_special_tokens=False)["input_ids"] == found
     assert original(plain, add_special_tokens=False)["input_ids"] == found[:-1]
+    saved = folder.parent / "saved again"
+    theirs.save_pretrained(saved)  # which adds keys of its own
+    assert load_tokenizer(saved).encode_batch(plain)[0].tolist() == found[0]
     special = ours.specials
     for text, ids in zip(plain[:20], found, strict=False):
         assert theirs(text)["input_ids"] == [special.cls, *ids, special.sep]
@@ -160,9 +163,26 @@ def test_a_byte_level_tokenizer_with_other_names(topic_texts: list[str], tmp_pat
     changes = json.loads(ours.files[CARD_FILE])["changes"]
     assert changes[0] == "texts are no longer cut to a length"
     assert any("token types" in change for change in changes)
+    check_neighbours(tmp_path / "carried", "The cat sat, then.", "cat")
     chinese = ours.shares_of(ours.encode_batch(["東京"]))
     assert chinese.bytes == chinese.tokens == len("東京".encode())
     assert ours.shares_of(ours.encode_batch(["the cat"])).bytes == 0
+
+
+def check_neighbours(folder: Path, text: str, word: str) -> None:
+    """A mask in place of `word` leaves the other ids as they are."""
+    import transformers
+
+    theirs = transformers.AutoTokenizer.from_pretrained(folder, split_special_tokens=False)
+    before, after = text.split(f" {word}")
+    whole = theirs(text, add_special_tokens=False)["input_ids"]
+    first = theirs(before, add_special_tokens=False)["input_ids"]
+    masked = theirs(text.replace(word, theirs.mask_token), add_special_tokens=False)["input_ids"]
+    assert masked[: len(first) + 1] == [*first, theirs.mask_token_id]
+    assert whole[: len(first)] == first
+    rest = masked[len(first) + 1 :]
+    assert whole[-len(rest) :] == rest
+    assert theirs.decode(rest) == after
 
 
 def test_a_unigram_tokenizer_says_what_a_written_out_mask_becomes(
@@ -188,7 +208,8 @@ def test_a_unigram_tokenizer_says_what_a_written_out_mask_becomes(
     masked = transformers.AutoTokenizer.from_pretrained(
         tmp_path / "carried", split_special_tokens=False
     )
-    assert masked.tokenize("the <mask>!")[-1] == "!"  # no space that the text does not have
+    found = masked("the <mask>!", add_special_tokens=False)["input_ids"]
+    assert masked.convert_ids_to_tokens(found) == ["▁the", "<mask>", "!"]
 
 
 # --- what cannot be -------------------------------------------------------------------------------
