@@ -25,7 +25,7 @@ import electra_dist
 from electra_dist import api
 from electra_dist import config as configuration
 from electra_dist.api import TrainedRun
-from electra_dist.batch import Step
+from electra_dist.batch import SpecialTokens, Step
 from electra_dist.cli import main as cli
 from electra_dist.config import Config
 from electra_dist.data.loading.loader import TrainLoader
@@ -203,6 +203,7 @@ def test_shards_give_their_documents_as_tokens_and_text(tiny_shards: Path, split
 def test_shards_name_themselves(tiny_shards: Path) -> None:
     shards = electra_dist.open_shards(tiny_shards)
     assert (shards.path, shards.vocab_size) == (tiny_shards, 512)
+    assert shards.special_tokens == SpecialTokens(pad=0, unk=1, cls=2, sep=3, mask=4)
     assert (
         shards.fingerprint == json.loads((tiny_shards / "manifest.json").read_text())["fingerprint"]
     )

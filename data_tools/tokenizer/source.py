@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import processors
 
-from data_tools.tokenizer.rules import template, transformers_config
+from data_tools.tokenizer.mending import Draft, added_tokens, mend, parse_tokenizer
+from data_tools.tokenizer.rules import transformers_config
 from data_tools.tokenizer.vocabulary_file import read_vocabulary, word_piece
 from electra_dist.batch import SpecialTokens
 from electra_dist.errors import DataError
@@ -43,7 +43,6 @@ _USUAL = {
     "sep": ("[SEP]", "</s>", "<sep>"),
     "mask": ("[MASK]", "<mask>"),
 }
-_PROBES = ("a", "Two words.")
 
 
 @dataclass(frozen=True)
@@ -53,17 +52,6 @@ class Source:
     tokenizer: tokenizers.Tokenizer
     files: dict[str, bytes]
     specials: SpecialTokens
-
-
-@dataclass
-class _Draft:
-    """A tokenizer on its way to be carried on; `changes` are sentences for its card."""
-
-    file: Path
-    content: dict[str, Any]
-    names: dict[str, str]
-    ids: dict[str, int]
-    changes: list[str]
 
 
 def open_source(path: Path) -> Source:
@@ -81,13 +69,13 @@ def open_source(path: Path) -> Source:
         original = made.to_str(pretty=True).encode("utf-8")
     else:
         original = _read(file)
-    tokenizer = _parse(original, file)
+    tokenizer = parse_tokenizer(original, file)
     content = parse_object(original, file)
     _check_case(content, config, file)
     names, ids = _special_tokens(content, _named(around, config, file), file)
-    draft = _Draft(file, content, names, ids, changes)
+    draft = Draft(file, content, names, ids, changes)
     specials = _specials(draft)
-    tokenizer = _mend(draft, tokenizer, specials, around_masks=not _is_ours(config, names))
+    tokenizer = mend(draft, tokenizer, specials, around_masks=not _is_ours(config, names))
     if changes:
         original = tokenizer.to_str(pretty=True).encode("utf-8")
     if not changes and _is_ours(config, names):
@@ -219,131 +207,18 @@ def _vocabulary(content: Mapping[str, Any]) -> dict[str, int]:
         found.update(vocabulary)
     elif isinstance(vocabulary, list):  # of a unigram model: pairs of a piece and its score
         found.update({str(entry[0]): number for number, entry in enumerate(vocabulary)})
-    for token in _added(content):
+    for token in added_tokens(content):
         found[str(token.get("content"))] = int(token.get("id", -1))
     return found
 
 
-def _added(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    added = content.get("added_tokens")
-    if not isinstance(added, list):
-        return []
-    return [token for token in added if isinstance(token, dict)]
-
-
-def _specials(draft: _Draft) -> SpecialTokens:
+def _specials(draft: Draft) -> SpecialTokens:
     return SpecialTokens(
         pad=draft.ids["pad"],
         unk=draft.ids.get("unk"),
         cls=draft.ids["cls"],
         sep=draft.ids["sep"],
         mask=draft.ids["mask"],
-    )
-
-
-# --- mending --------------------------------------------------------------------------------------
-
-
-def _mend(
-    draft: _Draft, tokenizer: tokenizers.Tokenizer, specials: SpecialTokens, around_masks: bool
-) -> tokenizers.Tokenizer:
-    """The tokenizer with all changes made. A folder that is ours already keeps what surrounds its
-    masks: shards of an earlier version know their tokenizer by its SHA-256.
-    """
-    before = len(draft.changes)
-    _mend_json(draft)
-    if around_masks:
-        _mend_metaspace(draft)
-        _mend_mask(draft, tokenizer)
-    if len(draft.changes) > before:
-        tokenizer = _parse(json.dumps(draft.content).encode("utf-8"), draft.file)
-    _mend_template(draft, tokenizer, specials)
-    return tokenizer
-
-
-def _mend_json(draft: _Draft) -> None:
-    """Length, padding, and what marks the special tokens."""
-    for key, change in (
-        ("truncation", "texts are no longer cut to a length"),
-        ("padding", "texts are no longer padded"),
-    ):
-        if draft.content.get(key) is not None:
-            draft.content[key] = None
-            draft.changes.append(change)
-    added = {str(token.get("content")): token for token in _added(draft.content)}
-    for name, piece in draft.names.items():
-        if piece not in added:
-            token = {"id": draft.ids[name], "content": piece, "single_word": False}
-            token |= {"lstrip": False, "rstrip": False, "normalized": False, "special": True}
-            added[piece] = token
-            draft.changes.append(f"{piece} is marked as a special token")
-        elif not added[piece].get("special"):
-            added[piece]["special"] = True
-            draft.changes.append(f"{piece} is marked as a special token")
-    draft.content["added_tokens"] = sorted(added.values(), key=lambda token: int(token["id"]))
-
-
-def _mend_metaspace(draft: _Draft) -> None:
-    """Only the start of a text gets a space, not what follows a mask. Other added tokens cut a text
-    in pre-training too: with such, what follows them stays as it is.
-    """
-    if not all(token.get("special") for token in _added(draft.content)):
-        return
-    pre_tokenizer = draft.content.get("pre_tokenizer")
-    parts = [pre_tokenizer]
-    if isinstance(pre_tokenizer, dict):
-        parts += pre_tokenizer.get("pretokenizers", [])
-    for part in parts:
-        if not isinstance(part, dict) or part.get("type") != "Metaspace":
-            continue
-        if part.get("prepend_scheme", "always") == "always":
-            part["prepend_scheme"] = "first"
-            draft.changes.append("text after a special token gets no space before it")
-
-
-def _mend_mask(draft: _Draft, tokenizer: tokenizers.Tokenizer) -> None:
-    """A space before a mask belongs to the masked word, and is no token of its own."""
-    text = "two words"
-    alone = tokenizer.encode(text, add_special_tokens=False).ids
-    with_space = tokenizer.encode(f"{text} ", add_special_tokens=False).ids
-    if with_space == alone:
-        return
-    for token in _added(draft.content):
-        if token.get("content") == draft.names["mask"] and not token.get("lstrip"):
-            token["lstrip"] = True
-            draft.changes.append("white space before a mask belongs to the masked word")
-
-
-def _parse(content: bytes, file: Path) -> tokenizers.Tokenizer:
-    try:
-        return tokenizers.Tokenizer.from_buffer(content)
-    except Exception as error:  # the library raises bare Exception
-        raise DataError(f"{file}: not a tokenizer of the `tokenizers` library: {error}") from error
-
-
-def _mend_template(draft: _Draft, tokenizer: tokenizers.Tokenizer, specials: SpecialTokens) -> None:
-    """[CLS] text [SEP], as in the rows of pre-training."""
-    if all(_wraps(tokenizer, text, specials) for text in _PROBES):
-        return
-    wrapping = template(draft.names, specials)
-    if type(tokenizer.decoder).__name__ == "ByteLevel":
-        wrapping = processors.Sequence([processors.ByteLevel(trim_offsets=True), wrapping])
-    tokenizer.post_processor = wrapping
-    draft.changes.append(
-        f"a text is wrapped in {draft.names['cls']} and {draft.names['sep']}, two texts are told"
-        " apart by their token types"
-    )
-
-
-def _wraps(tokenizer: tokenizers.Tokenizer, text: str, specials: SpecialTokens) -> bool:
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    pair = tokenizer.encode(text, text)
-    first = [specials.cls, *ids, specials.sep]
-    types = [0] * len(first) + [1] * (len(ids) + 1)
-    return (
-        tokenizer.encode(text).ids == first
-        and pair.ids == [*first, *ids, specials.sep]
-        and pair.type_ids == types
     )
 
 
@@ -357,7 +232,7 @@ def _is_ours(config: Mapping[str, Any], names: dict[str, str]) -> bool:
 
 
 def _carried(
-    draft: _Draft,
+    draft: Draft,
     tokenizer: tokenizers.Tokenizer,
     content: bytes,
     around: Mapping[str, bytes],
@@ -380,7 +255,7 @@ def _carried(
     return carried
 
 
-def _written_out(draft: _Draft, tokenizer: tokenizers.Tokenizer) -> str:
+def _written_out(draft: Draft, tokenizer: tokenizers.Tokenizer) -> str:
     """What becomes of a special token that a text spells."""
     tokenizer.encode_special_tokens = True
     special = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from electra_dist.batch import SPECIAL_TOKENS
+from electra_dist.batch import SPECIAL_TOKENS, SpecialTokens
 from electra_dist.evaluate import scores, uncertainty
 from electra_dist.evaluate.heldout import Observed
 
@@ -148,6 +148,13 @@ def test_every_seen_token_has_one_band(seen_ids: int) -> None:
         first, last = edges[band_of[4 + rank]]
         assert first <= rank <= last
     assert (band_of[5 + seen_ids :] == scores.UNSEEN).all()
+
+
+def test_special_tokens_are_those_of_the_tokenizer() -> None:
+    specials = SpecialTokens(pad=7, unk=100, cls=101, sep=2, mask=150)
+    band_of, edges = scores.frequency_bands(np.arange(1, 201), specials)
+    assert set(np.flatnonzero(band_of == scores.SPECIAL)) == {7, 101, 2, 150}
+    assert edges[-1][1] == 196
 
 
 def test_replaced_tokens_by_the_probability_that_the_generator_gave() -> None:
