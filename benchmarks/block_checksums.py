@@ -93,13 +93,16 @@ def make_rows(manifest: Manifest, config: Config, count: int) -> None:
 
     reader = BlockReader(manifest, TRAIN)
     row_format = RowFormat.of(config)
+    specials = manifest.facts.special_tokens
     for number in range(min(count, len(reader))):
         block = reader.read(number)
-        packed = pack_block(block, config.data.row_length, config.data.max_documents_per_row)
+        packed = pack_block(
+            block, config.data.row_length, config.data.max_documents_per_row, specials
+        )
         keys = np.arange(len(packed), dtype=np.uint64)
         for first in range(0, len(packed), config.train.micro_rows):
             part = slice(first, first + config.train.micro_rows)
-            micro_batch(KeyedRows(packed, keys).take(part), row_format)
+            micro_batch(KeyedRows(packed, keys).take(part), row_format, specials)
 
 
 def rounds(count: int, *works: Callable[[], object]) -> Iterator[float]:

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from electra_dist import config as configuration
+from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.data import pool
 from electra_dist.data.lanes import LaneLayout
 from electra_dist.data.pool import RowPool
@@ -95,7 +96,7 @@ def open_pool(corpus: Corpus, row_format: RowFormat, streams: int, blocks: int) 
     """The rows of all streams, from the start."""
     lanes_of_stream = max(1, min(blocks, len(corpus) // streams))
     layout = LaneLayout(streams, (WHOLE,), (len(corpus),), (lanes_of_stream,))
-    source = RowSource(row_format, corpus, TRAIN)
+    source = RowSource(row_format, corpus, TRAIN, SPECIAL_TOKENS)
     start = np.zeros((streams, layout.width), np.int64)
     return RowPool(layout, range(streams), start, [source], row_format.seed)
 

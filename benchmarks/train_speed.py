@@ -130,7 +130,8 @@ def plain_transformers(
     from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
     sizes = {
-        name: hf_config(config.model, manifest.vocab_size, name) for name in configuration.NETWORKS
+        name: hf_config(config.model, manifest.vocab_size, name, manifest.facts.special_tokens)
+        for name in configuration.NETWORKS
     }
     dropout = {
         "hidden_dropout_prob": config.model.dropout,

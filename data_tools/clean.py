@@ -1,8 +1,9 @@
-"""Filters between raw text and tokens: normalisation, a minimum length, exact duplicates.
+"""What the build itself does to a text, and the name of a document.
 
-`normalise` is what every document goes through before the tokenizer sees it; `digest` names a
-document by its normalised text: it decides the split, the place in the shuffle, and which documents
-are the same.
+`normalise` is what every document goes through before the tokenizer sees it. It changes nothing
+that the tokenizer would keep: the normaliser in `tokenizer.json` decides ids (DESIGN D13). `digest`
+names a document: it decides the split, the place in the shuffle, and which documents are the same.
+It has a normal form of its own, so two documents that differ in control characters alone are one.
 """
 
 from __future__ import annotations
@@ -11,22 +12,37 @@ import hashlib
 import re
 import unicodedata
 
-#: Control characters that are no white space, surrogates that JSON escapes can smuggle in,
-#: and the byte-order mark.
-_JUNK = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
-_NEWLINES = re.compile("\r\n?|\u2028|\u2029")
+_LINE_ENDS = re.compile("\r\n?")
+#: JSON escapes can smuggle in half a character, which no encoding of Unicode has.
+_SURROGATES = re.compile("[\ud800-\udfff]")
+#: Control characters that are no white space, and the byte-order mark.
+_JUNK = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
+_SEPARATORS = re.compile("[\x0b\x0c\x85\u2028\u2029]")
+_ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 #: Bytes of a document's digest.
 DIGEST_BYTES = 16
 
 
 def normalise(text: str) -> str:
-    """`text` in NFC, with plain newlines, without control characters,
-    lone surrogates and surrounding white space.
-    """
-    text = _NEWLINES.sub("\n", text)
-    return unicodedata.normalize("NFC", _JUNK.sub("", text)).strip()
+    """`text` with plain line ends; a lone surrogate becomes U+FFFD."""
+    if "\r" in text:
+        text = _LINE_ENDS.sub("\n", text)
+    if text.isascii():
+        return text
+    return _SURROGATES.sub("\ufffd", text)
+
+
+def normal_form(text: str) -> str:
+    """`text` as `digest` sees it: in NFC, without control characters."""
+    plain = normalise(text)
+    if _ODD.search(plain):
+        plain = _JUNK.sub("", _SEPARATORS.sub("\n", plain))
+    return unicodedata.normalize("NFC", plain)
 
 
 def digest(text: str) -> bytes:
-    """16 bytes that name the document (BLAKE2b of its normalised text)."""
-    return hashlib.blake2b(text.encode("utf-8"), digest_size=DIGEST_BYTES).digest()
+    """16 bytes that name the document: BLAKE2b of its normal form without surrounding white
+    space.
+    """
+    normal = normal_form(text).strip()
+    return hashlib.blake2b(normal.encode("utf-8"), digest_size=DIGEST_BYTES).digest()

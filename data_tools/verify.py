@@ -12,6 +12,7 @@ command does not grow with their number.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ from electra_dist.data.shards.reading import (
 from electra_dist.data.shards.scanning import ShardScan
 from electra_dist.data.shards.tables import is_table_name
 from electra_dist.errors import DataError, UserError
+from electra_dist.files.tokenizers import TOKENIZER_FILE, read_tokenizer_file
 from electra_dist.files.writing import reason
 
 _MB = 10**6
@@ -332,10 +334,16 @@ def _tokenizer_problems(manifest: Manifest) -> Iterator[str]:
     except DataError as error:
         yield str(error)
         return
-    if tokenizer.fingerprint != manifest.facts.tokenizer_fingerprint:
+    content = read_tokenizer_file(manifest.tokenizer_path / TOKENIZER_FILE)
+    if hashlib.sha256(content).hexdigest() != manifest.facts.tokenizer_fingerprint:
         yield (
             f"{manifest.tokenizer_path}: not the tokenizer that encoded the shards (its SHA-256"
             " differs)"
+        )
+    if tokenizer.specials != manifest.facts.special_tokens:
+        yield (
+            f"{manifest.tokenizer_path}: special tokens {asdict(tokenizer.specials)}, the manifest"
+            f" says {asdict(manifest.facts.special_tokens)}"
         )
     if tokenizer.vocab_size != manifest.vocab_size:
         yield (

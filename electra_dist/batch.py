@@ -79,15 +79,23 @@ class Step:
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of the special tokens;
-    fixed by `data_tools.tokenizer` and checked when a tokenizer is loaded.
+    """Ids of the special tokens of a tokenizer: facts of the shards' manifest, whatever they are.
+
+    The defaults are those of the tokenizers that `data tokenizer` trains. `unk` is None for a
+    tokenizer that has none, because nothing is unknown to it.
     """
 
     pad: int = 0
-    unk: int = 1
+    unk: int | None = 1
     cls: int = 2
     sep: int = 3
     mask: int = 4
 
+    @property
+    def never_masked(self) -> tuple[int, int, int, int]:
+        """The ids that masking leaves alone; [UNK] stands for text, so it may be masked."""
+        return (self.pad, self.cls, self.sep, self.mask)
 
+
+#: The ids of our own tokenizers, and of shards whose manifest names none.
 SPECIAL_TOKENS = SpecialTokens()

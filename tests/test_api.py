@@ -25,7 +25,7 @@ import electra_dist
 from electra_dist import api
 from electra_dist import config as configuration
 from electra_dist.api import TrainedRun
-from electra_dist.batch import Step
+from electra_dist.batch import SPECIAL_TOKENS, SpecialTokens, Step
 from electra_dist.cli import main as cli
 from electra_dist.config import Config
 from electra_dist.data.loading.loader import TrainLoader
@@ -205,6 +205,7 @@ def test_shards_give_their_documents_as_tokens_and_text(tiny_shards: Path, split
 def test_shards_name_themselves(tiny_shards: Path) -> None:
     shards = electra_dist.open_shards(tiny_shards)
     assert (shards.path, shards.vocab_size) == (tiny_shards, 512)
+    assert shards.special_tokens == SpecialTokens(pad=0, unk=1, cls=2, sep=3, mask=4)
     assert (
         shards.fingerprint == json.loads((tiny_shards / "manifest.json").read_text())["fingerprint"]
     )
@@ -412,7 +413,7 @@ def held_out_losses(networks: electra_dist.Networks) -> tuple[float, float]:
     rows = validation_rows(open_data(networks.config), row_format, count)
     assert rows is not None
     sums = np.zeros(4)
-    for batch in deal(rows, row_format, 0, 1):
+    for batch in deal(rows, row_format, SPECIAL_TOKENS, 0, 1):
         seen = electra_dist.judge(networks, batch).observed
         nats = np.logaddexp(0, seen.logits.astype(np.float64)) - seen.logits * seen.replaced
         sums += (seen.nll.sum(), len(seen.nll), nats.sum(), len(nats))

@@ -276,7 +276,6 @@ READ_WHOLE = {
     "electra_dist.measure.device_rates": "/proc",
     "electra_dist.measure.preflight": "the files of this program",
     "launcher.slurm.job_script": "the template that comes with this program",
-    "data_tools.tokenizer": "what SentencePiece has just written",
     "data_tools.corpus": "the sources of this Python installation",
     "data_tools.spill": "files that the same command wrote a minute before",
     "electra_dist.export.check": "the export that was just written",

@@ -20,13 +20,13 @@ import numpy.typing as npt
 
 from data_tools.build.disk import on_disk
 from data_tools.build.known import KnownDocuments, contents_of
-from data_tools.build.pieces import CHUNK_CHARACTERS, Chunks, NormalStream
+from data_tools.build.pieces import CHUNK_CHARACTERS, Chunks, NormalStream, TextStream
 from data_tools.build.records import Encoded, write_encoded
 from data_tools.build.splits import bound_of, lowest, split_hash
 from data_tools.clean import DIGEST_BYTES, digest, normalise
 from data_tools.sources import Part, Piece, read_pieces
 from data_tools.spill import Spill, SpillWriter
-from data_tools.tokenizer import ShardTokenizer, load_tokenizer
+from data_tools.tokenizer import ShardTokenizer, Shares, load_tokenizer
 from electra_dist.data.shards.manifest import SPLITS, TRAIN, VALIDATION
 
 #: What the tokenizer gets at once, at most: it takes some 100 bytes of memory for a character.
@@ -160,6 +160,7 @@ class _Encoder:
         self._batch: list[tuple[_Document, str, bool]] = []
         self._characters = 0
         self._hashes: set[int] = set()
+        self._shares = Shares()
         self._counts = dict.fromkeys(
             ("documents", "too_short", "without_tokens", "cut", "already_there"), 0
         )
@@ -169,7 +170,9 @@ class _Encoder:
             self._read(document, pieces)
         self._encode_batch()
         spills = {name: writer.close() for name, writer in self._writers.items()}
-        return Encoded(spills=spills, lowest=lowest(self._hashes), **self._counts)
+        return Encoded(
+            spills=spills, lowest=lowest(self._hashes), shares=self._shares, **self._counts
+        )
 
     def _documents(self) -> Iterator[tuple[_Document, list[Piece] | Iterator[Piece]]]:
         """Each document of the part, with its pieces: they are read one at a time."""
@@ -191,28 +194,27 @@ class _Encoder:
         self._read_long(document, pieces)
 
     def _read_short(self, document: _Document, text: str) -> None:
-        if len(text) < max(1, self._task.min_characters):
+        if len(text.strip()) < max(1, self._task.min_characters):
             self._counts["too_short"] += 1
             return
         document.name = digest(text)
         self._add_chunk(document, text, last=True)
 
     def _read_long(self, document: _Document, pieces: list[Piece] | Iterator[Piece]) -> None:
+        stream = TextStream()
         normal = NormalStream()
         chunks = Chunks()
         name = hashlib.blake2b(digest_size=DIGEST_BYTES)  # `digest` of all of it
-        characters = 0
         for piece in pieces:
-            text = normal.add(piece.text)
-            name.update(text.encode("utf-8"))
-            characters += len(text)
-            for chunk in chunks.add(text):
+            name.update(normal.add(piece.text).encode("utf-8"))
+            for chunk in chunks.add(stream.add(piece.text)):
                 self._add_chunk(document, chunk, last=False)
-        if characters < max(1, self._task.min_characters):
+        last = chunks.rest() + stream.rest()
+        if stream.characters < max(1, self._task.min_characters):
             self._counts["too_short"] += 1
             return
         document.name = name.digest()
-        self._add_chunk(document, chunks.rest(), last=True)
+        self._add_chunk(document, last, last=True)
 
     def _add_chunk(self, document: _Document, text: str, last: bool) -> None:
         self._batch.append((document, text, last))
@@ -225,6 +227,7 @@ class _Encoder:
         self._batch = []
         self._characters = 0
         ids_of = self._tokenizer.encode_batch([text for _, text, _ in batch])
+        self._shares += self._tokenizer.shares_of(ids_of)
         for (document, _, last), ids in zip(batch, ids_of, strict=True):
             document.take(ids, self._task.folder)
             if last:

@@ -16,7 +16,7 @@ from data_tools.build.work import WorkFolder
 from data_tools.clean import normalise
 from data_tools.sources import Inputs, read_pieces, split_parts
 from data_tools.spill import RECORD, Spill
-from data_tools.tokenizer import ShardTokenizer
+from data_tools.tokenizer import ShardTokenizer, Shares
 from data_tools.workers import Workers
 from electra_dist.console import Progress
 from electra_dist.data.shards.manifest import SPLITS, SplitName
@@ -43,6 +43,7 @@ class Sums:
     without_tokens: int = 0
     cut: int = 0
     already_there: int = 0
+    shares: Shares = field(default_factory=Shares)
 
     def add(self, encoded: Encoded) -> None:
         """Take the record of one task."""
@@ -51,6 +52,7 @@ class Sums:
         self.lowest = lowest([*self.lowest, *encoded.lowest])
         for name in ("documents", "too_short", "without_tokens", "cut", "already_there"):
             setattr(self, name, getattr(self, name) + getattr(encoded, name))
+        self.shares += encoded.shares
 
     def bytes(self, bytes_of_token: int) -> int:
         """What the runs take on disk."""

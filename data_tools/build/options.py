@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from data_tools.tokenizer import Shares
 from electra_dist.data.shards.manifest import MAX_BLOCK_TOKENS, SPLITS, Manifest
 from electra_dist.errors import DataError
 
@@ -72,6 +73,7 @@ class BuildStats:
     without_tokens  nothing that the tokenizer knows
     duplicates      exact duplicates that were dropped
     cut             documents that were cut into pieces
+    shares          how much of the text was spelt in bytes or is unknown
     """
 
     manifest: Manifest
@@ -80,6 +82,7 @@ class BuildStats:
     without_tokens: int
     duplicates: int
     cut: int
+    shares: Shares
 
     def to_dict(self) -> dict[str, Any]:
         """For programs: the counts, and the facts of each split with the number of its shards."""
@@ -89,6 +92,8 @@ class BuildStats:
         }
         for name in ("documents", "too_short", "without_tokens", "duplicates", "cut"):
             content[name] = getattr(self, name)
+        content["byte_share"] = self.shares.byte_share
+        content["unknown_share"] = self.shares.unknown_share
         for split in SPLITS:
             facts = self.manifest.split(split)
             content[split] = {
@@ -109,7 +114,12 @@ class PartStats:
     parts: int
     documents: int
     tokens: int
+    shares: Shares
 
     def to_dict(self) -> dict[str, Any]:
         """For programs."""
-        return asdict(self)
+        content = asdict(self)
+        del content["shares"]
+        content["byte_share"] = self.shares.byte_share
+        content["unknown_share"] = self.shares.unknown_share
+        return content

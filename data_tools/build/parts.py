@@ -36,7 +36,7 @@ from electra_dist.console import Progress, silent
 from electra_dist.data.shards.manifest import TOKENIZER_FOLDER
 from electra_dist.errors import DataError, UserError
 from electra_dist.files.reading import MIB, read_json
-from electra_dist.files.tokenizers import read_tokenizer_files, write_tokenizer
+from electra_dist.files.tokenizers import write_tokenizer
 from electra_dist.files.writing import write_json
 
 PART_FILE = "part.json"
@@ -112,7 +112,7 @@ def build_part(
                 tokenizer=tokenizer.fingerprint,
                 inputs=_name_of(found),
             )
-            _complete(work, facts, tokenizer_dir, sums, out)
+            _complete(work, facts, tokenizer, sums, out)
         return _publish(work, out)
 
 
@@ -124,13 +124,13 @@ def _is_published(out: Path, order: Order) -> bool:
 
 
 def _complete(
-    work: WorkFolder, facts: PartFile, tokenizer_dir: Path, sums: Sums, out: Path
+    work: WorkFolder, facts: PartFile, tokenizer: ShardTokenizer, sums: Sums, out: Path
 ) -> None:
     """Write what a part has beside its runs, and what is told at the end."""
     tokens = sum(run.tokens for runs in sums.runs.values() for run in runs)
-    stats = PartStats(str(out), facts.part, facts.parts, sums.documents, tokens)
+    stats = PartStats(str(out), facts.part, facts.parts, sums.documents, tokens, sums.shares)
     with on_disk(work.path):
-        write_tokenizer(read_tokenizer_files(tokenizer_dir), work.encoded / TOKENIZER_FOLDER)
+        write_tokenizer(tokenizer.files, work.encoded / TOKENIZER_FOLDER)
         write_json(work.encoded / PART_FILE, asdict(facts))
         write_json(work.stats, asdict(stats))
 

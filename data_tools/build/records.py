@@ -7,7 +7,7 @@ A task whose record is there is done: its files were on the disk before.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pydantic
 
 from data_tools.spill import DamagedWorkError, KeyRange, Spill
+from data_tools.tokenizer import Shares
 from data_tools.write import WrittenShard
 from electra_dist.data.shards.manifest import SPLITS, ShardFacts, SplitName
 from electra_dist.files.reading import MIB, read_json
@@ -31,6 +32,7 @@ class Encoded:
     lowest         the lowest split hashes of its documents (`splits.lowest`)
     already_there  documents that the shards have already (`data add`)
     cut            documents that were cut into pieces
+    shares         how much of the text was spelt in bytes or is unknown
     """
 
     spills: dict[SplitName, list[Spill]]
@@ -40,6 +42,7 @@ class Encoded:
     without_tokens: int
     cut: int
     already_there: int
+    shares: Shares = field(default_factory=Shares)
 
 
 def encoded_record(folder: Path, number: int) -> Path:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pydantic
@@ -32,7 +32,7 @@ from data_tools.build.work import Order, WorkFolder, interruptible, opened
 from data_tools.build.writing import Written, check_splits, runs_of_splits, write_all
 from data_tools.sources import Inputs, find_inputs
 from data_tools.spill import Spill
-from data_tools.tokenizer import ShardTokenizer, load_tokenizer
+from data_tools.tokenizer import ShardTokenizer, Shares, load_tokenizer
 from data_tools.workers import Workers
 from data_tools.write import file_facts
 from electra_dist.console import Progress, silent
@@ -53,7 +53,7 @@ from electra_dist.data.shards.manifest import (
 )
 from electra_dist.errors import DataError
 from electra_dist.files.reading import read_json
-from electra_dist.files.tokenizers import read_tokenizer_files, write_tokenizer
+from electra_dist.files.tokenizers import write_tokenizer
 from electra_dist.files.writing import write_json
 
 #: What shards take more than their runs: a small part of it, for tar.
@@ -69,6 +69,7 @@ class BuildCounts:
     without_tokens: int
     duplicates: int
     cut: int
+    shares: Shares
 
     @classmethod
     def of(cls, sums: Sums, written: Written) -> BuildCounts:
@@ -79,11 +80,13 @@ class BuildCounts:
             without_tokens=sums.without_tokens,
             duplicates=sums.already_there + written.duplicates,
             cut=sums.cut,
+            shares=sums.shares,
         )
 
     def stats(self, out: Path) -> BuildStats:
         """The counts with the manifest that was published."""
-        return BuildStats(manifest=Manifest.load(out), **asdict(self))
+        counts = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return BuildStats(manifest=Manifest.load(out), **counts)
 
 
 def build_shards(
@@ -199,7 +202,7 @@ def _write_manifest(
     folder: Path, tokenizer: ShardTokenizer, written: Written, options: BuildOptions
 ) -> None:
     """Copy the tokenizer, then write `manifest.json`, last."""
-    copied = read_tokenizer_files(tokenizer.path)
+    copied = tokenizer.files
     write_tokenizer(copied, folder / TOKENIZER_FOLDER)
     of = {name: SplitFacts.of(written.shards[name]) for name in SPLITS}
     facts = ManifestFile(
@@ -219,5 +222,6 @@ def _write_manifest(
         token_counts=tuple(written.token_counts.tolist()),
         block_checksums="crc32",
         piece_tokens=options.piece_tokens or None,
+        special_tokens=tokenizer.specials,
     )
     write_manifest(folder, facts)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from electra_dist.batch import Step
+    from electra_dist.batch import SpecialTokens, Step
     from electra_dist.config import Config
     from electra_dist.data.shards.files import CheckLevel
     from electra_dist.data.shards.manifest import Manifest, SplitName
@@ -64,6 +64,14 @@ class Shards:
     def vocab_size(self) -> int:
         """Ids of the tokenizer, special tokens included."""
         return self.manifest.vocab_size
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """The ids of the special tokens: `pad`, `unk`, `cls`, `sep` and `mask`.
+
+        `unk` is None for a tokenizer to which nothing is unknown.
+        """
+        return self.manifest.facts.special_tokens
 
     @property
     def fingerprint(self) -> str:

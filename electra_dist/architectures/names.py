@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from electra_dist.architectures.sizes import ModelSizes, Network, Sharing
+from electra_dist.batch import SpecialTokens
 
 #: Whole parameters of a network by name.
 State = dict[str, Tensor]
@@ -37,5 +38,7 @@ class NamesPart(Protocol):
         `sharing` is `none`.
         """
 
-    def hf_config(self, config: ModelSizes, vocab_size: int, network: Network, /) -> dict[str, Any]:
+    def hf_config(
+        self, config: ModelSizes, vocab_size: int, network: Network, specials: SpecialTokens, /
+    ) -> dict[str, Any]:
         """Its `config.json`."""

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from electra_dist.batch import SPECIAL_TOKENS, Float32, Int32, UInt64
+from electra_dist.batch import Float32, Int32, SpecialTokens, UInt64
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _BITS = 2**64 - 1
@@ -101,12 +101,16 @@ def _counts_table(mask_fraction: float, size: int) -> npt.NDArray[np.int64]:
 
 
 def mask_rows(
-    tokens: Int32, row_keys: UInt64, mask_fraction: float, mask_token_fraction: float
+    tokens: Int32,
+    row_keys: UInt64,
+    mask_fraction: float,
+    mask_token_fraction: float,
+    specials: SpecialTokens,
 ) -> Masks:
     """Masks of the rows `tokens` (B, L) with keys `row_keys` (B,)."""
     length = tokens.shape[1]
     slots = masked_slots(mask_fraction, length)
-    maskable = (tokens > SPECIAL_TOKENS.mask) | (tokens == SPECIAL_TOKENS.unk)
+    maskable = _maskable(tokens, specials)
     counts = masked_counts(maskable.sum(axis=1), mask_fraction, length, slots)
     used = np.arange(slots) < counts[:, None]
     positions = _select(maskable, row_keys, slots)
@@ -117,9 +121,17 @@ def mask_rows(
     inputs = tokens.copy()
     rows = np.broadcast_to(np.arange(len(tokens))[:, None], used.shape)
     hidden = used & ~shown
-    inputs[rows[hidden], positions[hidden]] = SPECIAL_TOKENS.mask
+    inputs[rows[hidden], positions[hidden]] = specials.mask
     keys = np.where(used, _draw(row_keys, _SAMPLE, positions), np.uint64(0))
     return Masks(inputs, positions.astype(np.int32), targets, used.astype(np.float32), keys)
+
+
+def _maskable(tokens: Int32, specials: SpecialTokens) -> npt.NDArray[np.bool_]:
+    """(B, L) whether each token may be masked."""
+    maskable: npt.NDArray[np.bool_] = tokens != specials.pad
+    for special in specials.never_masked[1:]:
+        maskable &= tokens != special
+    return maskable
 
 
 def _draw(row_keys: UInt64, purpose: int, positions: npt.NDArray[np.int64]) -> UInt64:

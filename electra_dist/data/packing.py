@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, Int32
+from electra_dist.batch import PADDING_DOCUMENT, Int32, SpecialTokens
 from electra_dist.config import sequence_entries
 from electra_dist.data.shards.blocks import Block
 
@@ -120,24 +120,26 @@ class Pieces(NamedTuple):
     rows: Int64
 
 
-def pack_block(block: Block, row_length: int, max_documents: int) -> PackedRows:
+def pack_block(
+    block: Block, row_length: int, max_documents: int, specials: SpecialTokens
+) -> PackedRows:
     """All documents of `block` in packed rows; depends on nothing but its arguments."""
-    return pack_with_pieces(block, row_length, max_documents)[0]
+    return pack_with_pieces(block, row_length, max_documents, specials)[0]
 
 
 def pack_with_pieces(
-    block: Block, row_length: int, max_documents: int
+    block: Block, row_length: int, max_documents: int, specials: SpecialTokens
 ) -> tuple[PackedRows, Pieces]:
     """The same, and which row each piece lies in."""
     pieces = cut_lengths(block.lengths, row_length)
     row_of, offset_of, rows = best_fit(pieces + WRAPPING, row_length, max_documents)
-    tokens = np.full((rows, row_length), SPECIAL_TOKENS.pad, dtype=block.tokens.dtype)
+    tokens = np.full((rows, row_length), specials.pad, dtype=block.tokens.dtype)
     flat = tokens.reshape(-1)
     first = row_of * row_length + offset_of + 1
     starts = np.cumsum(pieces) - pieces
     flat[np.arange(len(block.tokens)) + np.repeat(first - starts, pieces)] = block.tokens
-    flat[first - 1] = SPECIAL_TOKENS.cls
-    flat[first + pieces] = SPECIAL_TOKENS.sep
+    flat[first - 1] = specials.cls
+    flat[first + pieces] = specials.sep
     ends, counts = _ends_of_rows(row_of, offset_of + pieces + WRAPPING, rows, max_documents)
     documents = np.searchsorted(np.cumsum(block.lengths, dtype=np.int64), starts, side="right")
     return PackedRows(tokens, ends, counts), Pieces(documents, row_of)

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from electra_dist.batch import SPECIAL_TOKENS, MicroBatch, UInt64
+from electra_dist.batch import MicroBatch, SpecialTokens, UInt64
 from electra_dist.data.masking import absorb, hash_words, mask_rows
 from electra_dist.data.packing import (
     Int64,
@@ -70,9 +70,15 @@ class RowSource:
     """
 
     def __init__(
-        self, row_format: RowFormat, blocks: Blocks, split: SplitName, source: int = 0
+        self,
+        row_format: RowFormat,
+        blocks: Blocks,
+        split: SplitName,
+        specials: SpecialTokens,
+        source: int = 0,
     ) -> None:
         self._blocks = blocks
+        self._specials = specials
         self._documents = row_format.max_documents_per_row
         self.row_length = row_format.row_length
         self._domain: tuple[int, ...] = (row_format.seed, _SPLIT_NUMBER[split])
@@ -89,7 +95,7 @@ class RowSource:
     def rows(self, epoch: int, block: int) -> KeyedRows:
         """All rows of one block as `epoch` sees them."""
         packed, pieces = pack_with_pieces(
-            self._blocks.read(block), self.row_length, self._documents
+            self._blocks.read(block), self.row_length, self._documents, self._specials
         )
         number = np.arange(len(packed), dtype=np.uint64)
         draws, keys = (
@@ -124,11 +130,13 @@ def spread(pieces: Pieces, draws: UInt64) -> npt.NDArray[np.float64]:
     return times
 
 
-def micro_batch(rows: KeyedRows, row_format: RowFormat) -> MicroBatch:
+def micro_batch(rows: KeyedRows, row_format: RowFormat, specials: SpecialTokens) -> MicroBatch:
     """`rows` as the model reads them, masked."""
     tokens = rows.packed.tokens.astype(np.int32)
     documents, positions = documents_and_positions(rows.packed)
-    masks = mask_rows(tokens, rows.keys, row_format.mask_fraction, row_format.mask_token_fraction)
+    masks = mask_rows(
+        tokens, rows.keys, row_format.mask_fraction, row_format.mask_token_fraction, specials
+    )
     return MicroBatch(
         tokens=tokens,
         inputs=masks.inputs,
@@ -149,26 +157,28 @@ def join(parts: list[KeyedRows]) -> KeyedRows:
     )
 
 
-def empty_rows(like: KeyedRows, count: int) -> KeyedRows:
+def empty_rows(like: KeyedRows, count: int, specials: SpecialTokens) -> KeyedRows:
     """`count` rows of nothing but padding."""
     length = like.packed.tokens.shape[1]
     documents = like.packed.ends.shape[1]
     rows = PackedRows(
-        np.full((count, length), SPECIAL_TOKENS.pad, like.packed.tokens.dtype),
+        np.full((count, length), specials.pad, like.packed.tokens.dtype),
         np.zeros((count, documents), np.int32),
         np.zeros(count, np.int32),
     )
     return KeyedRows(rows, np.zeros(count, np.uint64))
 
 
-def filled(rows: KeyedRows, count: int) -> KeyedRows:
+def filled(rows: KeyedRows, count: int, specials: SpecialTokens) -> KeyedRows:
     """`rows`, and empty ones after them, `count` in all."""
     if len(rows.keys) == count:
         return rows
-    return join([rows, empty_rows(rows, count - len(rows.keys))])
+    return join([rows, empty_rows(rows, count - len(rows.keys), specials)])
 
 
-def micro_batches(rows: KeyedRows, row_format: RowFormat) -> list[MicroBatch]:
+def micro_batches(
+    rows: KeyedRows, row_format: RowFormat, specials: SpecialTokens
+) -> list[MicroBatch]:
     """`rows` in order, `micro_rows` at a time; masked all at once, because a call has its price."""
     size = row_format.micro_rows
     masked = _MASKED_TOKENS // row_format.row_length
@@ -176,7 +186,7 @@ def micro_batches(rows: KeyedRows, row_format: RowFormat) -> list[MicroBatch]:
     batches = []
     for first in range(0, len(rows.keys), masked):
         part = rows.take(slice(first, first + masked))
-        whole = micro_batch(part, row_format)
+        whole = micro_batch(part, row_format, specials)
         batches += [
             _cut(whole, part, slice(start, start + size))
             for start in range(0, len(part.keys), size)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from electra_dist.batch import SpecialTokens
 from electra_dist.config import Config, DataConfig, SourceConfig
 from electra_dist.data.shards.files import CheckLevel
 from electra_dist.data.shards.manifest import Manifest, cache_of
@@ -105,6 +106,11 @@ class RunData:
     def vocab_size(self) -> int:
         """Ids of the vocabulary."""
         return self.first.vocab_size
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """Ids of the special tokens of all sources."""
+        return self.first.facts.special_tokens
 
     @property
     def tokenizer_fingerprint(self) -> str:

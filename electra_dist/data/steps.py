@@ -108,14 +108,16 @@ class StepSource:
         tell: Callable[[str], None] = sign_of_data,
     ) -> None:
         start = first_state(plan, data, state)
+        specials = data.special_tokens
         self._plan = plan
+        self._specials = specials
         self._skips = Skips([*plan.skipped, *skipped])
         self._pool = RowPool(
             LaneLayout.of(data, plan.streams, plan.open_blocks),
             plan.own_streams,
             np.array([start.streams[stream] for stream in plan.own_streams], np.int64),
             [
-                RowSource(plan.rows, BlockReader(manifest, TRAIN, tell), TRAIN, number)
+                RowSource(plan.rows, BlockReader(manifest, TRAIN, tell), TRAIN, specials, number)
                 for number, manifest in enumerate(data.manifests)
             ],
             plan.rows.seed,
@@ -149,8 +151,8 @@ class StepSource:
     def _make(self, index: int) -> Step:
         plan = self._plan
         rows = self._pool.take(plan.rows_per_stream)
-        rows = filled(rows, plan.micro_batches * plan.rows.micro_rows)
-        batches = micro_batches(rows, plan.rows)
+        rows = filled(rows, plan.micro_batches * plan.rows.micro_rows, self._specials)
+        batches = micro_batches(rows, plan.rows, self._specials)
         epochs = self._pool.epochs()
         passed = sum(epoch * tokens for epoch, tokens in zip(epochs, self._tokens, strict=True))
         return Step(

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from electra_dist.batch import MicroBatch
+from electra_dist.batch import MicroBatch, SpecialTokens
 from electra_dist.data.rows import KeyedRows, RowSource, filled, join, micro_batch
 from electra_dist.data.shards.manifest import VALIDATION
 from electra_dist.data.shards.reading import BlockReader
@@ -41,7 +41,7 @@ def held_out(data: RunData, row_format: RowFormat, count: int) -> list[HeldOut]:
         before += source.share
         wanted = max(1, count * before // whole - first)
         reader = BlockReader(source.manifest, VALIDATION)
-        rows = RowSource(row_format, reader, VALIDATION, number)
+        rows = RowSource(row_format, reader, VALIDATION, data.special_tokens, number)
         found.append(HeldOut(source.name, _first_rows(rows, wanted)))
     return found
 
@@ -66,7 +66,7 @@ def validation_rows(data: RunData, row_format: RowFormat, count: int) -> KeyedRo
 
 
 def deal(
-    rows: KeyedRows, row_format: RowFormat, rank: int, world_size: int
+    rows: KeyedRows, row_format: RowFormat, specials: SpecialTokens, rank: int, world_size: int
 ) -> Iterator[MicroBatch]:
     """This rank's micro-batches of `rows`, each masked when it is asked for.
 
@@ -75,6 +75,6 @@ def deal(
     """
     size = row_format.micro_rows
     per_rank = -(-len(rows.keys) // (world_size * size)) * size
-    whole = filled(rows.take(slice(rank, None, world_size)), per_rank)
+    whole = filled(rows.take(slice(rank, None, world_size)), per_rank, specials)
     for first in range(0, per_rank, size):
-        yield micro_batch(whole.take(slice(first, first + size)), row_format)
+        yield micro_batch(whole.take(slice(first, first + size)), row_format, specials)

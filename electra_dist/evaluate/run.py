@@ -8,7 +8,7 @@ trainer logged at that step.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,9 @@ from typing import Any, Literal
 import torch
 
 from electra_dist import config as configuration
+from electra_dist.batch import MicroBatch
 from electra_dist.checkpoint.networks import choose_step, load_whole
 from electra_dist.config import Config
-from electra_dist.data.rows import KeyedRows
 from electra_dist.data.shards.files import sha256_of_file
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.sources import RunData, has_validation, open_data
@@ -115,7 +115,12 @@ def evaluate_run(
     networks = Networks(generator.to(chosen_device), discriminator.to(chosen_device))
     start = time.perf_counter()
     seen, window, found = _judge_all(
-        networks, held_out, config, chosen_device, passages > 0, progress
+        networks,
+        deal(held_out, RowFormat.of(config), data.special_tokens, 0, 1),
+        len(held_out.keys),
+        chosen_device,
+        passages > 0,
+        progress,
     )
     seconds = time.perf_counter() - start
     if not len(seen.targets):
@@ -134,7 +139,7 @@ def evaluate_run(
         generator=scores.generator_scores(seen, data.unigram_entropy()),
         discriminator=scores.discriminator_scores(seen),
         standard_errors=standard_errors(seen),
-        bands=scores.bands(seen, data.token_counts),
+        bands=scores.bands(seen, data.token_counts, data.special_tokens),
         convincing=scores.convincing(seen),
         calibration=scores.calibration(seen),
         roc=scores.roc(seen),
@@ -193,22 +198,21 @@ def _open_shards(run: RunDir, config: Config, shards: Path | None) -> RunData:
 
 def _judge_all(
     networks: Networks,
-    rows: KeyedRows,
-    config: Config,
+    batches: Iterable[MicroBatch],
+    total: int,
     device: torch.device,
     readable: bool,
     progress: Progress,
 ) -> tuple[Observed, Window, list[Passage]]:
-    """All rows through both networks: tokens, the trainer's sums,
+    """All `total` rows through both networks: tokens, the trainer's sums,
     and where `readable` passages of the first rows.
     """
     window = Window(device)
     parts = []
     found = []
     done = 0
-    total = len(rows.keys)
     progress("held-out rows", done, total)
-    for batch in deal(rows, RowFormat.of(config), 0, 1):
+    for batch in batches:
         judged = judge(networks, to_device(batch, device), done)
         window.add(judged.totals, (batch,))
         parts.append(judged.observed)

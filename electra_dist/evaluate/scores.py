@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from electra_dist.batch import SPECIAL_TOKENS
+from electra_dist.batch import SpecialTokens
 from electra_dist.evaluate.heldout import Observed
 
 Bool = npt.NDArray[np.bool_]
@@ -221,15 +221,15 @@ def calibration_error(bins: tuple[CalibrationBin, ...]) -> float:
     )
 
 
-def frequency_bands(token_counts: Int64) -> tuple[Int64, list[tuple[int, int]]]:
+def frequency_bands(
+    token_counts: Int64, specials: SpecialTokens
+) -> tuple[Int64, list[tuple[int, int]]]:
     """(V,) band of each token, and the first and last rank of each band: 1 to 10, 11 to 100, ...
 
     Rank 1 is the most frequent token of the training split (ties: the lower id). Special tokens are
     in band `SPECIAL`, those with count 0 in `UNSEEN`.
     """
-    special = np.array(
-        [SPECIAL_TOKENS.pad, SPECIAL_TOKENS.cls, SPECIAL_TOKENS.sep, SPECIAL_TOKENS.mask]
-    )
+    special = np.array(specials.never_masked)
     counts = token_counts.copy()
     counts[special] = 0
     order = np.argsort(-counts, kind="stable")
@@ -248,11 +248,11 @@ def frequency_bands(token_counts: Int64) -> tuple[Int64, list[tuple[int, int]]]:
     return band, edges
 
 
-def bands(seen: Observed, token_counts: Int64) -> tuple[Band, ...]:
+def bands(seen: Observed, token_counts: Int64, specials: SpecialTokens) -> tuple[Band, ...]:
     """Both networks by the frequency of the token, the frequent ones first;
     `unseen` only where there are such.
     """
-    band_of, edges = frequency_bands(token_counts)
+    band_of, edges = frequency_bands(token_counts, specials)
     target_band = band_of[seen.targets]
     shown_band = band_of[seen.shown]
     unigram_nll = _unigram_nll(seen.targets, token_counts)

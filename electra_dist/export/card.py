@@ -4,6 +4,9 @@ how to load it. Facts of the run only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from electra_dist.architectures import find_architecture
 from electra_dist.config import Config, Network
 from electra_dist.export.check import Compared
@@ -28,9 +31,9 @@ from transformers import {auto_class}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{path}")
 model = {auto_class}.from_pretrained("{path}")
-ids = tokenizer("The chef cooked the meal.", return_tensors="pt")
-ids["input_ids"][0, 3] = tokenizer.mask_token_id  # a literal [MASK] in the text stays text
-best = model(**ids).logits[0, 3].argmax()
+inputs = tokenizer("The chef {mask} the meal.", return_tensors="pt")
+at = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0, 0]
+best = tokenizer.decode(model(**inputs).logits[0, at].argmax())
 """,
 }
 
@@ -43,6 +46,8 @@ def model_card(
     step: int,
     parameters: int,
     compared: Compared,
+    tokenizer: Mapping[str, Any],
+    mask: str,
 ) -> str:
     """The card as Markdown with the front matter of the Hugging Face hub."""
     dropout = find_architecture(config.model.architecture).names().FINE_TUNING_DROPOUT
@@ -67,11 +72,15 @@ The {network} of an ELECTRA pre-training run: it {job}. {parameters:,} parameter
 {_ADVICE[network]}
 
 ```python
-{_USE[network].format(auto_class=compared.auto_class, path="path/to/this/folder")}```
+{_USE[network].format(auto_class=compared.auto_class, path="path/to/this/folder", mask=mask)}```
 
 ## Architecture
 
 {_table(_architecture(config, network))}
+
+## Tokenizer
+
+{_table(_tokenizer(tokenizer, network)) or "Nothing is recorded (shards of an earlier version)."}
 
 ## Training
 
@@ -112,6 +121,32 @@ def _architecture(config: Config, network: Network) -> dict[str, str]:
         "positions": str(model.max_positions),
         "embedding sharing in pre-training": model.embedding_sharing,
     }
+
+
+def _tokenizer(card: Mapping[str, Any], network: Network) -> dict[str, str]:
+    """What the tokenizer does to a text, from its card."""
+    if not card:
+        return {}
+    rows = {"kind": str(card.get("kind"))}
+    if "normalize" in card:
+        white_space = "a run becomes one space"
+        if card.get("keep_whitespace"):
+            white_space = "kept"
+        elif card.get("kind") == "words":
+            white_space = "stands between symbols"
+        rows |= {
+            "Unicode normal form": str(card["normalize"]),
+            "case": "folded" if card.get("lowercase") else "kept",
+            "white space": white_space,
+        }
+    changes = card.get("changes")
+    if isinstance(changes, list) and changes:
+        rows["changed for pre-training"] = "; ".join(map(str, changes))
+    if network == "generator":
+        rows["special tokens in a text"] = "the mask is a mask, as filling needs it"
+    else:
+        rows["special tokens in a text"] = str(card.get("written_out"))
+    return rows
 
 
 def _training(config: Config, facts: RunFacts, step: int) -> dict[str, str]:

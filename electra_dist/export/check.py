@@ -17,7 +17,7 @@ import tokenizers
 import torch
 from torch import Tensor
 
-from electra_dist.batch import SPECIAL_TOKENS
+from electra_dist.batch import SpecialTokens
 from electra_dist.config import Config, Network
 from electra_dist.data.shards.manifest import TRAIN, VALIDATION
 from electra_dist.data.shards.reading import BlockReader
@@ -112,18 +112,18 @@ def check_export(
     generator: Generator,
     discriminator: Discriminator,
     texts: CheckTexts,
+    specials: SpecialTokens,
 ) -> Compared:
     """Load `folder` offline with `auto_class` of transformers and compare it with our networks;
     raises `UserError` on a difference.
     """
-    documents = texts.documents or tuple(map(tuple, _check_tokenizer(folder)))
+    documents = tuple(map(tuple, _check_tokenizer(folder, network, specials)))
     if texts.documents:
-        _check_tokenizer(folder)
-    specials = SPECIAL_TOKENS
+        documents = texts.documents
     rows = [
         [[specials.cls, *document[: texts.longest - 2], specials.sep]] for document in documents
     ]
-    packed = rows_of_documents(rows, max(len(row[0]) for row in rows))
+    packed = rows_of_documents(rows, max(len(row[0]) for row in rows), specials.pad)
     batch = to_device(packed, "cpu")
     real = batch.documents >= 0
     model = _load(folder, auto_class)
@@ -166,19 +166,18 @@ def _different(folder: Path, what: str) -> UserError:
     )
 
 
-def _check_tokenizer(folder: Path) -> list[list[int]]:
-    """Ids of the sample texts without special tokens;
-    raises when AutoTokenizer gives others than tokenizer.json.
+def _check_tokenizer(folder: Path, network: Network, specials: SpecialTokens) -> list[list[int]]:
+    """Ids of the sample texts without special tokens; raises when AutoTokenizer gives others than
+    tokenizer.json, or wraps a text otherwise than pre-training did.
     """
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     ours = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ours.encode_special_tokens = True
+    ours.encode_special_tokens = network == "discriminator"
     for text in SAMPLE_TEXTS:
-        expected = ours.encode(text).ids
-        found = theirs(text)["input_ids"]
-        if found != expected:
+        inside = ours.encode(text, add_special_tokens=False).ids
+        if theirs(text)["input_ids"] != [specials.cls, *inside, specials.sep]:
             raise _different(
                 folder,
                 f"an AutoTokenizer that gives other ids than its tokenizer.json for {text!r}",

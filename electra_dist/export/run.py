@@ -18,7 +18,6 @@ DeepSpeed.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -38,7 +37,14 @@ from electra_dist.export.card import model_card
 from electra_dist.export.check import Compared, check_export, check_texts
 from electra_dist.files.reading import read_json
 from electra_dist.files.staging import staged
-from electra_dist.files.tokenizers import CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
+from electra_dist.files.tokenizers import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    parse_object,
+    read_card,
+    read_tokenizer_files,
+    special_tokens_of,
+)
 from electra_dist.files.writing import open_to_readers, write_json, writing
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS
 from electra_dist.model.discriminator import Discriminator
@@ -89,16 +95,22 @@ def export_run(run: RunDir, out: Path, network: Network, step: int | None = None
     state = _huggingface_state(generator, discriminator, network, config)
     with staged(out) as folder:
         with writing(out, "the export"):
+            files = _copy_tokenizer(run, folder, network, config.model.max_positions)
+            specials = special_tokens_of(run.tokenizer)
+            card_of_tokenizer = read_card(files, run.tokenizer)
+            mask = str(parse_object(files[CONFIG_FILE], CONFIG_FILE)["mask_token"])
             names = find_architecture(config.model.architecture).names()
-            described = names.hf_config(config.model, _vocabulary(generator), network)
+            described = names.hf_config(config.model, _vocabulary(generator), network, specials)
             _write_model(folder, state, described)
-            _copy_tokenizer(run, folder, config.model.max_positions)
-        texts = check_texts(config)
         auto_class = names.AUTO_CLASSES[network]
-        compared = check_export(folder, network, auto_class, generator, discriminator, texts)
+        compared = check_export(
+            folder, network, auto_class, generator, discriminator, check_texts(config), specials
+        )
         parameters = sum(tensor.numel() for tensor in state.values())
         report = ExportReport(out, config.run.name, network, chosen, parameters, compared)
-        card = model_card(run, config, facts, network, chosen, parameters, compared)
+        card = model_card(
+            run, config, facts, network, chosen, parameters, compared, card_of_tokenizer, mask
+        )
         with writing(out, "the export"):
             (folder / "README.md").write_text(card, encoding="utf-8")
             write_json(folder / MARKER, identity | {"step": chosen, "check": asdict(compared)})
@@ -178,9 +190,11 @@ def _os_error(error: Exception) -> OSError:
     return OSError(str(error))
 
 
-def _copy_tokenizer(run: RunDir, folder: Path, max_positions: int) -> None:
+def _copy_tokenizer(
+    run: RunDir, folder: Path, network: Network, max_positions: int
+) -> dict[str, bytes]:
     """The run's tokenizer, told how many positions the model has
-    (so that truncation and warnings work).
+    (so that truncation and warnings work). A generator's reads "[MASK]" in a text as the mask.
     """
     files = read_tokenizer_files(run.tokenizer)
     for name in (TOKENIZER_FILE, CONFIG_FILE):
@@ -189,12 +203,11 @@ def _copy_tokenizer(run: RunDir, folder: Path, max_positions: int) -> None:
                 f"{run.tokenizer / name}: missing; copy the folder `tokenizer` of the run's shards"
                 f" to {run.tokenizer}"
             )
-    try:
-        settings = json.loads(files[CONFIG_FILE])
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{run.tokenizer / CONFIG_FILE}: is not JSON: {error}; copy it from the run's shards"
-        ) from error
+    settings = parse_object(files[CONFIG_FILE], run.tokenizer / CONFIG_FILE)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    write_json(folder / CONFIG_FILE, settings | {"model_max_length": max_positions})
+    settings = settings | {"model_max_length": max_positions}
+    if network == "generator":
+        settings["split_special_tokens"] = False
+    write_json(folder / CONFIG_FILE, settings)
+    return files

@@ -197,11 +197,14 @@ def _phases(manifest: Manifest, plan: StepPlan) -> dict[Phase, float]:
     blocks, reading = _timed(
         lambda: [reader.read(number * len(reader) // count) for number in range(count)]
     )
+    specials = manifest.facts.special_tokens
     length = plan.rows.row_length
     most = plan.rows.max_documents_per_row
-    packed, packing = _timed(lambda: [pack_block(block, length, most) for block in blocks])
+    packed, packing = _timed(
+        lambda: [pack_block(block, length, most, specials) for block in blocks]
+    )
     rows = [KeyedRows(found, np.arange(len(found), dtype=np.uint64)) for found in packed]
-    _, masking = _timed(lambda: [micro_batches(found, plan.rows) for found in rows])
+    _, masking = _timed(lambda: [micro_batches(found, plan.rows, specials) for found in rows])
     tokens = sum(len(block.tokens) for block in blocks)
     copying, copied = _copying(manifest, plan)
     return {

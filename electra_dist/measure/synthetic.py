@@ -26,7 +26,7 @@ def synthetic_steps(
     index = 0
     while True:
         rows = _rows(config, vocab_size, document_length or config.data.row_length, index)
-        batches = micro_batches(rows, RowFormat.of(config))
+        batches = micro_batches(rows, RowFormat.of(config), SPECIAL_TOKENS)
         yield Step(
             index=index,
             epoch=0.0,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch
+from electra_dist.batch import PADDING_DOCUMENT, MicroBatch
 
 
 class ModelBatch(NamedTuple):
@@ -75,14 +75,17 @@ def to_device(batch: MicroBatch, device: torch.device | str) -> ModelBatch:
     )
 
 
-def rows_of_documents(rows: Sequence[Sequence[Sequence[int]]], row_length: int) -> MicroBatch:
+def rows_of_documents(
+    rows: Sequence[Sequence[Sequence[int]]], row_length: int, pad: int
+) -> MicroBatch:
     """Pack given documents into rows, nothing masked: for evaluation, export checks and tests.
 
     `rows[b]` holds the documents of row b, each with its special tokens; a row's documents must fit
-    into `row_length` (ValueError otherwise). The one masked slot of each row is unused.
+    into `row_length` (ValueError otherwise); the rest is `pad`. The one masked slot of each row is
+    unused.
     """
     count = len(rows)
-    tokens = np.full((count, row_length), SPECIAL_TOKENS.pad, np.int32)
+    tokens = np.full((count, row_length), pad, np.int32)
     positions = np.zeros((count, row_length), np.int32)
     documents = np.full((count, row_length), PADDING_DOCUMENT, np.int32)
     ends = [0]

@@ -64,13 +64,14 @@ class Validation:
         world = self._world
         row_format = RowFormat.of(self._config)
         parts = held_out(self._data, row_format, self._config.validation.rows)
+        place = (self._data.special_tokens, world.rank, world.world_size)
         total = Window(world.device)
         of_sources = {part.source: Window(world.device) for part in parts}
         if any_rank(interruption.requested is not None, world):
             return None
         with signs.phase("validation", step):
             for part in parts:
-                for batch in deal(part.rows, row_format, world.rank, world.world_size):
+                for batch in deal(part.rows, row_format, *place):
                     self._agreement.post(_stop_if_asked(interruption))
                     totals = evaluate_step(self._engines, batch, self._config)
                     for window in (total, of_sources[part.source]):

@@ -15,6 +15,7 @@ import transformers
 from electra_dist import config as configuration
 from electra_dist import plan
 from electra_dist.architectures import find_architecture
+from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.config import NETWORKS, Config
 from electra_dist.errors import ConfigError
 from electra_dist.model.inputs import rows_of_documents, to_device
@@ -78,7 +79,9 @@ def logits_of_transformers(config: Config, network: Any, batch: Any) -> tuple[An
     """Ours and theirs on whole rows of one document."""
     names = find_architecture(config.model.architecture).names()
     generator, discriminator = build_networks(config, VOCABULARY, "cpu", SEED)
-    settings = transformers.ElectraConfig(**names.hf_config(config.model, VOCABULARY, network))
+    settings = transformers.ElectraConfig(
+        **names.hf_config(config.model, VOCABULARY, network, SPECIAL_TOKENS)
+    )
     ours = generator.state_dict()
     if network == "generator":
         model = transformers.ElectraForMaskedLM(settings).eval()
@@ -100,7 +103,7 @@ def logits_of_transformers(config: Config, network: Any, batch: Any) -> tuple[An
 @torch.no_grad()
 def test_its_layers_and_its_names_are_those_of_transformers(toy: None, network: str) -> None:
     documents = [[[2, *range(10 + row, 22 + row), 3]] for row in range(3)]
-    batch = to_device(rows_of_documents(documents, 14), "cpu")
+    batch = to_device(rows_of_documents(documents, 14, SPECIAL_TOKENS.pad), "cpu")
     config = make_config(THE_TOY)
     ours, theirs = logits_of_transformers(config, network, batch)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)

@@ -54,7 +54,7 @@ def test_masks_are_exact_in_number_and_change_nothing_else(length, fraction, sho
     tokens[0] = SPECIAL_TOKENS.pad  # a row of padding has no masks
     tokens[1, 1:] = SPECIAL_TOKENS.sep  # and one with a single token one
     tokens[1, 0] = 30
-    masks = mask_rows(tokens, keys, fraction, shown_as_mask)
+    masks = mask_rows(tokens, keys, fraction, shown_as_mask, SPECIAL_TOKENS)
     assert masks.positions.shape[1] == masked_slots(fraction, length)
     for row, ids in enumerate(tokens.tolist()):
         maskable = [place for place, token in enumerate(ids) if token not in SPECIALS]
@@ -83,7 +83,7 @@ def test_every_maskable_position_is_as_likely_and_85_percent_are_shown_as_mask()
     length, rows = 40, 20_000
     tokens = np.full((rows, length), 30, np.int32)
     keys = absorb(np.zeros(rows, np.uint64), np.arange(rows))
-    masks = mask_rows(tokens, keys, 0.25, 0.85)
+    masks = mask_rows(tokens, keys, 0.25, 0.85, SPECIAL_TOKENS)
     hits = np.bincount(masks.positions.ravel(), minlength=length)
     assert hits.sum() == rows * 10
     deviations = (hits - rows * 0.25) / np.sqrt(rows * 0.25 * 0.75)
@@ -99,9 +99,9 @@ def test_every_maskable_position_is_as_likely_and_85_percent_are_shown_as_mask()
 
 def test_masks_and_keys_of_a_row_do_not_depend_on_the_rows_beside_it():
     tokens, keys = rows_of(12, 64)
-    together = mask_rows(tokens, keys, 0.15, 0.85)
+    together = mask_rows(tokens, keys, 0.15, 0.85, SPECIAL_TOKENS)
     for part in (slice(3, 4), slice(5, 12)):
-        alone = mask_rows(tokens[part], keys[part], 0.15, 0.85)
+        alone = mask_rows(tokens[part], keys[part], 0.15, 0.85, SPECIAL_TOKENS)
         for name in ("inputs", "positions", "targets", "weights", "keys"):
             np.testing.assert_array_equal(getattr(alone, name), getattr(together, name)[part])
 
@@ -109,7 +109,7 @@ def test_masks_and_keys_of_a_row_do_not_depend_on_the_rows_beside_it():
 def test_sampling_keys_are_all_different_and_masks_differ_between_row_keys():
     tokens = np.full((2000, 128), 30, np.int32)
     keys = absorb(np.zeros(2000, np.uint64), np.arange(2000))
-    masks = mask_rows(tokens, keys, 0.15, 0.85)
+    masks = mask_rows(tokens, keys, 0.15, 0.85, SPECIAL_TOKENS)
     used = masks.keys[masks.weights > 0]
     assert len(np.unique(used)) == len(used)
     assert len(np.unique(masks.positions, axis=0)) == 2000
@@ -117,7 +117,7 @@ def test_sampling_keys_are_all_different_and_masks_differ_between_row_keys():
 
 def test_unknown_tokens_may_be_masked():
     tokens = np.full((1, 20), SPECIAL_TOKENS.unk, np.int32)
-    assert mask_rows(tokens, np.ones(1, np.uint64), 0.5, 1.0).weights.sum() == 10
+    assert mask_rows(tokens, np.ones(1, np.uint64), 0.5, 1.0, SPECIAL_TOKENS).weights.sum() == 10
 
 
 @pytest.mark.parametrize(

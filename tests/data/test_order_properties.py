@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from electra_dist.batch import PADDING_DOCUMENT, MicroBatch
+from electra_dist.batch import PADDING_DOCUMENT, SPECIAL_TOKENS, MicroBatch
 from electra_dist.data.lanes import LaneLayout
 from electra_dist.data.packing import Pieces, pack_with_pieces
 from electra_dist.data.pool import RowPool
@@ -137,7 +137,7 @@ def test_every_token_of_a_source_comes_exactly_once_in_an_epoch(case: Case) -> N
     plan = case.plan
     layout = LaneLayout.of(case.data, plan.streams, plan.open_blocks)
     sources = [
-        RowSource(plan.rows, MemoryReader(manifest, TRAIN), TRAIN, number)
+        RowSource(plan.rows, MemoryReader(manifest, TRAIN), TRAIN, SPECIAL_TOKENS, number)
         for number, manifest in enumerate(case.data.manifests)
     ]
     zeros = np.zeros((plan.streams, layout.width), np.int64)

@@ -61,7 +61,7 @@ def pieces_of_rows(packed) -> list[list[list[int]]]:
 @given(CASES)
 def test_every_token_of_every_document_is_in_exactly_one_row_in_its_order(case):
     lengths, row_length, most = case
-    rows = pieces_of_rows(pack_block(block_of(lengths), row_length, most))
+    rows = pieces_of_rows(pack_block(block_of(lengths), row_length, most, SPECIAL_TOKENS))
     assert all(1 <= len(pieces) <= most for pieces in rows)
     pieces = sorted(piece for row in rows for piece in row)
     assert [token for piece in pieces for token in piece] == list(range(10, 10 + sum(lengths)))
@@ -116,7 +116,7 @@ def test_rows_are_as_few_as_a_plain_best_fit_makes(case):
 @given(CASES)
 def test_documents_positions_and_cumulative_lengths_are_those_of_a_plain_loop(case):
     lengths, row_length, most = case
-    packed = pack_block(block_of(lengths), row_length, most)
+    packed = pack_block(block_of(lengths), row_length, most, SPECIAL_TOKENS)
     documents, positions = documents_and_positions(packed)
     cumulative = [0]
     for row, pieces in enumerate(pieces_of_rows(packed)):
@@ -135,7 +135,7 @@ def test_documents_positions_and_cumulative_lengths_are_those_of_a_plain_loop(ca
 
 
 def test_a_document_that_fills_its_row_leaves_no_padding_document():
-    packed = pack_block(block_of([14]), 16, 4)
+    packed = pack_block(block_of([14]), 16, 4, SPECIAL_TOKENS)
     assert cumulative_lengths(packed).tolist() == [0, 16, 16, 16, 16, 16]
 
 
@@ -151,7 +151,7 @@ def test_entries_are_few_and_none_more_than_there_can_be(documents, entries):
 
 
 def test_real_text_has_hardly_more_entries_than_documents(some_real_blocks):
-    packed = pack_block(next(iter(some_real_blocks.values()))[0], 512, 64)
+    packed = pack_block(next(iter(some_real_blocks.values()))[0], 512, 64, SPECIAL_TOKENS)
     documents = int(packed.counts.sum()) + len(packed)
     assert len(cumulative_lengths(packed)) <= documents + SEQUENCE_STEP + 1 < len(packed) * 65
 
@@ -169,7 +169,9 @@ def test_padding_is_at_most_two_and_a_half_percent_on_whole_corpora(row_length, 
 
 def check_padding(corpora: dict[str, list[Block]], row_length: int) -> None:
     for name, blocks in corpora.items():
-        packed = [pack_block(block, row_length, row_length // 8) for block in blocks]
+        packed = [
+            pack_block(block, row_length, row_length // 8, SPECIAL_TOKENS) for block in blocks
+        ]
         used = sum(int(rows.ends[:, -1].sum()) for rows in packed)
         padding = 1 - used / sum(rows.tokens.size for rows in packed)
         assert padding <= 0.025, f"{name}: {padding:.4f}"

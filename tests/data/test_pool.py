@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.data import pool
 from electra_dist.data.lanes import LaneLayout
 from electra_dist.data.pool import RowPool
@@ -49,7 +50,7 @@ def opened(position: list[int] | None = None) -> tuple[RowPool, CountingReader]:
     start = np.zeros((STREAMS, layout.width), np.int64)
     if position is not None:
         start[:] = position
-    source = RowSource(ROWS, reader, TRAIN)
+    source = RowSource(ROWS, reader, TRAIN, SPECIAL_TOKENS)
     return RowPool(layout, range(STREAMS), start, [source], ROWS.seed), reader
 
 
@@ -84,7 +85,7 @@ def test_memory_is_little_more_than_a_block_of_each_lane() -> None:
     rows, reader = opened()
     for _ in range(400):
         rows.take(2)
-    block = RowSource(ROWS, reader, TRAIN).rows(0, 0)
+    block = RowSource(ROWS, reader, TRAIN, SPECIAL_TOKENS).rows(0, 0)
     packed = block.packed
     size = sum(array.nbytes for array in (packed.tokens, packed.ends, packed.counts, block.keys))
     lanes = STREAMS * 4

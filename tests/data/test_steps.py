@@ -75,7 +75,7 @@ def test_rows_are_dealt_as_the_formula_says(make_config, manifest):
     config = make_config(data={"streams": 4}, train={"global_rows": 8, "steps": 30})
     """A stream takes its rows from its open blocks in turn, each of which is read to its end."""
     row_format = RowFormat.of(config)
-    source = RowSource(row_format, BlockReader(manifest, TRAIN), TRAIN)
+    source = RowSource(row_format, BlockReader(manifest, TRAIN), TRAIN, SPECIAL_TOKENS)
     order = BlockOrder(manifest.facts.train.blocks, 4 * 6, config.train.seed)
     streams: list[list[bytes]] = []
     for stream in range(4):
@@ -84,7 +84,7 @@ def test_rows_are_dealt_as_the_formula_says(make_config, manifest):
             rows: list[bytes] = []
             for j in range(4):
                 keyed = source.rows(*order.place(4 * lane + stream, j))
-                rows += rows_of([micro_batch(keyed, row_format)])
+                rows += rows_of([micro_batch(keyed, row_format, SPECIAL_TOKENS)])
             lanes.append(rows)
         streams.append([row for rows in zip(*lanes, strict=False) for row in rows])
     steps, _ = steps_of(config, manifest)
@@ -96,7 +96,7 @@ def test_rows_are_dealt_as_the_formula_says(make_config, manifest):
 
 def test_an_epoch_has_every_token_of_the_split_exactly_once(make_config, manifest):
     config = make_config()
-    source = RowSource(RowFormat.of(config), BlockReader(manifest, TRAIN), TRAIN)
+    source = RowSource(RowFormat.of(config), BlockReader(manifest, TRAIN), TRAIN, SPECIAL_TOKENS)
     total = sum(len(source.rows(0, block).keys) for block in range(len(source)))
     config = make_config(
         data={"streams": 1, "open_blocks": 1},
@@ -196,9 +196,14 @@ def test_shapes_types_and_counts_are_those_of_the_contract(make_config, manifest
 
 
 def test_masks_and_orders_differ_between_epochs_and_seeds(make_config, manifest):
-    source = RowSource(RowFormat.of(make_config()), BlockReader(manifest, TRAIN), TRAIN)
+    source = RowSource(
+        RowFormat.of(make_config()), BlockReader(manifest, TRAIN), TRAIN, SPECIAL_TOKENS
+    )
     other = RowSource(
-        RowFormat.of(make_config(train={"seed": 99})), BlockReader(manifest, TRAIN), TRAIN
+        RowFormat.of(make_config(train={"seed": 99})),
+        BlockReader(manifest, TRAIN),
+        TRAIN,
+        SPECIAL_TOKENS,
     )
     first, second, third = source.rows(0, 3), source.rows(1, 3), other.rows(0, 3)
     assert not np.array_equal(first.packed.tokens, second.packed.tokens)
@@ -260,15 +265,23 @@ def test_validation_rows_are_always_the_same_and_dealt_in_turn(
 ):
     config = make_config(validation={"rows": wanted})
     row_format = RowFormat.of(config)
-    source = RowSource(row_format, BlockReader(manifest, VALIDATION), VALIDATION)
+    source = RowSource(row_format, BlockReader(manifest, VALIDATION), VALIDATION, SPECIAL_TOKENS)
     everything = [
         row
         for block in range(len(source))
-        for row in rows_of([micro_batch(source.rows(0, block), row_format)])
+        for row in rows_of([micro_batch(source.rows(0, block), row_format, SPECIAL_TOKENS)])
     ]
     expected = everything[:wanted]
     ranks = [
-        list(deal(validation_rows(data, row_format, wanted), row_format, rank, world_size))
+        list(
+            deal(
+                validation_rows(data, row_format, wanted),
+                row_format,
+                SPECIAL_TOKENS,
+                rank,
+                world_size,
+            )
+        )
         for rank in range(world_size)
     ]
     assert len({len(batches) for batches in ranks}) == 1

@@ -12,9 +12,10 @@ import sentencepiece
 
 from data_tools.clean import normalise
 from data_tools.corpus import write_pydoc_corpus
-from data_tools.tokenizer import MODEL_FILE, PIECES, TOKENIZER_FILE, load_tokenizer, train_tokenizer
-from electra_dist.batch import SPECIAL_TOKENS
+from data_tools.tokenizer import PIECES, load_tokenizer, train_tokenizer
+from electra_dist.batch import SPECIAL_TOKENS, SpecialTokens
 from electra_dist.errors import DataError
+from electra_dist.files.tokenizers import MODEL_FILE, TOKENIZER_FILE
 from tests.support.english import join_packages, read_texts
 
 HARD_TEXTS = [
@@ -89,6 +90,7 @@ def check_transformers(tokenizer_dir: Path, texts: list[str], tmp_path: Path) ->
 
 def test_sentencepiece_itself_agrees_on_plain_text(tokenizer_dir, topic_texts):
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer_dir / MODEL_FILE))
+    topic_texts = [" ".join(text.split()) for text in topic_texts]  # it normalises nothing
     ours = load_tokenizer(tokenizer_dir).encode_batch(topic_texts)
     same = sum(
         ids.tolist() == other
@@ -182,8 +184,7 @@ def test_wrong_sizes_folders_and_files_are_refused(topics_file, tokenizer_dir, t
     for token in content["added_tokens"]:
         token["id"] = vocabulary[token["content"]]
     (tmp_path / "bad" / TOKENIZER_FILE).write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"\[SEP\] has id 4, expected 3"):
-        load_tokenizer(tmp_path / "bad")
+    assert load_tokenizer(tmp_path / "bad").specials == SpecialTokens(sep=4, mask=3)
 
 
 def test_a_tokenizer_is_replaced_when_asked_for_only(topics_file, tmp_path):

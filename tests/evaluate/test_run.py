@@ -247,7 +247,7 @@ def test_a_row_is_cut_into_passages_of_one_document() -> None:
     a masked token in each half.
     """
     documents = [[2, *range(10, 40), 3], [2, *range(40, 120), 3]]
-    packed = rows_of_documents([documents], 128)
+    packed = rows_of_documents([documents], 128, SPECIAL_TOKENS.pad)
     masked = np.array([[5, 40, 108]], np.int32)
     batch = replace(packed, masked_positions=masked, masked_weights=np.ones((1, 3), np.float32))
     corrupted = batch.tokens.astype(np.int64)
@@ -274,7 +274,8 @@ def test_the_pieces_of_a_passage_spell_the_text(trained: RunDir) -> None:
     rows = validation_rows(RunData.alone(manifest), row_format, config.validation.rows)
     assert rows is not None
     texts = [
-        tokenizer.decode(batch.tokens.flatten().tolist()) for batch in deal(rows, row_format, 0, 1)
+        tokenizer.decode(batch.tokens.flatten().tolist())
+        for batch in deal(rows, row_format, SPECIAL_TOKENS, 0, 1)
     ]
     for passage in evaluate_run(trained, passages=4).passages:
         text = "".join(piece.text for piece in passage.pieces).strip()
@@ -314,7 +315,7 @@ def held_out_batches(config: configuration.Config, manifest: Manifest) -> Iterat
     row_format = RowFormat.of(config)
     rows = validation_rows(RunData.alone(manifest), row_format, config.validation.rows)
     assert rows is not None
-    return deal(rows, row_format, 0, 1)
+    return deal(rows, row_format, SPECIAL_TOKENS, 0, 1)
 
 
 def rebuilt(manifest: Manifest, folder: Path, **facts: Any) -> Path:

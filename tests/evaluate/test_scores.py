@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from electra_dist.batch import SPECIAL_TOKENS
+from electra_dist.batch import SPECIAL_TOKENS, SpecialTokens
 from electra_dist.evaluate import scores, uncertainty
 from electra_dist.evaluate.heldout import Observed
 
@@ -102,7 +102,7 @@ def test_the_roc_curve_ends_in_its_corners_and_holds_the_auc() -> None:
 
 def test_bands_are_decades_of_the_frequency_rank() -> None:
     seen, counts = random_observed(4)
-    found = {band.name: band for band in scores.bands(seen, counts)}
+    found = {band.name: band for band in scores.bands(seen, counts, SPECIAL_TOKENS)}
     special = {SPECIAL_TOKENS.pad, SPECIAL_TOKENS.cls, SPECIAL_TOKENS.sep, SPECIAL_TOKENS.mask}
     ranked = [
         i
@@ -141,13 +141,20 @@ def test_bands_are_decades_of_the_frequency_rank() -> None:
 def test_every_seen_token_has_one_band(seen_ids: int) -> None:
     counts = np.zeros(200, np.int64)
     counts[5 : 5 + seen_ids] = np.arange(seen_ids, 0, -1)
-    band_of, edges = scores.frequency_bands(counts)
+    band_of, edges = scores.frequency_bands(counts, SPECIAL_TOKENS)
     assert [first for first, _ in edges] == [1, *(stop + 1 for _, stop in edges[:-1])]
     assert edges[-1][1] == seen_ids
     for rank in range(1, seen_ids + 1):
         first, last = edges[band_of[4 + rank]]
         assert first <= rank <= last
     assert (band_of[5 + seen_ids :] == scores.UNSEEN).all()
+
+
+def test_special_tokens_are_those_of_the_tokenizer() -> None:
+    specials = SpecialTokens(pad=7, unk=100, cls=101, sep=2, mask=150)
+    band_of, edges = scores.frequency_bands(np.arange(1, 201), specials)
+    assert set(np.flatnonzero(band_of == scores.SPECIAL)) == {7, 101, 2, 150}
+    assert edges[-1][1] == 196
 
 
 def test_replaced_tokens_by_the_probability_that_the_generator_gave() -> None:

@@ -21,6 +21,7 @@ from torch import nn
 from data_tools.build import BuildOptions, build_shards
 from data_tools.tokenizer import train_tokenizer
 from electra_dist import config as configuration
+from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.checkpoint import networks as networks_of_run
 from electra_dist.checkpoint.networks import choose_step, load_networks, load_whole
 from electra_dist.checkpoint.tensors import write_tensors
@@ -191,7 +192,7 @@ def own_logits(
     from electra_dist.model.inputs import rows_of_documents, to_device
 
     documents = [[tokens[b][real[b]].tolist()] for b in range(len(tokens))]
-    batch = to_device(rows_of_documents(documents, tokens.shape[1]), "cpu")
+    batch = to_device(rows_of_documents(documents, tokens.shape[1], SPECIAL_TOKENS.pad), "cpu")
     if network == "generator":
         return generator.logits(batch)
     shared = generator.exchange(batch.tokens, batch.positions)

@@ -77,7 +77,7 @@ def make_batch(make_documents: Callable[..., list[list[int]]]) -> Callable[..., 
         rows: tuple[tuple[int, ...], ...] = ((20, 11), (32,)), row_length: int = 32, slots: int = 6
     ) -> ModelBatch:
         packed = [make_documents(list(lengths), seed) for seed, lengths in enumerate(rows)]
-        batch = to_device(rows_of_documents(packed, row_length), "cpu")
+        batch = to_device(rows_of_documents(packed, row_length, SPECIAL_TOKENS.pad), "cpu")
         rng = np.random.default_rng(7)
         used = slots - 1
         positions = torch.zeros(len(rows), slots, dtype=torch.int64)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.errors import UserError
 from electra_dist.model.attention.backends import BACKENDS, Layout, build_layout, choose_backend
 from electra_dist.model.encoder import Encoder
@@ -39,7 +40,7 @@ def packed(make_documents: Any) -> Any:
     """
     rows = [make_documents([7, 2, 20]), make_documents([32]), make_documents([3])]
     rows[0].append([9])
-    return to_device(rows_of_documents(rows, 32), "cpu")
+    return to_device(rows_of_documents(rows, 32, SPECIAL_TOKENS.pad), "cpu")
 
 
 def random_qkv(batch: Any, heads: int = 2, size: int = 16) -> list[Tensor]:
@@ -308,7 +309,7 @@ def test_a_layer_compiles_as_one_graph_once(
     torch.testing.assert_close(encode(encoder, packed), expected)
     first = len(graphs)
     others = [make_documents([n, 32 - n]) for n in (5, 9, 30)]
-    encode(encoder, to_device(rows_of_documents(others, 32), "cpu"))
+    encode(encoder, to_device(rows_of_documents(others, 32, SPECIAL_TOKENS.pad), "cpu"))
     assert first <= len(encoder.layers)
     assert len(graphs) == first
 
@@ -348,7 +349,10 @@ def test_another_number_of_sequences_compiles_nothing_again(
         layer.forward = torch.compile(layer.forward, fullgraph=True, backend=count)
     with torch.no_grad():
         for rows in ([[5, 27]], [[3, 9, 20]], [[2] * 16]):
-            batch = to_device(rows_of_documents([make_documents(row) for row in rows], 32), "cpu")
+            batch = to_device(
+                rows_of_documents([make_documents(row) for row in rows], 32, SPECIAL_TOKENS.pad),
+                "cpu",
+            )
             encode(encoder, batch)
     assert len(graphs) == 1  # every layer is the same code
 

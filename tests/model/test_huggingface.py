@@ -19,6 +19,7 @@ from electra_dist.architectures.electra.names import (
     generator_to_huggingface,
     hf_config,
 )
+from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.config import ModelConfig
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
@@ -45,7 +46,9 @@ def load_huggingface(
 ) -> tuple[Any, Any]:
     models = []
     for network, state in zip(("generator", "discriminator"), states, strict=True):
-        settings = transformers.ElectraConfig(**hf_config(config, VOCABULARY, network))
+        settings = transformers.ElectraConfig(
+            **hf_config(config, VOCABULARY, network, SPECIAL_TOKENS)
+        )
         kind = (
             transformers.ElectraForMaskedLM
             if network == "generator"
@@ -127,7 +130,9 @@ def largest_difference(ours: Any, theirs: Any, real: Tensor) -> float:
 
 
 def assert_equal_functions(pair: Pair, lengths: list[int], make_documents: Any) -> None:
-    batch = to_device(rows_of_documents([[d] for d in make_documents(lengths)], LENGTH), "cpu")
+    batch = to_device(
+        rows_of_documents([[d] for d in make_documents(lengths)], LENGTH, SPECIAL_TOKENS.pad), "cpu"
+    )
     real = batch.documents >= 0
     mask = None if bool(real.all()) else real.long()
     for ours, theirs in zip(
@@ -150,7 +155,7 @@ def test_packed_documents_equal_documents_alone_in_transformers(
 ) -> None:
     documents = make_documents([20, 3, 14, 31, 9])
     rows = [documents[:3], documents[3:]]
-    batch = to_device(rows_of_documents(rows, LENGTH), "cpu")
+    batch = to_device(rows_of_documents(rows, LENGTH, SPECIAL_TOKENS.pad), "cpu")
     packed = our_states(pair, batch)
     where = [(b, row[:i]) for b, row in enumerate(rows) for i in range(len(row))]
     for document, (b, before) in zip(documents, where, strict=True):
@@ -195,7 +200,9 @@ def test_a_saved_export_loads_with_the_auto_classes(
             folder / "model.safetensors",
             {"format": "pt"},
         )
-        (folder / "config.json").write_text(json.dumps(hf_config(pair.config, VOCABULARY, network)))
+        (folder / "config.json").write_text(
+            json.dumps(hf_config(pair.config, VOCABULARY, network, SPECIAL_TOKENS))
+        )
         loaded, report = kind.from_pretrained(folder, output_loading_info=True)
         assert not report["missing_keys"]
         assert not report["unexpected_keys"]

@@ -166,7 +166,7 @@ def test_activation_checkpointing_reaches_both_encoders(make_config: Any) -> Non
 
 
 def test_to_device_keeps_every_value_and_the_bits_of_the_keys() -> None:
-    packed = rows_of_documents([[[2, 9, 3], [2, 3]], [[2, 7, 8, 3]]], 6)
+    packed = rows_of_documents([[[2, 9, 3], [2, 3]], [[2, 7, 8, 3]]], 6, SPECIAL_TOKENS.pad)
     keys = np.array([[2**64 - 1], [5]], np.uint64)
     batch = MicroBatch(**{**packed.__dict__, "masked_keys": keys})
     tensors = to_device(batch, "cpu")
@@ -192,4 +192,4 @@ def test_to_device_keeps_every_value_and_the_bits_of_the_keys() -> None:
 
 def test_documents_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="row 0: 7 tokens"):
-        rows_of_documents([[[1] * 4, [1] * 3]], 6)
+        rows_of_documents([[[1] * 4, [1] * 3]], 6, SPECIAL_TOKENS.pad)

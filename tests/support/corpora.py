@@ -37,7 +37,8 @@ class MemoryShards:
         documents = sum(len(lengths) for lengths in blocks)
         tokens = sum(sum(lengths) for lengths in blocks)
         self.facts: Any = SimpleNamespace(
-            train=SimpleNamespace(blocks=len(blocks), documents=documents, tokens=tokens)
+            train=SimpleNamespace(blocks=len(blocks), documents=documents, tokens=tokens),
+            special_tokens=SPECIAL_TOKENS,
         )
 
     def split(self, name: str) -> Any:

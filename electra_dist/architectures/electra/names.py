@@ -18,7 +18,7 @@ from torch import Tensor
 from electra_dist.architectures.electra.costs import TOKEN_TYPES
 from electra_dist.architectures.names import State
 from electra_dist.architectures.sizes import EncoderSizes, ModelSizes, Network, Sharing
-from electra_dist.batch import SPECIAL_TOKENS
+from electra_dist.batch import SpecialTokens
 
 #: Which class of `transformers` loads each network.
 AUTO_CLASSES: dict[Network, str] = {
@@ -132,7 +132,9 @@ def discriminator_to_huggingface(
     return embeddings | _encoder_and_head_to(state, "discriminator")
 
 
-def hf_config(config: ModelSizes, vocab_size: int, network: Network) -> dict[str, Any]:
+def hf_config(
+    config: ModelSizes, vocab_size: int, network: Network, specials: SpecialTokens
+) -> dict[str, Any]:
     """The `config.json` of `network`;
     transformers checks its types strictly, hence the conversions.
     """
@@ -155,7 +157,7 @@ def hf_config(config: ModelSizes, vocab_size: int, network: Network) -> dict[str
         "type_vocab_size": TOKEN_TYPES,
         "initializer_range": float(config.initializer_range),
         "layer_norm_eps": float(config.layer_norm_epsilon),
-        "pad_token_id": SPECIAL_TOKENS.pad,
+        "pad_token_id": int(specials.pad),
         "tie_word_embeddings": True,
         "dtype": "float32",
     }

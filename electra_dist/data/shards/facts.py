@@ -10,9 +10,10 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
+from electra_dist.batch import SPECIAL_TOKENS, SpecialTokens
 from electra_dist.data.shards.files import FileFacts
 from electra_dist.files.reading import MIB
 
@@ -85,8 +86,8 @@ class ManifestFile:
     SHA-256 and the tokenizer's), `token_counts` has how often each id occurs in the split `train`,
     `block_checksums` says whether there is a checksum for each block (not so in shards of an
     earlier version), `piece_tokens` is the most tokens of a piece of a document (None: documents
-    are whole), `tables` names the tables of each split (None in version 1, and before they are
-    written).
+    are whole), `special_tokens` has the ids of the special tokens (absent: 0 to 4), `tables` names
+    the tables of each split (None in version 1, and before they are written).
     """
 
     format: str
@@ -103,6 +104,7 @@ class ManifestFile:
     token_counts: tuple[int, ...]
     block_checksums: Literal["crc32"] | None = None
     piece_tokens: int | None = None
+    special_tokens: SpecialTokens = SPECIAL_TOKENS
     tables: dict[SplitName, SplitTables] | None = None
 
     def split(self, name: SplitName) -> SplitFacts:
@@ -214,6 +216,16 @@ def _wrong_names(facts: ManifestFile, walked: dict[SplitName, _Walked]) -> str |
                 return f"{name} is no name of a tar file"
     if len(set(names)) != len(names) or len(set(tokenizer)) != len(tokenizer):
         return "a file is named twice"
+    return None
+
+
+def _wrong_specials(facts: ManifestFile) -> str | None:
+    specials = facts.special_tokens
+    for name, number in asdict(specials).items():
+        if number is not None and not 0 <= number < facts.vocab_size:
+            return f"special_tokens.{name} {number} is outside the vocabulary"
+    if len(set(specials.never_masked)) < len(specials.never_masked):
+        return "two special tokens have one id"
     return None
 
 

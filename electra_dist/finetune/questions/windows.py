@@ -108,7 +108,8 @@ def _context_offsets(encoded: Any, window: int, context: str) -> Ints:
     ink = np.flatnonzero([not character.isspace() for character in context])
     first = np.searchsorted(ink, offsets[:, 0])
     last = np.searchsorted(ink, offsets[:, 1]) - 1
-    start = np.append(ink, len(context))[first]
+    ink = np.append(ink, len(context))  # a context may be white space alone
+    start = ink[first]
     blank = (last < first)[:, None]
     trimmed = np.where(blank, offsets[:, 1:], np.stack([start, ink[last] + 1], axis=1))
     return np.where(inside[:, None], trimmed, -1).astype(np.int32)

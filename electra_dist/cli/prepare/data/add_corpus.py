@@ -15,6 +15,7 @@ from electra_dist.cli.prepare.data.shared import (
     facts_of_inputs,
     find,
     print_facts,
+    warn_of_shares,
 )
 
 
@@ -54,4 +55,5 @@ def _add(arguments: argparse.Namespace) -> int:
     with bar() as progress:
         stats = add_to_shards(arguments.shards, inputs, options, progress)
     print_facts(arguments, {**stats.to_dict(), **facts_of_inputs(arguments, inputs)})
+    warn_of_shares(stats.shares)
     return 0

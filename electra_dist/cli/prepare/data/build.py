@@ -17,6 +17,7 @@ from electra_dist.cli.prepare.data.shared import (
     facts_of_inputs,
     find,
     print_facts,
+    warn_of_shares,
 )
 
 
@@ -42,7 +43,11 @@ def add(group: Subparsers) -> None:
     )
     add_input(parser)
     parser.add_argument(
-        "--tokenizer", required=True, type=Path, metavar="DIR", help="from `data tokenizer`"
+        "--tokenizer",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="folder of `data tokenizer` or of transformers, a tokenizer.json or BERT's vocab.txt",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="SHARDS", help="new folder for the shards"
@@ -78,7 +83,7 @@ def _part(text: str) -> PartOf:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from data_tools.build import BuildOptions, build_part, build_shards
+    from data_tools.build import BuildOptions, BuildStats, PartStats, build_part, build_shards
     from electra_dist.console import bar, warn
 
     options = BuildOptions(
@@ -100,10 +105,10 @@ def _build(arguments: argparse.Namespace) -> int:
     source = (inputs, arguments.tokenizer, arguments.out)
     with bar() as progress:
         if arguments.part is None:
-            facts = build_shards(*source, options, progress).to_dict()
+            stats: BuildStats | PartStats = build_shards(*source, options, progress)
         else:
-            facts = build_part(
-                *source, arguments.part.part, arguments.part.parts, options, progress
-            ).to_dict()
-    print_facts(arguments, {**facts, **facts_of_inputs(arguments, inputs)})
+            part = arguments.part
+            stats = build_part(*source, part.part, part.parts, options, progress)
+    print_facts(arguments, {**stats.to_dict(), **facts_of_inputs(arguments, inputs)})
+    warn_of_shares(stats.shares)
     return 0

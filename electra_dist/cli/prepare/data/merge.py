@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from electra_dist.cli.parsers import Subparsers, add_command, add_json
-from electra_dist.cli.prepare.data.shared import add_again, add_workers, print_facts
+from electra_dist.cli.prepare.data.shared import add_again, add_workers, print_facts, warn_of_shares
 
 
 def add(group: Subparsers) -> None:
@@ -41,4 +41,5 @@ def _merge(arguments: argparse.Namespace) -> int:
             arguments.parts, arguments.out, arguments.workers, arguments.again, progress
         )
     print_facts(arguments, stats.to_dict())
+    warn_of_shares(stats.shares)
     return 0

@@ -10,6 +10,7 @@ from electra_dist.console import warn
 
 if TYPE_CHECKING:
     from data_tools.sources import Inputs, Look
+    from data_tools.tokenizer import Shares
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +116,13 @@ def add_again(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="throw away what an unfinished command has made, and start over",
     )
+
+
+def warn_of_shares(shares: Shares) -> None:
+    """Warn where the tokenizer does not fit the text."""
+    warning = shares.warning()
+    if warning:
+        warn(warning)
 
 
 def print_facts(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:

@@ -21,10 +21,12 @@ def add(group: Subparsers) -> None:
         group,
         "tokenizer",
         _tokenizer,
-        "Train a SentencePiece tokenizer; `transformers.AutoTokenizer` loads the folder",
+        "Train a tokenizer; `transformers.AutoTokenizer` loads the folder",
         """
         electra-dist data tokenizer --input corpus --vocab-size 32768 --out tokenizer
         electra-dist data tokenizer --input a.txt --vocab-size 16384 --lowercase --out tokenizer
+        electra-dist data tokenizer --input code --vocab-size 32768 --keep-whitespace --out code-tok
+        electra-dist data tokenizer --input games --vocab-size 5000 --kind words --out moves
         """,
     )
     add_input(parser)
@@ -33,6 +35,22 @@ def add(group: Subparsers) -> None:
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="new folder for the tokenizer"
+    )
+    parser.add_argument(
+        "--kind",
+        default="bpe",
+        choices=("bpe", "unigram", "words"),
+        help="of the pieces; `words` takes symbols apart by white space (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--normalize",
+        choices=("nfc", "nfkc", "none"),
+        help="Unicode normal form; nfkc turns x² into x2 (default: nfc, and none for words)",
+    )
+    parser.add_argument(
+        "--keep-whitespace",
+        action="store_true",
+        help="keep line ends, tabs and indentation, for code (default: a run becomes one space)",
     )
     parser.add_argument(
         "--lowercase", action="store_true", help="fold case (the published ELECTRA does)"
@@ -56,8 +74,11 @@ def _tokenizer(arguments: argparse.Namespace) -> int:
             arguments.vocab_size,
             arguments.out,
             seed=arguments.seed,
+            kind=arguments.kind,
+            normalize=arguments.normalize,
             lowercase=arguments.lowercase,
             again=arguments.again,
+            keep_whitespace=arguments.keep_whitespace,
             progress=progress,
         )
     print_facts(arguments, {**stats.to_dict(), **facts_of_inputs(arguments, inputs)})
