@@ -214,7 +214,7 @@ def test_the_rows_of_a_document_are_evenly_spaced(
 ) -> None:
     ids = np.arange(FIRST_ID, FIRST_ID + sum(lengths), dtype=np.uint32)
     block = Block(ids, np.array(lengths, np.uint32))
-    packed, pieces = pack_with_pieces(block, row_length, 8)
+    packed, pieces = pack_with_pieces(block, row_length, 8, SPECIAL_TOKENS)
     draws = np.random.default_rng(seed).integers(0, 2**64, len(packed), dtype=np.uint64)
     times = spread(pieces, draws)
     assert ((times >= 0) & (times < 1)).all()

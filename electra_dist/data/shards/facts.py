@@ -151,7 +151,7 @@ def contradiction(facts: ManifestFile) -> str | None:
     problem = _wrong_names(facts, walked)
     for split in walked.values():
         problem = problem or split.problem
-    problem = problem or _wrong_vocabulary(facts)
+    problem = problem or _wrong_vocabulary(facts) or _wrong_specials(facts)
     if problem:
         return problem
     digests = [split.digests for split in walked.values()]
