@@ -1,3 +1,3 @@
 """Raw text to tokenizer to shards; knows no torch."""
 
-__all__ = ["build", "checksums", "corpus", "inspect", "tokenizer"]
+__all__ = ["build", "checksums", "cleaning", "corpus", "filters", "inspect", "tokenizer"]

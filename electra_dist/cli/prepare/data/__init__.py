@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from electra_dist.cli.parsers import Subparsers, add_group
-from electra_dist.cli.prepare.data import build, checksums, corpus, inspect, tokenizer, verify
+from electra_dist.cli.prepare.data import (
+    build,
+    checksums,
+    clean,
+    corpus,
+    filters,
+    inspect,
+    tokenizer,
+    verify,
+)
 
 __all__ = ["add"]
 
@@ -11,5 +20,5 @@ __all__ = ["add"]
 def add(subparsers: Subparsers) -> None:
     """Register the subcommands."""
     group = add_group(subparsers, "data", "Prepare data: corpus, tokenizer, shards")
-    for command in (corpus, tokenizer, build, inspect, verify, checksums):
+    for command in (corpus, filters, clean, tokenizer, build, inspect, verify, checksums):
         command.add(group)
