@@ -25,9 +25,7 @@ _ZSTD_LEVEL = 3
 def check_compression(compression: str) -> None:
     """Raise `DataError` for an unknown one, `UserError` where its package is not installed."""
     if compression not in COMPRESSIONS:
-        raise DataError(
-            f"`compress` {compression}: expected one of {', '.join(COMPRESSIONS)}"
-        )
+        raise DataError(f"`compress` {compression}: expected one of {', '.join(COMPRESSIONS)}")
     if compression == "zst":
         try:
             import zstandard  # noqa: F401

@@ -47,8 +47,9 @@ class Survivors:
 class MatchTask:
     """One range of the keys in one column of one filter.
 
-    marks  file with one byte per document, 1 for a duplicate
-    pairs  file for the duplicates of this task, each with its first document
+    key_bytes  that it sorts, about
+    marks      file with one byte per document, 1 for a duplicate
+    pairs      file for the duplicates of this task, each with its first document
     """
 
     survivors: Survivors
@@ -56,6 +57,7 @@ class MatchTask:
     column: int
     number: int
     ranges: int
+    key_bytes: int
     marks: Path
     pairs: Path
 
@@ -75,7 +77,16 @@ def plan_matching(
             for number in range(ranges):
                 pairs = folder / f"{one.name}-{column:04d}-{number:06d}.pairs.npy"
                 tasks.append(
-                    MatchTask(survivors, one.name, column, number, ranges, marks, pairs)
+                    MatchTask(
+                        survivors=survivors,
+                        name=one.name,
+                        column=column,
+                        number=number,
+                        ranges=ranges,
+                        key_bytes=column_bytes // ranges,
+                        marks=marks,
+                        pairs=pairs,
+                    )
                 )
     return tasks
 

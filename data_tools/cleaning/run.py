@@ -33,6 +33,7 @@ from data_tools.cleaning.matching import (
 from data_tools.cleaning.picture import draw_report
 from data_tools.cleaning.report import (
     CleanReport,
+    Example,
     FilterReport,
     Tally,
     all_dropped,
@@ -152,9 +153,11 @@ class _Cleaner:
         spools = tuple(Spool(self.work, number) for number in range(len(parts)))
         read, survivors, tallies = self._screen(parts, spools)
         if not read.documents:
-            raise DataError(f"{', '.join(inputs[:5])}: no documents in it; there is nothing to clean")
+            raise DataError(
+                f"{', '.join(inputs[:5])}: no documents in it; there is nothing to clean"
+            )
         if not survivors.documents:
-            raise DataError(all_dropped(self._reports(tallies, [])))
+            raise DataError(all_dropped(self._reports(tallies)))
         matches = self._match(survivors)
         kept = plan_files(survivors, self.key_filters, self.work, self.options.file_bytes)
         self._write(survivors, kept)
@@ -166,14 +169,16 @@ class _Cleaner:
             characters=read.characters,
             kept_documents=kept.documents,
             kept_characters=kept.characters,
-            filters=tuple(self._reports(tallies, kept.tallies)),
+            filters=tuple(self._reports([*tallies, *kept.tallies])),
             files=len(kept.ends),
             bytes=sum(path.stat().st_size for path in self.folder.glob("*.jsonl.*")),
         )
 
-    def _reports(self, texts: Sequence[Tally], keys: Sequence[Tally]) -> list[FilterReport]:
-        pairs = [*zip(self.text_filters, texts), *zip(self.key_filters, keys)]
-        return [FilterReport.of(one, tally) for one, tally in pairs]
+    def _reports(self, tallies: Sequence[Tally]) -> list[FilterReport]:
+        """Of the first filters, as many as have seen the documents."""
+        return [
+            FilterReport.of(one, tally) for one, tally in zip(self.filters, tallies, strict=False)
+        ]
 
     # --- the passes ---------------------------------------------------------------------------
 
@@ -213,7 +218,7 @@ class _Cleaner:
     def _match(self, survivors: Survivors) -> list[MatchTask]:
         tasks = plan_matching(self.key_filters, survivors, self.work, self.options.range_bytes)
         if tasks:
-            sizes = [survivors.documents // task.ranges for task in tasks]
+            sizes = [task.key_bytes for task in tasks]
             self._run(match, tasks, sizes, "find duplicates", lambda _: None)
         return tasks
 
@@ -239,22 +244,21 @@ class _Cleaner:
 
         self._run(write_file, tasks, [kept.bytes // len(tasks)] * len(tasks), "write", take)
 
-    def _find_likes(
-        self, survivors: Survivors, kept: Kept, matches: Sequence[MatchTask]
-    ) -> None:
+    def _find_likes(self, survivors: Survivors, kept: Kept, matches: Sequence[MatchTask]) -> None:
         """Show, next to each example of a duplicate, the beginning of the earlier document."""
         for one, tally in zip(self.key_filters, kept.tallies, strict=True):
             numbers = [example.document for example in tally.examples]
             firsts = first_like(matches, one.name, numbers)
             tally.examples = [
-                replace(
-                    example,
-                    like=shortened(
-                        text_of(survivors, firsts[example.document], self.options.compress)
-                    ),
-                )
+                self._with_like(example, survivors, firsts[example.document])
                 for example in tally.examples
             ]
+
+    def _with_like(self, example: Example, survivors: Survivors, first: int) -> Example:
+        like = shortened(text_of(survivors, first, self.options.compress))
+        if like == example.text:
+            return example  # its beginning, or all of it, is the same: nothing to compare
+        return replace(example, like=like)
 
     def _run(
         self,
@@ -265,14 +269,26 @@ class _Cleaner:
         take: Callable[[_Result], None],
     ) -> None:
         """Give `take` the result of each task, in order, a bounded number in memory at a time;
-        progress is told in the unit of `sizes`.
+        `sizes` are bytes, progress is told in megabytes.
         """
-        done = [0, *itertools.accumulate(sizes)]
+        before = [0, *itertools.accumulate(sizes)]
         for start in range(0, len(tasks), _BATCH):
-
-            def tell(_: str, finished: int, __: int, start: int = start) -> None:
-                self.progress(stage, done[start + finished] // 10**6, done[-1] // 10**6)
-
             batch = tasks[start : start + _BATCH]
-            for result in run_tasks(function, batch, self.options.workers, stage, tell):
+            told = _in_megabytes(self.progress, before, start)
+            for result in run_tasks(function, batch, self.options.workers, stage, told):
                 take(result)
+
+
+def _in_megabytes(progress: Progress, before: Sequence[int], start: int) -> Progress:
+    """A `Progress` of tasks that tells `progress` of megabytes; the first task is number `start`,
+    and `before` has the bytes before each task.
+    """
+
+    def tell(stage: str, done: int, total: int) -> None:
+        progress(stage, _megabytes(before[start + done]), _megabytes(before[-1]))
+
+    return tell
+
+
+def _megabytes(count: int) -> int:
+    return -(-count // 10**6)

@@ -137,9 +137,7 @@ def _slices(
         yield _Slice(start, records, _dropped_by(marks, start, end))
 
 
-def _open_marks(
-    key_filters: Sequence[KeyFilter], folder: Path
-) -> list[npt.NDArray[np.uint8]]:
+def _open_marks(key_filters: Sequence[KeyFilter], folder: Path) -> list[npt.NDArray[np.uint8]]:
     return [
         np.memmap(marks_path(folder, one.name), dtype=np.uint8, mode="r") for one in key_filters
     ]
@@ -158,9 +156,7 @@ def _dropped_by(
 def write_file(task: WriteTask) -> tuple[Tally, ...]:
     """Write one file; returns examples of what the corpus-wide filters dropped, in tallies."""
     tallies = tuple(Tally() for _ in task.key_filters)
-    dropped_by = _dropped_by(
-        _open_marks(task.key_filters, task.marks_folder), task.first, task.end
-    )
+    dropped_by = _dropped_by(_open_marks(task.key_filters, task.marks_folder), task.first, task.end)
     with writing_lines(task.path, task.compression) as file:
         for number, line in _lines(task):
             place = int(dropped_by[number - task.first])
@@ -180,8 +176,7 @@ def _lines(task: WriteTask) -> Iterator[tuple[int, bytes]]:
             with reading_lines(spool.lines_path, task.compression) as lines:
                 low = max(task.first - start, 0)
                 high = min(task.end, end) - start
-                for number, line in enumerate(itertools.islice(lines, low, high), start + low):
-                    yield number, line
+                yield from enumerate(itertools.islice(lines, low, high), start + low)
 
 
 def _spools(survivors: Survivors) -> Iterator[tuple[Spool, tuple[int, int]]]:

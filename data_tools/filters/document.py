@@ -17,7 +17,9 @@ JUDGED_CHARACTERS = 4_000_000
 #: Kana and Han, as the inside of a character class.
 _EACH_A_WORD = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 #: Marks that stand at words without being part of them.
-_MARKS = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u303f\uff01-\uff0f\uff1a-\uff20"
+_MARKS = (
+    r"!-/:-@\[-`{-~\u00a1-\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u303f\uff01-\uff0f\uff1a-\uff20"
+)
 _HAS_EACH = re.compile(f"[{_EACH_A_WORD}]")
 _WORD = re.compile(rf"[{_EACH_A_WORD}]|[^\s{_EACH_A_WORD}]+")
 _BARE_WORD = re.compile(rf"[{_EACH_A_WORD}]|[^\s{_MARKS}{_EACH_A_WORD}\ud800-\udfff]+")

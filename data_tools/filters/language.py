@@ -41,7 +41,8 @@ class Language(TextFilter):
         known = set(_identifier().labels)
         if unknown := sorted(self.kept - known):
             raise self.refusal(
-                "language", f"codes joined by +, {unknown[0]!r} is none of {' '.join(sorted(known))}"
+                "language",
+                f"codes joined by +, {unknown[0]!r} is none of {' '.join(sorted(known))}",
             )
 
     def why_not(self, document: Document) -> str | None:

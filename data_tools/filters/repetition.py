@@ -107,9 +107,7 @@ def repeated_words(words: Sequence[str]) -> Iterator[tuple[str, float]]:
             yield f"repeated_{count}", _covered(again, count, ends) / ends[-1]
 
 
-def _covered(
-    starts: npt.NDArray[np.bool_], count: int, ends: npt.NDArray[np.int64]
-) -> int:
+def _covered(starts: npt.NDArray[np.bool_], count: int, ends: npt.NDArray[np.int64]) -> int:
     """Characters of the words in the runs of `count` words that begin where `starts` is true."""
     import numpy as np
 
