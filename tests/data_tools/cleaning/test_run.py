@@ -86,7 +86,9 @@ def corpus() -> list[str]:
         choice.choice(texts[:200]).replace("winter", "summer", 1) + " The end." for _ in range(20)
     ]
     texts += ["too short", "", "one two three"] * 5
-    texts += [f"{number} 17.5 | 3,200 -- ; 44 = 12 // 9 % 1 {number}" for number in range(9)]
+    texts += [
+        f"17.500 3,200 44.25 12.175 990,000 1.0001 88.12 7,777 {number}" for number in range(9)
+    ]
     texts += ["buy these shoes now " * 10, "menu home contact\n" * 12]
     texts += [
         f"Das Boot Nummer {n} lag am Morgen still im Hafen, und der Fischer flickte sein Netz."
