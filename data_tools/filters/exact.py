@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +13,10 @@ from data_tools.filters.kinds import KeyFilter, parameter
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+
+#: Characters that are looked at together.
+_PIECE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,25 @@ class Exact(KeyFilter):
     def keys(self, document: Document) -> npt.NDArray[np.uint64]:
         import numpy as np
 
-        text = document.text
-        if not self.white_space:
-            text = " ".join(text.split())
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        return np.frombuffer(digest, dtype="<u8").reshape(1, 2)
+        digest = hashlib.blake2b(digest_size=16)
+        for piece in self._pieces(document.text):
+            digest.update(piece.encode("utf-8", "surrogatepass"))
+        return np.frombuffer(digest.digest(), dtype="<u8").reshape(1, 2)
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        """What is hashed, in pieces: the words of a long text would take ten times its memory."""
+        started = False
+        apart = False  # white space since the last word
+        for start in range(0, len(text), _PIECE):
+            piece = text[start : start + _PIECE]
+            if self.white_space:
+                yield piece
+                continue
+            words = piece.split()
+            if words:
+                if started and (apart or piece[0].isspace()):
+                    yield " "
+                yield " ".join(words)
+                started = True
+                apart = False
+            apart = apart or piece[-1].isspace()

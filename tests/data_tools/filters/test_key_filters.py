@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from data_tools.filters import exact as exact_module
 from data_tools.filters.document import Document
 from data_tools.filters.exact import Exact
 from data_tools.filters.near import Near, shingles
@@ -23,6 +27,15 @@ def test_exact_keys_are_equal_for_texts_that_differ_in_white_space_alone() -> No
     assert key("one two") != key("onetwo")
     assert key("one two", white_space=True) != key("one  two", white_space=True)
     assert key("\ud800") != key("?")
+
+
+@given(st.text(alphabet="ab \n\u3000", max_size=40), st.integers(1, 7))
+def test_a_long_text_is_hashed_in_pieces_as_a_whole_one_is(text: str, piece: int) -> None:
+    collapsed = " ".join(text.split()).encode()
+    expected = hashlib.blake2b(collapsed, digest_size=16).digest()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact_module, "_PIECE", piece)
+        assert Exact().keys(Document(text)).tobytes() == expected
 
 
 def jaccard(one: list[str], other: list[str], ngram: int) -> float:
