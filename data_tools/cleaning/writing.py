@@ -88,7 +88,7 @@ def plan_files(
         size += int(kept["bytes"].sum())
     if file_bytes is None:
         file_bytes = max(MIN_FILE_BYTES, min(MAX_FILE_BYTES, size // _FILES))
-    ends = tuple(_ends(survivors, key_filters, folder, file_bytes))
+    ends = _ends(survivors, key_filters, folder, file_bytes)
     return Kept(documents, characters, size, tallies, ends)
 
 
@@ -108,22 +108,26 @@ def _count(one: _Slice, tallies: Sequence[Tally], filters: Sequence[KeyFilter]) 
 
 def _ends(
     survivors: Survivors, key_filters: Sequence[KeyFilter], folder: Path, file_bytes: int
-) -> Iterator[int]:
+) -> tuple[int, ...]:
     """The number after the last document of each file: a file is full with the document that
-    reaches its share of the bytes.
+    reaches its share of the bytes. Every file has a document that is kept.
     """
+    ends: list[int] = []
     before = 0
+    in_files = 0
     for one in _slices(survivors, key_filters, folder):
         sizes = np.where(one.dropped_by < 0, one.records["bytes"], 0).astype(np.int64)
         sums = before + np.cumsum(sizes)
-        files = sums // file_bytes
-        files_before = np.concatenate([[before // file_bytes], files[:-1]])
-        for place in np.flatnonzero(files > files_before).tolist():
-            yield one.start + place + 1
+        full = sums // file_bytes
+        full_before = np.concatenate([[before // file_bytes], full[:-1]])
+        for place in np.flatnonzero(full > full_before).tolist():
+            ends.append(one.start + place + 1)
+            in_files = int(sums[place])
         if len(sums):
             before = int(sums[-1])
-    if before % file_bytes or not before:
-        yield survivors.documents
+    if before > in_files:
+        return (*ends, survivors.documents)
+    return (*ends[:-1], survivors.documents)  # after the last full file, all were dropped
 
 
 def _slices(
