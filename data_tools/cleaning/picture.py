@@ -109,9 +109,9 @@ def _draw_losses(axis: Any, losses: Sequence[_Loss]) -> None:
         xlim=(0, 100),
         xlabel="% of what was read (documents · characters)",
     )
-    axis.set_title("dropped by each filter, in order, and kept", loc="left")
+    axis.set_title("dropped, and kept", loc="left")
     axis.grid(alpha=0.3, axis="x")
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=9, frameon=False)
+    axis.legend(loc="lower right", bbox_to_anchor=(1.01, 0.99), ncols=2, fontsize=9, frameon=False)
 
 
 def _reasons(report: CleanReport) -> list[tuple[str, int]]:
