@@ -31,7 +31,7 @@ def check_compression(compression: str) -> None:
             import zstandard  # noqa: F401
         except ImportError as error:
             raise UserError(
-                "`compress` zst needs zstandard: pip install 'electra-dist[clean]', or give gz"
+                "`compress` zst needs zstandard: pip install zstandard, or give gz"
             ) from error
 
 

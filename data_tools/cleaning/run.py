@@ -45,7 +45,7 @@ from data_tools.filters.kinds import Filter, KeyFilter, TextFilter
 from data_tools.sources import Part, find_inputs, split_parts
 from data_tools.workers import run_tasks
 from electra_dist.console import Progress, silent
-from electra_dist.errors import DataError
+from electra_dist.errors import DataError, UserError
 from electra_dist.files.pictures import pyplot
 from electra_dist.files.staging import staged
 from electra_dist.files.writing import write_json, writing
@@ -127,7 +127,17 @@ def _check(out: Path, options: CleanOptions) -> None:
         raise DataError(f"`seed` {options.seed}: expected a whole number from 0 to 2^63 - 1")
     check_compression(options.compress)
     if options.picture:
+        _check_pictures()
+
+
+def _check_pictures() -> None:
+    try:
         pyplot()
+    except UserError as error:
+        raise UserError(
+            f"{PICTURE_FILE} needs matplotlib: pip install 'electra-dist[clean]', or leave it out"
+            " with `no_picture`"
+        ) from error
 
 
 @dataclass(frozen=True)
