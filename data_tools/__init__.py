@@ -1,3 +1,13 @@
 """Raw text to tokenizer to shards; knows no torch."""
 
-__all__ = ["build", "corpus", "inspect", "sources", "tokenizer", "upgrade", "verify"]
+__all__ = [
+    "build",
+    "cleaning",
+    "corpus",
+    "filters",
+    "inspect",
+    "sources",
+    "tokenizer",
+    "upgrade",
+    "verify",
+]

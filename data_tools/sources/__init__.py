@@ -10,7 +10,7 @@
 Together the parts have every document once, however they were cut. All text is UTF-8.
 """
 
-from data_tools.sources.finding import find_inputs
+from data_tools.sources.finding import CLEAN_REPORT, find_inputs
 from data_tools.sources.looking import Look, look_at
 from data_tools.sources.reading import read_documents, read_pieces
 from data_tools.sources.report import InputReport, describe
@@ -18,6 +18,7 @@ from data_tools.sources.splitting import split_parts
 from data_tools.sources.types import DOCUMENTS, InputFile, Inputs, Part, Piece, ReadOptions, Slice
 
 __all__ = [
+    "CLEAN_REPORT",
     "DOCUMENTS",
     "InputFile",
     "InputReport",

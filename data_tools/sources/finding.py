@@ -34,6 +34,8 @@ from electra_dist.errors import DataError, nearest
 _EXPECTED = f"{', '.join(KINDS)}, also packed ({', '.join(PACKINGS)})"
 #: What Hugging Face writes next to the data of a dataset, and the sign that it did.
 _DESCRIPTIONS = ("dataset_info.json", "state.json", "dataset_dict.json")
+#: The report of `data clean`, next to the documents.
+CLEAN_REPORT = "clean-report.json"
 _DATASET_SIGNS = ("state.json", "dataset_dict.json")
 _CACHE = re.compile(r"cache-.*\.arrow")
 _MAGIC = frozenset("*?[")
@@ -94,12 +96,14 @@ class _Finder:
         self._options = options
         self._format = _named_format(options.format)
         self._files: list[InputFile] = []
+        self._given: list[str] = []
         #: (reason or nothing, suffix) -> count, bytes, example
         self._rows: dict[tuple[str, str], InputRow] = {}
         self._seen: set[Any] = set()
 
     def add(self, given: str) -> None:
         """Find what is behind one name."""
+        self._given.append(given)
         if given == STANDARD_INPUT:
             self._add_standard_input()
         elif given.startswith(HUB_PREFIX):
@@ -128,7 +132,7 @@ class _Finder:
         if not self._files:
             names = ", ".join(row.example for row in rows[:5])
             raise DataError(f"{names}: empty input, there is no text in it")
-        return Inputs(tuple(self._files), report, self._options)
+        return Inputs(tuple(self._files), report, self._options, tuple(self._given))
 
     # --- one file ---------------------------------------------------------------------------------
 
@@ -255,7 +259,7 @@ class _Finder:
                     self._walk(path, None, set())
             elif not matches:
                 continue
-            elif is_dataset and entry.name in _DESCRIPTIONS:
+            elif (is_dataset and entry.name in _DESCRIPTIONS) or entry.name == CLEAN_REPORT:
                 self._leave(reasons.DESCRIPTION, path)
             elif is_dataset and _CACHE.fullmatch(entry.name):
                 self._leave(reasons.CACHE, path)

@@ -96,11 +96,12 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What `find_inputs` found, in order, and how it is to be read."""
+    """What `find_inputs` found, in order, and how it is to be read; `given` is what was asked for."""
 
     files: tuple[InputFile, ...]
     report: InputReport
     options: ReadOptions
+    given: tuple[str, ...] = ()
 
     def identity(self, versions: bool = True) -> tuple[str, ...]:
         """Lines that are the same as long as the same documents come out: how is read, and what.

@@ -1,6 +1,7 @@
 """The library: everything that the commands do, as typed functions for a notebook or a script.
 
     load_config     a configuration from a file, a recipe or a dictionary
+    clean_corpus    filters over text, and a report of what they dropped
     open_shards     what a folder of shards holds, and its documents as text
     stream_steps    the steps that training takes, as numpy arrays
     build_networks  both networks as a run starts with them
@@ -27,6 +28,7 @@ watchdog that does, for a run that hangs.) Paths may be `str` or `Path`.
 This module is light: it imports torch and the rest when a function needs them.
 """
 
+from electra_dist.api.cleaning import clean_corpus
 from electra_dist.api.configuration import load_config
 from electra_dist.api.networks import Networks, build_networks, judge, load_networks
 from electra_dist.api.runs import TrainedRun, evaluate_run, export_run, read_metrics, train_run
@@ -46,6 +48,7 @@ __all__ = [
     "TrainedRun",
     "UserError",
     "build_networks",
+    "clean_corpus",
     "evaluate_run",
     "export_run",
     "finetune_model",

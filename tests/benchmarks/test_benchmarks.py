@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from data_tools.filters.catalog import FILTERS
+
 
 def run(repo_root: Path, *words: str, timeout: float = 300, **variables: str) -> str:
     done = subprocess.run(
@@ -505,3 +507,13 @@ def test_what_the_loader_takes_from_the_main_thread_is_measured(
     (case,) = read(file)["cases"]
     assert set(case["ratio"]) == {"process", "thread"}
     assert 0 < case["seconds_of_the_loop_a_step"] < case["seconds_to_first_step"]
+
+
+def test_every_filter_is_measured_next_to_a_peer(repo_root: Path) -> None:
+    words = ("--input", "tests/samples/documents.jsonl", "--megabytes", "0.01", "--repeats", "1")
+    out = run(repo_root, sys.executable, "benchmarks/clean_speed.py", *words, "--json")
+    *filters, whole = json.loads(out)
+    assert [row["filter"] for row in filters] == list(FILTERS)
+    assert all(row["mb_per_s"] > 0 and row["peer_mb_per_s"] > 0 for row in filters)
+    assert all(row["peer"] for row in filters)
+    assert whole["filter"] == "whole command"

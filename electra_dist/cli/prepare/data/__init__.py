@@ -6,7 +6,9 @@ from electra_dist.cli.parsers import Subparsers, add_group
 from electra_dist.cli.prepare.data import (
     add_corpus,
     build,
+    clean,
     corpus,
+    filters,
     inspect,
     merge,
     sources,
@@ -21,6 +23,18 @@ __all__ = ["add"]
 def add(subparsers: Subparsers) -> None:
     """Register the subcommands."""
     group = add_group(subparsers, "data", "Prepare data: corpus, tokenizer, shards")
-    commands = (corpus, sources, tokenizer, build, merge, add_corpus, inspect, verify, upgrade)
+    commands = (
+        corpus,
+        sources,
+        filters,
+        clean,
+        tokenizer,
+        build,
+        merge,
+        add_corpus,
+        inspect,
+        verify,
+        upgrade,
+    )
     for command in commands:
         command.add(group)
