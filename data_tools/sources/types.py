@@ -96,7 +96,7 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What `find_inputs` found, in order, and how it is to be read; `given` is what was asked for."""
+    """What `find_inputs` found of `given`, in order, and how it is to be read."""
 
     files: tuple[InputFile, ...]
     report: InputReport
