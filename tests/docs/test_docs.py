@@ -48,6 +48,8 @@ ROOT = Path(__file__).resolve().parents[2]
 STORY = (
     "docs/sources.md",
     "docs/prepare-data.md",
+    "docs/tokenizers.md",
+    "docs/cleaning.md",
     "docs/shards.md",
     "docs/build-at-size.md",
     "docs/train.md",
