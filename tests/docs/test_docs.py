@@ -48,7 +48,6 @@ ROOT = Path(__file__).resolve().parents[2]
 STORY = (
     "docs/sources.md",
     "docs/prepare-data.md",
-    "docs/tokenizers.md",
     "docs/cleaning.md",
     "docs/shards.md",
     "docs/build-at-size.md",
@@ -57,6 +56,7 @@ STORY = (
     "docs/checkpoints.md",
     "docs/evaluate.md",
     "docs/export.md",
+    "docs/tokenizers.md",
     "docs/fine-tune.md",
 )
 #: Pages whose commands need what no test machine has; blocks without a directive are parsed.
