@@ -1,4 +1,5 @@
-"""What it costs to open shards of 10 TB, and to list the work of verifying them.
+"""What it costs to open shards of 10 TB, to list the work of verifying them, and to remember what
+was built of them.
 
     python benchmarks/data_at_size.py
     python benchmarks/data_at_size.py --shards 40000 --blocks 1900 --json data_at_size.json
@@ -8,6 +9,9 @@ right names, and no block is read. Each measurement is one fresh process, so tha
 its own; what Python and the imports take is printed too. The same shards as a manifest of version
 1, which lists all of them as JSON, stand next to it as the peer. The goals of the default size:
 opening under 1 s and 100 MB, the plan under 2 s; the exit status is 1 where one is missed.
+
+The parent of a build remembers one run for each 16.8 million tokens, and one record for each
+shard; as many of them are made in a fresh process.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from data_tools.spill import SPILL_TOKENS
 from electra_dist.data.shards.facts import (
     FORMAT,
     ManifestFile,
@@ -77,6 +82,41 @@ found["plan_seconds"] = time.perf_counter() - begin
 found["plan_bytes"] = peak()
 found["shards"] = len(plan.shards)
 found["blocks"] = manifest.facts.train.blocks
+print(json.dumps(found))
+"""
+
+
+#: What a fresh process does, with the number of runs and of shards.
+REMEMBERED = """
+import json, sys
+from pathlib import Path
+from data_tools.build.encoding import Sums
+from data_tools.build.records import Encoded
+from data_tools.spill import SPILL_TOKENS, Spill
+from electra_dist.data.shards.facts import ShardFacts, shard_name
+from electra_dist.data.shards.files import FileFacts
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+runs, shards = map(int, sys.argv[1:])
+before = peak()
+sums = Sums()
+for number in range(runs):
+    folder = Path(f"/data/.shards.building/encoded/{number // 1000:04d}")
+    spills = {
+        "train": [Spill(folder / f"train-{number:07d}-0000", 50_000, SPILL_TOKENS)],
+        "validation": [Spill(folder / f"validation-{number:07d}-0000", 500, SPILL_TOKENS // 100)],
+    }
+    sums.add(Encoded(spills, list(range(number, number + 20)), 1, 0, 0, 0, 0))
+facts = []
+for number in range(shards):
+    name = shard_name("train", number)
+    tar = FileFacts(f"{name}.tar", 2**28, f"{number:064x}")
+    index = FileFacts(f"{name}.index.json", 2**16, f"{number:064x}")
+    facts.append(ShardFacts(tar, index, 1900, 100_000, 2**27))
+found = {"runs": len(sums.runs["train"]), "shards": len(facts), "bytes": peak() - before}
 print(json.dumps(found))
 """
 
@@ -179,6 +219,19 @@ def measure(folder: Path) -> dict[str, Any]:
     return found
 
 
+def remembered(tokens: int, shards: int) -> dict[str, Any]:
+    """What the parent of a build of so many tokens remembers, and the memory that it takes."""
+    runs = -(-tokens // SPILL_TOKENS)
+    done = subprocess.run(
+        [sys.executable, "-c", REMEMBERED, str(runs), str(shards)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -234,6 +287,12 @@ def main() -> int:
     print(
         f"version 2 to version 1: opening {ours['open_seconds'] / peer['open_seconds']:.2f} of the"
         f" time, {ours['open_bytes'] / peer['open_bytes']:.2f} of the memory"
+    )
+    parent = remembered(facts.train.tokens, arguments.shards)
+    figures["parent of a build"] = parent
+    print(
+        f"the parent of a build: {parent['runs']:,} runs and {parent['shards']:,} shards in"
+        f" {parent['bytes'] / 1e6:.0f} MB"
     )
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")

@@ -14,8 +14,9 @@ from data_tools.sources.urls import shown
 from electra_dist.errors import DataError
 
 BLOCK_BYTES = 2**20
-#: A line, a field or a record of a table may be as long as this. Text in .txt has no bound.
-MAX_RECORD_BYTES = 2**28
+#: A line, a field or a record of a table may be as long as this, so that a worker stays below
+#: 500 MB. Text in .txt has no bound.
+MAX_RECORD_BYTES = 2**26
 BOM = codecs.BOM_UTF8
 #: What the advice on an encoding looks at.
 _SAMPLE_BYTES = 2**17

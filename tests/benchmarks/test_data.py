@@ -33,6 +33,9 @@ def test_shards_of_any_size_are_simulated_opened_and_planned(
         assert figures[version]["shards"] == 300
         assert figures[version]["blocks"] == 6000
     assert "simulated: 300 shards, 6,000 blocks" in out
+    parent = figures["parent of a build"]
+    assert (parent["runs"], parent["shards"]) == (24, 300)
+    assert 0 < parent["bytes"] < 50e6
 
 
 def test_the_stream_is_measured_next_to_its_peer(

@@ -207,7 +207,7 @@ for line in open("/proc/self/status"):  # getrusage has the peak of the parent t
 
 @pytest.mark.parametrize(
     ("megabytes", "most"),
-    [(5, 200), pytest.param(40, 500, marks=pytest.mark.full)],
+    [(5, 200), pytest.param(66, 500, marks=pytest.mark.full)],
 )
 def test_the_memory_of_a_worker_does_not_hold_a_long_document(
     megabytes, most, tokenizer_dir, topic_texts, tmp_path
