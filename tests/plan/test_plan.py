@@ -313,7 +313,7 @@ def test_numbers_that_cannot_be_are_refused(change: dict[str, Any], message: str
 
 def test_a_world_that_cannot_train_it_is_refused() -> None:
     with pytest.raises(ConfigError, match="possible world sizes"):
-        plan.plan_run(make(), VOCABULARY, 3, 8, "h100")
+        plan.plan_run(make(), VOCABULARY, 40, 8, "h100")
 
 
 def run_command(*words: str) -> int:

@@ -242,9 +242,9 @@ def test_a_mistake_is_one_line_and_changes_nothing(
 
 
 def test_world_sizes_that_do_not_fit_are_refused_before_a_rank_starts(workplace: Path) -> None:
-    result = train(workplace, processes=3)
+    result = train(workplace, processes=5)
     assert result.returncode == 2
-    assert "possible world sizes: [1, 2, 4]" in result.stderr
+    assert "possible world sizes: 1 to 4; without idle rows: [1, 2, 4]" in result.stderr
     assert not (workplace / "runs").exists()
 
 
