@@ -181,7 +181,9 @@ def peer(case: Case, name: str, world: World, steps: int) -> Figures:
     config = configure(case, world.device.type)
     rng = np.random.default_rng(0)
     rows = rng.integers(SPECIAL_TOKENS.mask + 1, VOCABULARY, (4 * case.rows, case.length))
-    manifest: Any = SimpleNamespace(vocab_size=VOCABULARY)
+    manifest: Any = SimpleNamespace(
+        vocab_size=VOCABULARY, facts=SimpleNamespace(special_tokens=SPECIAL_TOKENS)
+    )
     if name == COMPILED_PEER:
         compiled = mock.patch.object(train_speed, "joint_loss", Compiled())
     else:

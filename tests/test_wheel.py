@@ -214,7 +214,7 @@ def loss_of(name: str) -> float:
     config = electra_dist.load_config("quickstart", {"run.name": name})
     trained = electra_dist.train_run(config, verbose=True)
     path: Path = trained.path
-    evaluation = electra_dist.evaluate_run(path, rows="all", examples=2)
+    evaluation = electra_dist.evaluate_run(path, rows="all", passages=2)
     return evaluation.generator.loss
 
 

@@ -18,6 +18,8 @@ from data_tools.tokenizer import load_tokenizer, train_tokenizer
 from electra_dist import config as configuration
 from electra_dist.config import NETWORKS
 from electra_dist.data.shards.manifest import Manifest
+from electra_dist.data.sources import RunData
+from electra_dist.data.step_plan import StepPlan
 from electra_dist.data.steps import StepSource
 from electra_dist.errors import UserError
 from electra_dist.export.run import export_run
@@ -99,7 +101,7 @@ def test_both_networks_train_on_the_ids_of_a_saved_electra_tokenizer(bert_run: R
     """One backward pass: the losses are finite, and [MASK] is what the generator reads."""
     config = configuration.load(bert_run.config)
     manifest = Manifest.load(config.data.shards)
-    step = next(StepSource(config, manifest, 0, 1))
+    step = next(StepSource(StepPlan.of(config, 0, 1), RunData.alone(manifest)))
     generator, discriminator = build_networks(config, manifest.vocab_size, "cpu", seed=0)
     batch = to_device(step.micro_batches[0], "cpu")
     assert (batch.inputs == BERT_IDS["mask"]).any()

@@ -26,8 +26,6 @@ from electra_dist.errors import ConfigError, DataError, StorageError
 from tests.support.shards import as_version_1
 from tests.support.store import Store, serving
 
-pytest.importorskip("fsspec")
-pytest.importorskip("aiohttp")
 BOUND = 100_000_000
 
 

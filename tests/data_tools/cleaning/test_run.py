@@ -204,7 +204,7 @@ def test_any_documents_and_any_cuts_give_the_reference(
     kept = read_clean(folder / "out")
     assert kept == list(first.values())
     check_sums(report, texts, kept)
-    files = sorted((folder / "out").glob("clean-*"))
+    files = sorted((folder / "out").glob("clean-*.jsonl.*"))
     assert len(files) == report.files
     assert sum(path.stat().st_size for path in files) == report.bytes
     assert all(gzip.decompress(path.read_bytes()) for path in files)
@@ -276,7 +276,7 @@ def test_the_default_is_zstandard(tmp_path, serial) -> None:
     out = tmp_path / "out"
     options = replace(PLAIN, compress=CleanOptions().compress)
     clean_corpus([source], out, parse_filters(["exact"]), options)
-    assert [path.name for path in out.glob("clean-*")] == ["clean-00000.jsonl.zst"]
+    assert [path.name for path in out.glob("clean-*.jsonl.*")] == ["clean-00000.jsonl.zst"]
     assert read_clean(out) == list(dict.fromkeys(CORPUS))
 
 
@@ -284,7 +284,7 @@ def test_a_build_reads_what_was_written(tmp_path, serial) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [*CORPUS, "a lone \ud800 surrogate, " * 4])
     out = tmp_path / "out"
     clean_corpus([source], out, parse_filters(["exact"]), replace(PLAIN, file_bytes=5000))
-    parts = split_parts(find_inputs(sorted(out.glob("clean-*"))))
+    parts = split_parts(find_inputs(sorted(out.glob("clean-*.jsonl.*"))))
     assert [text for part in parts for text in read_documents(part)] == read_clean(out)
 
 

@@ -27,8 +27,7 @@ def add(group: Subparsers) -> None:
         "Leave out what is not worth training on: filters, each counted, with a report",
         """
         electra-dist data clean --input corpus --out clean --filter length --filter exact
-        electra-dist data clean --input corpus --out clean --workers 8 \\
-            --filter html --filter length:min_words=20,max_words=50000 --filter near
+        electra-dist data clean --input corpus --out clean --filter length:min_words=20 --workers 8
         electra-dist data filters                          what there is, and the defaults
         """,
     )
