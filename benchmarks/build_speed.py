@@ -7,7 +7,7 @@ cores.
 The text is .jsonl with the document under "text". All ways encode the same documents with the same
 tokenizer, one thread each, in processes of their own, in turn, in rounds:
 
-bare    `encode_batch` of the tokenizers library on texts that are in memory, and the ids as lists:
+bare    `encode_batch_fast` of the tokenizers library on texts that are in memory, and the ids as lists:
         what no build can do without.
 peer    WebDataset's `ShardWriter`: read, encode in batches, one sample with a .npy a document. It
         neither shuffles nor drops duplicates, has no index and no checksums.
@@ -70,7 +70,7 @@ def bare(text: Path, tokenizer_dir: Path, out: Path) -> Cost:
     texts = texts_of(text)
     start = now()
     for batch in batches(texts):
-        for encoding in tokenizer.encode_batch(batch, add_special_tokens=False):
+        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
             _ = encoding.ids
     return since(start)
 
@@ -84,7 +84,7 @@ def peer(text: Path, tokenizer_dir: Path, out: Path) -> Cost:
     number = 0
     with webdataset.ShardWriter(f"{out}-%05d.tar", maxsize=2**27, verbose=0) as writer:
         for batch in batches(texts_of(text)):
-            for encoding in tokenizer.encode_batch(batch, add_special_tokens=False):
+            for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
                 ids = np.array(encoding.ids, dtype=np.uint16)
                 writer.write({"__key__": f"{number:09d}", "npy": ids})
                 number += 1
