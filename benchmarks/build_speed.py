@@ -7,7 +7,7 @@ cores.
 The text is .jsonl with the document under "text". All ways encode the same documents with the same
 tokenizer, one thread each, in processes of their own, in turn, in rounds:
 
-bare    `encode_batch_fast` of the tokenizers library on texts that are in memory, and the ids as lists:
+bare    `encode_batch_fast` of the tokenizers library on texts in memory, and the ids as lists:
         what no build can do without.
 peer    WebDataset's `ShardWriter`: read, encode in batches, one sample with a .npy a document. It
         neither shuffles nor drops duplicates, has no index and no checksums.
