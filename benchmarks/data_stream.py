@@ -31,9 +31,8 @@ import numpy.typing as npt
 from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.data.shards.manifest import TRAIN, Manifest
 from electra_dist.data.sources import RunData
-from electra_dist.data.step_plan import StepPlan
 from electra_dist.data.steps import StepSource
-from electra_dist.measure.stream import stream_config
+from electra_dist.measure.stream import stream_plan
 
 GOALS = {128: 12e6, 512: 15e6}
 ROWS = 256
@@ -108,7 +107,7 @@ def peer_batches(manifest: Manifest, length: int) -> Iterator[int]:
 
 def our_steps(manifest: Manifest, length: int) -> Iterator[int]:
     """Steps of 256 rows of the stream; gives the real tokens of each."""
-    plan = StepPlan.of(stream_config(manifest, 1, length), 0, 1)
+    plan = stream_plan(manifest, 1, length)
     for step in StepSource(plan, RunData.alone(manifest)):
         yield step.real_count
 

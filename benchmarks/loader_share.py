@@ -114,7 +114,7 @@ def configure(arguments: argparse.Namespace, row_length: int) -> Config:
             "data": {"shards": str(arguments.shards), "row_length": row_length},
             "model": {"preset": "tiny", "max_positions": row_length},
             "train": {
-                "steps": 10**9,
+                "steps": 1,
                 "global_rows": arguments.rows,
                 "micro_rows": arguments.micro_rows,
             },
@@ -126,7 +126,7 @@ def configure(arguments: argparse.Namespace, row_length: int) -> Config:
 def measure(arguments: argparse.Namespace, row_length: int) -> dict[str, Any]:
     """The ratios of one row length."""
     config = configure(arguments, row_length)
-    plan = StepPlan.of(config, 0, 1)
+    plan = StepPlan.of(config, 0, 1, sys.maxsize)
     data = open_data(config)
     every = arguments.rows * row_length / arguments.tokens_per_second
     thread = ThreadLoader(plan, data)

@@ -11,6 +11,7 @@ of `ranks`; the others would do the same at the same time on cores of their own.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -108,7 +109,7 @@ def measure_stream(
     Each measurement takes about `seconds`. Raises `UserError` for numbers that cannot be.
     """
     _check(manifest, ranks, latency_ms, trained, seconds)
-    plan = StepPlan.of(stream_config(manifest, ranks, row_length), 0, ranks)
+    plan = stream_plan(manifest, ranks, row_length)
     cpu_rate, rate = _rates(manifest, plan, seconds)
     nanoseconds = _phases(manifest, plan)
     plain = _waits(manifest, plan, 0.0, trained, seconds)
@@ -147,6 +148,11 @@ def _check(
         raise UserError(f"{manifest.path}: the split train is empty; there is nothing to measure")
 
 
+def stream_plan(manifest: Manifest, ranks: int, row_length: int) -> StepPlan:
+    """The steps of rank 0 in a run on these shards; they do not end."""
+    return StepPlan.of(stream_config(manifest, ranks, row_length), 0, ranks, sys.maxsize)
+
+
 def stream_config(manifest: Manifest, ranks: int, row_length: int) -> Config:
     """A run on these shards whose ranks each take 256 rows a step from their streams."""
     of_rank = 1
@@ -162,7 +168,7 @@ def stream_config(manifest: Manifest, ranks: int, row_length: int) -> Config:
             "data": {**data, "streams": of_rank * ranks},
             "model": {"preset": "tiny", "max_positions": row_length},
             "train": {
-                "steps": 10**9,
+                "steps": 1,
                 "global_rows": _ROWS * ranks,
                 "micro_rows": _MICRO_ROWS,
             },
