@@ -8,6 +8,7 @@ import ast
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_only_these_places_skip() -> None:
     counts = {name: len(names) for name, names in found.items() if names}
     assert counts == {name: len(reasons) for name, reasons in ALLOWED.items()}
     assert not [name for name, names in found.items() if "importorskip" in names]
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
+    patterns = pytestconfig.getini("norecursedirs")
+    folders = {
+        part
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for part in path.relative_to(ROOT).parts[:-1]
+    }
+    assert "build" in folders
+    assert not [name for name in folders if any(fnmatch(name, one) for one in patterns)]
 
 
 def test_continuous_integration_accepts_no_skip() -> None:

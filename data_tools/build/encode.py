@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -157,6 +158,11 @@ class _Encoder:
         }
         self._bound = bound_of(task.validation)
         self._known = KnownDocuments(task.known)
+        self._seed = task.seed.to_bytes(16, "little", signed=True)
+        # tokens of a document that is written as it is: not cut, not looked up
+        self._short = task.piece_tokens or sys.maxsize
+        if task.known:
+            self._short = 0
         self._batch: list[tuple[_Document, str, bool]] = []
         self._characters = 0
         self._hashes: set[int] = set()
@@ -229,6 +235,9 @@ class _Encoder:
         ids_of = self._tokenizer.encode_batch([text for _, text, _ in batch])
         self._shares += self._tokenizer.shares_of(ids_of)
         for (document, _, last), ids in zip(batch, ids_of, strict=True):
+            if last and not document.tokens and 0 < len(ids) <= self._short:
+                self._spill_whole(document, ids)
+                continue
             document.take(ids, self._task.folder)
             if last:
                 self._finish(document)
@@ -251,27 +260,46 @@ class _Encoder:
             for content in contents_of(ids, self._task.block_tokens)
         )
 
+    def _spill_whole(self, document: _Document, ids: _Ids) -> None:
+        """A document of one piece, as nearly all are."""
+        hashed = self._split_hash(document)
+        key = self._order_key(document.name + self._place(document))
+        self._writer(hashed).add(key, ids, hashed)
+
     def _spill(self, document: _Document) -> None:
-        task = self._task
+        hashed = self._split_hash(document)
+        writer = self._writer(hashed)
+        name = document.name + self._place(document)
+        number = 0
+        for number, ids in enumerate(document.cut(self._task.piece_tokens)):
+            if number:
+                key = self._order_key(name + b"#%d" % number)
+            else:
+                key = self._order_key(name)
+            writer.add(key, ids, hashed, number)
+        self._counts["cut"] += int(number > 0)
+
+    def _split_hash(self, document: _Document) -> int:
         hashed = split_hash(document.name)
         self._hashes.add(hashed)
         if len(self._hashes) > _HASHES:
             self._hashes = set(lowest(self._hashes))
+        return hashed
+
+    def _writer(self, hashed: int) -> SpillWriter:
         if hashed < self._bound:
-            writer = self._writers[VALIDATION]
-        else:
-            writer = self._writers[TRAIN]
-        place = b""
-        if not task.deduplicate:
-            place = b"%d/%d" % (task.number, document.place)
-        number = 0
-        for number, ids in enumerate(document.cut(task.piece_tokens)):
-            if number:
-                key = _order_key(document.name, task.seed, place + b"#%d" % number)
-            else:
-                key = _order_key(document.name, task.seed, place)
-            writer.add(key, ids, hashed, number)
-        self._counts["cut"] += int(number > 0)
+            return self._writers[VALIDATION]
+        return self._writers[TRAIN]
+
+    def _place(self, document: _Document) -> bytes:
+        """What makes documents that are alike differ; nothing where they are to meet."""
+        if self._task.deduplicate:
+            return b""
+        return b"%d/%d" % (self._task.number, document.place)
+
+    def _order_key(self, name: bytes) -> bytes:
+        """The place of a document, or of a piece of one, in the shuffle: 16 bytes."""
+        return hashlib.blake2b(name, digest_size=16, key=self._seed, person=b"order").digest()
 
 
 def _to_the_last(first: Piece, stream: Iterator[Piece]) -> Iterator[Piece]:
@@ -281,9 +309,3 @@ def _to_the_last(first: Piece, stream: Iterator[Piece]) -> Iterator[Piece]:
         yield piece
         if piece.last:
             return
-
-
-def _order_key(name: bytes, seed: int, position: bytes) -> bytes:
-    """The document's place in the shuffle: 16 bytes."""
-    key = seed.to_bytes(16, "little", signed=True)
-    return hashlib.blake2b(name + position, digest_size=16, key=key, person=b"order").digest()

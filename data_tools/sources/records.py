@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+import orjson
+
 from data_tools.sources.decoding import (
     MAX_RECORD_BYTES,
     decode_line,
@@ -28,7 +30,7 @@ def read_jsonl(part: Slice, options: ReadOptions) -> Iterator[str]:
             if not text.strip():
                 continue
             try:
-                content = json.loads(text)
+                content = _parsed(text)
             except (ValueError, RecursionError) as error:
                 problem = f"not valid JSON ({error})"
                 raise DataError(f"{_line_name(part, offset)}: {problem}") from error
@@ -36,6 +38,18 @@ def read_jsonl(part: Slice, options: ReadOptions) -> Iterator[str]:
                 yield text_of(content, options.text_key)
             except _NoTextError as error:
                 raise DataError(f"{_line_name(part, offset)}: {error}") from error
+
+
+def _parsed(line: str) -> Any:
+    """What a line of JSON holds; raises `ValueError`.
+
+    orjson is strict: it knows no half of a character and no NaN. Where it refuses, the standard
+    library decides.
+    """
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line)
 
 
 def _lines(part: Slice, file: BinaryIO) -> Iterator[tuple[int, bytes]]:

@@ -5,7 +5,7 @@ it crosses to worker processes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from data_tools.sources.report import InputReport
 from data_tools.sources.urls import identified
@@ -110,10 +110,10 @@ class Inputs:
         """
         lines = [f"documents {self.options.documents}\ttext_key {self.options.text_key!r}"]
         for file in self.files:
-            line = f"{file.bytes}\t{file.format.suffix}\t{identified(file.name)!r}"
+            columns = [str(file.bytes), file.format.suffix, repr(identified(file.name))]
             if versions:
-                line += f"\t{file.version}"
-            lines.append(line)
+                columns.insert(2, str(file.version))
+            lines.append("\t".join(columns))
         return tuple(lines)
 
 
@@ -141,8 +141,7 @@ class Part:
     options: ReadOptions = field(default_factory=ReadOptions)
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A document, or a piece of one that is too long to be handled whole.
 
     text        the pieces of a document, joined, are the document

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ class ShardTokenizer:
         runs on the threads that `tokenizers` is given.
         """
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+        # an array takes a list twice as fast as numpy does
+        return [np.frombuffer(array("I", encoding.ids), np.uint32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """Readable text of `ids`; special tokens stay visible."""

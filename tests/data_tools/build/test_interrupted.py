@@ -17,6 +17,7 @@ import pytest
 
 from data_tools.build import BuildOptions, build_part, build_shards, merge_parts
 from data_tools.build import disk as disk_module
+from data_tools.sources import ReadOptions, find_inputs
 from electra_dist.errors import EXIT_UNFINISHED, DataError, LockedError, StorageError
 from tests.support.disks import tiny_disk
 from tests.support.inline import play_inline
@@ -135,6 +136,14 @@ def test_changed_input_is_refused_by_name(unfinished, source, tokenizer_dir, tmp
         file.write('{"text": "changed"}\n')
     with pytest.raises(DataError, match=r"the input '.*texts\.jsonl' has changed"):
         build_shards([source], tokenizer_dir, unfinished, SMALL)
+
+
+def test_input_read_in_another_way_is_refused(unfinished, source, tokenizer_dir):
+    inputs = find_inputs([source], ReadOptions(documents="line"))
+    with pytest.raises(
+        DataError, match=r"its input was read in another way \(documents blank-line"
+    ):
+        build_shards(inputs, tokenizer_dir, unfinished, SMALL)
 
 
 def test_the_number_of_workers_may_change(unfinished, source, tokenizer_dir, tmp_path):

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from data_tools.build import BuildOptions, build_shards
 from data_tools.build import pieces as pieces_module
 from data_tools.build.encode import EncodeTask, encode
-from data_tools.build.pieces import Chunks, NormalStream
-from data_tools.clean import digest, normalise
+from data_tools.build.pieces import Chunks, NormalStream, TextStream
+from data_tools.clean import digest, normal_form, normalise
 from data_tools.sources import Part, find_inputs, split_parts
 from data_tools.tokenizer import load_tokenizer
 from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest, SplitName
@@ -41,8 +41,22 @@ LETTERS = st.sampled_from(["a", "é", "e\u0301", "ﬁ", "字", " ", "  ", "\n", 
 def test_pieces_are_normalised_like_the_whole(parts):
     # The reader cuts at white space, so no piece but the first starts with another character.
     pieces = [parts[0], *(" " + part for part in parts[1:])]
+    whole = "".join(pieces)
     stream = NormalStream()
-    assert "".join(stream.add(piece) for piece in pieces) == normalise("".join(pieces))
+    assert "".join(stream.add(piece) for piece in pieces) == normal_form(whole).strip()
+    text = TextStream()
+    assert "".join([*(text.add(piece) for piece in pieces), text.rest()]) == normalise(whole)
+    assert text.characters == len(normalise(whole).strip())
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.lists(LETTERS, max_size=12).map("".join), cuts=st.lists(st.integers(0, 20)))
+def test_the_text_does_not_depend_on_where_the_reader_cuts(text, cuts):
+    ends = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    stream = TextStream()
+    found = [stream.add(text[start:end]) for start, end in pairwise(ends)]
+    assert "".join([*found, stream.rest()]) == normalise(text)
+    assert stream.characters == len(normalise(text).strip())
 
 
 def chunks_of(text: str, step: int) -> list[str]:
