@@ -219,8 +219,8 @@ def _changed_input(path: Path, lines: Sequence[str]) -> str:
         for raw in file:
             line = raw.decode("utf-8", "surrogateescape").rstrip("\n")
             name = line.rpartition("\t")[2]
-            if name not in now and line.startswith("documents "):
-                return f"its input was read in another way ({line.replace(chr(9), ', ')})"
+            if line.startswith("documents ") and line not in lines:
+                return f"its input was read in another way ({', '.join(line.split())})"
             if name not in now:
                 return f"the input {name} is gone"
             if now.pop(name) != line:
