@@ -220,7 +220,7 @@ def _changed_input(path: Path, lines: Sequence[str]) -> str:
             line = raw.decode("utf-8", "surrogateescape").rstrip("\n")
             name = line.rpartition("\t")[2]
             if line.startswith("documents ") and line not in lines:
-                return f"its input was read in another way ({', '.join(line.split())})"
+                return f"its input was read in another way ({', '.join(line.split(chr(9)))})"
             if name not in now:
                 return f"the input {name} is gone"
             if now.pop(name) != line:
