@@ -21,6 +21,7 @@ def benchmarks(repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(repo_root / "benchmarks")
 
 
+@pytest.mark.full
 def test_a_short_torture_loses_nothing(repo_root: Path, tmp_path: Path) -> None:
     file = tmp_path / "torture.json"
     words = [
