@@ -21,14 +21,13 @@ from data_tools.write import file_facts
 from electra_dist.console import Progress, silent
 from electra_dist.data.shards.blocks import DamageError
 from electra_dist.data.shards.facts import SPLITS, VERSION
-from electra_dist.data.shards.files import CHANGED, GONE, NOT_REGULAR, UNREADABLE
+from electra_dist.data.shards.files import CHANGED, explained
 from electra_dist.data.shards.indexes import CHECKSUMS_SUFFIX, read_index
 from electra_dist.data.shards.manifest import Manifest, ShardFacts, SplitFacts, write_manifest
 from electra_dist.data.shards.reading import Entry, block_checksum, damage
 from electra_dist.data.shards.scanning import ShardScan
 from electra_dist.errors import DataError
-from electra_dist.files.reading import NotRegularError
-from electra_dist.files.writing import reason, write_atomically, writing
+from electra_dist.files.writing import write_atomically, writing
 
 
 @dataclass(frozen=True)
@@ -102,22 +101,15 @@ def _with_checksums(manifest: Manifest, shard: ShardFacts) -> ShardFacts:
     entries = [Entry(*numbers, None) for numbers in counts]
     crc32 = []
     bad: str | None = None
-    try:
-        with ShardScan(manifest, shard, entries) as scan:
-            for inside, content in scan:
-                try:
-                    found = block_checksum(content, shard, inside, entries[inside], manifest)
-                    crc32.append(found)
-                except DamageError as error:
-                    bad = bad or damage(str(path), inside, error)
-            if scan.sha256() != shard.tar.sha256:
-                raise DataError(f"{path}: {CHANGED}")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: {GONE}") from error
-    except NotRegularError as error:
-        raise DataError(f"{path}: {NOT_REGULAR}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}; {UNREADABLE}") from error
+    with explained(path), ShardScan(manifest, shard, entries) as scan:
+        for inside, content in scan:
+            try:
+                found = block_checksum(content, shard, inside, entries[inside], manifest)
+                crc32.append(found)
+            except DamageError as error:
+                bad = bad or damage(str(path), inside, error)
+        if scan.sha256() != shard.tar.sha256:
+            raise DataError(f"{path}: {CHANGED}")
     if bad:
         raise DataError(bad)
     name = _new_index(shard)

@@ -31,9 +31,9 @@ from data_tools.build.encoding import (
 )
 from data_tools.build.known import NameTask, name_documents
 from data_tools.build.levels import merge_levels
-from data_tools.build.options import BuildOptions, BuildStats
+from data_tools.build.options import BuildCounts, BuildOptions, BuildStats
 from data_tools.build.records import read_encoded
-from data_tools.build.shards import BuildCounts, dropping_bad_input, merged_runs
+from data_tools.build.shards import counts_of, dropping_bad_input, merged_runs, stats_of
 from data_tools.build.work import Order, WorkFolder, interruptible, opened
 from data_tools.build.writing import Written, check_splits, runs_of_splits, write_all
 from data_tools.sources import Inputs, find_inputs
@@ -90,7 +90,7 @@ def add_to_shards(
             counts = before.counts
         with on_disk(shards):
             work.remove()
-    return counts.stats(shards)
+    return stats_of(counts, shards)
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _add(
         sums = encode_all(tasks, tokenizer, work, workers, progress)
         written = _write(sums, manifest, work, options, workers, progress)
     facts = _with(manifest.facts, written)
-    counts = BuildCounts.of(sums, written)
+    counts = counts_of(sums, written)
     with on_disk(manifest.path):
         _move(work.shards, manifest.path)
         published = _Published(manifest.fingerprint, facts.fingerprint, counts)

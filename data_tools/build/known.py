@@ -22,7 +22,7 @@ from data_tools.build.records import Encoded, write_encoded
 from data_tools.spill import RECORD, Spill, SpillWriter
 from electra_dist.data.shards.blocks import Block, DamageError
 from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest, SplitName
-from electra_dist.data.shards.reading import open_index, read_block
+from electra_dist.data.shards.reading import damage, open_index, read_block
 from electra_dist.errors import DataError
 
 _NO_IDS = np.zeros(0, dtype=np.uint32)
@@ -103,10 +103,8 @@ def _documents(task: NameTask) -> Iterator[npt.NDArray[Any]]:
         try:
             block = read_block(manifest, facts, number, entry)
         except DamageError as error:
-            raise DataError(
-                f"{task.shards / facts.tar.name}: block {number} is damaged: {error};"
-                f" `electra-dist data verify {task.shards}` finds all damage"
-            ) from error
+            place = str(task.shards / facts.tar.name)
+            raise DataError(damage(place, number, error)) from error
         yield from _of_block(block)
 
 

@@ -65,9 +65,8 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class BuildStats:
-    """What a build made and left out; `documents` counts what was read, the manifest what was kept
-    (a piece of a long document counts as one there).
+class BuildCounts:
+    """What a build left out, and what it was given: `documents` counts what was read.
 
     too_short       shorter than `min_characters`
     without_tokens  nothing that the tokenizer knows
@@ -76,13 +75,19 @@ class BuildStats:
     shares          how much of the text was spelt in bytes or is unknown
     """
 
-    manifest: Manifest
     documents: int
     too_short: int
     without_tokens: int
     duplicates: int
     cut: int
     shares: Shares
+
+
+@dataclass(frozen=True)
+class BuildStats(BuildCounts):
+    """The counts with what was made; a piece of a long document counts as one in the manifest."""
+
+    manifest: Manifest
 
     def to_dict(self) -> dict[str, Any]:
         """For programs: the counts, and the facts of each split with the number of its shards."""

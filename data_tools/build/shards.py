@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import pydantic
@@ -27,12 +27,12 @@ from data_tools.build.disk import Room, on_disk
 from data_tools.build.encode import token_bytes
 from data_tools.build.encoding import Sums, check_documents, encode_all, encode_tasks
 from data_tools.build.levels import merge_levels
-from data_tools.build.options import BuildOptions, BuildStats
+from data_tools.build.options import BuildCounts, BuildOptions, BuildStats
 from data_tools.build.work import Order, WorkFolder, interruptible, opened
 from data_tools.build.writing import Written, check_splits, runs_of_splits, write_all
 from data_tools.sources import Inputs, find_inputs
 from data_tools.spill import Spill
-from data_tools.tokenizer import ShardTokenizer, Shares, load_tokenizer
+from data_tools.tokenizer import ShardTokenizer, load_tokenizer
 from data_tools.workers import Workers
 from data_tools.write import file_facts
 from electra_dist.console import Progress, silent
@@ -60,33 +60,21 @@ from electra_dist.files.writing import write_json
 _TAR_SHARE = 1.03
 
 
-@dataclass(frozen=True)
-class BuildCounts:
-    """`BuildStats` without the manifest."""
+def counts_of(sums: Sums, written: Written) -> BuildCounts:
+    """The counts of all steps together."""
+    return BuildCounts(
+        documents=sums.documents,
+        too_short=sums.too_short,
+        without_tokens=sums.without_tokens,
+        duplicates=sums.already_there + written.duplicates,
+        cut=sums.cut,
+        shares=sums.shares,
+    )
 
-    documents: int
-    too_short: int
-    without_tokens: int
-    duplicates: int
-    cut: int
-    shares: Shares
 
-    @classmethod
-    def of(cls, sums: Sums, written: Written) -> BuildCounts:
-        """The counts of all steps together."""
-        return cls(
-            documents=sums.documents,
-            too_short=sums.too_short,
-            without_tokens=sums.without_tokens,
-            duplicates=sums.already_there + written.duplicates,
-            cut=sums.cut,
-            shares=sums.shares,
-        )
-
-    def stats(self, out: Path) -> BuildStats:
-        """The counts with the manifest that was published."""
-        counts = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return BuildStats(manifest=Manifest.load(out), **counts)
+def stats_of(counts: BuildCounts, out: Path) -> BuildStats:
+    """The counts with the manifest that was published."""
+    return BuildStats(**vars(counts), manifest=Manifest.load(out))
 
 
 def build_shards(
@@ -174,7 +162,7 @@ def make_shards(
             Room(work.path).ask(needed, "the shards")
         written = write_all(splits, work, tokenizer.vocab_size, options, workers, progress)
         _write_manifest(work.shards, tokenizer, written, options)
-        write_json(work.stats, asdict(BuildCounts.of(sums, written)))
+        write_json(work.stats, asdict(counts_of(sums, written)))
 
 
 def merged_runs(
@@ -195,7 +183,7 @@ def publish(work: WorkFolder, out: Path) -> BuildStats:
         if work.shards.exists():
             work.shards.rename(out)
         work.remove()
-    return counts.stats(out)
+    return stats_of(counts, out)
 
 
 def _write_manifest(

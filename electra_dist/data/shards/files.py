@@ -7,13 +7,15 @@ words are here, for whoever finds it.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from electra_dist.errors import DataError
 from electra_dist.files.checksums import sha256_of
-from electra_dist.files.reading import open_regular
+from electra_dist.files.reading import NotRegularError, TooLargeError, open_regular
 from electra_dist.files.writing import reason
 
 CheckLevel = Literal["sizes", "checksums"]
@@ -40,6 +42,25 @@ class FileFacts:
     name: str
     bytes: int
     sha256: str
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """A block that reads one file of the folder, in at most the bytes that the manifest says.
+
+    Raises `DataError` with what to do where the file is gone, of another kind, larger or
+    unreadable.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: {GONE}") from error
+    except NotRegularError as error:
+        raise DataError(f"{path}: {NOT_REGULAR}") from error
+    except TooLargeError as error:
+        raise DataError(f"{path}: is larger than the manifest says; {REPLACE}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}; {UNREADABLE}") from error
 
 
 def file_problem(

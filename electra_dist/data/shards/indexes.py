@@ -15,10 +15,9 @@ from pathlib import Path
 import pydantic
 
 from electra_dist.data.shards.facts import ShardFacts
-from electra_dist.data.shards.files import CHANGED, GONE, NOT_REGULAR, REPLACE, UNREADABLE
+from electra_dist.data.shards.files import CHANGED, REPLACE, explained
 from electra_dist.errors import DataError
-from electra_dist.files.reading import NotRegularError, TooLargeError, read_bounded
-from electra_dist.files.writing import reason
+from electra_dist.files.reading import read_bounded
 
 INDEX_SUFFIX = ".index.json"
 #: Of the indexes that an earlier version wrote when it added checksums to finished shards.
@@ -52,16 +51,8 @@ def read_index(folder: Path, shard: ShardFacts, block_tokens: int, checksums: bo
     if shard.index is None:
         raise ValueError(f"{shard.tar.name} has no index of its own")
     path = folder / shard.index.name
-    try:
+    with explained(path):
         content = read_bounded(path, shard.index.bytes)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: {GONE}") from error
-    except NotRegularError as error:
-        raise DataError(f"{path}: {NOT_REGULAR}") from error
-    except TooLargeError as error:
-        raise DataError(f"{path}: is larger than the manifest says; {REPLACE}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}; {UNREADABLE}") from error
     if hashlib.sha256(content).hexdigest() != shard.index.sha256:
         raise DataError(f"{path}: {CHANGED}")
     try:

@@ -33,13 +33,12 @@ from electra_dist.data.shards.checking import (
 )
 from electra_dist.data.shards.facts import ShardFacts, SplitName, shard_name
 from electra_dist.data.shards.fetching import RemoteBlocks
-from electra_dist.data.shards.files import GONE, NOT_REGULAR, REPLACE, UNREADABLE
+from electra_dist.data.shards.files import REPLACE, explained
 from electra_dist.data.shards.indexes import ShardIndex, read_index
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.shards.tables import TAR_STEP, BlockTable, Records, ShardRows
 from electra_dist.errors import DataError
-from electra_dist.files.reading import NotRegularError, open_regular
-from electra_dist.files.writing import reason
+from electra_dist.files.reading import open_regular
 from electra_dist.parallel import signs
 
 __all__ = [
@@ -155,16 +154,9 @@ def read_block(manifest: Manifest, shard: ShardFacts, inside: int, entry: Entry)
 
 def _read(path: Path, offset: int, count: int) -> bytes:
     """At most `count` bytes from `offset`; fewer at the end of the file."""
-    try:
-        with open_regular(path) as file:
-            file.seek(offset)
-            return file.read(count)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: {GONE}") from error
-    except NotRegularError as error:
-        raise DataError(f"{path}: {NOT_REGULAR}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}; {UNREADABLE}") from error
+    with explained(path), open_regular(path) as file:
+        file.seek(offset)
+        return file.read(count)
 
 
 # --- where the blocks are -------------------------------------------------------------------------

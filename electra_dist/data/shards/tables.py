@@ -26,21 +26,16 @@ import numpy.typing as npt
 from electra_dist.data.shards.facts import ShardFacts, SplitName, shard_name, shard_number
 from electra_dist.data.shards.files import (
     CHANGED,
-    GONE,
-    NOT_REGULAR,
     REPLACE,
-    UNREADABLE,
     FileFacts,
+    explained,
 )
 from electra_dist.errors import DataError
 from electra_dist.files.reading import (
     MIB,
-    NotRegularError,
-    TooLargeError,
     open_regular,
     read_bounded,
 )
-from electra_dist.files.writing import reason
 
 #: A tar file consists of pieces of this size, and every block starts with one.
 TAR_STEP = 512
@@ -116,16 +111,8 @@ def is_table_name(name: str) -> bool:
 def read_shard_table(folder: Path, split: SplitName, facts: FileFacts) -> ShardRows:
     """The shards of a split; raises `DataError` when their table is gone or damaged."""
     path = folder / facts.name
-    try:
+    with explained(path):
         content = read_bounded(path, min(facts.bytes, _SHARD_TABLE_LIMIT))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: {GONE}") from error
-    except NotRegularError as error:
-        raise DataError(f"{path}: {NOT_REGULAR}") from error
-    except TooLargeError as error:
-        raise DataError(f"{path}: is larger than the manifest says; {REPLACE}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}; {UNREADABLE}") from error
     if len(content) != facts.bytes or hashlib.sha256(content).hexdigest() != facts.sha256:
         raise DataError(f"{path}: {CHANGED}")
     rows, rest = divmod(len(content) - len(_header(SHARD, 0)), SHARD.itemsize)
@@ -167,23 +154,12 @@ class BlockTable:
         return np.frombuffer(content, BLOCK)
 
     def _open(self) -> BinaryIO:
-        try:
+        with explained(self.path):
             return open_regular(self.path)
-        except FileNotFoundError as error:
-            raise DataError(f"{self.path}: {GONE}") from error
-        except NotRegularError as error:
-            raise DataError(f"{self.path}: {NOT_REGULAR}") from error
-        except OSError as error:
-            raise self._unreadable(error) from error
 
     def _read(self, offset: int, size: int) -> bytes:
-        try:
+        with explained(self.path):
             return os.pread(self._file.fileno(), size, offset)
-        except OSError as error:
-            raise self._unreadable(error) from error
-
-    def _unreadable(self, error: OSError) -> DataError:
-        return DataError(f"{self.path}: cannot be read: {reason(error)}; {UNREADABLE}")
 
 
 def block_table_bytes(rows: int) -> int:
