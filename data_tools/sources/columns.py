@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 
 from data_tools.sources.opening import open_seekable
 from data_tools.sources.types import InputFile, ReadOptions, Slice
-from data_tools.sources.urls import is_url, shown
+from data_tools.sources.urls import shown
 from electra_dist.errors import DataError
+from electra_dist.files.urls import is_url
 
 #: Text that is turned into Python at a time.
 _STEP_BYTES = 2**23

@@ -28,8 +28,9 @@ from data_tools.sources.types import (
     ReadOptions,
     format_of,
 )
-from data_tools.sources.urls import HUB_PREFIX, check_url, file_system, is_url, shown
+from data_tools.sources.urls import HUB_PREFIX, check_url, file_system, shown
 from electra_dist.errors import DataError, nearest
+from electra_dist.files.urls import is_url
 
 _EXPECTED = f"{', '.join(KINDS)}, also packed ({', '.join(PACKINGS)})"
 #: What Hugging Face writes next to the data of a dataset, and the sign that it did.

@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from data_tools.sources.urls import HUB_PREFIX, STANDARD_INPUT_PREFIX, file_system, is_url, shown
+from data_tools.sources.urls import HUB_PREFIX, STANDARD_INPUT_PREFIX, file_system, shown
 from electra_dist.errors import DataError, UserError
 from electra_dist.files.reading import open_regular
+from electra_dist.files.urls import is_url
 
 #: Bytes that are read of a packed file at a time.
 _STEP = 2**13

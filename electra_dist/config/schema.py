@@ -32,6 +32,7 @@ from electra_dist.config.operation import (
 )
 from electra_dist.config.stages import STAGES, Stage
 from electra_dist.config.training import OptimConfig, PrecisionConfig, TrainConfig, ZeroConfig
+from electra_dist.files.urls import is_url
 
 
 class RunConfig(Section):
@@ -121,7 +122,7 @@ class DataConfig(WrittenData):
     @property
     def local_folders(self) -> tuple[str, ...]:
         """Those of `folders` that are no URL."""
-        return tuple(folder for folder in self.folders if "://" not in folder)
+        return tuple(folder for folder in self.folders if not is_url(folder))
 
     @property
     def folders(self) -> tuple[str, ...]:

@@ -24,8 +24,8 @@ from electra_dist.batch import SpecialTokens
 from electra_dist.config import Config, DataConfig, SourceConfig
 from electra_dist.data.shards.files import CheckLevel
 from electra_dist.data.shards.manifest import Manifest, cache_of
-from electra_dist.data.shards.stores.remote import is_remote
 from electra_dist.errors import ConfigError, DataError
+from electra_dist.files.urls import is_url
 
 #: Shares of all sources add up to about this.
 WHOLE = 10**9
@@ -210,7 +210,7 @@ def open_data(config: Config, base: Path = Path()) -> RunData:
 
 def _open(config: Config, shards: str, base: Path) -> Manifest:
     """The manifest of a folder, or of a URL."""
-    if is_remote(shards):
+    if is_url(shards):
         return Manifest.load(shards, cache_of(config))
     return Manifest.load(base / shards)
 

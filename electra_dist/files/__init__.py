@@ -5,4 +5,13 @@ that names the file. Nothing here knows what a file means, but for `tokenizers`,
 copied from place to place.
 """
 
-__all__ = ["checksums", "pictures", "reading", "shipped", "staging", "tokenizers", "writing"]
+__all__ = [
+    "checksums",
+    "pictures",
+    "reading",
+    "shipped",
+    "staging",
+    "tokenizers",
+    "urls",
+    "writing",
+]

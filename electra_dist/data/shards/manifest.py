@@ -51,9 +51,10 @@ from electra_dist.data.shards.parsing import (
     read_content,
 )
 from electra_dist.data.shards.publishing import write_manifest
-from electra_dist.data.shards.stores.remote import CacheSettings, Remote, is_remote, parsed
+from electra_dist.data.shards.stores.remote import CacheSettings, Remote, parsed
 from electra_dist.errors import ConfigError, DataError, UserError
 from electra_dist.files.tokenizers import read_tokenizer_file, write_tokenizer
+from electra_dist.files.urls import is_url
 
 __all__ = [
     "FORMAT",
@@ -96,7 +97,7 @@ class Manifest:
         Raises `DataError` when it is missing, damaged or of another version, `ConfigError` for a
         URL without a cache.
         """
-        if not is_remote(shards_dir):
+        if not is_url(shards_dir):
             path = Path(shards_dir)
             return cls.of(path, read_content(path))
         if cache is None:

@@ -17,7 +17,6 @@ import pytest
 from electra_dist.data.loading.loader import TrainLoader
 from electra_dist.data.shards.manifest import SPLITS, TRAIN, CacheSettings, Manifest
 from electra_dist.data.shards.reading import BlockReader
-from electra_dist.data.shards.stores import remote
 from electra_dist.data.shards.stores.cache import BlockCache
 from electra_dist.data.sources import RunData, open_data
 from electra_dist.data.step_plan import StepPlan
@@ -161,9 +160,12 @@ def test_a_damaged_block_of_the_cache_is_fetched_again(store, cache, capfd):
 def test_what_a_url_cannot_be(cache, store):
     with pytest.raises(ConfigError, match=r"need data\.cache"):
         Manifest.load(store.url)
-    with pytest.raises(ConfigError, match="holds no credentials") as refused:
+    with pytest.raises(ConfigError, match="a credential is written in this URL") as refused:
         Manifest.load("https://user:secret@example.com/shards", cache)
     assert "secret" not in str(refused.value)
+    with pytest.raises(ConfigError, match="the parameter token of this URL") as refused:
+        Manifest.load("https://example.com/shards?token=opensesame", cache)
+    assert "opensesame" not in str(refused.value)
     with pytest.raises(ConfigError, match="give the folder itself"):
         Manifest.load("file:///etc", cache)
     with pytest.raises(ConfigError, match=r"data\.cache_bytes = 5: .* set at least \d+"):
@@ -283,4 +285,3 @@ def test_a_handle_opens_the_manifest_without_asking_for_it_again(store, cache):
     assert again.facts == opened.facts
     assert again.remote == opened.remote
     assert store.requests.total() == asked
-    assert remote.is_remote(store.url)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,10 +28,10 @@ from urllib.parse import urlsplit
 from electra_dist.data.shards.files import FileFacts, file_problem
 from electra_dist.data.shards.stores.cache import alone
 from electra_dist.errors import ConfigError, DataError, UserError
+from electra_dist.files.urls import credential_in
 from electra_dist.files.writing import whole_file, writing
 from electra_dist.parallel import signs
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _OWN_DISK = ("file", "local")
 _TRIES = 6
 #: Before the second try; twice as long before each one after it.
@@ -49,11 +48,6 @@ class CacheSettings:
     bytes: int
 
 
-def is_remote(where: Path | str) -> bool:
-    """Whether `where` is a URL and no folder."""
-    return isinstance(where, str) and _URL.match(where) is not None
-
-
 @dataclass(frozen=True)
 class Remote:
     """A folder of shards at `url`, with what of it is on this node."""
@@ -62,14 +56,12 @@ class Remote:
     cache: CacheSettings
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.username is not None or parts.password is not None:
-            raise ConfigError(
-                f"{parts.scheme}://...@{parts.hostname}: a URL of shards holds no credentials; set"
-                " them in the environment, as the tools of the store read them"
-            )
-        if parts.scheme in _OWN_DISK or "::" in self.url:
-            raise ConfigError(f"{self.url}: give the folder itself, without {parts.scheme}://")
+        problem = credential_in(self.url)
+        if problem:
+            raise ConfigError(problem)
+        scheme = urlsplit(self.url).scheme
+        if scheme in _OWN_DISK or "::" in self.url:
+            raise ConfigError(f"{self.url}: give the folder itself, without {scheme}://")
 
     @property
     def folder(self) -> Path:
