@@ -11,7 +11,6 @@ test runs the check.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import types
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
+from made import write_or_check
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -201,24 +201,12 @@ def _presets() -> str:
 
 def main() -> int:
     """Write the page, or check it."""
-    parser = argparse.ArgumentParser(
-        description="Write docs/configuration.md from the typed configuration."
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 when the page is out of date"
-    )
-    if not parser.parse_args().check:
-        PAGE.write_text(page(), encoding="utf-8")
-        for name in undocumented():
-            print(
-                f"no description: {name} (add a docstring in electra_dist/config/schema.py)",
-                file=sys.stderr,
-            )
-        return 0
-    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page():
-        return 0
-    print(f"{PAGE}: out of date; run: python docs/make_configuration.py", file=sys.stderr)
-    return 1
+    for name in undocumented():
+        print(
+            f"no description: {name} (add a docstring in electra_dist/config/schema.py)",
+            file=sys.stderr,
+        )
+    return write_or_check(PAGE, page())
 
 
 if __name__ == "__main__":

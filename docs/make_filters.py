@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from made import write_or_check
+
 from data_tools.filters.catalog import FILTERS
 
 PAGE = Path(__file__).with_name("cleaning.md")
@@ -37,17 +39,5 @@ def page() -> str:
     return text[:start] + table() + text[text.index(_AFTER, start) :]
 
 
-def main() -> int:
-    """Write or check; returns an exit status."""
-    text = page()
-    if "--check" in sys.argv[1:]:
-        if text == PAGE.read_text(encoding="utf-8"):
-            return 0
-        print(f"{PAGE}: its table of filters is out of date; run {sys.argv[0]}", file=sys.stderr)
-        return 1
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, page()))

@@ -17,6 +17,8 @@ from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
+from made import write_or_check
+
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = Path(__file__).with_name("rooms.svg")
 PAGE = Path(__file__).with_name("extend.md")
@@ -181,15 +183,10 @@ def page(graph: Graph) -> str:
 def main() -> int:
     """Write or check; returns an exit status."""
     graph = read_graph()
-    text = page(graph)
-    if "--check" in sys.argv[1:]:
-        if text == PAGE.read_text(encoding="utf-8"):
-            return 0
-        print(f"{PAGE}: its table of rooms is out of date; run {sys.argv[0]}", file=sys.stderr)
-        return 1
-    PAGE.write_text(text, encoding="utf-8")
-    draw(graph, PICTURE)
-    return 0
+    status = write_or_check(PAGE, page(graph))
+    if "--check" not in sys.argv[1:]:
+        draw(graph, PICTURE)
+    return status
 
 
 if __name__ == "__main__":
