@@ -36,6 +36,7 @@ class Language(TextFilter):
         return frozenset(self.language.split("+"))
 
     def check(self) -> None:
+        """The languages are known, and the probability is one."""
         super().check()
         self.check_shares("min_probability")
         known = set(_identifier().labels)

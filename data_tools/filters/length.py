@@ -25,6 +25,7 @@ class Length(TextFilter):
     max_word_length: float = parameter(10.0, "longest mean word, in characters")
 
     def check(self) -> None:
+        """No lower bound is above its upper one."""
         super().check()
         for low, high in (
             ("min_words", "max_words"),
@@ -36,6 +37,7 @@ class Length(TextFilter):
                 raise self.refusal(high, f"0 for no limit, or at least {low}, which is {least}")
 
     def why_not(self, document: Document) -> str | None:
+        """The first bound that the document is outside of."""
         characters = len(document.text)
         if characters < self.min_characters:
             return "min_characters"

@@ -44,6 +44,7 @@ class Letters(TextFilter):
         self.check_shares("min_letters", "min_words_with_letters")
 
     def why_not(self, document: Document) -> str | None:
+        """The first share that the document misses: letters, then words, then symbols."""
         if letter_share(document.judged) < self.min_letters:
             return "min_letters"
 

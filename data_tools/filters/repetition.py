@@ -49,6 +49,7 @@ class Repetition(TextFilter):
         self.check_shares(*self.values)
 
     def why_not(self, document: Document) -> str | None:
+        """The first share that is too large: lines and paragraphs, then runs of words."""
         for name, texts in (("line", document.lines), ("paragraph", document.paragraphs)):
             repeated = repeated_texts(texts)
             if repeated.texts > getattr(self, f"{name}s"):

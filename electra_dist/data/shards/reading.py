@@ -120,6 +120,7 @@ class _Blocks:
         return f"block {inside} of {self._manifest.place(self._shards[number].tar.name)}"
 
     def read(self, block: int) -> Block:
+        """Block number `block` of the split, checked; raises `DataError`."""
         number, inside = self._locate(block)
         shard = self._shards[number]
         entry = self._index.entry(number, inside)

@@ -84,6 +84,7 @@ class Remote:
         """At most `count` bytes of a file from `offset` on; raises `DataError`."""
 
         def fetch() -> bytes:
+            """One try."""
             fs, root = self._system
             content = bytes(fs.cat_file(f"{root}/{name}", start=offset, end=offset + count))
             if len(content) > count:
