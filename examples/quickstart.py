@@ -93,7 +93,7 @@ def _quickstart(overrides: list[str]) -> None:
         exports[network] = run.path / "export" / network
         if not exports[network].exists():
             _run("export", str(run.path), "--network", network, "--out", str(exports[network]))
-    _run("evaluate", str(run.path), "--plot", str(run.path / "evaluation.png"), "--examples", "2")
+    _run("evaluate", str(run.path), "--plot", str(run.path / "evaluation.png"), "--passages", "2")
     _run("report", str(run.path), "--plot", str(run.path / "curves.png"))
     _check_learned(run)
     for network, path in exports.items():
