@@ -1,4 +1,4 @@
-"""The quick start asks for commands that exist: the whole of it takes ten minutes, this a second."""
+"""The quick start asks for commands that exist. All of it takes ten minutes, this a second."""
 
 from __future__ import annotations
 
