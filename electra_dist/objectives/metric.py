@@ -23,6 +23,10 @@ class Metric:
     spec      format specification where people read it
     best      which value of a run its summary keeps
     held_out  measured on the held-out rows as well, as `HELD_OUT` + name
+    formula   how it is computed, where the meaning does not say it already
+    healthy   the range of a healthy run, in words
+    source    where the definition or the range comes from
+    of_clock  depends on the machine and its load: another value when the same step is repeated
     """
 
     name: str
@@ -31,6 +35,10 @@ class Metric:
     spec: str = ".3f"
     best: Literal["min", "max", "last"] = "last"
     held_out: bool = False
+    formula: str = ""
+    healthy: str = ""
+    source: str = ""
+    of_clock: bool = False
 
     @property
     def name_held_out(self) -> str:

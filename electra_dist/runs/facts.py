@@ -29,13 +29,48 @@ class Start:
 
     time      UTC
     host      of rank 0
+    nodes     machines of its ranks
+    device    what computed, as its maker names it
+    job_id    of Slurm; empty outside
+    revision  git commit of the software, `-dirty` behind it where files were changed; empty
+              where it is not a checkout
+    step      that it went on from
     software  what computed; in the file each package is a key of its own
     """
 
     world_size: int
     time: str = ""
     host: str = ""
+    nodes: int = 0
+    device: str = ""
+    job_id: str = ""
+    revision: str = ""
+    step: int = 0
     software: tuple[Version, ...] = ()
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reader of the run wants to know, without its data and without torch.
+
+    parameters              of both networks, those that they share counted once
+    generator_parameters    with the embeddings
+    discriminator_parameters  without them
+    vocab_size              entries of the tokenizer
+    tokenizer               fingerprint of its file: losses of two runs compare where it is the same
+    corpus_tokens           of the training split
+    unigram_entropy         of the corpus, nats; None where it is not known
+    promised_tokens_per_s   what `plan` gives for the last start's device; None where it knows none
+    """
+
+    parameters: int = 0
+    generator_parameters: int = 0
+    discriminator_parameters: int = 0
+    vocab_size: int = 0
+    tokenizer: str = ""
+    corpus_tokens: int = 0
+    unigram_entropy: float | None = None
+    promised_tokens_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +136,7 @@ class RunFacts:
     went_back      returns that somebody asked for
     branched_from  None where the run began at step 0
     saving         None where the file has none, or one that cannot be understood
+    about          None where an earlier version made the run
     as_read        the file's own content, for the keys that are not known here
     """
 
@@ -113,6 +149,7 @@ class RunFacts:
     went_back: tuple[WentBack, ...] = ()
     branched_from: Origin | None = None
     saving: Saving | None = None
+    about: About | None = None
     as_read: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     # --- reading and writing ----------------------------------------------------------------------
@@ -136,8 +173,7 @@ class RunFacts:
     def to_json(self) -> dict[str, Any]:
         """The inverse; what is empty is written where the file has it, and `starts` always."""
         written = _FACTS.dump_python(self, mode="json", by_alias=True, exclude={"as_read"})
-        for start in written["starts"]:
-            start |= dict(start.pop("software"))
+        written["starts"] = [_of_start(start) for start in written["starts"]]
         wanted = {
             name: value
             for name, value in written.items()
@@ -175,6 +211,10 @@ class RunFacts:
         """One rollback more."""
         return replace(self, rollbacks=(*self.rollbacks, rollback))
 
+    def with_about(self, about: About) -> RunFacts:
+        """What a reader wants to know, as it is now."""
+        return replace(self, about=about)
+
     def with_saving(self, saving: Saving) -> RunFacts:
         """Another memory of saving."""
         return replace(self, saving=saving)
@@ -183,7 +223,9 @@ class RunFacts:
 _FACTS = pydantic.TypeAdapter(RunFacts)
 _SAVING = pydantic.TypeAdapter(Saving)
 _NAMES = tuple(one.name for one in fields(RunFacts) if one.name != "as_read")
-_OF_START = ("world_size", "time", "host")
+_OF_START = tuple(one.name for one in fields(Start) if one.name != "software")
+#: What the entry of a start has in any version.
+_ALWAYS = ("world_size", "time", "host")
 
 
 def _starts_of(entries: object) -> object:
@@ -203,6 +245,12 @@ def _start_of(entry: object) -> object:
         if name not in _OF_START and isinstance(value, str)
     ]
     return known | {"software": packages}
+
+
+def _of_start(start: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a start in the file: without what is not known, each package a key."""
+    known = {name: start[name] for name in _OF_START if start[name] or name in _ALWAYS}
+    return known | dict(start["software"])
 
 
 def _is_saving(content: object) -> bool:

@@ -150,6 +150,7 @@ def record_start(run: RunDir, world_size: int, step: int) -> None:
     """
     start = Start(
         world_size=world_size,
+        step=step,
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         host=socket.gethostname(),
         software=tuple(Version(package, number) for package, number in software().items()),
