@@ -48,7 +48,7 @@ def word_counts(train: Path, dev: Path, columns: Columns) -> float:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    known, held_out = (read_examples(path, columns, labelled=True) for path in (train, dev))
+    known, held_out = (read_examples(path, columns, "refuse") for path in (train, dev))
     pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
     pipeline.fit([e.text for e in known], [e.label for e in known])
     return float(pipeline.score([e.text for e in held_out], [e.label for e in held_out]))

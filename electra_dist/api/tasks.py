@@ -50,6 +50,8 @@ def finetune_model(
     label: str = "label",
     seeds: Sequence[int] = (1,),
     device: DeviceName | None = None,
+    drop_unlabelled: bool = False,
+    keep_head: bool = False,
     verbose: bool = False,
     **recipe: Unpack[RecipeNumbers],
 ) -> FinetuneReport:
@@ -66,6 +68,8 @@ def finetune_model(
         label: the column of the label.
         seeds: one training each; the best on `dev` is kept.
         device: by default CUDA where there is one.
+        drop_unlabelled: leave out examples without a label, instead of refusing the file.
+        keep_head: go on with the head of a model that was fine-tuned for the same task and classes.
         verbose: print the lines of the command `electra-dist finetune`.
         recipe: numbers of `RecipeNumbers`; what is left out takes the published number.
 
@@ -95,6 +99,8 @@ def finetune_model(
         recipe=dict(recipe),
         seeds=tuple(seeds),
         device=device,
+        drop_unlabelled=drop_unlabelled,
+        keep_head=keep_head,
     )
     with output(verbose):
         return finetune(settings)
@@ -160,7 +166,7 @@ def predict(
         return Predictions(folder.kind, tuple(one.content for one in answers), scores)
     if file is not None:
         source = Path(file)
-        examples = read_examples(source, columns_of(folder), labelled=False)
+        examples = read_examples(source, columns_of(folder))
     else:
         source = Path("texts")
         examples = [

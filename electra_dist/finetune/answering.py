@@ -75,7 +75,9 @@ class QuestionLearner(Learner):
                 )
 
     def new_model(self) -> Any:
-        return self._encoder.load("AutoModelForQuestionAnswering", new_head=True)
+        return self._encoder.load(
+            "AutoModelForQuestionAnswering", new_head=not self._recipe.keep_head
+        )
 
     def scores(self, logits: Any) -> Scores:
         """With questions that have no answer, at the threshold that is

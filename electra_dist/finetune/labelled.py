@@ -3,11 +3,13 @@
     .tsv          header, one example a line, fields apart by tabs and never quoted (as GLUE and SST
                   write them)
     .csv          header, quoted where needed
-    .jsonl        one object a line
-    .txt          one text a line, no labels
+    .jsonl        one object per line
+    .txt          one text per line, blank ones too; no labels
 
 Which columns hold the text, the second text of a pair and the label is the caller's choice. Comes
 in: a path. Goes out: `Example`s in the order of the file. Everything is UTF-8.
+
+A label is missing where it is empty, null, or not a number (`nan`, as pandas writes what it lacks).
 """
 
 from __future__ import annotations
@@ -15,15 +17,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
+from electra_dist.console import warn
 from electra_dist.errors import DataError, nearest
-from electra_dist.files.reading import open_regular
+from electra_dist.files.reading import MIB, open_regular
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt")
+#: What becomes of an example without a label: the file is refused, or it is left out with a
+#: warning, or kept.
+Unlabelled = Literal["refuse", "drop", "keep"]
+_MISSING = ("", "nan", "<na>")
+_LONGEST_FIELD = 64 * MIB
+_SHOWN_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -37,22 +46,35 @@ class Columns:
 
 @dataclass(frozen=True)
 class Example:
-    """One text or pair of texts; `label` as it is written, None where there is none."""
+    """One text or pair of texts; `label` as it is written, None where it is missing, or -1 where
+    nobody has labelled it (as GLUE writes); `line` is its last one in the file, from 1.
+    """
 
     text: str
     pair: str | None = None
     label: str | None = None
+    line: int = field(default=0, compare=False)
 
 
-def read_examples(path: Path, columns: Columns, labelled: bool) -> list[Example]:
-    """All examples of a file; with `labelled`, each must have a label, otherwise those that are
-    there are kept.
+@dataclass(frozen=True)
+class Files:
+    """The labelled files of a fine-tuning; `dev` is held out, None where there is none."""
+
+    train: Path
+    dev: Path | None = None
+    columns: Columns = Columns()
+    unlabelled: Unlabelled = "refuse"
+
+
+def read_examples(path: Path, columns: Columns, unlabelled: Unlabelled = "keep") -> list[Example]:
+    """All examples of a file, in order; `unlabelled` says what becomes of those without a label.
 
     Raises `DataError` naming file and line: no such file, an unknown suffix, a column that is
-    missing, a row with another number of fields than the header, no examples, text that is not
-    UTF-8.
+    missing, a row with another number of fields than the header, a label that is missing, no
+    examples, text that is not UTF-8.
     """
     suffix = path.suffix
+    labelled = unlabelled != "keep"
     if suffix not in SUFFIXES:
         if suffix == ".json":
             hint = "; for SQuAD's files there is the `task` question-answering"
@@ -76,41 +98,66 @@ def read_examples(path: Path, columns: Columns, labelled: bool) -> list[Example]
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if not examples:
+    if labelled:
+        examples = _labelled_ones(path, examples, unlabelled)
+    if not any(example.text.strip() or example.pair for example in examples):
         raise DataError(f"{path}: holds no examples")
     return examples
 
 
+def _labelled_ones(path: Path, examples: list[Example], unlabelled: Unlabelled) -> list[Example]:
+    """Those with a label; raises `DataError` where the others are refused."""
+    missing = [example.line for example in examples if example.label is None]
+    if not missing:
+        return examples
+    shown = ", ".join(map(str, missing[:_SHOWN_LINES]))
+    if len(missing) > _SHOWN_LINES:
+        shown += ", ..."
+    found = f"{len(missing):,} of {len(examples):,} examples have no label (line {shown})"
+    if unlabelled == "refuse":
+        raise DataError(f"{path}: {found}; label them, or leave them out with `drop_unlabelled`")
+    warn(f"{path}: {found}; they are left out")
+    return [example for example in examples if example.label is not None]
+
+
 def _examples(path: Path, file: TextIO, columns: Columns, labelled: bool) -> Iterator[Example]:
     if path.suffix == ".txt":
-        yield from (Example(text=line.rstrip("\r\n")) for line in file if line.strip())
+        yield from examples_of_lines(file)
         return
     if path.suffix == ".jsonl":
         rows = _json_rows(path, file)
     else:
         rows = _table_rows(path, file)
-    wanted = [
-        columns.text,
-        *([columns.pair] if columns.pair else []),
-        *([columns.label] if labelled else []),
-    ]
+    texts = [name for name in (columns.text, columns.pair) if name]
     for line, row in rows:
-        for name in wanted:
-            if row.get(name) is None:
-                raise DataError(
-                    f"{path}, line {line}: has no {name!r}{nearest(name, row)}; found"
-                    f" {', '.join(row) or 'nothing'}. Name the columns with `text`, `pair` and"
-                    " `label`"
-                )
-        label = row.get(columns.label)
+        missing = [name for name in texts if row.get(name) is None]
+        if labelled and columns.label not in row:
+            missing.append(columns.label)
+        for name in missing:
+            raise DataError(
+                f"{path}, line {line}: has no {name!r}{nearest(name, row)}; found"
+                f" {', '.join(row) or 'nothing'}. Name the columns with `text`, `pair` and"
+                " `label`"
+            )
+        pair = None
+        if columns.pair:
+            pair = _text(path, line, columns.pair, row[columns.pair])
         yield Example(
             text=_text(path, line, columns.text, row[columns.text]),
-            pair=_text(path, line, columns.pair, row[columns.pair]) if columns.pair else None,
-            label=None if label is None else _label(path, line, label),
+            pair=pair,
+            label=_label(path, line, row.get(columns.label)),
+            line=line,
         )
 
 
+def examples_of_lines(lines: Iterable[str]) -> Iterator[Example]:
+    """One example per line, blank ones too, so that answers and lines keep step."""
+    for number, line in enumerate(lines, 1):
+        yield Example(text=line.rstrip("\r\n"), line=number)
+
+
 def _table_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(_LONGEST_FIELD)
     if path.suffix == ".tsv":
         reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
@@ -152,8 +199,13 @@ def _text(path: Path, line: int, name: str, value: Any) -> str:
     return value
 
 
-def _label(path: Path, line: int, value: Any) -> str:
-    """A label as text: 1 and "1" are the same one."""
+def _label(path: Path, line: int, value: Any) -> str | None:
+    """A label as text, 1 and "1" the same one; None where it is missing."""
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise DataError(f"{path}, line {line}: the label is {value!r}; expected a text or a number")
-    return str(value).strip()
+    label = str(value).strip()
+    if label.lower() in _MISSING:
+        return None
+    return label

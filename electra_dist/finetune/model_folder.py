@@ -8,18 +8,27 @@ says ELECTRA. What the folder claims is held against its weights first (`model_c
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from electra_dist.errors import UserError
-from electra_dist.files.reading import MIB, NotRegularError, TooLargeError, read_json
-from electra_dist.files.tokenizers import LIMIT, TOKENIZER_FILE
+from electra_dist.files.reading import (
+    MIB,
+    NotRegularError,
+    TooLargeError,
+    read_bounded,
+    read_json,
+)
+from electra_dist.files.tokenizers import CONFIG_FILE, LIMIT, TOKENIZER_FILE, TOKENIZER_FILES
 from electra_dist.finetune.model_claims import check_entries, check_sizes
 
 #: Marks a folder as an export or a fine-tuned model of ours.
 MARKER = "electra_dist.json"
 WEIGHTS = "model.safetensors"
+#: What a folder of `transformers` may keep of a tokenizer.
+_TOKENIZER_FILES = (*TOKENIZER_FILES, "vocab.txt", "added_tokens.json")
 #: Weights that only a task's head has.
 _HEADS = ("classifier.", "qa_outputs.")
 
@@ -94,11 +103,28 @@ class ModelFolder:
                 f"{self.path}: transformers cannot load its tokenizer: {_first_line(error)}"
             ) from error
 
-    def load(self, auto_class: str, new_head: bool = False, **settings: Any) -> Any:
-        """The model as `transformers.<auto_class>`; with `new_head`, a head that starts at random
-        is expected.
+    def copy_tokenizer(self, target: Path) -> None:
+        """Copy the tokenizer's files to the folder `target`, as they are, but free of what a
+        training left in them: a truncation or padding, and a class that only newer versions of
+        transformers know.
+        """
+        for name in _TOKENIZER_FILES:
+            try:
+                content = read_bounded(self.path / name, LIMIT, follow=True)
+            except FileNotFoundError:
+                continue
+            if name == TOKENIZER_FILE:
+                content = _with(content, truncation=None, padding=None)
+            if name == CONFIG_FILE and b'"TokenizersBackend"' in content:
+                content = _with(content, tokenizer_class="PreTrainedTokenizerFast")
+            (target / name).write_bytes(content)
 
-        Raises `UserError` when weights are missing: nothing but a new head may start at random.
+    def load(self, auto_class: str, new_head: bool = False, **settings: Any) -> Any:
+        """The model as `transformers.<auto_class>`; with `new_head`, its head starts at random,
+        whether the folder has weights for one or not.
+
+        Raises `UserError` when weights are missing, or not finite: nothing but a new head may start
+        at random.
         """
         import transformers
         from transformers.utils import logging
@@ -113,6 +139,7 @@ class ModelFolder:
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=new_head,
                 **settings,
             )
         except (
@@ -123,15 +150,47 @@ class ModelFolder:
             ) from error
         finally:
             logging.set_verbosity(verbosity)
+        other = [name for name, *_ in found["mismatched_keys"]]
         missing = [
-            name for name in found["missing_keys"] if not (new_head and name.startswith(_HEADS))
+            name
+            for name in (*found["missing_keys"], *other)
+            if not (new_head and name.startswith(_HEADS))
         ]
         if missing:
             raise UserError(
                 f"{self.path}: has no weights for {', '.join(sorted(missing)[:3])}; is the export"
                 " whole?"
             )
+        if new_head:
+            _restart_head(model)
+        self._check_finite(model)
         return model
+
+    def _check_finite(self, model: Any) -> None:
+        for name, parameter in model.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise UserError(
+                    f"{self.path / WEIGHTS}: {name} holds numbers that are not finite; the model"
+                    " diverged, or the file is damaged"
+                )
+
+
+def _restart_head(model: Any) -> None:
+    """Draw the head anew, as ELECTRA's own code starts it."""
+    from torch import nn
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and f"{name}.".startswith(_HEADS):
+            nn.init.normal_(module.weight, std=model.config.initializer_range)
+            nn.init.zeros_(module.bias)
+
+
+def _with(content: bytes, **values: Any) -> bytes:
+    """The JSON object `content` with other `values`; the same bytes where it has them already."""
+    found = json.loads(content)
+    if found | values == found:
+        return content
+    return json.dumps(found | values, ensure_ascii=False, indent=2).encode()
 
 
 def _read_json(path: Path, what: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from electra_dist.console import warn
 from electra_dist.errors import DataError, UserError
 from electra_dist.finetune.answering import WindowFeatures, by_id
 from electra_dist.finetune.labelled import Columns, Example
@@ -32,6 +33,8 @@ from electra_dist.finetune.squad_scores import squad_scores
 from electra_dist.finetune.texts import TextTask
 from electra_dist.finetune.training import as_array, predict_logits
 
+#: The label of a class that stands for none, where no class has this name.
+NOT_LABELLED = "-1"
 #: Texts at a time.
 BATCH = 32
 
@@ -99,10 +102,11 @@ def predict_examples(
 def predict_texts(
     folder: ModelFolder, examples: Sequence[Example], source: Path, device: torch.device
 ) -> tuple[list[Prediction], dict[str, float]]:
-    """Classes or numbers, and their scores against the labels where every example has one.
+    """Classes or numbers, and their scores against the labels that are there.
 
-    Raises `DataError` when labels are there for only some, or are unknown, or second texts of pairs
-    are missing.
+    A label of -1 that is no class says that nobody has labelled the example, as GLUE's test files
+    do; scores are of those with a label. Raises `DataError` when a label is unknown, or second
+    texts of pairs are missing.
     """
     task = text_task(folder)
     tokenizer = folder.tokenizer()
@@ -111,18 +115,19 @@ def predict_texts(
             f"{source}: single texts, but the model was trained on pairs; give a table with the"
             f" columns {task.columns.text} and {task.columns.pair}"
         )
-    targets = task.targets(examples, source)
-    if np.isnan(targets).any() != np.isnan(targets).all():
-        raise DataError(
-            f"{source}: {int(np.isnan(targets).sum())} of {len(examples)} examples have no label"
+    targets = task.targets(examples, source, unlabelled=NOT_LABELLED)
+    known = ~np.isnan(targets)
+    if known.any() and not known.all():
+        warn(
+            f"{source}: {int((~known).sum()):,} of {len(examples):,} examples have no label; the"
+            " scores are of the others"
         )
     model = folder.load("AutoModelForSequenceClassification")
     features = task.features(tokenizer, examples, int(folder.fact("max_length")))
     logits = as_array(predict_logits(model, tokenizer, features, device))
-    if np.isnan(targets).any():
-        scores = {}
-    else:
-        scores = task.scores(logits, targets)
+    scores = {}
+    if known.any():
+        scores = task.scores(logits[known], targets[known])
     return [
         _text_prediction(task, example, row) for example, row in zip(examples, logits, strict=True)
     ], scores
@@ -239,6 +244,8 @@ def predict_tokens(
 def _filled(
     tokenizer: Any, number: int, text: str, ids: Tensor, logits: Tensor, count: int
 ) -> Prediction:
+    if not text.strip():
+        return Prediction([], {"text": text, "masks": []})
     masks = (ids == tokenizer.mask_token_id).nonzero().flatten().tolist()
     if not masks:
         raise DataError(

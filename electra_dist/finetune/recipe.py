@@ -24,8 +24,12 @@ _NOT_DECAYED = re.compile(r"(\.bias|LayerNorm\.weight)$")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one fine-tuning does. `warmup` is a fraction of the steps;
-    `layer_decay` multiplies from layer to layer.
+    """What one fine-tuning does.
+
+    layer_decay  multiplies the learning rate from layer to layer
+    warmup       fraction of the steps
+    stride       overlap of the windows of a long context, tokens; question answering only
+    keep_head    start from the head that the model has, instead of a random one
     """
 
     epochs: float
@@ -35,7 +39,8 @@ class Recipe:
     warmup: float = 0.1
     weight_decay: float = 0.01
     max_length: int = 128
-    stride: int = 32  # overlap of the windows of a long context, tokens; question answering only
+    stride: int = 32
+    keep_head: bool = False
 
 
 def default_recipe(

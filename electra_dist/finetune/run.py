@@ -15,6 +15,7 @@ median is what to report: a single seed on a small data set says little.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -27,7 +28,7 @@ from electra_dist.console import human_seconds, say
 from electra_dist.errors import UserError
 from electra_dist.files.staging import check_folder_can_be_made, staged
 from electra_dist.files.writing import open_to_readers, write_json
-from electra_dist.finetune.labelled import Columns
+from electra_dist.finetune.labelled import Columns, Files, Unlabelled
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
 from electra_dist.finetune.recipe import Recipe, default_recipe
 from electra_dist.finetune.tasks import TASKS
@@ -37,7 +38,12 @@ from electra_dist.parallel.hardware import device_of_command
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for; `recipe` holds the numbers that take the place of the defaults."""
+    """What the user asked for.
+
+    recipe           numbers that take the place of the defaults
+    drop_unlabelled  leave out examples without a label, instead of refusing the file
+    keep_head        go on with the head of a model that was fine-tuned for the same task
+    """
 
     model: Path
     train: Path
@@ -48,6 +54,16 @@ class Settings:
     recipe: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (1,)
     device: str | None = None
+    drop_unlabelled: bool = False
+    keep_head: bool = False
+
+    @property
+    def files(self) -> Files:
+        """The labelled files."""
+        unlabelled: Unlabelled = "refuse"
+        if self.drop_unlabelled:
+            unlabelled = "drop"
+        return Files(self.train, self.dev, self.columns, unlabelled)
 
 
 @dataclass(frozen=True)
@@ -70,11 +86,9 @@ class FinetuneReport:
     @property
     def median(self) -> Scores:
         """Median of each score over the seeds."""
-        names = next(iter(self.seeds.values()), {})
-        return {
-            name: statistics.median(scores[name] for scores in self.seeds.values())
-            for name in names
-        }
+        every = list(self.seeds.values())
+        names = [name for name in every[0] if all(name in scores for scores in every)]
+        return {name: statistics.median(scores[name] for scores in every) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "out": str(self.out), "median": self.median}
@@ -108,10 +122,14 @@ def finetune(settings: Settings) -> FinetuneReport:
     longest = settings.recipe.get("max_length")
     recipe = default_recipe(hidden, settings.task == "question-answering", positions, longest)
     recipe = _checked(recipe, settings.recipe, positions)
+    recipe = replace(recipe, keep_head=settings.keep_head)
+    if settings.keep_head and source.kind != settings.task:
+        raise UserError(
+            f"`keep_head`: {source.path} holds a model for {source.kind}, whose head is none for"
+            f" {settings.task}; leave it out to start a new head"
+        )
     tokenizer = source.tokenizer()
-    learner = TASKS[settings.task](
-        settings.train, settings.dev, settings.columns, source, tokenizer, recipe
-    )
+    learner = TASKS[settings.task](settings.files, source, tokenizer, recipe)
     say(_opening(settings, learner, recipe, device))
     best, trained = _train(learner, tokenizer, recipe, settings.seeds, device)
     report = FinetuneReport(
@@ -127,7 +145,7 @@ def finetune(settings: Settings) -> FinetuneReport:
         simple=learner.simple,
     )
     history = {one.seed: one.epochs for one in trained}
-    _write(settings.out, best.model, tokenizer, source, learner, report, history)
+    _write(settings.out, best.model, source, learner, report, history)
     return report
 
 
@@ -193,17 +211,23 @@ def _train(
     best: Trained | None = None
     for seed in seeds:
         one = train_seed(learner, tokenizer, recipe, seed, device)
-        if best is None or one.epochs[-1][learner.main_score] > best.epochs[-1][learner.main_score]:
+        if best is None or _last(one, learner.main_score) > _last(best, learner.main_score):
             best = one
         done.append(replace(one, model=None))
     assert best is not None
     return best, done
 
 
+def _last(trained: Trained, score: str) -> float:
+    """The held-out score after the last epoch; the lowest where there is none."""
+    if not trained.epochs:
+        return -math.inf
+    return trained.epochs[-1].get(score, -math.inf)
+
+
 def _write(
     out: Path,
     model: Any,
-    tokenizer: Any,
     source: ModelFolder,
     learner: Learner,
     report: FinetuneReport,
@@ -212,7 +236,7 @@ def _write(
     with staged(out) as folder:
         model.to("cpu").float().save_pretrained(folder)
         open_to_readers(folder / WEIGHTS)
-        tokenizer.save_pretrained(folder)
+        source.copy_tokenizer(folder)
         marker = learner.marker(report.seeds[report.kept]) | {
             "recipe": asdict(report.recipe),
             "examples": report.examples,

@@ -1,18 +1,19 @@
 """The tasks by name: from files and an encoder to what the training needs.
 
-Each is a function `(train, dev, columns, encoder, tokenizer, recipe) -> Learner`.
+Each is a function `(files, encoder, tokenizer, recipe) -> Learner`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from electra_dist.console import say, warn
+from electra_dist.errors import UserError
 from electra_dist.finetune.answering import QuestionLearner
-from electra_dist.finetune.labelled import Columns, read_examples
+from electra_dist.finetune.labelled import Example, Files, read_examples
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.recipe import Recipe
 from electra_dist.finetune.texts import TextTask, classes, classification_scores, regression_scores
@@ -25,26 +26,37 @@ class TextLearner(Learner):
     def __init__(
         self,
         task: TextTask,
-        train: Path,
-        dev: Path | None,
+        examples: list[Example],
+        files: Files,
         encoder: ModelFolder,
         tokenizer: Any,
-        length: int,
+        recipe: Recipe,
     ):
+        """`examples` are those of `files.train`."""
         self._task = task
         self._encoder = encoder
-        self._length = length
+        self._recipe = recipe
+        length = recipe.max_length
+        if recipe.keep_head:
+            _check_head(encoder, task)
         self.main_score = task.main_score
-        examples = task.read(train)
-        targets = task.targets(examples, train)
+        targets = task.targets(examples, files.train)
+        say(f"{files.train}: {task.counts(targets)}")
         self.training = task.labelled(task.features(tokenizer, examples, length), targets)
         self.examples = {"to train on": len(examples)}
         self.held_out = []
         self.simple = {}
         self._dev_targets = np.zeros(0)
-        if dev is not None:
-            held_out = task.read(dev)
-            self._dev_targets = task.targets(held_out, dev)
+        if files.dev is not None:
+            held_out = read_examples(files.dev, files.columns, files.unlabelled)
+            self._dev_targets = task.targets(held_out, files.dev)
+            say(f"{files.dev}: {task.counts(self._dev_targets)}")
+            absent = task.absent(self._dev_targets)
+            if absent:
+                warn(
+                    f"{files.dev}: has no example of {_listed(absent)}; its scores tell nothing of"
+                    " them"
+                )
             self.held_out = task.labelled(
                 task.features(tokenizer, held_out, length), self._dev_targets
             )
@@ -64,13 +76,31 @@ class TextLearner(Learner):
                 "label2id": {name: index for index, name in names.items()},
                 "problem_type": "single_label_classification",
             }
-        return self._encoder.load("AutoModelForSequenceClassification", new_head=True, **head)
+        return self._encoder.load(
+            "AutoModelForSequenceClassification", new_head=not self._recipe.keep_head, **head
+        )
 
     def scores(self, logits: Any) -> Scores:
         return self._task.scores(as_array(logits), self._dev_targets)
 
     def marker(self, scores: Scores) -> dict[str, Any]:
-        return self._task.to_dict() | {"max_length": self._length}
+        return self._task.to_dict() | {"max_length": self._recipe.max_length}
+
+
+def _check_head(encoder: ModelFolder, task: TextTask) -> None:
+    """Raise `UserError` where the head of the encoder has other outputs than the task."""
+    known = encoder.fact("labels")
+    if known is not None:
+        known = tuple(map(str, known))
+    if known != task.labels:
+        raise UserError(
+            f"`keep_head`: {encoder.path} was fine-tuned for the classes {_listed(known)}, but the"
+            f" training data has {_listed(task.labels)}; leave it out to start a new head"
+        )
+
+
+def _listed(labels: tuple[str, ...] | None) -> str:
+    return ", ".join(map(repr, (labels or ())[:10]))
 
 
 def _without_model(
@@ -80,47 +110,33 @@ def _without_model(
     if task.labels is None:
         return regression_scores(np.full(len(held_out), training.mean()), held_out)
     most = np.bincount(training.astype(int)).argmax()
-    return classification_scores(np.full(len(held_out), most), held_out.astype(int))
+    return classification_scores(
+        np.full(len(held_out), most), held_out.astype(int), len(task.labels)
+    )
 
 
-def classification(
-    train: Path,
-    dev: Path | None,
-    columns: Columns,
-    encoder: ModelFolder,
-    tokenizer: Any,
-    recipe: Recipe,
-) -> Learner:
+def classification(files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recipe) -> Learner:
     """The classes are the labels of the training file."""
-    labels = classes(read_examples(train, columns, labelled=True), train)
-    return TextLearner(TextTask(columns, labels), train, dev, encoder, tokenizer, recipe.max_length)
+    examples = read_examples(files.train, files.columns, files.unlabelled)
+    task = TextTask(files.columns, classes(examples, files.train))
+    return TextLearner(task, examples, files, encoder, tokenizer, recipe)
 
 
-def regression(
-    train: Path,
-    dev: Path | None,
-    columns: Columns,
-    encoder: ModelFolder,
-    tokenizer: Any,
-    recipe: Recipe,
-) -> Learner:
+def regression(files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recipe) -> Learner:
     """The labels are numbers."""
-    return TextLearner(TextTask(columns, None), train, dev, encoder, tokenizer, recipe.max_length)
+    examples = read_examples(files.train, files.columns, files.unlabelled)
+    task = TextTask(files.columns, None)
+    return TextLearner(task, examples, files, encoder, tokenizer, recipe)
 
 
 def question_answering(
-    train: Path,
-    dev: Path | None,
-    columns: Columns,
-    encoder: ModelFolder,
-    tokenizer: Any,
-    recipe: Recipe,
+    files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
 ) -> Learner:
-    """SQuAD 1.1 or 2.0; `columns` say nothing here."""
-    return QuestionLearner(train, dev, encoder, tokenizer, recipe)
+    """SQuAD 1.1 or 2.0; the columns say nothing here."""
+    return QuestionLearner(files.train, files.dev, encoder, tokenizer, recipe)
 
 
-Prepare = Callable[[Path, Path | None, Columns, ModelFolder, Any, Recipe], Learner]
+Prepare = Callable[[Files, ModelFolder, Any, Recipe], Learner]
 TASKS: dict[str, Prepare] = {
     "classification": classification,
     "regression": regression,

@@ -6,8 +6,9 @@ Letters: B examples, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 
 from electra_dist.console import warn
 from electra_dist.errors import DataError
-from electra_dist.finetune.labelled import Columns, Example, read_examples
+from electra_dist.finetune.labelled import Columns, Example
 
 Floats = NDArray[np.floating[Any]]
 #: More classes than this are taken for a mistake: a column of ids or of numbers.
 MOST_CLASSES = 1000
+#: Classes whose counts are printed.
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -52,29 +55,64 @@ class TextTask:
         }
         return {"task": self.name, "columns": columns, "labels": self.labels}
 
-    def read(self, path: Path, labelled: bool = True) -> list[Example]:
-        """The examples of a file, their labels checked; raises `DataError`."""
-        examples = read_examples(path, self.columns, labelled)
-        self.targets(examples, path)
-        return examples
-
-    def targets(self, examples: Sequence[Example], path: Path) -> NDArray[np.float64]:
-        """(B,): index of the class, or the number; NaN where there is no label."""
-        known = {label: index for index, label in enumerate(self.labels or ())}
+    def targets(
+        self, examples: Sequence[Example], path: Path, unlabelled: str | None = None
+    ) -> NDArray[np.float64]:
+        """(B,): index of the class, or the number; NaN where there is no label, or it is
+        `unlabelled` and no class. Raises `DataError` for a label that is no class, or no number.
+        """
         found = []
         for number, example in enumerate(examples, 1):
+            place = f"{path}, line {example.line or number}"
             if example.label is None:
                 found.append(math.nan)
             elif self.labels is None:
-                found.append(_number(path, number, example.label))
-            elif example.label in known:
-                found.append(float(known[example.label]))
+                found.append(_number(place, example.label))
             else:
-                raise DataError(
-                    f"{path}, example {number}: label {example.label!r}; the training data has only"
-                    f" {', '.join(map(repr, self.labels[:10]))}"
-                )
+                found.append(self._index(place, example.label, unlabelled))
         return np.array(found)
+
+    def _index(self, place: str, label: str, unlabelled: str | None) -> float:
+        number = self._indices.get(label)
+        if number is None:
+            number = self._indices.get(_as_number(label))
+        if number is not None:
+            return float(number)
+        if label == unlabelled:
+            return math.nan
+        raise DataError(
+            f"{place}: label {label!r}; the training data has only"
+            f" {', '.join(map(repr, (self.labels or ())[:10]))}"
+        )
+
+    @cached_property
+    def _indices(self) -> dict[str | float | None, int]:
+        """The index of each class by its name, and by its number where all are numbers."""
+        names: dict[str | float | None, int] = {
+            label: index for index, label in enumerate(self.labels or ())
+        }
+        numbers = {_as_number(label): index for index, label in enumerate(self.labels or ())}
+        if None in numbers:
+            return names
+        return names | numbers
+
+    def counts(self, targets: NDArray[np.float64]) -> str:
+        """How often each class occurs, or the range of the numbers, in words."""
+        if self.labels is None:
+            return f"labels from {targets.min():g} to {targets.max():g}, mean {targets.mean():g}"
+        counted = np.bincount(targets.astype(int), minlength=len(self.labels))
+        shown = [
+            f"{label} ({count:,})"
+            for label, count in zip(self.labels[:_SHOWN], counted.tolist(), strict=False)
+        ]
+        if len(self.labels) > _SHOWN:
+            shown.append("...")
+        return f"{len(self.labels)} classes: {', '.join(shown)}"
+
+    def absent(self, targets: NDArray[np.float64]) -> tuple[str, ...]:
+        """Classes that do not occur."""
+        there = set(targets.astype(int).tolist())
+        return tuple(label for index, label in enumerate(self.labels or ()) if index not in there)
 
     def features(
         self, tokenizer: Any, examples: Sequence[Example], max_length: int
@@ -110,14 +148,19 @@ class TextTask:
         """Scores of logits (B, C) or, for regression, (B,) or (B, 1)."""
         if self.labels is None:
             return regression_scores(logits.reshape(-1), targets)
-        return classification_scores(logits.argmax(axis=1), targets.astype(int))
+        return classification_scores(logits.argmax(axis=1), targets.astype(int), len(self.labels))
 
 
 def classes(examples: Sequence[Example], path: Path) -> tuple[str, ...]:
     """The labels that occur, numbers in their order, else by name;
     raises `DataError` when they are not classes.
+
+    Where all are numbers, those of one value are one class, named by its shortest form: 1 and 1.0.
     """
     found = {example.label for example in examples if example.label is not None}
+    numbers = {_as_number(label) for label in found}
+    if None not in numbers:
+        found = _shortest_forms(found)
     if len(found) < 2:
         raise DataError(
             f"{path}: every example has the label {found.pop()!r}; a classification needs two or"
@@ -128,24 +171,38 @@ def classes(examples: Sequence[Example], path: Path) -> tuple[str, ...]:
             f"{path}: {len(found):,} different labels; is `label` the right column, or `task`"
             " regression what is meant?"
         )
-    try:
+    if None not in numbers:
         return tuple(sorted(found, key=float))
-    except ValueError:
-        return tuple(sorted(found))
+    return tuple(sorted(found))
 
 
-def classification_scores(predicted: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
-    """Accuracy, macro F1 and Matthews' correlation;
-    with two classes also F1 of the second, the positive one.
+def _shortest_forms(labels: Iterable[str]) -> set[str]:
+    """One label for each value."""
+    forms: dict[float, str] = {}
+    for label in sorted(labels, key=lambda label: (len(label), label)):
+        forms.setdefault(float(label), label)
+    return set(forms.values())
+
+
+def classification_scores(
+    predicted: NDArray[Any], targets: NDArray[Any], classes: int
+) -> dict[str, float]:
+    """Accuracy, macro F1 and Matthews' correlation (0 where all is one class) of a task of so many
+    `classes`; with two also F1 of the second, the positive one.
+
+    Which scores there are depends on the task alone. The macro F1 is the mean over the classes that
+    occur, as label or as prediction: of the others it is not defined.
     """
     from sklearn import metrics
 
     scores = {
         "accuracy": float(metrics.accuracy_score(targets, predicted)),
         "macro_f1": float(metrics.f1_score(targets, predicted, average="macro", zero_division=0)),
-        "matthews": float(metrics.matthews_corrcoef(targets, predicted)),
+        "matthews": 0.0,
     }
-    if max(targets.max(), predicted.max()) <= 1:
+    if len(np.union1d(targets, predicted)) > 1:
+        scores["matthews"] = float(metrics.matthews_corrcoef(targets, predicted))
+    if classes == 2:
         scores["f1"] = float(metrics.f1_score(targets, predicted, zero_division=0))
     return scores
 
@@ -164,13 +221,19 @@ def regression_scores(predicted: Floats, targets: NDArray[np.float64]) -> dict[s
     }
 
 
-def _number(path: Path, example: int, label: str) -> float:
+def _number(place: str, label: str) -> float:
+    value = _as_number(label)
+    if value is None:
+        raise DataError(f"{place}: label {label!r}; regression needs a finite number")
+    return value
+
+
+def _as_number(label: str) -> float | None:
+    """The value of a label that is a finite number, None of any other."""
     try:
         value = float(label)
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(
-            f"{path}, example {example}: label {label!r}; regression needs a finite number"
-        )
-    return value
+        return None
+    if math.isfinite(value) and "_" not in label:
+        return value
+    return None

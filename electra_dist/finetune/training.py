@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from electra_dist.console import human_seconds, say
+from electra_dist.console import human_seconds, say, warn
 from electra_dist.errors import UserError
 from electra_dist.finetune.recipe import Recipe, parameter_groups
 
@@ -113,13 +113,23 @@ def train_seed(
             data_collator=DataCollatorWithPadding(tokenizer),
             train_dataset=_Examples(learner.training),
             eval_dataset=_Examples(learner.held_out) if learner.held_out else None,
-            compute_metrics=lambda outcome: learner.scores(outcome.predictions),
+            compute_metrics=lambda outcome: _scores_of(learner, outcome.predictions),
             optimizers=(optimizer, schedule),
             callbacks=[progress],
         )
         trainer.remove_callback(PrinterCallback)  # prints dictionaries
         trainer.train()
     return Trained(seed, model, progress.epochs, time.monotonic() - started)
+
+
+def _scores_of(learner: Learner, logits: Any) -> Scores:
+    """The scores, or none with a warning: what fails here never costs the model."""
+    try:
+        return learner.scores(logits)
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        warn(f"the held-out scores cannot be computed ({reason}); training goes on without them")
+        return {}
 
 
 def predict_logits(model: Any, tokenizer: Any, features: Features, device: torch.device) -> Any:

@@ -38,15 +38,15 @@ def write(path: Path, suffix: str) -> Path:
 
 @pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl"])
 def test_every_format_gives_the_same_examples(tmp_path: Path, suffix: str) -> None:
-    assert read_examples(write(tmp_path, suffix), COLUMNS, labelled=True) == EXPECTED
+    assert read_examples(write(tmp_path, suffix), COLUMNS, "refuse") == EXPECTED
 
 
 def test_labels_that_are_there_are_kept_where_none_are_needed(tmp_path: Path) -> None:
     file = write(tmp_path, ".tsv")
-    assert [e.label for e in read_examples(file, Columns(), labelled=False)] == ["1", "0"]
+    assert [e.label for e in read_examples(file, Columns())] == ["1", "0"]
     (tmp_path / "plain.txt").write_text("one\n\ntwo\n", encoding="utf-8")
-    found = read_examples(tmp_path / "plain.txt", Columns(), labelled=False)
-    assert found == [Example("one"), Example("two")]
+    found = read_examples(tmp_path / "plain.txt", Columns())
+    assert found == [Example("one"), Example(""), Example("two")]
 
 
 def test_a_table_with_quotes_of_its_own_reads_as_it_is(samples: Path) -> None:
@@ -56,14 +56,14 @@ def test_a_table_with_quotes_of_its_own_reads_as_it_is(samples: Path) -> None:
     assert content.count('"') == 4
 
     plain = [line.split("\t") for line in content.splitlines()[1:]]
-    found = read_examples(path, Columns(), labelled=True)
+    found = read_examples(path, Columns(), "refuse")
     assert found == [Example(text, None, label) for text, label in plain]
     assert Counter(example.label for example in found) == {"0": 32, "1": 32}
 
 
 def test_a_table_of_thousands_reads_whole(tmp_path: Path) -> None:
     rows = sentences(7000, seed=3)
-    found = read_examples(write_table(tmp_path / "many.tsv", rows), Columns(), labelled=True)
+    found = read_examples(write_table(tmp_path / "many.tsv", rows), Columns(), "refuse")
     assert found == [Example(text, None, label) for text, label in rows]
     assert {example.label for example in found} == {"pos", "neg"}
 
@@ -77,7 +77,7 @@ def test_pairs_with_numbers_read_as_they_are(samples: Path) -> None:
     assert any("\n" in row["second"] for row in plain)
 
     columns = Columns("first", "second", "similarity")
-    found = read_examples(path, columns, labelled=True)
+    found = read_examples(path, columns, "refuse")
     assert found == [Example(row["first"], row["second"], row["similarity"]) for row in plain]
 
     targets = TextTask(columns, None).targets(found, path)
@@ -100,7 +100,9 @@ def test_pairs_with_numbers_read_as_they_are(samples: Path) -> None:
         ("a.jsonl", "[1]\n", ("line 1", "list")),
         ("a.jsonl", '{"text": 5, "label": 1}\n', ("line 1", "text is 5")),
         ("a.jsonl", '{"text": "a", "label": true}\n', ("line 1", "label is True")),
-        ("a.jsonl", '{"text": "a", "label": null}\n', ("line 1", "'label'")),
+        ("a.jsonl", '{"text": "a", "label": null}\n', ("(line 1)", "`drop_unlabelled`")),
+        ("a.jsonl", '{"text": "a", "label": NaN}\n', ("1 of 1", "(line 1)")),
+        ("a.csv", "text,label\na,1\nb,\nc,0\nd, nan\n", ("2 of 4", "(line 3, 5)")),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(
@@ -109,14 +111,52 @@ def test_what_is_wrong_is_said_with_its_place(
     file = tmp_path / name
     file.write_text(content, encoding="utf-8")
     with pytest.raises(DataError) as caught:
-        read_examples(file, Columns(), labelled=True)
+        read_examples(file, Columns(), "refuse")
     assert str(file) in str(caught.value)
     assert all(word in str(caught.value) for word in words), caught.value
 
 
 def test_a_file_that_is_missing_or_not_utf_8(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
-        read_examples(tmp_path / "none.tsv", Columns(), labelled=True)
+        read_examples(tmp_path / "none.tsv", Columns(), "refuse")
     (tmp_path / "latin.tsv").write_bytes("text\tlabel\ncaf\xe9\t1\n".encode("latin-1"))
     with pytest.raises(DataError, match="UTF-8"):
-        read_examples(tmp_path / "latin.tsv", Columns(), labelled=True)
+        read_examples(tmp_path / "latin.tsv", Columns(), "refuse")
+
+
+MISSING = "text,label\na,1\nb,\nc,0\nd,NaN\ne,1\n"
+
+
+def test_examples_without_a_label_are_left_out_where_that_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(MISSING, encoding="utf-8")
+    found = read_examples(file, Columns(), "drop")
+    assert [(one.text, one.label, one.line) for one in found] == [
+        ("a", "1", 2),
+        ("c", "0", 4),
+        ("e", "1", 6),
+    ]
+    assert "2 of 5 examples have no label (line 3, 5); they are left out" in capsys.readouterr().err
+    kept = read_examples(file, Columns(), "keep")
+    assert [one.label for one in kept] == ["1", None, "0", None, "1"]
+
+
+def test_a_label_of_a_word_that_means_nothing_to_others_is_a_label(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("text,label\na,none\nb,NA\nc,-1\n", encoding="utf-8")
+    assert [one.label for one in read_examples(file, Columns(), "refuse")] == ["none", "NA", "-1"]
+
+
+def test_a_field_may_be_longer_than_the_readers_usual_bound(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(f"text,label\n{'word ' * 100_000},1\n", encoding="utf-8")
+    assert len(read_examples(file, Columns(), "refuse")[0].text) == 500_000
+
+
+def test_a_file_of_blank_lines_holds_no_examples(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("\n  \n", encoding="utf-8")
+    with pytest.raises(DataError, match="no examples"):
+        read_examples(file, Columns())

@@ -4,6 +4,7 @@ and nothing left where it fails.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import torch
 import transformers
 
+import electra_dist
 from electra_dist.cli import main as cli
 from electra_dist.errors import UserError
 from electra_dist.finetune.run import Settings, finetune
@@ -214,6 +216,141 @@ def test_regression_of_pairs(
     assert "the columns one and two" in capsys.readouterr().err
 
 
+def test_what_nobody_has_labelled_is_predicted_and_left_out_of_the_scores(
+    finetuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "half.tsv"
+    file.write_text("text\tlabel\na mess\tneg\na mess\t-1\na mess\t\n", encoding="utf-8")
+    assert cli.main(["predict", str(finetuned), "--input", str(file)]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 4
+    assert "2 of 3 examples have no label; the scores are of the others" in printed.err
+    assert "accuracy" in printed.err
+    file.write_text("text\tlabel\na mess\t-1\n", encoding="utf-8")
+    assert cli.main(["predict", str(finetuned), "--input", str(file)]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_each_line_has_an_answer_the_blank_ones_too(
+    finetuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "lines.txt"
+    file.write_text("a mess\n\nthis class\n \nlong", encoding="utf-8")
+    assert cli.main(["predict", str(finetuned), "--input", str(file), "--json"]) == 0
+    found = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+    assert found == ["a mess", "", "this class", " ", "long"]
+
+
+# --- heads, classes and what is written -----------------------------------------------------------
+
+
+def test_a_fine_tuned_model_gets_a_new_head_unless_it_is_to_be_kept(
+    finetuned: Path, labelled: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    def head_after(out: str, **settings: Any) -> torch.Tensor:
+        """Of a training so short that the head hardly moves."""
+        recipe = {**FAST, "lr": 1e-9, "epochs": 0.05}
+        files = (finetuned, labelled / "train.tsv", tmp_path / out)
+        finetune(Settings(*files, recipe=recipe, device="cpu", **settings))
+        return load_file(tmp_path / out / "model.safetensors")["classifier.out_proj.weight"]
+
+    old = load_file(finetuned / "model.safetensors")["classifier.out_proj.weight"]
+    assert torch.allclose(head_after("kept", keep_head=True), old, atol=1e-5)
+    new = head_after("new")
+    assert not torch.allclose(new, old, atol=1e-2)
+    assert new.std() == pytest.approx(0.02, rel=0.5)
+    assert not torch.allclose(head_after("other", seeds=(2,)), new, atol=1e-3)
+
+
+def test_another_number_of_classes_needs_a_new_head(finetuned: Path, tmp_path: Path) -> None:
+    three = [(f"text {index}", "abc"[index % 3]) for index in range(12)]
+    train = write_table(tmp_path / "three.tsv", three)
+    recipe = {**FAST, "epochs": 1}
+    settings = Settings(finetuned, train, tmp_path / "out", recipe=recipe, device="cpu")
+    with pytest.raises(UserError, match=r"`keep_head`: .*'neg', 'pos', but .*'a', 'b', 'c'"):
+        finetune(dataclasses.replace(settings, keep_head=True))
+    with pytest.raises(UserError, match=r"`keep_head`: .* classification, .* for regression"):
+        finetune(dataclasses.replace(settings, keep_head=True, task="regression"))
+    finetune(settings)
+    assert marker(tmp_path / "out")["labels"] == ["a", "b", "c"]
+
+
+def test_a_held_out_file_without_one_class_is_scored_as_the_task_is(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(f"text {index}", "abc"[index % 3]) for index in range(12)]
+    train = write_table(tmp_path / "train.tsv", rows)
+    dev = write_table(tmp_path / "dev.tsv", [row for row in rows if row[1] != "c"])
+    recipe = {**FAST, "epochs": 1}
+    settings = Settings(encoder, train, tmp_path / "out", dev, recipe=recipe, device="cpu")
+    report = finetune(dataclasses.replace(settings, seeds=(1, 2)))
+    assert set(report.median) == {"accuracy", "macro_f1", "matthews"}
+    printed = capsys.readouterr()
+    assert f"{train}: 3 classes: a (4), b (4), c (4)" in printed.out
+    assert f"{dev}: 3 classes: a (4), b (4), c (0)" in printed.out
+    assert f"{dev}: has no example of 'c'" in printed.err
+
+
+def test_scores_that_cannot_be_computed_never_cost_the_model(
+    encoder: Path,
+    labelled: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*arguments: Any) -> dict[str, float]:
+        raise KeyError("f1")
+
+    monkeypatch.setattr("electra_dist.finetune.texts.TextTask.scores", broken)
+    files = (labelled / "train.tsv", tmp_path / "out", labelled / "dev.tsv")
+    recipe = {**FAST, "epochs": 0.2}
+    settings = Settings(encoder, *files, recipe=recipe, seeds=(1, 2), device="cpu")
+    assert finetune(settings).median == {}
+    assert "the held-out scores cannot be computed ('f1')" in capsys.readouterr().err
+    transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+
+
+def test_the_tokenizer_is_the_encoders_and_cuts_nothing(finetuned: Path, encoder: Path) -> None:
+    names = ("tokenizer.json", "tokenizer_config.json")
+    for name in names:
+        assert (finetuned / name).read_bytes() == (encoder / name).read_bytes()
+    content = json.loads((finetuned / "tokenizer.json").read_text())
+    assert content["truncation"] is None
+    assert content["padding"] is None
+
+
+def test_what_an_earlier_version_left_in_a_tokenizer_is_not_handed_on(
+    finetuned: Path, labelled: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(finetuned, old)
+    content = json.loads((old / "tokenizer.json").read_text())
+    cut = {"direction": "Right", "max_length": 48, "strategy": "LongestFirst", "stride": 0}
+    (old / "tokenizer.json").write_text(json.dumps(content | {"truncation": cut}))
+    config = json.loads((old / "tokenizer_config.json").read_text())
+    config["tokenizer_class"] = "TokenizersBackend"
+    (old / "tokenizer_config.json").write_text(json.dumps(config))
+    recipe = {**FAST, "epochs": 0.05}
+    finetune(Settings(old, labelled / "train.tsv", tmp_path / "out", recipe=recipe, device="cpu"))
+    assert json.loads((tmp_path / "out" / "tokenizer.json").read_text())["truncation"] is None
+    written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert written["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
+def test_weights_that_are_not_finite_are_refused(finetuned: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(finetuned, damaged)
+    state = load_file(damaged / "model.safetensors")
+    state["electra.encoder.layer.1.attention.self.query.weight"][3, 2] = float("nan")
+    save_file(state, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"layer.1.attention.self.query.weight holds numbers"):
+        electra_dist.predict(damaged, ["a text"])
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 
 
@@ -244,7 +381,7 @@ def test_mistakes_are_said_in_one_line_and_leave_nothing(
         ([str(headless), "--train", train], ("tokenizer.json",)),
         (
             [str(encoder), "--train", train, "--dev", str(other)],
-            ("other.tsv, example 2", "'perhaps'", "'neg'"),
+            ("other.tsv, line 3", "'perhaps'", "'neg'"),
         ),
         ([str(encoder), "--train", train, "--seeds", "2"], ("--seeds 2", "--dev")),
         ([str(encoder), "--train", train, "--seeds", "0"], ("--seeds 0",)),
@@ -255,7 +392,7 @@ def test_mistakes_are_said_in_one_line_and_leave_nothing(
         ([str(encoder), "--train", train, "--warmup", "-0.1"], ("--warmup -0.1", "from 0 to 1")),
         ([str(encoder), "--train", train, "--batch", "0"], ("--batch 0", "from 1")),
         ([str(encoder), "--train", train, "--lr", "0"], ("--lr 0", "above 0")),
-        ([str(encoder), "--train", train, "--task", "regression"], ("example 1", "number")),
+        ([str(encoder), "--train", train, "--task", "regression"], ("line 2", "number")),
     ]
     if not torch.cuda.is_available():
         cases.append(
@@ -317,10 +454,10 @@ def test_predict_says_what_is_wrong(
 ) -> None:
     import io
 
-    half = tmp_path / "half.jsonl"
-    half.write_text('{"text": "a", "label": "pos"}\n{"text": "b"}\n')
-    assert cli.main(["predict", str(finetuned), "--input", str(half)]) == 2
-    assert "1 of 2 examples have no label" in capsys.readouterr().err
+    unknown = tmp_path / "unknown.jsonl"
+    unknown.write_text('{"text": "a", "label": "pos"}\n{"text": "b", "label": "so-so"}\n')
+    assert cli.main(["predict", str(finetuned), "--input", str(unknown)]) == 2
+    assert "unknown.jsonl, line 2: label 'so-so'" in capsys.readouterr().err
     plain = tmp_path / "plain.txt"
     plain.write_text("a text\n")
     (tmp_path / "file").touch()

@@ -71,6 +71,18 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--text", default="text", metavar="COLUMN", help="default: %(default)s")
     parser.add_argument("--pair", metavar="COLUMN", help="second text, where an example is a pair")
     parser.add_argument("--label", default="label", metavar="COLUMN", help="default: %(default)s")
+    parser.add_argument(
+        "--drop-unlabelled",
+        action="store_true",
+        help="leave out examples whose label is missing (empty, null, nan), instead of refusing"
+        " the file",
+    )
+    parser.add_argument(
+        "--keep-head",
+        action="store_true",
+        help="go on with the head of a model that was fine-tuned for the same task and classes"
+        " (default: a new head)",
+    )
     for name, (kind, text) in _RECIPE.items():
         parser.add_argument(
             "--" + name.replace("_", "-"), dest=name, type=kind, metavar="N", help=text
@@ -115,6 +127,8 @@ def _finetune(arguments: argparse.Namespace) -> int:
         },
         seeds=tuple(range(arguments.seed, arguments.seed + arguments.seeds)),
         device=arguments.device,
+        drop_unlabelled=arguments.drop_unlabelled,
+        keep_head=arguments.keep_head,
     )
     # Progress is for people: with --json it goes where it is in nobody's way.
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():

@@ -118,15 +118,15 @@ def _read(folder: ModelFolder, path: Path | None) -> tuple[list[Example], Path]:
     only text where the model is a pre-trained one.
     """
     from electra_dist.errors import DataError
-    from electra_dist.finetune.labelled import Example, read_examples
+    from electra_dist.finetune.labelled import examples_of_lines, read_examples
     from electra_dist.finetune.predict import columns_of
 
     if path is None:
-        examples = [Example(text=line.rstrip("\r\n")) for line in sys.stdin if line.strip()]
-        if not examples:
+        examples = list(examples_of_lines(sys.stdin))
+        if not any(example.text.strip() for example in examples):
             raise DataError("standard input: holds no text; give --input FILE or one text a line")
         return examples, Path("standard input")
-    return read_examples(path, columns_of(folder), labelled=False), path
+    return read_examples(path, columns_of(folder)), path
 
 
 def _lines(kind: str, predictions: Iterable[Prediction], as_json: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ Shape letters: B windows, L tokens of a window.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,12 +101,12 @@ def _check_room(
 
 
 def _context_offsets(encoded: Any, window: int, context: str) -> Ints:
-    """(L, 2): the characters of each token of the context, without white space around them;
-    -1 for other tokens.
+    """(L, 2): the characters of each token of the context, without what is invisible around them
+    (white space, zero-width characters); -1 for other tokens.
     """
     offsets = np.array(encoded["offset_mapping"][window], dtype=np.int64)
     inside = np.array([part == 1 for part in encoded.sequence_ids(window)])
-    ink = np.flatnonzero([not character.isspace() for character in context])
+    ink = np.flatnonzero([not is_invisible(character) for character in context])
     first = np.searchsorted(ink, offsets[:, 0])
     last = np.searchsorted(ink, offsets[:, 1]) - 1
     ink = np.append(ink, len(context))  # a context may be white space alone
@@ -113,6 +114,13 @@ def _context_offsets(encoded: Any, window: int, context: str) -> Ints:
     blank = (last < first)[:, None]
     trimmed = np.where(blank, offsets[:, 1:], np.stack([start, ink[last] + 1], axis=1))
     return np.where(inside[:, None], trimmed, -1).astype(np.int32)
+
+
+def is_invisible(character: str) -> bool:
+    """Whether nothing of it is seen: white space, or a format character (zero-width space, byte
+    order mark, soft hyphen).
+    """
+    return character.isspace() or unicodedata.category(character) == "Cf"
 
 
 def usable(offsets: Ints) -> npt.NDArray[np.bool_]:
@@ -159,9 +167,11 @@ def _answer_tokens(
     possible = np.flatnonzero(usable(offsets))
     if not question.answers or not possible.size:
         return None
-    text = question.answers[0]
-    start = question.starts[0] + len(text) - len(text.lstrip())
-    end = question.starts[0] + len(text.rstrip())
+    seen = [at for at, one in enumerate(question.answers[0]) if not is_invisible(one)]
+    if not seen:
+        return None
+    start = question.starts[0] + seen[0]
+    end = question.starts[0] + seen[-1] + 1
     if (not first and offsets[possible[0], 0] > start) or (
         not last and offsets[possible[-1], 1] < end
     ):
