@@ -9,11 +9,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NoReturn
 
 from electra_dist import __version__
 from electra_dist.cli.networks import evaluate, export, finetune, predict
-from electra_dist.cli.parsers import with_options
+from electra_dist.cli.parsers import results_apart, with_options
 from electra_dist.cli.prepare import bench, completion, config, data, plan, preflight
 from electra_dist.cli.runs import checkpoint, launch, report, sync, train, watch
 from electra_dist.console import open_missing_streams, outlive_readers
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not parsed.prints:
         outlive_readers()
     try:
-        status: int = parsed.run(parsed)
+        with results_apart() if getattr(parsed, "json", False) else nullcontext():
+            status: int = parsed.run(parsed)
     except UserError as error:
         if parsed.debug:
             raise

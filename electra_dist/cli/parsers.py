@@ -7,8 +7,10 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +83,29 @@ def console() -> Console:
 
 def print_json(content: Any) -> None:
     """One JSON document on standard output."""
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    print_result(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def print_result(line: str) -> None:
+    """A line of what the command gives, on standard output."""
+    print(line, file=_result.get() or sys.stdout)
+
+
+#: Standard output, while `results_apart` keeps it for what `print_result` prints.
+_result: ContextVar[TextIO | None] = ContextVar("result", default=None)
+
+
+@contextmanager
+def results_apart() -> Iterator[None]:
+    """Standard output is for `print_result` alone; what is printed otherwise, by a library too,
+    goes to standard error: what a program reads must be JSON whoever else has something to say.
+    """
+    token = _result.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _result.reset(token)
 
 
 def with_options(text: str, parsed: argparse.Namespace) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from electra_dist import config as configuration
 from electra_dist.cli import main as cli
 from electra_dist.errors import EXIT_USER_ERROR
 
@@ -53,6 +54,26 @@ def test_show_prints_the_resolved_file(repo_root: Path, capsys: pytest.CaptureFi
     assert cli.main(["config", "show", path, "optim.lr=2e-3", "--json", "zero.stage=1"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["optim"]["lr"], shown["zero"]["stage"]) == (2e-3, 1)
+
+
+def test_whatever_else_is_printed_json_stays_json(
+    repo_root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries print to standard output when they are imported, or warn there."""
+    load = configuration.load
+
+    def loud(*arguments: object, **options: object) -> object:
+        print("[INFO] a library says something")
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(configuration, "load", loud)
+    words = ["config", "show", str(repo_root / "configs/quickstart.yaml")]
+    assert cli.main([*words, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["run"]["name"] == "quickstart"
+    assert "a library says" in printed.err
+    assert cli.main(words) == 0
+    assert "a library says" in capsys.readouterr().out
 
 
 def test_a_mistake_is_one_line_and_debug_shows_the_traceback(

@@ -104,9 +104,6 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _finetune(arguments: argparse.Namespace) -> int:
-    import contextlib
-    import sys
-
     from electra_dist.errors import UserError
     from electra_dist.finetune.labelled import Columns
     from electra_dist.finetune.run import Settings, finetune
@@ -130,9 +127,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         drop_unlabelled=arguments.drop_unlabelled,
         keep_head=arguments.keep_head,
     )
-    # Progress is for people: with --json it goes where it is in nobody's way.
-    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
-        report = finetune(settings)
+    report = finetune(settings)
     if arguments.json:
         print_json(report.to_dict())
     else:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from electra_dist.cli.parsers import Subparsers, add_command, add_json
+from electra_dist.cli.parsers import Subparsers, add_command, add_json, print_result
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         write_atomically(arguments.out, "".join(line + "\n" for line in lines))
     else:
         for line in lines:
-            print(line)
+            print_result(line)
     for name, value in scores.items():  # beside the predictions, which a program may read
         print(f"{name} {value:.4f}", file=sys.stderr)
     return 0

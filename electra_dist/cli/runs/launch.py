@@ -211,7 +211,10 @@ def _slurm(arguments: argparse.Namespace) -> int:
     if launch.inherited.ignored:
         print(f"note: {launch.inherited.ignored}", file=sys.stderr)
     if arguments.dry_run:
-        print(launch.script, end="")
+        if arguments.json:
+            print_json({"script": launch.script})
+        else:
+            print(launch.script, end="")
         return 0
     submission = _submit(launch, data, how)
     if arguments.json:
