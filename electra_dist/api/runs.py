@@ -16,7 +16,7 @@ from electra_dist.errors import ConfigError, UserError
 if TYPE_CHECKING:
     from electra_dist.config import Config, Network
     from electra_dist.evaluate import Evaluation
-    from electra_dist.export.run import ExportReport
+    from electra_dist.export.report import ExportReport
     from electra_dist.runs.opening.going_on import GoingOn
 
 
@@ -196,6 +196,7 @@ def export_run(
     out: str | Path,
     network: Network = "discriminator",
     step: int | None = None,
+    positions: int | None = None,
 ) -> ExportReport:
     """Write one network of a run as a model for `transformers`, checked against our own.
 
@@ -204,6 +205,8 @@ def export_run(
         out: the folder of the model: new, empty, or an earlier export of the same network.
         network: `discriminator` or `generator`.
         step: the checkpoint; by default the newest that is whole.
+        positions: tokens of the longest text that the model takes; by default the length of a row
+            of the training, as later positions are not trained.
 
     Returns:
         What was exported, and what the check compared. `out` is whole or absent.
@@ -223,4 +226,4 @@ def export_run(
 
     if network not in NETWORKS:
         raise UserError(f"`network` {network!r}: expected one of {', '.join(NETWORKS)}")
-    return export(RunDir.existing(run), Path(out), network, step)
+    return export(RunDir.existing(run), Path(out), network, step, positions)

@@ -89,19 +89,10 @@ def finetune_model(
 
     if not seeds:
         raise UserError("`seeds`: expected one or more")
-    settings = Settings(
-        model=Path(model),
-        train=Path(train),
-        out=Path(out),
-        dev=as_path(dev),
-        task=task,
-        columns=Columns(text, pair, label),
-        recipe=dict(recipe),
-        seeds=tuple(seeds),
-        device=device,
-        drop_unlabelled=drop_unlabelled,
-        keep_head=keep_head,
-    )
+    files = (Path(model), Path(train), Path(out), as_path(dev))
+    columns = Columns(text, pair, label)
+    how = (dict(recipe), tuple(seeds), device, drop_unlabelled, keep_head)
+    settings = Settings(*files, task, columns, *how)
     with output(verbose):
         return finetune(settings)
 

@@ -38,6 +38,9 @@ class NamesPart(Protocol):
         `sharing` is `none`.
         """
 
+    def with_positions(self, state: Mapping[str, Tensor], positions: int, /) -> State:
+        """An exported state with the first `positions` positions alone."""
+
     def hf_config(
         self, config: ModelSizes, vocab_size: int, network: Network, specials: SpecialTokens, /
     ) -> dict[str, Any]:

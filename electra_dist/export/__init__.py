@@ -3,4 +3,4 @@
 Comes in: a run directory. Goes out: a folder that `transformers` loads, with its model card.
 """
 
-__all__ = ["run"]
+__all__ = ["report", "run"]

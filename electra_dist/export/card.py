@@ -9,14 +9,18 @@ from typing import Any
 
 from electra_dist.architectures import find_architecture
 from electra_dist.config import Config, Network
-from electra_dist.export.check import Compared
+from electra_dist.export.report import ExportReport
+from electra_dist.runs import metrics
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.facts import RunFacts
+from electra_dist.runs.metrics_log import Row
 
 _ADVICE: dict[Network, str] = {
     "generator": "For fine-tuning take the discriminator.",
     "discriminator": "This is the network to fine-tune.",
 }
+#: Metrics of the machine and of the optimizer.
+_NOT_SHOWN = ("speed/", "optim/", "memory/")
 _USE: dict[Network, str] = {
     "discriminator": """\
 from transformers import {auto_class}, AutoTokenizer
@@ -42,14 +46,14 @@ def model_card(
     run: RunDir,
     config: Config,
     facts: RunFacts,
-    network: Network,
-    step: int,
-    parameters: int,
-    compared: Compared,
+    report: ExportReport,
     tokenizer: Mapping[str, Any],
     mask: str,
 ) -> str:
     """The card as Markdown with the front matter of the Hugging Face hub."""
+    network = report.network
+    step = report.step
+    compared = report.check
     dropout = find_architecture(config.model.architecture).names().FINE_TUNING_DROPOUT
     tags = "\n".join(f"- {tag}" for tag in ("electra", "replaced-token-detection", "electra-dist"))
     if network == "generator":
@@ -68,7 +72,7 @@ library_name: transformers
 
 # {config.run.name}: ELECTRA {network}, step {step}
 
-The {network} of an ELECTRA pre-training run: it {job}. {parameters:,} parameters.
+The {network} of an ELECTRA pre-training run: it {job}. {report.parameters:,} parameters.
 {_ADVICE[network]}
 
 ```python
@@ -76,7 +80,7 @@ The {network} of an ELECTRA pre-training run: it {job}. {parameters:,} parameter
 
 ## Architecture
 
-{_table(_architecture(config, network))}
+{_table(_architecture(config, network, report.positions))}
 
 ## Tokenizer
 
@@ -86,9 +90,9 @@ The {network} of an ELECTRA pre-training run: it {job}. {parameters:,} parameter
 
 {_table(_training(config, facts, step))}
 
-## Last logged metrics up to step {step}
+## Metrics
 
-{_table(_metrics(run, step)) or "None were logged."}
+{_metrics(run, step)}
 
 ## Check of this export
 
@@ -111,16 +115,27 @@ def _cell(value: str) -> str:
     return value.replace("|", "\\|").replace("\n", " ")
 
 
-def _architecture(config: Config, network: Network) -> dict[str, str]:
+def _architecture(config: Config, network: Network, positions: int) -> dict[str, str]:
     sizes = config.network(network)
     model = config.model
     numbers = (sizes.layers, sizes.hidden_size, sizes.heads, sizes.ffn_size)
     return {
         "layers / hidden / heads / feed-forward": " / ".join(map(str, numbers)),
         "embedding size": str(model.embedding_size),
-        "positions": str(model.max_positions),
+        "positions": _positions(config, positions),
         "embedding sharing in pre-training": model.embedding_sharing,
     }
+
+
+def _positions(config: Config, positions: int) -> str:
+    """How many an export has, and whether training has seen them."""
+    trained = config.data.row_length
+    if positions > trained:
+        return f"{positions}, of which the first {trained} were trained"
+    network = config.model.max_positions
+    if positions == network:
+        return f"{positions}, all trained"
+    return f"{positions}, all trained (the network in training has {network})"
 
 
 def _tokenizer(card: Mapping[str, Any], network: Network) -> dict[str, str]:
@@ -179,20 +194,28 @@ def _training(config: Config, facts: RunFacts, step: int) -> dict[str, str]:
     }
 
 
-def _metrics(run: RunDir, step: int) -> dict[str, str]:
-    """The last value of every metric but speeds, up to `step`."""
+def _metrics(run: RunDir, step: int) -> str:
+    """The newest training row and the newest held-out row up to `step`, each of one step alone."""
+    loss = metrics.GENERATOR_LOSS
+    parts = []
+    for title, key in (("Training", loss.name), ("Held out", loss.name_held_out)):
+        rows = [row for row in run.read_metrics() if row["step"] <= step and key in row]
+        if rows:
+            shown = _shown(rows[-1], held_out=key == loss.name_held_out)
+            parts.append(f"{title}, step {rows[-1]['step']}:\n\n{_table(shown)}")
+    return "\n\n".join(parts) or "None were logged."
+
+
+def _shown(row: Row, held_out: bool) -> dict[str, str]:
+    """The numbers of a row that say what the model can do, and not how fast it was trained."""
     values: dict[str, str] = {}
-    for record in run.read_metrics():
-        if record.get("step", 0) > step:
-            break
-        for name, value in record.items():
-            if (
-                isinstance(value, int | float)
-                and not name.startswith(("speed/", "optim/"))
-                and name != "step"
-            ):
-                if isinstance(value, float):
-                    values[name] = f"{value:.4f}"
-                else:
-                    values[name] = f"{value:,}"
-    return dict(sorted(values.items()))
+    for name, value in sorted(row.items()):
+        if name == metrics.STEP.name or name.startswith(_NOT_SHOWN):
+            continue
+        if name.startswith(metrics.HELD_OUT) != held_out:
+            continue
+        if isinstance(value, float):
+            values[name] = f"{value:.4f}"
+        elif isinstance(value, int):
+            values[name] = f"{value:,}"
+    return values

@@ -80,9 +80,11 @@ class Compared:
         )
 
 
-def check_texts(config: Config) -> CheckTexts:
-    """Held-out documents of the run's shards, or the sample texts with the reason why."""
-    longest = min(LONGEST, config.model.max_positions)
+def check_texts(config: Config, positions: int) -> CheckTexts:
+    """Held-out documents of the run's shards, or the sample texts with the reason why; none longer
+    than `positions` tokens.
+    """
+    longest = min(LONGEST, positions)
     folders = ", ".join(config.data.folders)
     try:
         data = open_data(config)

@@ -21,7 +21,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,11 @@ from electra_dist.checkpoint.networks import load_whole
 from electra_dist.config import Config, Network
 from electra_dist.errors import UserError
 from electra_dist.export.card import model_card
-from electra_dist.export.check import Compared, check_export, check_texts
+from electra_dist.export.check import check_export, check_texts
+from electra_dist.export.own_files import CARD, file_digests, foreign_files
+from electra_dist.export.report import ExportReport
 from electra_dist.files.reading import read_json
-from electra_dist.files.staging import staged
+from electra_dist.files.staging import check_folder_can_be_made, staged
 from electra_dist.files.tokenizers import (
     CONFIG_FILE,
     TOKENIZER_FILE,
@@ -52,69 +54,71 @@ from electra_dist.model.generator import Generator
 from electra_dist.runs.directory import RunDir
 
 
-@dataclass(frozen=True)
-class ExportReport:
-    """What was exported, and what the check compared."""
-
-    out: Path
-    run: str
-    network: Network
-    step: int
-    parameters: int
-    check: Compared
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "out": str(self.out)}
-
-    def summary(self) -> str:
-        """Three lines for the terminal."""
-        return (
-            f"{self.out}: {self.network} of {self.run} at step {self.step}, {self.parameters:,}"
-            " parameters in fp32\n"
-            f"checked: {self.check.sentence()}\n"
-            f"load it with transformers.{self.check.auto_class}.from_pretrained({str(self.out)!r})"
-        )
-
-
-def export_run(run: RunDir, out: Path, network: Network, step: int | None = None) -> ExportReport:
+def export_run(
+    run: RunDir,
+    out: Path,
+    network: Network,
+    step: int | None = None,
+    positions: int | None = None,
+) -> ExportReport:
     """Export `network` of `run` at `step` (default: the newest whole checkpoint) to the folder
     `out`.
 
-    `out` must be absent, empty, or an earlier export of the same network of the same run, which is
-    then replaced. Raises `UserError` when transformers is missing, `out` holds something else, or
-    the exported model does not compute the same as ours; `CheckpointError` when no checkpoint is
-    whole, or `step` is not; `StorageError` when `out` cannot be written. Nothing is left behind
-    then.
+    The model takes texts of `positions` tokens: by default those that training has seen, which are
+    as many as a row has. `out` must be absent, empty, or an earlier export of the same network of
+    the same run and nothing else; that is then replaced.
+
+    Raises `UserError` when transformers is missing, `out` holds something else, or the exported
+    model does not compute the same as ours; `CheckpointError` when no checkpoint is whole, or
+    `step` is not; `StorageError` when `out` cannot be written. Nothing is left behind then.
     """
     _require_transformers()
     config = configuration.load(run.config)
     facts = run.read_facts()
     identity = {"run": config.run.name, "run_id": facts.wandb_id, "network": network}
     check_out(out, identity)
+    check_folder_can_be_made(out)
+    model = config.model.model_copy(update={"max_positions": _positions(config, positions)})
     chosen, generator, discriminator = load_whole(run, config, step)
+    names = find_architecture(config.model.architecture).names()
     state = _huggingface_state(generator, discriminator, network, config)
+    state = names.with_positions(state, model.max_positions)
     with staged(out) as folder:
         with writing(out, "the export"):
-            files = _copy_tokenizer(run, folder, network, config.model.max_positions)
+            files = _copy_tokenizer(run, folder, network, model.max_positions)
             specials = special_tokens_of(run.tokenizer)
             card_of_tokenizer = read_card(files, run.tokenizer)
             mask = str(parse_object(files[CONFIG_FILE], CONFIG_FILE)["mask_token"])
-            names = find_architecture(config.model.architecture).names()
-            described = names.hf_config(config.model, _vocabulary(generator), network, specials)
+            described = names.hf_config(model, _vocabulary(generator), network, specials)
             _write_model(folder, state, described)
         auto_class = names.AUTO_CLASSES[network]
+        texts = check_texts(config, model.max_positions)
         compared = check_export(
-            folder, network, auto_class, generator, discriminator, check_texts(config), specials
+            folder, network, auto_class, generator, discriminator, texts, specials
         )
         parameters = sum(tensor.numel() for tensor in state.values())
-        report = ExportReport(out, config.run.name, network, chosen, parameters, compared)
-        card = model_card(
-            run, config, facts, network, chosen, parameters, compared, card_of_tokenizer, mask
+        report = ExportReport(
+            out, config.run.name, network, chosen, parameters, model.max_positions, compared
         )
+        card = model_card(run, config, facts, report, card_of_tokenizer, mask)
         with writing(out, "the export"):
-            (folder / "README.md").write_text(card, encoding="utf-8")
-            write_json(folder / MARKER, identity | {"step": chosen, "check": asdict(compared)})
+            (folder / CARD).write_text(card, encoding="utf-8")
+            written = {"step": chosen, "check": asdict(compared), "files": file_digests(folder)}
+            write_json(folder / MARKER, identity | written)
     return report
+
+
+def _positions(config: Config, wanted: int | None) -> int:
+    """How many positions an export has; raises `UserError` for more than the network has."""
+    if wanted is None:
+        return config.data.row_length
+    if 1 <= wanted <= config.model.max_positions:
+        return wanted
+    raise UserError(
+        f"`positions` {wanted}: expected from 1 to model.max_positions ="
+        f" {config.model.max_positions}, of which rows of {config.data.row_length} have trained the"
+        f" first {config.data.row_length}"
+    )
 
 
 def _require_transformers() -> None:
@@ -148,6 +152,12 @@ def check_out(out: Path, identity: Mapping[str, Any]) -> None:
             f"`out` {out}: holds the {found.get('network')} of run {found.get('run')!r}"
             f" ({found.get('run_id')}), not the {identity['network']} of {identity['run']!r}"
             f" ({identity['run_id']}); nothing was changed, give another folder"
+        )
+    foreign = foreign_files(out, found.get("files"))
+    if foreign:
+        raise UserError(
+            f"`out` {out}: holds what the export did not write ({', '.join(foreign[:5])}); nothing"
+            " was changed, move it away, or give another folder"
         )
 
 

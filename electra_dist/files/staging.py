@@ -13,8 +13,14 @@ from electra_dist.errors import UserError
 
 def check_folder_can_be_made(out: Path) -> None:
     """Make the folder that `out` will lie in;
-    raises `UserError` where nothing can be written there.
+    raises `UserError` where nothing can be written there, or `out` is where this process runs.
     """
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise UserError(
+            f"`out` {out}: is the folder that this command runs in, or one above it, and cannot be"
+            " replaced; give a folder in it"
+        )
+    out = out.resolve()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -27,9 +33,11 @@ def check_folder_can_be_made(out: Path) -> None:
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """`whole_folder` of a user's `out`; raises `UserError` where nothing can be made there."""
+    """`whole_folder` of a user's `out`, or of the folder that it links to; raises `UserError` where
+    nothing can be made there.
+    """
     check_folder_can_be_made(out)
-    with whole_folder(out) as folder:
+    with whole_folder(out.resolve()) as folder:
         yield folder
 
 

@@ -281,6 +281,13 @@ def _say_about_data(config: Config, data: RunData, world: World) -> None:
                 " some streams begin in a later epoch; a divisor of train.global_rows up to"
                 f" {blocks} keeps epochs apart"
             )
+    positions = config.model.max_positions
+    if config.data.row_length < positions:
+        warn(
+            f"model.max_positions = {positions}, but rows of data.row_length ="
+            f" {config.data.row_length} train the first {config.data.row_length} of them alone: an"
+            " export takes texts of that length. Train on longer rows to use the others"
+        )
     if data.is_mixed:
         say(f"mixed data: {data.described}")
     idle = config.idle_share(world.world_size)

@@ -97,9 +97,11 @@ def make_run(
     and the networks of the last one.
     """
 
-    def make(sharing: str = "shared", shards: str | None = None) -> tuple[RunDir, Any]:
+    def make(
+        sharing: str = "shared", shards: str | None = None, positions: int = 64
+    ) -> tuple[RunDir, Any]:
         run = RunDir(tmp_path_factory.mktemp("runs") / f"odd name {sharing}")
-        config = run_config(run, shards or str(corpus / "shards"), sharing)
+        config = run_config(run, shards or str(corpus / "shards"), sharing, positions)
         run.path.mkdir()
         run.config.write_text(configuration.resolved_yaml(config), encoding="utf-8")
         write_json(
@@ -121,12 +123,12 @@ def make_run(
     return make
 
 
-def run_config(run: RunDir, shards: str, sharing: str) -> Config:
+def run_config(run: RunDir, shards: str, sharing: str, positions: int) -> Config:
     return configuration.build(
         {
             "run": {"dir": str(run.path.parent), "name": "a-run"},
             "data": {"shards": shards, "row_length": 64},
-            "model": {"preset": "tiny", "embedding_sharing": sharing, "max_positions": 64},
+            "model": {"preset": "tiny", "embedding_sharing": sharing, "max_positions": positions},
             "train": {"steps": 20, "global_rows": 8, "micro_rows": 8},
             "optim": {"warmup_steps": 0},
         }
@@ -247,11 +249,100 @@ def test_an_earlier_export_of_the_same_run_is_replaced(shared_run: Any, tmp_path
     out = tmp_path / "out"
     out.mkdir()  # an empty folder is welcome
     export_run(shared_run[0], out, "discriminator", step=4)
-    (out / "stale.txt").write_text("from the first export")
     export_run(shared_run[0], out, "discriminator")
     assert json.loads((out / MARKER).read_text())["step"] == 8
-    assert not (out / "stale.txt").exists()
     assert leftovers(out) == []
+    listed = json.loads((out / MARKER).read_text())["files"]
+    assert {*listed, MARKER} == {path.name for path in out.iterdir()}
+    old = json.loads((out / MARKER).read_text())
+    del old["files"]  # as an earlier version wrote it
+    (out / MARKER).write_text(json.dumps(old))
+    export_run(shared_run[0], out, "discriminator")
+
+
+def _note(out: Path) -> None:
+    (out / "note.txt").write_text("mine")
+
+
+def _folder(out: Path) -> None:
+    (out / "onnx").mkdir()
+    (out / "onnx/model.onnx").write_text("mine")
+
+
+def _edit(out: Path) -> None:
+    (out / "README.md").write_text("mine")
+
+
+def _link(out: Path) -> None:
+    (out / "config.json").rename(out.parent / "elsewhere.json")
+    (out / "config.json").symlink_to(out.parent / "elsewhere.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (_note, "(note.txt)"),
+        (_folder, "(onnx)"),
+        (_edit, "(README.md, which was changed)"),
+        (_link, "(config.json)"),
+    ],
+)
+def test_what_somebody_put_into_an_export_is_never_replaced(
+    shared_run: Any, tmp_path: Path, change: Callable[[Path], None], named: str
+) -> None:
+    out = tmp_path / "out"
+    export_run(shared_run[0], out, "discriminator", step=4)
+    change(out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(UserError) as caught:
+        export_run(shared_run[0], out, "discriminator")
+    assert f"holds what the export did not write {named}" in str(caught.value)
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_a_link_leads_to_the_folder_that_is_made(shared_run: Any, tmp_path: Path) -> None:
+    link = tmp_path / "newest"
+    link.symlink_to(tmp_path / "of-step-4")
+    for step in (4, 8):  # a link to nothing, then to an export
+        export_run(shared_run[0], link, "discriminator", step=step)
+        assert json.loads((tmp_path / "of-step-4" / MARKER).read_text())["step"] == step
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["newest", "of-step-4"]
+
+
+def test_the_folder_that_the_command_runs_in_is_refused_before_the_work(
+    shared_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir(shared_run[0].path.absolute())
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    monkeypatch.setattr(export, "load_whole", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=r"`out` \.: is the folder that this command runs in"):
+        export_run(run, Path("."), "discriminator")
+
+
+# --- positions ------------------------------------------------------------------------------------
+
+
+def test_an_export_has_the_positions_that_were_trained(make_run: Any, tmp_path: Path) -> None:
+    run, _ = make_run("shared", positions=96)
+    config = configuration.load(run.config)
+    network = config.model.max_positions
+    trained = config.data.row_length
+    assert trained < network
+    for positions, has, said in (
+        (None, trained, f"{trained}, all trained (the network in training has {network})"),
+        (network, network, f"{network}, of which the first {trained} were trained"),
+    ):
+        out = tmp_path / str(has)
+        export_run(run, out, "discriminator", positions=positions)
+        model = transformers.AutoModelForPreTraining.from_pretrained(out)
+        assert model.config.max_position_embeddings == has
+        assert len(model.electra.embeddings.position_embeddings.weight) == has
+        assert transformers.AutoTokenizer.from_pretrained(out).model_max_length == has
+        assert f"| positions | {said} |" in (out / "README.md").read_text()
+    with pytest.raises(UserError, match=rf"`positions` {network + 1}: expected from 1 to"):
+        export_run(run, tmp_path / "none", "discriminator", positions=network + 1)
 
 
 def test_an_output_that_holds_something_else_is_refused_and_untouched(
@@ -383,7 +474,7 @@ def test_a_full_disk_ends_an_export_in_one_sentence(
 
 def test_a_checkpoint_of_another_architecture_is_refused(shared_run: Any) -> None:
     run, _ = shared_run
-    config = run_config(run, "x", "none")
+    config = run_config(run, "x", "none", 64)
     with pytest.raises(CheckpointError, match=r"does not hold the discriminator of config.yaml"):
         load_networks(run, config, 8)
 

@@ -48,7 +48,7 @@ def make_run(folder: Path, text: Path, tokenizer: Path) -> RunDir:
     build_shards([text], tokenizer, folder / "shards", BuildOptions(validation=0.2))
     manifest = Manifest.load(folder / "shards")
     run = RunDir(folder / "a-run")
-    config = run_config(run, str(folder / "shards"), "shared")
+    config = run_config(run, str(folder / "shards"), "shared", 64)
     run.path.mkdir()
     run.config.write_text(configuration.resolved_yaml(config), encoding="utf-8")
     write_json(

@@ -310,18 +310,28 @@ def test_only_the_first_answer_is_the_label(words):
     assert make_windows([question], words, 9, 2).start.tolist() == [6]
 
 
-def test_questions_without_room_for_the_context_and_contexts_without_tokens_are_named(
+def test_a_question_without_room_for_the_context_is_cut_and_said(words, capsys):
+    # 9 - 3 - 6 = 0 tokens are left
+    long = ask("a b c d", "c", "long", question="who who who who who ?")
+    windows = make_windows([ask("a b"), long], words, max_length=9, stride=0)
+    printed = capsys.readouterr().err
+    assert (
+        "1 of 2 questions are longer than 5 tokens; the rest of them is not seen (long)" in printed
+    )
+    own = [
+        ids.tolist()
+        for ids, owner in zip(windows.input_ids, windows.question, strict=True)
+        if owner
+    ]
+    assert len(own) == 4  # one token of the context in each
+    assert all(len(ids) == 9 for ids in own)
+    assert [int(start) for start in windows.start[windows.question == 1]] == [0, 0, 7, 0]
+
+
+def test_an_overlap_without_room_for_a_question_and_contexts_without_tokens_are_named(
     words, tokenizer
 ):
-    # 9 - 3 - 6 = 0 tokens are left
-    long = ask("a b c d", "a", "long", question="who who who who who ?")
-    with pytest.raises(
-        DataError, match=r"'long' has 6 tokens, which leaves 0 of 9 .* more than the overlap of 0"
-    ):
-        make_windows([ask("a b"), long], words, max_length=9, stride=0)
-    with pytest.raises(
-        DataError, match=r"'q' has 2 tokens, which leaves 4 of 9 .* more than the overlap of 4"
-    ):
+    with pytest.raises(DataError, match=r"`stride` 4: twice the overlap leaves no room .* of 9"):
         make_windows([ask("a b c d e f")], words, max_length=9, stride=4)
     with pytest.raises(DataError, match="'q': no tokens in its context"):
         # white space alone: the normaliser leaves nothing of it

@@ -132,6 +132,12 @@ def discriminator_to_huggingface(
     return embeddings | _encoder_and_head_to(state, "discriminator")
 
 
+def with_positions(state: Mapping[str, Tensor], positions: int) -> State:
+    """An exported state with the first `positions` positions alone."""
+    table = f"{_TABLES['position']}.weight"
+    return {**state, table: state[table][:positions]}
+
+
 def hf_config(
     config: ModelSizes, vocab_size: int, network: Network, specials: SpecialTokens
 ) -> dict[str, Any]:

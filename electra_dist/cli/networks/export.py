@@ -33,6 +33,13 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--step", type=int, metavar="N", help="checkpoint to export (default: the newest)"
     )
+    parser.add_argument(
+        "--positions",
+        type=int,
+        metavar="N",
+        help="tokens of the longest text that the model takes; those beyond a row of the training"
+        " are not trained (default: the length of a row)",
+    )
     add_json(parser)
 
 
@@ -41,7 +48,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from electra_dist.runs.directory import RunDir
 
     run = RunDir.existing(arguments.run_path)
-    report = export_run(run, arguments.out, arguments.network, arguments.step)
+    report = export_run(run, arguments.out, arguments.network, arguments.step, arguments.positions)
     if arguments.json:
         print_json(report.to_dict())
     else:

@@ -49,6 +49,29 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "model", metavar="MODEL", type=Path, help="folder written by `electra-dist export`"
     )
+    _add_task(parser)
+    for name, (kind, text) in _RECIPE.items():
+        parser.add_argument(
+            "--" + name.replace("_", "-"), dest=name, type=kind, metavar="N", help=text
+        )
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="the first seed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train N times, keep the best, report the median (default: 1)",
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
+    )
+    add_json(parser)
+
+
+def _add_task(parser: argparse.ArgumentParser) -> None:
+    """The files, and what is in them."""
     parser.add_argument(
         "--train",
         required=True,
@@ -83,24 +106,6 @@ def add(subparsers: Subparsers) -> None:
         help="go on with the head of a model that was fine-tuned for the same task and classes"
         " (default: a new head)",
     )
-    for name, (kind, text) in _RECIPE.items():
-        parser.add_argument(
-            "--" + name.replace("_", "-"), dest=name, type=kind, metavar="N", help=text
-        )
-    parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="the first seed (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        default=1,
-        metavar="N",
-        help="train N times, keep the best, report the median (default: 1)",
-    )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
-    )
-    add_json(parser)
 
 
 def _finetune(arguments: argparse.Namespace) -> int:

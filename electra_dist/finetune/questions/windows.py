@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from electra_dist.console import warn
 from electra_dist.errors import DataError
 from electra_dist.finetune.questions.reading import Question, short
 
@@ -53,18 +54,27 @@ def make_windows(
     """Cut each question's context into windows of at most `max_length` tokens that overlap by
     `stride` tokens.
 
-    Raises `DataError` where a question leaves no room for more context than the overlap, or a
-    context has no tokens.
+    A question that leaves no room for more context than the overlap is cut, with a warning, so that
+    twice the overlap is left. Raises `DataError` where `stride` leaves no room for a question at
+    all, or a context has no tokens.
     """
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
+    longest = room - max(2 * stride, 1)
+    if longest < 1:
+        raise DataError(
+            f"`stride` {stride}: twice the overlap leaves no room for a question in windows of"
+            f" {max_length} tokens; take a smaller one, or a larger `max_length`"
+        )
+    cut: list[str] = []
     ids: list[Ints] = []
     types: list[Ints] = []
     owners: list[int] = []
     offsets: list[Ints] = []
     for first in range(0, len(questions), _BATCH):
         batch = questions[first : first + _BATCH]
-        _check_room(batch, tokenizer, max_length, stride)
+        asked = _fitting(batch, tokenizer, longest, room - stride, cut)
         encoded = tokenizer(
-            [question.question for question in batch],
+            asked,
             [question.context for question in batch],
             truncation="only_second", max_length=max_length, stride=stride, padding=False,
             return_overflowing_tokens=True, return_offsets_mapping=True, return_token_type_ids=True,
@@ -74,30 +84,31 @@ def make_windows(
         for window, owner in enumerate(encoded["overflow_to_sample_mapping"]):
             owners.append(first + owner)
             offsets.append(_context_offsets(encoded, window, batch[owner].context))
+    if cut:
+        warn(
+            f"{len(cut):,} of {len(questions):,} questions are longer than {longest} tokens; the"
+            f" rest of them is not seen ({', '.join(cut[:3])}{', ...' if len(cut) > 3 else ''})"
+        )
     question = np.array(owners, dtype=np.int64)
     _check_tokens(questions, question, offsets)
     start, end = _labels(questions, question, offsets)
     return Windows(ids, types, question, offsets, start, end)
 
 
-def _check_room(
-    questions: Sequence[Question], tokenizer: Any, max_length: int, stride: int
-) -> None:
-    """The tokenizers library panics where the room for the
-    context is not larger than the overlap.
+def _fitting(
+    questions: Sequence[Question], tokenizer: Any, longest: int, limit: int, cut: list[str]
+) -> list[str]:
+    """The texts of the questions; those of `limit` tokens or more are cut to `longest`, and their
+    ids added to `cut`. (The tokenizers library panics where the room for the context is not larger
+    than the overlap.)
     """
-    special = tokenizer.num_special_tokens_to_add(pair=True)
-    encoded = tokenizer([question.question for question in questions], add_special_tokens=False)[
-        "input_ids"
-    ]
-    for question, tokens in zip(questions, encoded, strict=True):
-        room = max_length - special - len(tokens)
-        if room <= stride:
-            raise DataError(
-                f"question {question.id!r} has {len(tokens)} tokens, which leaves {max(room, 0)} of"
-                f" {max_length} for the context; expected more than the overlap of {stride}: a"
-                " shorter question or a longer window"
-            )
+    texts = [question.question for question in questions]
+    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    for index, offsets in enumerate(encoded["offset_mapping"]):
+        if len(offsets) >= limit:
+            texts[index] = texts[index][: offsets[longest - 1][1]]
+            cut.append(questions[index].id)
+    return texts
 
 
 def _context_offsets(encoded: Any, window: int, context: str) -> Ints:
