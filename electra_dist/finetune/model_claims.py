@@ -67,9 +67,9 @@ def check_entries(folder: Path) -> None:
             )
 
 
-def check_sizes(folder: Path, config: Mapping[str, Any], weights: Path) -> None:
-    """Raise `UserError` when `config` asks for other sizes than the weights have,
-    or for what no model here needs.
+def check_sizes(folder: Path, config: Mapping[str, Any], weights: Path) -> dict[str, int]:
+    """The sizes of the model, those that `config` does not name too; raises `UserError` when it
+    asks for others than the weights have, or for what no model here needs.
     """
     source = folder / "config.json"
     for name in _FOREIGN:
@@ -97,6 +97,7 @@ def check_sizes(folder: Path, config: Mapping[str, Any], weights: Path) -> None:
         raise UserError(
             f"{source}: more than {_MOST_LABELS:,} labels, or no number of them ({_short(labels)})"
         )
+    return sizes
 
 
 def read_shapes(weights: Path) -> Shapes:

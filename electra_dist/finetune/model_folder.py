@@ -68,12 +68,12 @@ class ModelFolder:
                 f"{path / TOKENIZER_FILE}: is larger than {LIMIT:,} bytes, the most that it can"
                 " have"
             )
-        check_sizes(path, config, path / WEIGHTS)
+        sizes = check_sizes(path, config, path / WEIGHTS)
         if (path / MARKER).is_file():
             marker = _read_json(path / MARKER, "")
         else:
             marker = {}
-        return cls(path, config, marker)
+        return cls(path, config | sizes, marker)
 
     @property
     def kind(self) -> str:
@@ -89,11 +89,13 @@ class ModelFolder:
         return self.marker[name]
 
     def tokenizer(self) -> Any:
-        """The tokenizer of the folder; raises `UserError` where it cannot be read."""
+        """The tokenizer of the folder; raises `UserError` where it cannot be read, or has ids that
+        the model does not have.
+        """
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(
+            tokenizer = AutoTokenizer.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False
             )
         except (
@@ -102,6 +104,13 @@ class ModelFolder:
             raise UserError(
                 f"{self.path}: transformers cannot load its tokenizer: {_first_line(error)}"
             ) from error
+        highest = max(tokenizer.get_vocab().values(), default=-1)
+        if not 0 <= highest < self.config["vocab_size"]:
+            raise UserError(
+                f"{self.path / TOKENIZER_FILE}: its highest id is {highest}, but the model has"
+                f" {self.config['vocab_size']} entries; is it the tokenizer of this model?"
+            )
+        return tokenizer
 
     def copy_tokenizer(self, target: Path) -> None:
         """Copy the tokenizer's files to the folder `target`, as they are, but free of what a

@@ -188,3 +188,35 @@ def test_huge_files_are_not_read(folder: Path) -> None:
             ModelFolder.open(folder)
         (folder / name).write_bytes(kept)
     ModelFolder.open(folder)
+
+
+@pytest.mark.parametrize("cut", [b"{}", None, b"[1]", b""])
+def test_a_damaged_tokenizer_is_one_sentence(folder: Path, cut: bytes | None) -> None:
+    file = folder / "tokenizer.json"
+    content = file.read_bytes()
+    if cut is None:
+        cut = content[: len(content) // 2]
+    file.write_bytes(cut)
+    with pytest.raises(UserError, match=r"tokenizer"):
+        ModelFolder.open(folder).tokenizer()
+
+
+def test_ids_that_the_model_does_not_have_are_refused(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    piece = next(iter(content["model"]["vocab"]))
+    content["model"]["vocab"][piece] = 9000
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"highest id is 9000, but the model has 512 entries"):
+        ModelFolder.open(folder).tokenizer()
+
+
+def test_sizes_that_config_json_does_not_name_are_those_of_the_weights(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    del content["type_vocab_size"]  # 2 where nothing is said
+    (folder / "config.json").write_text(json.dumps(content))
+    assert ModelFolder.open(folder).config["type_vocab_size"] == 2
+    del content["hidden_size"]  # 256 where nothing is said
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="hidden_size is 256, but the weights have 64"):
+        ModelFolder.open(folder)
