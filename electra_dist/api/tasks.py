@@ -91,8 +91,10 @@ def finetune_model(
         raise UserError("`seeds`: expected one or more")
     files = (Path(model), Path(train), Path(out), as_path(dev))
     columns = Columns(text, pair, label)
-    how = (dict(recipe), tuple(seeds), device, drop_unlabelled, keep_head)
-    settings = Settings(*files, task, columns, *how)
+    how = dict(recipe)
+    settings = Settings(
+        *files, task, columns, how, tuple(seeds), device, drop_unlabelled, keep_head
+    )
     with output(verbose):
         return finetune(settings)
 
