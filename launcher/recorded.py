@@ -6,29 +6,54 @@ asked.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from electra_dist import config as configuration
-from electra_dist.errors import ConfigError
+from electra_dist.errors import ConfigError, UserError
 from electra_dist.runs import lock, metrics
 from electra_dist.runs.checkpoints import health
 from electra_dist.runs.checkpoints.memory import saving
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Life
-from electra_dist.runs.metrics_log import Row
+from electra_dist.runs.metrics_log import Row, numbers_of
 from electra_dist.runs.progress import read_vitals
+from launcher.held_out import Best, HeldOut
 
 
-def recorded(run: RunDir) -> dict[str, Any]:
-    """Step, losses, speed and newest checkpoint, from the run directory."""
-    steps = _steps(run)
+class Logged(NamedTuple):
+    """What stands in the metrics of a run.
+
+    last    the numbers of the newest row of a logged step, empty where there is none
+    best    the held-out row with the lowest loss
+    broken  lines that are no rows
+    """
+
+    last: Row
+    best: HeldOut | None
+    broken: int
+
+
+def read_logged(run: RunDir) -> Logged:
+    """Read all rows of a run."""
     reader = run.read_metrics()
     last = Row()
+    best: HeldOut | None = None
     for row in reader:
         if metrics.GENERATOR_LOSS.name in row:
-            last = row
+            last = numbers_of(row) | {"step": row["step"]}
+        held_out = HeldOut.of_row(row)
+        if held_out is not None and held_out.beats(best):
+            best = held_out
+    return Logged(last, best, reader.broken)
+
+
+def recorded(run: RunDir, logged: Logged) -> dict[str, Any]:
+    """Step, losses, speed and newest checkpoint, from the run directory."""
+    steps = _steps(run)
+    last = logged.last
     checkpoints = run.complete_checkpoints()
     step = last.get("step", checkpoints[-1] if checkpoints else None)
     pace = last.get(metrics.STEP_SECONDS.name)
@@ -42,13 +67,25 @@ def recorded(run: RunDir) -> dict[str, Any]:
         "discriminator_loss": last.get(metrics.DISCRIMINATOR_LOSS.name),
         "real_tokens_per_s": last.get(metrics.TOKENS_PER_SECOND.name),
         "seconds_left": seconds_left,
+        "best": _best(run, logged.best),
         "last_checkpoint": checkpoints[-1] if checkpoints else None,
         **asdict(health(run)),
         "rollbacks": run.rollbacks(),
         "saving_fails": _saving_fails(run),
-        "broken_rows": reader.broken,
+        "broken_rows": logged.broken,
         "held_by": _held_by(run),
     }
+
+
+def _best(run: RunDir, lowest: HeldOut | None) -> Best | None:
+    if lowest is None:
+        return None
+    tokenizer = ""
+    with contextlib.suppress(UserError):  # the rest of the status is worth having
+        about = run.read_facts().about
+        if about is not None:
+            tokenizer = about.tokenizer
+    return lowest.best(tokenizer)
 
 
 def _saving_fails(run: RunDir) -> str | None:
