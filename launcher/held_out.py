@@ -7,7 +7,6 @@ trains another.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -57,17 +56,22 @@ class HeldOut:
         """The loss that is compared."""
         return next((name for name in _LOSSES if name in self.values), None)
 
+    @property
+    def loss(self) -> float:
+        """Its value."""
+        assert self.metric is not None
+        return self.values[self.metric]
+
     def best(self, tokenizer: str = "") -> Best:
         """The loss that is compared, as the best one of its run."""
         assert self.metric is not None
-        return Best(self.step, self.metric, self.values[self.metric], tokenizer)
+        return Best(self.step, self.metric, self.loss, tokenizer)
 
     def beats(self, other: HeldOut | None) -> bool:
         """Whether its loss is lower."""
-        assert self.metric is not None
-        if other is None:
+        if other is None or self.metric != other.metric:
             return True
-        return self.values[self.metric] < other.values.get(self.metric, math.inf)
+        return self.loss < other.loss
 
 
 def best_run(runs: Iterable[tuple[str, Best | None]]) -> str | None:

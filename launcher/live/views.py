@@ -46,13 +46,13 @@ LOG_LINES = 5
 _NEWEST = 5
 
 _TIMES = (
-    ("data", "speed/data_wait_seconds"),
-    ("G forward", "speed/generator_forward_seconds"),
-    ("G backward", "speed/generator_backward_seconds"),
-    ("D forward", "speed/discriminator_forward_seconds"),
-    ("D backward", "speed/discriminator_backward_seconds"),
-    ("communication", "speed/communication_seconds"),
-    ("optimizer", "speed/optimizer_seconds"),
+    ("data", metrics.DATA_WAIT_SECONDS),
+    ("G forward", metrics.GENERATOR_FORWARD_SECONDS),
+    ("G backward", metrics.GENERATOR_BACKWARD_SECONDS),
+    ("D forward", metrics.DISCRIMINATOR_FORWARD_SECONDS),
+    ("D backward", metrics.DISCRIMINATOR_BACKWARD_SECONDS),
+    ("communication", metrics.COMMUNICATION_SECONDS),
+    ("optimizer", metrics.OPTIMIZER_SECONDS),
 )
 
 
@@ -127,7 +127,7 @@ def run_frame(view: RunView, screen: Screen, clock: str) -> list[Text]:
 
 def _head(view: RunView, screen: Screen, clock: str) -> Iterator[Text]:
     found = view.status
-    parts = [found.state]
+    parts: list[str] = [found.state]
     if found.job_id:
         parts.append(f"job {found.job_id}")
     if found.nodes:
@@ -275,26 +275,28 @@ def _split(view: RunView, screen: Screen) -> Iterator[Text]:
     if not seconds:
         return
     parts = [
-        f"{name} {view.last[metric] / seconds:.0%}"
+        f"{name} {view.last[metric.name] / seconds:.0%}"
         for name, metric in _TIMES
-        if metric in view.last
+        if metric.name in view.last
     ]
     stall = view.last.get(metrics.CHECKPOINT_STALL.name)
     if stall:
         parts.append(f"saving {stall:.0%}")
-    yield from screen.wrapped("step", " ".join([f"{seconds:.3g} s:", ", ".join(parts)]).rstrip(": "))
+    yield from screen.wrapped(
+        "step", " ".join([f"{seconds:.3g} s:", ", ".join(parts)]).rstrip(": ")
+    )
 
 
 def _memory(view: RunView, screen: Screen) -> Iterator[Text]:
     parts = []
-    peak = view.last.get("memory/peak_bytes")
+    peak = view.last.get(metrics.PEAK_BYTES.name)
     if peak:
         parts.append(f"peak {human_bytes(peak)}")
-    padding = view.last.get("data/padding")
+    padding = view.last.get(metrics.PADDING.name)
     if padding is not None:
         parts.append(f"padding {padding:.1%}")
-    spread = view.last.get("speed/rank_spread")
-    slowest = view.last.get("speed/slowest_rank")
+    spread = view.last.get(metrics.RANK_SPREAD.name)
+    slowest = view.last.get(metrics.SLOWEST_RANK.name)
     if spread is not None and slowest is not None:
         parts.append(f"slowest rank {slowest:.0f} at {spread:.2f} x the median")
     if parts:
