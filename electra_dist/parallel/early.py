@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import NoReturn
 
-from electra_dist.console import put
+from electra_dist.console import close_live_line, put
 from electra_dist.errors import EXIT_CTRL_C, EXIT_UNFINISHED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -90,6 +90,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _leave(status: int) -> NoReturn:
+    close_live_line()
     os._exit(status)
 
 

@@ -212,6 +212,7 @@ def _train_from_checkpoint(
     try:
         trainer = Trainer(config, data, engines, world, tracker, rollbacks, hook)
         if step is not None:
+            signs.sign(f"loading the checkpoint of step {step:,}")
             trainer.resume(step)
         with refusals_explained():
             outcome = trainer.train_to_end(interruption)
@@ -245,6 +246,7 @@ def _handle(config: Config, world: World) -> dict[str, Any]:
     handle = None
     with together(world):
         if world.is_main:
+            signs.sign("opening the data")
             handle = open_data(config).to_handle()
     found: dict[str, Any] = broadcast_object(handle, world)
     return found
@@ -289,6 +291,7 @@ def _say_about_data(config: Config, data: RunData, world: World) -> None:
 
 
 def _engines(config: Config, data: RunData, world: World) -> Engines:
+    signs.sign("building the networks")
     generator, discriminator = initial_networks(config, data, world.device)
     if world.is_main:
         count = plan.parameters(config, data.vocab_size)
@@ -304,6 +307,7 @@ def _engines(config: Config, data: RunData, world: World) -> Engines:
             f" {generator.head_backend},"
             f" {'compiled' if config.compiles(world.device.type) else 'not compiled'}"
         )
+    signs.sign("building the engines")
     return build_engines(config, generator, discriminator, world)
 
 
@@ -339,6 +343,7 @@ def _tracker(
                     f"{run.metrics}: {cut.broken} broken pieces that are no rows moved to a file"
                     " beside it"
                 )
+            signs.sign("opening the tracking")
             choice = choose_mode(config.tracking.wandb, environment)
             for sentence in choice.said:
                 say(sentence)

@@ -6,6 +6,7 @@ holds `CAPACITY` points at most: neighbours are joined to their mean once there 
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -133,20 +134,19 @@ def sparkline(points: Sequence[Point], width: int, *, unicode: bool) -> str:
 
 
 def _resampled(points: Sequence[Point], columns: int) -> list[float]:
-    """The value at each column, whose steps are spread evenly from the first to the last."""
+    """The value at each column, whose steps are spread evenly from the first to the last: the mean
+    of the points there, else on the straight line between those next to it.
+    """
     first = points[0].step
-    reach = points[-1].step - first
-    found: list[list[float]] = [[] for _ in range(columns)]
+    reach = max(points[-1].step - first, 1)
+    found: dict[int, list[float]] = {}
     for point in points:
-        if reach:
-            at = (point.step - first) * (columns - 1) // reach
-        else:
-            at = 0
-        found[at].append(point.value)
+        column = (point.step - first) * (columns - 1) // reach
+        found.setdefault(column, []).append(point.value)
+    known = {column: statistics.fmean(here) for column, here in found.items()}
     values = []
-    for here in found:
-        if here:
-            values.append(statistics.fmean(here))
-        else:
-            values.append(values[-1])  # no step there: the line goes on
-    return values
+    for before, after in itertools.pairwise(known):
+        rise = (known[after] - known[before]) / (after - before)
+        values += [known[before] + rise * step for step in range(after - before)]
+    last = max(known)
+    return values + [known[last]] * (columns - last)

@@ -13,6 +13,9 @@ from electra_dist.cli.parsers import Subparsers, add_command, add_json, console,
 from electra_dist.console import human_duration
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from launcher.groups import Group
     from launcher.status import RunStatus
 
 #: Where runs are, unless run.dir says otherwise.
@@ -32,15 +35,16 @@ def add(subparsers: Subparsers) -> None:
         """
         electra-dist status
         electra-dist status runs/base
+        electra-dist status runs/sweep
         electra-dist status 123456 --json
         """,
         prints=True,
     )
     status.add_argument(
         "target",
-        metavar="RUN|JOB",
+        metavar="RUN|JOB|FOLDER",
         nargs="?",
-        help="run directory, or id of a Slurm job (default: all in runs/)",
+        help="run directory, id of a Slurm job, or folder of runs (default: all in runs/)",
     )
     add_json(status)
     logs = add_command(
@@ -81,43 +85,100 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from launcher.find import all_runs, find_run
+    from launcher.find import find_run, is_folder_of_runs
+    from launcher.groups import groups
     from launcher.status import status
 
     if arguments.target is None:
-        return _all([status(run) for run in all_runs(_RUNS)], arguments.json)
-    found = status(find_run(arguments.target))
+        found = groups(_RUNS)
+        if arguments.json:
+            print_json([asdict(run) for group in found for run in group.runs])
+        else:
+            _print_groups(found)
+        return 0
+    if is_folder_of_runs(Path(arguments.target)):
+        found = groups(Path(arguments.target))
+        if arguments.json:
+            print_json([asdict(group) for group in found])
+        else:
+            _print_groups(found)
+        return 0
+    one = status(find_run(arguments.target))
     if arguments.json:
-        print_json(asdict(found))
+        print_json(asdict(one))
     else:
-        for name, value in _lines(found):
+        for name, value in _lines(one):
             print(f"{name + ':':<16}{value}")
     return 0
 
 
-def _all(found: list[RunStatus], as_json: bool) -> int:
-    """One line a run."""
-    if as_json:
-        print_json([asdict(one) for one in found])
-        return 0
+def _print_groups(found: list[Group]) -> None:
+    """A table for each group, and under it how far its runs are together and which is the best."""
+    from rich.markup import escape
+
+    screen = console()
+    for number, group in enumerate(found):
+        if number:
+            screen.print()
+        screen.print(_table(group))
+        if len(group.runs) > 1:
+            screen.print(escape(_together(group)), highlight=False, soft_wrap=True)
+
+
+def _table(group: Group) -> Table:
+    """One line per run."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("run", "state", "job", "step", "checkpoint", "why", padding=(0, 0))
-    for one in found:
-        if one.step is None:
-            step = ""
-        else:
-            step = f"{one.step:,}{f' of {one.steps:,}' if one.steps else ''}"
-        if one.last_checkpoint is None:
-            checkpoint = ""
-        else:
-            checkpoint = f"{one.last_checkpoint:,}"
-        table.add_row(
-            escape(one.run), one.state, one.job_id or "", step, checkpoint, escape(one.why or "")
+    table = Table("run", "state", "job", "step", "held out", "checkpoint", "why", padding=(0, 0))
+    for run in group.runs:
+        name = run.run
+        if run.run == group.best:
+            name += " *"
+        cells = (
+            name,
+            run.state,
+            run.job_id or "",
+            _step(run),
+            _held_out(run),
+            _count(run.last_checkpoint),
+            run.why or "",
         )
-    console().print(table)
-    return 0
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
+
+
+def _together(group: Group) -> str:
+    """`runs/sweep: 3 runs: 2 running, 1 finished; 61.2% of all steps; * best: ...`"""
+    states = ", ".join(f"{number} {state}" for state, number in group.states.items())
+    parts = [f"{group.folder}: {len(group.runs)} runs: {states}"]
+    if group.progress is not None:
+        parts.append(f"{group.progress:.1%} of all steps")
+    for run in group.runs:
+        if run.run == group.best and run.best is not None:
+            parts.append(
+                f"* best: {run.run}, held-out {run.best.metric} {run.best.loss:.4f} at step"
+                f" {run.best.step:,}"
+            )
+    return "; ".join(parts)
+
+
+def _step(found: RunStatus) -> str:
+    if found.step is None or not found.steps:
+        return _count(found.step)
+    return f"{found.step:,} of {found.steps:,}"
+
+
+def _held_out(found: RunStatus) -> str:
+    if found.best is None:
+        return ""
+    return f"{found.best.loss:.4f}"
+
+
+def _count(number: int | None) -> str:
+    if number is None:
+        return ""
+    return f"{number:,}"
 
 
 def _lines(found: RunStatus) -> list[tuple[str, str]]:
@@ -133,13 +194,20 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     if found.time_left:
         lines.append(("time slot left", found.time_left))
     if found.step is not None:
-        lines.append(("step", f"{found.step:,}{f' of {found.steps:,}' if found.steps else ''}"))
+        lines.append(("step", _step(found)))
     if found.generator_loss is not None and found.discriminator_loss is not None:
         lines.append(
             (
                 "losses",
                 f"generator {found.generator_loss:.3f}, discriminator"
                 f" {found.discriminator_loss:.4f}",
+            )
+        )
+    if found.best is not None:
+        lines.append(
+            (
+                "best held out",
+                f"{found.best.metric} {found.best.loss:.4f} at step {found.best.step:,}",
             )
         )
     if found.real_tokens_per_s is not None:
