@@ -106,8 +106,8 @@ def rows_in(block: bytes) -> Iterator[Row]:
 
 
 def _lines_in(block: bytes) -> list[bytes]:
-    """The lines of a block that hold anything, without the zeros of a crash."""
-    return [line for line in _ZEROS.sub(b"\n", block).split(b"\n") if line]
+    """The lines of a block that hold anything; zeros of a crash are one of their own."""
+    return [line for line in _ZEROS.sub(b"\n\0\n", block).split(b"\n") if line]
 
 
 class Added(NamedTuple):

@@ -20,7 +20,7 @@ _SPARKS_ASCII = "_.-=+*#@"
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 _BRAILLE = 0x2800
 #: Of the first points, that the scale leaves out: the loss of step 0 would flatten the rest.
-_WARMING = 0.05
+_WARMING = 0.1
 
 
 class Point(NamedTuple):
@@ -84,7 +84,7 @@ class Scale(NamedTuple):
 
     def place(self, value: float, dots: int) -> int:
         """The dot of a column of `dots`, counted from the top, at which `value` stands."""
-        share = (value - self.low) / (self.high - self.low)
+        share = (value - self.low) / ((self.high - self.low) or 1.0)
         return round((1 - min(max(share, 0.0), 1.0)) * (dots - 1))
 
 
@@ -123,13 +123,17 @@ def _ascii_line(upper: Sequence[bool], lower: Sequence[bool]) -> str:
 
 
 def sparkline(points: Sequence[Point], width: int, *, unicode: bool) -> str:
-    """One line of at most `width` characters: higher ones for higher values."""
+    """One line of at most `width` characters: higher ones for higher values.
+
+    Its lowest character is half of the highest value, or less, so that noise looks small.
+    """
     if unicode:
         signs = _SPARKS
     else:
         signs = _SPARKS_ASCII
-    scale = Scale.of(points)
     values = _resampled(points, min(width, len(points)))
+    high = max(values)
+    scale = Scale(min(*values, high / 2), high)
     return "".join(signs[-1 - scale.place(value, len(signs))] for value in values)
 
 

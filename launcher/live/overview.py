@@ -100,7 +100,7 @@ def _rows(view: RunView, name: str, room: int, screen: Screen, is_best: bool) ->
     style = STATE_STYLES.get(found.state, "")
     rows = [screen.line(f"{name:<{room}} {_cells(_values(view))}", style)]
     if found.state in ("damaged", "gone", "failed") and found.why:
-        rows.append(screen.line(f"    {found.why}", style))
+        rows.append(screen.line(f"    {found.why.removeprefix(found.run + '/')}", style))
     rows += [
         screen.line(f"    {finding.severity}: {finding.sentence}", "yellow")
         for finding in view.findings[-1:]

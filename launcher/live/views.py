@@ -44,6 +44,8 @@ _FINDINGS = 4
 LOG_LINES = 5
 #: Of the newest points of the speed, their mean is compared with the run's median.
 _NEWEST = 5
+#: Fraction of the time in which saving stops training that is worth a word.
+_STALL = 0.005
 
 _TIMES = (
     ("data", metrics.DATA_WAIT_SECONDS),
@@ -241,11 +243,11 @@ def _held_out(view: RunView, screen: Screen) -> Iterator[Text]:
         for short, metric in named
         if metric.name in held_out.values
     ]
-    text = f"{'  '.join(parts)}  at step {held_out.step:,}"
+    text = f"{', '.join(parts)} at step {held_out.step:,}"
     best = view.status.best
     if best is not None and best.step < held_out.step:
         text += f"; best {best.loss:.4g} at {best.step:,}"
-    yield screen.named("held out", text)
+    yield from screen.wrapped("held out", text)
 
 
 # --- speed ----------------------------------------------------------------------------------------
@@ -280,7 +282,7 @@ def _split(view: RunView, screen: Screen) -> Iterator[Text]:
         if metric.name in view.last
     ]
     stall = view.last.get(metrics.CHECKPOINT_STALL.name)
-    if stall:
+    if stall is not None and stall >= _STALL:
         parts.append(f"saving {stall:.0%}")
     yield from screen.wrapped(
         "step", " ".join([f"{seconds:.3g} s:", ", ".join(parts)]).rstrip(": ")

@@ -153,22 +153,24 @@ def line_of(doing: Doing, steps: int, seconds: float) -> str:
     `step 412 of 4,000, 0.52 s per step, 31m12s left, training`
     """
     doings = _PHASES[doing.phase]
+    detail = ""
     if doing.detail:
-        doings += f" ({doing.detail})"
+        detail = f" ({doing.detail})"
+    age = human_seconds(seconds)
     is_in_a_step = doing.phase in ("data", "step")
     if doing.step_seconds is None and not is_in_a_step:
-        return f"{doings}, {human_seconds(seconds)}"
+        return f"{doings}, {age}{detail}"
     step = doing.step
     if is_in_a_step:
         step = min(step + 1, steps)
     place = f"step {step:,} of {steps:,}"
     if doing.step_seconds is None:
-        return f"{place}, {doings}, {human_seconds(seconds)}; the first steps take longest"
+        return f"{place}, {doings}, {age}; the first steps take longest{detail}"
     left = max(steps - doing.step, 0) * doing.step_seconds
     line = f"{place}, {_rate(doing.step_seconds)} per step, {human_seconds(left)} left, {doings}"
     if seconds > max(_LONG_SECONDS, 2 * doing.step_seconds):
-        line += f" for {human_seconds(seconds)}"
-    return line
+        line += f" for {age}"
+    return line + detail
 
 
 def _rate(seconds: float) -> str:
