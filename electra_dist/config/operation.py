@@ -53,6 +53,25 @@ def _words(command: object) -> object:
 Sink = Literal["wandb", "tensorboard"]
 
 
+#: Rules of health that can be left out; `electra_dist.health` has them.
+HealthRule = Literal[
+    "discriminator-collapse",
+    "generator-too-strong",
+    "generator-not-learning",
+    "overfitting",
+    "loss-not-finite",
+    "overflow",
+    "update-ratio",
+    "off-reference",
+    "data-stall",
+    "straggler",
+    "slowing-down",
+    "below-plan",
+    "checkpoint-stall",
+    "padding",
+]
+
+
 class TrackingConfig(Section):
     """Metrics: metrics.jsonl always, W&B and TensorBoard next to it."""
 
@@ -72,6 +91,12 @@ class TrackingConfig(Section):
     """W&B user or team. Default: that of the login."""
     tags: tuple[str, ...] = ()
     """Tags of the W&B run."""
+    health: bool = True
+    """Judge each logged row by the rules of [health](health.md); what they find is said, written to
+    metrics.jsonl and sent to W&B.
+    """
+    health_ignore: tuple[HealthRule, ...] = ()
+    """Rules of health that are left out."""
     on_event: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     """Command that is started when the run starts, resumes, rolls back, is interrupted, hangs,
     fails, diverges or finishes: a list of words, or one line that is split as a shell would; it is

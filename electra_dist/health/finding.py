@@ -55,11 +55,13 @@ class Finding:
 
 def open_findings(rows: Iterable[Row]) -> tuple[Finding, ...]:
     """Those that began in these rows and have not ended, oldest first."""
+    return still_open(finding for row in rows if (finding := Finding.from_row(row)))
+
+
+def still_open(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Those of `findings` that began and have not ended, oldest first."""
     found: dict[str, Finding] = {}
-    for row in rows:
-        finding = Finding.from_row(row)
-        if finding is None:
-            continue
+    for finding in findings:
         if finding.state == "begins":
             found[finding.rule] = finding
         else:
