@@ -99,9 +99,9 @@ class TrackingConfig(Section):
     """Rules of health that are left out."""
     on_event: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     """Command that is started when the run starts, resumes, rolls back, is interrupted, hangs,
-    fails, diverges or finishes: a list of words, or one line that is split as a shell would; it is
-    never given to a shell. Run, event, reason and step stand in its environment (ELECTRA_DIST_RUN,
-    _NAME, _EVENT, _REASON, _STEP).
+    fails, diverges or finishes, and when a finding of health begins or is over: a list of words, or
+    one line that is split as a shell would; it is never given to a shell. Run, event, reason, step
+    and rule stand in its environment (ELECTRA_DIST_RUN, _NAME, _EVENT, _REASON, _STEP, _RULE).
     """
     event_seconds: PositiveFloat = 30.0
     """The command is killed after that long."""

@@ -36,6 +36,16 @@ class Finding:
     advice: str
     state: State = "begins"
 
+    @property
+    def line(self) -> str:
+        """As a person reads it: what is seen since when and what to do, or that it is over."""
+        if self.state == "ends":
+            return f"step {self.step}: over: {self.rule}: {self.sentence}"
+        return (
+            f"step {self.step}: {self.severity}: {self.rule}: {self.sentence}. What to do:"
+            f" {self.advice}"
+        )
+
     def to_row(self) -> Row:
         """The row of metrics.jsonl."""
         return {"event": EVENT} | asdict(self)

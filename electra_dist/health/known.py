@@ -76,7 +76,7 @@ class Known:
         )
 
     def judges(self, network: Network, row: Row) -> bool:
-        """Whether what `network` learns is judged at this row: it is trained, and for long enough."""
+        """Whether `network` is trained, and for long enough, to judge what it learns."""
         return network in self.trained and int(row["step"]) >= self.settled
 
     def start_of(self, step: int) -> int:

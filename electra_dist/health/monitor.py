@@ -15,7 +15,7 @@ from electra_dist.health.finding import Finding, Severity, State, still_open
 from electra_dist.health.known import Known
 from electra_dist.health.rule import Look, Rule, Watch
 from electra_dist.runs.facts import RunFacts
-from electra_dist.runs.metrics_log import Row
+from electra_dist.runs.metrics_log import Row, is_event
 
 _WORST_FIRST: tuple[Severity, ...] = ("critical", "warning", "note")
 _PLURAL: dict[Severity, str] = {"critical": "critical", "warning": "warnings", "note": "notes"}
@@ -68,7 +68,7 @@ class Monitor:
         Rows of events are passed over. A rule that fails goes to `faults`: never does one end
         whoever asks.
         """
-        if "event" in row:
+        if is_event(row):
             return ()
         found = []
         for watched in list(self._watched):

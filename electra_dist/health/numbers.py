@@ -45,14 +45,18 @@ class Recent:
     """The last few values of something."""
 
     def __init__(self, rows: int = ROWS) -> None:
+        """`rows` of them are looked at together."""
         self._values: deque[float] = deque(maxlen=rows)
 
     def add(self, value: float) -> float | None:
-        """Take one more in; the median of the last `rows`, None while there are fewer."""
+        """Take one more in; the median of the last `rows`, the upper of two in the middle.
+
+        None while there are fewer.
+        """
         self._values.append(value)
         if len(self._values) < (self._values.maxlen or 0):
             return None
-        return statistics.median(self._values)
+        return sorted(self._values)[len(self._values) // 2]
 
     def clear(self) -> None:
         """Begin anew."""

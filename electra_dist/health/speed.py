@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import statistics
 from collections import deque
 from typing import NamedTuple
 
@@ -15,14 +14,13 @@ from electra_dist.runs.metrics_log import Row
 
 # --- waiting for data -----------------------------------------------------------------------------
 
-_DATA_WAIT = "speed/data_wait_seconds"
 _STALL = 0.05
 _NO_STALL = 0.03
 
 
 def _data_share(row: Row) -> float | None:
     """Fraction of a step that goes to waiting for data."""
-    wait = number(row, _DATA_WAIT)
+    wait = number(row, metrics.DATA_WAIT_SECONDS.name)
     step = number(row, metrics.STEP_SECONDS.name)
     if wait is None or step is None or step <= 0:
         return None
@@ -41,7 +39,7 @@ def _data_stall(known: Known) -> Above:
 DATA_STALL = Rule(
     name="data-stall",
     severity="warning",
-    needs=(_DATA_WAIT, metrics.STEP_SECONDS.name),
+    needs=(metrics.DATA_WAIT_SECONDS.name, metrics.STEP_SECONDS.name),
     begins=f"more than {_STALL:.0%} of a step goes to waiting for data",
     ends=f"less than {_NO_STALL:.0%} does",
     advice=(
@@ -57,8 +55,6 @@ DATA_STALL = Rule(
 
 # --- one slow rank --------------------------------------------------------------------------------
 
-_SLOWEST = "speed/slowest_rank"
-_SPREAD = "speed/rank_spread"
 _BEHIND = 1.10
 _CLOSE = 1.05
 
@@ -69,8 +65,8 @@ class _Straggler:
         self._rank = Recent()
 
     def look(self, row: Row) -> Look | None:
-        spread = number(row, _SPREAD)
-        rank = number(row, _SLOWEST)
+        spread = number(row, metrics.RANK_SPREAD.name)
+        rank = number(row, metrics.SLOWEST_RANK.name)
         if spread is None or rank is None:
             return None
         self._rank.add(rank)
@@ -87,7 +83,7 @@ class _Straggler:
 STRAGGLER = Rule(
     name="straggler",
     severity="warning",
-    needs=(_SPREAD, _SLOWEST),
+    needs=(metrics.RANK_SPREAD.name, metrics.SLOWEST_RANK.name),
     begins=f"the slowest rank takes more than {_BEHIND:g} times as long as the median rank",
     ends=f"it takes less than {_CLOSE:g} times as long",
     advice=(
@@ -114,7 +110,7 @@ class _Slowing:
     def __init__(self, known: Known) -> None:
         self._known = known
         self._start: int | None = None
-        self._speeds: list[float] = []
+        self._sorted: list[float] = []
         self._recent = Recent(_SLOW_ROWS)
         self._slow = False
 
@@ -125,14 +121,14 @@ class _Slowing:
         start = self._known.start_of(int(row["step"]))
         if start != self._start:
             self._start = start
-            self._speeds.clear()
+            self._sorted.clear()
             self._recent.clear()
         now = self._recent.add(speed)
         if not self._slow:
-            bisect.insort(self._speeds, speed)
-        if now is None or len(self._speeds) < _ENOUGH:
+            bisect.insort(self._sorted, speed)
+        if now is None or len(self._sorted) < _ENOUGH:
             return None
-        usual = statistics.median(self._speeds)
+        usual = self._sorted[len(self._sorted) // 2]
         begins = now < _FALLEN * usual
         ends = now > _RECOVERED * usual
         self._slow = begins or (self._slow and not ends)
@@ -147,8 +143,8 @@ SLOWING = Rule(
     severity="warning",
     needs=(metrics.TOKENS_PER_SECOND.name,),
     begins=(
-        f"the median speed of the last {_SLOW_ROWS} logged rows is below {_FALLEN:.0%} of the median"
-        f" of this start, which has {_ENOUGH} rows or more"
+        f"the median speed of {_SLOW_ROWS} logged rows is below {_FALLEN:.0%} of the median of"
+        f" this start, which has {_ENOUGH} rows or more"
     ),
     ends=f"it is above {_RECOVERED:.0%} of it",
     advice=(
@@ -156,8 +152,7 @@ SLOWING = Rule(
         " system under load, GPUs that throttle (nvidia-smi -q -d PERFORMANCE)"
     ),
     source=(
-        "AnswerDotAI/ModernBERT issue 228: throughput that falls in the course of a run; the rows"
-        " of a quiet machine stay within 15% of their median"
+        "AnswerDotAI/ModernBERT issue 228: batches per second that fall in the course of a run"
     ),
     watch=_Slowing,
 )
@@ -266,14 +261,13 @@ CHECKPOINT_STALL = Rule(
 
 # --- padding --------------------------------------------------------------------------------------
 
-_PADDING = "data/padding"
 _WASTE = 0.10
 _LITTLE_WASTE = 0.07
 
 
 def _padding(known: Known) -> Above:
     return Above(
-        lambda row: number(row, _PADDING),
+        lambda row: number(row, metrics.PADDING.name),
         _WASTE,
         _LITTLE_WASTE,
         lambda share: f"{share:.0%} of the tokens of a step are padding",
@@ -283,7 +277,7 @@ def _padding(known: Known) -> Above:
 PADDING = Rule(
     name="padding",
     severity="note",
-    needs=(_PADDING,),
+    needs=(metrics.PADDING.name,),
     begins=f"more than {_WASTE:.0%} of the tokens of a step are padding",
     ends=f"less than {_LITTLE_WASTE:.0%} are",
     advice=(

@@ -104,8 +104,8 @@ _LARGE = 0.02
 _TINY = 1e-5
 _SMALL = 2e-5
 _RATIOS: dict[Network, str] = {
-    "generator": "optim/generator_update_ratio",
-    "discriminator": "optim/discriminator_update_ratio",
+    "generator": metrics.GENERATOR_UPDATE_RATIO.name,
+    "discriminator": metrics.DISCRIMINATOR_UPDATE_RATIO.name,
 }
 
 
