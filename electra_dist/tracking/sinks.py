@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,7 +36,7 @@ FINISH_SECONDS = 60.0
 LEAVE_SECONDS = 10.0
 
 
-def _as_json(value: float | int) -> float | int | None:
+def _as_json(value: Any) -> Any:
     """JSON has no NaN: what is undefined is null.
     Floats keep fp32 precision (shortest form that reads back).
     """
@@ -47,9 +47,9 @@ def _as_json(value: float | int) -> float | int | None:
     return value
 
 
-def as_row(metrics: Metrics) -> Row:
+def as_row(content: Mapping[str, Any]) -> Row:
     """The row that is written, which is what its reader gets."""
-    return {name: _as_json(value) for name, value in metrics.items()}
+    return {name: _as_json(value) for name, value in content.items()}
 
 
 class MetricsFile:
@@ -78,8 +78,9 @@ class MetricsFile:
             )
             self._size = os.fstat(self._descriptor).st_size
 
-    def write(self, row: Row) -> None:
-        """One more row, as `as_row` makes it."""
+    def write(self, content: Mapping[str, Any]) -> None:
+        """One more row."""
+        row = as_row(content)
         self._waiting.append(json.dumps(row).encode() + b"\n")
         self._try(self._flush)
 
@@ -240,11 +241,10 @@ class Tracker:
 
         The findings that begin or end with it stand behind it in the file.
         """
-        row = as_row(metrics)
-        self._file.write(row)
+        self._file.write(metrics)
         for sink in self._sinks:
             sink.write(metrics)
-        findings = self._judging.hear(row)
+        findings = self._judging.hear(as_row(metrics))
         self._note(findings)
         return findings
 
