@@ -32,7 +32,7 @@ class _NotFinite:
         begins = len(newest) == _LOST_ROWS and all(newest)
         ends = len(self._lost) == ROWS and not any(self._lost)
         if lost:
-            sentence = f"{' and '.join(lost)} is no finite number"
+            sentence = f"no finite number: {' and '.join(lost)}"
         else:
             sentence = "both losses are finite numbers"
         return Look(begins, ends, sentence)

@@ -189,6 +189,19 @@ def test_a_generator_that_outruns_the_discriminator_is_seen_by_the_fall_of_auc()
     assert finding.rule == "generator-too-strong"
 
 
+def test_a_generator_that_is_always_right_is_too_strong() -> None:
+    nothing = {
+        "discriminator/replaced_fraction": 0.0,
+        "discriminator/auc": None,
+        "discriminator/recall": None,
+        "loss/discriminator": 0.001,
+    }
+    rows = drawn_rows(0, 600) + [row | nothing for row in drawn_rows(610, 900)]
+    (finding,) = judge(rows, None, make_config())
+    assert finding.rule == "generator-too-strong"
+    assert "0% of the masked tokens" in finding.sentence
+
+
 def test_a_generator_that_stays_where_it_began_is_seen_without_the_entropy_too() -> None:
     rows = [row | {"loss/generator": 7.25} for row in drawn_rows(0, 500)]
     (finding,) = judge(rows, None, make_config())
