@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from electra_dist import config as configuration
 from electra_dist.errors import ConfigError, UserError
@@ -18,36 +18,9 @@ from electra_dist.runs.checkpoints import health
 from electra_dist.runs.checkpoints.memory import saving
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Life
-from electra_dist.runs.metrics_log import Row, numbers_of
 from electra_dist.runs.progress import read_vitals
 from launcher.held_out import Best, HeldOut
-
-
-class Logged(NamedTuple):
-    """What stands in the metrics of a run.
-
-    last    the numbers of the newest row of a logged step, empty where there is none
-    best    the held-out row with the lowest loss
-    broken  lines that are no rows
-    """
-
-    last: Row
-    best: HeldOut | None
-    broken: int
-
-
-def read_logged(run: RunDir) -> Logged:
-    """Read all rows of a run."""
-    reader = run.read_metrics()
-    last = Row()
-    best: HeldOut | None = None
-    for row in reader:
-        if metrics.GENERATOR_LOSS.name in row:
-            last = numbers_of(row) | {"step": row["step"]}
-        held_out = HeldOut.of_row(row)
-        if held_out is not None and held_out.beats(best):
-            best = held_out
-    return Logged(last, best, reader.broken)
+from launcher.logged import Logged
 
 
 def recorded(run: RunDir, logged: Logged) -> dict[str, Any]:
@@ -74,6 +47,7 @@ def recorded(run: RunDir, logged: Logged) -> dict[str, Any]:
         "saving_fails": _saving_fails(run),
         "broken_rows": logged.broken,
         "held_by": _held_by(run),
+        "findings": logged.findings,
     }
 
 

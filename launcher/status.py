@@ -14,12 +14,14 @@ from typing import Any, Literal
 
 from electra_dist.errors import UserError
 from electra_dist.files.reading import MIB
+from electra_dist.health import Finding
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Life, life
 from electra_dist.runs.rollbacks import Rollback
 from launcher.held_out import Best
+from launcher.logged import Logged, read_logged
 from launcher.logs import newest_log
-from launcher.recorded import Logged, activity, read_logged, recorded
+from launcher.recorded import activity, recorded
 from launcher.records import Event, JobRecord, events, records, said_in
 from launcher.slurm import queue
 from launcher.slurm.asking import Asking
@@ -71,6 +73,7 @@ class RunStatus:
     phase            what the ranks are doing, while they run, and how far they are in it
     step_age         seconds since their last step ended, while they run
     sign_age         seconds since anything moved on any rank, while they run
+    findings         of the rules of health, those that stand
     """
 
     run: str
@@ -98,6 +101,7 @@ class RunStatus:
     phase: str | None = None
     step_age: float | None = None
     sign_age: float | None = None
+    findings: tuple[Finding, ...] = ()
     log: str | None = None
 
 

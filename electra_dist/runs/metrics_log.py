@@ -97,6 +97,11 @@ def numbers_of(row: Row) -> dict[str, float]:
     return found
 
 
+def is_event(row: Row) -> bool:
+    """Whether a row notes something that happened, and holds no metrics."""
+    return "event" in row
+
+
 def rows_in(block: bytes) -> Iterator[Row]:
     """The rows of whole lines."""
     for line in _lines_in(block):

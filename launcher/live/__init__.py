@@ -4,4 +4,4 @@ Comes in: what a user names, runs or folders of runs. Goes out: frames of text. 
 it works on a login node; nothing of a run is changed.
 """
 
-__all__ = ["following", "gathering", "show", "views"]
+__all__ = ["gathering", "overview", "show", "views"]

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from electra_dist.errors import UserError
-from electra_dist.health import Finding
 from electra_dist.runs.directory import RunDir
-from electra_dist.runs.metrics_log import Row
 from launcher.find import all_runs, find_run, is_folder_of_runs
-from launcher.held_out import HeldOut
 from launcher.live.curve import Point
 from launcher.live.following import Followed
+from launcher.logged import Logged
 from launcher.logs import log_file, read_log
 from launcher.records import records
 from launcher.slurm.asking import ASK_SECONDS, SeldomAsking
@@ -37,19 +35,15 @@ _LOG_WIDTH = 1000
 class RunView:
     """One run at one moment.
 
-    last      the numbers of the newest logged step
-    held_out  the newest held-out row
+    logged    what its metrics tell
     curves    by the name of the metric
-    findings  those that are open
     behind    bytes of the metrics that are still to be read
     log       the last lines of the newest log of rank 0
     """
 
     status: RunStatus
-    last: Row
-    held_out: HeldOut | None
+    logged: Logged
     curves: dict[str, tuple[Point, ...]]
-    findings: tuple[Finding, ...]
     behind: int
     log: tuple[str, ...]
 
@@ -59,7 +53,7 @@ class _Watched:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self._followed = Followed(run.metrics)
+        self._followed = Followed(run)
         self._status = RunStatus(str(run.path), "idle")
         self._status_at = 0.0
 
@@ -76,15 +70,7 @@ class _Watched:
         except (UserError, OSError, ValueError) as error:
             self._status = RunStatus(str(self.run.path), "damaged", str(error))
             log = ()
-        return RunView(
-            self._status,
-            followed.logged.last,
-            followed.held_out,
-            followed.points(),
-            followed.findings(),
-            followed.behind,
-            log,
-        )
+        return RunView(self._status, followed.logged, followed.points(), followed.behind, log)
 
     def _look_at_status(self, asking: SeldomAsking) -> None:
         began = time.monotonic()

@@ -103,7 +103,7 @@ def _rows(view: RunView, name: str, room: int, screen: Screen, is_best: bool) ->
         rows.append(screen.line(f"    {found.why.removeprefix(found.run + '/')}", style))
     rows += [
         screen.line(f"    {finding.severity}: {finding.sentence}", "yellow")
-        for finding in view.findings[-1:]
+        for finding in view.logged.findings[-1:]
     ]
     return rows
 
@@ -121,7 +121,9 @@ def _values(view: RunView) -> tuple[str, ...]:
     elif found.step is not None:
         step = human_count(found.step)
     numbers = [
-        metric.text(view.last[metric.name])[:width] if metric.name in view.last else ""
+        metric.text(view.logged.last[metric.name])[:width]
+        if metric.name in view.logged.last
+        else ""
         for metric, width in (
             (metrics.GENERATOR_LOSS, 6),
             (metrics.DISCRIMINATOR_LOSS, 6),
@@ -129,8 +131,8 @@ def _values(view: RunView) -> tuple[str, ...]:
         )
     ]
     held_out = ""
-    if view.held_out is not None:
-        held_out = f"{view.held_out.loss:.4f}"
+    if view.logged.held_out is not None:
+        held_out = f"{view.logged.held_out.loss:.4f}"
     speed = ""
     if found.real_tokens_per_s is not None:
         speed = human_count(found.real_tokens_per_s)

@@ -114,7 +114,7 @@ def run_frame(view: RunView, screen: Screen, clock: str) -> list[Text]:
         *_split(view, screen),
         *_memory(view, screen),
         *_checkpoint(view, screen),
-        *_findings(view.findings, screen),
+        *_findings(view.logged.findings, screen),
     ]
     if screen.height is None:
         room = LOG_LINES
@@ -229,7 +229,7 @@ def _short(value: float) -> str:
 
 
 def _held_out(view: RunView, screen: Screen) -> Iterator[Text]:
-    held_out = view.held_out
+    held_out = view.logged.held_out
     if held_out is None:
         return
     named = (
@@ -260,11 +260,11 @@ def _speed(view: RunView, screen: Screen) -> Iterator[Text]:
     values = [point.value for point in points]
     now = statistics.fmean(values[-_NEWEST:])
     usual = statistics.median(values)
-    text = f"{human_count(view.last.get(metrics.TOKENS_PER_SECOND.name, values[-1]))} tok/s"
+    text = f"{human_count(view.logged.last.get(metrics.TOKENS_PER_SECOND.name, values[-1]))} tok/s"
     if len(values) > _NEWEST and usual:
         text += f", {now / usual - 1:+.0%} of its median"
-    if metrics.MFU.name in view.last:
-        text += f", MFU {metrics.MFU.text(view.last[metrics.MFU.name])}"
+    if metrics.MFU.name in view.logged.last:
+        text += f", MFU {metrics.MFU.text(view.logged.last[metrics.MFU.name])}"
     room = screen.width - _NAME - len(text) - 2
     if room > 0:
         text += "  " + sparkline(points[1:] or points, min(room, 40), unicode=screen.unicode)
@@ -273,15 +273,15 @@ def _speed(view: RunView, screen: Screen) -> Iterator[Text]:
 
 def _split(view: RunView, screen: Screen) -> Iterator[Text]:
     """Where the time of a step goes, where the run measures it."""
-    seconds = view.last.get(metrics.STEP_SECONDS.name)
+    seconds = view.logged.last.get(metrics.STEP_SECONDS.name)
     if not seconds:
         return
     parts = [
-        f"{name} {view.last[metric.name] / seconds:.0%}"
+        f"{name} {view.logged.last[metric.name] / seconds:.0%}"
         for name, metric in _TIMES
-        if metric.name in view.last
+        if metric.name in view.logged.last
     ]
-    stall = view.last.get(metrics.CHECKPOINT_STALL.name)
+    stall = view.logged.last.get(metrics.CHECKPOINT_STALL.name)
     if stall is not None and stall >= _STALL:
         parts.append(f"saving {stall:.0%}")
     yield from screen.wrapped(
@@ -291,14 +291,14 @@ def _split(view: RunView, screen: Screen) -> Iterator[Text]:
 
 def _memory(view: RunView, screen: Screen) -> Iterator[Text]:
     parts = []
-    peak = view.last.get(metrics.PEAK_BYTES.name)
+    peak = view.logged.last.get(metrics.PEAK_BYTES.name)
     if peak:
         parts.append(f"peak {human_bytes(peak)}")
-    padding = view.last.get(metrics.PADDING.name)
+    padding = view.logged.last.get(metrics.PADDING.name)
     if padding is not None:
         parts.append(f"padding {padding:.1%}")
-    spread = view.last.get(metrics.RANK_SPREAD.name)
-    slowest = view.last.get(metrics.SLOWEST_RANK.name)
+    spread = view.logged.last.get(metrics.RANK_SPREAD.name)
+    slowest = view.logged.last.get(metrics.SLOWEST_RANK.name)
     if spread is not None and slowest is not None:
         parts.append(f"slowest rank {slowest:.0f} at {spread:.2f} x the median")
     if parts:

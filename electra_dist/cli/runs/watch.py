@@ -103,12 +103,12 @@ def _print_json(views: tuple[RunView, ...]) -> None:
 
 def _as_json(view: RunView) -> dict[str, Any]:
     """What a program wants of a view: the curves are in metrics.jsonl."""
-    held_out = None
-    if view.held_out is not None:
-        held_out = {"step": view.held_out.step, **view.held_out.values}
+    held_out = view.logged.held_out
+    newest = None
+    if held_out is not None:
+        newest = {"step": held_out.step, **held_out.values}
     return asdict(view.status) | {
-        "last": view.last,
-        "held_out": held_out,
-        "findings": [asdict(finding) for finding in view.findings],
+        "last": view.logged.last,
+        "held_out": newest,
         "last_lines": view.log,
     }

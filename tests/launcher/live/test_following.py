@@ -11,6 +11,7 @@ import pytest
 
 from electra_dist.health import Finding, open_findings
 from electra_dist.runs import metrics_log
+from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import RowReader, RowTail, cut_back
 from launcher.live.following import Followed
 
@@ -54,7 +55,7 @@ def test_each_row_comes_once_whatever_the_file_is_cut_into(
 
 def test_a_file_that_was_cut_back_is_read_again(path: Path) -> None:
     write(path, *(row(step) for step in range(10)))
-    followed = Followed(path)
+    followed = Followed(RunDir(path.parent))
     followed.read()
     assert followed.logged.last["step"] == 9
     cut_back(path, 4)
@@ -78,7 +79,7 @@ def test_another_file_of_the_same_number_and_length_is_noticed(path: Path) -> No
 
 def test_a_file_that_goes_away_and_comes_back_begins_anew(path: Path) -> None:
     write(path, row(1), row(2))
-    followed = Followed(path)
+    followed = Followed(RunDir(path.parent))
     followed.read()
     path.unlink()
     followed.read()
@@ -95,7 +96,7 @@ def test_what_is_no_row_is_counted_and_what_is_no_number_is_left_out(path: Path)
         file.write(b'{"step": 2, "loss/generator": "high", "loss/discriminator": 1e999}\n')
         file.write(b'{"step": 3, "loss/generator": ' + b"9" * 400 + b"}\n")
         file.write(b'{"step": ' + b"9" * 400 + b"}\n")
-    followed = Followed(path)
+    followed = Followed(RunDir(path.parent))
     followed.read()
     reader = RowReader(path)
     assert [one["step"] for one in reader] == [1, 2, 3]
@@ -107,10 +108,11 @@ def test_held_out_rows_give_the_newest_and_the_lowest_loss(path: Path) -> None:
     for step, loss in ((0, 0.9), (10, 0.3), (20, 0.4)):
         write(path, {"step": step, "validation/loss/discriminator": loss})
     write(path, {"step": 30, "validation/loss/discriminator": None})
-    followed = Followed(path)
+    followed = Followed(RunDir(path.parent))
     followed.read()
-    assert followed.held_out is not None
-    assert (followed.held_out.step, followed.held_out.loss) == (20, 0.4)
+    newest = followed.logged.held_out
+    assert newest is not None
+    assert (newest.step, newest.loss) == (20, 0.4)
     best = followed.logged.best
     assert best is not None
     assert (best.step, best.loss) == (10, 0.3)
@@ -122,15 +124,15 @@ def test_findings_are_those_that_have_begun_and_not_ended(path: Path) -> None:
     ended = Finding("stall", "warning", 30, "data are late", "use more workers", "ends")
     rows = [row(10), begun.to_row(), other.to_row(), row(30), ended.to_row()]
     write(path, *rows)
-    followed = Followed(path)
+    followed = Followed(RunDir(path.parent))
     followed.read()
-    assert followed.findings() == open_findings(rows) == (other,)
+    assert followed.logged.findings == open_findings(rows) == (other,)
     assert [point.step for point in followed.points()["loss/generator"]] == [10, 30]
 
 
 def test_a_pipe_in_place_of_the_file_is_not_waited_for(path: Path) -> None:
     os.mkfifo(path)
-    followed = Followed(path)
+    followed = Followed(RunDir(path.parent))
     followed.read()
     assert followed.points() == {}
 
@@ -143,7 +145,7 @@ def test_a_long_file_is_held_in_little_memory(path: Path) -> None:
     with path.open("w") as file:
         for step in range(20_000):
             file.write(line.replace("{}", str(step), 1) + "\n")
-    followed = Followed(path)
+    followed = Followed(RunDir(path.parent))
     tracemalloc.start()
     followed.read()
     while followed.behind:
