@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from electra_dist.health import Finding, open_findings
+from electra_dist import config as configuration
+from electra_dist.health import Finding, judge, open_findings, still_open
 from electra_dist.runs import metrics_log
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import RowReader, RowTail, cut_back
@@ -128,6 +130,33 @@ def test_findings_are_those_that_have_begun_and_not_ended(path: Path) -> None:
     followed.read()
     assert followed.logged.findings == open_findings(rows) == (other,)
     assert [point.step for point in followed.points()["loss/generator"]] == [10, 30]
+
+
+def test_a_run_is_judged_as_a_whole_whatever_the_pieces(
+    run: RunDir, samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a version that noted no findings itself."""
+    monkeypatch.setattr(metrics_log, "_TAIL_BLOCK", 2000)
+    shutil.copy(samples / "collapsed-rows.jsonl", run.metrics)
+    facts = {"wandb_id": "w", "dataset_fingerprint": "d", "starts": [{"world_size": 1}]}
+    run.facts.write_text(json.dumps(facts))
+    followed = Followed(run)
+    followed.read()
+    while followed.behind:
+        followed.read()
+    config = configuration.load(run.config)
+    expected = still_open(judge(RowReader(run.metrics), run.read_facts(), config))
+    assert "discriminator-collapse" in " ".join(finding.rule for finding in expected)
+    assert followed.logged.findings == expected
+    # one more start: the rows are read again, with what is known now
+    points = followed.points()
+    facts["starts"] = [{"world_size": 1}, {"world_size": 2, "step": 30}]
+    run.facts.write_text(json.dumps(facts))
+    followed.read()
+    assert followed.behind
+    while followed.behind:
+        followed.read()
+    assert followed.points() == points
 
 
 def test_a_pipe_in_place_of_the_file_is_not_waited_for(path: Path) -> None:
