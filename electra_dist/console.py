@@ -163,6 +163,7 @@ class LiveLine:
         self._text = ""
         self._drawn = 0  # characters that stand on the terminal
         self._at_start = True  # of a line: nothing is drawn behind half a line
+        self._closed = False
 
     def show(self, text: str) -> None:
         """Draw this text from now on: ASCII without control characters, cut to the width."""
@@ -189,12 +190,12 @@ class LiveLine:
         """Leave the terminal without the line, for good."""
         # a terminal that takes nothing (Ctrl-S) does not hold up an end
         if self._lock.acquire(timeout=_CLOSE_SECONDS):
-            self._text = ""
+            self._closed = True
             self._erase()
             self._lock.release()
 
     def _draw(self) -> None:
-        if not self._at_start or not self._text or not self._is_in_front():
+        if self._closed or not self._at_start or not self._text or not self._is_in_front():
             return
         line = self._text[: shutil.get_terminal_size().columns - 1]
         self._write("\r" + line.ljust(self._drawn))
@@ -242,10 +243,10 @@ class _Above:
 
 @contextlib.contextmanager
 def live_line() -> Iterator[LiveLine | None]:
-    """A live line below what is printed in this block; None where standard output is no
-    terminal.
+    """A live line below what is printed in this block; None where standard output is no terminal,
+    or one that cannot write over a line.
     """
-    if not _is_terminal(sys.stdout):
+    if not _is_terminal(sys.stdout) or os.environ.get("TERM") == "dumb":
         yield None
         return
     global _open_line

@@ -27,7 +27,7 @@ def listen(words: list[str], environment: Mapping[str, str]) -> None:
     """Hear the signals from here on, when `words` (a command line without its program) train."""
     if words[:1] != ["train"] and words[:2] != ["launch", "local"]:
         return
-    if _ranks(environment) > 1:
+    if ranks(environment) > 1:
         receive = _note
     else:
         receive = _end
@@ -63,7 +63,7 @@ def is_listener(handler: object) -> bool:
     return handler in (_note, _end)
 
 
-def _ranks(environment: Mapping[str, str]) -> int:
+def ranks(environment: Mapping[str, str]) -> int:
     """How many processes train together, as far as the variables of torchrun and Slurm tell."""
     in_step = environment.get("SLURM_STEP_ID", "").isdigit()
     if in_step:

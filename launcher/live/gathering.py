@@ -63,13 +63,15 @@ class _Watched:
 
     def look(self, asking: SeldomAsking, log_lines: int) -> RunView:
         followed = self._followed
+        was_behind = self.is_behind
         try:
             followed.read()
+            if was_behind and not self.is_behind:
+                self._status_at = 0.0  # the newest rows are there only now
             self._look_at_status(asking)
-            log = tuple(self._log(log_lines))
         except (UserError, OSError, ValueError) as error:
             self._status = RunStatus(str(self.run.path), "damaged", str(error))
-            log = ()
+        log = tuple(self._log(log_lines))
         return RunView(self._status, followed.logged, followed.points(), followed.behind, log)
 
     def _look_at_status(self, asking: SeldomAsking) -> None:
@@ -84,10 +86,13 @@ class _Watched:
         self._status_at = now + max(_STATUS_SECONDS, _PATIENCE * (now - began))
 
     def _log(self, lines: int) -> Iterator[str]:
-        """The last lines; none where no rank has a log yet."""
+        """The last lines; none where no rank has a log that can be read."""
         if not lines or self._status.log is None:
             return
-        text = "".join(read_log(log_file(self.run), lines))
+        try:
+            text = "".join(read_log(log_file(self.run), lines))
+        except (UserError, OSError):
+            return
         for line in text.splitlines()[-lines:]:
             yield line[:_LOG_WIDTH]
 

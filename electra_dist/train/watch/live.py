@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 
 from electra_dist.console import (
     LiveLine,
@@ -24,11 +26,13 @@ from electra_dist.console import (
     say,
     warn,
 )
-from electra_dist.parallel import signs
+from electra_dist.parallel import early, signs
 from electra_dist.parallel.signs import Doing
 from electra_dist.runs.progress import LINE_VARIABLE
 
 _DRAW_SECONDS = 1.0
+#: For the thread to end, which a terminal may hold up (Ctrl-S).
+_END_SECONDS = 2.0
 #: Longest silence where there is no terminal.
 _SILENT_SECONDS = 60.0
 #: Age from which a phase is worth a word in the middle of training.
@@ -56,13 +60,20 @@ def progress_line(steps: int, environment: Mapping[str, str]) -> Iterator[None]:
     if _rank(environment) != 0:
         yield
         return
-    with live_line() as terminal:
+    with _terminal(environment) as terminal:
         progress = _Progress(steps, terminal, environment.get(LINE_VARIABLE))
         progress.start()
         try:
             yield
         finally:
             progress.end()
+
+
+def _terminal(environment: Mapping[str, str]) -> AbstractContextManager[LiveLine | None]:
+    """Other ranks on the same terminal (torchrun, srun) would print into a line that lives."""
+    if early.ranks(environment) > 1:
+        return contextlib.nullcontext()
+    return live_line()
 
 
 def _rank(environment: Mapping[str, str]) -> int:
@@ -99,7 +110,7 @@ class _Progress(threading.Thread):
     def end(self) -> None:
         """No more lines."""
         self._over.set()
-        self.join()
+        self.join(_END_SECONDS)
         if self._pipe is not None:
             os.close(self._pipe)
 
@@ -140,11 +151,15 @@ def _opened(pipe: str | None) -> int | None:
     """The descriptor of the pipe, which is never waited for; None where there is none."""
     if pipe is None or not pipe.isdigit():
         return None
+    number = int(pipe)
     try:
-        os.set_blocking(int(pipe), False)
+        # a process that only inherited the variable may have something else under this number
+        if not stat.S_ISFIFO(os.fstat(number).st_mode):
+            return None
+        os.set_blocking(number, False)
     except OSError:
         return None
-    return int(pipe)
+    return number
 
 
 def line_of(doing: Doing, steps: int, seconds: float) -> str:

@@ -11,6 +11,7 @@ import pytest
 from rich.cells import cell_len
 
 from electra_dist.health import Finding
+from electra_dist.runs import metrics_log
 from electra_dist.runs.directory import RunDir
 from launcher.live.gathering import Gatherer
 from launcher.live.show import frame, views_of
@@ -88,6 +89,16 @@ def test_a_frame_has_all_that_the_run_measures(run: RunDir) -> None:
         "step 50",
     ]
     assert [line[:7] for line in (shown[4], shown[8])] == ["      9", "      5"]
+
+
+def test_a_long_file_is_read_to_its_end_before_one_frame(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_log, "_TAIL_BLOCK", 500)
+    write(run, *(logged(step) for step in range(80)))
+    shown = lines(run.path)
+    assert "step 79 of 100" in shown[1]
+    assert " 79    step 0 " in shown[9]
 
 
 def test_a_run_of_an_earlier_version_has_a_frame_of_what_it_has(run: RunDir) -> None:

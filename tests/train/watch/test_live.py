@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from electra_dist.parallel.signs import Doing
+from electra_dist.runs.progress import LINE_VARIABLE
 from electra_dist.train.watch.live import line_of, slowness
 from tests.support.terminal import Terminal
 
@@ -143,6 +144,36 @@ def test_what_is_printed_scrolls_above_the_line_and_none_of_it_is_left() -> None
         whole = f"logged {step}" + "." * 100
         expected += [whole[:80], whole[80:], "half a line"]
     assert seen == [*expected, "rank None"]
+
+
+def test_ranks_that_share_a_terminal_draw_nothing_on_it() -> None:
+    """As under torchrun; the other ranks would print into the line."""
+    command = [sys.executable, "-c", TRAINS, "30", "1e9"]
+    variables = VARIABLES | {"RANK": "0", "WORLD_SIZE": "2"}
+    with Terminal(command, environment=variables) as terminal:
+        assert terminal.wait() == 0
+        assert b"step" not in terminal.written
+
+
+def test_a_process_in_the_background_leaves_the_prompt_alone() -> None:
+    command = ["bash", "-m", "-c", '"$0" -c "$1" 30 1e9 & wait', sys.executable, TRAINS]
+    with Terminal(command, environment=VARIABLES) as terminal:
+        assert terminal.wait() == 0
+        assert b"logged 11" in terminal.written
+        assert b"step" not in terminal.written
+
+
+def test_another_file_under_the_number_of_the_pipe_is_not_written(tmp_path: Path) -> None:
+    with (tmp_path / "precious").open("w") as file:
+        subprocess.run(
+            [sys.executable, "-c", TRAINS, "30", "1e9"],
+            env=VARIABLES | {LINE_VARIABLE: str(file.fileno())},
+            pass_fds=[file.fileno()],
+            stdout=subprocess.DEVNULL,
+            timeout=60,
+            check=True,
+        )
+    assert (tmp_path / "precious").read_text() == ""
 
 
 def test_a_launch_shows_the_line_of_rank_0(tmp_path: Path) -> None:
