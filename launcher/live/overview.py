@@ -37,22 +37,35 @@ def overview_frame(views: Sequence[RunView], screen: Screen, clock: str) -> list
     room = screen.width - sum(_WIDTHS) - len(_WIDTHS) - 1
     lines = list(_head(views, screen, clock, best, names))
     lines.append(screen.line(f"{'run':<{room}} {_cells(_HEADINGS)}", "bold"))
-    places = _places(views, screen, len(lines))
-    for view in places:
-        lines += _rows(view, names[view.status.run], room, screen, view.status.run == best)
-    left = len(views) - len(places)
+    rows = {
+        view.status.run: _rows(view, names[view.status.run], room, screen, view.status.run == best)
+        for view in views
+    }
+    shown = _that_fit(views, rows, screen, len(lines))
+    for run, drawn in rows.items():
+        if run in shown:
+            lines += drawn
+    left = len(views) - len(shown)
     if left:
         lines.append(screen.line(f"and {left} more"))
     return lines[: screen.height]
 
 
-def _places(views: Sequence[RunView], screen: Screen, used: int) -> list[RunView]:
-    """The runs that have room, in their order."""
-    if screen.height is None or len(views) <= screen.height - used:
-        return list(views)
-    ranked = sorted(views, key=lambda view: _rank(view.status.state))
-    chosen = {view.status.run for view in ranked[: max(0, screen.height - used - 1)]}
-    return [view for view in views if view.status.run in chosen]
+def _that_fit(
+    views: Sequence[RunView], rows: dict[str, list[Text]], screen: Screen, used: int
+) -> set[str]:
+    """The runs whose lines have room below `used` others."""
+    needed = sum(map(len, rows.values()))
+    if screen.height is None or needed <= screen.height - used:
+        return set(rows)
+    room = screen.height - used - 1
+    chosen = set()
+    for view in sorted(views, key=lambda view: _rank(view.status.state)):
+        run = view.status.run
+        if len(rows[run]) <= room:
+            room -= len(rows[run])
+            chosen.add(run)
+    return chosen
 
 
 def _rank(state: str) -> int:

@@ -176,9 +176,18 @@ def test_runs_that_are_damaged_foreign_empty_or_gone_are_a_line(
 def test_more_runs_than_lines_show_those_that_train_and_say_how_many_are_left(
     run: RunDir, tmp_path: Path
 ) -> None:
-    shown = lines(sweep(run, tmp_path), screen=Screen(80, 7, unicode=False))
-    assert len(shown) == 7
-    assert shown[-1] == "and 2 more"
+    folder = sweep(run, tmp_path)
+    finding = Finding("stall", "warning", 45, "data are late", "add workers")
+    for name in ("lr-1e-3", "lr-2e-3"):
+        with RunDir(folder / name).metrics.open("a") as file:
+            file.write(json.dumps(finding.to_row()) + "\n")
+        (folder / name / "config.yaml").write_text("of: another version\n")
+        (folder / name / "jobs").mkdir()
+    shown = lines(folder, screen=Screen(80, 8, unicode=False))
+    assert len(shown) == 8
+    assert shown[4].startswith("run ")
+    assert shown[5].split()[0] in ("lr-1e-3", "lr-2e-3", "*")
+    assert shown[6:] == ["    warning: data are late", "and 2 more"]
 
 
 def test_a_run_that_is_new_in_a_folder_is_taken_in(run: RunDir, tmp_path: Path) -> None:
