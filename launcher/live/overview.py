@@ -13,14 +13,14 @@ from pathlib import Path
 
 from rich.text import Text
 
-from electra_dist.console import human_count, human_duration
+from electra_dist.console import human_count, human_seconds
 from electra_dist.runs import metrics
 from launcher.held_out import best_run
 from launcher.live.gathering import RunView
 from launcher.live.views import STATE_STYLES, Screen
 
 _HEADINGS = ("state", "step", "G loss", "D loss", "AUC", "held out", "tok/s", "left")
-_WIDTHS = (10, 8, 6, 6, 5, 8, 5, 8)
+_WIDTHS = (10, 8, 6, 6, 5, 8, 5, 7)
 _ORDER = ("running", "ending", "waiting", "failed", "damaged", "unfinished", "idle")
 _BEST = "*"
 
@@ -151,5 +151,5 @@ def _values(view: RunView) -> tuple[str, ...]:
         speed = human_count(found.real_tokens_per_s)
     left = ""
     if found.seconds_left is not None and found.state == "running":
-        left = human_duration(found.seconds_left)
+        left = human_seconds(found.seconds_left)
     return (found.state, step, *numbers, held_out, speed, left)

@@ -151,7 +151,9 @@ def _head(view: RunView, screen: Screen, clock: str) -> Iterator[Text]:
         yield screen.line(f"reading the metrics, {human_bytes(view.behind)} left")
     else:
         yield screen.line("no logged step yet")
-    if found.why:
+    if found.why and found.state == "running":
+        yield from screen.wrapped("by", found.why)
+    elif found.why:
         yield from screen.wrapped("why", found.why)
     yield from _doing(view, screen)
 

@@ -137,10 +137,10 @@ def test_several_runs_are_a_line_each_and_the_best_is_marked(run: RunDir, tmp_pa
     assert shown[2:] == [
         "* best: lr-2e-3, held-out loss/discriminator 0.29 at step 50",
         "",
-        "run             state      step     G loss D loss AUC   held out tok/s left",
-        "lr-1e-3         idle       50.0%    5.000  0.5000 0.900 0.3100   1k",
-        "* lr-2e-3       idle       50.0%    5.000  0.5000 0.900 0.2900   1k",
-        "lr-4e-3         idle",
+        "run              state      step     G loss D loss AUC   held out tok/s left",
+        "lr-1e-3          idle       50.0%    5.000  0.5000 0.900 0.3100   1k",
+        "* lr-2e-3        idle       50.0%    5.000  0.5000 0.900 0.2900   1k",
+        "lr-4e-3          idle",
     ]
 
 
