@@ -114,7 +114,8 @@ class Event:
         return self._at <= self._device.done
 
     def elapsed_time(self, end: Event) -> float:
-        assert self.query() and end.query(), "the device is not there yet"
+        assert self.query(), "the device is not at the beginning yet"
+        assert end.query(), "the device is not at the end yet"
         return 1e3 * (end._at - self._at)
 
 
