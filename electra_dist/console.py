@@ -13,9 +13,12 @@ import contextlib
 import io
 import math
 import os
+import shutil
 import sys
+import threading
+import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol, TextIO, cast
 
 
 class _Lossy(io.FileIO):
@@ -63,8 +66,18 @@ def _lossy(stream: io.TextIOBase | None, descriptor: int) -> io.TextIOWrapper:
     )
 
 
+_last_put = time.monotonic()
+
+
+def quiet_seconds() -> float:
+    """Since this process started, or last printed a line of its own."""
+    return time.monotonic() - _last_put
+
+
 def put(text: str, *, to_error: bool = False) -> None:
     """One line, at once; lost where nobody can take it, whatever the stream is."""
+    global _last_put
+    _last_put = time.monotonic()
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr if to_error else sys.stdout, flush=True)
 
@@ -127,6 +140,141 @@ def human_seconds(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{rest:02d}s"
+
+
+# --- a line that lives ----------------------------------------------------------------------------
+
+
+#: For a terminal to take the end of a live line.
+_CLOSE_SECONDS = 1.0
+
+
+class LiveLine:
+    """The last line of a terminal, drawn again in its place; what is printed scrolls above it.
+
+    `show` may be called from any thread. Made by `live_line`, which leads the standard streams
+    through it. A forked process prints past it, and a process in the background draws nothing.
+    """
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+        self._lock = threading.RLock()  # a signal handler may print in the middle of a print
+        self._process = os.getpid()
+        self._text = ""
+        self._drawn = 0  # characters that stand on the terminal
+        self._at_start = True  # of a line: nothing is drawn behind half a line
+        self._closed = False
+
+    def show(self, text: str) -> None:
+        """Draw this text from now on: ASCII without control characters, cut to the width."""
+        signs = text.encode("ascii", "replace").decode("ascii")
+        with self._lock:
+            self._text = "".join(sign if sign.isprintable() else "?" for sign in signs)
+            self._draw()
+
+    @contextlib.contextmanager
+    def above(self, *, ends_line: bool) -> Iterator[None]:
+        """Around a print to the same terminal; `ends_line` where its text ends with a newline."""
+        if os.getpid() != self._process:
+            yield
+            return
+        with self._lock:
+            self._erase()
+            try:
+                yield
+            finally:
+                self._at_start = ends_line
+                self._draw()
+
+    def close(self) -> None:
+        """Leave the terminal without the line, for good."""
+        # a terminal that takes nothing (Ctrl-S) does not hold up an end
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):
+            self._closed = True
+            self._erase()
+            self._lock.release()
+
+    def _draw(self) -> None:
+        if self._closed or not self._at_start or not self._text or not self._is_in_front():
+            return
+        line = self._text[: shutil.get_terminal_size().columns - 1]
+        self._write("\r" + line.ljust(self._drawn))
+        self._drawn = len(line)
+
+    def _erase(self) -> None:
+        if self._drawn:
+            self._write("\r" + " " * self._drawn + "\r")
+            self._drawn = 0
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._terminal.write(text)
+            self._terminal.flush()
+
+    def _is_in_front(self) -> bool:
+        """Whether the shell's prompt is not there: a process in the background leaves it alone."""
+        try:
+            return os.tcgetpgrp(self._terminal.fileno()) == os.getpgrp()
+        except (OSError, ValueError):
+            return True  # not the terminal that this process belongs to: nobody types there
+
+
+_open_line: LiveLine | None = None
+
+
+class _Above:
+    """A standard stream whose text scrolls above a `LiveLine`."""
+
+    def __init__(self, stream: TextIO, line: LiveLine) -> None:
+        self._stream = stream
+        self._line = line
+
+    def write(self, text: str) -> int:
+        if not text:
+            return 0
+        with self._line.above(ends_line=text.endswith("\n")):
+            written = self._stream.write(text)
+            self._stream.flush()
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def live_line() -> Iterator[LiveLine | None]:
+    """A live line below what is printed in this block; None where standard output is no terminal,
+    or one that cannot write over a line.
+    """
+    if not _is_terminal(sys.stdout) or os.environ.get("TERM") == "dumb":
+        yield None
+        return
+    global _open_line
+    before = (sys.stdout, sys.stderr)
+    line = LiveLine(sys.stdout)
+    _open_line = line
+    sys.stdout = cast(TextIO, _Above(before[0], line))
+    if _is_terminal(sys.stderr):
+        sys.stderr = cast(TextIO, _Above(before[1], line))
+    try:
+        yield line
+    finally:
+        sys.stdout, sys.stderr = before
+        _open_line = None
+        line.close()
+
+
+def close_live_line() -> None:
+    """For a process that ends at once: leave no line on the terminal."""
+    if _open_line is not None:
+        _open_line.close()
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
 
 
 # --- progress -------------------------------------------------------------------------------------

@@ -56,15 +56,22 @@ def all_runs(folder: Path) -> list[RunDir]:
         entries = []
     found = []
     for entry in entries:
-        if not _is_run(entry):
+        if not is_run(entry):
             inside = sorted(path for path in entry.iterdir() if path.is_dir())
         else:
             inside = []
-        found += [RunDir(path) for path in (entry, *inside) if _is_run(path)]
+        found += [RunDir(path) for path in (entry, *inside) if is_run(path)]
     if not found:
         raise UserError(f"{folder}: no run in it; give a run directory, or the id of a Slurm job")
     return found
 
 
-def _is_run(path: Path) -> bool:
-    return RunDir(path).config.is_file() or bool(records(RunDir(path)))
+def is_folder_of_runs(path: Path) -> bool:
+    """Whether it is no run itself, and holds runs: a sweep, or the folder of all runs."""
+    return path.is_dir() and not is_run(path) and any(entry.is_dir() for entry in path.iterdir())
+
+
+def is_run(path: Path) -> bool:
+    """Whether it is a run directory, of a run that has started or waits in a queue."""
+    run = RunDir(path)
+    return run.config.is_file() or any(run.jobs.glob("[0-9]*.json"))

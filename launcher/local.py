@@ -17,11 +17,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+from electra_dist.console import LiveLine, live_line
 from electra_dist.errors import EXIT_HANG, EXIT_OK, EXIT_UNFINISHED, UserError
 from electra_dist.files.writing import writing
 from electra_dist.parallel.processes import LAUNCH_VARIABLE
@@ -31,6 +33,8 @@ from launcher.rank import Rank, say, start_rank, tail
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 30
+#: Bytes of live lines that are read at once.
+_PIPE_BYTES = 65_536
 #: Between two looks at the progress of ranks that were asked to end.
 _LOOK_SECONDS = 1.0
 #: What the ranks' own watchdog gets beyond its limit before the launcher ends them.
@@ -212,13 +216,14 @@ def launch_local(
     }
     if not environment.get("OMP_NUM_THREADS"):
         common["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
-    with _handlers(launch):
+    with _handlers(launch), _line_of_rank_0() as line:
         try:
             for number in range(processes):
-                launch.ranks.append(start_rank(command, number, common, logs))
+                pipe = line.pipe if line and not number else None
+                launch.ranks.append(start_rank(command, number, common, logs, pipe))
             with launch.ranks[0].log.open("rb") as shown:
                 shown.seek(launch.ranks[0].log_start)
-                _until_ended(launch, shown)
+                _until_ended(launch, shown, line)
         finally:
             for rank in launch.ranks:
                 rank.sweep()
@@ -226,12 +231,49 @@ def launch_local(
     return launch.exit_code()
 
 
-def _until_ended(launch: _Launch, shown: BinaryIO) -> None:
+class _Line:
+    """Rank 0's live line, from its pipe to the terminal."""
+
+    def __init__(self, terminal: LiveLine, pipe: int, source: int) -> None:
+        self.pipe = pipe
+        self._terminal = terminal
+        self._source = source
+
+    def above(self, ends_line: bool) -> AbstractContextManager[None]:
+        return self._terminal.above(ends_line=ends_line)
+
+    def follow(self) -> None:
+        """Show the newest line that has come."""
+        with contextlib.suppress(BlockingIOError):
+            lines = os.read(self._source, _PIPE_BYTES).decode("ascii", "replace").splitlines()
+            if lines:
+                self._terminal.show(lines[-1])
+
+
+@contextlib.contextmanager
+def _line_of_rank_0() -> Iterator[_Line | None]:
+    """None where this launch has no terminal."""
+    with live_line() as terminal:
+        if terminal is None:
+            yield None
+            return
+        source, pipe = os.pipe()
+        os.set_blocking(source, False)
+        try:
+            yield _Line(terminal, pipe, source)
+        finally:
+            os.close(pipe)
+            os.close(source)
+
+
+def _until_ended(launch: _Launch, shown: BinaryIO, line: _Line | None) -> None:
     running = True
     while running:
         launch.forward_pending()
         running = launch.watch()
-        _copy(shown)
+        _copy(shown, line)
+        if line:
+            line.follow()
         if running:
             time.sleep(_POLL_SECONDS)
 
@@ -268,12 +310,16 @@ def _handlers(launch: _Launch) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _copy(shown: BinaryIO) -> None:
-    """What rank 0 has written since the last call, to the terminal;
+def _copy(shown: BinaryIO, line: _Line | None) -> None:
+    """What rank 0 has written since the last call, to the terminal above its live line;
     the log has it all should the terminal be gone.
     """
     while chunk := shown.read(65_536):
-        with contextlib.suppress(OSError, ValueError):
+        if line:
+            place = line.above(chunk.endswith(b"\n"))
+        else:
+            place = contextlib.nullcontext()
+        with contextlib.suppress(OSError, ValueError), place:
             sys.stdout.buffer.write(chunk)
             sys.stdout.flush()
 

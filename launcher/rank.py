@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from electra_dist.errors import UserError
 from electra_dist.files.writing import writing
+from electra_dist.runs.progress import LINE_VARIABLE
 
 _TAIL_BYTES = 32_768
 _PR_SET_PDEATHSIG = 1
@@ -72,8 +73,16 @@ class Rank:
         )
 
 
-def start_rank(command: Sequence[str], number: int, common: Mapping[str, str], logs: Path) -> Rank:
+def start_rank(
+    command: Sequence[str],
+    number: int,
+    common: Mapping[str, str],
+    logs: Path,
+    line: int | None = None,
+) -> Rank:
     """Start `command` as rank `number`, with the variables `common` to all ranks and its own.
+
+    `line` is the pipe that the rank writes its live line to.
 
     Raises `UserError` when the command cannot be started, `StorageError` when the log cannot be
     written.
@@ -85,6 +94,10 @@ def start_rank(command: Sequence[str], number: int, common: Mapping[str, str], l
         f" {shlex.join(command)}\n"
     )
     variables = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
+    kept = []
+    if line is not None:
+        variables[LINE_VARIABLE] = str(line)
+        kept.append(line)
     with _open_log(log, header) as output:
         start = output.tell()
         try:
@@ -96,6 +109,7 @@ def start_rank(command: Sequence[str], number: int, common: Mapping[str, str], l
                 stderr=subprocess.STDOUT,
                 # the terminal's Ctrl-C reaches the launcher only, which passes it on once
                 start_new_session=True,
+                pass_fds=kept,
                 preexec_fn=_die_with(os.getpid()),
             )
         except OSError as error:

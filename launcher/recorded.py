@@ -6,29 +6,27 @@ asked.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from electra_dist import config as configuration
-from electra_dist.errors import ConfigError
+from electra_dist.errors import ConfigError, UserError
 from electra_dist.runs import lock, metrics
 from electra_dist.runs.checkpoints import health
 from electra_dist.runs.checkpoints.memory import saving
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Life
-from electra_dist.runs.metrics_log import Row
 from electra_dist.runs.progress import read_vitals
+from launcher.held_out import Best, HeldOut
+from launcher.logged import Logged
 
 
-def recorded(run: RunDir) -> dict[str, Any]:
+def recorded(run: RunDir, logged: Logged) -> dict[str, Any]:
     """Step, losses, speed and newest checkpoint, from the run directory."""
     steps = _steps(run)
-    reader = run.read_metrics()
-    last = Row()
-    for row in reader:
-        if metrics.GENERATOR_LOSS.name in row:
-            last = row
+    last = logged.last
     checkpoints = run.complete_checkpoints()
     step = last.get("step", checkpoints[-1] if checkpoints else None)
     pace = last.get(metrics.STEP_SECONDS.name)
@@ -42,13 +40,26 @@ def recorded(run: RunDir) -> dict[str, Any]:
         "discriminator_loss": last.get(metrics.DISCRIMINATOR_LOSS.name),
         "real_tokens_per_s": last.get(metrics.TOKENS_PER_SECOND.name),
         "seconds_left": seconds_left,
+        "best": _best(run, logged.best),
         "last_checkpoint": checkpoints[-1] if checkpoints else None,
         **asdict(health(run)),
         "rollbacks": run.rollbacks(),
         "saving_fails": _saving_fails(run),
-        "broken_rows": reader.broken,
+        "broken_rows": logged.broken,
         "held_by": _held_by(run),
+        "findings": logged.findings,
     }
+
+
+def _best(run: RunDir, lowest: HeldOut | None) -> Best | None:
+    if lowest is None:
+        return None
+    tokenizer = ""
+    with contextlib.suppress(UserError):  # the rest of the status is worth having
+        about = run.read_facts().about
+        if about is not None:
+            tokenizer = about.tokenizer
+    return lowest.best(tokenizer)
 
 
 def _saving_fails(run: RunDir) -> str | None:

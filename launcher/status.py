@@ -14,13 +14,17 @@ from typing import Any, Literal
 
 from electra_dist.errors import UserError
 from electra_dist.files.reading import MIB
+from electra_dist.health import Finding
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Life, life
 from electra_dist.runs.rollbacks import Rollback
+from launcher.held_out import Best
+from launcher.logged import Logged, read_logged
 from launcher.logs import newest_log
 from launcher.recorded import activity, recorded
 from launcher.records import Event, JobRecord, events, records, said_in
 from launcher.slurm import queue
+from launcher.slurm.asking import Asking
 from launcher.slurm.queue import QueuedJob
 
 State = Literal[
@@ -33,6 +37,8 @@ State = Literal[
     "failed",
     "unfinished",
     "idle",
+    "damaged",
+    "gone",
 ]
 _BY_EVENT: dict[str, State] = {
     "finished": "finished",
@@ -50,11 +56,13 @@ class RunStatus:
     state            finished, stopped (by `stop`), cancelled (by scancel), failed, unfinished (may
                      be started
                      again), idle (nobody is known to train it), or what its job in the queue does;
-                     running without a job when a process outside of Slurm trains it
+                     running without a job when a process outside of Slurm trains it; of several
+                     runs also damaged (cannot be read), or gone (it was there a moment ago)
     why              why it waits, or why it ended
     restarts         starts after the first one, of the newest launch
     seconds_left     of training, at the speed of the last logged steps; None when it is not known
     time_left        of the job's time slot, as Slurm writes it
+    best             the lowest held-out loss
     saving_fails     why the newest try to save failed, where it did
     broken_rows      what stands in metrics.jsonl and is no row
     held_by          who holds the lock of the run directory, and since when
@@ -65,6 +73,7 @@ class RunStatus:
     phase            what the ranks are doing, while they run, and how far they are in it
     step_age         seconds since their last step ended, while they run
     sign_age         seconds since anything moved on any rank, while they run
+    findings         of the rules of health, those that stand
     """
 
     run: str
@@ -81,6 +90,7 @@ class RunStatus:
     discriminator_loss: float | None = None
     real_tokens_per_s: float | None = None
     seconds_left: float | None = None
+    best: Best | None = None
     last_checkpoint: int | None = None
     unhealthy: str | None = None
     last_healthy: int | None = None
@@ -91,18 +101,26 @@ class RunStatus:
     phase: str | None = None
     step_age: float | None = None
     sign_age: float | None = None
+    findings: tuple[Finding, ...] = ()
     log: str | None = None
 
 
-def status(run: RunDir) -> RunStatus:
-    """What a run does now; where Slurm does not answer, what the run directory says of it."""
+def status(run: RunDir, logged: Logged | None = None, asking: Asking | None = None) -> RunStatus:
+    """What a run does now; where Slurm does not answer, what the run directory says of it.
+
+    `logged` is what stands in its metrics, where the caller follows them; `asking` asks Slurm.
+    """
+    if logged is None:
+        logged = read_logged(run)
+    if asking is None:
+        asking = Asking()
     launches = records(run)
-    found = recorded(run)
+    found = recorded(run, logged)
     seen = life(run)
     if not launches:
         return _without_job(run, found, seen)
     launch = launches[-1]
-    jobs, silence = _ask(launch)
+    jobs, silence = _ask(launch, asking)
     noted = _noted(run, launch, jobs)
     current = _current(jobs)
     if current is None and seen is not None and _is_newer(seen, launch, noted, silence):
@@ -110,7 +128,7 @@ def status(run: RunDir) -> RunStatus:
     if current:
         state, why = _live(current, noted)
     else:
-        state, why = _ended(run, launch, noted, jobs, silence)
+        state, why = _ended(run, launch, noted, jobs, silence, asking)
     if current:
         job_id = current.job_id
     elif noted:
@@ -141,12 +159,12 @@ def _restarts(noted: list[Event]) -> int:
     return max(starts - 1, *(event.restart for event in noted), 0)
 
 
-def _ask(launch: JobRecord) -> tuple[list[QueuedJob], str | None]:
+def _ask(launch: JobRecord, asking: Asking) -> tuple[list[QueuedJob], str | None]:
     """The jobs of a launch that Slurm still knows, and why it does not answer, or None."""
     if not queue.has_slurm():
         return [], "no Slurm on this machine to ask"
     try:
-        return queue.queued(launch.job_ids), None
+        return asking.queued(launch.job_ids), None
     except UserError as error:
         return [], f"Slurm does not answer ({error})"
 
@@ -247,7 +265,12 @@ def _live(job: QueuedJob, noted: list[Event]) -> tuple[State, str | None]:
 
 
 def _ended(
-    run: RunDir, launch: JobRecord, noted: list[Event], jobs: list[QueuedJob], silence: str | None
+    run: RunDir,
+    launch: JobRecord,
+    noted: list[Event],
+    jobs: list[QueuedJob],
+    silence: str | None,
+    asking: Asking,
 ) -> tuple[State, str | None]:
     """No job of the launch is active: what its script noted last,
     else what the queue or accounting still know.
@@ -264,7 +287,7 @@ def _ended(
     if jobs:
         ended = jobs[-1].state
     else:
-        ended = queue.accounted(launch.job_ids[-1])
+        ended = asking.accounted(launch.job_ids[-1])
     if ended and ended.startswith("CANCELLED"):
         return "cancelled", ended
     return "unfinished", (ended or "its job has left the queue") + since + _no_room(run)

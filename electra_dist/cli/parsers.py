@@ -72,13 +72,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
-def console() -> Console:
-    """Where tables go: as wide as the terminal;
-    wide enough for every table when the output is a file or a pipe.
+def console(elsewhere: int = 120) -> Console:
+    """Where tables go: as wide as the terminal; `elsewhere` columns when the output is a file or a
+    pipe, by default wide enough for every table.
     """
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return Console(width=None if sys.stdout.isatty() else elsewhere)
 
 
 def print_json(content: Any) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import NoReturn
 
-from electra_dist.console import put
+from electra_dist.console import close_live_line, put
 from electra_dist.errors import EXIT_CTRL_C, EXIT_UNFINISHED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -27,7 +27,7 @@ def listen(words: list[str], environment: Mapping[str, str]) -> None:
     """Hear the signals from here on, when `words` (a command line without its program) train."""
     if words[:1] != ["train"] and words[:2] != ["launch", "local"]:
         return
-    if _ranks(environment) > 1:
+    if ranks(environment) > 1:
         receive = _note
     else:
         receive = _end
@@ -63,7 +63,7 @@ def is_listener(handler: object) -> bool:
     return handler in (_note, _end)
 
 
-def _ranks(environment: Mapping[str, str]) -> int:
+def ranks(environment: Mapping[str, str]) -> int:
     """How many processes train together, as far as the variables of torchrun and Slurm tell."""
     in_step = environment.get("SLURM_STEP_ID", "").isdigit()
     if in_step:
@@ -90,6 +90,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _leave(status: int) -> NoReturn:
+    close_live_line()
     os._exit(status)
 
 

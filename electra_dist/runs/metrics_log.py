@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import stat
@@ -27,7 +28,12 @@ Row = dict[str, Any]
 
 #: A longer line is no row.
 ROW_BYTES = MIB
+#: No run has as many.
+_MOST_STEPS = 2**63
 _ZEROS = re.compile(rb"\0+")
+#: Bytes that a `RowTail` reads at once, and those that it knows a file by.
+_TAIL_BLOCK = 4 * MIB
+_SEEN_BYTES = 256
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -71,20 +77,107 @@ def parse_row(line: bytes) -> Row | None:
     if not isinstance(row, dict):
         return None
     step = row.get("step")
-    if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
+    if isinstance(step, int) and not isinstance(step, bool) and 0 <= step <= _MOST_STEPS:
         return row
     return None
 
 
+def numbers_of(row: Row) -> dict[str, float]:
+    """The numbers of a row by their names; what is undefined, or too large for one, is left out."""
+    found = {}
+    for name, value in row.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        try:
+            number = float(value)
+        except OverflowError:
+            continue
+        if math.isfinite(number):
+            found[name] = number
+    return found
+
+
+def is_event(row: Row) -> bool:
+    """Whether a row notes something that happened, and holds no metrics."""
+    return "event" in row
+
+
 def rows_in(block: bytes) -> Iterator[Row]:
     """The rows of whole lines."""
-    for line in _ZEROS.sub(b"\n", block).split(b"\n"):
-        if line:
-            row = parse_row(line)
-        else:
-            row = None
+    for line in _lines_in(block):
+        row = parse_row(line)
         if row is not None:
             yield row
+
+
+def _lines_in(block: bytes) -> list[bytes]:
+    """The lines of a block that hold anything; zeros of a crash are one of their own."""
+    return [line for line in _ZEROS.sub(b"\n\0\n", block).split(b"\n") if line]
+
+
+class Added(NamedTuple):
+    """What a metrics file has more than at the last look.
+
+    rows    in order
+    afresh  they are the first of the file: it is new, or rows were taken out of it
+    behind  bytes of the file that are still to be read
+    """
+
+    rows: list[Row]
+    afresh: bool
+    behind: int
+
+
+class RowTail:
+    """Reads a metrics file on from where it was; from its start again when rows were taken out.
+
+    `broken` counts what was no row in all that was read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.broken = 0
+        self._inode: int | None = None
+        self._offset = 0
+        self._seen = b""  # the last bytes before the offset, to notice another file
+
+    def read(self) -> Added:
+        """At most some MiB of what was added; a last line without its end waits for it."""
+        file = _open_to_read(self.path)
+        if file is None:
+            afresh = self._offset > 0
+            self._begin(None)
+            return Added([], afresh, 0)
+        with file:
+            state = os.fstat(file.fileno())
+            afresh = self._offset == 0 or not self._goes_on(file, state.st_ino)
+            if afresh:
+                self._begin(state.st_ino)
+            file.seek(self._offset)
+            block = file.read(_TAIL_BLOCK)
+        whole = block[: block.rfind(b"\n") + 1]
+        if not whole and len(block) == _TAIL_BLOCK:
+            whole = block  # no row is that long
+        rows = list(rows_in(whole))
+        self.broken += len(_lines_in(whole)) - len(rows)
+        self._offset += len(whole)
+        self._seen = (self._seen + whole)[-_SEEN_BYTES:]
+        if whole:
+            behind = max(0, state.st_size - self._offset)
+        else:
+            behind = 0
+        return Added(rows, afresh, behind)
+
+    def _begin(self, inode: int | None) -> None:
+        self.broken = 0
+        self._inode = inode
+        self._offset = 0
+        self._seen = b""
+
+    def _goes_on(self, file: IO[bytes], inode: int) -> bool:
+        """Whether the file is the same, with all that was read of it."""
+        file.seek(self._offset - len(self._seen))
+        return inode == self._inode and file.read(len(self._seen)) == self._seen
 
 
 class _Piece(NamedTuple):

@@ -25,6 +25,8 @@ from electra_dist.files.writing import write_json
 from electra_dist.parallel.signs import Doing
 from electra_dist.runs.directory import RunDir
 
+#: In the environment of rank 0: the descriptor of a pipe to whoever draws its live line.
+LINE_VARIABLE = "ELECTRA_DIST_LINE"
 #: How often progress.json is written.
 VITALS_SECONDS = 15.0
 

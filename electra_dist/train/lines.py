@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from electra_dist.console import human_count, human_seconds, say
+from electra_dist.console import human_bytes, human_count, human_seconds, say
 from electra_dist.data.sources import RunData
 from electra_dist.parallel import signs
 from electra_dist.runs import metrics
@@ -85,7 +85,7 @@ class Checking:
         self._start = self._said = time.perf_counter()
 
     def __call__(self, done: int, total: int) -> None:
-        signs.sign(f"{self._what}: {done / 1e9:.1f} of {total / 1e9:.1f} GB")
+        signs.sign(f"{self._what}: {human_bytes(done)} of {human_bytes(total)}")
         now = time.perf_counter()
         if now - self._said < self._every or not done:
             return

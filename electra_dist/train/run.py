@@ -20,6 +20,7 @@ from electra_dist.checkpoint import loading
 from electra_dist.config import NETWORKS, Config, Network, check_world, idle_rows
 from electra_dist.console import human_count, say, warn
 from electra_dist.data.sources import RunData, check_vocabulary, open_data
+from electra_dist.health import Known, Monitor
 from electra_dist.model.attention.backends import described
 from electra_dist.parallel import signs
 from electra_dist.parallel.collectives import broadcast_object, together
@@ -212,6 +213,7 @@ def _train_from_checkpoint(
     try:
         trainer = Trainer(config, data, engines, world, tracker, rollbacks, hook)
         if step is not None:
+            signs.sign(f"loading the checkpoint of step {step:,}")
             trainer.resume(step)
         with refusals_explained():
             outcome = trainer.train_to_end(interruption)
@@ -245,6 +247,7 @@ def _handle(config: Config, world: World) -> dict[str, Any]:
     handle = None
     with together(world):
         if world.is_main:
+            signs.sign("opening the data")
             handle = open_data(config).to_handle()
     found: dict[str, Any] = broadcast_object(handle, world)
     return found
@@ -296,6 +299,7 @@ def _say_about_data(config: Config, data: RunData, world: World) -> None:
 
 
 def _engines(config: Config, data: RunData, world: World) -> Engines:
+    signs.sign("building the networks")
     generator, discriminator = initial_networks(config, data, world.device)
     if world.is_main:
         count = plan.parameters(config, data.vocab_size)
@@ -311,6 +315,7 @@ def _engines(config: Config, data: RunData, world: World) -> Engines:
             f" {generator.head_backend},"
             f" {'compiled' if config.compiles(world.device.type) else 'not compiled'}"
         )
+    signs.sign("building the engines")
     return build_engines(config, generator, discriminator, world)
 
 
@@ -346,11 +351,20 @@ def _tracker(
                     f"{run.metrics}: {cut.broken} broken pieces that are no rows moved to a file"
                     " beside it"
                 )
+            signs.sign("opening the tracking")
             choice = choose_mode(config.tracking.wandb, environment)
             for sentence in choice.said:
                 say(sentence)
-            tracker = Tracker(run, choice.mode, warn, config.tracking.sinks, environment)
+            monitor = None
+            if config.tracking.health:
+                monitor = partial(_monitor, config, run)
+            tracker = Tracker(run, choice.mode, warn, config.tracking.sinks, environment, monitor)
     return tracker
+
+
+def _monitor(config: Config, run: RunDir) -> Monitor:
+    """The rules of health, which have heard nothing yet."""
+    return Monitor(Known.of(config, run.read_facts()), config.tracking.health_ignore)
 
 
 def _say_how_to_go_on(

@@ -4,4 +4,4 @@ Comes in: a configuration and a cluster profile. Goes out: a job script, submitt
 jobs.
 """
 
-__all__ = ["clusters", "discover", "preconditions", "queue", "submit"]
+__all__ = ["asking", "clusters", "discover", "preconditions", "queue", "submit"]

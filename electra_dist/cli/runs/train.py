@@ -10,6 +10,7 @@ import os
 from electra_dist.cli.parsers import Subparsers, add_command, add_config
 from electra_dist.cli.runs.going_on import add_going_on, resolve
 from electra_dist.errors import EXIT_OK, EXIT_UNFINISHED
+from electra_dist.parallel import signs
 
 
 def add(subparsers: Subparsers) -> None:
@@ -38,10 +39,15 @@ def add(subparsers: Subparsers) -> None:
 
 def _train(arguments: argparse.Namespace) -> int:
     resolved = resolve(arguments)
-    from electra_dist.train.run import train
-    from electra_dist.train.trainer import Outcome
+    environment = dict(os.environ)
+    from electra_dist.train.watch.live import progress_line
 
-    outcome = train(resolved.config, dict(os.environ), how=resolved.how)
+    with progress_line(resolved.config.train.steps, environment):
+        signs.sign("loading PyTorch and DeepSpeed")
+        from electra_dist.train.run import train
+        from electra_dist.train.trainer import Outcome
+
+        outcome = train(resolved.config, environment, how=resolved.how)
     if outcome is Outcome.FINISHED:
         return EXIT_OK
     return EXIT_UNFINISHED

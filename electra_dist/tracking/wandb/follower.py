@@ -4,6 +4,7 @@ and what makes two rows the same one.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -11,7 +12,8 @@ import os
 from pathlib import Path
 from typing import IO
 
-from electra_dist.runs.metrics_log import ROW_BYTES, Row, rows_in
+from electra_dist.runs.metrics import all_metrics
+from electra_dist.runs.metrics_log import ROW_BYTES, Row, is_event, rows_in
 
 _BLOCK = 4 * ROW_BYTES
 
@@ -25,8 +27,12 @@ def values_of(row: Row) -> dict[str, float | int]:
     }
 
 
+#: What a row is not known by: of the clock, of the machine, W&B's own.
+_NOT_OF_THE_STEP = ("speed/", "memory/", "_")
+
+
 def key_of(row: Row) -> str:
-    """What a row is known by: all its values but those of the clock.
+    """What a row is known by: all its values but those of the clock (`Metric.of_clock`).
 
     A step that is trained again after a restart gives the same row, and is not sent again. After a
     rollback past a divergence it gives another one, which is.
@@ -34,9 +40,14 @@ def key_of(row: Row) -> str:
     values = sorted(
         (name, float(value))
         for name, value in values_of(row).items()
-        if not name.startswith(("speed/", "_"))
+        if name not in _of_the_clock() and not name.startswith(_NOT_OF_THE_STEP)
     )
     return hashlib.blake2b(json.dumps(values).encode(), digest_size=8).hexdigest()
+
+
+@functools.cache
+def _of_the_clock() -> frozenset[str]:
+    return frozenset(metric.name for metric in all_metrics() if metric.of_clock)
 
 
 class Follower:
@@ -50,6 +61,8 @@ class Follower:
         self._offset = 0
         self.keys: set[str] = set()
         """Of all rows in the file, as far as it was read."""
+        self.events: list[Row] = []
+        """Rows of events that were read; whoever takes them empties the list."""
 
     def read(self) -> list[tuple[str, Row]]:
         """Rows that were not there at the last call, with their keys, in order;
@@ -84,6 +97,9 @@ class Follower:
     def _new(self, block: bytes) -> list[tuple[str, Row]]:
         found: list[tuple[str, Row]] = []
         for row in rows_in(block):
+            if is_event(row):
+                self.events.append(row)
+                continue
             key = key_of(row)
             if key not in self.keys:
                 self.keys.add(key)

@@ -26,6 +26,7 @@ from dataclasses import asdict
 from typing import Any
 
 from electra_dist.config import WatchdogConfig
+from electra_dist.console import close_live_line
 from electra_dist.errors import (
     EXIT_CRASH,
     EXIT_CTRL_C,
@@ -262,6 +263,7 @@ class Watchdog:
     def _look_around(self, now: float) -> None:
         """Whether anything is wrong; rank 0 looks at all ranks, the others at rank 0."""
         if self._interrupts.has_second_ctrl_c(now):
+            close_live_line()
             os._exit(EXIT_CTRL_C)
         if self._interrupts.is_late_in_the_start(now):
             message = (
@@ -362,6 +364,7 @@ class Watchdog:
                 return
         in_time(lambda: self._last_words.tell(end, finder))
         in_time(lock.give_back)
+        close_live_line()
         os._exit(end.status)
 
     # --- notes ------------------------------------------------------------------------------------
