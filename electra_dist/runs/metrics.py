@@ -52,6 +52,13 @@ CHECKPOINT_STALL = Metric(
     "of the time since the last logged step, spent waiting for a checkpoint"
     " ([saving](checkpoints.md#saving-in-the-background))",
 )
+WALL_CLOCK = Metric(
+    "speed/wall_clock",
+    "seconds",
+    "Unix time at which the row was made, on the clock of rank 0",
+    ".0f",
+    of_clock=True,
+)
 EPOCH = Metric("data/epoch", "epochs", "passes over the training split", ".2f")
 REAL_TOKENS = Metric("data/real_tokens", "tokens", "trained on since the start of the run", ",d")
 
@@ -64,6 +71,7 @@ _OF_THE_RUN = (
     MFU,
     STEP_SECONDS,
     CHECKPOINT_STALL,
+    WALL_CLOCK,
     EPOCH,
     REAL_TOKENS,
 )

@@ -7,6 +7,7 @@ by rank 0.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 
 from electra_dist.config import Config
@@ -71,6 +72,7 @@ class Logbook:
             metrics.MFU.name: flops * speed / self._peak_flops,
             metrics.STEP_SECONDS.name: seconds / timed,
             metrics.CHECKPOINT_STALL.name: stall(),
+            metrics.WALL_CLOCK.name: round(time.time(), 3),
             metrics.EPOCH.name: state.epoch,
             metrics.REAL_TOKENS.name: state.real_tokens,
             **self.passes.of_sources(state.source_epochs, aloud=self._tracker is not None),
