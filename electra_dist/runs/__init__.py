@@ -13,6 +13,5 @@ __all__ = [
     "metrics_log",
     "own_log",
     "progress",
-    "report",
     "rollbacks",
 ]

@@ -55,8 +55,8 @@ CHECKPOINT_STALL = Metric(
 WALL_CLOCK = Metric(
     "speed/wall_clock",
     "seconds",
-    "Unix time at which the row was made, on the clock of rank 0",
-    ".0f",
+    "Unix time at which the row was made, on the clock of rank 0, in whole seconds",
+    "d",
     of_clock=True,
 )
 EPOCH = Metric("data/epoch", "epochs", "passes over the training split", ".2f")

@@ -72,7 +72,7 @@ class Logbook:
             metrics.MFU.name: flops * speed / self._peak_flops,
             metrics.STEP_SECONDS.name: seconds / timed,
             metrics.CHECKPOINT_STALL.name: stall(),
-            metrics.WALL_CLOCK.name: round(time.time(), 3),
+            metrics.WALL_CLOCK.name: round(time.time()),
             metrics.EPOCH.name: state.epoch,
             metrics.REAL_TOKENS.name: state.real_tokens,
             **self.passes.of_sources(state.source_epochs, aloud=self._tracker is not None),

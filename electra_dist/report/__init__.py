@@ -1,0 +1,21 @@
+"""What came of one run or of many, from their folders alone: numbers, a picture, and one page.
+
+Comes in: run directories, also copies without their data. Goes out: `RunReport` for the terminal
+and for programs, a PNG of the curves of a run, and a self-contained HTML page that compares runs.
+Needs no torch; matplotlib for the picture, plotly and Jinja2 for the page.
+"""
+
+from electra_dist.report.loading import LoadedRun, find_runs, labels_of, load_run
+from electra_dist.report.picture import plot_curves
+from electra_dist.report.summary import RunReport, read_report, report_of
+
+__all__ = [
+    "LoadedRun",
+    "RunReport",
+    "find_runs",
+    "labels_of",
+    "load_run",
+    "plot_curves",
+    "read_report",
+    "report_of",
+]
