@@ -5,17 +5,17 @@ and for programs, a PNG of the curves of a run, and a self-contained HTML page t
 Needs no torch; matplotlib for the picture, plotly and Jinja2 for the page.
 """
 
-from electra_dist.report.loading import LoadedRun, find_runs, labels_of, load_run
+from electra_dist.report.comparison import Comparison, compare
+from electra_dist.report.page import render_page
 from electra_dist.report.picture import plot_curves
 from electra_dist.report.summary import RunReport, read_report, report_of
 
 __all__ = [
-    "LoadedRun",
+    "Comparison",
     "RunReport",
-    "find_runs",
-    "labels_of",
-    "load_run",
+    "compare",
     "plot_curves",
     "read_report",
+    "render_page",
     "report_of",
 ]

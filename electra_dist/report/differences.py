@@ -81,6 +81,15 @@ def warnings_of(runs: Sequence[LoadedRun]) -> list[str]:
     return found
 
 
+def comparable(runs: Sequence[LoadedRun]) -> bool:
+    """Whether the losses of these runs may be laid side by side: as far as is known."""
+    for value_of in (_tokenizer, _masking):
+        values = {value_of(loaded) for loaded in runs} - {None}
+        if len(values) > 1:
+            return False
+    return True
+
+
 def _groups(runs: Sequence[LoadedRun], values: Sequence[str | None]) -> dict[str, list[str]]:
     """The labels of the runs by value; runs that do not tell it are in no group."""
     groups: dict[str, list[str]] = {}
