@@ -62,7 +62,9 @@ class RunView:
         if not starts:
             return UNKNOWN
         last = starts[-1]
-        words = f"{last.world_size} × {last.device or 'unknown device'}"
+        words = str(last.world_size)
+        if last.device:
+            words += f" × {last.device}"
         if last.nodes > 1:
             words += f", {last.nodes} nodes"
         return words

@@ -132,7 +132,7 @@
   function baseLayout() {
     return {
       autosize: true,
-      margin: { l: 58, r: 12, t: 12, b: 42 },
+      margin: { l: 54, r: 12, t: 12, b: 42 },
       paper_bgcolor: css("--back"),
       plot_bgcolor: css("--back"),
       font: { color: css("--text"), size: 12, family: "system-ui, sans-serif" },
@@ -141,10 +141,18 @@
     };
   }
 
+  // Small numbers as powers of ten, large ones with a prefix, all others as they are.
+  function tickStyle(chart) {
+    const largest = Math.max(...(chart.range || [1]).map(Math.abs));
+    if (largest >= 1e4) return { tickformat: ".3~s" };
+    if (largest < 1e-2) return { exponentformat: "power", showexponent: "all" };
+    return { exponentformat: "none" };
+  }
+
   function layoutOf(chart, wanted, drawn) {
     const lines = { gridcolor: css("--line"), zerolinecolor: css("--line"), linecolor: css("--line") };
-    const y = { ...lines, type: wanted.height === "log" ? "log" : "linear", automargin: true };
-    y.exponentformat = "power";
+    const y = { ...lines, type: wanted.height === "log" ? "log" : "linear", nticks: 6 };
+    Object.assign(y, tickStyle(chart));
     if (wanted.height === "close" && chart.range) y.range = chart.range;
     else y.autorange = true;
     const shapes = [];
@@ -171,13 +179,22 @@
         text: level.text,
         showarrow: false,
         font: { color: css("--quiet"), size: 11 },
+        bgcolor: css("--back"),
+        borderpad: 1,
       });
     }
     if (wanted.marks) drawn.forEach((run) => shapes.push(...markLines(run, wanted)));
     return {
       ...baseLayout(),
       uirevision: `${wanted.axis.key} ${wanted.height}`,
-      xaxis: { ...lines, title: { text: wanted.axis.label, standoff: 6 }, rangemode: "tozero", exponentformat: "SI", nticks: 6 },
+      xaxis: {
+        ...lines,
+        title: { text: wanted.axis.label, standoff: 6 },
+        rangemode: "tozero",
+        tickformat: wanted.axis.key === "hours" ? "" : "~s",
+        exponentformat: "SI",
+        nticks: 6,
+      },
       yaxis: y,
       yaxis2: { overlaying: "y", range: [0, 1.02], visible: false, fixedrange: true },
       shapes,
