@@ -26,6 +26,7 @@ import torch
 from electra_dist.checkpoint.tensors import read_network
 from electra_dist.config import NETWORKS
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.metrics_log import is_event
 from electra_dist.tracking.wandb.children import descendants
 
 RANK_PROGRAM = Path(__file__).with_name("torture_rank.py")
@@ -239,7 +240,7 @@ class Subject:
 
     def rows(self) -> list[dict[str, Any]]:
         """The logged rows, without what depends on the clock."""
-        return [without_clock(row) for row in self.run.read_metrics()]
+        return [without_clock(row) for row in self.run.read_metrics() if not is_event(row)]
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Both networks at the last step."""

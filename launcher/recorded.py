@@ -6,12 +6,14 @@ asked.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from electra_dist import config as configuration
-from electra_dist.errors import ConfigError
+from electra_dist.errors import ConfigError, UserError
+from electra_dist.health import Finding, judge, open_findings, still_open
 from electra_dist.runs import lock, metrics
 from electra_dist.runs.checkpoints import health
 from electra_dist.runs.checkpoints.memory import saving
@@ -48,7 +50,22 @@ def recorded(run: RunDir) -> dict[str, Any]:
         "saving_fails": _saving_fails(run),
         "broken_rows": reader.broken,
         "held_by": _held_by(run),
+        "findings": _findings(run, reader),
     }
+
+
+def _findings(run: RunDir, rows: Iterable[Row]) -> tuple[Finding, ...]:
+    """What the rules of health say of a run, of any version; those that stand.
+
+    Where its configuration or its facts cannot be read, those that training noted itself.
+    """
+    try:
+        config = configuration.load(run.config)
+        if not config.tracking.health:
+            return ()
+        return still_open(judge(rows, run.read_facts(), config))
+    except UserError:
+        return open_findings(rows)
 
 
 def _saving_fails(run: RunDir) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from electra_dist.errors import UserError
 from electra_dist.files.reading import MIB
+from electra_dist.health import Finding
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Life, life
 from electra_dist.runs.rollbacks import Rollback
@@ -65,6 +66,7 @@ class RunStatus:
     phase            what the ranks are doing, while they run, and how far they are in it
     step_age         seconds since their last step ended, while they run
     sign_age         seconds since anything moved on any rank, while they run
+    findings         of the rules of health, those that stand
     """
 
     run: str
@@ -91,6 +93,7 @@ class RunStatus:
     phase: str | None = None
     step_age: float | None = None
     sign_age: float | None = None
+    findings: tuple[Finding, ...] = ()
     log: str | None = None
 
 

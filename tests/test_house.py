@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("electra_dist.checkpoint", "electra_dist.tracking"),
     ("electra_dist.zero", "launcher"),
     ("electra_dist.health",),
+    ("electra_dist.references",),
     ("electra_dist.model", "electra_dist.runs", "data_tools"),
     ("electra_dist.plan", "electra_dist.data", "electra_dist.objectives"),
     ("electra_dist.config", "electra_dist.parallel", "electra_dist.files"),
@@ -66,6 +67,7 @@ TORCH_FREE = (
     "electra_dist.data",
     "electra_dist.objectives.metric",
     "electra_dist.plan",
+    "electra_dist.references",
     "electra_dist.runs",
 )
 #: What the extras `train` and `hf` install, and what only comes with it.

@@ -127,7 +127,8 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
         run: the run directory.
 
     Returns:
-        One dictionary per row of metrics.jsonl, each with its `step`. Losses are in nats:
+        One dictionary per row of metrics.jsonl, each with its `step`; rows of events are left out.
+        Losses are in nats:
         `loss/generator`, `loss/discriminator`; of the held-out rows `validation/loss/generator`
         and so on. docs/train.md lists all keys.
 
@@ -139,8 +140,10 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
         >>> steps = [row["step"] for row in rows if "loss/generator" in row]
     """
     from electra_dist.runs.directory import RunDir
+    from electra_dist.runs.metrics_log import is_event
 
-    return list(RunDir.existing(run).read_metrics())
+    rows = RunDir.existing(run).read_metrics()
+    return [row for row in rows if not is_event(row)]
 
 
 def evaluate_run(

@@ -16,6 +16,7 @@ from electra_dist.config.networks import ModelConfig, NetworkConfig
 from electra_dist.config.operation import (
     CheckpointConfig,
     GuardConfig,
+    HealthRule,
     Sink,
     TrackingConfig,
     WatchdogConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "GuardConfig",
+    "HealthRule",
     "ModelConfig",
     "Name",
     "Network",

@@ -53,6 +53,25 @@ def _words(command: object) -> object:
 Sink = Literal["wandb", "tensorboard"]
 
 
+#: Rules of health that can be left out; `electra_dist.health` has them.
+HealthRule = Literal[
+    "discriminator-collapse",
+    "generator-too-strong",
+    "generator-not-learning",
+    "overfitting",
+    "loss-not-finite",
+    "overflow",
+    "update-ratio",
+    "off-reference",
+    "data-stall",
+    "straggler",
+    "slowing-down",
+    "below-plan",
+    "checkpoint-stall",
+    "padding",
+]
+
+
 class TrackingConfig(Section):
     """Metrics: metrics.jsonl always, W&B and TensorBoard next to it."""
 
@@ -72,11 +91,17 @@ class TrackingConfig(Section):
     """W&B user or team. Default: that of the login."""
     tags: tuple[str, ...] = ()
     """Tags of the W&B run."""
+    health: bool = True
+    """Judge each logged row by the rules of [health](health.md); what they find is said, written to
+    metrics.jsonl and sent to W&B.
+    """
+    health_ignore: tuple[HealthRule, ...] = ()
+    """Rules of health that are left out."""
     on_event: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     """Command that is started when the run starts, resumes, rolls back, is interrupted, hangs,
-    fails, diverges or finishes: a list of words, or one line that is split as a shell would; it is
-    never given to a shell. Run, event, reason and step stand in its environment (ELECTRA_DIST_RUN,
-    _NAME, _EVENT, _REASON, _STEP).
+    fails, diverges or finishes, and when a finding of health begins or is over: a list of words, or
+    one line that is split as a shell would; it is never given to a shell. Run, event, reason, step
+    and rule stand in its environment (ELECTRA_DIST_RUN, _NAME, _EVENT, _REASON, _STEP, _RULE).
     """
     event_seconds: PositiveFloat = 30.0
     """The command is killed after that long."""

@@ -36,6 +36,16 @@ class Finding:
     advice: str
     state: State = "begins"
 
+    @property
+    def line(self) -> str:
+        """As a person reads it: what is seen since when and what to do, or that it is over."""
+        if self.state == "ends":
+            return f"step {self.step}: over: {self.rule}: {self.sentence}"
+        return (
+            f"step {self.step}: {self.severity}: {self.rule}: {self.sentence}. What to do:"
+            f" {self.advice}"
+        )
+
     def to_row(self) -> Row:
         """The row of metrics.jsonl."""
         return {"event": EVENT} | asdict(self)
@@ -55,11 +65,13 @@ class Finding:
 
 def open_findings(rows: Iterable[Row]) -> tuple[Finding, ...]:
     """Those that began in these rows and have not ended, oldest first."""
+    return still_open(finding for row in rows if (finding := Finding.from_row(row)))
+
+
+def still_open(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Those of `findings` that began and have not ended, oldest first."""
     found: dict[str, Finding] = {}
-    for row in rows:
-        finding = Finding.from_row(row)
-        if finding is None:
-            continue
+    for finding in findings:
         if finding.state == "begins":
             found[finding.rule] = finding
         else:

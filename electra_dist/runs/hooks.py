@@ -1,15 +1,16 @@
 """Someone is told: the command of `tracking.on_event`, started when a run starts, goes on, rolls
-back, hangs or ends.
+back, hangs or ends, and when a rule of health finds something.
 
 In: an event of a run, with its reason. Out: one process of the user's command, never through a
 shell; what it is told stands in its environment, beside that of training:
 
     ELECTRA_DIST_RUN      the run directory, absolute
     ELECTRA_DIST_NAME     run.name
-    ELECTRA_DIST_EVENT    started, resumed, rolled back, interrupted, hung, failed, diverged,
-                          finished
+    ELECTRA_DIST_EVENT    started, resumed, rolled back, health, interrupted, hung, failed,
+                          diverged, finished
     ELECTRA_DIST_REASON   one sentence, or empty
     ELECTRA_DIST_STEP     optimizer steps done, or empty where they are not known
+    ELECTRA_DIST_RULE     of health only: the rule whose finding begins or is over
 
 A hook is a bystander: whatever it does, training goes on and never waits for it. Only the end of
 the process waits, so that the last event is told: at most `tracking.event_seconds`, and
@@ -35,7 +36,15 @@ from electra_dist.errors import DivergedError
 from electra_dist.runs.directory import RunDir
 
 Event = Literal[
-    "started", "resumed", "rolled back", "interrupted", "hung", "failed", "diverged", "finished"
+    "started",
+    "resumed",
+    "rolled back",
+    "health",
+    "interrupted",
+    "hung",
+    "failed",
+    "diverged",
+    "finished",
 ]
 
 #: For the hook of an interrupted run: a scheduler that is about to kill the process waits.
@@ -120,9 +129,9 @@ class Hook:
 
     # --- telling ----------------------------------------------------------------------------------
 
-    def tell(self, event: Event, reason: str = "", step: int | None = None) -> None:
+    def tell(self, event: Event, reason: str = "", step: int | None = None, rule: str = "") -> None:
         """Start the command for `event` and return at once;
-        of the ends of a run, the first one only.
+        of the ends of a run, the first one only. `rule` is that of a finding.
         """
         if not self._command or (event in _ENDS and not self._is_first_end()):
             return
@@ -131,6 +140,8 @@ class Hook:
             "ELECTRA_DIST_REASON": " ".join(reason.replace("\0", " ").split())[:2000],
             "ELECTRA_DIST_STEP": "" if step is None else str(step),
         }
+        if rule:
+            told["ELECTRA_DIST_RULE"] = rule
         thread = threading.Thread(
             target=self._call, args=(event, told), name="electra-dist-hook", daemon=True
         )

@@ -76,6 +76,11 @@ def parse_row(line: bytes) -> Row | None:
     return None
 
 
+def is_event(row: Row) -> bool:
+    """Whether a row notes something that happened, and holds no metrics."""
+    return "event" in row
+
+
 def rows_in(block: bytes) -> Iterator[Row]:
     """The rows of whole lines."""
     for line in _ZEROS.sub(b"\n", block).split(b"\n"):

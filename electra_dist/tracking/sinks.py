@@ -15,16 +15,18 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from electra_dist.config import Sink as SinkName
 from electra_dist.errors import StorageError
 from electra_dist.files.writing import advice, reason, writing
+from electra_dist.health import Finding, Monitor
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics import Metrics
-from electra_dist.runs.metrics_log import Cut, cut_back
+from electra_dist.runs.metrics_log import Cut, Row, cut_back
+from electra_dist.tracking.judging import Judging
 from electra_dist.tracking.tensorboard import TensorBoard
 from electra_dist.tracking.wandb import Keeper, Mode
 
@@ -34,7 +36,7 @@ FINISH_SECONDS = 60.0
 LEAVE_SECONDS = 10.0
 
 
-def _as_json(value: float | int) -> float | int | None:
+def _as_json(value: Any) -> Any:
     """JSON has no NaN: what is undefined is null.
     Floats keep fp32 precision (shortest form that reads back).
     """
@@ -43,6 +45,11 @@ def _as_json(value: float | int) -> float | int | None:
             return float(str(np.float32(value)))
         return None
     return value
+
+
+def as_row(content: Mapping[str, Any]) -> Row:
+    """The row that is written, which is what its reader gets."""
+    return {name: _as_json(value) for name, value in content.items()}
 
 
 class MetricsFile:
@@ -71,9 +78,9 @@ class MetricsFile:
             )
             self._size = os.fstat(self._descriptor).st_size
 
-    def write(self, metrics: Mapping[str, float | int]) -> None:
+    def write(self, content: Mapping[str, Any]) -> None:
         """One more row."""
-        row = {name: _as_json(value) for name, value in metrics.items()}
+        row = as_row(content)
         self._waiting.append(json.dumps(row).encode() + b"\n")
         self._try(self._flush)
 
@@ -208,7 +215,7 @@ def open_sinks(
 
 
 class Tracker:
-    """The metrics file, and the sinks that mirror it."""
+    """The metrics file, the sinks that mirror it, and the rules of health that hear its rows."""
 
     def __init__(
         self,
@@ -217,17 +224,33 @@ class Tracker:
         warn: Callable[[str], None],
         sinks: Sequence[SinkName] = ("wandb",),
         environment: Mapping[str, str] = os.environ,
+        monitor: Callable[[], Monitor] | None = None,
     ) -> None:
-        """Open the metrics file, cut back before, and the sinks; raises `StorageError`."""
+        """Open the metrics file, cut back before, and the sinks; raises `StorageError`.
+
+        `monitor` makes one that has heard nothing yet; without it no row is judged.
+        """
         self._run = run
         self._file = MetricsFile(run.metrics, warn)
+        self._judging = Judging(run, monitor, warn)
+        self._note(self._judging.begin())
         self._sinks = open_sinks(sinks, run, mode, warn, environment)
 
-    def write(self, metrics: Metrics) -> None:
-        """One row, in the file when this returns; the sinks have it seconds later."""
+    def write(self, metrics: Metrics) -> tuple[Finding, ...]:
+        """One row, in the file when this returns; the sinks have it seconds later.
+
+        The findings that begin or end with it stand behind it in the file.
+        """
         self._file.write(metrics)
         for sink in self._sinks:
             sink.write(metrics)
+        findings = self._judging.hear(as_row(metrics))
+        self._note(findings)
+        return findings
+
+    def _note(self, findings: Sequence[Finding]) -> None:
+        for finding in findings:
+            self._file.write(finding.to_row())
 
     def sync(self) -> None:
         """Force the rows to the disk, before a checkpoint that stands on them is whole."""
@@ -236,6 +259,7 @@ class Tracker:
     def cut_back(self, step: int) -> Cut:
         """A rollback: rows after `step` go to a file beside the metrics; the sinks follow."""
         cut = self._file.cut_back(step)
+        self._note(self._judging.begin())
         for sink in self._sinks:
             sink.cut_back()
         return cut

@@ -16,6 +16,7 @@ from typing import Any
 from electra_dist.errors import UserError
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics import STEP, Metrics
+from electra_dist.runs.metrics_log import is_event
 
 
 class TensorBoard:
@@ -60,7 +61,8 @@ class TensorBoard:
                 old.unlink()
         self._writer = self._open(str(folder))
         for row in self._run.read_metrics():
-            self._add(row)
+            if not is_event(row):
+                self._add(row)
 
     def _add(self, row: Metrics) -> None:
         if self._writer is None:

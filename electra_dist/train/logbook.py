@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 
 from electra_dist.config import Config
-from electra_dist.console import say
+from electra_dist.console import say, warn
 from electra_dist.data.sources import RunData
+from electra_dist.health import Finding
 from electra_dist.parallel.hardware import matrix_product_rate
 from electra_dist.parallel.world import World
 from electra_dist.runs import lock, metrics
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.hooks import Hook
 from electra_dist.runs.metrics import Metrics
 from electra_dist.tracking.sinks import Tracker
 from electra_dist.train.lines import Passes, Stopwatch, training_line, validation_line
@@ -34,14 +36,16 @@ class Logbook:
         engines: Engines,
         world: World,
         tracker: Tracker | None,
+        hook: Hook | None,
     ) -> None:
-        """`tracker` is rank 0's; the other ranks have none."""
+        """`tracker` and `hook` are rank 0's; the other ranks have none."""
         self.stopwatch = Stopwatch()
         self._config = config
         self._data = data
         self.passes = Passes(data)
         self._world = world
         self._tracker = tracker
+        self._hook = hook
         self._run = RunDir(config.run.path)
         self._peak_flops = (
             matrix_product_rate(world.device, engines.compute_dtype) * world.world_size
@@ -84,9 +88,23 @@ class Logbook:
             return
         if self._tracker:
             lock.check(self._run)  # not a row into the file of another process
-            self._tracker.write(row)
+            findings = self._tracker.write(row)
             if metrics.GENERATOR_LOSS.name in row:
                 say(training_line(row, self._config.train.steps))
             if metrics.GENERATOR_LOSS.name_held_out in row:
                 say(validation_line(row, self._config.train.steps))
+            for finding in findings:
+                self._tell(finding)
         gc.collect()
+
+    def _tell(self, finding: Finding) -> None:
+        """Say what a rule of health found, or that it is over."""
+        if finding.state == "begins" and finding.severity != "note":
+            warn(finding.line)
+        else:
+            say(finding.line)
+        if self._hook:
+            reason = finding.sentence
+            if finding.state == "ends":
+                reason = f"over: {reason}"
+            self._hook.tell("health", reason, finding.step, finding.rule)

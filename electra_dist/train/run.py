@@ -20,6 +20,7 @@ from electra_dist.checkpoint import loading
 from electra_dist.config import NETWORKS, Config, Network, check_world, idle_rows
 from electra_dist.console import human_count, say, warn
 from electra_dist.data.sources import RunData, check_vocabulary, open_data
+from electra_dist.health import Known, Monitor
 from electra_dist.model.attention.backends import described
 from electra_dist.parallel import signs
 from electra_dist.parallel.collectives import broadcast_object, together
@@ -342,8 +343,16 @@ def _tracker(
             choice = choose_mode(config.tracking.wandb, environment)
             for sentence in choice.said:
                 say(sentence)
-            tracker = Tracker(run, choice.mode, warn, config.tracking.sinks, environment)
+            monitor = None
+            if config.tracking.health:
+                monitor = partial(_monitor, config, run)
+            tracker = Tracker(run, choice.mode, warn, config.tracking.sinks, environment, monitor)
     return tracker
+
+
+def _monitor(config: Config, run: RunDir) -> Monitor:
+    """The rules of health, which have heard nothing yet."""
+    return Monitor(Known.of(config, run.read_facts()), config.tracking.health_ignore)
 
 
 def _say_how_to_go_on(

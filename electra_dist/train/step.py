@@ -191,7 +191,7 @@ def micro_batch_sums(
 ) -> Sums:
     """The sums of one micro-batch, from what both networks gave."""
     real_bl = batch.documents != PADDING_DOCUMENT
-    seen = Seen(generated.correct, judged.logits, generated.replaced, real_bl)
+    seen = Seen(generated.correct, generated.in_top5, judged.logits, generated.replaced, real_bl)
     losses = (*generated.loss_sums.detach().unbind(), *judged.loss_sums.detach().unbind())
     sums = {"masked_count": batch.masked_weights.sum(), "real_count": real_bl.sum().float()}
     for objective, loss in zip(trained, losses, strict=True):

@@ -83,7 +83,7 @@ class Trainer:
         self.health = Health(config.guard, data.vocab_size, engines, world)
         self._hook = hook
         self._first_scales = {network: loss_scale_state(engine) for network, engine in engines}
-        self._logbook = Logbook(config, data, engines, world, tracker)
+        self._logbook = Logbook(config, data, engines, world, tracker, hook)
         self._saver = Saver(self.run, engines, world, config.checkpoint)
         self._checkpoints = Checkpoints(self.run, self._saver, world, tracker)
         self._agreement = Agreement(world)

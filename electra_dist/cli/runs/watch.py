@@ -158,6 +158,7 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
                 else str(found.rollbacks[0]),
             )
         )
+    lines += _findings(found)
     if found.saving_fails:
         lines.append(("saving fails", found.saving_fails))
     if found.broken_rows:
@@ -168,6 +169,15 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
     if found.log:
         lines.append(("log", found.log))
     return lines
+
+
+def _findings(found: RunStatus) -> list[tuple[str, str]]:
+    """What the rules of health say, a line each; nothing where no step was logged."""
+    if found.findings:
+        return [("health", finding.line) for finding in found.findings]
+    if found.real_tokens_per_s is None:
+        return []
+    return [("health", "no finding")]
 
 
 def _health(found: RunStatus) -> str:

@@ -8,6 +8,7 @@ In: the run directory. Out: a W&B run with every row of metrics.jsonl, none of t
     process.py       the mirror itself: `python -m electra_dist.tracking.wandb RUN`
     session.py       one W&B run, opened, fed and finished
     follower.py      metrics.jsonl as it grows and is cut back
+    alerts.py        findings of health, told once
     ledger.py        which rows W&B has, and where
     wandb_files.py   what stands in a file of W&B
     children.py      the processes of W&B, and their end

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from electra_dist.runs.metrics_log import ROW_BYTES, Row, rows_in
+from electra_dist.runs.metrics_log import ROW_BYTES, Row, is_event, rows_in
 
 _BLOCK = 4 * ROW_BYTES
 
@@ -50,6 +50,8 @@ class Follower:
         self._offset = 0
         self.keys: set[str] = set()
         """Of all rows in the file, as far as it was read."""
+        self.events: list[Row] = []
+        """Rows of events that were read; whoever takes them empties the list."""
 
     def read(self) -> list[tuple[str, Row]]:
         """Rows that were not there at the last call, with their keys, in order;
@@ -84,6 +86,9 @@ class Follower:
     def _new(self, block: bytes) -> list[tuple[str, Row]]:
         found: list[tuple[str, Row]] = []
         for row in rows_in(block):
+            if is_event(row):
+                self.events.append(row)
+                continue
             key = key_of(row)
             if key not in self.keys:
                 self.keys.add(key)

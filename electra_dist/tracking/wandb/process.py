@@ -27,6 +27,7 @@ from electra_dist.console import put
 from electra_dist.files.writing import reason
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import Row
+from electra_dist.tracking.wandb.alerts import Alerts
 from electra_dist.tracking.wandb.children import descendants, kill_all
 from electra_dist.tracking.wandb.environment import Mode
 from electra_dist.tracking.wandb.follower import Follower
@@ -122,6 +123,7 @@ class Mirror:
         self.deadline = Deadline(reporter)
         self.rows = Follower(run.metrics)
         self.ledger = Ledger(run.mirrored, run.wandb, run.read_facts().wandb_id)
+        self.alerts = Alerts(run.wandb)
         self.there = self.ledger.keys
         self.place = ONLINE
         self.sent = 0
@@ -173,6 +175,7 @@ class Mirror:
             new = self.rows.read()
             with self.deadline.within(SEND_SECONDS, "handing rows to the W&B service"):
                 self._send(session, [(key, row) for key, row in new if key not in self.there])
+                self.alerts.send(session, self.rows.events)
                 session.check()
             if new:
                 continue

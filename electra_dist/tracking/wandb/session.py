@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_dist import config as configuration
+from electra_dist.health import Finding, Severity
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics import all_metrics
 from electra_dist.runs.metrics_log import Row
@@ -24,6 +25,8 @@ from electra_dist.tracking.wandb.wandb_files import history
 #: W&B's own bound for reaching its server when a session is opened;
 #: WANDB_INIT_TIMEOUT sets another one.
 INIT_SECONDS = 20.0
+#: What W&B calls the severities of findings.
+_LEVELS: dict[Severity, str] = {"note": "INFO", "warning": "WARN", "critical": "ERROR"}
 
 
 class SessionError(Exception):
@@ -97,6 +100,10 @@ class Session:
         """Hand a row to the service; raises where it is gone."""
         self._run.log(values_of(row))
         self._sent += 1
+
+    def alert(self, finding: Finding) -> None:
+        """Hand over a finding that began: W&B tells the user, as the settings there say."""
+        self._run.alert(finding.rule, finding.line, _LEVELS[finding.severity], wait_duration=0)
 
     def check(self) -> None:
         """Raise `SessionError` when the service is gone."""
