@@ -24,8 +24,7 @@ from electra_dist.files.writing import whole_file
 
 #: What pip downloads, in the format of a requirements file.
 REQUIREMENT = (
-    "Django==5.2"
-    " --hash=sha256:1a47f7a7a3d43ce64570d350e008d2949abe8c7e21737b351b6a1611277c6d89\n"
+    "Django==5.2 --hash=sha256:1a47f7a7a3d43ce64570d350e008d2949abe8c7e21737b351b6a1611277c6d89\n"
 )
 ARCHIVE = "Django-5.2.tar.gz"
 #: Where the pages lie in it, and how their names end.
