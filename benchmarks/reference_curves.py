@@ -79,7 +79,14 @@ def task_of(recipe: str, data: Path, runs: Path) -> Task:
         path = Path(recipe)
         return Task(path.stem.removeprefix(PREFIX), path, (), runs)
     path = recipe_path(PREFIX + recipe)
-    return Task(recipe, path, (f"data.shards={write_shards(data)}",), runs)
+    shards = write_shards(text_of(load(path)), data)
+    return Task(recipe, path, (f"data.shards={shards}",), runs)
+
+
+def text_of(config: Config) -> str:
+    """The name of the text whose shards a recipe of this program names."""
+    (shards,) = config.data.folders
+    return Path(shards).parent.name
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -190,7 +197,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="of the JSON file")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
     parser.add_argument(
-        "--data", type=Path, default=Path("runs/reference-data"), metavar="DIR", help="of the text"
+        "--data", type=Path, default=Path("runs/reference-data"), metavar="DIR", help="of the texts"
     )
     arguments = parser.parse_args()
     seeds = list(dict.fromkeys(arguments.seeds))
