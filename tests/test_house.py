@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("electra_dist.measure",),
     ("electra_dist.train",),
     ("electra_dist.checkpoint", "electra_dist.tracking"),
-    ("electra_dist.zero", "launcher"),
+    ("electra_dist.zero", "launcher", "electra_dist.report"),
     ("electra_dist.health",),
     ("electra_dist.references",),
     ("electra_dist.model", "electra_dist.runs", "data_tools"),

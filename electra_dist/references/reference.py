@@ -35,7 +35,6 @@ class Reference:
     """A recipe that was trained with a few seeds on the same data.
 
     name         of the recipe `configs/reference-NAME.yaml`
-    about        one sentence
     recipe       text of the configuration file
     command      that makes the reference again
     device       what computed, as its maker names it
@@ -49,7 +48,6 @@ class Reference:
     """
 
     name: str
-    about: str
     recipe: str
     command: str
     device: str

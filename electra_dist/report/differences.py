@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from electra_dist.references import Reference, telling_keys
 from electra_dist.report.loading import LoadedRun
 
 #: Says nothing of a run but where it lies.
@@ -79,6 +80,24 @@ def warnings_of(runs: Sequence[LoadedRun]) -> list[str]:
             f" {_listed(unknown)}."
         )
     return found
+
+
+def not_of_recipe(runs: Sequence[LoadedRun], reference: Reference) -> list[str]:
+    """A sentence on the runs that learn something else than `reference` did; its bands are no
+    measure for them.
+    """
+    wanted = telling_keys(reference.config)
+    others = []
+    for loaded in runs:
+        same_text = loaded.facts.dataset_fingerprint == reference.dataset
+        if loaded.config is None or not same_text or telling_keys(loaded.config) != wanted:
+            others.append(loaded.label)
+    if not others:
+        return []
+    return [
+        f"The bands of the reference {reference.name} are no measure for {_listed(others)}: the"
+        " text, the networks, the rows or the optimizer are others."
+    ]
 
 
 def comparable(runs: Sequence[LoadedRun]) -> bool:

@@ -21,11 +21,12 @@ from electra_dist import plan
 from electra_dist.config import Config
 from electra_dist.data.sources import RunData, open_data
 from electra_dist.errors import ConfigError, DataError, UserError
-from electra_dist.health import EVENT, Finding
+from electra_dist.health import Finding, Monitor
+from electra_dist.health import Known as KnownToRules
 from electra_dist.runs import metrics
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.facts import RunFacts
-from electra_dist.runs.metrics_log import Row
+from electra_dist.runs.metrics_log import Row, is_event
 
 Column = npt.NDArray[np.float64]
 #: Runs of one folder, at most.
@@ -80,7 +81,8 @@ class LoadedRun:
     facts     those of run.json; without any where there is no such file
     trained   rows of training steps
     held_out  rows of validations
-    events    findings of the health rules as they were logged, oldest first
+    logged    findings of the health rules that the rows tell, oldest first
+    judged    what the rules of this version say of the same rows
     broken    lines of metrics.jsonl that are no rows
     foreign   values of known metrics that are no numbers
     notes     sentences: what is not known of this run, and why
@@ -93,7 +95,8 @@ class LoadedRun:
     known: Known
     trained: Table
     held_out: Table
-    events: tuple[Finding, ...] = ()
+    logged: tuple[Finding, ...] = ()
+    judged: tuple[Finding, ...] = ()
     broken: int = 0
     foreign: int = 0
     notes: tuple[str, ...] = field(default=())
@@ -164,8 +167,12 @@ def load_run(run: RunDir, label: str | None = None) -> LoadedRun:
         notes.append("There is no run.json: starts, restarts and rollbacks are not known.")
     rows = _Rows(_names(config))
     reader = run.read_metrics()
+    judged: list[Finding] = []
+    monitor = _monitor(config, facts)
     for row in reader:
         rows.add(row)
+        if monitor is not None:
+            judged += monitor.hear(row)
     if not rows.count:
         raise UserError(f"{run.metrics}: nothing was logged yet; train first")
     known = _known(config, facts, notes)
@@ -183,7 +190,8 @@ def load_run(run: RunDir, label: str | None = None) -> LoadedRun:
         known=known,
         trained=rows.trained.table(),
         held_out=rows.held_out.table(),
-        events=tuple(rows.events),
+        logged=tuple(rows.findings),
+        judged=tuple(judged),
         broken=reader.broken,
         foreign=rows.foreign,
         notes=tuple(notes),
@@ -196,6 +204,13 @@ def _config_of(run: RunDir, notes: list[str]) -> Config | None:
     except ConfigError as error:
         notes.append(f"Its configuration cannot be read by this version: {error}")
         return None
+
+
+def _monitor(config: Config | None, facts: RunFacts) -> Monitor | None:
+    """The rules of health; None where they have no configuration to judge by."""
+    if config is None:
+        return None
+    return Monitor(KnownToRules.of(config, facts), config.tracking.health_ignore)
 
 
 def _names(config: Config | None) -> list[str]:
@@ -285,7 +300,7 @@ class _Rows:
         self._of_training = self._names - held_out
         self.held_out = _Growing(self._of_held_out)
         self.trained = _Growing(self._of_training)
-        self.events: list[Finding] = []
+        self.findings: list[Finding] = []
         self.count = 0
         self.foreign = 0
         self.ordered = True
@@ -296,10 +311,10 @@ class _Rows:
         if step > _MOST_STEPS:
             self.foreign += 1
             return
-        if row.get("event") == EVENT:
+        if is_event(row):
             finding = Finding.from_row(row)
             if finding is not None:
-                self.events.append(finding)
+                self.findings.append(finding)
             return
         values = {name: self._number(row[name]) for name in row if name in self._names}
         if not values:

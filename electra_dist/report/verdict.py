@@ -1,13 +1,14 @@
-"""The health of a run: what its rules found, as it was logged.
+"""The health of a run: what its rules found, and what of it is over.
 
-Comes in: a `LoadedRun`. Goes out: `Verdict`, with what still holds and what has passed.
+Comes in: a `LoadedRun`. Goes out: `Verdict`. Where training has logged findings, they are told;
+where it has not, as a run of an earlier version, the rules judge its rows now.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from electra_dist.health import Finding, open_findings
+from electra_dist.health import Finding, still_open
 from electra_dist.report.loading import LoadedRun
 
 
@@ -29,11 +30,12 @@ class Verdict:
 
 def verdict_of(loaded: LoadedRun) -> Verdict:
     """What the rows of a run tell of its health."""
+    findings = loaded.logged or loaded.judged
     begun: dict[str, Finding] = {}
     past = []
-    for finding in loaded.events:
+    for finding in findings:
         if finding.state == "begins":
             begun[finding.rule] = finding
         elif finding.rule in begun:
             past.append(Past(begun.pop(finding.rule), finding.step))
-    return Verdict(open_findings(event.to_row() for event in loaded.events), tuple(past))
+    return Verdict(still_open(findings), tuple(past))

@@ -44,13 +44,18 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page that compares the runs"
     )
+    parser.add_argument(
+        "--reference",
+        metavar="NAME",
+        help="draw the bands of this reference into the page; also a file of your own (.json)",
+    )
     add_json(parser)
 
 
 def _report(arguments: argparse.Namespace) -> int:
     from electra_dist.report import compare, plot_curves, read_report, report_of
 
-    comparison = compare(arguments.run_paths)
+    comparison = compare(arguments.run_paths, arguments.reference)
     runs = comparison.runs
     if len(runs) == 1 and not comparison.problems:
         reports = [read_report(runs[0].run)]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from electra_dist.references import Reference
 from electra_dist.report.axes import AXES, Places, places_of
 from electra_dist.report.curves import Curve, Rows, close_range, curves_of, points_each
 from electra_dist.report.happenings import happenings_of
@@ -119,11 +120,14 @@ def _is_constant(curves: Sequence[Curve]) -> bool:
 def _chart(runs: Sequence[LoadedRun], metric: Metric, curves: Sequence[Curve]) -> Chart:
     last = max(runs[curve.run].last_step for curve in curves)
     steps = tuple(int(step) for step in np.linspace(0, last, _TABLE_STEPS + 1)[1:])
+    meaning = plain(metric.meaning)
+    if metric.healthy:
+        meaning += f". Healthy: {plain(metric.healthy)}"
     return Chart(
         key=metric.name.replace("/", "-").replace("_", "-"),
         metric=metric,
         title=title_of(metric),
-        meaning=plain(metric.meaning),
+        meaning=meaning + ".",
         words=_in_words(runs, metric, curves),
         curves=tuple(curves),
         steps=steps,
@@ -202,25 +206,48 @@ def _levels(runs: Sequence[LoadedRun], metric: Metric) -> Iterable[Level]:
 # --- the numbers that are drawn -------------------------------------------------------------------
 
 
-def drawing(runs: Sequence[LoadedRun], groups: Sequence[Group]) -> dict[str, Any]:
-    """What `report.js` draws: the places of the rows of each run, and the charts by key."""
+def drawing(
+    runs: Sequence[LoadedRun], groups: Sequence[Group], reference: Reference | None
+) -> dict[str, Any]:
+    """What `report.js` draws: the places of the rows of each run, the charts, and the bands of
+    `reference` behind them.
+    """
     charts = [chart for group in groups for chart in group.charts]
     drawn = [_DrawnRun(loaded, number, charts) for number, loaded in enumerate(runs)]
     return {
         "axes": [{"key": axis.key, "label": axis.label} for axis in AXES],
         "runs": [run.content() for run in drawn],
-        "charts": [_chart_content(chart, drawn) for chart in charts],
+        "charts": [_chart_content(chart, drawn, reference) for chart in charts],
     }
 
 
-def _chart_content(chart: Chart, drawn: Sequence[_DrawnRun]) -> dict[str, Any]:
+def _chart_content(
+    chart: Chart, drawn: Sequence[_DrawnRun], reference: Reference | None
+) -> dict[str, Any]:
     return {
         "key": chart.key,
         "title": chart.title,
         "unit": chart.metric.unit,
         "range": close_range(chart.curves),
+        "band": _band_content(chart.metric, reference),
         "levels": [{"value": level.value, "text": level.text} for level in chart.levels],
         "curves": [drawn[curve.run].curve_content(curve) for curve in chart.curves],
+    }
+
+
+def _band_content(metric: Metric, reference: Reference | None) -> dict[str, Any] | None:
+    """The band of training; of the held-out rows where the reference has no other."""
+    if reference is None:
+        return None
+    band = reference.band(metric.name) or reference.band(metric.name_held_out)
+    if band is None:
+        return None
+    return {
+        "name": f"reference {reference.name}",
+        "steps": list(band.steps),
+        "low": _short(np.array(band.low)),
+        "middle": _short(np.array(band.middle)),
+        "high": _short(np.array(band.high)),
     }
 
 

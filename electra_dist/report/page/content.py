@@ -24,13 +24,13 @@ from electra_dist.runs.metrics import Metric
 
 #: Parts of a step whose seconds are logged, and how a reader calls them.
 PARTS = {
-    "speed/data_wait_seconds": "waiting for data",
-    "speed/generator_forward_seconds": "generator, forward",
-    "speed/generator_backward_seconds": "generator, backward",
-    "speed/discriminator_forward_seconds": "discriminator, forward",
-    "speed/discriminator_backward_seconds": "discriminator, backward",
-    "speed/communication_seconds": "communication",
-    "speed/optimizer_seconds": "optimizer",
+    metrics.DATA_WAIT_SECONDS.name: "waiting for data",
+    metrics.GENERATOR_FORWARD_SECONDS.name: "generator, forward",
+    metrics.GENERATOR_BACKWARD_SECONDS.name: "generator, backward",
+    metrics.DISCRIMINATOR_FORWARD_SECONDS.name: "discriminator, forward",
+    metrics.DISCRIMINATOR_BACKWARD_SECONDS.name: "discriminator, backward",
+    metrics.COMMUNICATION_SECONDS.name: "communication",
+    metrics.OPTIMIZER_SECONDS.name: "optimizer",
 }
 #: Bytes of all pictures of a page.
 _MOST_PICTURES = 12 << 20

@@ -20,7 +20,12 @@ from electra_dist.errors import UserError
 from electra_dist.report import axes
 from electra_dist.report.comparison import Comparison
 from electra_dist.report.curves import MOST_POINTS, SMOOTHED_OVER
-from electra_dist.report.differences import comparable, key_differences, warnings_of
+from electra_dist.report.differences import (
+    comparable,
+    key_differences,
+    not_of_recipe,
+    warnings_of,
+)
 from electra_dist.report.page import charts, content, words
 
 _HERE = Path(__file__).parent
@@ -34,8 +39,11 @@ def render_page(comparison: Comparison, made: datetime) -> str:
     groups = charts.groups_of(runs)
     views = content.run_views(runs)
     reports = [view.report for view in views]
+    warnings = warnings_of(runs)
+    if comparison.reference is not None:
+        warnings += not_of_recipe(runs, comparison.reference)
     split = content.split_steps(runs)
-    data = charts.drawing(runs, groups)
+    data = charts.drawing(runs, groups, comparison.reference)
     data["parts"] = _parts(split)
     return _template().render(
         title=_title(comparison),
@@ -48,7 +56,8 @@ def render_page(comparison: Comparison, made: datetime) -> str:
         data=_json(data),
         views=views,
         problems=comparison.problems,
-        warnings=warnings_of(runs),
+        warnings=warnings,
+        reference=comparison.reference,
         axes=axes.AXES,
         untimed=[one.label for one in runs if not axes.has_clock(one)],
         groups=groups,
