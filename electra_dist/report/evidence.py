@@ -144,7 +144,9 @@ def evidence_of(run: RunDir) -> Evidence:
     evaluations = list(_evaluations(run, problems))
     passages = list(_samples(run, problems))
     told = {one.step for one in passages}
-    passages += [_of_evaluation(one) for one in evaluations if one.passages and one.step not in told]
+    passages += [
+        _of_evaluation(one) for one in evaluations if one.passages and one.step not in told
+    ]
     passages.sort(key=lambda one: -one.step)
     return Evidence(
         passages=tuple(passages[:MOST_STEPS]),

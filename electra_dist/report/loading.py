@@ -220,7 +220,7 @@ def _names(config: Config | None) -> list[str]:
     names += [metric.name_held_out for metric in found if metric.held_out]
     if config is None:
         return names
-    for source in (one.name for one in config.data.sources):
+    for source in (one.name for one in config.data.sources if one.name):
         names.append(metrics.EPOCH.name_of(source))
         names += [metric.name_held_out_of(source) for metric in found if metric.held_out]
     return names

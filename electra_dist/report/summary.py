@@ -12,8 +12,8 @@ import numpy as np
 
 from electra_dist import config as configuration
 from electra_dist.console import human_number
-from electra_dist.report.verdict import verdict_of
 from electra_dist.report.loading import LoadedRun, Table, load_run
+from electra_dist.report.verdict import verdict_of
 from electra_dist.runs import metrics
 from electra_dist.runs.checkpoints import health
 from electra_dist.runs.directory import RunDir

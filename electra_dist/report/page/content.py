@@ -233,7 +233,9 @@ def sweep_of(runs: Sequence[LoadedRun], reports: Sequence[RunReport], comparable
     """The table of a sweep; the best loss is marked only where losses are `comparable`."""
     keys = key_differences(runs)
     columns = [key.key for key in keys]
-    rows: list[list[Cell]] = [[_setting(key.values[run]) for key in keys] for run in range(len(runs))]
+    rows: list[list[Cell]] = [
+        [_setting(key.values[run]) for key in keys] for run in range(len(runs))
+    ]
     for result in _RESULTS:
         columns.append(result.title)
         values = [_best_held_out(loaded, result) for loaded in runs]
@@ -323,4 +325,3 @@ def _mark_of(piece: Piece) -> Mark:
     if called:
         return Mark(piece.text, "accused", note=note)
     return Mark(piece.text, "")
-

@@ -45,7 +45,7 @@ def render_page(comparison: Comparison, made: datetime) -> str:
     split = content.split_steps(runs)
     data = charts.drawing(runs, groups, comparison.reference)
     data["parts"] = _parts(split)
-    return _template().render(
+    page: str = _template().render(
         title=_title(comparison),
         made=made,
         version=__version__,
@@ -72,6 +72,7 @@ def render_page(comparison: Comparison, made: datetime) -> str:
         most_points=MOST_POINTS,
         smoothed_over=SMOOTHED_OVER,
     )
+    return page
 
 
 def _title(comparison: Comparison) -> str:
