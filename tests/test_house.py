@@ -279,6 +279,7 @@ READ_WHOLE = {
     "electra_dist.tracking.wandb.children": "/proc",
     "electra_dist.measure.device_rates": "/proc",
     "electra_dist.measure.preflight": "the files of this program",
+    "electra_dist.report.page.render": "the files of this program",
     "launcher.slurm.job_script": "the template that comes with this program",
     "data_tools.corpus": "the sources of this Python installation",
     "data_tools.spill": "files that the same command wrote a minute before",

@@ -22,8 +22,8 @@ MOST_POINTS = 1000
 MOST_POINTS_OF_PAGE = 200_000
 #: A curve of a page with many has at least so many.
 _FEWEST_POINTS = 100
-#: Smoothing looks back over this fraction of the rows.
-SMOOTHED_OVER = 0.05
+#: Smoothing looks at this fraction of the rows.
+SMOOTHED_OVER = 0.1
 #: Percentiles of the raw values between which the close view lies.
 _LOWEST = 1.0
 _HIGHEST = 99.0
@@ -94,19 +94,22 @@ def thinned(values: Column, most: int) -> Rows:
 
 
 def smoothed(values: Column) -> Column:
-    """An exponential mean over `SMOOTHED_OVER` of the defined values; the first ones count as many
-    as there are (Kingma and Ba 2015, section 3: bias correction).
+    """The mean over the rows around, nearer ones with more weight: a moving mean twice, each over
+    half of `SMOOTHED_OVER` of the defined values. It does not lag behind.
     """
     defined = np.flatnonzero(~np.isnan(values))
-    keep = 1.0 - 1.0 / max(1.0, SMOOTHED_OVER * len(defined))
-    total = 0.0
-    weight = 0.0
+    reach = round(SMOOTHED_OVER * len(defined) / 4)
     result = np.full(len(values), np.nan)
-    for place in defined:
-        total = keep * total + (1.0 - keep) * values[place]
-        weight = keep * weight + (1.0 - keep)
-        result[place] = total / weight
+    result[defined] = _moving_mean(_moving_mean(values[defined], reach), reach)
     return result
+
+
+def _moving_mean(values: Column, reach: int) -> Column:
+    """Over up to `reach` values on each side, as many on the left as on the right."""
+    places = np.arange(len(values))
+    reaches = np.minimum(reach, np.minimum(places, places[::-1]))
+    sums = np.append(0.0, np.cumsum(values))
+    return (sums[places + reaches + 1] - sums[places - reaches]) / (2 * reaches + 1)
 
 
 def close_range(curves: Sequence[Curve]) -> tuple[float, float] | None:

@@ -29,10 +29,12 @@ def _starts(loaded: LoadedRun) -> Iterator[Happening]:
     """Restarts; the entry of a start in older files has no step, which reads as 0."""
     for start in loaded.facts.starts[1:]:
         step = start.step or None
-        where = f"{start.world_size} ranks"
+        where = "1 rank"
+        if start.world_size != 1:
+            where = f"{start.world_size} ranks"
         if start.device:
             where += f" on {start.device}"
-        yield Happening(step, f"restarted {start.time}, {where}".replace("  ", " "))
+        yield Happening(step, f"restarted {start.time}, {where}")
 
 
 def _returns(loaded: LoadedRun) -> Iterator[Happening]:

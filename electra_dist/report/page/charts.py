@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from electra_dist.report.axes import AXES, Places, places_of
 from electra_dist.report.curves import Curve, Rows, close_range, curves_of, points_each
 from electra_dist.report.happenings import happenings_of
 from electra_dist.report.loading import Column, LoadedRun, Table
-from electra_dist.report.page.words import number, plain, title_of
+from electra_dist.report.page.content import PARTS
+from electra_dist.report.page.words import meaning_of, number, title_of
 from electra_dist.runs import metrics
 from electra_dist.runs.metrics import Metric
 
@@ -77,12 +78,17 @@ class Chart:
 
 @dataclass(frozen=True)
 class Group:
-    """Charts under one heading; `constant` says what did not change and needs no chart."""
+    """Charts under one heading.
+
+    folded    those that are shown when asked for
+    constant  what did not change and needs no chart
+    """
 
     key: str
     title: str
     charts: tuple[Chart, ...]
-    constant: tuple[str, ...] = field(default=())
+    folded: tuple[Chart, ...] = ()
+    constant: tuple[str, ...] = ()
 
 
 def groups_of(runs: Sequence[LoadedRun]) -> list[Group]:
@@ -102,7 +108,9 @@ def groups_of(runs: Sequence[LoadedRun]) -> list[Group]:
                 constant.append(f"{title_of(metric)}: {value}")
             elif curves:
                 charts.append(_chart(runs, metric, curves))
-        groups.append(Group(key, title, tuple(charts), tuple(constant)))
+        folded = tuple(chart for chart in charts if chart.metric.name in PARTS)
+        shown_first = tuple(chart for chart in charts if chart.metric.name not in PARTS)
+        groups.append(Group(key, title, shown_first, folded, tuple(constant)))
     return groups
 
 
@@ -120,14 +128,11 @@ def _is_constant(curves: Sequence[Curve]) -> bool:
 def _chart(runs: Sequence[LoadedRun], metric: Metric, curves: Sequence[Curve]) -> Chart:
     last = max(runs[curve.run].last_step for curve in curves)
     steps = tuple(int(step) for step in np.linspace(0, last, _TABLE_STEPS + 1)[1:])
-    meaning = plain(metric.meaning)
-    if metric.healthy:
-        meaning += f". Healthy: {plain(metric.healthy)}"
     return Chart(
         key=metric.name.replace("/", "-").replace("_", "-"),
         metric=metric,
         title=title_of(metric),
-        meaning=meaning + ".",
+        meaning=meaning_of(metric),
         words=_in_words(runs, metric, curves),
         curves=tuple(curves),
         steps=steps,
@@ -212,7 +217,7 @@ def drawing(
     """What `report.js` draws: the places of the rows of each run, the charts, and the bands of
     `reference` behind them.
     """
-    charts = [chart for group in groups for chart in group.charts]
+    charts = [chart for group in groups for chart in (*group.charts, *group.folded)]
     drawn = [_DrawnRun(loaded, number, charts) for number, loaded in enumerate(runs)]
     return {
         "axes": [{"key": axis.key, "label": axis.label} for axis in AXES],

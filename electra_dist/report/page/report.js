@@ -144,7 +144,7 @@
   // Small numbers as powers of ten, large ones with a prefix, all others as they are.
   function tickStyle(chart) {
     const largest = Math.max(...(chart.range || [1]).map(Math.abs));
-    if (largest >= 1e4) return { tickformat: ".3~s" };
+    if (largest >= 1e4) return { tickformat: ".5~s" };
     if (largest < 1e-2) return { exponentformat: "power", showexponent: "all" };
     return { exponentformat: "none" };
   }
@@ -233,7 +233,13 @@
       x: parts.seconds[part],
       marker: {
         color: colourOf(part),
-        pattern: { shape: PATTERNS[part % PATTERNS.length], fgcolor: css("--back"), size: 6 },
+        pattern: {
+          shape: PATTERNS[part % PATTERNS.length],
+          fillmode: "overlay",
+          fgcolor: css("--back"),
+          size: 7,
+          solidity: 0.2,
+        },
       },
       hovertemplate: `${name}: %{x:.4f} s<extra></extra>`,
     }));
@@ -248,7 +254,7 @@
         tickvals: labels.map((_, place) => place),
         ticktext: labels,
       },
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" },
     };
     const place = plotOf("parts");
     place.classList.add("bars");
@@ -298,7 +304,9 @@
   // --- printing -------------------------------------------------------------------------------
 
   function eachPlot(work) {
-    for (const place of document.querySelectorAll(".plot.js-plotly-plot")) work(place);
+    for (const place of document.querySelectorAll(".plot.js-plotly-plot")) {
+      if (place.offsetParent !== null) work(place);
+    }
   }
 
   function beforePrint() {
@@ -326,6 +334,11 @@
   for (const box of document.querySelectorAll(".show-run")) box.addEventListener("change", drawAll);
   for (const button of document.querySelectorAll(".sortable button")) {
     button.addEventListener("click", () => sort(button));
+  }
+  for (const folded of document.querySelectorAll("details.charts-folded")) {
+    folded.addEventListener("toggle", () => {
+      for (const place of folded.querySelectorAll(".js-plotly-plot")) Plotly.Plots.resize(place);
+    });
   }
   window.addEventListener("beforeprint", beforePrint);
   window.addEventListener("afterprint", afterPrint);

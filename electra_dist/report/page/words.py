@@ -10,6 +10,8 @@ from electra_dist.runs.metrics import Metric
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 _WORDS = {
     "auc": "AUC",
+    "brier": "Brier score",
+    "bytes": "memory",
     "f1": "F1",
     "grad": "gradient",
     "lr": "learning rate",
@@ -35,9 +37,22 @@ def title_of(metric: Metric) -> str:
     return title[:1].upper() + title[1:]
 
 
+def meaning_of(metric: Metric) -> str:
+    """What a metric is, as sentences: its meaning, which may go on from its unit, and the range of
+    a healthy run.
+    """
+    meaning = plain(metric.meaning)
+    if meaning.startswith(("of ", "that ")) and metric.unit:
+        meaning = f"{metric.unit} {meaning}"
+    sentences = meaning[:1].upper() + meaning[1:] + "."
+    if metric.healthy:
+        sentences += f" Healthy: {plain(metric.healthy)}."
+    return sentences
+
+
 def plain(markdown: str) -> str:
     """One line of Markdown without its marks."""
-    return _LINK.sub(r"\1", markdown).replace("`", "")
+    return _LINK.sub(r"\1", markdown).replace("`", "").replace(", see below", "")
 
 
 def number(value: float | None, spec: str = ".4g") -> str:
