@@ -27,6 +27,8 @@ SMOOTHED_OVER = 0.1
 #: Percentiles of the raw values between which the close view lies.
 _LOWEST = 1.0
 _HIGHEST = 99.0
+#: A range that is smaller, measured by the greatest value, is no range.
+_FLAT = 1e-9
 #: Of the range, above and below it.
 _MARGIN = 0.06
 
@@ -109,7 +111,8 @@ def _moving_mean(values: Column, reach: int) -> Column:
     places = np.arange(len(values))
     reaches = np.minimum(reach, np.minimum(places, places[::-1]))
     sums = np.append(0.0, np.cumsum(values))
-    return (sums[places + reaches + 1] - sums[places - reaches]) / (2 * reaches + 1)
+    means: Column = (sums[places + reaches + 1] - sums[places - reaches]) / (2 * reaches + 1)
+    return means
 
 
 def close_range(curves: Sequence[Curve]) -> tuple[float, float] | None:
@@ -127,5 +130,9 @@ def close_range(curves: Sequence[Curve]) -> tuple[float, float] | None:
     if len(whole):
         low = min(low, whole.min())
         high = max(high, whole.max())
+    if high - low <= _FLAT * np.abs(later).max():
+        everything = np.concatenate([part for one in curves for part in (one.values, one.held_out)])
+        low = everything.min()
+        high = everything.max()
     margin = _MARGIN * (high - low) or _MARGIN * max(abs(high), 1e-12)
     return float(low - margin), float(high + margin)

@@ -22,10 +22,11 @@ class Past:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Findings of one run, oldest first."""
+    """Findings of one run, oldest first; `is_of_now` where the rules were asked by this report."""
 
     open: tuple[Finding, ...]
     past: tuple[Past, ...]
+    is_of_now: bool
 
 
 def verdict_of(loaded: LoadedRun) -> Verdict:
@@ -38,4 +39,4 @@ def verdict_of(loaded: LoadedRun) -> Verdict:
             begun[finding.rule] = finding
         elif finding.rule in begun:
             past.append(Past(begun.pop(finding.rule), finding.step))
-    return Verdict(still_open(findings), tuple(past))
+    return Verdict(still_open(findings), tuple(past), bool(loaded.judged and not loaded.logged))

@@ -34,6 +34,8 @@ PARTS = {
 }
 #: Bytes of all pictures of a page.
 _MOST_PICTURES = 12 << 20
+#: Points of a ROC curve.
+_MOST_ROC = 500
 #: Pieces of a passage.
 _MOST_PIECES = 512
 
@@ -155,6 +157,37 @@ def _mean(loaded: LoadedRun, name: str) -> float | None:
     return float(values.mean())
 
 
+# --- evaluations ----------------------------------------------------------------------------------
+
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class EvaluationCurves:
+    """ROC and calibration of the newest evaluation of a run."""
+
+    run: int
+    step: int
+    roc: Points
+    calibration: Points
+
+
+def evaluation_curves(views: Sequence[RunView]) -> list[EvaluationCurves]:
+    """Of each run that has an evaluation with curves."""
+    found = []
+    for view in views:
+        for evaluation in view.evidence.evaluations[:1]:
+            calibration = [
+                (one.mean_probability, one.replaced_fraction)
+                for one in evaluation.calibration
+                if one.mean_probability is not None and one.replaced_fraction is not None
+            ]
+            every = 1 + len(evaluation.roc) // _MOST_ROC
+            roc = [*evaluation.roc[::every], *evaluation.roc[-1:]]
+            found.append(EvaluationCurves(view.number, evaluation.step, roc, calibration))
+    return [one for one in found if one.roc]
+
+
 # --- sources --------------------------------------------------------------------------------------
 
 
@@ -223,9 +256,9 @@ class _Result:
 
 
 _RESULTS = (
-    _Result("generator loss, held out, lowest", metrics.GENERATOR_LOSS, 1),
-    _Result("discriminator loss, held out, lowest", metrics.DISCRIMINATOR_LOSS, 1),
-    _Result("discriminator AUC, held out, highest", metrics.AUC, -1),
+    _Result("G loss", metrics.GENERATOR_LOSS, 1),
+    _Result("D loss", metrics.DISCRIMINATOR_LOSS, 1),
+    _Result("D AUC", metrics.AUC, -1),
 )
 
 
@@ -240,7 +273,7 @@ def sweep_of(runs: Sequence[LoadedRun], reports: Sequence[RunReport], comparable
         columns.append(result.title)
         values = [_best_held_out(loaded, result) for loaded in runs]
         _add_results(rows, values, result.metric.spec, result.sign, comparable)
-    columns.append("real tokens/s, median")
+    columns.append("tokens/s")
     _add_results(rows, [report.tokens_per_s for report in reports], ",.0f", -1, True)
     columns.append("steps")
     for row, report in zip(rows, reports, strict=True):
@@ -282,10 +315,15 @@ def _add_results(
 
 @dataclass(frozen=True)
 class Mark:
-    """A piece of a passage: `kind` is one of KINDS, `note` is said of it."""
+    """A piece of a passage.
+
+    kind     one of KINDS; empty for a token that nothing is to be said of
+    before   the space before the token
+    """
 
     text: str
     kind: str
+    before: str = ""
     original: str = ""
     note: str = ""
 
@@ -315,13 +353,16 @@ def _mark_of(piece: Piece) -> Mark:
         note = f"D {probability:.2f}"
     if piece.generator_probability is not None:
         note = f"G {piece.generator_probability:.2f}, {note}".removesuffix(", ")
+    word = piece.text.lstrip(" ")
+    before = piece.text[: len(piece.text) - len(word)]
     if piece.replaced:
         kind = "missed"
         if called:
             kind = "caught"
-        return Mark(piece.sampled or piece.text, kind, piece.original or piece.text, note)
+        original = (piece.original or piece.text).strip(" ")
+        return Mark((piece.sampled or piece.text).strip(" "), kind, before, original, note)
     if piece.sampled is not None:
-        return Mark(piece.text, "restored", note=note)
+        return Mark(word, "restored", before, note=note)
     if called:
-        return Mark(piece.text, "accused", note=note)
+        return Mark(word, "accused", before, note=note)
     return Mark(piece.text, "")

@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,8 @@ def render_page(comparison: Comparison, made: datetime) -> str:
     split = content.split_steps(runs)
     data = charts.drawing(runs, groups, comparison.reference)
     data["parts"] = _parts(split)
+    evaluated = content.evaluation_curves(views)
+    data["evaluations"] = [asdict(one) for one in evaluated]
     page: str = _template().render(
         title=_title(comparison),
         made=made,
@@ -61,6 +65,7 @@ def render_page(comparison: Comparison, made: datetime) -> str:
         axes=axes.AXES,
         untimed=[one.label for one in runs if not axes.has_clock(one)],
         groups=groups,
+        evaluated=evaluated,
         split=split,
         part_names=[*content.PARTS.values(), "everything else"],
         sources=content.source_rows(runs),
@@ -104,7 +109,15 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["broken_at_dots"] = _broken_at_dots
     return environment.get_template("report.html")
+
+
+def _broken_at_dots(text: str) -> Any:
+    """A long key as HTML that may break after each dot."""
+    import markupsafe
+
+    return markupsafe.Markup("<wbr>").join(re.split(r"(?<=\.)", text))
 
 
 def _plotly() -> str:

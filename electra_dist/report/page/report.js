@@ -261,6 +261,47 @@
     Plotly.react(place, traces, layout, CONFIG);
   }
 
+  // Curves in the unit square: `pick` gives the points of an evaluation, `titles` name the axes.
+  function drawSquare(key, pick, titles, wanted) {
+    const place = plotOf(key);
+    if (!place) return;
+    const diagonal = {
+      x: [0, 1],
+      y: [0, 1],
+      mode: "lines",
+      showlegend: false,
+      hoverinfo: "skip",
+      line: { color: css("--quiet"), width: 1, dash: "dash" },
+    };
+    const traces = [diagonal];
+    for (const evaluation of page.evaluations) {
+      if (wanted.hidden.has(evaluation.run)) continue;
+      const points = pick(evaluation);
+      traces.push({
+        x: points.map((point) => point[0]),
+        y: points.map((point) => point[1]),
+        mode: points.length > 30 ? "lines" : "lines+markers",
+        showlegend: false,
+        name: escaped(`${page.runs[evaluation.run].label}, step ${evaluation.step}`),
+        line: { color: colourOf(evaluation.run), width: 2, dash: DASHES[evaluation.run % DASHES.length] },
+        marker: { symbol: SYMBOLS[evaluation.run % SYMBOLS.length], size: 7 },
+        hovertemplate: "%{fullData.name}<br>%{y:.3f} at %{x:.3f}<extra></extra>",
+      });
+    }
+    const axis = { range: [0, 1], gridcolor: css("--line"), zerolinecolor: css("--line"), nticks: 6 };
+    const layout = {
+      ...baseLayout(),
+      xaxis: { ...axis, title: { text: titles[0], standoff: 6 } },
+      yaxis: { ...axis, title: { text: titles[1], standoff: 6 } },
+    };
+    Plotly.react(place, traces, layout, CONFIG);
+  }
+
+  function drawEvaluations(wanted) {
+    drawSquare("roc", (one) => one.roc, ["originals called replaced", "replaced found"], wanted);
+    drawSquare("calibration", (one) => one.calibration, ["probability", "are replaced"], wanted);
+  }
+
   function paintSwatches() {
     for (const swatch of document.querySelectorAll(".swatch")) {
       const run = Number(swatch.dataset.run);
@@ -272,6 +313,7 @@
   function drawAll() {
     const wanted = chosen();
     drawParts();
+    drawEvaluations(wanted);
     for (const chart of page.charts) draw(chart, wanted);
     document.documentElement.dataset.drawn = wanted.axis.key;
   }
