@@ -48,7 +48,9 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"starts": [start, start | {"step": 60}], "rollbacks": [rollback]},
     )
     write_passages(second, 100, "<b>snow</b>")
-    clocked = [training_row(step, **{"speed/wall_clock": 10**9 + step}) for step in range(2, 101, 2)]
+    clocked = [
+        training_row(step, **{"speed/wall_clock": 10**9 + step}) for step in range(2, 101, 2)
+    ]
     write_run(folder / HOSTILE, clocked, {"optim": {"warmup_steps": 0, "lr": 0.004}})
     return folder
 

@@ -1,6 +1,4 @@
-"""Run directories as training leaves them, without a training: small, and with whatever a test wants
-in them.
-"""
+"""Run directories as training leaves them, without a training, and with what a test wants."""
 
 from __future__ import annotations
 
