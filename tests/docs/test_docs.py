@@ -55,6 +55,7 @@ STORY = (
     "docs/resume.md",
     "docs/checkpoints.md",
     "docs/evaluate.md",
+    "docs/report.md",
     "docs/export.md",
     "docs/tokenizers.md",
     "docs/fine-tune.md",

@@ -44,7 +44,7 @@ def test_rows_become_columns_of_training_and_of_validation(tmp_path: Path) -> No
     assert loaded.trained.steps.tolist() == [2, 4]
     assert loaded.held_out.steps.tolist() == [0, 4]
     assert loaded.held_out.column("validation/loss/generator").tolist() == [9.0, 6.5]
-    assert math.isnan(loaded.trained.column("generator/accuracy")[0])
+    assert math.isnan(loaded.trained.column("discriminator/recall")[0])
     assert loaded.last_step == 4
 
 

@@ -150,7 +150,7 @@ def test_the_best_of_a_sweep_is_marked(tmp_path: Path) -> None:
 
 def test_many_rows_make_no_large_page(tmp_path: Path, one_run: RunDir) -> None:
     small = len(render_page(compare([one_run.path]), NOW))
-    write_run(tmp_path / "long", (training_row(step) for step in range(1, 30_001)))
+    write_run(tmp_path / "long", (training_row(step) for step in range(1, 5_001)))
     large = render_page(compare([tmp_path / "long"]), NOW)
     assert len(large) - small < 1_500_000
     for chart in drawn(Page(large))["charts"]:
@@ -196,8 +196,8 @@ def test_runs_that_do_not_compare_are_shown_with_the_reason(
     assert words in warning
     page = Page(render_page(comparison, NOW))
     assert warning in page.text
-    assert ("7.9" in page.text) == ("7.9" in str(rows_of(10, 2)))
-    assert page.text.count("★") <= 6
+    is_marked = "6.100 ★" in page.text
+    assert is_marked == (not warning.startswith("Losses cannot be compared"))
 
 
 def test_alike_runs_have_no_warning(sweep: Path) -> None:
