@@ -52,16 +52,21 @@ class Watched:
         return low, high
 
 
-@pytest.fixture(scope="module", params=WIDTHS)
-def watched(request: pytest.FixtureRequest, browser: Browser, file: Path) -> Iterator[Watched]:
-    context = browser.new_context(viewport={"width": request.param, "height": 900})
+@pytest.fixture(scope="module")
+def loaded(browser: Browser, file: Path) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": WIDTHS[-1], "height": 900})
     yield Watched(context.new_page(), file)
     context.close()
 
 
-@pytest.fixture(scope="module")
-def loaded(browser: Browser, file: Path) -> Iterator[Watched]:
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
+@pytest.fixture(scope="module", params=WIDTHS)
+def watched(
+    request: pytest.FixtureRequest, browser: Browser, file: Path, loaded: Watched
+) -> Iterator[Watched]:
+    if request.param == WIDTHS[-1]:
+        yield loaded
+        return
+    context = browser.new_context(viewport={"width": request.param, "height": 900})
     yield Watched(context.new_page(), file)
     context.close()
 

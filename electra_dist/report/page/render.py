@@ -108,6 +108,7 @@ def _template() -> Any:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["broken_at_dots"] = _broken_at_dots
     return environment.get_template("report.html")
