@@ -102,7 +102,7 @@ def test_two_healthy_rows_end_nothing(rule: str) -> None:
 @pytest.mark.parametrize(
     ("key", "between"),
     [
-        ("discriminator/auc", 0.54),
+        ("discriminator/auc", 0.522),
         ("data/padding", 0.085),
         ("speed/rank_spread", 1.07),
         ("speed/data_wait_seconds", 0.008),
