@@ -131,14 +131,15 @@ def curve_of(runs: Sequence[RunDir], name: str) -> Curve:
     Raises `DataError` where a run has other steps than the first one.
     """
     of_runs = [read_values(run, name) for run in runs]
-    steps = thinned(sorted(of_runs[0]))
+    logged = sorted(of_runs[0])
     for run, values in zip(runs, of_runs, strict=True):
-        if not steps or sorted(values) != sorted(of_runs[0]):
+        if not values or sorted(values) != logged:
             raise DataError(
                 f"{run.metrics}: {len(values)} values of {name}, and the first seed has"
-                f" {len(of_runs[0])}, or others; expected the same steps, at least one: train all"
+                f" {len(logged)}, or others; expected the same steps, at least one: train all"
                 " seeds with the same configuration"
             )
+    steps = thinned(logged)
     rounded = [tuple(float(f"{values[s]:.{DIGITS}g}") for s in steps) for values in of_runs]
     return Curve(tuple(steps), tuple(rounded))
 

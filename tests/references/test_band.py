@@ -26,7 +26,8 @@ def test_the_band_is_the_mean_and_the_pooled_deviation_of_a_new_run() -> None:
     variances = values.var(axis=0, ddof=1)
     for place in range(len(STEPS)):
         around = variances[max(0, place - NEIGHBOURS) : place + NEIGHBOURS + 1]
-        wide = DEVIATIONS * np.sqrt(around.mean() * (1 + 1 / 3))
+        larger = max(around.mean(), variances[place])
+        wide = DEVIATIONS * np.sqrt(larger * (1 + 1 / 3))
         mean = values[:, place].mean()
         half = max(wide, LEAST_WIDTH * mean)
         assert band.middle[place] == pytest.approx(mean)
@@ -35,14 +36,25 @@ def test_the_band_is_the_mean_and_the_pooled_deviation_of_a_new_run() -> None:
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.3])
-def test_of_many_new_runs_one_value_in_a_hundred_lies_outside(noise: float) -> None:
-    """Student's t of 14 degrees of freedom is above 3 with a probability of 0.95%."""
+def test_of_many_new_runs_less_than_one_value_in_a_hundred_lies_outside(noise: float) -> None:
+    """Student's t of 14 degrees of freedom lies beyond 3 with a probability of 0.95%."""
     outside = 0
     for key in range(200):
         values = drawn(4, noise, key)
         band = band_of("loss", STEPS, values[:3].tolist())
         outside += len(band.outside(dict(zip(STEPS, values[3].tolist(), strict=True))))
-    assert outside < 0.015 * 200 * len(STEPS)
+    assert outside < 0.01 * 200 * len(STEPS)
+
+
+def test_a_step_at_which_the_seeds_differ_is_not_narrowed_by_its_neighbours() -> None:
+    """As at step 0, where random weights alone make the losses."""
+    values = [[1.0, 0.5, 0.5, 0.5, 0.5], [0.7, 0.5, 0.5, 0.5, 0.5]]
+    band = band_of("loss", (0, 1, 2, 3, 4), values)
+    deviation = np.std([1.0, 0.7], ddof=1)
+    half = DEVIATIONS * deviation * np.sqrt(1.5)
+    assert band.high[0] - band.middle[0] == pytest.approx(half)
+    assert band.high[1] - band.middle[1] == pytest.approx(half / 2.2360679775)  # one of five
+    assert band.high[4] - band.middle[4] == pytest.approx(LEAST_WIDTH * 0.5)
 
 
 def test_a_run_that_learns_less_lies_outside() -> None:
