@@ -446,7 +446,15 @@ def test_every_page_is_reached_from_the_readme() -> None:
 
 
 @pytest.mark.parametrize(
-    "maker", ["make_configuration", "make_filters", "make_health", "make_metrics", "make_rooms"]
+    "maker",
+    [
+        "make_configuration",
+        "make_filters",
+        "make_health",
+        "make_metrics",
+        "make_references",
+        "make_rooms",
+    ],
 )
 def test_what_is_made_from_the_code_is_up_to_date(maker: str) -> None:
     command = [sys.executable, f"docs/{maker}.py", "--check"]
