@@ -73,8 +73,8 @@ COLLAPSE = Rule(
     ),
     source=(
         "0.5 is chance: trainings of this project that were made to collapse lie between 0.499 and"
-        " 0.501, slow ones above 0.52, the quick start above 0.57. The recall of all of them is near"
-        " 0 for a long time. A recall of 0 that a lower learning rate cured: ymcui/Chinese-ELECTRA"
+        " 0.501, slow ones above 0.52, the quick start above 0.57; the recall of all of them is 0"
+        " for a long time. A recall of 0 that a lower learning rate cured: ymcui/Chinese-ELECTRA"
         " issue 66"
     ),
     watch=_Collapse,
@@ -243,8 +243,8 @@ NOT_LEARNING = Rule(
     severity="critical",
     needs=(metrics.GENERATOR_LOSS.name,),
     begins=(
-        "after the warm-up its loss is above the unigram entropy of the corpus; above its first loss"
-        " where that entropy is not known"
+        "after the warm-up its loss is above the unigram entropy of the corpus, or above its first"
+        " loss where that entropy is not known"
     ),
     ends=f"its loss is below {_LEARNS:.1%} of that",
     advice=(
@@ -253,8 +253,8 @@ NOT_LEARNING = Rule(
     ),
     source=(
         "word frequencies alone give the unigram entropy; the quick start is 6% below it after"
-        " 300 steps, a run with a dead generator stays 3% above. A generator that does not converge: huggingface/transformers pull request"
-        " 4656"
+        " 300 steps, a training with a dead generator stays 3% above. A generator that does not"
+        " converge: huggingface/transformers pull request 4656"
     ),
     watch=_NotLearning,
 )
