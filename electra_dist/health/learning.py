@@ -235,7 +235,7 @@ class _NotLearning:
         )
         if median < _LEARNS * self._mark:
             sentence = f"the generator's loss is {median:.3f} nats, below {self._mark:.3f} now"
-        return Look(median > self._mark, median < _LEARNS * self._mark, sentence)
+        return Look(median >= self._mark, median < _LEARNS * self._mark, sentence)
 
 
 NOT_LEARNING = Rule(
@@ -243,7 +243,7 @@ NOT_LEARNING = Rule(
     severity="critical",
     needs=(metrics.GENERATOR_LOSS.name,),
     begins=(
-        "after the warm-up its loss is above the unigram entropy of the corpus, or above its first"
+        "after the warm-up its loss is not below the unigram entropy of the corpus, or its first"
         " loss where that entropy is not known"
     ),
     ends=f"its loss is below {_LEARNS:.1%} of that",
