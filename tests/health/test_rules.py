@@ -243,6 +243,20 @@ def test_one_overflow_per_scale_window_is_normal() -> None:
     assert judge(rows, None, make_config()) == ()
 
 
+def test_rows_that_are_logged_more_often_than_the_reference_are_averaged_as_it_is() -> None:
+    """Each row lies outside by its noise, and the mean of five of them inside."""
+    rows = drawn_rows(0, 2000)
+    for row in rows:
+        row["loss/generator"] = 6.0 + 1.5 * (-1 if row["step"] % 20 else 1)
+    often = replace(known("off-reference"), band_every=50)
+    assert hear(Monitor(often), rows) == []
+    for row in rows:
+        row["loss/generator"] += 1.4
+    (finding,) = hear(Monitor(often), rows)
+    assert finding.rule == "off-reference"
+    assert "above 5.0000 to 7.0000, the band of a-recipe" in finding.sentence
+
+
 def test_updates_that_die_with_the_learning_rate_are_no_finding_and_dead_ones_are() -> None:
     def rows(scale: float) -> list[dict[str, Any]]:
         return [
