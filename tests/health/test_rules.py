@@ -248,7 +248,7 @@ def test_rows_that_are_logged_more_often_than_the_reference_are_averaged_as_it_i
     rows = drawn_rows(0, 2000)
     for row in rows:
         row["loss/generator"] = 6.0 + 1.5 * (-1 if row["step"] % 20 else 1)
-    often = replace(known("off-reference"), band_every=50)
+    often = replace(known("off-reference"), band_every=50, trained=())
     assert hear(Monitor(often), rows) == []
     for row in rows:
         row["loss/generator"] += 1.4
