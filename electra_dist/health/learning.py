@@ -248,8 +248,9 @@ NOT_LEARNING = Rule(
     ),
     ends=f"its loss is below {_LEARNS:.1%} of that",
     advice=(
-        "raise optim.lr or optim.generator.lr; look at optim/generator_grad_norm (0: it is not"
-        " trained); read passages of the shards: electra-dist data inspect"
+        "where the loss jumps or rises, lower optim.lr; where it stands still, raise"
+        " optim.generator.lr (optim/generator_update_ratio is tiny then); see that the shards hold"
+        " text: electra-dist data inspect"
     ),
     source=(
         "word frequencies alone give the unigram entropy; the quick start is 6% below it after"
