@@ -120,8 +120,12 @@ def train(task: Task, seed: int) -> RunDir:
 
 
 def read_values(run: RunDir, name: str) -> Values:
-    """One metric of a run; where steps were trained again, the later row counts."""
-    rows = [row for row in run.read_metrics() if row.get(name) is not None]
+    """One metric of a run; where steps were trained again, the later row counts.
+
+    Step 0 is left out: random weights alone make its values, and seeds differ there by more than
+    they ever do again.
+    """
+    rows = [row for row in run.read_metrics() if row["step"] > 0 and row.get(name) is not None]
     return {row["step"]: float(row[name]) for row in rows}
 
 

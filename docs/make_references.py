@@ -99,7 +99,12 @@ def draw(out: Path) -> None:
 
     references = all_references()
     figure, grid = plt.subplots(
-        len(DRAWN), len(references), figsize=(11, 8), sharex="col", constrained_layout=True
+        len(DRAWN),
+        len(references),
+        figsize=(11, 8),
+        sharex="col",
+        squeeze=False,
+        constrained_layout=True,
     )
     for column, reference in enumerate(references):
         grid[0][column].set_title(reference.name)
