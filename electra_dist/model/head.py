@@ -165,7 +165,7 @@ class _ChunkedHead(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The fields of `HeadOutput`."""
         rows = hidden_mh.shape[0]
-        known_m = _target_logits(hidden_mh, weight_vh, bias_v, targets_m)
+        known_m = target_logits(hidden_mh, weight_vh, bias_v, targets_m)
         running = _Running.start(rows, hidden_mh.device)
         for start, stop in _chunks(rows, weight_vh.shape[0], hidden_mh.device):
             logits_mc = _logits(hidden_mh, weight_vh[start:stop], bias_v[start:stop])
@@ -232,9 +232,7 @@ class _Running(NamedTuple):
         entries = logits_mc.shape[1]
         inside_m, index_m = _locate(targets_m, start, start + entries)
         chosen_m = logits_mc.gather(1, index_m[:, None]).squeeze(1)
-        # Numbers instead of truth values: on a CPU they are added up four times as fast.
-        is_larger_mc = torch.gt(logits_mc, known_m[:, None], out=torch.empty_like(logits_mc))
-        larger_m = is_larger_mc.sum(dim=1)
+        larger_m = count_larger(logits_mc, known_m)
         # The same product, rounded otherwise, is not larger than itself.
         larger_m -= (inside_m & (chosen_m > known_m)).float()
         candidate = None
@@ -262,7 +260,7 @@ def _logits(hidden_mh: Tensor, weight_ch: Tensor, bias_c: Tensor) -> Tensor:
     return logits_mc.add_(bias_c)
 
 
-def _target_logits(
+def target_logits(
     hidden_mh: Tensor, weight_vh: Tensor, bias_v: Tensor, targets_m: Tensor
 ) -> Tensor:
     """(M,) fp32 logits of the targets alone, rounded to the type that `_logits` rounds to: they may
@@ -272,6 +270,13 @@ def _target_logits(
     if not hidden_mh.is_cuda:
         product_m = product_m.to(hidden_mh.dtype).float()
     return product_m + bias_v[targets_m]
+
+
+def count_larger(logits_mc: Tensor, known_m: Tensor) -> Tensor:
+    """(M,) fp32, how many of each row are larger than the number `known_m` of that row."""
+    # Numbers instead of truth values, which a CPU adds up more slowly.
+    is_larger_mc = torch.gt(logits_mc, known_m[:, None], out=torch.empty_like(logits_mc))
+    return is_larger_mc.sum(dim=1)
 
 
 def _locate(targets_m: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:

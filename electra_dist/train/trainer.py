@@ -138,6 +138,7 @@ class Trainer:
             ahead = Ahead(loader, self.config.train.steps)
             call = Call.WAIT
             self._logbook.stopwatch.lap()
+            self.engines.clock.clear()
             while self.done < self.config.train.steps:
                 call = self._before_step(call, ahead, interruption)
                 if call is Call.GO_ON:
