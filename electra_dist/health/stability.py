@@ -217,13 +217,14 @@ class _OffReference:
             if abs(distance) > 1:
                 side = "above" if distance > 0 else "below"
                 outside.append(
-                    f"{name} {value:.4f} is {side} {limits.low:.4f} to {limits.high:.4f}"
+                    f"{name} is {value:.4f}, lately {abs(distance):.1f} half widths of the band"
+                    f" {side} its middle ({limits.middle:.4f})"
                 )
         if not distances:
             return None
         sentence = f"the losses are in the band of {self._known.reference}"
         if outside:
-            sentence = f"{'; '.join(outside)}, the band of {self._known.reference}"
+            sentence = f"{'; '.join(outside)}; the reference is {self._known.reference}"
         return Look(bool(outside), max(distances) < _INSIDE, sentence)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any, get_args
@@ -10,10 +11,10 @@ import pytest
 
 from electra_dist.config import HealthRule
 from electra_dist.health import RULES, Finding, Known, Monitor, judge
-from electra_dist.references import Band
+from electra_dist.references import Band, load_reference
 from electra_dist.runs.facts import About, RunFacts, Start
 from electra_dist.runs.metrics import HELD_OUT, all_metrics
-from tests.support.rows import EVERY, drawn_row, drawn_rows, make_config, sample_rows
+from tests.support.rows import EVERY, SAMPLES, drawn_row, drawn_rows, make_config, sample_rows
 
 FACTS = RunFacts(
     wandb_id="w",
@@ -155,6 +156,30 @@ def test_no_verdict_on_learning_before_the_warm_up_is_long_over() -> None:
     assert {finding.rule for finding in findings} <= {"slowing-down"}
 
 
+def reference_run(name: str) -> list[dict[str, Any]]:
+    """The rows of a real training of the recipe `quick`, or of it with one key changed."""
+    lines = (SAMPLES / "reference-runs.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row.pop("run") == name]
+
+
+def test_another_seed_stays_in_the_band_of_its_reference_and_another_learning_rate_does_not() -> (
+    None
+):
+    reference = load_reference("quick")
+    facts = RunFacts(wandb_id="w", dataset_fingerprint=reference.dataset)
+    assert judge(reference_run("fourth-seed"), facts, reference.config) == ()
+    (finding,) = judge(reference_run("wrong-lr"), facts, reference.config)
+    assert finding.rule == "off-reference"
+    assert "loss/generator" in finding.sentence
+    assert "above" in finding.sentence
+
+    early = replace(Known.of(reference.config, facts), settled=0)
+    found = hear(Monitor(early), reference_run("broken-sampler"))
+    assert "off-reference" in {finding.rule for finding in found}
+    elsewhere = replace(facts, dataset_fingerprint="of another text")
+    assert judge(reference_run("wrong-lr"), elsewhere, reference.config) == ()
+
+
 # --- single rules ---------------------------------------------------------------------------------
 
 
@@ -254,7 +279,7 @@ def test_rows_that_are_logged_more_often_than_the_reference_are_averaged_as_it_i
         row["loss/generator"] += 1.4
     (finding,) = hear(Monitor(often), rows)
     assert finding.rule == "off-reference"
-    assert "above 5.0000 to 7.0000, the band of a-recipe" in finding.sentence
+    assert "above its middle (6.0000); the reference is a-recipe" in finding.sentence
 
 
 def test_updates_that_die_with_the_learning_rate_are_no_finding_and_dead_ones_are() -> None:
