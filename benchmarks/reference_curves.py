@@ -5,9 +5,10 @@ scores went.
     python benchmarks/reference_curves.py my.yaml --seeds 1 2 3 4 5 --out references
 
 RECIPE is the NAME of configs/reference-NAME.yaml, or a configuration file of one's own. The text of
-the recipes that come with the program is downloaded and encoded first (`reference_text.py`), unless
-it is there. Each seed is a run of its own, reference-NAME-seedN in the folder of runs: a finished
-one is not trained again, and an interrupted one goes on. At the end OUT/NAME.json is written.
+the recipes that come with the program is downloaded and encoded first (`reference_text.py`), where
+it is not there. Each seed is a run of its own, reference-NAME-seedN in the folder of runs: one that
+is finished is not trained again, and an interrupted one goes on. At the end OUT/NAME.json is
+written.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reference_text import write_shards
+from reference_text import FOLDER, TEXTS, write_shards
 
 from electra_dist.config import Config, load
 from electra_dist.config.recipes import recipe_path
@@ -57,10 +58,13 @@ Values = dict[int, float]  # step -> value of one metric of one run
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained: `overrides` come to every seed, `name` is that of the reference."""
+    """What is trained: `called` is what the user named it by, `overrides` come to every seed, and
+    `name` is that of the reference.
+    """
 
     name: str
     path: Path
+    called: str
     overrides: tuple[str, ...]
     runs: Path
 
@@ -74,19 +78,26 @@ class Task:
 
 
 def task_of(recipe: str, data: Path, runs: Path) -> Task:
-    """The task of a name or a file; raises `ConfigError` for a name that is none."""
+    """The task of a name or a file, with its text ready; raises `ConfigError` for a name that is
+    none.
+    """
     if recipe.endswith(SUFFIX):
         path = Path(recipe)
-        return Task(path.stem.removeprefix(PREFIX), path, (), runs)
-    path = recipe_path(PREFIX + recipe)
-    shards = write_shards(text_of(load(path)), data)
-    return Task(recipe, path, (f"data.shards={shards}",), runs)
+    else:
+        path = recipe_path(PREFIX + recipe)
+    overrides = []
+    text = text_of(load(path))
+    if text is not None:
+        overrides.append(f"data.shards={write_shards(text, data)}")
+    return Task(path.stem.removeprefix(PREFIX), path, recipe, tuple(overrides), runs)
 
 
-def text_of(config: Config) -> str:
-    """The name of the text whose shards a recipe of this program names."""
-    (shards,) = config.data.folders
-    return Path(shards).parent.name
+def text_of(config: Config) -> str | None:
+    """The text of `reference_text.py` that a recipe names by the folder of its shards."""
+    for name in TEXTS:
+        if config.data.folders == (str(FOLDER / name / "shards"),):
+            return name
+    return None
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -109,8 +120,12 @@ def train(task: Task, seed: int) -> RunDir:
 
 
 def read_values(run: RunDir, name: str) -> Values:
-    """One metric of a run; where steps were trained again, the later row counts."""
-    rows = [row for row in run.read_metrics() if row.get(name) is not None]
+    """One metric of a run; where steps were trained again, the later row counts.
+
+    Step 0 is left out: random weights alone make its values, and seeds differ there by more than
+    they ever do again.
+    """
+    rows = [row for row in run.read_metrics() if row["step"] > 0 and row.get(name) is not None]
     return {row["step"]: float(row[name]) for row in rows}
 
 
@@ -120,14 +135,15 @@ def curve_of(runs: Sequence[RunDir], name: str) -> Curve:
     Raises `DataError` where a run has other steps than the first one.
     """
     of_runs = [read_values(run, name) for run in runs]
-    steps = thinned(sorted(of_runs[0]))
+    logged = sorted(of_runs[0])
     for run, values in zip(runs, of_runs, strict=True):
-        if not steps or sorted(values) != sorted(of_runs[0]):
+        if not values or sorted(values) != logged:
             raise DataError(
                 f"{run.metrics}: {len(values)} values of {name}, and the first seed has"
-                f" {len(of_runs[0])}, or others; expected the same steps, at least one: train all"
+                f" {len(logged)}, or others; expected the same steps, at least one: train all"
                 " seeds with the same configuration"
             )
+    steps = thinned(logged)
     rounded = [tuple(float(f"{values[s]:.{DIGITS}g}") for s in steps) for values in of_runs]
     return Curve(tuple(steps), tuple(rounded))
 
@@ -151,7 +167,7 @@ def reference_of(task: Task, seeds: Sequence[int], runs: Sequence[RunDir]) -> Re
     data = open_data(config)
     facts = runs[0].read_facts()
     last = max(read_values(runs[0], metrics.REAL_TOKENS.name).items())
-    words = (task.name if task.overrides else str(task.path), "--seeds", *map(str, seeds))
+    words = (task.called, "--seeds", *map(str, seeds))
     return Reference(
         name=task.name,
         recipe=task.path.read_text(encoding="utf-8"),
@@ -196,9 +212,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N")
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="of the JSON file")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
-    parser.add_argument(
-        "--data", type=Path, default=Path("runs/reference-data"), metavar="DIR", help="of the texts"
-    )
+    parser.add_argument("--data", type=Path, default=FOLDER, metavar="DIR", help="of the texts")
     arguments = parser.parse_args()
     seeds = list(dict.fromkeys(arguments.seeds))
     try:

@@ -7,6 +7,7 @@
                source distribution and checks its SHA-256 (licence BSD, three clauses)
     wikipedia  articles in simple English at one revision of a dataset of the Hugging Face hub, some
                200 MB (CC BY-SA 3.0); needs electra-dist[hub]
+    topics     pages of `pydoc`, for a quick try without a network: each Python has others
 
 Makes OUT/TEXT/tokenizer and OUT/TEXT/shards with `electra-dist data`; what is there already stays.
 Nothing of the texts is kept in this repository.
@@ -20,11 +21,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from electra_dist.files.writing import whole_file
+
+#: Where the texts lie unless another folder is named.
+FOLDER = Path("runs/reference-data")
 
 #: What pip downloads, in the format of a requirements file.
 REQUIREMENT = (
@@ -51,6 +55,14 @@ class Text:
     held_out: float
 
 
+def write_corpus(documents: Iterable[tuple[str, str]], path: Path) -> None:
+    """Write (name, text) of each document to a .jsonl."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for name, text in documents:
+            file.write(json.dumps({"id": name, "text": text}, ensure_ascii=False) + "\n")
+
+
 # --- django ---------------------------------------------------------------------------------------
 
 
@@ -59,7 +71,7 @@ def django(folder: Path) -> str:
     corpus = folder / "corpus" / "django.jsonl"
     if not corpus.exists():
         with tempfile.TemporaryDirectory(prefix="reference-text-") as scratch:
-            write_corpus(download(Path(scratch)), corpus)
+            write_corpus(pages(download(Path(scratch))), corpus)
     return str(corpus)
 
 
@@ -78,13 +90,6 @@ def download(folder: Path) -> Path:
     return folder / ARCHIVE
 
 
-def write_corpus(archive: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for name, text in pages(archive):
-            file.write(json.dumps({"id": name, "text": text}, ensure_ascii=False) + "\n")
-
-
 def pages(archive: Path) -> Iterator[tuple[str, str]]:
     """(name, text) of every page, by name; nothing is unpacked to the disk."""
     with tarfile.open(archive) as file:
@@ -96,11 +101,24 @@ def pages(archive: Path) -> Iterator[tuple[str, str]]:
                 yield member.name.removeprefix(PAGES), content.read().decode("utf-8")
 
 
+# --- topics ---------------------------------------------------------------------------------------
+
+
+def topics(folder: Path) -> str:
+    """A .jsonl with one document per topic."""
+    from pydoc_data.topics import topics as texts
+
+    corpus = folder / "corpus" / "topics.jsonl"
+    write_corpus(sorted(texts.items()), corpus)
+    return str(corpus)
+
+
 # --- all texts ------------------------------------------------------------------------------------
 
 
 TEXTS = {
     "django": Text(django, ("--vocab-size", "8192"), held_out=0.05),
+    "topics": Text(topics, ("--vocab-size", "512"), held_out=0.2),
     "wikipedia": Text(lambda _: ARTICLES, ("--vocab-size", "30522", "--lowercase"), held_out=0.005),
 }
 
@@ -132,7 +150,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("text", choices=sorted(TEXTS))
-    parser.add_argument("--out", type=Path, default=Path("runs/reference-data"), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR")
     arguments = parser.parse_args()
     print(write_shards(arguments.text, arguments.out))
     return 0

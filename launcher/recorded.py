@@ -54,15 +54,16 @@ def recorded(run: RunDir) -> dict[str, Any]:
     }
 
 
-def _findings(run: RunDir, rows: Iterable[Row]) -> tuple[Finding, ...]:
+def _findings(run: RunDir, rows: Iterable[Row]) -> tuple[Finding, ...] | None:
     """What the rules of health say of a run, of any version; those that stand.
 
-    Where its configuration or its facts cannot be read, those that training noted itself.
+    None where `tracking.health` is off. Where its configuration or its facts cannot be read, those
+    that training noted itself.
     """
     try:
         config = configuration.load(run.config)
         if not config.tracking.health:
-            return ()
+            return None
         return still_open(judge(rows, run.read_facts(), config))
     except UserError:
         return open_findings(rows)

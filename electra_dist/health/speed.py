@@ -116,7 +116,7 @@ class _Slowing:
 
     def look(self, row: Row) -> Look | None:
         speed = number(row, metrics.TOKENS_PER_SECOND.name)
-        if speed is None:
+        if speed is None or speed <= 0:
             return None
         start = self._known.start_of(int(row["step"]))
         if start != self._start:
@@ -190,7 +190,7 @@ BELOW_PROMISE = Rule(
     needs=(metrics.TOKENS_PER_SECOND.name,),
     begins=(
         f"speed is below {_KEPT:.0%} of what `electra-dist plan` gives for the device; silent where"
-        " the plan knows the device not"
+        " the plan does not know it"
     ),
     ends=f"it is above {_KEPT_AGAIN:.0%} of it",
     advice=(

@@ -47,6 +47,8 @@ class Reference:
     curves       metric -> curve; a metric of the held-out rows has its name with `validation/`
     """
 
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
     name: str
     recipe: str
     command: str
@@ -63,7 +65,10 @@ class Reference:
     def config(self) -> Config:
         """The recipe with all defaults of this software."""
         source = f"recipe of the reference {self.name}"
-        return build(parse_yaml(self.recipe, source), source)
+        sections = parse_yaml(self.recipe, source)
+        if not isinstance(sections, dict):
+            raise ConfigError(f"{source}: holds no sections; expected a whole configuration file")
+        return build(sections, source)
 
     def band(self, metric: str) -> Band | None:
         """Where `metric` of a run with another seed lies; None where the reference has none."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from electra_dist.cli.main import main
 from electra_dist.errors import UserError
+from electra_dist.health import Finding
 from electra_dist.runs.directory import RunDir
 from launcher.find import find_run
 from launcher.logs import log_file, read_log
@@ -15,6 +18,7 @@ from launcher.records import JobRecord, events, next_number, records, snapshot_c
 from launcher.slurm import queue
 from launcher.status import status
 from launcher.stop import stop
+from tests.support.rows import drawn_row, drawn_rows
 
 pytestmark = pytest.mark.usefixtures("no_slurm")
 
@@ -150,3 +154,69 @@ def test_the_code_of_a_job_is_a_copy_without_caches(tmp_path: Path) -> None:
     assert names == {"electra_dist", "launcher", "data_tools"}
     assert (tmp_path / "code/launcher/slurm/job.sbatch").read_text().startswith("#!/bin/bash")
     assert not list((tmp_path / "code").glob("**/__pycache__"))
+
+
+# --- health ---------------------------------------------------------------------------------------
+
+
+def stalled(run: RunDir) -> None:
+    """Rows of a run that waits for data, without any row of a finding: an earlier version's."""
+    rows = [row | {"speed/data_wait_seconds": 0.1} for row in drawn_rows(0, 90)]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_facts(run: RunDir) -> None:
+    run.facts.write_text(json.dumps({"wandb_id": "w", "dataset_fingerprint": "f", "starts": []}))
+
+
+def test_the_rules_of_health_judge_a_run_of_any_version(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stalled(run)
+    write_facts(run)
+    (finding,) = status(run).findings
+    assert finding.rule == "data-stall"
+    assert main(["status", str(run.path)]) == 0
+    assert f"health:         {finding.line}" in capsys.readouterr().out
+    assert main(["status", str(run.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"][0]["rule"] == "data-stall"
+
+
+def test_where_a_run_cannot_be_judged_what_training_noted_is_shown(run: RunDir) -> None:
+    noted = Finding("data-stall", "warning", 40, "it waits", "do something")
+    with run.metrics.open("w") as file:
+        file.write(json.dumps(drawn_row(40)) + "\n" + json.dumps(noted.to_row()) + "\n")
+    run.facts.write_text("no facts")
+    assert status(run).findings == (noted,)
+
+
+def test_a_run_whose_losses_are_no_numbers_shows_the_finding(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row | {"loss/generator": None} for row in drawn_rows(10, 90)]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_facts(run)
+    assert main(["status", str(run.path)]) == 0
+    assert "critical: loss-not-finite" in capsys.readouterr().out
+
+
+def test_a_healthy_run_has_no_finding(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in drawn_rows(10, 90)))
+    write_facts(run)
+    assert main(["status", str(run.path)]) == 0
+    assert "health:         no finding" in capsys.readouterr().out
+
+
+def test_health_that_is_turned_off_says_nothing(run: RunDir) -> None:
+    stalled(run)
+    write_facts(run)
+    for keys, expected in (
+        ("{health: true}", ["data-stall"]),
+        ("{health: false}", None),
+        ("{health_ignore: [data-stall]}", []),
+    ):
+        text = run.config.read_text()
+        run.config.write_text(f"{text}tracking: {keys}\n")
+        found = status(run).findings
+        assert (None if found is None else [one.rule for one in found]) == expected
+        run.config.write_text(text)

@@ -79,6 +79,16 @@ def test_a_script_is_told_run_event_reason_and_step(
     }
 
 
+def test_a_finding_is_told_with_its_rule(script: Path, tmp_path: Path) -> None:
+    hook = Hook(*settings(tmp_path, str(script)))
+    hook.tell("health", "9% of a step goes to waiting for data", 300, "data-stall")
+    hook.wait()
+    (once,) = told(script)
+    assert once["ELECTRA_DIST_EVENT"] == "health"
+    assert once["ELECTRA_DIST_RULE"] == "data-stall"
+    assert once["ELECTRA_DIST_REASON"] == "9% of a step goes to waiting for data"
+
+
 @pytest.mark.parametrize(
     ("error", "event", "reason"),
     [
