@@ -150,8 +150,8 @@ def _first_and_last(table: Table, name: str) -> tuple[float | None, float | None
     """The values of the first and of the last row; None where undefined."""
     if not len(table):
         return None, None
-    first, *_, last = (*table.column(name)[:1], *table.column(name)[-1:])
-    return _defined(first), _defined(last)
+    values = table.column(name)
+    return _defined(values[0]), _defined(values[-1])
 
 
 def _defined(value: float) -> float | None:

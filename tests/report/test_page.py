@@ -253,7 +253,12 @@ def reference() -> Reference:
             "dataset": DATASET,
             "seeds": [1, 2],
             "every": 10,
-            "curves": {"loss/generator": {"steps": [10, 100], "values": [[8.0, 6.0], [8.2, 6.2]]}},
+            "curves": {
+                "loss/generator": {
+                    "steps": [10, 90, 110, 200],
+                    "values": [[8.0, 6.0, 5.0, 4.0], [8.2, 6.2, 5.1, 4.3]],
+                }
+            },
         }
     )
 
@@ -267,9 +272,9 @@ def test_the_band_of_a_reference_lies_behind_the_curve(sweep: Path) -> None:
     assert expected is not None
     found = bands.pop("Generator loss")
     assert isinstance(found, dict)
-    assert found["steps"] == [10, 100]
-    assert found["low"] == pytest.approx(expected.low, rel=1e-4)
-    assert found["high"] == pytest.approx(expected.high, rel=1e-4)
+    assert found["steps"] == [10, 90, 110], "as far as the runs have come"
+    assert found["low"] == pytest.approx(expected.low[:3], rel=1e-4)
+    assert found["high"] == pytest.approx(expected.high[:3], rel=1e-4)
     assert set(bands.values()) == {None}
     assert f"are no measure for {HOSTILE}, b:" in page.text
 

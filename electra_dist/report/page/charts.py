@@ -7,6 +7,7 @@ the object that `report.js` reads.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -219,41 +220,50 @@ def drawing(
     """
     charts = [chart for group in groups for chart in (*group.charts, *group.folded)]
     drawn = [_DrawnRun(loaded, number, charts) for number, loaded in enumerate(runs)]
+    bands = _Bands(reference, max(loaded.last_step for loaded in runs))
     return {
         "axes": [{"key": axis.key, "label": axis.label} for axis in AXES],
         "runs": [run.content() for run in drawn],
-        "charts": [_chart_content(chart, drawn, reference) for chart in charts],
+        "charts": [_chart_content(chart, drawn, bands) for chart in charts],
     }
 
 
-def _chart_content(
-    chart: Chart, drawn: Sequence[_DrawnRun], reference: Reference | None
-) -> dict[str, Any]:
+def _chart_content(chart: Chart, drawn: Sequence[_DrawnRun], bands: _Bands) -> dict[str, Any]:
     return {
         "key": chart.key,
         "title": chart.title,
         "unit": chart.metric.unit,
         "range": close_range(chart.curves),
-        "band": _band_content(chart.metric, reference),
+        "band": bands.content(chart.metric),
         "levels": [{"value": level.value, "text": level.text} for level in chart.levels],
         "curves": [drawn[curve.run].curve_content(curve) for curve in chart.curves],
     }
 
 
-def _band_content(metric: Metric, reference: Reference | None) -> dict[str, Any] | None:
-    """The band of training; of the held-out rows where the reference has no other."""
-    if reference is None:
-        return None
-    band = reference.band(metric.name) or reference.band(metric.name_held_out)
-    if band is None:
-        return None
-    return {
-        "name": f"reference {reference.name}",
-        "steps": list(band.steps),
-        "low": _short(np.array(band.low)),
-        "middle": _short(np.array(band.middle)),
-        "high": _short(np.array(band.high)),
-    }
+@dataclass(frozen=True)
+class _Bands:
+    """Those of a reference, as far as the runs have come."""
+
+    reference: Reference | None
+    last_step: int
+
+    def content(self, metric: Metric) -> dict[str, Any] | None:
+        """The band of training; of the held-out rows where the reference has no other."""
+        if self.reference is None:
+            return None
+        band = self.reference.band(metric.name)
+        if band is None:
+            band = self.reference.band(metric.name_held_out)
+        if band is None:
+            return None
+        count = bisect_left(band.steps, self.last_step) + 1
+        return {
+            "name": f"reference {self.reference.name}",
+            "steps": list(band.steps[:count]),
+            "low": _short(np.array(band.low[:count])),
+            "middle": _short(np.array(band.middle[:count])),
+            "high": _short(np.array(band.high[:count])),
+        }
 
 
 class _DrawnRun:
