@@ -19,6 +19,8 @@ setup(
     package_data={
         **{name: ["*.yaml"] for name in SHIPPED},
         **{name: ["py.typed"] for name in ("electra_dist", "data_tools", "launcher")},
+        "electra_dist.references": ["curves/*.json"],
         "launcher.slurm": ["job.sbatch"],
+        "electra_dist.report.page": ["report.html", "report.css", "report.js"],
     },
 )

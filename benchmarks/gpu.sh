@@ -8,10 +8,13 @@
 #   zero      ZeRO stages 0 to 3                                                            (zero_stages.py)
 #   sweep     tiles, warps and stages of our attention, next to PyTorch's                   (attention_sweep.py)
 #   profile   where the time of a step goes, as a Chrome trace and a table                  (bench step)
+#   reference ELECTRA-Small, three seeds of about eight minutes; only when asked, and last   (reference_curves.py)
 #
 #   benchmarks/gpu.sh [OUT]        tables to the terminal, and everything to OUT/*.txt and *.json (default: gpu-figures)
 #   PYTHON=/path/to/python         the Python that has torch, deepspeed and transformers (default: .venv, else python3)
 #   QUICK=1                        the smallest sizes, wherever this is: on a CPU too, to see that it runs
+#   REFERENCE=1                    the part `reference` too, up to 40 minutes more; its text is in REFERENCE_DATA, which
+#                                  `reference_text.py wikipedia` fills where there is a network (default: runs/reference-data)
 #
 # Each part has its own time limit, and one that fails does not keep the others from running; the exit status says so.
 set -uo pipefail
@@ -66,5 +69,12 @@ part zero "${limits[4]}" "$PYTHON" benchmarks/zero_stages.py "${zero[@]}" --json
 part kernels "${limits[5]}" "$PYTHON" benchmarks/kernels.py "${kernels[@]}" --json FIGURES
 part sweep "${limits[6]}" "$PYTHON" benchmarks/attention_sweep.py "${sweep[@]}" --json FIGURES
 part profile "${limits[7]}" "$PYTHON" -m electra_dist.cli bench step configs/base.yaml --synthetic --steps 3 --profile "$out/trace" "${profile[@]}"
+if [ -n "${REFERENCE:-}" ]; then
+  reference=(small-gpu --data "${REFERENCE_DATA:-runs/reference-data}")
+  if [ -n "${QUICK:-}" ]; then
+    reference=(benchmarks/reference-tiny.yaml --seeds 1 2 --data "$out/data")
+  fi
+  part reference 2400 "$PYTHON" benchmarks/reference_curves.py "${reference[@]}" --runs "$out/runs" --out "$out"
+fi
 echo "figures in $out"
 [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

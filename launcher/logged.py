@@ -33,7 +33,7 @@ class Logged(NamedTuple):
     last: Row
     held_out: HeldOut | None
     best: HeldOut | None
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] | None
     broken: int
 
 
@@ -79,7 +79,10 @@ class Tally:
 
     def so_far(self, broken: int) -> Logged:
         """What the rows tell, beside `broken` lines that are none."""
-        return Logged(self._last, self._held_out, self._best, self._findings, broken)
+        findings = None
+        if self._judges:
+            findings = self._findings
+        return Logged(self._last, self._held_out, self._best, findings, broken)
 
 
 def read_logged(run: RunDir) -> Logged:

@@ -73,7 +73,7 @@ class RunStatus:
     phase            what the ranks are doing, while they run, and how far they are in it
     step_age         seconds since their last step ended, while they run
     sign_age         seconds since anything moved on any rank, while they run
-    findings         of the rules of health, those that stand
+    findings         of the rules of health, those that stand; None where nobody judges
     """
 
     run: str
@@ -101,7 +101,7 @@ class RunStatus:
     phase: str | None = None
     step_age: float | None = None
     sign_age: float | None = None
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...] | None = None
     log: str | None = None
 
 

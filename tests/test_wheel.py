@@ -139,7 +139,7 @@ def test_it_has_every_module_of_the_packages_and_what_they_need(
         str(path.relative_to(repo_root))
         for package in PACKAGES
         for path in (repo_root / package).rglob("*")
-        if path.suffix in (".py", ".typed", ".sbatch")
+        if path.suffix in (".py", ".typed", ".sbatch", ".json")
     }
     recipes = {f"electra_dist/shipped/{p.relative_to(repo_root)}" for p in _yaml(repo_root)}
     with zipfile.ZipFile(wheel) as file:
@@ -183,6 +183,17 @@ def test_the_recipes_are_there(run: Say, repo_root: Path) -> None:
     assert len(listed) == len(list(repo_root.glob("configs/*.yaml")))
     code = "import electra_dist; print(electra_dist.load_config('quickstart').run.path)"
     assert run("python", "-c", code).stdout == "runs/quickstart\n"
+
+
+def test_the_references_are_there(run: Say, repo_root: Path) -> None:
+    code = (
+        "from electra_dist.references import all_references\n"
+        "print(*(reference.name for reference in all_references()))"
+    )
+    files = repo_root.glob("electra_dist/references/curves/*.json")
+    names = sorted(path.stem for path in files)
+    assert names
+    assert run("python", "-c", code).stdout.split() == names
 
 
 def test_the_launcher_finds_its_template_and_the_cluster_profiles(

@@ -33,6 +33,7 @@ class Known:
     promised_tokens_per_s   what `plan` gives for the device
     reference               name of the matching reference
     bands                   of the losses of that reference, by metric
+    band_every              steps that its values are means of
     """
 
     config: Config
@@ -43,6 +44,7 @@ class Known:
     promised_tokens_per_s: float | None = None
     reference: str | None = None
     bands: Mapping[str, Band] = field(default_factory=dict)
+    band_every: int = 1
 
     @classmethod
     def of(cls, config: Config, facts: RunFacts | None) -> Known:
@@ -73,6 +75,7 @@ class Known:
             about.promised_tokens_per_s if about else None,
             reference.name if reference else None,
             bands,
+            reference.every if reference else 1,
         )
 
     def judges(self, network: Network, row: Row) -> bool:

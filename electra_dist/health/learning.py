@@ -13,8 +13,8 @@ from electra_dist.runs.metrics_log import Row
 
 # --- the discriminator learns nothing -------------------------------------------------------------
 
-_CHANCE = 0.53
-_BETTER = 0.55
+_CHANCE = 0.515
+_BETTER = 0.53
 _RARELY = 0.01
 
 
@@ -72,9 +72,10 @@ COLLAPSE = Rule(
         " a half of the discriminator's width); look at optim/discriminator_grad_norm"
     ),
     source=(
-        "chance is 0.5; the quick start lies at 0.57 and more after its warm-up, with a recall"
-        " near 0 for a long time, so recall alone says nothing. A recall and precision of 0"
-        " that a lower learning rate cured: ymcui/Chinese-ELECTRA issue 66"
+        "0.5 is chance: trainings of this project that were made to collapse lie between 0.499 and"
+        " 0.501, slow ones above 0.52, the quick start above 0.57; the recall of all of them is 0"
+        " for a long time. A recall of 0 that a lower learning rate cured: ymcui/Chinese-ELECTRA"
+        " issue 66"
     ),
     watch=_Collapse,
 )
@@ -200,8 +201,7 @@ TOO_STRONG = Rule(
 
 # --- the generator learns nothing -----------------------------------------------------------------
 
-_NO_BETTER = 0.99
-_LEARNS = 0.97
+_LEARNS = 0.985
 
 
 class _NotLearning:
@@ -235,7 +235,7 @@ class _NotLearning:
         )
         if median < _LEARNS * self._mark:
             sentence = f"the generator's loss is {median:.3f} nats, below {self._mark:.3f} now"
-        return Look(median > _NO_BETTER * self._mark, median < _LEARNS * self._mark, sentence)
+        return Look(median >= self._mark, median < _LEARNS * self._mark, sentence)
 
 
 NOT_LEARNING = Rule(
@@ -243,18 +243,19 @@ NOT_LEARNING = Rule(
     severity="critical",
     needs=(metrics.GENERATOR_LOSS.name,),
     begins=(
-        f"after the warm-up its loss is above {_NO_BETTER:.0%} of the corpus's unigram entropy;"
-        " of its first loss where that entropy is not known"
+        "after the warm-up its loss is not below the unigram entropy of the corpus, or its first"
+        " loss where that entropy is not known"
     ),
-    ends=f"its loss is below {_LEARNS:.0%} of that",
+    ends=f"its loss is below {_LEARNS:.1%} of that",
     advice=(
-        "raise optim.lr or optim.generator.lr; look at optim/generator_grad_norm (0: it is not"
-        " trained); read passages of the shards: electra-dist data inspect"
+        "where the loss jumps or rises, lower optim.lr; where it stands still, raise"
+        " optim.generator.lr (optim/generator_update_ratio is tiny then); see that the shards hold"
+        " text: electra-dist data inspect"
     ),
     source=(
         "word frequencies alone give the unigram entropy; the quick start is 6% below it after"
-        " 300 steps. A generator that does not converge: huggingface/transformers pull request"
-        " 4656"
+        " 300 steps, a training with a dead generator stays 3% above. A generator that does not"
+        " converge: huggingface/transformers pull request 4656"
     ),
     watch=_NotLearning,
 )

@@ -54,8 +54,9 @@ def telling_keys(config: Config) -> dict[str, Any]:
     """
     found = dict(_flat("", config.model_dump(mode="json")))
     kept = {key: value for key, value in found.items() if _is_telling(key)}
+    overrides: set[str] = set(NETWORKS)
     for network in NETWORKS:
-        own = config.optimizer(network).model_dump(mode="json", exclude=set(NETWORKS))
+        own = config.optimizer(network).model_dump(mode="json", exclude=overrides)
         kept |= dict(_flat(f"optim.{network}.", own))
     return kept
 

@@ -46,7 +46,12 @@ def _names() -> tuple[str, ...]:
 def _read(path: Path) -> Reference:
     try:
         return Reference.from_json(read_json(path, _LARGEST, follow=True))
-    except (OSError, ValueError, UserError) as error:
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read as a reference: {error.strerror}; give a file that"
+            " benchmarks/reference_curves.py has written"
+        ) from error
+    except (ValueError, UserError) as error:
         raise DataError(
             f"{path}: cannot be read as a reference: {error}; make it again with"
             " benchmarks/reference_curves.py"

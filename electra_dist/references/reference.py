@@ -35,7 +35,6 @@ class Reference:
     """A recipe that was trained with a few seeds on the same data.
 
     name         of the recipe `configs/reference-NAME.yaml`
-    about        one sentence
     recipe       text of the configuration file
     command      that makes the reference again
     device       what computed, as its maker names it
@@ -48,8 +47,9 @@ class Reference:
     curves       metric -> curve; a metric of the held-out rows has its name with `validation/`
     """
 
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
     name: str
-    about: str
     recipe: str
     command: str
     device: str
@@ -65,7 +65,10 @@ class Reference:
     def config(self) -> Config:
         """The recipe with all defaults of this software."""
         source = f"recipe of the reference {self.name}"
-        return build(parse_yaml(self.recipe, source), source)
+        sections = parse_yaml(self.recipe, source)
+        if not isinstance(sections, dict):
+            raise ConfigError(f"{source}: holds no sections; expected a whole configuration file")
+        return build(sections, source)
 
     def band(self, metric: str) -> Band | None:
         """Where `metric` of a run with another seed lies; None where the reference has none."""

@@ -1,5 +1,4 @@
-"""A run, seen from outside, without torch: its directory, what lies in it, who trains it, what came
-of it.
+"""A run, seen from outside, without torch: its directory, what lies in it, who trains it.
 
 Comes in: the path of a run directory. Goes out: what stands there, typed; nothing here trains.
 """
@@ -13,6 +12,5 @@ __all__ = [
     "metrics_log",
     "own_log",
     "progress",
-    "report",
     "rollbacks",
 ]

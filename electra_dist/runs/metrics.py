@@ -273,6 +273,15 @@ RANK_SPREAD = Metric(
     healthy="below 1.1",
     of_clock=True,
 )
+WALL_CLOCK = Metric(
+    "speed/wall_clock",
+    "seconds",
+    "Unix time at which the row was made, in whole seconds",
+    "d",
+    formula="clock of rank 0",
+    healthy="grows by the seconds of the steps between; more where training stood still",
+    of_clock=True,
+)
 
 # --- memory and data ------------------------------------------------------------------------------
 
@@ -337,6 +346,7 @@ _OF_THE_RUN = (
     CHECKPOINT_STALL,
     SLOWEST_RANK,
     RANK_SPREAD,
+    WALL_CLOCK,
     PEAK_BYTES,
     PADDING,
     EPOCH,

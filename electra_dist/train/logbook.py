@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import statistics
+import time
 from collections.abc import Callable
 
 import torch
@@ -100,6 +101,7 @@ class Logbook:
             metrics.STEP_SECONDS.name: seconds / timed,
             **self._parts_of_a_step(),
             metrics.CHECKPOINT_STALL.name: stall(),
+            metrics.WALL_CLOCK.name: round(time.time()),
             metrics.PADDING.name: sums.padding(self._config),
             metrics.EPOCH.name: state.epoch,
             metrics.REAL_TOKENS.name: state.real_tokens,

@@ -116,7 +116,7 @@ def _rows(view: RunView, name: str, room: int, screen: Screen, is_best: bool) ->
         rows.append(screen.line(f"    {found.why.removeprefix(found.run + '/')}", style))
     rows += [
         screen.line(f"    {finding.severity}: {finding.sentence}", "yellow")
-        for finding in view.logged.findings[-1:]
+        for finding in (view.logged.findings or ())[-1:]
     ]
     return rows
 

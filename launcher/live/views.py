@@ -114,7 +114,7 @@ def run_frame(view: RunView, screen: Screen, clock: str) -> list[Text]:
         *_split(view, screen),
         *_memory(view, screen),
         *_checkpoint(view, screen),
-        *_findings(view.logged.findings, screen),
+        *_findings(view.logged.findings or (), screen),
     ]
     if screen.height is None:
         room = LOG_LINES

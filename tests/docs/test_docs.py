@@ -55,6 +55,7 @@ STORY = (
     "docs/resume.md",
     "docs/checkpoints.md",
     "docs/evaluate.md",
+    "docs/report.md",
     "docs/export.md",
     "docs/tokenizers.md",
     "docs/fine-tune.md",
@@ -446,7 +447,15 @@ def test_every_page_is_reached_from_the_readme() -> None:
 
 
 @pytest.mark.parametrize(
-    "maker", ["make_configuration", "make_filters", "make_health", "make_metrics", "make_rooms"]
+    "maker",
+    [
+        "make_configuration",
+        "make_filters",
+        "make_health",
+        "make_metrics",
+        "make_references",
+        "make_rooms",
+    ],
 )
 def test_what_is_made_from_the_code_is_up_to_date(maker: str) -> None:
     command = [sys.executable, f"docs/{maker}.py", "--check"]

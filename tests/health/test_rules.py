@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any, get_args
@@ -10,10 +11,10 @@ import pytest
 
 from electra_dist.config import HealthRule
 from electra_dist.health import RULES, Finding, Known, Monitor, judge
-from electra_dist.references import Band
+from electra_dist.references import Band, load_reference
 from electra_dist.runs.facts import About, RunFacts, Start
 from electra_dist.runs.metrics import HELD_OUT, all_metrics
-from tests.support.rows import EVERY, drawn_row, drawn_rows, make_config, sample_rows
+from tests.support.rows import EVERY, SAMPLES, drawn_row, drawn_rows, make_config, sample_rows
 
 FACTS = RunFacts(
     wandb_id="w",
@@ -102,7 +103,7 @@ def test_two_healthy_rows_end_nothing(rule: str) -> None:
 @pytest.mark.parametrize(
     ("key", "between"),
     [
-        ("discriminator/auc", 0.54),
+        ("discriminator/auc", 0.522),
         ("data/padding", 0.085),
         ("speed/rank_spread", 1.07),
         ("speed/data_wait_seconds", 0.008),
@@ -153,6 +154,30 @@ def test_no_verdict_on_learning_before_the_warm_up_is_long_over() -> None:
     config = make_config(train__steps=20_000, optim__warmup_steps=1000)
     findings = judge(sample_rows("collapsed"), None, config)
     assert {finding.rule for finding in findings} <= {"slowing-down"}
+
+
+def reference_run(name: str) -> list[dict[str, Any]]:
+    """The rows of a real training of the recipe `quick`, or of it with one key changed."""
+    lines = (SAMPLES / "reference-runs.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row.pop("run") == name]
+
+
+def test_another_seed_stays_in_the_band_of_its_reference_and_another_learning_rate_does_not() -> (
+    None
+):
+    reference = load_reference("quick")
+    facts = RunFacts(wandb_id="w", dataset_fingerprint=reference.dataset)
+    assert judge(reference_run("fourth-seed"), facts, reference.config) == ()
+    (finding,) = judge(reference_run("wrong-lr"), facts, reference.config)
+    assert finding.rule == "off-reference"
+    assert "loss/generator" in finding.sentence
+    assert "above" in finding.sentence
+
+    early = replace(Known.of(reference.config, facts), settled=0)
+    found = hear(Monitor(early), reference_run("broken-sampler"))
+    assert "off-reference" in {finding.rule for finding in found}
+    elsewhere = replace(facts, dataset_fingerprint="of another text")
+    assert judge(reference_run("wrong-lr"), elsewhere, reference.config) == ()
 
 
 # --- single rules ---------------------------------------------------------------------------------
@@ -241,6 +266,20 @@ def test_one_overflow_per_scale_window_is_normal() -> None:
         row | {"optim/skipped_steps": int(row["step"] % 1000 == 500)} for row in drawn_rows(0, 2500)
     ]
     assert judge(rows, None, make_config()) == ()
+
+
+def test_rows_that_are_logged_more_often_than_the_reference_are_averaged_as_it_is() -> None:
+    """Each row lies outside by its noise, and the mean of five of them inside."""
+    rows = drawn_rows(0, 2000)
+    for row in rows:
+        row["loss/generator"] = 6.0 + 1.5 * (-1 if row["step"] % 20 else 1)
+    often = replace(known("off-reference"), band_every=50, trained=())
+    assert hear(Monitor(often), rows) == []
+    for row in rows:
+        row["loss/generator"] += 1.4
+    (finding,) = hear(Monitor(often), rows)
+    assert finding.rule == "off-reference"
+    assert "above its middle (6.0000); the reference is a-recipe" in finding.sentence
 
 
 def test_updates_that_die_with_the_learning_rate_are_no_finding_and_dead_ones_are() -> None:

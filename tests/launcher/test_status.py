@@ -190,15 +190,33 @@ def test_where_a_run_cannot_be_judged_what_training_noted_is_shown(run: RunDir) 
     assert status(run).findings == (noted,)
 
 
+def test_a_run_whose_losses_are_no_numbers_shows_the_finding(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row | {"loss/generator": None} for row in drawn_rows(10, 90)]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_facts(run)
+    assert main(["status", str(run.path)]) == 0
+    assert "critical: loss-not-finite" in capsys.readouterr().out
+
+
+def test_a_healthy_run_has_no_finding(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in drawn_rows(10, 90)))
+    write_facts(run)
+    assert main(["status", str(run.path)]) == 0
+    assert "health:         no finding" in capsys.readouterr().out
+
+
 def test_health_that_is_turned_off_says_nothing(run: RunDir) -> None:
     stalled(run)
     write_facts(run)
     for keys, expected in (
-        ("{health: true}", 1),
-        ("{health: false}", 0),
-        ("{health_ignore: [data-stall]}", 0),
+        ("{health: true}", ["data-stall"]),
+        ("{health: false}", None),
+        ("{health_ignore: [data-stall]}", []),
     ):
         text = run.config.read_text()
         run.config.write_text(f"{text}tracking: {keys}\n")
-        assert len(status(run).findings) == expected
+        found = status(run).findings
+        assert (None if found is None else [one.rule for one in found]) == expected
         run.config.write_text(text)

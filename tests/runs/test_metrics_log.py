@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from electra_dist.report import read_report
 from electra_dist.runs import metrics_log
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import RowReader, cut_back
-from electra_dist.runs.report import read_report
 from launcher.status import status
 
 WHOLE = {step: b'{"step": %d, "a": 1}\n' % step for step in (1, 2, 3, 4, 5)}

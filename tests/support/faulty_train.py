@@ -10,6 +10,7 @@ FAULT happens on RANK alone, inside of step STEP (counted from 0):
     raise   an exception
     read    the loader's process waits for ever for a block of STEP or a later one, as on a file
             system that is gone
+    slow    the loader's process waits for a second for the data of STEP and of each later one
     start   the training thread sleeps before the first step, whatever STEP is
     none    nothing
 """
@@ -57,9 +58,11 @@ def faulty_engines(*arguments: Any) -> Any:
 
 if __name__ == "__main__":
     trainer.train_step = faulty_step  # type: ignore[assignment]
-    if FAULT == "read" and HERE:
+    if FAULT in ("read", "slow") and HERE:
         loader.FEEDER = "tests.support.faulty_feeder"
         os.environ["FAULTY_STEP"] = str(STEP)
+    if FAULT == "slow":
+        os.environ["FAULTY_SECONDS"] = "1"
     run.build_engines = faulty_engines  # type: ignore[assignment]
     sys.argv = ["electra-dist", "train", *sys.argv[4:]]
     cli.entry()

@@ -240,10 +240,10 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
 
 
 def _findings(found: RunStatus) -> list[tuple[str, str]]:
-    """What the rules of health say, a line each; nothing where no step was logged."""
+    """What the rules of health say, a line each; nothing where they judge nothing."""
     if found.findings:
         return [("health", finding.line) for finding in found.findings]
-    if found.real_tokens_per_s is None:
+    if found.findings is None or found.real_tokens_per_s is None:
         return []
     return [("health", "no finding")]
 

@@ -21,7 +21,7 @@ class Alerts:
     def __init__(self, folder: Path) -> None:
         """`folder` is that of W&B's files."""
         self._path = folder / "alerts.jsonl"
-        self._told = {(row.get("rule"), row["step"]) for row in RowReader(self._path)}
+        self._told = {(str(row.get("rule")), row["step"]) for row in RowReader(self._path)}
 
     def send(self, session: Session, events: list[Row]) -> None:
         """Hand over the findings that began in these rows and stand; empties the list.
