@@ -4,9 +4,11 @@ the matrix-product rate that utilisation is measured against.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -27,6 +29,18 @@ def device_of_command(wanted: str | None) -> torch.device:
     if wanted == "cuda" and not available:
         raise UserError("`device` cuda: PyTorch sees no GPU here; leave it out to use the CPU")
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What computes, as its maker names it; `cpu` where the system does not say."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n"):
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return device.type
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """metrics.jsonl as it grows, and as a resume or a rollback cuts it back;
-and what makes two rows the same one.
+and what makes two rows of a step the same one.
 """
 
 from __future__ import annotations
@@ -9,11 +9,27 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
+from electra_dist.runs.metrics import all_metrics
 from electra_dist.runs.metrics_log import ROW_BYTES, Row, rows_in
 
 _BLOCK = 4 * ROW_BYTES
+#: Beginnings of the names of numbers that are others when the same step is repeated.
+_OF_CLOCK = ("speed/", "_", *(metric.name for metric in all_metrics() if metric.of_clock))
+
+
+class Logged(NamedTuple):
+    """A row of metrics.jsonl, its step, and what it is known by (`key_of`)."""
+
+    step: int
+    key: str
+    row: Row
+
+
+def is_event(row: Row) -> bool:
+    """Whether a row notes something that happened, and holds no metrics."""
+    return "event" in row
 
 
 def values_of(row: Row) -> dict[str, float | int]:
@@ -28,13 +44,13 @@ def values_of(row: Row) -> dict[str, float | int]:
 def key_of(row: Row) -> str:
     """What a row is known by: all its values but those of the clock.
 
-    A step that is trained again after a restart gives the same row, and is not sent again. After a
-    rollback past a divergence it gives another one, which is.
+    A step that is trained again gives the same row, where rounding is the same. After a rollback
+    past a divergence it gives another one.
     """
     values = sorted(
         (name, float(value))
         for name, value in values_of(row).items()
-        if not name.startswith(("speed/", "_"))
+        if not name.startswith(_OF_CLOCK)
     )
     return hashlib.blake2b(json.dumps(values).encode(), digest_size=8).hexdigest()
 
@@ -48,12 +64,18 @@ class Follower:
         self._path = path
         self._inode: int | None = None
         self._offset = 0
-        self.keys: set[str] = set()
+        self.steps: set[int] = set()
         """Of all rows in the file, as far as it was read."""
 
-    def read(self) -> list[tuple[str, Row]]:
-        """Rows that were not there at the last call, with their keys, in order;
-        some MiB of them, none at the end.
+    @property
+    def last_step(self) -> int:
+        """The newest of them; -1 where there is none."""
+        return max(self.steps, default=-1)
+
+    def read(self) -> list[Logged]:
+        """Rows behind those of the last call, in order; some MiB of them, none at the end.
+
+        Where rows were taken out of the file, all that it holds now.
         """
         try:
             file = self._path.open("rb")
@@ -64,7 +86,7 @@ class Follower:
             if state.st_ino != self._inode or state.st_size < self._offset:
                 self._inode = state.st_ino
                 self._offset = 0
-                self.keys.clear()
+                self.steps.clear()
             file.seek(self._offset)
             while block := self._whole_lines(file):
                 new = self._new(block)
@@ -81,11 +103,7 @@ class Follower:
         file.seek(self._offset)
         return whole
 
-    def _new(self, block: bytes) -> list[tuple[str, Row]]:
-        found: list[tuple[str, Row]] = []
-        for row in rows_in(block):
-            key = key_of(row)
-            if key not in self.keys:
-                self.keys.add(key)
-                found.append((key, row))
-        return found
+    def _new(self, block: bytes) -> list[Logged]:
+        rows = [row for row in rows_in(block) if not is_event(row)]
+        self.steps.update(row["step"] for row in rows)
+        return [Logged(row["step"], key_of(row), row) for row in rows]

@@ -7,16 +7,31 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from electra_dist.tracking.wandb.follower import key_of
+from electra_dist.tracking.wandb.samples import TABLE
 
+#: In place of a folder: the rows of an online session.
+ONLINE = "online"
 _BLOCK = 32_768
 _FILE_HEADER = 7
 _RECORD_HEADER = 7
 _FULL = 1
 _FIRST = 2
 _LAST = 4
+
+
+class Entry(NamedTuple):
+    """Something that W&B has, of a step.
+
+    key     of a row of metrics.jsonl (`follower.key_of`), or `TABLE` for a table of passages
+    place   the folder of its offline session, or `ONLINE`
+    """
+
+    step: int
+    key: str
+    place: str
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -63,22 +78,30 @@ def _contents(path: Path) -> Iterator[bytes]:
                 parts = b""
 
 
-def history(path: Path) -> Iterator[dict[str, float]]:
-    """The rows of a file: name and value of each number that was logged,
-    W&B's own (`_step`, ...) included.
+def history(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a file: the JSON text of each value by its name, W&B's own (`_step`, ...)
+    included.
     """
     for record in records(path):
         if record.HasField("history"):
             yield {
-                item.key or "/".join(item.nested_key): float(item.value_json)
+                item.key or "/".join(item.nested_key): item.value_json
                 for item in record.history.item
-                if _is_number(item.value_json)
             }
 
 
-def history_keys(path: Path) -> list[str]:
-    """The key of each row of a file."""
-    return [key_of(dict(row)) for row in history(path)]
+def history_entries(path: Path) -> list[Entry]:
+    """What the rows of a file are of: of rows of metrics.jsonl, or of tables of passages."""
+    place = path.parent.name
+    return [_entry(row, place) for row in history(path)]
+
+
+def _entry(row: dict[str, str], place: str) -> Entry:
+    numbers = {name: float(text) for name, text in row.items() if _is_number(text)}
+    step = int(numbers.get("step", -1))
+    if any(name.partition("/")[0] == TABLE for name in row):
+        return Entry(step, TABLE, place)
+    return Entry(step, key_of(numbers), place)
 
 
 def _is_number(text: str) -> bool:

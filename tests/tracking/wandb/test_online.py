@@ -121,7 +121,7 @@ def test_a_lost_network_costs_one_warning_and_a_bounded_end(
     tracker.close(finished=False)
     assert time.monotonic() - before < 30
     assert len(said) == 1
-    assert tracker.how_to_sync == f"electra-dist sync {new_run.path}"
+    assert tracker.how_to_sync == f"electra-dist wandb sync {new_run.path}"
     server.refuses_history.clear()
     assert mirror_once(new_run, "online", 300, os.environ).rows == 20
     assert on_server(server) == expected(20)
