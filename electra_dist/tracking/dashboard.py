@@ -18,7 +18,7 @@ from electra_dist.errors import UserError
 from electra_dist.files.writing import write_atomically, writing
 from electra_dist.objectives import objectives
 from electra_dist.runs.metrics import STEP, Metric, all_metrics
-from electra_dist.tracking.wandb import SUPERSEDED, TABLE
+from electra_dist.tracking.wandb import SUPERSEDED, TABLE, in_words
 
 #: The sections, in the order of the workspace.
 SECTIONS = ("learning", "health", "speed", "data")
@@ -79,9 +79,8 @@ def save(place: Place) -> str:
     except UserError:
         raise
     except Exception as error:  # of many classes: no key, a wrong one, no network, no project
-        first = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise UserError(
-            f"W&B: the workspace cannot be saved ({first}). Check `wandb login` and the network, or"
+            f"W&B: the workspace cannot be saved ({in_words(error)}). Check `wandb login` and the network, or"
             " write its definition with `out`"
         ) from error
 

@@ -30,7 +30,7 @@ from __future__ import annotations
 from electra_dist.tracking.wandb.environment import Mode, choose_mode
 from electra_dist.tracking.wandb.keeper import Keeper, MirrorError, Report, mirror_once
 from electra_dist.tracking.wandb.samples import TABLE
-from electra_dist.tracking.wandb.session import SUPERSEDED
+from electra_dist.tracking.wandb.session import SUPERSEDED, in_words
 
 __all__ = [
     "SUPERSEDED",
@@ -40,5 +40,6 @@ __all__ = [
     "Mode",
     "Report",
     "choose_mode",
+    "in_words",
     "mirror_once",
 ]

@@ -268,7 +268,11 @@ def mirror_once(run: RunDir, mode: Mode, seconds: float, environment: Mapping[st
     finally:
         timer.cancel()
     if status != _DONE or process.done is None:
-        late = time.monotonic() - began >= seconds
-        raise MirrorError(f"W&B: {f'not finished after {seconds:g} s' if late else process.failed}")
+        if time.monotonic() - began >= seconds:
+            raise MirrorError(
+                f"W&B: not finished after {seconds:g} s: no network, or a server that is busy or"
+                " down; metrics.jsonl has every row, run the same command again"
+            )
+        raise MirrorError(f"W&B: {process.failed}")
     done = process.done
     return Report(int(done["rows"]), int(done["sent"]), done["url"], tuple(warnings))

@@ -8,6 +8,7 @@ raises here ends the mirror, and `process.Deadline` bounds what does not.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,21 @@ from electra_dist.tracking.wandb.environment import Mode
 from electra_dist.tracking.wandb.follower import values_of
 from electra_dist.tracking.wandb.samples import COLUMNS, TABLE
 from electra_dist.tracking.wandb.told import told, without_places
-from electra_dist.tracking.wandb.wandb_files import history
+from electra_dist.tracking.wandb.wandb_files import history, refused
 
 #: W&B's own bound for reaching its server when a session is opened;
 #: WANDB_INIT_TIMEOUT sets another one.
 INIT_SECONDS = 20.0
+#: What W&B says, at most.
+_WORDS = 300
+#: HTTP status of the server -> what it means.
+_STATUSES = {
+    401: "the key is not valid there, try `wandb login --relogin`",
+    402: "the quota of the account is used up",
+    403: "this login may not write there",
+    404: "no such project, user or team",
+    429: "the server takes no more requests now",
+}
 #: Tag of a W&B run whose course was left.
 SUPERSEDED = "superseded"
 
@@ -69,8 +80,8 @@ class Session:
             self._run = wandb.init(**arguments, settings=settings)
         except Exception as error:  # of many classes: no key, a wrong one, no network, no space
             if self._online:
-                raise UnreachableError(f"cannot be used online ({_first_line(error)})") from error
-            raise SessionError(_first_line(error)) from error
+                raise UnreachableError(f"cannot be used online ({in_words(error)})") from error
+            raise SessionError(in_words(error)) from error
         self.folder = Path(self._run.settings.sync_dir).absolute()
         if not self.folder.is_relative_to(self._root.absolute()):
             raise SessionError(f"{self._root} cannot be written; W&B took {self.folder} instead")
@@ -138,13 +149,22 @@ class Session:
         try:
             artifact.add_reference(reference.place, name=reference.entry, checksum=False)
         except (ValueError, OSError, wandb.Error) as error:
-            raise PlaceError(f"{reference.place}: {_first_line(error)}") from error
+            raise PlaceError(f"{reference.place}: {in_words(error)}") from error
         self._run.log_artifact(artifact, aliases=[*reference.aliases, "latest"])
 
     def check(self) -> None:
-        """Raise `SessionError` when the service is gone."""
+        """Raise `SessionError` when the service is gone; `UnreachableError` when the server refuses
+        its rows.
+        """
         if self._service and not any(lives(process) for process in self._service):
             raise SessionError("its service ended by itself")
+        self._check_arrival()
+
+    def _check_arrival(self) -> None:
+        if self._online:
+            reason = refused(self.folder)
+            if reason is not None:
+                raise UnreachableError(f"the server refuses rows ({in_words(reason)})")
 
     def supersede(self, step: int) -> None:
         """Mark the W&B run: of a course that was left, with `step` as the last that both share."""
@@ -164,6 +184,7 @@ class Session:
         self._run.finish(exit_code=status)
         wandb.teardown()  # its service closes the files and ends
         if self._online:
+            self._check_arrival()
             return
         file = next(iter(self.folder.glob("*.wandb")), None)
         if file:
@@ -214,8 +235,13 @@ def _settings(trainer: int | None, environment: Mapping[str, str]) -> Any:
     )
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if lines:
-        return lines[0].rstrip(".")
-    return type(error).__name__
+def in_words(said: BaseException | str) -> str:
+    """What W&B or its server said, in one line, with what the status of the server means."""
+    lines = [line.strip() for line in str(said).splitlines() if line.strip()]
+    if not lines:
+        return type(said).__name__
+    text = "; ".join(lines[:2]).rstrip(".")[:_WORDS]
+    for status, meaning in _STATUSES.items():
+        if re.search(rf"\b{status}\b", text):
+            return f"{meaning}: {text}"
+    return text

@@ -1,20 +1,28 @@
-"""What stands in a `.wandb` file: a log of 32 KiB blocks (LevelDB's)
-whose records are W&B's protocol messages.
+"""What stands in the files of a W&B session: its `.wandb` file, a log of 32 KiB blocks (LevelDB's)
+whose records are W&B's protocol messages, and the log of its service.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from electra_dist.errors import UserError
+from electra_dist.files.reading import open_regular
 from electra_dist.tracking.wandb.follower import key_of
 from electra_dist.tracking.wandb.samples import TABLE
 
 #: In place of a folder: the rows of an online session.
 ONLINE = "online"
 _BLOCK = 32_768
+#: Read of the log of the service, from its end.
+_LOG_BYTES = 256 * 1024
+_FATAL = "filestream: fatal error:"
 _FILE_HEADER = 7
 _RECORD_HEADER = 7
 _FULL = 1
@@ -110,3 +118,23 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def refused(folder: Path) -> str | None:
+    """Why the service of a session has given up sending rows; None where it has not.
+
+    W&B itself goes on as if they arrived; its service says it in a log of JSON lines alone.
+    """
+    try:
+        with open_regular(folder / "logs" / "debug-internal.log") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - _LOG_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+    except (OSError, UserError):
+        return None
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            said = str(json.loads(line)["msg"])
+            if said.startswith(_FATAL):
+                return said.removeprefix(_FATAL).strip()
+    return None

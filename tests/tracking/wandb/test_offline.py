@@ -15,7 +15,6 @@ import pytest
 
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import RowReader, cut_back
-from electra_dist.runs.rollbacks import Rollback
 from electra_dist.tracking import sinks
 from electra_dist.tracking.sinks import Tracker
 from electra_dist.tracking.wandb import MirrorError, mirror_once
@@ -30,6 +29,8 @@ from tests.support.offline import (
     services,
     wait_for,
 )
+
+from tests.support.wandb_runs import note_rollback
 
 
 def row(step: int, loss: float | None = None) -> dict[str, float | int]:
@@ -48,12 +49,6 @@ def start(run: RunDir, said: list[str]) -> Tracker:
 def mirrored(run: RunDir) -> list[int]:
     """Steps of the rows that were handed over."""
     return [line["step"] for line in RowReader(run.mirrored) if "key" in line]
-
-
-def note_rollback(run: RunDir, from_step: int, to_step: int) -> None:
-    """What training notes in run.json before it cuts the metrics."""
-    rollback = Rollback("2026-01-01T00:00:00Z", from_step, to_step, (2, 3), "spikes", "s")
-    run.update_facts(lambda facts: facts.with_rollback(rollback))
 
 
 def test_restarts_are_one_wandb_run_and_no_row_is_there_twice(new_run: RunDir) -> None:
