@@ -80,8 +80,8 @@ def save(place: Place) -> str:
         raise
     except Exception as error:  # of many classes: no key, a wrong one, no network, no project
         raise UserError(
-            f"W&B: the workspace cannot be saved ({in_words(error)}). Check `wandb login` and the network, or"
-            " write its definition with `out`"
+            f"W&B: the workspace cannot be saved ({in_words(error)}). Check `wandb login` and the"
+            " network, or write its definition to a file with `out`"
         ) from error
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from electra_dist.errors import UserError
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.opening.revision import revision
 from launcher.find import find_run
 from launcher.logs import log_file, read_log
-from electra_dist.runs.opening.revision import revision
 from launcher.records import JobRecord, events, next_number, records, snapshot_code
 from launcher.slurm import queue
 from launcher.status import status

@@ -82,7 +82,7 @@ class WandbServer:
 
     def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
         self.operations.append(operation)
-        if operation in ("Viewer", "GetViewer"):
+        if operation in ("Viewer", "GetViewer", "GetDefaultEntity"):
             return {
                 "viewer": {
                     "id": "1",
@@ -191,7 +191,9 @@ class WandbServer:
 
     def _view(self, variables: dict[str, Any]) -> dict[str, Any]:
         found = self.views.get(variables["viewName"])
-        edges = [{"node": {key: found[key] for key in ("id", "displayName", "spec")}}] * bool(found)
+        edges = []
+        if found:
+            edges.append({"node": {key: found[key] for key in ("id", "displayName", "spec")}})
         return {"project": {"allViews": {"edges": edges}}}
 
     def _create_artifact(self, variables: dict[str, Any]) -> dict[str, Any]:

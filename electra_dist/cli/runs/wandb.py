@@ -60,53 +60,60 @@ def _add_sync(group: Subparsers) -> None:
 
 
 def _sync(arguments: argparse.Namespace) -> int:
-    """Each run that can be; the status is that of the first that cannot."""
-    from electra_dist.errors import UserError
-
-    mode = _mode(arguments.offline)
+    """Each run that can be; raises `UserError` where one cannot."""
+    mode: Mode = "online"
+    if arguments.offline:
+        mode = "offline"
+    _check_mode(mode, "--offline")
     runs = [run for path in arguments.run_paths for run in _runs_at(path)]
     if len(runs) == 1:
-        told = [_sync_one(runs[0], mode, arguments)]
+        told: Any = _sync_one(runs[0], mode, arguments)
     else:
-        told = []
-        failed: UserError | None = None
-        for run in runs:
-            try:
-                told.append(_sync_one(run, mode, arguments))
-            except UserError as error:
-                print(f"warning: {run.path}: {error}", file=sys.stderr)
-                failed = failed or error
-        if failed is not None:
-            missing = len(runs) - len(told)
-            raise UserError(
-                f"{missing} of {len(runs)} runs could not be brought to W&B; see above, and run"
-                " the same command again"
-            ) from failed
+        told = _sync_all(runs, mode, arguments)
     if arguments.json:
-        print_json(told[0] if len(runs) == 1 else told)
+        print_json(told)
     return 0
 
 
-def _mode(offline: bool) -> Mode:
-    """What was asked for; raises `UserError` where the environment is more private."""
+def _sync_all(
+    runs: list[RunDir], mode: Mode, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """One after the other; one that cannot be brought does not keep the others from it.
+
+    Raises `UserError` at the end where there was one.
+    """
+    from electra_dist.errors import UserError
+
+    told = []
+    for run in runs:
+        try:
+            told.append(_sync_one(run, mode, arguments))
+        except UserError as error:
+            print(f"warning: {run.path}: {error}", file=sys.stderr)
+    if len(told) < len(runs):
+        raise UserError(
+            f"{len(runs) - len(told)} of {len(runs)} runs could not be brought to W&B; see above,"
+            " and run the same command again"
+        )
+    return told
+
+
+def _check_mode(wanted: Mode, otherwise: str) -> None:
+    """Raise `UserError` where the environment is more private than `wanted`;
+    `otherwise` is what can be done without a server.
+    """
     from electra_dist.errors import UserError
     from electra_dist.tracking.wandb import choose_mode
 
-    wanted: Mode
-    if offline:
-        wanted = "offline"
-    else:
-        wanted = "online"
     choice = choose_mode(wanted, os.environ)
-    if choice.mode == "disabled":
-        advice = "unset it"
-    else:
-        advice = "unset it, or give --offline"
-    if choice.mode != wanted:
-        raise UserError(
-            f"W&B is {choice.mode} by WANDB_MODE or WANDB_DISABLED of the environment: {advice}"
-        )
-    return wanted
+    if choice.mode == wanted:
+        return
+    advice = "unset it"
+    if choice.mode == "offline":
+        advice += f", or give {otherwise}"
+    raise UserError(
+        f"W&B is {choice.mode} by WANDB_MODE or WANDB_DISABLED of the environment: {advice}"
+    )
 
 
 def _runs_at(path: Path) -> Iterator[RunDir]:
@@ -178,7 +185,7 @@ def _dashboard(arguments: argparse.Namespace) -> int:
         told = {"file": str(arguments.out), "url": None}
         sentence = f"the definition of the workspace: {arguments.out}"
     else:
-        _mode(offline=False)
+        _check_mode("online", "--out")
         url = dashboard.save(place)
         told = {"file": None, "url": url}
         sentence = f"the workspace: {url}"

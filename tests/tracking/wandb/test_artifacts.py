@@ -67,9 +67,7 @@ def test_healthy_checkpoints_and_the_data_are_referred_to(new_run: RunDir) -> No
     assert next(references(new_run, remote, "abcd1234")).place == "https://host.org/wiki"
 
 
-def test_each_is_told_once(
-    new_run: RunDir, tmp_path: Path
-) -> None:
+def test_each_is_told_once(new_run: RunDir, tmp_path: Path) -> None:
     shards = tmp_path / "wiki"
     shards.mkdir()
     (shards / "manifest.json").write_text("{}")

@@ -29,7 +29,6 @@ from tests.support.offline import (
     services,
     wait_for,
 )
-
 from tests.support.wandb_runs import note_rollback
 
 

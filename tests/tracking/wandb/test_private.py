@@ -15,8 +15,8 @@ from electra_dist.runs.facts import About, Start
 from electra_dist.tracking import sinks
 from electra_dist.tracking.sinks import Tracker
 from tests.support.offline import exits, files, opened, records
-from tests.support.wandb_server import WandbServer
 from tests.support.wandb_runs import write_rows, write_samples
+from tests.support.wandb_server import WandbServer
 
 
 @pytest.fixture(autouse=True)

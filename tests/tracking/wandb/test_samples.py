@@ -15,6 +15,7 @@ from electra_dist.tracking.wandb.samples import COLUMNS, read_table, sample_file
 from tests.support.offline import files, records
 from tests.support.wandb_runs import PIECES, write_rows, write_samples
 
+
 def tables(run: RunDir) -> list[dict[str, Any]]:
     """What was logged as tables, read back: step, and the content of the table's file."""
     found = []

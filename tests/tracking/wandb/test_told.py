@@ -99,9 +99,7 @@ def test_no_path_no_host_and_no_argument_of_a_command_is_told() -> None:
     assert content["run"] == {"dir": "runs", "name": "one"}
     assert content["data"]["shards"] == "wiki shards"
     assert content["tracking"]["on_event"] == ["notify", "..."]
-    assert content["changes"] == [
-        {"step": 10, "key": "data.shards", "old": "wiki", "new": "wiki"}
-    ]
+    assert content["changes"] == [{"step": 10, "key": "data.shards", "old": "wiki", "new": "wiki"}]
 
 
 def test_a_run_of_an_earlier_version_has_less_to_tell() -> None:
