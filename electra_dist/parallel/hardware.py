@@ -8,7 +8,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -32,11 +31,11 @@ def device_of_command(wanted: str | None) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What computes, as its maker names it; `cpu` where the system does not say."""
+    """What computes, as its maker names it; the kind of device where the system does not say."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n"):
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as table:
+        for line in table:
             name, _, value = line.partition(":")
             if name.strip() == "model name" and value.strip():
                 return value.strip()

@@ -1,3 +1,3 @@
-"""Subcommands of a run: train, launch, status, logs, stop, checkpoint, report, sync."""
+"""Subcommands of a run: train, launch, status, logs, stop, checkpoint, report, wandb."""
 
-__all__ = ["checkpoint", "launch", "report", "sync", "train", "watch"]
+__all__ = ["checkpoint", "launch", "report", "train", "wandb", "watch"]

@@ -104,7 +104,8 @@ def test_a_quota_that_ends_meanwhile_is_no_success(
         server.refuses_history.set()
         server.refusal = 402
         assert cli.main(["wandb", "sync", str(trained.path)]) == 2
-        (error,) = capsys.readouterr().err.splitlines()
+        said = capsys.readouterr().err.splitlines()
+        (error,) = [line for line in said if line.startswith("error: ")]
         assert "the server refuses rows (the quota of the account is used up" in error
         server.refuses_history.clear()
         assert cli.main(["wandb", "sync", str(trained.path)]) == 0
