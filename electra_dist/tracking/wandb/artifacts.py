@@ -6,7 +6,7 @@ dataset. Nothing of them is read or uploaded; W&B is told their paths, or URLs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,19 @@ class Reference:
     aliases: tuple[str, ...] = ()
 
 
-def references(run: RunDir, config: Config, run_id: str) -> Iterator[Reference]:
-    """The dataset, then the healthy checkpoints that lie there now, oldest first."""
+def references(
+    run: RunDir, config: Config, run_id: str, known: Set[str] = frozenset()
+) -> Iterator[Reference]:
+    """The dataset, then the healthy checkpoints that lie there now, oldest first; those whose key
+    is `known` are left out, unread.
+    """
     for place in config.data.folders:
-        yield _dataset(run, place)
+        if _dataset_key(place) not in known:
+            yield _dataset(run, place)
     for step in run.complete_checkpoints():
         folder = run.checkpoint(step)
+        if folder.name in known:
+            continue
         try:
             healthy = read_manifest(folder).healthy
         except (UserError, OSError):  # another process removes or judges it now
@@ -61,9 +68,13 @@ def references(run: RunDir, config: Config, run_id: str) -> Iterator[Reference]:
             )
 
 
+def _dataset_key(place: str) -> str:
+    return f"dataset {place}"
+
+
 def _dataset(run: RunDir, place: str) -> Reference:
     facts = {"fingerprint": run.read_facts().dataset_fingerprint}
-    key = f"dataset {place}"
+    key = _dataset_key(place)
     if is_url(place):
         url = without_parameters(place)
         name = url.rstrip("/").rpartition("/")[2]

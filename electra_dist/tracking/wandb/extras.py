@@ -69,5 +69,4 @@ class Extras:
         if self._config.tracking.artifacts == "none":
             return []
         known = self._ledger.artifacts | self._referred
-        found = references(self._run, self._config, self._ledger.run_id)
-        return [reference for reference in found if reference.key not in known]
+        return list(references(self._run, self._config, self._ledger.run_id, known))
