@@ -26,7 +26,7 @@ class Logged(NamedTuple):
 
     last      the numbers of the newest row of a logged step, empty where there is none
     held_out  the newest held-out row, and `best` the one with the lowest loss
-    findings  those that stand, oldest first
+    findings  those that stand, oldest first; None where nobody judges
     broken    lines that are no rows
     """
 

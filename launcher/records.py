@@ -22,6 +22,7 @@ from electra_dist.errors import UserError
 from electra_dist.files.reading import MIB, read_bounded, read_json
 from electra_dist.files.writing import write_json
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.opening.revision import note_revision
 
 _PACKAGES = ("electra_dist", "launcher", "data_tools")
 _COMMENT = re.compile(r"^electra-dist: (\S+) (\d+) ([a-z]+): (.*)$")
@@ -121,7 +122,7 @@ def said_in(job_id: str, comment: str | None) -> Event | None:
 
 
 def snapshot_code(target: Path) -> None:
-    """Copy the packages of this program to `target`, without caches;
+    """Copy the packages of this program to `target`, without caches, and note their commit;
     a requeued job runs the code it was sent with.
     """
     root = Path(__file__).resolve().parents[1]
@@ -132,3 +133,4 @@ def snapshot_code(target: Path) -> None:
             ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"),
             dirs_exist_ok=True,
         )
+    note_revision(target)

@@ -16,7 +16,7 @@ from electra_dist import __version__
 from electra_dist.cli.networks import evaluate, export, finetune, predict
 from electra_dist.cli.parsers import results_apart, with_options
 from electra_dist.cli.prepare import bench, completion, config, data, plan, preflight
-from electra_dist.cli.runs import checkpoint, launch, report, status, sync, train, watch
+from electra_dist.cli.runs import checkpoint, launch, report, status, train, wandb, watch
 from electra_dist.console import open_missing_streams, outlive_readers
 from electra_dist.errors import EXIT_CRASH, EXIT_CTRL_C, UserError
 from electra_dist.parallel import early, ending
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Pre-train ELECTRA encoders with DeepSpeed ZeRO-3, from raw text to exported"
         " weights.",
         epilog="The order of the work: data, plan, train (or launch, watch, status, logs,"
-        " stop, checkpoint), report, sync,"
+        " stop, checkpoint), report, wandb,"
         " evaluate, export, finetune, predict. COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {__version__}")
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         status,
         checkpoint,
         report,
-        sync,
+        wandb,
         evaluate,
         export,
         finetune,

@@ -82,7 +82,8 @@ class TrackingConfig(Section):
     nothing: [].
     """
     wandb: Literal["online", "offline", "disabled"] = "offline"
-    """offline writes files in the run directory, which `electra-dist sync` brings to the server.
+    """offline writes files in the run directory, which `electra-dist wandb sync` brings to the
+    server.
     WANDB_MODE counts where it is more private.
     """
     project: str = "electra-dist"
@@ -97,6 +98,16 @@ class TrackingConfig(Section):
     """
     health_ignore: tuple[HealthRule, ...] = ()
     """Rules of health that are left out."""
+    group: str | None = None
+    """Group of the W&B run. Default: the name of the sweep that it belongs to, else none."""
+    job_type: str = "train"
+    """Job type of the W&B run."""
+    notes: str | None = None
+    """Notes of the W&B run: why it was started."""
+    artifacts: Literal["none", "reference"] = "none"
+    """reference tells W&B where each healthy checkpoint and the dataset lie, with their paths or
+    URLs; nothing of them is uploaded.
+    """
     on_event: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     """Command that is started when the run starts, resumes, rolls back, is interrupted, hangs,
     fails, diverges or finishes, and when a finding of health begins or is over: a list of words, or

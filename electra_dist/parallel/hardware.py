@@ -4,6 +4,7 @@ the matrix-product rate that utilisation is measured against.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
@@ -29,6 +30,18 @@ def device_of_command(wanted: str | None) -> torch.device:
     if wanted == "cuda" and not available:
         raise UserError("`device` cuda: PyTorch sees no GPU here; leave it out to use the CPU")
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What computes, as its maker names it; the kind of device where the system does not say."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as table:
+        for line in table:
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return device.type
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ looks for what suits them.
 
 from electra_dist.architectures import Surroundings
 from electra_dist.plan.costs import Costs, StagePlan
-from electra_dist.plan.devices import DEVICES, Device, find_device
+from electra_dist.plan.devices import DEVICES, Device, find_device, recognise
 from electra_dist.plan.estimate import (
     NETWORK_GBIT,
     UTILISATION,
@@ -59,6 +59,7 @@ __all__ = [
     "plan_memory",
     "plan_of",
     "plan_run",
+    "recognise",
     "room_to_come",
     "sent_bytes",
     "step_flops",

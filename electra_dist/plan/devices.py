@@ -5,6 +5,7 @@ Rates are without sparsity, memory is what the maker states (GB = 10^9 bytes).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from electra_dist.config import PrecisionMode
@@ -67,3 +68,13 @@ def find_device(name: str) -> Device:
             " For another one take the nearest and set `gpu_memory` and `rate`"
         )
     return DEVICES[name.lower()]
+
+
+def recognise(called: str) -> Device | None:
+    """The GPU that its driver calls so ("NVIDIA A100-SXM4-40GB"); None where it is not listed."""
+    words = set(re.split(r"[^a-z0-9]+", called.lower()))
+    by_detail = sorted(DEVICES.values(), key=lambda device: -device.name.count("-"))
+    for device in by_detail:
+        if device.name != "cpu" and words.issuperset(device.name.split("-")):
+            return device
+    return None

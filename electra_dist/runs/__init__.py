@@ -5,6 +5,7 @@ Comes in: the path of a run directory. Goes out: what stands there, typed; nothi
 
 __all__ = [
     "directory",
+    "ending",
     "facts",
     "heartbeat",
     "hooks",

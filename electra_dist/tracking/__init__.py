@@ -5,4 +5,4 @@ Comes in: metrics by name, one row per logged step. Goes out: lines of `metrics.
 rows.
 """
 
-__all__ = ["sinks"]
+__all__ = ["dashboard", "sinks"]

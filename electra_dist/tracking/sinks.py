@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from electra_dist.config import Sink as SinkName
-from electra_dist.errors import StorageError
+from electra_dist.errors import EXIT_CRASH, EXIT_OK, EXIT_UNFINISHED, StorageError
 from electra_dist.files.writing import advice, reason, writing
 from electra_dist.health import Finding, Monitor
 from electra_dist.runs.directory import RunDir
@@ -185,10 +185,12 @@ class WandbSink:
 
     def close(self, *, failed: bool, finished: bool) -> None:
         """W&B has `FINISH_SECONDS` for a run that is finished, else `LEAVE_SECONDS`."""
-        seconds = LEAVE_SECONDS
-        if finished and not failed:
-            seconds = FINISH_SECONDS
-        self._mirror.close(1 if failed else 0, seconds)
+        if failed:
+            self._mirror.close(EXIT_CRASH, LEAVE_SECONDS)
+        elif finished:
+            self._mirror.close(EXIT_OK, FINISH_SECONDS)
+        else:
+            self._mirror.close(EXIT_UNFINISHED, LEAVE_SECONDS)
 
     @property
     def is_behind(self) -> bool:
@@ -276,5 +278,5 @@ class Tracker:
     def how_to_sync(self) -> str | None:
         """The command that brings W&B the rows that its server has not, or None when it has all."""
         if any(isinstance(sink, WandbSink) and sink.is_behind for sink in self._sinks):
-            return f"electra-dist sync {self._run.path}"
+            return f"electra-dist wandb sync {self._run.path}"
         return None

@@ -38,7 +38,7 @@ class TensorBoard:
         self._begin()
 
     def write(self, row: Metrics) -> None:
-        """One row, which stands in metrics.jsonl."""
+        """One row, which stands in metrics.jsonl; one of an event has no numbers."""
         self._try(lambda: self._add(row))
 
     def cut_back(self) -> None:
@@ -65,7 +65,7 @@ class TensorBoard:
                 self._add(row)
 
     def _add(self, row: Metrics) -> None:
-        if self._writer is None:
+        if self._writer is None or "event" in row:
             return
         step = int(row[STEP.name])
         for name, value in row.items():

@@ -7,6 +7,7 @@ networks are built, and raised on all ranks together, so that none waits for ano
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,7 +24,7 @@ from electra_dist.data.sources import RunData, check_vocabulary, open_data
 from electra_dist.health import Known, Monitor
 from electra_dist.model.attention.backends import described
 from electra_dist.parallel import signs
-from electra_dist.parallel.collectives import broadcast_object, together
+from electra_dist.parallel.collectives import broadcast_object, gather_objects, together
 from electra_dist.parallel.determinism import determinism, refusals_explained
 from electra_dist.parallel.ending import end_by
 from electra_dist.parallel.group import (
@@ -34,6 +35,7 @@ from electra_dist.parallel.group import (
     open_meeting,
     set_timeout,
 )
+from electra_dist.parallel.hardware import device_name
 from electra_dist.parallel.meeting import Meeting, MeetingInterruptedError
 from electra_dist.parallel.world import World, choose_device, detect, note_alone
 from electra_dist.runs import lock
@@ -41,6 +43,7 @@ from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import JOB_VARIABLE, Heartbeat
 from electra_dist.runs.hooks import Hook
 from electra_dist.runs.metrics_log import cut_back
+from electra_dist.runs.opening.about import Machines, about_run
 from electra_dist.runs.opening.going_on import PLAIN, GoingOn
 from electra_dist.runs.opening.start import check_run, open_run, record_start
 from electra_dist.runs.own_log import own_log
@@ -201,9 +204,7 @@ def _train_from_checkpoint(
         return Outcome.FINISHED, step
     if interruption.is_requested_of_any(world):
         return _interrupted_early(world), step or 0
-    with together(world):
-        if world.is_main:
-            record_start(run, world.world_size, step or 0)
+    _record_start(config, data, world, environment, step or 0)
     if hook:
         hook.begins(step)
     engines = _engines(config, data, world)
@@ -234,6 +235,22 @@ def _train_from_checkpoint(
         _say_how_to_go_on(config, run, trainer.done, outcome, tracker.how_to_sync)
     engines.destroy()  # this process may go on, and train again
     return outcome, trainer.done
+
+
+def _record_start(
+    config: Config, data: RunData, world: World, environment: Mapping[str, str], step: int
+) -> None:
+    """Rank 0 notes in run.json what starts here, from `step` on; collective."""
+    hosts = gather_objects(socket.gethostname(), world)
+    with together(world):
+        if world.is_main:
+            machines = Machines(
+                nodes=len(set(hosts)),
+                device=device_name(world.device),
+                job_id=environment.get("SLURM_JOB_ID", ""),
+            )
+            about = about_run(config, data, world.world_size, machines)
+            record_start(RunDir(config.run.path), world.world_size, step, machines, about)
 
 
 def _reason(interruption: Interruption) -> str:

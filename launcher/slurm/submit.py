@@ -239,6 +239,7 @@ def _runs(config: Path | str, overrides: Sequence[str], request: Request) -> tup
         place = [
             f"run.dir={json.dumps(str(base.run.path))}",
             f"run.name={json.dumps(name)}",
+            f"tracking.group={json.dumps(base.tracking.group or base.run.name)}",
         ]
         runs.append(configuration.load(config, [*overrides, *own, *place]))
     names = [run.run.name for run in runs]

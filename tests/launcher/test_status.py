@@ -12,6 +12,7 @@ from electra_dist.cli.main import main
 from electra_dist.errors import UserError
 from electra_dist.health import Finding
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.opening.revision import revision
 from launcher.find import find_run
 from launcher.logs import log_file, read_log
 from launcher.records import JobRecord, events, next_number, records, snapshot_code
@@ -151,7 +152,8 @@ def test_what_is_no_run_is_said_to_be_none(
 def test_the_code_of_a_job_is_a_copy_without_caches(tmp_path: Path) -> None:
     snapshot_code(tmp_path / "code")
     names = {path.name for path in (tmp_path / "code").iterdir()}
-    assert names == {"electra_dist", "launcher", "data_tools"}
+    assert names == {"electra_dist", "launcher", "data_tools", "REVISION"}
+    assert revision(tmp_path / "code") == revision()
     assert (tmp_path / "code/launcher/slurm/job.sbatch").read_text().startswith("#!/bin/bash")
     assert not list((tmp_path / "code").glob("**/__pycache__"))
 

@@ -37,23 +37,46 @@ def records(path: Path) -> list[Any]:
     return found
 
 
-def files(run: RunDir) -> list[Path]:
-    return sorted(run.path.glob("wandb/offline-run-*/*.wandb"))
+def files(run: RunDir, wandb_id: str = "*") -> list[Path]:
+    """The files of all W&B runs of a run, or of one."""
+    return sorted(run.path.glob(f"wandb/offline-run-*_*-{wandb_id}/*.wandb"))
 
 
-def points(run: RunDir) -> list[tuple[int, float]]:
+def rows(run: RunDir, wandb_id: str = "*") -> list[dict[str, str]]:
+    """Every row of every offline file, in order: name -> JSON of the value."""
+    return [
+        {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+        for path in files(run, wandb_id)
+        for record in records(path)
+        if record.HasField("history")
+    ]
+
+
+def points(run: RunDir, wandb_id: str = "*") -> list[tuple[int, float]]:
     """(step, generator loss) of every row of every offline file, in order."""
-    found = []
-    for path in files(run):
-        for record in records(path):
-            if record.HasField("history"):
-                items = {
-                    item.key or "/".join(item.nested_key): item.value_json
-                    for item in record.history.item
-                }
-                assert "discriminator/auc" not in items
-                found.append((int(items["step"]), float(items["loss/generator"])))
-    return found
+    found = rows(run, wandb_id)
+    assert not any("discriminator/auc" in row for row in found)
+    return [(int(row["step"]), float(row["loss/generator"])) for row in found]
+
+
+def opened(run: RunDir, wandb_id: str = "*") -> list[Any]:
+    """The messages that open or change a W&B run, in order."""
+    return [
+        record.run
+        for path in files(run, wandb_id)
+        for record in records(path)
+        if record.HasField("run")
+    ]
+
+
+def exits(run: RunDir, wandb_id: str = "*") -> list[int]:
+    """The exit statuses with which the sessions of a W&B run ended, in order."""
+    return [
+        record.exit.exit_code
+        for path in files(run, wandb_id)
+        for record in records(path)
+        if record.HasField("exit")
+    ]
 
 
 def services(run: RunDir) -> list[int]:

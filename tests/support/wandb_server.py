@@ -27,6 +27,13 @@ class Run:
         self.summary = "{}"
         self.config = "{}"
         self.display_name = name
+        self.group = ""
+        self.job_type = ""
+        self.notes = ""
+        self.tags: list[str] = []
+        self.files: set[str] = set()
+        self.exit_code: int | None = None
+        self.preempting = False
 
     def rows(self) -> list[dict[str, Any]]:
         return [json.loads(self.lines[number]) for number in sorted(self.lines)]
@@ -37,8 +44,15 @@ class WandbServer:
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
+        self.views: dict[str, dict[str, Any]] = {}
+        self.artifacts: list[dict[str, Any]] = []
         self.operations: list[str] = []
+        self.bodies: list[bytes] = []
         self.refuses_history = threading.Event()
+        self.refusal = 503
+        """Status of what is refused."""
+        self.refuses_all: int | None = None
+        """Status of every answer, where it is set."""
         handler = type("Handler", (_Handler,), {"server_state": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -68,7 +82,7 @@ class WandbServer:
 
     def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
         self.operations.append(operation)
-        if operation in ("Viewer", "GetViewer"):
+        if operation in ("Viewer", "GetViewer", "GetDefaultEntity"):
             return {
                 "viewer": {
                     "id": "1",
@@ -106,6 +120,16 @@ class WandbServer:
                 for name in variables["files"]
             ]
             return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}
+        if operation == "UpsertView2":
+            return self._upsert_view(variables)
+        if operation == "View":
+            return self._view(variables)
+        if operation == "CreateArtifact":
+            return self._create_artifact(variables)
+        if operation == "CreateArtifactManifest":
+            return self._create_manifest(variables)
+        if operation == "CommitArtifact":
+            return {"commitArtifact": {"artifact": {"id": "1", "digest": "d"}}}
         if operation == "RunStoppedStatus":
             return {"project": {"run": {"stopped": False}}}
         return {}
@@ -133,6 +157,11 @@ class WandbServer:
         is_new = name not in self.runs
         run = self.runs.setdefault(name, Run(name))
         run.config = variables.get("config") or run.config
+        run.display_name = variables.get("displayName") or run.display_name
+        run.group = variables.get("groupName") or run.group
+        run.job_type = variables.get("jobType") or run.job_type
+        run.notes = variables.get("notes") or run.notes
+        run.tags = variables.get("tags") or run.tags
         project = {
             "id": "1",
             "name": variables.get("project") or "p",
@@ -150,6 +179,45 @@ class WandbServer:
         }
         return {"upsertBucket": {"bucket": bucket, "inserted": is_new}}
 
+    def _upsert_view(self, variables: dict[str, Any]) -> dict[str, Any]:
+        name = variables["name"]
+        is_new = name not in self.views
+        assert is_new or variables.get("id") == self.views[name]["id"], "a view of this name exists"
+        view = {"id": f"view-{len(self.views)}", **variables}
+        if not is_new:
+            view["id"] = self.views[name]["id"]
+        self.views[name] = view
+        return {"upsertView": {"view": {"id": view["id"], "name": name}, "inserted": is_new}}
+
+    def _view(self, variables: dict[str, Any]) -> dict[str, Any]:
+        found = self.views.get(variables["viewName"])
+        edges = []
+        if found:
+            edges.append({"node": {key: found[key] for key in ("id", "displayName", "spec")}})
+        return {"project": {"allViews": {"edges": edges}}}
+
+    def _create_artifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        content = variables.get("input") or variables
+        self.artifacts.append(content)
+        artifact = {
+            "id": str(len(self.artifacts)),
+            "state": "PENDING",
+            "artifactSequence": {"id": "1", "latestArtifact": None},
+        }
+        return {"createArtifact": {"artifact": artifact}}
+
+    def _create_manifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        name = f"manifest-{len(self.artifacts)}"
+        file = {
+            "id": "1",
+            "name": name,
+            "displayName": name,
+            "uploadUrl": f"{self.url}/upload/{name}",
+            "uploadHeaders": [],
+        }
+        manifest = {"id": "1", "file": file}
+        return {"createArtifactManifest": {"artifactManifest": manifest}}
+
     def stream(self, name: str, content: dict[str, Any]) -> None:
         run = self.runs.setdefault(name, Run(name))
         files = content.get("files") or {}
@@ -160,6 +228,10 @@ class WandbServer:
         summary = files.get("wandb-summary.json")
         if summary:
             run.summary = summary["content"][-1]
+        if content.get("complete"):
+            run.exit_code = content.get("exitcode")
+        run.preempting = run.preempting or bool(content.get("preempting"))
+        run.files.update(content.get("uploaded") or [])
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -171,6 +243,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         path = urlsplit(self.path).path
+        self.server_state.bodies.append(body)
+        if self.server_state.refuses_all is not None:
+            self._send({"error": "no"}, self.server_state.refuses_all)
+            return
         if path.endswith("/graphql"):
             request = json.loads(body)
             operation = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
@@ -180,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send({"data": data})
         elif path.endswith("/file_stream"):
             if self.server_state.refuses_history.is_set():
-                self._send({"error": "later"}, 503)
+                self._send({"error": "later"}, self.server_state.refusal)
                 return
             self.server_state.stream(path.split("/")[-2], json.loads(body))
             self._send({})

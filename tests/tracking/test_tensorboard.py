@@ -13,6 +13,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from electra_dist.config import Sink
+from electra_dist.health import Finding
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.metrics_log import cut_back
 from electra_dist.tracking.sinks import Tracker, open_sinks
@@ -69,6 +70,20 @@ def test_what_is_undefined_is_left_out(tmp_path: Path) -> None:
     tracker.close()
     assert shown(run, "discriminator/auc") == []
     assert shown(run) == [(1, 9.0)]
+
+
+def test_rows_of_events_are_passed_over(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    said: list[str] = []
+    finding = Finding("falling", "warning", 1, "slower than before", "look at the nodes")
+    run.metrics.write_text(json.dumps(finding.to_row()) + "\n")
+    tracker = start(run, said)
+    tracker.write(row(1))
+    tracker.write(finding.to_row())
+    tracker.write(row(2))
+    tracker.close()
+    assert shown(run) == [(1, 9.0), (2, 8.0)]
+    assert said == []
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning_and_the_record_is_whole(

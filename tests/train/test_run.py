@@ -17,7 +17,11 @@ from typing import Any
 
 import pytest
 
+from electra_dist import config as configuration
+from electra_dist import plan
+from electra_dist.data.sources import open_data
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.opening.revision import revision
 from electra_dist.tracking.wandb.children import descendants
 
 SIZES = """
@@ -160,6 +164,23 @@ def test_ctrl_c_saves_and_another_world_size_goes_on(workplace: Path) -> None:
     ]
     facts = json.loads(run.facts.read_text())
     assert [start["world_size"] for start in facts["starts"]] == [2, 1]
+    for start in facts["starts"]:
+        assert start["nodes"] == 1
+        assert start["device"]
+        assert start.get("revision", "") == revision()
+    resolved = configuration.load(run.config)
+    data = open_data(resolved, workplace)
+    count = plan.parameters(resolved, data.vocab_size)
+    assert facts["about"] == {
+        "parameters": count.total,
+        "generator_parameters": count.generator,
+        "discriminator_parameters": count.discriminator,
+        "vocab_size": data.vocab_size,
+        "tokenizer": data.tokenizer_fingerprint,
+        "corpus_tokens": data.tokens,
+        "unigram_entropy": pytest.approx(data.unigram_entropy()),
+        "promised_tokens_per_s": None,
+    }
 
 
 def test_a_closed_terminal_saves_and_closed_pipes_do_not_stop(workplace: Path) -> None:

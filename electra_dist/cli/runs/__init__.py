@@ -1,3 +1,3 @@
-"""Subcommands of a run: train, launch, status, logs, stop, checkpoint, report, sync."""
+"""Subcommands of a run: train, launch, watch, status, logs, stop, checkpoint, report, wandb."""
 
-__all__ = ["checkpoint", "launch", "report", "status", "sync", "train", "watch"]
+__all__ = ["checkpoint", "launch", "report", "status", "train", "wandb", "watch"]

@@ -5,4 +5,4 @@ Comes in: a configuration and a run directory. Goes out: a run directory that is
 other, or one error.
 """
 
-__all__ = ["going_on", "start"]
+__all__ = ["about", "going_on", "revision", "start"]

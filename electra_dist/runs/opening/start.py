@@ -25,7 +25,8 @@ from electra_dist.errors import CheckpointError, ConfigError, StorageError, User
 from electra_dist.files.writing import advice, reason, write_atomically, writing
 from electra_dist.runs.checkpoints.folders import saved_steps
 from electra_dist.runs.directory import RunDir
-from electra_dist.runs.facts import RunFacts, Start, Version
+from electra_dist.runs.facts import About, RunFacts, Start, Version
+from electra_dist.runs.opening.about import Machines
 from electra_dist.runs.opening.branching import (
     SAME_DATA,
     as_made,
@@ -42,6 +43,7 @@ from electra_dist.runs.opening.going_on import (
     go_on,
 )
 from electra_dist.runs.opening.own_files import OwnFiles, own_files
+from electra_dist.runs.opening.revision import revision
 
 #: What a folder may hold before run.json is there: made by `launch`, or by a start that was killed.
 _EARLY = ("config.yaml", "tokenizer", "jobs", "logs", "code")
@@ -144,8 +146,14 @@ def _new_facts(config: Config, data: RunData) -> RunFacts:
     )
 
 
-def record_start(run: RunDir, world_size: int, step: int) -> None:
-    """Add this start, which goes on from `step`, to run.json;
+def record_start(
+    run: RunDir,
+    world_size: int,
+    step: int,
+    machines: Machines = Machines(),  # noqa: B008  (frozen)
+    about: About | None = None,
+) -> None:
+    """Add this start, which goes on from `step`, to run.json, and what is known of the run now;
     one that finds the run finished is none.
     """
     start = Start(
@@ -153,9 +161,20 @@ def record_start(run: RunDir, world_size: int, step: int) -> None:
         step=step,
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         host=socket.gethostname(),
+        nodes=machines.nodes,
+        device=machines.device,
+        job_id=machines.job_id,
+        revision=revision(),
         software=tuple(Version(package, number) for package, number in software().items()),
     )
-    run.update_facts(lambda facts: facts.with_start(start, step))
+
+    def note(facts: RunFacts) -> RunFacts:
+        """The start, and `about` where it is given."""
+        if about is not None:
+            facts = facts.with_about(about)
+        return facts.with_start(start, step)
+
+    run.update_facts(note)
 
 
 def _remove_leftovers(run: RunDir) -> None:

@@ -27,9 +27,12 @@ _MODES: dict[str, Mode] = {
 #: W&B would take them from here instead.
 _NOT_FOLLOWED = (
     "WANDB_DIR",
+    "WANDB_JOB_TYPE",
     "WANDB_NAME",
+    "WANDB_NOTES",
     "WANDB_PROJECT",
     "WANDB_RESUME",
+    "WANDB_RUN_GROUP",
     "WANDB_RUN_ID",
     "WANDB_TAGS",
 )

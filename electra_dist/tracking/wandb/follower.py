@@ -1,5 +1,5 @@
 """metrics.jsonl as it grows, and as a resume or a rollback cuts it back;
-and what makes two rows the same one.
+and what makes two rows of a step the same one.
 """
 
 from __future__ import annotations
@@ -10,12 +10,20 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from electra_dist.runs.metrics import all_metrics
 from electra_dist.runs.metrics_log import ROW_BYTES, Row, is_event, rows_in
 
 _BLOCK = 4 * ROW_BYTES
+
+
+class Logged(NamedTuple):
+    """A row of metrics.jsonl, its step, and what it is known by (`key_of`)."""
+
+    step: int
+    key: str
+    row: Row
 
 
 def values_of(row: Row) -> dict[str, float | int]:
@@ -34,8 +42,8 @@ _NOT_OF_THE_STEP = ("speed/", "memory/", "_")
 def key_of(row: Row) -> str:
     """What a row is known by: all its values but those of the clock (`Metric.of_clock`).
 
-    A step that is trained again after a restart gives the same row, and is not sent again. After a
-    rollback past a divergence it gives another one, which is.
+    A step that is trained again gives the same row, where rounding is the same. After a rollback
+    past a divergence it gives another one.
     """
     values = sorted(
         (name, float(value))
@@ -59,14 +67,20 @@ class Follower:
         self._path = path
         self._inode: int | None = None
         self._offset = 0
-        self.keys: set[str] = set()
+        self.steps: set[int] = set()
         """Of all rows in the file, as far as it was read."""
         self.events: list[Row] = []
         """Rows of events that were read; whoever takes them empties the list."""
 
-    def read(self) -> list[tuple[str, Row]]:
-        """Rows that were not there at the last call, with their keys, in order;
-        some MiB of them, none at the end.
+    @property
+    def last_step(self) -> int:
+        """The newest of them; -1 where there is none."""
+        return max(self.steps, default=-1)
+
+    def read(self) -> list[Logged]:
+        """Rows behind those of the last call, in order; some MiB of them, none at the end.
+
+        Where rows were taken out of the file, all that it holds now.
         """
         try:
             file = self._path.open("rb")
@@ -77,7 +91,7 @@ class Follower:
             if state.st_ino != self._inode or state.st_size < self._offset:
                 self._inode = state.st_ino
                 self._offset = 0
-                self.keys.clear()
+                self.steps.clear()
             file.seek(self._offset)
             while block := self._whole_lines(file):
                 new = self._new(block)
@@ -94,14 +108,12 @@ class Follower:
         file.seek(self._offset)
         return whole
 
-    def _new(self, block: bytes) -> list[tuple[str, Row]]:
-        found: list[tuple[str, Row]] = []
+    def _new(self, block: bytes) -> list[Logged]:
+        rows = []
         for row in rows_in(block):
             if is_event(row):
                 self.events.append(row)
-                continue
-            key = key_of(row)
-            if key not in self.keys:
-                self.keys.add(key)
-                found.append((key, row))
-        return found
+            else:
+                rows.append(row)
+        self.steps.update(row["step"] for row in rows)
+        return [Logged(row["step"], key_of(row), row) for row in rows]

@@ -47,14 +47,16 @@ class MirrorError(UserError):
 class Report:
     """What one mirroring came to.
 
-    rows    of metrics.jsonl, each counted once
-    sent    of them now; the others were there already
-    url     of the run on the server; None offline
+    rows      of metrics.jsonl, each counted once
+    sent      of them now; the others were there already
+    url       of the run on the server; None offline
+    warnings  what was passed over, a sentence each
     """
 
     rows: int
     sent: int
     url: str | None
+    warnings: tuple[str, ...] = ()
 
 
 class _Process:
@@ -98,14 +100,16 @@ class _Process:
             self.process.stdin.write(f"finish {status}\n".encode())
             self.process.stdin.close()
 
-    def listen(self) -> int:
-        """Take what it says until it ends; its exit status."""
+    def listen(self, warn: Callable[[str], None]) -> int:
+        """Take what it says until it ends, warnings at once; its exit status."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             with contextlib.suppress(ValueError):
                 message = json.loads(line)
                 if message["kind"] == "failed":
                     self.failed = str(message["reason"])
+                elif message["kind"] == "warning":
+                    warn(str(message["sentence"]))
                 elif message["kind"] == "done":
                     self.done = message
         status = self.process.wait()
@@ -211,7 +215,7 @@ class Keeper:
         except OSError as error:
             self._say(f"it cannot be started ({error.strerror})")
             return _FAILED
-        status = process.listen()
+        status = process.listen(lambda sentence: self._warn(f"W&B: {sentence}"))
         with self._lock:
             self._process = None
         if status == _DONE:
@@ -254,16 +258,21 @@ def mirror_once(run: RunDir, mode: Mode, seconds: float, environment: Mapping[st
     timer = threading.Timer(seconds, process.kill)
     timer.daemon = True
     began = time.monotonic()
+    warnings: list[str] = []
     timer.start()
     try:
-        status = process.listen()
+        status = process.listen(warnings.append)
     except BaseException:
         process.kill()
         raise
     finally:
         timer.cancel()
     if status != _DONE or process.done is None:
-        late = time.monotonic() - began >= seconds
-        raise MirrorError(f"W&B: {f'not finished after {seconds:g} s' if late else process.failed}")
+        if time.monotonic() - began >= seconds:
+            raise MirrorError(
+                f"W&B: not finished after {seconds:g} s: no network, or a server that is busy or"
+                " down; metrics.jsonl has every row, run the same command again"
+            )
+        raise MirrorError(f"W&B: {process.failed}")
     done = process.done
-    return Report(int(done["rows"]), int(done["sent"]), done["url"])
+    return Report(int(done["rows"]), int(done["sent"]), done["url"], tuple(warnings))

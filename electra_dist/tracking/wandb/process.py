@@ -1,10 +1,10 @@
 """The mirror: a process that sends the rows of metrics.jsonl to W&B, while a run is trained or
 once.
 
-In: a run directory and a mode. Out: one JSON object a line on standard output (`failed`, `done`),
-and an exit status. Standard input is the word of the trainer: `finish 0` when it has finished,
-`finish 1` when it failed, and its end when the trainer is gone without a word. What W&B prints goes
-to standard error.
+In: a run directory and a mode. Out: one JSON object a line on standard output (`warning`, `failed`,
+`done`), and an exit status. Standard input is the word of the trainer: `finish 0` when it has
+finished, `finish 75` when it was interrupted, `finish 1` when it failed, and its end when the
+trainer is gone without a word. What W&B prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -19,20 +19,25 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
 from electra_dist.console import put
+from electra_dist.errors import EXIT_CRASH
 from electra_dist.files.writing import reason
 from electra_dist.runs.directory import RunDir
-from electra_dist.runs.metrics_log import Row
+from electra_dist.runs.ending import status_of
 from electra_dist.tracking.wandb.alerts import Alerts
 from electra_dist.tracking.wandb.children import descendants, kill_all
 from electra_dist.tracking.wandb.environment import Mode
-from electra_dist.tracking.wandb.follower import Follower
-from electra_dist.tracking.wandb.ledger import ONLINE, Ledger
+from electra_dist.tracking.wandb.extras import Extras
+from electra_dist.tracking.wandb.follower import Follower, Logged
+from electra_dist.tracking.wandb.ledger import Ledger, returns
+from electra_dist.tracking.wandb.samples import TABLE, sample_files
 from electra_dist.tracking.wandb.session import Session, SessionError, UnreachableError
+from electra_dist.tracking.wandb.wandb_files import ONLINE, Entry
 
 DONE = 0
 FAILED = 1
@@ -50,6 +55,10 @@ class Reporter:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+
+    def warn(self, sentence: str) -> None:
+        """Something was passed over."""
+        self.say("warning", sentence=sentence)
 
     def say(self, kind: str, **facts: Any) -> None:
         with contextlib.suppress(OSError):
@@ -86,9 +95,10 @@ def leave(status: int) -> NoReturn:
 class Trainer:
     """What the process of training says: goes on, or is over (`status` of W&B's run then)."""
 
-    def __init__(self, *, listens: bool) -> None:
-        self.over = not listens
-        self.status = 0
+    def __init__(self, status: int | None = None) -> None:
+        """It speaks on standard input; or it is over already, with `status`."""
+        self.over = status is not None
+        self.status = status or 0
 
     def wait(self, seconds: float) -> None:
         """Return when it is over, or after `seconds`."""
@@ -100,6 +110,13 @@ class Trainer:
             self.status = int(word[1])
         else:
             self.status = 1
+
+
+class Fed(Enum):
+    """How the feeding of a session ended: W&B has all, or the run left the course of it."""
+
+    ALL = "all"
+    LEFT = "left"
 
 
 class Mirror:
@@ -122,77 +139,121 @@ class Mirror:
         self.environment = environment
         self.deadline = Deadline(reporter)
         self.rows = Follower(run.metrics)
-        self.ledger = Ledger(run.mirrored, run.wandb, run.read_facts().wandb_id)
+        self.ledger = Ledger(run)
+        self.extras = Extras(run, self.ledger, reporter.warn)
         self.alerts = Alerts(run.wandb)
-        self.there = self.ledger.keys
+        self.there = self.ledger.rows
         self.place = ONLINE
         self.sent = 0
 
     def mirror(self, finish_seconds: float) -> None:
-        """Open, feed and finish one session."""
-        if self.trainer.over and self.mode == "offline" and not self._lacks_rows():
+        """Open, feed and finish a session; another one for each course that begins meanwhile."""
+        if self.trainer.over and self.mode == "offline" and not self._lacks_anything():
             self._done(None)
             return
+        self.rows = Follower(self.run.metrics)
+        session = self._open()
+        while self._feed(session) is Fed.LEFT:
+            with self.deadline.within(finish_seconds, "finishing the W&B run of the course left"):
+                session.supersede(self._shared_step())
+                self._finish(session, EXIT_CRASH)
+            self.ledger.begin_course(returns(self.run.read_facts()))
+            self.rows = Follower(self.run.metrics)
+            self.extras = Extras(self.run, self.ledger, self.reporter.warn)
+            session = self._open()
+        with self.deadline.within(finish_seconds, "finishing the W&B run"):
+            self._finish(session, self.trainer.status)
+        self._done(session.url)
+
+    def _open(self) -> Session:
+        """The session of the newest course, reconciled with what W&B has of it."""
         if self.mode == "online":
             status = UNREACHABLE
         else:
             status = FAILED
         with self.deadline.within(OPEN_SECONDS, "opening the W&B run", status):
-            session = Session(self.run, self.mode, self.pid, self.environment)
+            run_id = self.ledger.run_id
+            session = Session(self.run, self.mode, run_id, self.pid, self.environment)
             self._reconcile(session)
-        self._feed(session)
-        with self.deadline.within(finish_seconds, "finishing the W&B run"):
-            session.finish(self.trainer.status)
+        return session
+
+    def _finish(self, session: Session, status: int) -> None:
+        session.finish(status)
         if self.mode == "offline":
             self.ledger.close(self.place)
-        self._done(session.url)
+        self.extras.close()
 
     def _done(self, url: str | None) -> None:
-        self.reporter.say("done", rows=len(self.rows.keys), sent=self.sent, url=url)
+        self.reporter.say("done", rows=len(self.rows.steps), sent=self.sent, url=url)
 
-    def _lacks_rows(self) -> bool:
-        while self.rows.read():
-            pass
-        lacks = not self.rows.keys <= self.there
-        if lacks:
-            self.rows = Follower(self.run.metrics)
-        return lacks
+    def _lacks_anything(self) -> bool:
+        lacks = False
+        while new := self.rows.read():
+            lacks = lacks or any(one.step not in self.there for one in new) or self._has_left(new)
+        return lacks or self.extras.are_due(self.rows.last_step)
 
     def _reconcile(self, session: Session) -> None:
         """Where this session's rows go; online, the server says first how many rows it has."""
         if self.mode == "offline":
             self.place = session.folder.name
-            return
-        if not self.ledger.on_server(session.there):
-            keys = (key for key, row in _all_rows(self.run) if row["step"] <= session.last_step)
-            self.ledger.adopt(keys)
-        self.there = self.ledger.keys
+        elif not self.ledger.on_server(session.there):
+            self.ledger.adopt(self._up_to(session.last_step))
+        self.there = self.ledger.rows
 
-    def _feed(self, session: Session) -> None:
-        """Send rows until the trainer is over and none is left."""
+    def _up_to(self, step: int) -> Iterator[Entry]:
+        """The rows and tables of the run up to a step."""
+        for logged in _all_rows(self.run):
+            if logged.step <= step:
+                yield Entry(logged.step, logged.key, ONLINE)
+        for of_step, _ in sample_files(self.run):
+            if of_step <= step:
+                yield Entry(of_step, TABLE, ONLINE)
+
+    # --- one session ------------------------------------------------------------------------------
+
+    def _feed(self, session: Session) -> Fed:
+        """Send rows until the trainer is over and none is left, or until the course was left."""
         while True:
             over = self.trainer.over  # asked first: what was written before is read below
             new = self.rows.read()
             with self.deadline.within(SEND_SECONDS, "handing rows to the W&B service"):
-                self._send(session, [(key, row) for key, row in new if key not in self.there])
+                if self._has_left(new):
+                    return Fed.LEFT
+                self._send(session, [logged for logged in new if logged.step not in self.there])
                 self.alerts.send(session, self.rows.events)
+                if not new:
+                    self.extras.send(session, self.place, self.rows.last_step)
                 session.check()
             if new:
                 continue
             if over:
-                return
+                return Fed.ALL
             self.trainer.wait(POLL_SECONDS)
 
-    def _send(self, session: Session, rows: list[tuple[str, Row]]) -> None:
+    def _has_left(self, rows: Sequence[Logged]) -> bool:
+        """Whether the run went back, and trained a step otherwise than W&B has it.
+
+        Without a return it is a step that a restart repeats, where rounding differs: W&B keeps the
+        first.
+        """
+        differ = any(self.there.get(one.step, one.key) != one.key for one in rows)
+        return differ and returns(self.run.read_facts()) > self.ledger.course
+
+    def _shared_step(self) -> int:
+        """The last step that the course left and the new one have in common."""
+        shared = [one.step for one in _all_rows(self.run) if self.there.get(one.step) == one.key]
+        return max(shared, default=0)
+
+    def _send(self, session: Session, rows: list[Logged]) -> None:
         if rows:
-            self.ledger.add((key for key, _ in rows), self.place)
-        for key, row in rows:
-            session.send(row)
-            self.there.add(key)
+            self.ledger.add(Entry(logged.step, logged.key, self.place) for logged in rows)
+        for logged in rows:
+            session.send(logged.row)
+            self.there[logged.step] = logged.key
             self.sent += 1
 
 
-def _all_rows(run: RunDir) -> Iterator[tuple[str, Row]]:
+def _all_rows(run: RunDir) -> Iterator[Logged]:
     follower = Follower(run.metrics)
     while new := follower.read():
         yield from new
@@ -237,9 +298,12 @@ def main() -> NoReturn:
     reporter = Reporter(os.dup(1))
     os.dup2(2, 1)
     run = RunDir(arguments.run_path)
-    trainer = Trainer(listens=arguments.trainer is not None)
     try:
         with only_one(run, arguments.lock_seconds):
+            if arguments.trainer is None:
+                trainer = Trainer(status_of(run))
+            else:
+                trainer = Trainer()
             mirror = Mirror(run, arguments.mode, trainer, arguments.trainer, reporter, os.environ)
             mirror.mirror(arguments.finish_seconds)
         status = DONE

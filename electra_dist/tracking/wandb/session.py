@@ -8,25 +8,42 @@ raises here ends the mirror, and `process.Deadline` bounds what does not.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from electra_dist import config as configuration
+from electra_dist.errors import EXIT_UNFINISHED
 from electra_dist.health import Finding, Severity
 from electra_dist.runs.directory import RunDir
-from electra_dist.runs.metrics import all_metrics
+from electra_dist.runs.metrics import STEP, all_metrics
 from electra_dist.runs.metrics_log import Row
+from electra_dist.tracking.wandb.artifacts import Reference
 from electra_dist.tracking.wandb.children import descendants, lives
 from electra_dist.tracking.wandb.environment import Mode
 from electra_dist.tracking.wandb.follower import values_of
-from electra_dist.tracking.wandb.wandb_files import history
+from electra_dist.tracking.wandb.samples import COLUMNS, TABLE
+from electra_dist.tracking.wandb.told import told, without_places
+from electra_dist.tracking.wandb.wandb_files import history, refused
 
 #: W&B's own bound for reaching its server when a session is opened;
 #: WANDB_INIT_TIMEOUT sets another one.
 INIT_SECONDS = 20.0
 #: What W&B calls the severities of findings.
 _LEVELS: dict[Severity, str] = {"note": "INFO", "warning": "WARN", "critical": "ERROR"}
+#: What W&B says, at most.
+_WORDS = 300
+#: HTTP status of the server -> what it means.
+_STATUSES = {
+    401: "the key is not valid there, try `wandb login --relogin`",
+    402: "the quota of the account is used up",
+    403: "this login may not write there",
+    404: "no such project, user or team",
+    429: "the server takes no more requests now",
+}
+#: Tag of a W&B run whose course was left.
+SUPERSEDED = "superseded"
 
 
 class SessionError(Exception):
@@ -37,6 +54,10 @@ class UnreachableError(SessionError):
     """W&B cannot be used online: no key, no network, or a server that refuses."""
 
 
+class PlaceError(Exception):
+    """W&B cannot be told where something lies; one sentence."""
+
+
 class Session:
     """A W&B run that was opened; `there` is the number of rows that the server has of it."""
 
@@ -44,10 +65,11 @@ class Session:
         self,
         run: RunDir,
         mode: Mode,
+        run_id: str,
         trainer: int | None,
         environment: Mapping[str, str],
     ) -> None:
-        """Open the W&B run of run.json: a new one, or on the server the one that is there.
+        """Open the W&B run `run_id`: a new one, or on the server the one that is there.
 
         `environment` may bound the time for that (WANDB_INIT_TIMEOUT).
         """
@@ -55,15 +77,14 @@ class Session:
 
         self._online = mode == "online"
         self._root = run.wandb
-        run_id = run.read_facts().wandb_id
+        arguments = _arguments(run, mode, run_id)
+        settings = _settings(trainer, environment)
         try:
-            self._run = wandb.init(
-                **_arguments(run, mode, run_id), settings=_settings(trainer, environment)
-            )
+            self._run = wandb.init(**arguments, settings=settings)
         except Exception as error:  # of many classes: no key, a wrong one, no network, no space
             if self._online:
-                raise UnreachableError(f"cannot be used online ({_first_line(error)})") from error
-            raise SessionError(_first_line(error)) from error
+                raise UnreachableError(f"cannot be used online ({in_words(error)})") from error
+            raise SessionError(in_words(error)) from error
         self.folder = Path(self._run.settings.sync_dir).absolute()
         if not self.folder.is_relative_to(self._root.absolute()):
             raise SessionError(f"{self._root} cannot be written; W&B took {self.folder} instead")
@@ -78,20 +99,29 @@ class Session:
             self.url = None
         self._sent = 0
         self._service = descendants(os.getpid())
-        self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")
+        self._define_metrics()
+
+    def _define_metrics(self) -> None:
+        """The axis of all metrics, and which values of each the summary keeps."""
+        self._run.define_metric(STEP.name, summary="max")
+        self._run.define_metric("*", step_metric=STEP.name)
         for metric in all_metrics():
-            if metric.best != "last":
-                self._run.define_metric(metric.name, step_metric="step", summary=metric.best)
-            if metric.best != "last" and metric.held_out:
-                name = metric.name_held_out
-                self._run.define_metric(name, step_metric="step", summary=metric.best)
+            if metric.best == "last":
+                continue
+            names = [metric.name]
+            if metric.held_out:
+                names.append(metric.name_held_out)
+            for name in names:
+                kept = f"{metric.best},last"
+                self._run.define_metric(name, step_metric=STEP.name, summary=kept)
 
     def _summary_step(self) -> int:
-        if self.there:
-            step = self._run.summary.get("step")
-        else:
-            step = None
+        """The last step that the server has; -1 where it has none."""
+        if not self.there:
+            return -1
+        step = self._run.summary.get(STEP.name)
+        if isinstance(step, Mapping):
+            step = step.get("max")
         if isinstance(step, int | float):
             return int(step)
         return -1
@@ -105,20 +135,63 @@ class Session:
         """Hand over a finding that began: W&B tells the user, as the settings there say."""
         self._run.alert(finding.rule, finding.line, _LEVELS[finding.severity], wait_duration=0)
 
-    def check(self) -> None:
-        """Raise `SessionError` when the service is gone."""
-        if self._service and not any(lives(process) for process in self._service):
-            raise SessionError("its service ended by itself")
+    def send_table(self, step: int, rows: Sequence[Sequence[Any]]) -> None:
+        """Hand a table of passages to the service.
 
-    def finish(self, status: int) -> None:
-        """End the W&B run;
-        raises `SessionError` where a row of an offline session is not in its file.
+        As a file of the run alone: W&B would make an artifact of each table as well, whose copy
+        lies in the home of whoever trains.
         """
         import wandb
 
+        table = wandb.Table(columns=list(COLUMNS), data=[list(row) for row in rows])
+        table.bind_to_run(self._run, TABLE, self._sent)
+        self._run.log({STEP.name: step, TABLE: table.to_json(self._run)})
+        self._sent += 1
+
+    def refer(self, reference: Reference) -> None:
+        """Tell W&B where something lies; raises `PlaceError` where W&B cannot name it."""
+        import wandb
+
+        artifact = wandb.Artifact(reference.name, reference.kind, metadata=reference.facts)
+        try:
+            artifact.add_reference(reference.place, name=reference.entry, checksum=False)
+        except (ValueError, OSError, wandb.Error) as error:
+            raise PlaceError(f"{reference.place}: {in_words(error)}") from error
+        self._run.log_artifact(artifact, aliases=[*reference.aliases, "latest"])
+
+    def check(self) -> None:
+        """Raise `SessionError` when the service is gone; `UnreachableError` when the server refuses
+        its rows.
+        """
+        if self._service and not any(lives(process) for process in self._service):
+            raise SessionError("its service ended by itself")
+        self._check_arrival()
+
+    def _check_arrival(self) -> None:
+        if self._online:
+            reason = refused(self.folder)
+            if reason is not None:
+                raise UnreachableError(f"the server refuses rows ({in_words(reason)})")
+
+    def supersede(self, step: int) -> None:
+        """Mark the W&B run: of a course that was left, with `step` as the last that both share."""
+        self._run.name = f"{self._run.name} (left after step {step})"
+        self._run.tags = (*(self._run.tags or ()), SUPERSEDED)
+
+    def finish(self, status: int) -> None:
+        """End the W&B run: a success with status 0, interrupted with `EXIT_UNFINISHED`, else
+        failed.
+
+        Raises `SessionError` where a row of an offline session is not in its file.
+        """
+        import wandb
+
+        if status == EXIT_UNFINISHED:
+            self._run.mark_preempting()
         self._run.finish(exit_code=status)
         wandb.teardown()  # its service closes the files and ends
         if self._online:
+            self._check_arrival()
             return
         file = next(iter(self.folder.glob("*.wandb")), None)
         if file:
@@ -131,17 +204,22 @@ class Session:
 
 def _arguments(run: RunDir, mode: Mode, run_id: str) -> dict[str, Any]:
     config = configuration.load(run.config)
-    facts = config.model_dump(mode="json") | {"dataset": run.read_facts().dataset_fingerprint}
+    tracking = config.tracking
+    notes = tracking.notes
+    group = tracking.group
     return {
         "id": run_id,
         "resume": "allow",
         "mode": mode,
-        "project": config.tracking.project,
-        "entity": config.tracking.entity,
+        "project": tracking.project,
+        "entity": tracking.entity,
         "name": run.path.absolute().name,
-        "tags": list(config.tracking.tags),
+        "group": group and without_places(group),
+        "job_type": tracking.job_type,
+        "notes": notes and without_places(notes),
+        "tags": list(tracking.tags),
         "dir": str(run.path.absolute()),
-        "config": facts,
+        "config": told(config, run.read_facts()),
     }
 
 
@@ -157,13 +235,20 @@ def _settings(trainer: int | None, environment: Mapping[str, str]) -> Any:
         console="off",
         save_code=False,
         disable_git=True,
+        host="",
+        x_disable_meta=True,  # paths, host and user; `told` has what matters
         init_timeout=float(environment.get("WANDB_INIT_TIMEOUT") or INIT_SECONDS),
         **about_machine,
     )
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if lines:
-        return lines[0].rstrip(".")
-    return type(error).__name__
+def in_words(said: BaseException | str) -> str:
+    """What W&B or its server said, in one line, with what the status of the server means."""
+    lines = [line.strip() for line in str(said).splitlines() if line.strip()]
+    if not lines:
+        return type(said).__name__
+    text = "; ".join(lines[:2]).rstrip(".")[:_WORDS]
+    for status, meaning in _STATUSES.items():
+        if re.search(rf"\b{status}\b", text):
+            return f"{meaning}: {text}"
+    return text

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from electra_dist import config as configuration
 from electra_dist.errors import ConfigError, UserError
 from electra_dist.runs.directory import RunDir
 from launcher.find import find_run
@@ -408,7 +409,9 @@ def test_a_sweep_is_one_array_of_runs(jobs: dict[str, Running]) -> None:
         ["start", "requeue", "start", "finished"]
     ] * 2  # each by itself
     for run, rate in zip(runs, ("0.001", "0.0005"), strict=True):
-        assert f"lr: {rate}" in (run.run.jobs / "001.yaml").read_text()
+        config = configuration.load(run.run.jobs / "001.yaml")
+        assert config.optim.lr == float(rate)
+        assert config.tracking.group == "sweep"
 
 
 def test_a_killed_rank_is_a_crash_and_its_node_is_left_out(jobs: dict[str, Running]) -> None:

@@ -4,6 +4,7 @@ whatever becomes of its service.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -18,7 +19,17 @@ from electra_dist.tracking import sinks
 from electra_dist.tracking.sinks import Tracker
 from electra_dist.tracking.wandb import MirrorError, mirror_once
 from tests.support.disks import mount, tiny_disk
-from tests.support.offline import files, parent, points, records, services, wait_for
+from tests.support.offline import (
+    exits,
+    files,
+    opened,
+    parent,
+    points,
+    records,
+    services,
+    wait_for,
+)
+from tests.support.wandb_runs import note_rollback
 
 
 def row(step: int, loss: float | None = None) -> dict[str, float | int]:
@@ -34,6 +45,11 @@ def start(run: RunDir, said: list[str]) -> Tracker:
     return Tracker(run, "offline", said.append)
 
 
+def mirrored(run: RunDir) -> list[int]:
+    """Steps of the rows that were handed over."""
+    return [line["step"] for line in RowReader(run.mirrored) if "key" in line]
+
+
 def test_restarts_are_one_wandb_run_and_no_row_is_there_twice(new_run: RunDir) -> None:
     said: list[str] = []
     for steps in ((1, 2, 3), (3, 4)):  # the second start goes on from a checkpoint of step 2
@@ -42,7 +58,7 @@ def test_restarts_are_one_wandb_run_and_no_row_is_there_twice(new_run: RunDir) -
         for step in steps:
             tracker.write(row(step))
         tracker.close()
-        assert tracker.how_to_sync == f"electra-dist sync {new_run.path}"
+        assert tracker.how_to_sync == f"electra-dist wandb sync {new_run.path}"
     assert said == []
     found = [record for path in files(new_run) for record in records(path)]
     assert {record.run.run_id for record in found if record.HasField("run")} == {"abcd1234"}
@@ -50,17 +66,61 @@ def test_restarts_are_one_wandb_run_and_no_row_is_there_twice(new_run: RunDir) -
     assert points(new_run) == [(1, 6.0), (2, 5.0), (3, 4.0), (4, 3.0)]
 
 
-def test_steps_that_a_rollback_trains_otherwise_are_there_as_well(new_run: RunDir) -> None:
+def test_steps_that_a_rollback_trains_otherwise_are_a_wandb_run_of_their_own(
+    new_run: RunDir,
+) -> None:
     said: list[str] = []
     tracker = start(new_run, said)
     for step, loss in ((1, 6.0), (2, 5.0), (3, 99.0)):
         tracker.write(row(step, loss))
-    wait_for(lambda: len(list(RowReader(new_run.mirrored))) == 3)
+    wait_for(lambda: mirrored(new_run) == [1, 2, 3])
+    note_rollback(new_run, 3, 1)
     assert tracker.cut_back(1).later == 2
     for step, loss in ((2, 5.0), (3, 4.0), (4, 3.0)):
         tracker.write(row(step, loss))
     tracker.close()
-    assert sorted(points(new_run)) == [(1, 6.0), (2, 5.0), (3, 4.0), (3, 99.0), (4, 3.0)]
+    assert said == []
+    assert points(new_run, "abcd1234") == [(1, 6.0), (2, 5.0), (3, 99.0)]
+    assert points(new_run, "abcd1234-1") == [(1, 6.0), (2, 5.0), (3, 4.0), (4, 3.0)]
+    left = opened(new_run, "abcd1234")[-1]
+    assert left.display_name == "r (left after step 2)"
+    assert sorted(left.tags) == ["a-tag", "superseded"]
+    going_on = opened(new_run, "abcd1234-1")[-1]
+    assert going_on.display_name == "r"
+    assert list(going_on.tags) == ["a-tag"]
+    assert exits(new_run, "abcd1234") == [1]
+    assert exits(new_run, "abcd1234-1") == [0]
+    assert mirror_once(new_run, "offline", 300, os.environ).sent == 0
+
+
+def test_steps_that_a_restart_repeats_with_another_rounding_are_there_once(
+    new_run: RunDir,
+) -> None:
+    said: list[str] = []
+    for steps, rounding in (((1, 2, 3), 0.0), ((3, 4), 1e-6)):
+        cut_back(new_run.metrics, steps[0] - 1)
+        tracker = start(new_run, said)
+        for step in steps:
+            tracker.write(row(step, 7.0 - step + rounding))
+        tracker.close()
+    assert [step for step, _ in points(new_run)] == [1, 2, 3, 4]
+    assert points(new_run)[2] == (3, 4.0)
+    assert said == []
+
+
+def test_a_rollback_that_is_noted_and_not_done_yet_changes_nothing(new_run: RunDir) -> None:
+    for step in (1, 2, 3):
+        with new_run.metrics.open("a") as file:
+            file.write(json.dumps({"step": step, "loss/generator": 7.0 - step}) + "\n")
+    assert mirror_once(new_run, "offline", 300, os.environ).sent == 3
+    note_rollback(new_run, 3, 1)  # killed before the metrics are cut
+    assert mirror_once(new_run, "offline", 300, os.environ).sent == 0
+    assert not files(new_run, "abcd1234-1")
+    cut_back(new_run.metrics, 1)
+    with new_run.metrics.open("a") as file:
+        file.write(json.dumps({"step": 2, "loss/generator": 1.0}) + "\n")
+    assert mirror_once(new_run, "offline", 300, os.environ).sent == 2
+    assert points(new_run, "abcd1234-1") == [(1, 6.0), (2, 1.0)]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from electra_dist.tracking import sinks
 from electra_dist.tracking.sinks import Tracker
 from electra_dist.tracking.wandb import MirrorError, mirror_once
 from tests.support.offline import files, points, services, wait_for
+from tests.support.wandb_runs import note_rollback
 from tests.support.wandb_server import KEY, WandbServer
 
 
@@ -46,20 +47,25 @@ def arrived(server: WandbServer) -> int:
 
 
 def train(
-    run: RunDir, steps: range, said: list[str], mode: sinks.Mode = "online", **end: bool
+    run: RunDir,
+    steps: range,
+    said: list[str],
+    mode: sinks.Mode = "online",
+    *,
+    loss: float = 100.0,
 ) -> None:
     """One start that goes on from a checkpoint just before `steps`."""
     cut_back(run.metrics, steps[0] - 1)
     tracker = Tracker(run, mode, said.append)
-    write(tracker, steps)
-    tracker.close(**end)
+    write(tracker, steps, loss)
+    tracker.close()
 
 
-def write(tracker: Tracker, steps: range) -> None:
+def write(tracker: Tracker, steps: range, loss: float = 100.0) -> None:
     for step in steps:
-        tracker.write(
-            {"step": step, "loss/generator": 100.0 - step, "speed/step_seconds": time.time() % 1000}
-        )
+        seconds = time.time() % 1000
+        row = {"step": step, "loss/generator": loss - step, "speed/step_seconds": seconds}
+        tracker.write(row)
 
 
 def expected(last: int) -> list[tuple[int, float]]:
@@ -84,6 +90,37 @@ def test_rows_arrive_once_through_a_killed_service_and_a_restart(
     train(new_run, range(26, 41), said)
     assert on_server(server) == expected(40)
     assert len(said) == 1
+
+
+def test_each_step_is_there_once_after_a_kill_a_rollback_and_a_requeue(
+    new_run: RunDir, server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "LEAVE_SECONDS", 400.0)
+    said: list[str] = []
+    tracker = Tracker(new_run, "online", said.append)
+    write(tracker, range(1, 11))
+    wait_for(lambda: arrived(server) == 10)
+    note_rollback(new_run, 10, 5)
+    tracker.cut_back(5)
+    write(tracker, range(6, 9), loss=50.0)
+    for pid in services(new_run):
+        os.kill(pid, signal.SIGKILL)
+    write(tracker, range(9, 13), loss=50.0)
+    tracker.close(finished=False)
+    train(new_run, range(11, 16), said, loss=50.0)  # requeued, from a checkpoint of step 10
+    left = server.runs["abcd1234"]
+    assert [(row["step"], row["loss/generator"]) for row in left.rows()] == expected(10)
+    assert left.display_name == "r (left after step 5)"
+    assert "superseded" in left.tags
+    assert left.exit_code == 1
+    going_on = server.runs["abcd1234-1"]
+    assert [(row["step"], row["loss/generator"]) for row in going_on.rows()] == [
+        (step, (100.0 if step <= 5 else 50.0) - step) for step in range(1, 16)
+    ]
+    assert "superseded" not in going_on.tags
+    assert going_on.exit_code == 0
+    assert len(said) <= 1  # of the service that was killed
+    assert mirror_once(new_run, "online", 300, os.environ).sent == 0
 
 
 def test_without_a_key_a_run_is_offline_until_there_is_one(
@@ -121,7 +158,7 @@ def test_a_lost_network_costs_one_warning_and_a_bounded_end(
     tracker.close(finished=False)
     assert time.monotonic() - before < 30
     assert len(said) == 1
-    assert tracker.how_to_sync == f"electra-dist sync {new_run.path}"
+    assert tracker.how_to_sync == f"electra-dist wandb sync {new_run.path}"
     server.refuses_history.clear()
     assert mirror_once(new_run, "online", 300, os.environ).rows == 20
     assert on_server(server) == expected(20)
