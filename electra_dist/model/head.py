@@ -42,8 +42,6 @@ BACKENDS: tuple[Backend, ...] = ("torch", "chunked", "triton")
 _CHUNK_LOGITS_CPU = 2**20
 _CHUNK_LOGITS_CUDA = 2**24
 _SMALLEST_CHUNK = 256
-#: The target counts as found among so many entries (`HeadOutput.in_top5_m`).
-TOP = 5
 
 
 class HeadOutput(NamedTuple):
@@ -145,7 +143,7 @@ def _plain_head(
         target_m1 = logits_mv.gather(1, targets_m[:, None])
         larger_m = (logits_mv > target_m1).sum(dim=1)
         samples_m = sampling.sample_tokens(logits_mv, keys_m, temperature)
-        return HeadOutput(nll_m, larger_m == 0, larger_m < TOP, samples_m)
+        return HeadOutput(nll_m, larger_m == 0, larger_m < kernels.TOP, samples_m)
 
 
 class _ChunkedHead(torch.autograd.Function):
@@ -172,7 +170,7 @@ class _ChunkedHead(torch.autograd.Function):
             running = running.with_chunk(logits_mc, targets_m, known_m, keys_m, temperature, start)
         ctx.save_for_backward(hidden_mh, weight_vh, bias_v, targets_m, running.lse_m)
         correct_m = running.larger_m == 0
-        in_top5_m = running.larger_m < TOP
+        in_top5_m = running.larger_m < kernels.TOP
         samples_m = running.candidate.token_m
         ctx.mark_non_differentiable(correct_m, in_top5_m, samples_m)
         return running.lse_m - running.target_m, correct_m, in_top5_m, samples_m

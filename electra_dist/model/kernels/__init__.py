@@ -14,6 +14,7 @@ import torch
 __all__ = [
     "LARGEST_GRID_Y",
     "LARGE_SHARED_MEMORY",
+    "TOP",
     "ahead",
     "available",
     "flash_attention",
@@ -21,6 +22,8 @@ __all__ = [
 ]
 
 
+#: The generator's target counts as found among so many entries (`head.HeadOutput.in_top5_m`).
+TOP = 5
 #: Compute capabilities with at least 160 KiB of shared memory a block; the others have about 100.
 LARGE_SHARED_MEMORY = ((8, 0), (9, 0), (10, 0), (10, 3))
 #: Programs on the second and third axis of a launch (CUDA programming guide);

@@ -14,7 +14,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from electra_dist.model import head, sampling
+from electra_dist.model import kernels, sampling
 from electra_dist.model.kernels.hashing import key_states, mix
 
 jit: Callable[[Callable[..., Any]], Any] = triton.jit
@@ -25,7 +25,7 @@ LARGEST_BELOW_ONE = tl.constexpr(1.0 - 2.0**-24)
 TO_UNIT = tl.constexpr(2.0**-32)
 SMALLEST_UNIT = tl.constexpr(2.0**-33)
 SERIES_BELOW = tl.constexpr(2.0**-12)
-TOP = tl.constexpr(head.TOP)
+TOP = tl.constexpr(kernels.TOP)
 UNIT_23 = tl.constexpr(2.0**-23)
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -111,6 +111,16 @@ def _exp_sum(logits: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
 
 
 @jit
+def _merged(
+    max_1: tl.tensor, sum_1: tl.tensor, max_2: tl.tensor, sum_2: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
+    """What `_exp_sum` gives of two parts of a row together."""
+    maximum = tl.maximum(max_1, max_2)
+    total = sum_1 * tl.exp2((max_1 - maximum) * LOG2_E)
+    return maximum, total + sum_2 * tl.exp2((max_2 - maximum) * LOG2_E)
+
+
+@jit
 def forward_kernel(
     hidden_ptr: tl.tensor, weight_ptr: tl.tensor, bias_ptr: tl.tensor, targets_ptr: tl.tensor,
     keys_ptr: tl.tensor, max_ptr: tl.tensor, sum_ptr: tl.tensor, target_logit_ptr: tl.tensor,
@@ -155,13 +165,9 @@ def forward_kernel(
         )  # fmt: skip
         is_target = entries[None, :] == targets[:, None]
         target_logit += tl.sum(tl.where(is_target, logits, 0.0), axis=1)
-        is_larger = (logits > known_logit[:, None]) & ~is_target
-        larger += tl.sum(is_larger.to(tl.int32), axis=1)
+        larger += tl.sum(((logits > known_logit[:, None]) & ~is_target).to(tl.int32), axis=1)
         tile_max, tile_sum = _exp_sum(logits)
-        new_max = tl.maximum(total_max, tile_max)
-        total_sum = total_sum * tl.exp2((total_max - new_max) * LOG2_E)
-        total_sum += tile_sum * tl.exp2((tile_max - new_max) * LOG2_E)
-        total_max = new_max
+        total_max, total_sum = _merged(total_max, total_sum, tile_max, tile_sum)
         if tempered:
             tile_max, tile_sum = _exp_sum(logits * inverse_temperature)
         score = tile_max + tl.log(tile_sum) + _gumbel(state_1, state_2, tile)
