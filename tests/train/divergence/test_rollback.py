@@ -18,6 +18,7 @@ from electra_dist import config as configuration
 from electra_dist.errors import EXIT_DIVERGED, UserError
 from electra_dist.runs.checkpoints import list_checkpoints
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.metrics_log import is_event
 from electra_dist.runs.rollbacks import Rollback
 from tests.support.processes import end_ranks, run_ranks
 
@@ -114,7 +115,7 @@ def run_of(place: Path, name: str) -> RunDir:
 
 def rows(place: Path, name: str) -> list[dict[str, Any]]:
     """The logged rows without what depends on the clock."""
-    found = run_of(place, name).read_metrics()
+    found = [row for row in run_of(place, name).read_metrics() if not is_event(row)]
     return [
         {key: value for key, value in row.items() if not key.startswith(("speed/", "memory/"))}
         for row in found
