@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from electra_dist.files.writing import write_atomically
 from electra_dist.measure.bench import device_name
 from electra_dist.objectives import Metric
 from electra_dist.parallel.hardware import device_of_command
-from electra_dist.references import Curve, Reference, load_reference
+from electra_dist.references import Curve, Reference
 from electra_dist.runs import metrics
 from electra_dist.runs.directory import RunDir
 
@@ -49,6 +50,7 @@ METRICS = (
 POINTS = 60
 #: Digits that are kept of a value; seeds differ in the third.
 DIGITS = 5
+COMMAND = "benchmarks/reference_curves.py"
 PREFIX = "reference-"
 SUFFIX = ".yaml"
 OUT = Path(__file__).resolve().parents[1] / "electra_dist" / "references" / "curves"
@@ -167,11 +169,11 @@ def reference_of(task: Task, seeds: Sequence[int], runs: Sequence[RunDir]) -> Re
     data = open_data(config)
     facts = runs[0].read_facts()
     last = max(read_values(runs[0], metrics.REAL_TOKENS.name).items())
-    words = (task.called, "--seeds", *map(str, seeds))
+    words = (COMMAND, task.called, "--seeds", *map(str, seeds))
     return Reference(
         name=task.name,
         recipe=task.path.read_text(encoding="utf-8"),
-        command=f"python benchmarks/reference_curves.py {' '.join(words)}",
+        command=f"python {shlex.join(words)}",
         device=device_name(device_of_command(None)),
         software={version.package: version.number for version in facts.starts[-1].software},
         real_tokens=int(last[1]),
@@ -184,20 +186,26 @@ def reference_of(task: Task, seeds: Sequence[int], runs: Sequence[RunDir]) -> Re
 
 
 def write(reference: Reference, out: Path) -> Path:
-    """Write the reference to the folder `out`, a line for each key and each curve, and check that
-    it is read back as it was.
-    """
+    """Write the reference to the folder `out`; raises `DataError` where it could not be read."""
+    path = out / f"{reference.name}.json"
+    text = text_of_file(reference)
+    try:
+        Reference.from_json(json.loads(text))
+    except ValueError as error:
+        raise DataError(f"{path}: not written, because it could not be read: {error}") from error
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+    return path
+
+
+def text_of_file(reference: Reference) -> str:
+    """JSON with a line for each key and each curve."""
     content = reference.to_json()
     curves = content.pop("curves")
     parts = [f" {json.dumps(key)}: {compact(value)}" for key, value in content.items()]
     lines = ",\n".join(f"  {json.dumps(name)}: {compact(curve)}" for name, curve in curves.items())
     parts.append(f' "curves": {{\n{lines}\n }}')
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{reference.name}.json"
-    write_atomically(path, "{\n" + ",\n".join(parts) + "\n}\n")
-    if load_reference(str(path)) != reference:
-        raise DataError(f"{path}: is not read back as it was written")
-    return path
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def compact(value: Any) -> str:

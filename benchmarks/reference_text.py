@@ -25,8 +25,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from electra_dist.errors import EXIT_OK, UserError
 from electra_dist.files.writing import whole_file
 
+CLI = "electra_dist.cli"
 #: Where the texts lie unless another folder is named.
 FOLDER = Path("runs/reference-data")
 
@@ -79,13 +81,9 @@ def download(folder: Path) -> Path:
     """The archive, in `folder`."""
     requirements = folder / "requirements.txt"
     requirements.write_text(REQUIREMENT, encoding="utf-8")
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
-            *("--no-binary", ":all:", "--require-hashes"),
-            *("--requirement", str(requirements), "--dest", str(folder)),
-        ],
-        check=True,
+    run(
+        *("pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--require-hashes"),
+        *("--requirement", str(requirements), "--dest", str(folder)),
     )
     return folder / ARCHIVE
 
@@ -133,16 +131,22 @@ def write_shards(name: str, out: Path) -> Path:
         return shards
     source = ("--input", text.source(folder))
     if not tokenizer.exists():
-        electra_dist("data", "tokenizer", *source, "--out", str(tokenizer), *text.tokenizer)
-    electra_dist(
-        *("data", "build", *source, "--tokenizer", str(tokenizer), "--out", str(shards)),
+        run(CLI, "data", "tokenizer", *source, "--out", str(tokenizer), *text.tokenizer)
+    run(
+        *(CLI, "data", "build", *source, "--tokenizer", str(tokenizer), "--out", str(shards)),
         *("--validation", str(text.held_out)),
     )
     return shards
 
 
-def electra_dist(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "electra_dist.cli", *words], check=True)
+def run(module: str, *words: str) -> None:
+    """Run a module of this Python; raises `UserError` where it fails."""
+    status = subprocess.run([sys.executable, "-m", module, *words], check=False).returncode
+    if status != EXIT_OK:
+        raise UserError(
+            f"{module} {words[0]} ended with exit status {status}, see above; the same command goes"
+            " on (the texts `django` and `wikipedia` need a network)"
+        )
 
 
 def main() -> int:
@@ -152,8 +156,12 @@ def main() -> int:
     parser.add_argument("text", choices=sorted(TEXTS))
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR")
     arguments = parser.parse_args()
-    print(write_shards(arguments.text, arguments.out))
-    return 0
+    try:
+        print(write_shards(arguments.text, arguments.out))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    return EXIT_OK
 
 
 if __name__ == "__main__":

@@ -148,3 +148,36 @@ def test_every_recipe_that_comes_with_the_program_names_a_text(
     for path in paths:
         assert curves.text_of(curves.load(path)) in ("django", "wikipedia")
     assert curves.text_of(curves.load(repo_root / "configs/quickstart.yaml")) is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"QUICK": "1"}, None),
+        ({"QUICK": "1", "REFERENCE": "1"}, "benchmarks/reference-tiny.yaml --seeds 1 2 --data"),
+        ({"REFERENCE": "1"}, "small-gpu --data runs/reference-data"),
+        ({"REFERENCE": "1", "REFERENCE_DATA": "texts"}, "small-gpu --data texts"),
+    ],
+)
+def test_the_gpu_script_makes_a_reference_last_and_only_when_asked(
+    repo_root: Path, tmp_path: Path, variables: dict[str, str], expected: str | None
+) -> None:
+    """A stand-in for Python notes what it is asked to run."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    python.chmod(0o755)
+    subprocess.run(
+        ("bash", "benchmarks/gpu.sh", str(tmp_path / "out")),
+        cwd=repo_root,
+        env=os.environ | {"PYTHON": str(python), "QUICK": "", "REFERENCE": ""} | variables,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    asked = (tmp_path / "asked").read_text().splitlines()
+    wanted = [line for line in asked if "reference_curves.py" in line]
+    if expected is None:
+        assert wanted == []
+    else:
+        assert wanted == asked[-1:]
+        assert f"benchmarks/reference_curves.py {expected}" in asked[-1]
