@@ -74,6 +74,7 @@ def train_run(
         >>> if not trained.finished:
         ...     trained = electra_dist.train_run(config)
     """
+    from electra_dist.evaluate.in_training import EvaluatorInTraining
     from electra_dist.runs.directory import RunDir
     from electra_dist.train.run import train
     from electra_dist.train.trainer import Outcome
@@ -82,7 +83,7 @@ def train_run(
         raise UserError("train_run: call it in the main thread, which alone hears signals")
     config, how = _how(config, from_here, from_step, again, branch, start_over)
     with output(verbose):
-        outcome = train(config, dict(os.environ), how=how)
+        outcome = train(config, dict(os.environ), how=how, evaluator=EvaluatorInTraining())
     run = RunDir(config.run.path)
     steps = run.complete_checkpoints()
     return TrainedRun(

@@ -110,9 +110,26 @@ def contradictions(config: Config) -> list[str]:
         room = decay_start(train.steps, optim)
     if optim.warmup_steps > room:
         found.append(f"optim.warmup_steps = {optim.warmup_steps} is more than {end} = {room}")
+    found += _validation_contradictions(config)
     found += _sharding_contradictions(config)
     found += _communication_contradictions(config)
     return found + _precision_contradictions(config)
+
+
+def _validation_contradictions(config: Config) -> list[str]:
+    """What needs validations, where there are none before the end."""
+    if config.validation.every or config.validation.evaluate_every:
+        return []
+    wanting = {
+        f"validation.patience = {config.validation.patience}": config.validation.patience,
+        f"checkpoint.keep_best = {config.checkpoint.keep_best}": config.checkpoint.keep_best,
+    }
+    return [
+        f"{key} with validation.every = 0: there is nothing to choose by; set validation.every to"
+        " the steps between two validations"
+        for key, value in wanting.items()
+        if value
+    ]
 
 
 def _source_contradictions(data: DataConfig) -> list[str]:

@@ -26,6 +26,7 @@ from electra_dist.files.writing import advice, reason, write_atomically, writing
 from electra_dist.runs.checkpoints.folders import saved_steps
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.facts import RunFacts, Start, Version
+from electra_dist.runs.heldout.best import check_metrics
 from electra_dist.runs.opening.branching import (
     SAME_DATA,
     as_made,
@@ -71,6 +72,7 @@ def check_run(
     `UserError` where it holds something that is no run. Needs no torch, so that `launch` asks
     before it submits.
     """
+    check_metrics(config)
     try:
         own = own_files(run)
         if own.facts is None:
