@@ -16,6 +16,7 @@ from electra_dist.errors import UserError
 from electra_dist.files.reading import MIB
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Life, life
+from electra_dist.runs.heldout.best import BestSaved
 from electra_dist.runs.rollbacks import Rollback
 from launcher.logs import newest_log
 from launcher.recorded import activity, recorded
@@ -61,6 +62,9 @@ class RunStatus:
     unhealthy        why the newest checkpoint is not healthy; None where it is, or where nobody
                      looked
     last_healthy     step of the newest checkpoint that is
+    best             the best checkpoint, by `validation.stop_metric` or `checkpoint.keep_best`; None
+                     where no saved step was validated
+    stopped_early    how it has ended before its last step, where patience was at an end
     rollbacks        returns from a divergence, oldest first
     phase            what the ranks are doing, while they run, and how far they are in it
     step_age         seconds since their last step ended, while they run
@@ -84,6 +88,8 @@ class RunStatus:
     last_checkpoint: int | None = None
     unhealthy: str | None = None
     last_healthy: int | None = None
+    best: BestSaved | None = None
+    stopped_early: str | None = None
     rollbacks: tuple[Rollback, ...] = ()
     saving_fails: str | None = None
     broken_rows: int = 0
@@ -111,6 +117,8 @@ def status(run: RunDir) -> RunStatus:
         state, why = _live(current, noted)
     else:
         state, why = _ended(run, launch, noted, jobs, silence)
+    if state == "finished" and found.get("stopped_early"):
+        why = found["stopped_early"]
     if current:
         job_id = current.job_id
     elif noted:
@@ -168,7 +176,8 @@ def _seconds(time_of_event: str) -> float:
 
 def _without_job(run: RunDir, found: dict[str, Any], seen: Life | None) -> RunStatus:
     """A run that nobody submitted, or that a process outside of the queue has trained since."""
-    done = (
+    early = found.get("stopped_early")
+    done = early is not None or (
         found["step"] is not None and found["steps"] is not None and found["step"] >= found["steps"]
     )
     if seen:
@@ -177,7 +186,7 @@ def _without_job(run: RunDir, found: dict[str, Any], seen: Life | None) -> RunSt
         state, why = ("idle", None)
     if done and state != "running":
         state = "finished"
-        why = None
+        why = early
     if state in ("finished", "failed"):
         found["seconds_left"] = None
     if state == "running":

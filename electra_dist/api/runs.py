@@ -147,7 +147,7 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
 def evaluate_run(
     run: str | Path,
     *,
-    step: int | None = None,
+    step: int | Literal["best"] | None = None,
     rows: int | Literal["all"] | None = None,
     shards: str | Path | None = None,
     device: DeviceName | None = None,
@@ -158,7 +158,7 @@ def evaluate_run(
 
     Args:
         run: the run directory.
-        step: the checkpoint; by default the newest that is whole.
+        step: the checkpoint, or `best`; by default the newest that is whole.
         rows: held-out rows, or `all`; by default `validation.rows` of the run.
         shards: other shards of the same tokenizer; by default those of the run.
         device: by default CUDA where there is one.
@@ -196,7 +196,7 @@ def export_run(
     run: str | Path,
     out: str | Path,
     network: Network = "discriminator",
-    step: int | None = None,
+    step: int | Literal["best"] | None = None,
 ) -> ExportReport:
     """Write one network of a run as a model for `transformers`, checked against our own.
 
@@ -204,7 +204,7 @@ def export_run(
         run: the run directory.
         out: the folder of the model: new, empty, or an earlier export of the same network.
         network: `discriminator` or `generator`.
-        step: the checkpoint; by default the newest that is whole.
+        step: the checkpoint, or `best`; by default the newest that is whole.
 
     Returns:
         What was exported, and what the check compared. `out` is whole or absent.

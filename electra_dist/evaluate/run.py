@@ -17,7 +17,7 @@ import torch
 
 from electra_dist import config as configuration
 from electra_dist.batch import MicroBatch
-from electra_dist.checkpoint.networks import choose_step, load_whole
+from electra_dist.checkpoint.networks import ChosenStep, choose_step, load_whole
 from electra_dist.config import Config
 from electra_dist.data.shards.files import sha256_of_file
 from electra_dist.data.shards.manifest import Manifest
@@ -90,14 +90,14 @@ def silent(stage: str, done: int, total: int) -> None:
 def evaluate_run(
     run: RunDir,
     *,
-    step: int | None = None,
+    step: ChosenStep | None = None,
     rows: int | Literal["all"] | None = None,
     shards: Path | None = None,
     device: Device | None = None,
     passages: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Evaluate `run` at `step` (default: the newest whole one) on `rows` held-out rows (default: as
+    """Evaluate `run` at `step` (default: the newest whole one; `best`: the best) on `rows` held-out rows (default: as
     the trainer).
 
     `shards` takes the place of the run's own; `device` is CUDA by default where there is one.

@@ -21,6 +21,7 @@ from electra_dist.files.pictures import pyplot, save_picture
 from electra_dist.runs import metrics
 from electra_dist.runs.checkpoints import health
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heldout.best import BestSaved, best_saved, recorded_early_stop
 from electra_dist.runs.rollbacks import Rollback
 
 Row = dict[str, Any]
@@ -60,6 +61,10 @@ class RunReport:
     """Why the newest checkpoint is not healthy; None where it is, or where nobody looked."""
     last_healthy: int | None = None
     """Step of the newest checkpoint that is."""
+    stopped_early: str | None = None
+    """How it has ended before its last step, where patience was at an end."""
+    best: BestSaved | None = None
+    """The best checkpoint; None where no saved step was validated."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -83,6 +88,10 @@ class RunReport:
                 f"{self.tokens_per_s:,.0f}" if self.tokens_per_s else "?",
             ),
         ]
+        if self.stopped_early:
+            lines.append(("end", "", self.stopped_early))
+        if self.best:
+            lines.append(("best checkpoint", "", self.best.sentence))
         lines += [("went back from a divergence", "", str(rollback)) for rollback in self.rollbacks]
         if self.unhealthy:
             lines.append(
@@ -127,6 +136,8 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
     data = _data(config)
     trained = [row for row in rows if metrics.GENERATOR_LOSS.name in row]
     held_out = [row for row in rows if metrics.GENERATOR_LOSS.name_held_out in row]
+    checkpoints = run.complete_checkpoints()
+    early = recorded_early_stop(run, config, max(checkpoints, default=None))
     speeds = [
         row[metrics.TOKENS_PER_SECOND.name]
         for row in trained
@@ -141,7 +152,7 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
         epochs=float(trained[-1].get(metrics.EPOCH.name) or 0.0) if trained else 0.0,
         starts=len(starts),
         world_sizes=[start.world_size for start in starts],
-        checkpoints=run.complete_checkpoints(),
+        checkpoints=checkpoints,
         tokens_per_s=float(np.median(speeds)) if speeds else None,
         unigram_entropy=data.unigram_entropy() if data else None,
         corpus_tokens=data.tokens if data else None,
@@ -152,6 +163,8 @@ def _report_of(run: RunDir, rows: list[Row], broken_rows: int) -> RunReport:
         broken_rows=broken_rows,
         rollbacks=run.rollbacks(),
         **asdict(health(run)),
+        stopped_early=early.sentence if early else None,
+        best=best_saved(run, config),
     )
 
 

@@ -63,8 +63,8 @@ def add(subparsers: Subparsers) -> None:
         group,
         "prune",
         _prune,
-        "Remove old checkpoints of a run; never its newest whole ones, a milestone, or the newest"
-        " healthy one",
+        "Remove old checkpoints of a run; never its newest whole ones, a milestone, the newest"
+        " healthy one, or the best where checkpoint.keep_best is set",
         """
         electra-dist checkpoint prune runs/base --keep 1 --dry-run
         electra-dist checkpoint prune runs/base --keep 1
@@ -139,9 +139,10 @@ def _milestones(run: RunDir) -> int | None:
 def _list(arguments: argparse.Namespace) -> int:
     from electra_dist.runs.checkpoints import list_checkpoints, set_aside
     from electra_dist.runs.checkpoints.memory import saving
+    from electra_dist.runs.heldout.best import best_of_list
 
     run = _open(arguments.run_path)
-    found = list_checkpoints(run, _milestones(run))
+    found = list_checkpoints(run, _milestones(run), best_of_list(run))
     aside = set_aside(run)
     remembered = saving(run)
     if arguments.json:
@@ -179,7 +180,7 @@ def _print_table(found: list[CheckpointFacts], nothing: str) -> None:
         table.add_column(heading)
     for facts in found:
         table.add_row(
-            f"{facts.step:,}{' milestone' if facts.milestone else ''}",
+            _step(facts),
             _age(facts.saved),
             human_bytes(facts.bytes),
             "?" if facts.world_size is None else str(facts.world_size),
@@ -187,6 +188,11 @@ def _print_table(found: list[CheckpointFacts], nothing: str) -> None:
             escape(_whole(facts)),
         )
     console().print(table)
+
+
+def _step(facts: CheckpointFacts) -> str:
+    marks = {" milestone": facts.milestone, " best": facts.best}
+    return f"{facts.step:,}" + "".join(mark for mark, holds in marks.items() if holds)
 
 
 def _whole(facts: CheckpointFacts) -> str:
@@ -214,9 +220,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     from electra_dist.console import bar
     from electra_dist.errors import EXIT_OK, EXIT_USER_ERROR, CheckpointError
     from electra_dist.runs.checkpoints import saved_steps, verify_checkpoint
+    from electra_dist.runs.heldout.best import best_of_list
 
     run = _open(arguments.run_path)
     milestones = _milestones(run)
+    best = best_of_list(run)
     if arguments.step is None:
         steps = saved_steps(run)
     else:
@@ -230,7 +238,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             def told(done: int, total: int, step: int = step) -> None:
                 progress(f"step {step}", math.ceil(done / 1e6), math.ceil(total / 1e6))
 
-            found.append(verify_checkpoint(run, step, milestones, told))
+            found.append(verify_checkpoint(run, step, milestones, told, best))
     whole = all(facts.whole for facts in found)
     if arguments.json:
         print_json(
@@ -282,6 +290,7 @@ def _pruned(
     from electra_dist.files.writing import writing
     from electra_dist.runs.checkpoints import list_checkpoints, removable, set_aside
     from electra_dist.runs.checkpoints.folders import remove
+    from electra_dist.runs.heldout.best import course_to_keep
 
     found = list_checkpoints(run, milestones_every)
     whole = [facts.step for facts in found if facts.whole]
@@ -290,7 +299,7 @@ def _pruned(
             f"{run.checkpoints}: no checkpoint is whole, so none is removed; see electra-dist"
             f" checkpoint list {run.path}"
         )
-    steps = removable(run, keep, milestones_every, whole=whole)
+    steps = removable(run, keep, milestones_every, whole=whole, best=course_to_keep(run))
     going = {str(run.checkpoint(facts.step)): facts.bytes for facts in found if facts.step in steps}
     if with_set_aside:
         going |= {one.path: one.bytes for one in set_aside(run)}

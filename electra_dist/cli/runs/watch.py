@@ -148,6 +148,8 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
         lines.append(("training left", human_duration(found.seconds_left)))
     if found.last_checkpoint is not None:
         lines.append(("checkpoint", f"step {found.last_checkpoint:,}{_health(found)}"))
+    if found.best is not None:
+        lines.append(("best", found.best.sentence))
     if found.rollbacks:
         number = len(found.rollbacks)
         lines.append(

@@ -169,7 +169,8 @@ class EarlyStop:
     metric       name of the metric, without `validation/`
     best_step    of the best validation
     best_value   there
-    validations  without improvement
+    validations  without an improvement
+    improvement  that would have counted: more than this
     """
 
     step: int
@@ -177,12 +178,17 @@ class EarlyStop:
     best_step: int
     best_value: float
     validations: int
+    improvement: float
 
     @property
     def sentence(self) -> str:
+        least = ""
+        if self.improvement:
+            least = f" by more than {self.improvement:g}"
         return (
-            f"stopped early at step {self.step}: {HELD_OUT}{self.metric} has not improved for"
-            f" {self.validations} validations; best {self.best_value:.5g} at step {self.best_step}"
+            f"stopped early at step {self.step}: {HELD_OUT}{self.metric} has not improved{least}"
+            f" in {self.validations} validations; best {self.best_value:.5g} at step"
+            f" {self.best_step}"
         )
 
 
@@ -195,10 +201,11 @@ def early_stop(config: Config, course: Course) -> EarlyStop | None:
     if patience is None or best is None:
         return None
     last = course.points[-1].step
-    waited = course.waited(config.validation.min_improvement)
+    improvement = config.validation.min_improvement
+    waited = course.waited(improvement)
     if waited < patience or last >= config.train.steps:
         return None
-    return EarlyStop(last, course.metric.name, best.step, best.value, waited)
+    return EarlyStop(last, course.metric.name, best.step, best.value, waited, improvement)
 
 
 def recorded_early_stop(run: RunDir, config: Config, saved: int | None) -> EarlyStop | None:
@@ -225,6 +232,10 @@ class BestSaved(NamedTuple):
     metric: str
     step: int
     value: float
+
+    @property
+    def sentence(self) -> str:
+        return f"step {self.step:,}, {HELD_OUT}{self.metric} {self.value:.5g}"
 
 
 def best_saved(run: RunDir, config: Config) -> BestSaved | None:
