@@ -62,8 +62,8 @@ class RunStatus:
     unhealthy        why the newest checkpoint is not healthy; None where it is, or where nobody
                      looked
     last_healthy     step of the newest checkpoint that is
-    best             the best checkpoint, by `validation.stop_metric` or `checkpoint.keep_best`; None
-                     where no saved step was validated
+    best             the best checkpoint (`electra_dist.runs.heldout.best`); None where no saved
+                     step was validated
     stopped_early    how it has ended before its last step, where patience was at an end
     rollbacks        returns from a divergence, oldest first
     phase            what the ranks are doing, while they run, and how far they are in it

@@ -97,8 +97,8 @@ def evaluate_run(
     passages: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Evaluate `run` at `step` (default: the newest whole one; `best`: the best) on `rows` held-out rows (default: as
-    the trainer).
+    """Evaluate `run` at `step` (default: the newest whole one; `best`: the best) on `rows` held-out
+    rows (default: as the trainer).
 
     `shards` takes the place of the run's own; `device` is CUDA by default where there is one.
     Raises `UserError` for what cannot be: a step, shards, rows or a device that are not there,

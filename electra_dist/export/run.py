@@ -79,8 +79,8 @@ class ExportReport:
 def export_run(
     run: RunDir, out: Path, network: Network, step: ChosenStep | None = None
 ) -> ExportReport:
-    """Export `network` of `run` at `step` (default: the newest whole checkpoint; `best`: the best) to the folder
-    `out`.
+    """Export `network` of `run` at `step` (default: the newest whole checkpoint; `best`: the best)
+    to the folder `out`.
 
     `out` must be absent, empty, or an earlier export of the same network of the same run, which is
     then replaced. Raises `UserError` when transformers is missing, `out` holds something else, or

@@ -37,7 +37,7 @@ def add_run_and_step(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(arguments: argparse.Namespace) -> Chosen:
-    """What the arguments say; raises `UserError`. A folder whose own name has an @ is that folder."""
+    """What the arguments say; raises `UserError`. A folder whose name has an @ is that folder."""
     from electra_dist.runs.directory import RunDir
 
     text = arguments.run_path

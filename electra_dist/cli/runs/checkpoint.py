@@ -24,7 +24,7 @@ from electra_dist.cli.parsers import (
 from electra_dist.console import human_bytes, human_seconds
 
 if TYPE_CHECKING:
-    from electra_dist.config import CheckpointConfig
+    from electra_dist.config import Config
     from electra_dist.runs.checkpoints import CheckpointFacts
     from electra_dist.runs.directory import RunDir
 
@@ -104,23 +104,21 @@ def _open(path: Path) -> RunDir:
     return run
 
 
-def _retention(run: RunDir) -> CheckpointConfig:
-    """Section `checkpoint` of config.yaml,
-    else of the configuration that the newest checkpoint carries.
-    """
+def _configuration(run: RunDir) -> Config:
+    """That of config.yaml, else the one that the newest checkpoint carries."""
     import yaml
 
-    from electra_dist import config
+    from electra_dist import config as configuration
     from electra_dist.errors import ConfigError
     from electra_dist.runs.checkpoints import carried
 
     try:
-        return config.load(run.config).checkpoint
+        return configuration.load(run.config)
     except ConfigError:
         found = carried(run)
         if found is None or found.config_yaml is None:
             raise
-        return config.build(yaml.safe_load(found.config_yaml)).checkpoint
+        return configuration.build(yaml.safe_load(found.config_yaml))
 
 
 def _milestones(run: RunDir) -> int | None:
@@ -128,7 +126,7 @@ def _milestones(run: RunDir) -> int | None:
     from electra_dist.errors import ConfigError
 
     try:
-        return _retention(run).milestones_every
+        return _configuration(run).checkpoint.milestones_every
     except ConfigError:
         return None
 
@@ -263,9 +261,9 @@ def _prune(arguments: argparse.Namespace) -> int:
     from electra_dist.runs import lock
 
     run = _open(arguments.run_path)
-    settings = _retention(run)
+    config = _configuration(run)
     if arguments.keep is None:
-        keep = settings.keep
+        keep = config.checkpoint.keep
     else:
         keep = arguments.keep
     if keep < 1:
@@ -275,15 +273,13 @@ def _prune(arguments: argparse.Namespace) -> int:
     with ExitStack() as held:
         if not arguments.dry_run:  # who trains the run counts on what it has listed
             held.enter_context(lock.hold(run, "removes checkpoints of this run", brief=True))
-        going, kept = _pruned(
-            run, keep, settings.milestones_every, arguments.set_aside, arguments.dry_run
-        )
+        going, kept = _pruned(run, keep, config, arguments.set_aside, arguments.dry_run)
     _report_pruned(arguments, run, going, kept)
     return 0
 
 
 def _pruned(
-    run: RunDir, keep: int, milestones_every: int | None, with_set_aside: bool, dry_run: bool
+    run: RunDir, keep: int, config: Config, with_set_aside: bool, dry_run: bool
 ) -> tuple[dict[str, int], list[int]]:
     """Path and bytes of what goes, steps of what stays."""
     from electra_dist.errors import CheckpointError
@@ -292,6 +288,7 @@ def _pruned(
     from electra_dist.runs.checkpoints.folders import remove
     from electra_dist.runs.heldout.best import course_to_keep
 
+    milestones_every = config.checkpoint.milestones_every
     found = list_checkpoints(run, milestones_every)
     whole = [facts.step for facts in found if facts.whole]
     if found and not whole:
@@ -299,7 +296,7 @@ def _pruned(
             f"{run.checkpoints}: no checkpoint is whole, so none is removed; see electra-dist"
             f" checkpoint list {run.path}"
         )
-    steps = removable(run, keep, milestones_every, whole=whole, best=course_to_keep(run))
+    steps = removable(run, keep, milestones_every, whole=whole, best=course_to_keep(run, config))
     going = {str(run.checkpoint(facts.step)): facts.bytes for facts in found if facts.step in steps}
     if with_set_aside:
         going |= {one.path: one.bytes for one in set_aside(run)}

@@ -265,9 +265,8 @@ def best_step(run: RunDir) -> int:
     return found.step
 
 
-def course_to_keep(run: RunDir) -> Course | None:
+def course_to_keep(run: RunDir, config: Config) -> Course | None:
     """What `checkpoint.keep_best` goes by; None where it is off. Raises `ConfigError`."""
-    config = configuration.load(run.config)
     if not config.checkpoint.keep_best:
         return None
     return Course.of(best_metric(config), run.read_metrics())
