@@ -329,7 +329,7 @@ def place_of(row: dict[str, Any]) -> tuple[int, bool]:
 
 
 def without_clock(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if not key.startswith("speed/")}
+    return {key: value for key, value in row.items() if not key.startswith(("speed/", "memory/"))}
 
 
 def _changed(row: dict[str, Any], wanted: dict[str, Any]) -> str:

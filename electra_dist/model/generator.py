@@ -38,6 +38,7 @@ class GeneratorOutput(NamedTuple):
 
     loss_sums  (N,)       fp32, of the N objectives of the generator (nats)
     correct    ()         fp32, used slots whose most likely token is the original one
+    in_top5    ()         fp32, used slots whose original token is among the five most likely ones
     corrupted  (B, L)     int64, the original rows with every used slot replaced by its sample
     replaced   (B, L)     fp32, 1 where `corrupted` differs from the original: the discriminator's
                labels
@@ -48,6 +49,7 @@ class GeneratorOutput(NamedTuple):
 
     loss_sums: Tensor
     correct: Tensor
+    in_top5: Tensor
     corrupted: Tensor
     replaced: Tensor
     shared: Tensor | None
@@ -223,6 +225,7 @@ class Generator(nn.Module):
         return GeneratorOutput(
             loss_sums=torch.stack([loss_sum(filled) for loss_sum in self.losses]),
             correct=(head.correct_m * weights_m).sum().detach(),
+            in_top5=(head.in_top5_m * weights_m).sum().detach(),
             corrupted=corrupted,
             replaced=replaced,
             shared=self.exchange(corrupted, batch.positions),

@@ -42,6 +42,8 @@ BACKENDS: tuple[Backend, ...] = ("torch", "chunked", "triton")
 _CHUNK_LOGITS_CPU = 2**20
 _CHUNK_LOGITS_CUDA = 2**24
 _SMALLEST_CHUNK = 256
+#: The target counts as found among so many entries (`HeadOutput.in_top5_m`).
+TOP = 5
 
 
 class HeadOutput(NamedTuple):
@@ -49,11 +51,13 @@ class HeadOutput(NamedTuple):
 
     nll_m      (M,) fp32   cross-entropy with the target; the only output with a gradient
     correct_m  (M,) bool   the target is the most probable entry
+    in_top5_m  (M,) bool   fewer than five entries have a larger logit than the target
     samples_m  (M,) int64  a token drawn from softmax(logits / temperature)
     """
 
     nll_m: Tensor
     correct_m: Tensor
+    in_top5_m: Tensor
     samples_m: Tensor
 
 
@@ -139,7 +143,10 @@ def _plain_head(
     nll_m = F.cross_entropy(logits_mv, targets_m, reduction="none")
     with torch.no_grad():
         correct_m = logits_mv.argmax(dim=1) == targets_m
-        return HeadOutput(nll_m, correct_m, sampling.sample_tokens(logits_mv, keys_m, temperature))
+        target_m1 = logits_mv.gather(1, targets_m[:, None])
+        in_top5_m = (logits_mv > target_m1).sum(dim=1) < TOP
+        samples_m = sampling.sample_tokens(logits_mv, keys_m, temperature)
+        return HeadOutput(nll_m, correct_m, in_top5_m, samples_m)
 
 
 class _ChunkedHead(torch.autograd.Function):
@@ -156,10 +163,8 @@ class _ChunkedHead(torch.autograd.Function):
         targets_m: Tensor,
         keys_m: Tensor,
         temperature: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(negative log-likelihood (M,) fp32, whether the prediction is right (M,),
-        sampled token (M,)).
-        """
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The fields of `HeadOutput`."""
         rows = hidden_mh.shape[0]
         running = _Running.start(rows, hidden_mh.device)
         for start, stop in _chunks(rows, weight_vh.shape[0], hidden_mh.device):
@@ -167,9 +172,10 @@ class _ChunkedHead(torch.autograd.Function):
             running = running.with_chunk(logits_mc, targets_m, keys_m, temperature, start)
         ctx.save_for_backward(hidden_mh, weight_vh, bias_v, targets_m, running.lse_m)
         correct_m = running.argmax_m == targets_m
+        in_top5_m = running.target_m >= running.largest_mt[:, -1]
         samples_m = running.candidate.token_m
-        ctx.mark_non_differentiable(correct_m, samples_m)
-        return running.lse_m - running.target_m, correct_m, samples_m
+        ctx.mark_non_differentiable(correct_m, in_top5_m, samples_m)
+        return running.lse_m - running.target_m, correct_m, in_top5_m, samples_m
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
@@ -195,9 +201,13 @@ class _ChunkedHead(torch.autograd.Function):
 
 
 class _Running(NamedTuple):
-    """What is known after the chunks seen so far, for each masked position."""
+    """What is known after the chunks seen so far, for each masked position.
 
-    max_m: Tensor
+    largest_mt  (M, 5) the largest logits, in descending order
+    argmax_m    the entry of the first of them
+    """
+
+    largest_mt: Tensor
     argmax_m: Tensor
     lse_m: Tensor
     target_m: Tensor
@@ -208,7 +218,11 @@ class _Running(NamedTuple):
         lowest = torch.full((rows,), float("-inf"), device=device)
         zero = torch.zeros(rows, dtype=torch.int64, device=device)
         return _Running(
-            lowest, zero, lowest, torch.zeros(rows, device=device), sampling.Candidate(lowest, zero)
+            lowest[:, None].expand(rows, TOP),
+            zero,
+            lowest,
+            torch.zeros(rows, device=device),
+            sampling.Candidate(lowest, zero),
         )
 
     def with_chunk(
@@ -221,6 +235,7 @@ class _Running(NamedTuple):
         inside_m, index_m = _locate(targets_m, start, start + entries)
         chosen_m = logits_mc.gather(1, index_m[:, None]).squeeze(1)
         max_m, argmax_m = logits_mc.max(dim=1)
+        largest_mt = torch.cat([self.largest_mt, largest_logits(logits_mc)], dim=1)
         candidate = None
         if temperature != 1.0:
             candidate = sampling.sample_chunk(logits_mc, keys_m, temperature, start)
@@ -228,8 +243,8 @@ class _Running(NamedTuple):
         if candidate is None:
             candidate = sampling.draw(tiles, keys_m, start, entries)
         return _Running(
-            torch.maximum(self.max_m, max_m),
-            torch.where(max_m > self.max_m, argmax_m + start, self.argmax_m),
+            largest_mt.topk(TOP, dim=1).values,
+            torch.where(max_m > self.largest_mt[:, 0], argmax_m + start, self.argmax_m),
             torch.logaddexp(self.lse_m, tiles.lse_mj.logsumexp(dim=1)),
             torch.where(inside_m, chosen_m, self.target_m),
             sampling.better(self.candidate, candidate),
@@ -245,6 +260,25 @@ def _logits(hidden_mh: Tensor, weight_ch: Tensor, bias_c: Tensor) -> Tensor:
     else:
         logits_mc = (hidden_mh @ weight_ch.t()).float()
     return logits_mc.add_(bias_c)
+
+
+def largest_logits(logits_mc: Tensor) -> Tensor:
+    """(M, 5) the largest of each row, in any order; fewer where a row has fewer.
+
+    They lie in the five tiles with the largest maxima, so one pass for the maxima and a sort of
+    these few is enough.
+    """
+    rows, entries = logits_mc.shape
+    tiles = entries // sampling.TILE
+    rest_mc = logits_mc[:, tiles * sampling.TILE :]
+    if tiles > TOP:
+        logits_mjk = logits_mc[:, : tiles * sampling.TILE].view(rows, tiles, sampling.TILE)
+        best_mt = logits_mjk.amax(dim=2).topk(TOP, dim=1).indices
+        best_mtk = logits_mjk.gather(1, best_mt[:, :, None].expand(rows, TOP, sampling.TILE))
+        candidates_mc = torch.cat([best_mtk.flatten(1), rest_mc], dim=1)
+    else:
+        candidates_mc = logits_mc
+    return candidates_mc.topk(min(TOP, candidates_mc.shape[1]), dim=1).values
 
 
 def _locate(targets_m: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:

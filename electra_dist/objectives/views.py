@@ -38,10 +38,12 @@ class Seen(NamedTuple):
     """What both networks gave, without gradient, for sums that metrics are made of.
 
     correct      () fp32, used slots whose most likely token is the original one
+    in_top5      () fp32, used slots whose original token is among the five most likely ones
     logits_bl, replaced_bl, real_bl  as in `Judged`
     """
 
     correct: Tensor
+    in_top5: Tensor
     logits_bl: Tensor
     replaced_bl: Tensor
     real_bl: Tensor

@@ -27,6 +27,7 @@ from electra_dist.model.inputs import ModelBatch, copy_ahead, to_device
 from electra_dist.objectives import Objective, objectives, objectives_of
 from electra_dist.objectives.views import Seen
 from electra_dist.parallel.collectives import all_reduce_sum
+from electra_dist.zero import communication
 from electra_dist.zero.clipping import clip, loss_scale
 from electra_dist.zero.engines import Engines
 
@@ -43,6 +44,8 @@ class StepTotals(NamedTuple):
                                         (`sum_shapes`)
     generator_norm, discriminator_norm  global gradient norms before clipping; 0 in validation
     skipped                             bool, the same on all ranks: a gradient was not finite
+    clipped                             (2,) bool, the same on all ranks: the gradient of each
+                                        network was scaled down
     losses                              (N,) mean loss of each objective over all ranks; 0 in
                                         validation
     """
@@ -51,6 +54,7 @@ class StepTotals(NamedTuple):
     generator_norm: Tensor
     discriminator_norm: Tensor
     skipped: Tensor
+    clipped: Tensor
     losses: Tensor
 
 
@@ -61,7 +65,7 @@ def train_step(
     lr_factor: float,
     forced_samples: list[Tensor] | None = None,
 ) -> StepTotals:
-    """Forward, backward and update of both networks.
+    """Forward, backward and update of both networks, timed by the engines' clock.
 
     `lr_factor` multiplies each network's own peak learning rate. `forced_samples`, one (B, P) int64
     tensor a micro-batch, take the place of the generator's samples (tests). Raises ValueError when
@@ -72,16 +76,27 @@ def train_step(
             f"{len(step.micro_batches)} micro-batches in a step of {engines.accumulation}"
         )
     engines.set_lr({network: config.optimizer(network).lr * lr_factor for network in NETWORKS})
+    with communication.timing(engines.clock):
+        return _train(engines, step, config, forced_samples)
+
+
+def _train(
+    engines: Engines, step: Step, config: Config, forced_samples: list[Tensor] | None
+) -> StepTotals:
+    clock = engines.clock
+    clock.enter("generator_forward")
     trained = objectives()
     counts = _global_counts(engines, step, trained)
     weights = _loss_weights(engines, counts, config, trained)
     sums: Sums = {}
     for index, micro_batch in enumerate(step.micro_batches):
+        clock.enter("generator_forward")
         batch = to_device(micro_batch, engines.world.device)
         _begin_graphs(config)
         outputs = _forward_backward(
             engines, batch, weights, None if forced_samples is None else forced_samples[index]
         )
+        clock.enter("optimizer")
         added = _compiled(micro_batch_sums, engines)(batch, *outputs, trained)
         if sums:
             sums = {name: total + added[name] for name, total in sums.items()}
@@ -143,7 +158,10 @@ def _global_counts(engines: Engines, step: Step, trained: tuple[Objective, ...])
     """What each loss is divided by: its count over all ranks, (N,) fp64, at least 1."""
     own = [getattr(step, objective.count) for objective in trained]
     counts = torch.tensor(own, dtype=torch.float64)
-    return all_reduce_sum(copy_ahead(counts, engines.world.device)).clamp(min=1)
+    counts = copy_ahead(counts, engines.world.device)
+    with engines.clock.communicating():
+        all_reduce_sum(counts)
+    return counts.clamp(min=1)
 
 
 def _loss_weights(
@@ -173,10 +191,13 @@ def _forward_backward(
     leaf = None
     if shared is not None:
         leaf = shared.detach().requires_grad_(shared.requires_grad)
+    engines.clock.enter("discriminator_forward")
     judged: DiscriminatorOutput = engines.discriminator(
         leaf, batch, generated.corrupted, generated.replaced
     )
+    engines.clock.enter("discriminator_backward")
     engines.discriminator.backward((judged.loss_sums * weights["discriminator"]).sum())
+    engines.clock.enter("generator_backward")
     loss = (generated.loss_sums * weights["generator"]).sum()
     if shared is not None and leaf is not None and leaf.grad is not None:
         # The backward below divides by the accumulation again;
@@ -212,7 +233,7 @@ def micro_batch_sums(
 ) -> Sums:
     """The sums of one micro-batch, from what both networks gave."""
     real_bl = batch.documents != PADDING_DOCUMENT
-    seen = Seen(generated.correct, judged.logits, generated.replaced, real_bl)
+    seen = Seen(generated.correct, generated.in_top5, judged.logits, generated.replaced, real_bl)
     losses = (*generated.loss_sums.detach().unbind(), *judged.loss_sums.detach().unbind())
     sums = {"masked_count": batch.masked_weights.sum(), "real_count": real_bl.sum().float()}
     for objective, loss in zip(trained, losses, strict=True):
@@ -231,7 +252,8 @@ def micro_batch_totals(
 def _without_gradients(sums: Sums) -> StepTotals:
     zero = torch.zeros((), device=sums["real_count"].device)
     losses = zero.expand(len(objectives()))
-    return StepTotals(sums, zero, zero, skipped=zero.bool(), losses=losses)
+    clipped = zero.bool().expand(2)
+    return StepTotals(sums, zero, zero, skipped=zero.bool(), clipped=clipped, losses=losses)
 
 
 def sum_shapes() -> dict[str, tuple[int, ...]]:

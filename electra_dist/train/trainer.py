@@ -178,7 +178,8 @@ class Trainer:
         """
         signs.enter("data", self.done)
         if call is Call.WAIT:
-            ahead.wait(lambda: interruption.requested is not None)
+            with self.engines.clock.waiting_for_data():
+                ahead.wait(lambda: interruption.requested is not None)
         signs.enter("step", self.done)
         if call is Call.WAIT:
             said = self._said(ahead, interruption)
@@ -286,7 +287,7 @@ class Trainer:
     def _logged(self) -> Metrics:
         """The row of the steps since the last logged one."""
         factor = lr_factor(self.done - 1, self.config.train.steps, self.config.optim)
-        row = self._logbook.row(self.state, factor * self.config.optim.lr, self._saver.stall)
+        row = self._logbook.row(self.state, factor, self._saver.stall)
         self.health.note_logged(row)
         return row
 

@@ -25,10 +25,20 @@ from electra_dist.runs import metrics
 from electra_dist.runs.metrics import Metrics
 from electra_dist.train.step import StepTotals, sum_shapes
 
-#: Sums that the host counts itself.
-_HOST = ("squared_lengths", "skipped")
+#: Numbers of steps that every rank counts alike.
+_AGREED = ("skipped", "generator_clipped", "discriminator_clipped")
+#: After the sums that the device adds up.
+_OTHERS = ("squared_lengths", *_AGREED)
 #: The first versions saved the numbers without their names, in this order.
-_FIRST = ("generator_loss_sum", "correct", "masked_count", "discriminator_loss_sum", "real_count")
+_FIRST = (
+    "generator_loss_sum",
+    "correct",
+    "masked_count",
+    "discriminator_loss_sum",
+    "real_count",
+    "squared_lengths",
+    "skipped",
+)
 #: They saved one table, without its name.
 _FIRST_TABLE = "histogram"
 
@@ -53,15 +63,20 @@ def squared_lengths(batch: MicroBatch) -> int:
 
 
 class Window:
-    """Sums of the steps since the last logged one, this rank's share."""
+    """Sums of the steps since the last logged one, this rank's share.
+
+    steps         those that were added
+    last_skipped  bool scalar on the device, whether the last of them was skipped
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.steps = 0
+        self.last_skipped = torch.zeros((), dtype=torch.bool, device=device)
         self._restored_steps = 0
         self._squared_lengths = 0
         self._names = _scalars()
         self._scalars = torch.zeros(len(self._names), dtype=torch.float64, device=device)
-        self._skipped = torch.zeros(1, dtype=torch.float64, device=device)
+        self._agreed = torch.zeros(len(_AGREED), dtype=torch.float64, device=device)
         self._tables = {
             name: torch.zeros(shape, dtype=torch.float64, device=device)
             for name, shape in _tables().items()
@@ -73,7 +88,8 @@ class Window:
         self.steps += 1
         self._squared_lengths += sum(squared_lengths(batch) for batch in micro_batches)
         self._scalars += torch.stack([totals.sums[name].double() for name in self._names])
-        self._skipped += totals.skipped.double()
+        self._agreed += torch.cat([totals.skipped.view(1), totals.clipped]).double()
+        self.last_skipped = totals.skipped
         for name, table in self._tables.items():
             table += totals.sums[name]
         self._norms = torch.stack([totals.generator_norm, totals.discriminator_norm])
@@ -97,13 +113,13 @@ class Window:
         host = torch.tensor(
             [float(self._squared_lengths)], dtype=torch.float64, device=self._scalars.device
         )
-        # Every rank counts the same skipped steps, so only rank 0's are added.
+        # Every rank counts the same steps, so only rank 0's are added.
         if world.rank == 0:
-            skipped = self._skipped
+            agreed = self._agreed
         else:
-            skipped = torch.zeros_like(self._skipped)
+            agreed = torch.zeros_like(self._agreed)
         tables = [table.flatten() for table in self._tables.values()]
-        flat = torch.cat([self._scalars, host, skipped, *tables])
+        flat = torch.cat([self._scalars, host, agreed, *tables])
         all_reduce_sum(flat)
         return Sums(self.steps, flat.cpu())
 
@@ -112,7 +128,7 @@ class Window:
         self.steps = 0
         self._restored_steps = 0
         self._squared_lengths = 0
-        for sums in (self._scalars, self._skipped, *self._tables.values()):
+        for sums in (self._scalars, self._agreed, *self._tables.values()):
             sums.zero_()
 
     def restore(self, saved: dict[str, Any], world: World) -> None:
@@ -123,7 +139,8 @@ class Window:
             values = [sums.values[name] for name in self._names]
             self._scalars.copy_(torch.tensor(values, dtype=torch.float64))
             self._squared_lengths = int(sums.values["squared_lengths"])
-            self._skipped.fill_(sums.values["skipped"])
+            agreed = [sums.values[name] for name in _AGREED]
+            self._agreed.copy_(torch.tensor(agreed, dtype=torch.float64))
             for name, table in self._tables.items():
                 table.copy_(sums.tables[name])
 
@@ -132,9 +149,9 @@ class Sums:
     """The global sums of some steps, by name, and what follows from them."""
 
     def __init__(self, steps: int, flat: Tensor) -> None:
-        """`flat` is fp64: numbers, what the host counts, and then the tables."""
+        """`flat` is fp64: numbers, `_OTHERS`, and then the tables."""
         self.steps = steps
-        names = (*_scalars(), *_HOST)
+        names = (*_scalars(), *_OTHERS)
         shapes = _tables()
         numbers, *tables = flat.split([len(names), *map(math.prod, shapes.values())])
         self.values: dict[str, float] = dict(zip(names, numbers.tolist(), strict=True))
@@ -160,9 +177,9 @@ class Sums:
         """
         values = saved["values"]
         if isinstance(values, list):
-            values = dict(zip((*_FIRST, *_HOST), values, strict=True))
+            values = dict(zip(_FIRST, values, strict=True))
         tables = saved.get("tables", {_FIRST_TABLE: saved})
-        parts = [float(values.get(name, math.nan)) for name in (*_scalars(), *_HOST)]
+        parts = [float(values.get(name, math.nan)) for name in (*_scalars(), *_OTHERS)]
         flat = [torch.tensor(parts, dtype=torch.float64)]
         for name, shape in _tables().items():
             flat.append(_dense(tables.get(name), math.prod(shape)))
@@ -183,6 +200,18 @@ class Sums:
         for objective in objectives():
             found |= objective.scores(tallies[objective.name])
         return {prefix + metric.name: value for metric, value in found.items()}
+
+    def clip_rates(self) -> Metrics:
+        """Share of the steps whose gradient was scaled down, by network."""
+        return {
+            metrics.GENERATOR_CLIP_RATE.name: self.values["generator_clipped"] / self.steps,
+            metrics.DISCRIMINATOR_CLIP_RATE.name: self.values["discriminator_clipped"] / self.steps,
+        }
+
+    def padding(self, config: Config) -> float:
+        """Share of the positions of these steps that hold no token."""
+        positions = self.steps * config.train.global_rows * config.data.row_length
+        return 1 - self.values["real_count"] / positions
 
     def flops(self, config: Config, vocab_size: int) -> float:
         """Floating-point operations that these steps needed (see `plan.step_flops`)."""

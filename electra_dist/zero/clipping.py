@@ -45,12 +45,15 @@ class ClipResult(NamedTuple):
 
     generator_norm, discriminator_norm   before clipping, without loss scale; fp32 scalars
     skipped                              whether the step will be skipped; bool scalar
+    clipped                              (2,) bool, whether the gradient of each network was scaled
+                                         down
     losses                               (N,) the sum over the ranks of what each of them gave
     """
 
     generator_norm: Tensor
     discriminator_norm: Tensor
     skipped: Tensor
+    clipped: Tensor
     losses: Tensor
 
 
@@ -104,22 +107,26 @@ def clip(
         # DeepSpeed copies them to the CPU on streams of its own
         torch.cuda.synchronize(engines.world.device)
     squares = torch.stack([_square(gradient, engines.world) for gradient in gradients])
-    squares, losses = all_reduce_sum(torch.cat([squares, losses])).split([2, len(losses)])
+    with engines.clock.communicating():
+        sums = all_reduce_sum(torch.cat([squares, losses]))
+    squares, losses = sums.split([2, len(losses)])
     scales = copy_ahead(torch.tensor([loss_scale(engine) for _, engine in engines]), squares.device)
     norms = squares.sqrt() / scales
     finite = torch.isfinite(squares).all()
+    clipped = torch.zeros_like(norms, dtype=torch.bool)
     if clip_norm > 0:
         if mode == "joint":
             limited = norms.square().sum().sqrt().expand(2)
         else:
             limited = norms
         factors = torch.where(finite, (clip_norm / (limited + 1e-6)).clamp(max=1.0), 1.0)
+        clipped = factors < 1
         for gradient, factor in zip(gradients, factors, strict=True):
             if gradient.tensors:
                 torch._foreach_mul_(gradient.tensors, factor.to(gradient.tensors[0].device))
     for (_, engine), gradient in zip(engines, gradients, strict=True):
         _skip_unless(finite, engine, gradient, engines.world)
-    return ClipResult(norms[0], norms[1], ~finite, losses)
+    return ClipResult(norms[0], norms[1], ~finite, clipped, losses)
 
 
 def _square(gradients: Gradients, world: World) -> Tensor:

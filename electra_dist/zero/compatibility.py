@@ -20,6 +20,7 @@ from torch import nn
 
 from electra_dist.errors import UserError
 from electra_dist.parallel.world import World
+from electra_dist.zero import communication
 from electra_dist.zero.engine import Engine
 from electra_dist.zero.reduction import reduce_scatter_coalesced
 
@@ -67,6 +68,7 @@ def _start(world: World) -> None:
     else:
         backend = "nccl"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    communication.listen()
 
 
 def release_deepspeed() -> None:

@@ -26,6 +26,7 @@ from electra_dist.model.parameters import no_decay
 from electra_dist.parallel.collectives import gather_objects, on_every_rank
 from electra_dist.parallel.world import World
 from electra_dist.zero import compatibility, reduction
+from electra_dist.zero.clock import StepClock
 from electra_dist.zero.compilation import check_compilation, compile_network
 from electra_dist.zero.engine import Engine
 from electra_dist.zero.fragments import set_weights
@@ -43,6 +44,7 @@ class Engines:
     reductions      of engines that reduce beside the backward, one for each
     compiled        the networks are, and so is what lies between them
     compute_dtype   of the discriminator, which does most of the arithmetic
+    clock           times the parts of their steps
     """
 
     generator: Engine
@@ -50,6 +52,7 @@ class Engines:
     world: World
     accumulation: int
     compute_dtype: torch.dtype
+    clock: StepClock
     compiled: bool = False
     reductions: list[reduction.OverlappedReduction] = field(default_factory=list)
 
@@ -70,8 +73,9 @@ class Engines:
         """Wait for what is reduced beside the backward;
         after the last backward of a step. Collective.
         """
-        for reducing in self.reductions:
-            reducing.finish()
+        with self.clock.communicating():
+            for reducing in self.reductions:
+                reducing.finish()
 
     def set_lr(self, lrs: dict[Network, float]) -> None:
         """Learning rate of the next step, by network."""
@@ -125,6 +129,7 @@ def build_engines(
         world=world,
         accumulation=accumulation,
         compute_dtype=DTYPES[config.precision_mode("discriminator")],
+        clock=StepClock(world),
         compiled=config.compiles(world.device.type),
     )
     for network, engine in engines:

@@ -259,9 +259,14 @@ def read_scalars(engine: Engine) -> dict[str, Any]:
     """Steps that the optimizer has made (skipped ones do not count) and,
     with fp16, the state of the loss scale.
     """
-    first = next(stepped_tensors(engine))
-    steps = int(_base_optimizer(engine).state[first]["step"])
-    return {"optimizer_steps": steps, "loss_scale": loss_scale_state(engine)}
+    return {"optimizer_steps": int(last_step(engine)), "loss_scale": loss_scale_state(engine)}
+
+
+def last_step(engine: Engine) -> Tensor:
+    """The number of the optimizer's last step, fp32 scalar where its state lies; 0 before it."""
+    _ensure_state(engine)
+    step: Tensor = _base_optimizer(engine).state[next(stepped_tensors(engine))]["step"]
+    return step
 
 
 def loss_scale_state(engine: Engine) -> dict[str, Any] | None:

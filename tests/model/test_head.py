@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from electra_dist.errors import ConfigError
 from electra_dist.model import head
-from electra_dist.model.head import HeadOutput, masked_lm_head
+from electra_dist.model.head import HeadOutput, largest_logits, masked_lm_head
 
 SHAPES = [(37, 16, 300), (5, 8, 128), (64, 32, 1000), (3, 4, 7), (700, 16, 1500), (1, 8, 129)]
 BACKENDS = ["torch", "chunked"]
@@ -91,6 +91,34 @@ def test_correct_says_whether_the_target_is_the_most_probable_entry(
     assert not out.samples_m.requires_grad
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_top_5_says_whether_the_target_is_among_the_five_most_probable_entries(
+    shape: tuple[int, int, int], backend: str
+) -> None:
+    """Against a whole sort in float64; the targets are of the ranks 0 to 9."""
+    given = inputs(*shape)
+    logits = (
+        given["hidden_mh"].double() @ given["weight_vh"].double().t() + given["bias_v"].double()
+    )
+    ranks = torch.arange(shape[0]) % min(10, shape[2])
+    order = logits.argsort(dim=1, descending=True)
+    given["targets_m"] = order.gather(1, ranks[:, None]).squeeze(1)
+    out = masked_lm_head(**given, backend=backend)
+    assert torch.equal(out.in_top5_m, ranks < 5)
+    assert out.in_top5_m.dtype == torch.bool
+    assert not out.in_top5_m.requires_grad
+
+
+@pytest.mark.parametrize("entries", [3, 128, 640, 641, 1500])
+def test_the_largest_logits_are_those_of_a_whole_sort(entries: int) -> None:
+    """Ties, and more than one of the largest in a tile, included."""
+    logits = torch.randn(50, entries).mul(3).round()
+    logits[0] = torch.arange(entries, dtype=torch.float32)
+    expected = logits.sort(dim=1, descending=True).values[:, :5]
+    assert torch.equal(largest_logits(logits).sort(dim=1, descending=True).values, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_both_backends_draw_the_same_tokens(dtype: torch.dtype, temperature: float) -> None:
@@ -99,6 +127,7 @@ def test_both_backends_draw_the_same_tokens(dtype: torch.dtype, temperature: flo
     chunked = masked_lm_head(**given, temperature=temperature, backend="chunked")
     assert torch.equal(plain.samples_m, chunked.samples_m)
     assert torch.equal(plain.correct_m, chunked.correct_m)
+    assert torch.equal(plain.in_top5_m, chunked.in_top5_m)
     torch.testing.assert_close(plain.nll_m, chunked.nll_m, rtol=1e-5, atol=1e-5)
 
 
@@ -152,7 +181,7 @@ def test_no_masked_positions_give_empty_outputs_and_zero_gradients(backend: str)
     empty = {**given, "hidden_mh": torch.zeros(0, 8, requires_grad=True)}
     empty["targets_m"], empty["keys_m"] = given["targets_m"][:0], given["keys_m"][:0]
     out, grads = run(empty, torch.zeros(0), backend)
-    assert [t.shape for t in out] == [(0,)] * 3
+    assert [t.shape for t in out] == [(0,)] * 4
     assert all(float(g.abs().sum()) == 0.0 for g in grads)
 
 

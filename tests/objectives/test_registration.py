@@ -201,7 +201,8 @@ def _totals(losses: tuple[float, ...]) -> Any:
     from electra_dist.train.step import StepTotals
 
     zero = torch.zeros(())
-    return StepTotals({}, zero, zero, torch.zeros((), dtype=torch.bool), torch.tensor(losses))
+    skipped = torch.zeros((), dtype=torch.bool)
+    return StepTotals({}, zero, zero, skipped, skipped.expand(2), torch.tensor(losses))
 
 
 def test_a_window_without_its_sums_is_taken_up_with_undefined_ones() -> None:

@@ -67,7 +67,8 @@ def rows(run: Path) -> list[dict[str, Any]]:
     """The logged rows without what depends on the clock."""
     found = RunDir(run).read_metrics()
     return [
-        {key: value for key, value in row.items() if not key.startswith("speed/")} for row in found
+        {key: value for key, value in row.items() if not key.startswith(("speed/", "memory/"))}
+        for row in found
     ]
 
 

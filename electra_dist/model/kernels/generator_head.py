@@ -2,8 +2,9 @@
 vocabulary.
 
 Forward. One program takes a block of masked positions and a split of the vocabulary, and walks over
-its tiles of 128 entries: product, online log-sum-exp, the target's logit, and the tile-Gumbel race
-(DESIGN D2b; the same integers as `sampling.py`). Whenever a tile takes the lead for a position
+its tiles of 128 entries: product, online log-sum-exp, the target's logit, how many
+entries are above it, and the tile-Gumbel race (DESIGN D2b; the same integers as `sampling.py`).
+Whenever a tile takes the lead for a position
 (about ln(number of tiles) times), its 128 logits are kept; a second small kernel merges the splits
 and draws inside the winner. Memory: splits x M x 128, never M x V.
 
@@ -69,8 +70,8 @@ def fused_head(
     targets_m: Tensor,
     keys_m: Tensor,
     temperature: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss (M,) fp32, correct (M,) bool and samples (M,) int64, as `head.masked_lm_head`.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The fields of `head.HeadOutput`.
 
     One difference: a target that shares the largest logit with another entry counts as correct.
 
@@ -79,10 +80,10 @@ def fused_head(
     """
     _check(hidden_mh, weight_vh, bias_v, targets_m, keys_m)
     sampling.check_temperature(temperature)
-    nll_m, correct_m, samples_m, _ = _forward_op(
+    nll_m, correct_m, in_top5_m, samples_m, _ = _forward_op(
         hidden_mh, weight_vh, bias_v, targets_m, keys_m, temperature
     )
-    return nll_m, correct_m, samples_m
+    return nll_m, correct_m, in_top5_m, samples_m
 
 
 def _check(
@@ -112,15 +113,15 @@ def _check(
 @torch.library.custom_op("electra_dist::fused_head", mutates_args=())
 def _forward_op(
     hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, keys: Tensor, temperature: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss, correct, samples and log-sum-exp, each (M,)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Loss, correct, in the top five, samples and log-sum-exp, each (M,)."""
     rows = hidden.shape[0]
     vocabulary = weight.shape[0]
     nll, lse = (torch.empty(rows, dtype=torch.float32, device=hidden.device) for _ in range(2))
-    correct = torch.empty(rows, dtype=torch.int8, device=hidden.device)
+    correct, in_top5 = (torch.empty(rows, dtype=torch.int8, device=hidden.device) for _ in range(2))
     samples = torch.empty(rows, dtype=torch.int64, device=hidden.device)
     if rows == 0:
-        return nll, correct.bool(), samples, lse
+        return nll, correct.bool(), in_top5.bool(), samples, lse
     hidden = _unit_stride(hidden)
     weight = _unit_stride(weight)
     config, launch = _launch("forward", hidden)
@@ -129,32 +130,32 @@ def _forward_op(
     tiles_per_split = triton.cdiv(tiles, _splits(blocks, tiles, hidden.device))
     splits = triton.cdiv(tiles, tiles_per_split)
     best = torch.empty((4, splits, rows), dtype=torch.float32, device=hidden.device)
-    best_tile = torch.empty((splits, rows), dtype=torch.int32, device=hidden.device)
+    best_tile, larger = torch.empty((2, splits, rows), dtype=torch.int32, device=hidden.device)
     tile_logits = torch.empty(
         (splits, rows, sampling.TILE), dtype=torch.float32, device=hidden.device
     )
     head_kernels.forward_kernel[(blocks, splits)](
-        hidden, weight, bias, targets, keys, *best, best_tile, tile_logits, rows, vocabulary,
-        tiles_per_split,
+        hidden, weight, bias, targets, keys, *best, best_tile, larger, tile_logits, rows,
+        vocabulary, tiles_per_split,
         1.0 / temperature, hidden.stride(0), weight.stride(0), tempered=temperature != 1.0,
         **launch,
     )  # fmt: skip
     head_kernels.finish_kernel[(triton.cdiv(rows, _FINISH_POSITIONS),)](
-        *best, best_tile, tile_logits, keys, nll, lse, correct, samples, rows, vocabulary, splits,
-        1.0 / temperature,
+        *best, best_tile, larger, tile_logits, keys, nll, lse, correct, in_top5, samples, rows,
+        vocabulary, splits, 1.0 / temperature,
         block_m=_FINISH_POSITIONS, block_s=triton.next_power_of_2(splits), enable_fp_fusion=True,
     )  # fmt: skip
-    return nll, correct.bool(), samples, lse
+    return nll, correct.bool(), in_top5.bool(), samples, lse
 
 
 @_forward_op.register_fake
 def _(
     hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, keys: Tensor, temperature: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows = hidden.shape[0]
-    kinds = (torch.float32, torch.bool, torch.int64, torch.float32)
-    nll, correct, samples, lse = (hidden.new_empty((rows,), dtype=kind) for kind in kinds)
-    return nll, correct, samples, lse
+    kinds = (torch.float32, torch.bool, torch.bool, torch.int64, torch.float32)
+    nll, correct, in_top5, samples, lse = (hidden.new_empty((rows,), dtype=kind) for kind in kinds)
+    return nll, correct, in_top5, samples, lse
 
 
 @torch.library.custom_op("electra_dist::fused_head_backward", mutates_args=())
@@ -203,7 +204,7 @@ def _(
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hidden, weight, bias, targets, *_ = inputs
-    ctx.save_for_backward(hidden, weight, bias, targets, output[3])
+    ctx.save_for_backward(hidden, weight, bias, targets, output[-1])
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 

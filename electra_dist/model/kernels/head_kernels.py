@@ -14,7 +14,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from electra_dist.model import sampling
+from electra_dist.model import head, sampling
 from electra_dist.model.kernels.hashing import key_states, mix
 
 jit: Callable[[Callable[..., Any]], Any] = triton.jit
@@ -25,6 +25,7 @@ LARGEST_BELOW_ONE = tl.constexpr(1.0 - 2.0**-24)
 TO_UNIT = tl.constexpr(2.0**-32)
 SMALLEST_UNIT = tl.constexpr(2.0**-33)
 SERIES_BELOW = tl.constexpr(2.0**-12)
+TOP = tl.constexpr(head.TOP)
 UNIT_23 = tl.constexpr(2.0**-23)
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -86,6 +87,23 @@ def _tile_logits(
 
 
 @jit
+def _target_logits(
+    hidden_rows: tl.tensor, weight_ptr: tl.tensor, bias_ptr: tl.tensor, targets: tl.tensor,
+    vocabulary: tl.tensor, stride_w: tl.tensor, size: tl.constexpr, block_m: tl.constexpr,
+    block_e: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """(block_m,) fp32 logit of each position's own target, which is below 0 for none."""
+    entries = tl.maximum(targets, 0)
+    target_rows = _row_pointers(weight_ptr, entries, vocabulary, stride_w)
+    acc = tl.zeros((block_m,), tl.float32)
+    for first in range(0, size, block_e):
+        part = _load_columns(hidden_rows, first, size, block_e).to(tl.float32)
+        weight = _load_columns(target_rows, first, size, block_e).to(tl.float32)
+        acc += tl.sum(part * weight, axis=1)
+    return acc + tl.load(bias_ptr + entries).to(tl.float32)
+
+
+@jit
 def _exp_sum(logits: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """Maximum and sum of exp(logit - maximum), row by row."""
     maximum = tl.max(logits, axis=1)
@@ -96,16 +114,17 @@ def _exp_sum(logits: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
 def forward_kernel(
     hidden_ptr: tl.tensor, weight_ptr: tl.tensor, bias_ptr: tl.tensor, targets_ptr: tl.tensor,
     keys_ptr: tl.tensor, max_ptr: tl.tensor, sum_ptr: tl.tensor, target_logit_ptr: tl.tensor,
-    score_ptr: tl.tensor, tile_ptr: tl.tensor, tile_logits_ptr: tl.tensor, count: tl.tensor,
-    vocabulary: tl.tensor, tiles_per_split: tl.tensor, inverse_temperature: tl.tensor,
-    stride_h: tl.tensor, stride_w: tl.tensor, size: tl.constexpr, block_m: tl.constexpr,
-    block_e: tl.constexpr, tempered: tl.constexpr, precision: tl.constexpr,
+    score_ptr: tl.tensor, tile_ptr: tl.tensor, larger_ptr: tl.tensor, tile_logits_ptr: tl.tensor,
+    count: tl.tensor, vocabulary: tl.tensor, tiles_per_split: tl.tensor,
+    inverse_temperature: tl.tensor, stride_h: tl.tensor, stride_w: tl.tensor, size: tl.constexpr,
+    block_m: tl.constexpr, block_e: tl.constexpr, tempered: tl.constexpr, precision: tl.constexpr,
 ) -> None:  # fmt: skip
     """One block of positions over one split of the vocabulary.
 
     Writes, at [split, position]: maximum and exponential sum, the target's logit (0 where it is in
-    another split), the best tile's score and number; and at [split, position, :] that tile's
-    logits, each time a better tile is found.
+    another split), the best tile's score and number, and how many other entries have a larger logit
+    than the target; and at [split, position, :] the best tile's logits, each time a better one is
+    found.
     """
     rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
     split = tl.program_id(1)
@@ -119,6 +138,10 @@ def forward_kernel(
     target_logit = tl.zeros((block_m,), tl.float32)
     best_score = tl.full((block_m,), float("-inf"), tl.float32)
     best_tile = tl.zeros((block_m,), tl.int32)
+    known_logit = _target_logits(
+        hidden_rows, weight_ptr, bias_ptr, targets, vocabulary, stride_w, size, block_m, block_e,
+    )  # fmt: skip
+    larger = tl.zeros((block_m,), tl.int32)
     slots = split.to(tl.int64) * count + rows
     scratch = tile_logits_ptr + slots[:, None] * TILE + tl.arange(0, TILE)[None, :]
     first_tile = split * tiles_per_split
@@ -130,7 +153,10 @@ def forward_kernel(
             hidden, hidden_rows, weight_ptr, bias_ptr, entries, vocabulary, stride_w,
             size, block_m, TILE, block_e, precision,
         )  # fmt: skip
-        target_logit += tl.sum(tl.where(entries[None, :] == targets[:, None], logits, 0.0), axis=1)
+        is_target = entries[None, :] == targets[:, None]
+        target_logit += tl.sum(tl.where(is_target, logits, 0.0), axis=1)
+        is_larger = (logits > known_logit[:, None]) & ~is_target
+        larger += tl.sum(is_larger.to(tl.int32), axis=1)
         tile_max, tile_sum = _exp_sum(logits)
         new_max = tl.maximum(total_max, tile_max)
         total_sum = total_sum * tl.exp2((total_max - new_max) * LOG2_E)
@@ -148,15 +174,16 @@ def forward_kernel(
     tl.store(target_logit_ptr + slots, target_logit, mask=inside)
     tl.store(score_ptr + slots, best_score, mask=inside)
     tl.store(tile_ptr + slots, best_tile, mask=inside)
+    tl.store(larger_ptr + slots, larger, mask=inside)
 
 
 @jit
 def finish_kernel(
     max_ptr: tl.tensor, sum_ptr: tl.tensor, target_logit_ptr: tl.tensor, score_ptr: tl.tensor,
-    tile_ptr: tl.tensor, tile_logits_ptr: tl.tensor, keys_ptr: tl.tensor, nll_ptr: tl.tensor,
-    lse_ptr: tl.tensor, correct_ptr: tl.tensor, sample_ptr: tl.tensor, count: tl.tensor,
-    vocabulary: tl.tensor, splits: tl.tensor, inverse_temperature: tl.tensor, block_m: tl.constexpr,
-    block_s: tl.constexpr,
+    tile_ptr: tl.tensor, larger_ptr: tl.tensor, tile_logits_ptr: tl.tensor, keys_ptr: tl.tensor,
+    nll_ptr: tl.tensor, lse_ptr: tl.tensor, correct_ptr: tl.tensor, in_top_ptr: tl.tensor,
+    sample_ptr: tl.tensor, count: tl.tensor, vocabulary: tl.tensor, splits: tl.tensor,
+    inverse_temperature: tl.tensor, block_m: tl.constexpr, block_s: tl.constexpr,
 ) -> None:  # fmt: skip
     """Merge the splits of a block of positions; draw inside the winning tile by inverse CDF."""
     rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
@@ -174,6 +201,8 @@ def finish_kernel(
     tl.store(lse_ptr + rows, lse, mask=inside)
     tl.store(nll_ptr + rows, lse - target_logit, mask=inside)
     tl.store(correct_ptr + rows, (target_logit >= total_max).to(tl.int8), mask=inside)
+    larger = tl.sum(tl.load(larger_ptr + slots, mask=mask, other=0), axis=1)
+    tl.store(in_top_ptr + rows, (larger < TOP).to(tl.int8), mask=inside)
 
     scores = tl.load(score_ptr + slots, mask=mask, other=float("-inf"))
     best = tl.max(scores, axis=1)

@@ -4,6 +4,7 @@ and what makes two rows the same one.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -11,6 +12,7 @@ import os
 from pathlib import Path
 from typing import IO
 
+from electra_dist.runs.metrics import all_metrics
 from electra_dist.runs.metrics_log import ROW_BYTES, Row, rows_in
 
 _BLOCK = 4 * ROW_BYTES
@@ -25,8 +27,12 @@ def values_of(row: Row) -> dict[str, float | int]:
     }
 
 
+#: What a row is not known by: of the clock, of the machine, W&B's own.
+_NOT_OF_THE_STEP = ("speed/", "memory/", "_")
+
+
 def key_of(row: Row) -> str:
-    """What a row is known by: all its values but those of the clock.
+    """What a row is known by: all its values but those of the clock (`Metric.of_clock`).
 
     A step that is trained again after a restart gives the same row, and is not sent again. After a
     rollback past a divergence it gives another one, which is.
@@ -34,9 +40,14 @@ def key_of(row: Row) -> str:
     values = sorted(
         (name, float(value))
         for name, value in values_of(row).items()
-        if not name.startswith(("speed/", "_"))
+        if name not in _of_the_clock() and not name.startswith(_NOT_OF_THE_STEP)
     )
     return hashlib.blake2b(json.dumps(values).encode(), digest_size=8).hexdigest()
+
+
+@functools.cache
+def _of_the_clock() -> frozenset[str]:
+    return frozenset(metric.name for metric in all_metrics() if metric.of_clock)
 
 
 class Follower:

@@ -22,7 +22,9 @@ HEAD_POINTERS = {
     "targets_ptr": "*i64",
     "keys_ptr": "*i64",
     "sample_ptr": "*i64",
+    "larger_ptr": "*i32",
     "correct_ptr": "*i8",
+    "in_top_ptr": "*i8",
 }
 FP32_POINTERS = (
     "lse_ptr", "max_ptr", "sum_ptr", "target_logit_ptr", "score_ptr", "tile_logits_ptr", "nll_ptr",

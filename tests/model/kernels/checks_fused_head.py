@@ -60,6 +60,13 @@ def reference(
     return nll.detach(), logits.argmax(1), torch.autograd.grad((nll * weights_m).sum(), leaves)
 
 
+def in_top5(given: dict[str, Tensor]) -> Tensor:
+    """Whether the target is among the five largest logits, by sorting them in float64."""
+    logits = given["hidden_mh"].double() @ given["weight_vh"].double().t() + given["bias_v"]
+    five = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    return (five == given["targets_m"][:, None]).any(dim=1)
+
+
 def use_large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter's time goes by the number of blocks, not by their size."""
     if INTERPRETED:
@@ -90,9 +97,12 @@ def test_loss_accuracy_and_gradients_equal_float64(
         )
     nll, best, expected = reference(given, weights)
     out = masked_lm_head(**given, backend="triton")
-    assert [x.dtype for x in out] == [torch.float32, torch.bool, torch.int64]
+    assert [x.dtype for x in out] == [torch.float32, torch.bool, torch.bool, torch.int64]
     assert relative_error(out.nll_m, nll) < TOLERANCE[dtype]
     assert (out.correct_m != (best == given["targets_m"])).float().mean().item() <= (
+        0 if dtype == torch.float32 else 0.05
+    )
+    assert (out.in_top5_m != in_top5(given)).float().mean().item() <= (
         0 if dtype == torch.float32 else 0.05
     )
     grads = torch.autograd.grad((out.nll_m * weights).sum(), [given[name] for name in NAMES])
@@ -180,7 +190,7 @@ def test_no_masked_positions_give_empty_outputs_and_zero_gradients() -> None:
     given |= {"hidden_mh": torch.zeros(0, 16, device=DEVICE, requires_grad=True)}
     given |= {"targets_m": given["targets_m"][:0], "keys_m": given["keys_m"][:0]}
     out = masked_lm_head(**given, backend="triton")
-    assert [x.shape for x in out] == [(0,)] * 3
+    assert [x.shape for x in out] == [(0,)] * 4
     grads = torch.autograd.grad(out.nll_m.sum(), [given[name] for name in NAMES])
     assert all(float(grad.abs().sum()) == 0.0 for grad in grads)
 

@@ -451,7 +451,12 @@ def train_in_turn(
         with Interruption() as interruption, _watchdog(config, world, None, {}) as watchdog:
             _hold_run(config, world, interruption, watchdog, {}, how)
         rows = RunDir(Path(folder) / name).read_metrics()
-        found.append([{k: v for k, v in row.items() if not k.startswith("speed/")} for row in rows])
+        found.append(
+            [
+                {k: v for k, v in row.items() if not k.startswith(("speed/", "memory/"))}
+                for row in rows
+            ]
+        )
     return found
 
 

@@ -116,7 +116,8 @@ def rows(place: Path, name: str) -> list[dict[str, Any]]:
     """The logged rows without what depends on the clock."""
     found = run_of(place, name).read_metrics()
     return [
-        {key: value for key, value in row.items() if not key.startswith("speed/")} for row in found
+        {key: value for key, value in row.items() if not key.startswith(("speed/", "memory/"))}
+        for row in found
     ]
 
 
