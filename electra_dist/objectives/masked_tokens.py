@@ -38,7 +38,8 @@ ACCURACY = Metric(
     "masked tokens whose most probable entry is right",
     best="max",
     held_out=True,
-    formula="masked positions with argmax = original token / masked positions",
+    formula="masked positions where no entry has a larger logit than the original token / masked"
+    " positions",
     healthy="rises; well below what a masked language model of the discriminator's size reaches",
     source=_BERT,
 )

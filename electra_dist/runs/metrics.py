@@ -166,7 +166,7 @@ TOKENS_PER_SECOND = Metric(
 MFU = Metric(
     "speed/mfu",
     "fraction",
-    "model FLOPs utilisation, see below",
+    "model FLOPs utilisation ([what is counted](metrics.md#model-flops))",
     ".0%",
     best="max",
     formula="FLOPs that the model needs per second / FLOPs per second of a large matrix product",

@@ -12,7 +12,7 @@ Each rank computes its own share, a few million elements at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -113,8 +113,8 @@ def _squares_of(batch: list[Fragment], adam: _Adam) -> Tensor:
         before = torch._foreach_add(weights, changes)
         torch._foreach_div_(before, 1 - decay)
         torch._foreach_add_(changes, before, alpha=decay)
-    return torch.stack([_square(changes), _square(weights)])
+    return torch.stack([_square(list(changes)), _square(weights)])
 
 
-def _square(tensors: Sequence[Tensor]) -> Tensor:
+def _square(tensors: list[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(tensors)).double().square().sum()

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from electra_dist.errors import ConfigError
 from electra_dist.model import head
-from electra_dist.model.head import HeadOutput, largest_logits, masked_lm_head
+from electra_dist.model.head import HeadOutput, masked_lm_head
 
 SHAPES = [(37, 16, 300), (5, 8, 128), (64, 32, 1000), (3, 4, 7), (700, 16, 1500), (1, 8, 129)]
 BACKENDS = ["torch", "chunked"]
@@ -108,15 +108,6 @@ def test_top_5_says_whether_the_target_is_among_the_five_most_probable_entries(
     assert torch.equal(out.in_top5_m, ranks < 5)
     assert out.in_top5_m.dtype == torch.bool
     assert not out.in_top5_m.requires_grad
-
-
-@pytest.mark.parametrize("entries", [3, 128, 640, 641, 1500])
-def test_the_largest_logits_are_those_of_a_whole_sort(entries: int) -> None:
-    """Ties, and more than one of the largest in a tile, included."""
-    logits = torch.randn(50, entries).mul(3).round()
-    logits[0] = torch.arange(entries, dtype=torch.float32)
-    expected = logits.sort(dim=1, descending=True).values[:, :5]
-    assert torch.equal(largest_logits(logits).sort(dim=1, descending=True).values, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

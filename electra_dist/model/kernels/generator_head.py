@@ -73,8 +73,6 @@ def fused_head(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The fields of `head.HeadOutput`.
 
-    One difference: a target that shares the largest logit with another entry counts as correct.
-
     Raises:
         ValueError: shapes or types do not fit, or the kernels cannot run here.
     """

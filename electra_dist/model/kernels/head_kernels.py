@@ -200,8 +200,8 @@ def finish_kernel(
     target_logit = tl.sum(tl.load(target_logit_ptr + slots, mask=mask, other=0.0), axis=1)
     tl.store(lse_ptr + rows, lse, mask=inside)
     tl.store(nll_ptr + rows, lse - target_logit, mask=inside)
-    tl.store(correct_ptr + rows, (target_logit >= total_max).to(tl.int8), mask=inside)
     larger = tl.sum(tl.load(larger_ptr + slots, mask=mask, other=0), axis=1)
+    tl.store(correct_ptr + rows, (larger == 0).to(tl.int8), mask=inside)
     tl.store(in_top_ptr + rows, (larger < TOP).to(tl.int8), mask=inside)
 
     scores = tl.load(score_ptr + slots, mask=mask, other=float("-inf"))
