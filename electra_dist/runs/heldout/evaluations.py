@@ -7,55 +7,58 @@ of metrics.jsonl have them. Goes out: the names of both. Needs no torch.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from electra_dist.errors import UserError
 from electra_dist.files.reading import read_json
-from electra_dist.objectives import Metric
+from electra_dist.objectives import Metric, replaced_tokens
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heldout import stepped
 
-_EXACT = "on the held-out rows, exact; of a full evaluation"
+_JACKKNIFE = "Efron and Tibshirani 1993, chapter 11"
+_TWENTY_ROWS = "jackknife over 20 groups of neighbouring rows"
 
-#: Headline numbers of an evaluation, by their place in its content.
+#: Headline numbers of an evaluation, by their place in its content: what `validation/...` of the
+#: same row has not.
 HEADLINES: dict[tuple[str, str], Metric] = {
-    ("generator", "perplexity"): Metric(
-        "evaluation/generator/perplexity", "", f"of the generator, {_EXACT}", ".1f", best="min"
-    ),
-    ("generator", "top5_accuracy"): Metric(
-        "evaluation/generator/top5_accuracy",
-        "fraction",
-        f"masked tokens that are among the generator's five most probable, {_EXACT}",
-        best="max",
-    ),
-    ("discriminator", "auc"): Metric(
-        "evaluation/discriminator/auc",
-        "probability",
-        f"AUC of the discriminator {_EXACT}",
-        best="max",
+    ("discriminator", "auc"): replace(
+        replaced_tokens.AUC,
+        name="evaluation/discriminator/auc",
+        held_out=False,
+        formula="as `discriminator/auc`, from the sorted logits instead of a histogram",
     ),
     ("discriminator", "average_precision"): Metric(
         "evaluation/discriminator/average_precision",
         "",
-        f"area under its precision-recall curve, {_EXACT}",
+        "area under the precision-recall curve of the discriminator",
         best="max",
+        formula="sum over thresholds of (recall - recall before) * precision",
+        healthy="above `discriminator/replaced_fraction`, which chance gives",
+        source="Davis and Goadrich 2006, doi 10.1145/1143844.1143874",
     ),
-    ("discriminator", "f1"): Metric(
-        "evaluation/discriminator/f1", "", f"at probability 0.5, {_EXACT}", best="max"
+    ("discriminator", "expected_calibration_error"): replace(
+        replaced_tokens.CALIBRATION_ERROR,
+        name="evaluation/discriminator/calibration_error",
+        held_out=False,
+        formula="as `discriminator/calibration_error`, with 20 bins",
     ),
-    ("discriminator", "brier"): Metric(
-        "evaluation/discriminator/brier",
-        "",
-        f"mean squared error of its probability, {_EXACT}",
-        ".4f",
-        best="min",
+    ("standard_errors", "generator_loss"): Metric(
+        "evaluation/generator/loss_standard_error",
+        "nats per masked token",
+        "of `validation/loss/generator`, on other held-out rows of the same kind",
+        formula=_TWENTY_ROWS,
+        healthy="small next to the differences that you compare",
+        source=_JACKKNIFE,
     ),
-    ("discriminator", "expected_calibration_error"): Metric(
-        "evaluation/discriminator/expected_calibration_error",
-        "",
-        f"mean distance of its probability and the frequency, {_EXACT}",
-        best="min",
+    ("standard_errors", "discriminator_auc"): Metric(
+        "evaluation/discriminator/auc_standard_error",
+        "probability",
+        "of `evaluation/discriminator/auc`, likewise",
+        formula=_TWENTY_ROWS,
+        healthy="small next to the differences that you compare",
+        source=_JACKKNIFE,
     ),
 }
 
