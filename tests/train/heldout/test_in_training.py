@@ -58,12 +58,12 @@ def trained(
     overrides: list[str],
     interrupt_at: int | None = None,
     poison: int | None = None,
-    scripted: dict[str, float] | None = None,
+    scripted: dict[str, list[float]] | None = None,
 ) -> str:
     """One start of training as this rank; how it ended.
 
     `poison` makes the update of that step of data ten thousand times too large; `scripted` is what
-    validations after these steps give as the loss of the generator.
+    validations after these steps give as the loss of the generator, each time that one is reached.
     """
     from electra_dist.evaluate.in_training import EvaluatorInTraining
     from electra_dist.train import run, trainer
@@ -84,7 +84,7 @@ def trained(
     def scripted_losses(self: Any, step: int, interruption: Any) -> Any:
         found = losses(self, step, interruption)
         if found is not None and scripted and str(step) in scripted:
-            found["validation/loss/generator"] = scripted[str(step)]
+            found["validation/loss/generator"] = scripted[str(step)].pop(0)
         return found
 
     trainer.Trainer._take_step = take_marked  # type: ignore[method-assign]
@@ -184,26 +184,32 @@ def test_interrupted_and_resumed_on_another_world_size_it_ends_the_same(place: P
 
 
 def test_the_best_is_kept_and_after_a_rollback_the_next_best(place: Path) -> None:
-    """The best validation is after step 9, where no checkpoint is due; that after step 15 is better
-    and goes with the rollback from step 19 to step 12.
+    """The best validation is after step 9, where no checkpoint is due. One after step 15 is better,
+    and goes with the rollback to step 12, which an update too large in step 17 causes.
     """
-    losses = {"3": 3.0, "6": 4.0, "9": 2.0, "12": 2.5, "15": 1.0, "18": 2.2, "21": 2.4, "24": 2.3}
+    losses = {"3": [3.0], "6": [4.0], "9": [2.0], "12": [2.5], "15": [1.0, 2.6], "18": [2.2, 2.7]}
     overrides = (
         "checkpoint.keep=1",
         "checkpoint.keep_best=true",
         "validation.patience=null",
         "validation.evaluate_every=null",
         "tracking.samples_every=0",
+        "train.steps=18",
+        "guard.margin_steps=4",
     )
-    assert start(place, "best", *overrides, poison=13, scripted=losses) == "finished"
+    assert start(place, "best", *overrides, poison=16, scripted=losses) == "finished"
     run = run_of(place, "best")
     (back,) = run.read_facts().rollbacks
-    assert back.to_step == 12
-    # the second time, steps 15 and 18 were reached with rows of their own
-    again = {row["step"]: row for row in run.read_metrics()}
-    assert again[15]["validation/loss/generator"] == 1.0
-    assert best_step(run) == 15
-    assert run.complete_checkpoints() == [15, 24]
+    assert (back.from_step, back.to_step) == (18, 12)
+    held_out = {
+        row["step"]: row["validation/loss/generator"]
+        for row in run.read_metrics()
+        if "validation/loss/generator" in row
+    }
+    assert (held_out[9], held_out[15], held_out[18]) == (2.0, 2.6, 2.7)
+    assert best_step(run) == 9
+    assert run.complete_checkpoints()[0] == 9
+    assert run.complete_checkpoints()[-1] == 18
 
 
 # --- full evaluations -----------------------------------------------------------------------------
