@@ -47,10 +47,10 @@ class Selection:
         """Why the run ends after `step`; None where it goes on. A run ends where it was validated:
         with changed keys it goes on to the next validation at least.
         """
-        found = best.early_stop(self._config, self._to_stop)
-        if found is None or found.step != step:
+        points = self._to_stop.points
+        if not points or points[-1].step != step:
             return None
-        return found
+        return best.early_stop(self._config, self._to_stop)
 
     @property
     def to_keep(self) -> Course | None:
