@@ -48,7 +48,9 @@ from electra_dist.runs.opening.own_files import OwnFiles, own_files
 _EARLY = ("config.yaml", "tokenizer", "jobs", "logs", "code")
 #: What it may hold where a start of ours, which begins with the lock,
 #: came further, and run.json was lost.
-_LATER = re.compile(r"^(checkpoints|wandb|process\.json|run\.json|metrics.*\.jsonl)$")
+_LATER = re.compile(
+    r"^(checkpoints|wandb|samples|evaluations|process\.json|run\.json|metrics.*\.jsonl)$"
+)
 _LEFTOVER = re.compile(
     r"^\.(config\.yaml|run\.json|process\.json|tokenizer|metrics.*\.jsonl)\.\d+\.(tmp|old|mode)$"
 )

@@ -210,6 +210,8 @@ def test_the_best_is_kept_and_after_a_rollback_the_next_best(place: Path) -> Non
     assert best_step(run) == 9
     assert run.complete_checkpoints()[0] == 9
     assert run.complete_checkpoints()[-1] == 24
+    assert not sampled_steps(run)
+    assert not evaluated_steps(run)
 
 
 # --- full evaluations -----------------------------------------------------------------------------
