@@ -11,12 +11,13 @@ import math
 import statistics
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from electra_dist.config import Config
 from electra_dist.console import say
 from electra_dist.data.sources import RunData
-from electra_dist.parallel.collectives import gather_objects
+from electra_dist.parallel.collectives import all_reduce_sum
 from electra_dist.parallel.hardware import matrix_product_rate, peak_memory_bytes
 from electra_dist.parallel.world import World
 from electra_dist.runs import lock, metrics
@@ -135,16 +136,22 @@ class Logbook:
         """
         parts = self._engines.clock.per_step()
         own = sum(seconds for part, seconds in parts.items() if part != "communication")
-        peak = peak_memory_bytes(self._world.device)
-        ranks = gather_objects([own, peak], self._world)
-        own_seconds = [rank[0] for rank in ranks]
+        own_seconds, peaks = self._of_all_ranks(own, peak_memory_bytes(self._world.device))
         slowest = max(own_seconds)
         return {
             **{_PARTS[part].name: seconds for part, seconds in parts.items()},
             metrics.SLOWEST_RANK.name: own_seconds.index(slowest),
             metrics.RANK_SPREAD.name: slowest / statistics.median(own_seconds),
-            metrics.PEAK_BYTES.name: max(rank[1] for rank in ranks),
+            metrics.PEAK_BYTES.name: int(max(peaks)),
         }
+
+    def _of_all_ranks(self, *own: float) -> list[list[float]]:
+        """Each of these numbers of every rank, in rank order: one sum over the devices."""
+        world = self._world
+        numbers = torch.zeros(len(own), world.world_size, dtype=torch.float64)
+        numbers[:, world.rank] = torch.tensor(own, dtype=torch.float64)
+        found: list[list[float]] = all_reduce_sum(numbers.to(world.device)).tolist()
+        return found
 
     def write(self, row: Metrics) -> None:
         """Write a row, and collect garbage: at the same steps on all ranks. Nothing for no row."""

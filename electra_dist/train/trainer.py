@@ -156,6 +156,7 @@ class Trainer:
             ahead = Ahead(loader, self.config.train.steps)
             call = Call.WAIT
             self._logbook.stopwatch.lap()
+            self.engines.clock.clear()
             while not self._is_over:
                 call = self._before_step(call, ahead, interruption)
                 if call is Call.GO_ON:

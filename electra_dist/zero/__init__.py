@@ -5,4 +5,13 @@ Comes in: two networks and a configuration. Goes out: two engines that step toge
 state as plain tensors.
 """
 
-__all__ = ["clipping", "compatibility", "engine", "engines", "fragments"]
+__all__ = [
+    "clipping",
+    "clock",
+    "communication",
+    "compatibility",
+    "engine",
+    "engines",
+    "fragments",
+    "updates",
+]

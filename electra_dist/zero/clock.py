@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
@@ -30,7 +30,7 @@ Part = Literal[
     "communication",
     "optimizer",
 ]
-PARTS: tuple[Part, ...] = Part.__args__  # type: ignore[attr-defined]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 #: Seconds on a CPU, a recorded event on CUDA.
 _Mark = Any
@@ -46,24 +46,24 @@ class _Span(NamedTuple):
 
 
 class StepClock:
-    """Times the steps of one rank. `enabled` may be switched off between two steps."""
+    """Times the steps of one rank."""
 
     def __init__(self, world: World) -> None:
-        self.enabled = True
         self._device = world.device
         self._alone = world.world_size == 1
         self._part: Part | None = None
         self._since: _Mark = None
         self._stream: Any = None  # CUDA: the one that computes
         self._communicates = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the steps since the last `per_step`."""
         self._pending: deque[_Span] = deque()
-        self._steps = 0
-        self._seconds: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
+        self._forget_sums()
 
     def enter(self, part: Part) -> None:
         """`part` of the step begins, and the one before it ends."""
-        if not self.enabled:
-            return
         now = self._mark()
         self._close(now)
         self._part = part
@@ -115,9 +115,12 @@ class StepClock:
         self._collect()
         steps = self._steps or float("nan")
         found = {part: seconds / steps for part, seconds in self._seconds.items()}
-        self._steps = 0
-        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._forget_sums()
         return found
+
+    def _forget_sums(self) -> None:
+        self._steps = 0
+        self._seconds: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
 
     def _computes(self) -> bool:
         """Whether this is the stream that the step computes on."""

@@ -2,10 +2,11 @@
 
 Comes in: engines after a step. Goes out: the ratio of two norms, exact at every ZeRO stage. No
 weight is kept from before the step: AdamW's change follows from the moments and the learning rate
-that it was made with (arXiv 1711.05101, algorithm 2; with w the weights before, m and v the moments
-after, t the step, a the learning rate, d the weight decay):
+that it was made with (arXiv 1711.05101, algorithm 2). With w the weights and m and v the moments
+after step t, a the learning rate, d the weight decay, and r = sqrt(1 - b2^t):
 
-    change = -a m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) - a d w
+    adam   = a r / (1 - b1^t) * m / (sqrt(v) + eps r)
+    change = -(adam + a d w) / (1 - a d)
 
 Each rank computes its own share, a few million elements at a time.
 """
@@ -25,22 +26,21 @@ from electra_dist.zero.engine import Engine
 from electra_dist.zero.engines import Engines
 from electra_dist.zero.fragments import Fragment, last_step, local_fragments, own_share
 
-#: Elements of a batch: its temporary tensors hold three times as many.
+#: Elements of a batch: its temporary tensors hold twice as many.
 _BATCH_ELEMENTS = 2**22
 
 
 class _Adam(NamedTuple):
-    """What one AdamW has stepped with.
+    """The numbers of the formula above; the first two are () fp32, where the moments lie.
 
-    lr, weight_decay, epsilon   of the last step
-    step_size, root             () fp32: lr / (1 - b1^t), sqrt(1 - b2^t)
+    factor   a r / (1 - b1^t)
+    epsilon  eps r
+    decay    a d
     """
 
-    lr: float
-    weight_decay: float
-    epsilon: float
-    step_size: Tensor
-    root: Tensor
+    factor: Tensor
+    epsilon: Tensor
+    decay: float
 
 
 @torch.no_grad()
@@ -65,18 +65,15 @@ def _squares(engine: Engine, fragments: list[Fragment], optim: OptimConfig) -> T
     """(2,) fp64: squared norms of this rank's share of the change, and of its weights."""
     step = last_step(engine)
     lr = engine.optimizer.param_groups[0]["lr"]
+    root = (1 - optim.beta2**step).sqrt()
+    exempt = _Adam(lr * root / (1 - optim.beta1**step), optim.epsilon * root, decay=0.0)
+    decayed = exempt._replace(decay=lr * optim.weight_decay)
+
     total = torch.zeros(2, dtype=torch.float64, device=step.device)
-    for decays in (True, False):
-        adam = _Adam(
-            lr,
-            optim.weight_decay if decays else 0.0,
-            optim.epsilon,
-            step_size=lr / (1 - optim.beta1**step),
-            root=(1 - optim.beta2**step).sqrt(),
-        )
-        chosen = [f for f in fragments if no_decay(f.name) != decays]
-        for batch in _batches(chosen):
-            total += _squares_of(batch, adam)
+    for batch in _batches([f for f in fragments if no_decay(f.name)]):
+        total += _squares_of(batch, exempt)
+    for batch in _batches([f for f in fragments if not no_decay(f.name)]):
+        total += _squares_of(batch, decayed)
     return total
 
 
@@ -104,16 +101,13 @@ def _squares_of(batch: list[Fragment], adam: _Adam) -> Tensor:
     second = [fragment.tensors["exp_avg_sq"] for fragment in batch]
 
     denominators = torch._foreach_sqrt(second)
-    torch._foreach_div_(denominators, adam.root)
     torch._foreach_add_(denominators, adam.epsilon)
     changes = torch._foreach_div(first, denominators)
-    torch._foreach_mul_(changes, adam.step_size)
-    if adam.weight_decay:
-        decay = adam.lr * adam.weight_decay
-        before = torch._foreach_add(weights, changes)
-        torch._foreach_div_(before, 1 - decay)
-        torch._foreach_add_(changes, before, alpha=decay)
-    return torch.stack([_square(list(changes)), _square(weights)])
+    torch._foreach_mul_(changes, adam.factor)
+    if adam.decay:
+        torch._foreach_add_(changes, weights, alpha=adam.decay)
+    change = _square(list(changes)) / (1 - adam.decay) ** 2
+    return torch.stack([change, _square(weights)])
 
 
 def _square(tensors: list[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from electra_dist.parallel.collectives import all_reduce_max
 from electra_dist.parallel.world import World
 from electra_dist.runs import metrics
 from electra_dist.train import logbook as logbook_module
@@ -82,12 +83,16 @@ def test_outside_of_a_step_and_alone_nothing_is_communication(
         assert clock.per_step()["communication"] == 0
 
 
-def test_a_clock_that_is_switched_off_notes_nothing() -> None:
+def test_what_was_forgotten_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that training went back behind."""
+    hand = HandClock(monkeypatch)
     clock = StepClock(TWO_RANKS)
-    clock.enabled = False
-    clock.enter("optimizer")
-    clock.leave()
-    assert all(math.isnan(seconds) for seconds in clock.per_step().values())
+    for seconds in (100, 1):
+        clock.clear()
+        clock.enter("optimizer")
+        hand.now += seconds
+        clock.leave()
+    assert clock.per_step()["optimizer"] == 1
 
 
 class Device:
@@ -149,16 +154,17 @@ def test_events_are_read_when_the_device_is_past_them(monkeypatch: pytest.Monkey
 
 # --- in a training --------------------------------------------------------------------------------
 
-LATE_SECONDS = 0.4
-
 
 def train_with_a_late_rank(world: Any, stages: list[int]) -> list[dict[str, float]]:
-    """Rows of two steps per stage; rank 1 begins each forward late."""
+    """Rows of two steps per stage. Rank 1 begins each of their forwards late by `late` seconds: by
+    as long as a first step takes on this machine at this time.
+    """
     real = step_module.to_device
+    seconds = 0.0
 
     def late(*arguments: Any) -> Any:
         if world.rank == 1:
-            time.sleep(LATE_SECONDS)
+            time.sleep(seconds)
         return real(*arguments)
 
     step_module.to_device = late
@@ -170,16 +176,20 @@ def train_with_a_late_rank(world: Any, stages: list[int]) -> list[dict[str, floa
         state = RunState(world.device, ())
         data: Any = SimpleNamespace(vocab_size=VOCABULARY, sources=())
         logbook = Logbook(config, data, engines, world, None)
+        seconds = 0.0
+        start = time.perf_counter()
         for index in range(3):
             if index == 1:  # without what is made in the first step
+                took = all_reduce_max(int(1e3 * (time.perf_counter() - start)), world)
+                seconds = max(took / 1e3, 0.3)
                 state.window.clear()
-                engines.clock.per_step()
+                engines.clock.clear()
                 logbook.stopwatch.lap()
             step, samples = make_step(config, index, world.rank, world.world_size)
             totals = step_module.train_step(engines, step, config, 1.0, samples)
             state.window.add(totals, step.micro_batches)
         row = logbook.row(state, 1.0, lambda: 0.0)
-        found.append({name: float(value) for name, value in row.items()})
+        found.append({name: float(value) for name, value in row.items()} | {"late": seconds})
         engines.destroy()
     return found
 
@@ -197,8 +207,8 @@ def rows() -> tuple[list[dict[str, float]], list[dict[str, float]]]:
 def test_who_waits_for_a_late_rank_communicates_and_the_late_one_is_named(rows: Any) -> None:
     for punctual, late in zip(*rows, strict=True):
         communication = metrics.COMMUNICATION_SECONDS.name
-        assert punctual[communication] > 0.5 * LATE_SECONDS
-        assert late[metrics.GENERATOR_FORWARD_SECONDS.name] > LATE_SECONDS
+        assert punctual[communication] > 0.5 * late["late"]
+        assert late[metrics.GENERATOR_FORWARD_SECONDS.name] > late["late"]
         assert late[communication] < punctual[communication]
         for row in (punctual, late):
             assert row[metrics.SLOWEST_RANK.name] == 1
@@ -207,21 +217,17 @@ def test_who_waits_for_a_late_rank_communicates_and_the_late_one_is_named(rows: 
 
 def test_the_parts_are_the_step(rows: Any) -> None:
     for row in (row for rank in rows for row in rank):
-        parts = {
-            name: row[f"speed/{part}_seconds"]
-            for name, part in zip(PARTS, PARTS, strict=True)
-            if part != "data_wait"
-        }
+        parts = {part: row[f"speed/{part}_seconds"] for part in PARTS if part != "data_wait"}
         assert min(parts.values()) > 0, parts
         step = row[metrics.STEP_SECONDS.name]
-        assert 0.7 * step < sum(parts.values()) <= step, parts
+        assert 0.6 * step < sum(parts.values()) <= step, parts
 
 
 def test_a_row_has_every_number_of_the_table(rows: Any) -> None:
     names = {one.name for one in metrics.all_metrics()}
     of_other_machines = {name for name in names if name.startswith(("speed/", "memory/"))}
     for first, second in zip(*rows, strict=True):
-        assert first.keys() == second.keys() == names
+        assert first.keys() == second.keys() == names | {"late"}
         agreed = names - of_other_machines
         for name in agreed:
             assert first[name] == second[name] or math.isnan(first[name]), name

@@ -190,7 +190,7 @@ def test_the_best_is_kept_and_after_a_rollback_the_next_best(place: Path) -> Non
     losses = {"3": [3.0], "6": [4.0], "9": [2.0], "12": [2.5], "15": [1.0, 2.6], "18": [2.2, 2.7]}
     losses |= {"21": [2.8], "24": [2.9]}
     overrides = (
-        "checkpoint.keep=1",
+        "checkpoint.keep=2",
         "checkpoint.keep_best=true",
         "validation.patience=null",
         "validation.evaluate_every=null",
