@@ -132,7 +132,8 @@ def _name(annotation: Any) -> str:
     if annotation in names:
         return names[annotation]
     if get_origin(annotation) in (Union, types.UnionType):
-        return _name(next(part for part in get_args(annotation) if part is not type(None)))
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        return " or ".join(_name(part) for part in parts)
     if get_origin(annotation) is tuple:
         inner = get_args(annotation)[0]
         if isinstance(inner, type) and issubclass(inner, BaseModel):

@@ -27,6 +27,7 @@ _SECTIONS = {
     "speed": "Speed",
     "memory": "Memory",
     "data": "Data",
+    "evaluation": "Full evaluations",
 }
 
 

@@ -59,6 +59,6 @@ def group_of(folder: Path, runs: list[RunStatus]) -> Group:
     progress = None
     if total:
         progress = done / total
-    best = best_run((run.run, run.best) for run in runs)
+    best = best_run((run.run, run.best_held_out) for run in runs)
     states = Counter[str](run.state for run in runs)
     return Group(str(folder), tuple(runs), dict(states), progress, best)

@@ -29,6 +29,11 @@ class Best:
     loss: float
     tokenizer: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """What it is, and where."""
+        return f"{self.metric} {self.loss:.4f} at step {self.step:,}"
+
 
 @dataclass(frozen=True)
 class HeldOut:

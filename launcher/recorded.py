@@ -12,12 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from electra_dist import config as configuration
+from electra_dist.config import Config
 from electra_dist.errors import ConfigError, UserError
 from electra_dist.runs import lock, metrics
 from electra_dist.runs.checkpoints import health
 from electra_dist.runs.checkpoints.memory import saving
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Life
+from electra_dist.runs.heldout.best import best_saved, recorded_early_stop
 from electra_dist.runs.progress import read_vitals
 from launcher.held_out import Best, HeldOut
 from launcher.logged import Logged
@@ -25,7 +27,10 @@ from launcher.logged import Logged
 
 def recorded(run: RunDir, logged: Logged) -> dict[str, Any]:
     """Step, losses, speed and newest checkpoint, from the run directory."""
-    steps = _steps(run)
+    config = _config(run)
+    steps = None
+    if config is not None:
+        steps = config.train.steps
     last = logged.last
     checkpoints = run.complete_checkpoints()
     step = last.get("step", checkpoints[-1] if checkpoints else None)
@@ -40,9 +45,10 @@ def recorded(run: RunDir, logged: Logged) -> dict[str, Any]:
         "discriminator_loss": last.get(metrics.DISCRIMINATOR_LOSS.name),
         "real_tokens_per_s": last.get(metrics.TOKENS_PER_SECOND.name),
         "seconds_left": seconds_left,
-        "best": _best(run, logged.best),
+        "best_held_out": _best(run, logged.best),
         "last_checkpoint": checkpoints[-1] if checkpoints else None,
         **asdict(health(run)),
+        **_chosen(run, config, checkpoints),
         "rollbacks": run.rollbacks(),
         "saving_fails": _saving_fails(run),
         "broken_rows": logged.broken,
@@ -89,7 +95,25 @@ def _held_by(run: RunDir) -> str | None:
     return f"{found.holder.name()}, which {found.holder.purpose}, since {since}{sign}"
 
 
-def _steps(run: RunDir) -> int | None:
+def _chosen(run: RunDir, config: Config | None, checkpoints: list[int]) -> dict[str, Any]:
+    """How the run has stopped early, and its best checkpoint; None for what is not known."""
+    if config is None or not checkpoints:
+        return {}
+    try:
+        early = recorded_early_stop(run, config, checkpoints[-1])
+        return {
+            "stopped_early": early.sentence if early else None,
+            "best": best_saved(run, config),
+        }
+    # a metric of another version: the rest of the status is worth having
+    except ConfigError:
+        return {}
+
+
+def _config(run: RunDir) -> Config | None:
+    """The configuration of the newest launch, else that of the run; None where it is of another
+    version.
+    """
     if run.jobs.is_dir():
         launched = sorted(run.jobs.glob("[0-9]*.yaml"))
     else:
@@ -97,7 +121,7 @@ def _steps(run: RunDir) -> int | None:
     for path in [*reversed(launched), run.config]:
         if path.is_file():
             try:
-                return configuration.load(path).train.steps
+                return configuration.load(path)
             # written by another version: the rest of the status is worth having
             except ConfigError:
                 return None

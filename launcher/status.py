@@ -17,6 +17,7 @@ from electra_dist.files.reading import MIB
 from electra_dist.health import Finding
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heartbeat import Life, life
+from electra_dist.runs.heldout.best import BestSaved
 from electra_dist.runs.rollbacks import Rollback
 from launcher.held_out import Best
 from launcher.logged import Logged, read_logged
@@ -62,13 +63,16 @@ class RunStatus:
     restarts         starts after the first one, of the newest launch
     seconds_left     of training, at the speed of the last logged steps; None when it is not known
     time_left        of the job's time slot, as Slurm writes it
-    best             the lowest held-out loss
+    best_held_out    the lowest held-out loss
     saving_fails     why the newest try to save failed, where it did
     broken_rows      what stands in metrics.jsonl and is no row
     held_by          who holds the lock of the run directory, and since when
     unhealthy        why the newest checkpoint is not healthy; None where it is, or where nobody
                      looked
     last_healthy     step of the newest checkpoint that is
+    best             the best checkpoint (`electra_dist.runs.heldout.best`); None where no saved
+                     step was validated
+    stopped_early    how it has ended before its last step, where patience was at an end
     rollbacks        returns from a divergence, oldest first
     phase            what the ranks are doing, while they run, and how far they are in it
     step_age         seconds since their last step ended, while they run
@@ -90,10 +94,12 @@ class RunStatus:
     discriminator_loss: float | None = None
     real_tokens_per_s: float | None = None
     seconds_left: float | None = None
-    best: Best | None = None
+    best_held_out: Best | None = None
     last_checkpoint: int | None = None
     unhealthy: str | None = None
     last_healthy: int | None = None
+    best: BestSaved | None = None
+    stopped_early: str | None = None
     rollbacks: tuple[Rollback, ...] = ()
     saving_fails: str | None = None
     broken_rows: int = 0
@@ -129,6 +135,8 @@ def status(run: RunDir, logged: Logged | None = None, asking: Asking | None = No
         state, why = _live(current, noted)
     else:
         state, why = _ended(run, launch, noted, jobs, silence, asking)
+    if state == "finished" and found.get("stopped_early"):
+        why = found["stopped_early"]
     if current:
         job_id = current.job_id
     elif noted:
@@ -186,7 +194,8 @@ def _seconds(time_of_event: str) -> float:
 
 def _without_job(run: RunDir, found: dict[str, Any], seen: Life | None) -> RunStatus:
     """A run that nobody submitted, or that a process outside of the queue has trained since."""
-    done = (
+    early = found.get("stopped_early")
+    done = early is not None or (
         found["step"] is not None and found["steps"] is not None and found["step"] >= found["steps"]
     )
     if seen:
@@ -195,7 +204,7 @@ def _without_job(run: RunDir, found: dict[str, Any], seen: Life | None) -> RunSt
         state, why = ("idle", None)
     if done and state != "running":
         state = "finished"
-        why = None
+        why = early
     if state in ("finished", "failed"):
         found["seconds_left"] = None
     if state == "running":

@@ -47,7 +47,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Overrides = (
             raise ConfigError(
                 f"`source`: holds what a YAML file cannot hold: {error}; give plain values"
             ) from error
-        return configuration.build(tree)
+        return _with_known_metrics(configuration.build(tree))
     path = Path(source)
     if isinstance(source, str) and source in recipe_names() and not path.exists():
         path = recipe_path(source)
@@ -56,7 +56,15 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Overrides = (
             f"`source` {source!r}: neither a file nor a recipe; recipes are:"
             f" {', '.join(recipe_names())}"
         )
-    return configuration.load(path, words)
+    return _with_known_metrics(configuration.load(path, words))
+
+
+def _with_known_metrics(config: Config) -> Config:
+    """`config`, whose keys that name a metric name one; raises `ConfigError`."""
+    from electra_dist.runs.heldout.best import check_metrics
+
+    check_metrics(config)
+    return config
 
 
 def _override_words(overrides: Overrides) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from electra_dist.api.common import DeviceName
 
@@ -61,12 +61,14 @@ def build_networks(config: Config, device: DeviceName = "cpu") -> Networks:
     return Networks(generator.eval(), discriminator.eval(), config, step=0)
 
 
-def load_networks(run: str | Path, step: int | None = None, device: DeviceName = "cpu") -> Networks:
+def load_networks(
+    run: str | Path, step: int | Literal["best"] | None = None, device: DeviceName = "cpu"
+) -> Networks:
     """Both networks of a run as a checkpoint holds them, verified, without DeepSpeed.
 
     Args:
         run: the run directory.
-        step: the checkpoint; by default the newest that is whole.
+        step: the checkpoint, or `best`; by default the newest that is whole.
         device: where they lie.
 
     Returns:

@@ -74,6 +74,7 @@ def train_run(
         >>> if not trained.finished:
         ...     trained = electra_dist.train_run(config)
     """
+    from electra_dist.evaluate.in_training import EvaluatorInTraining
     from electra_dist.runs.directory import RunDir
     from electra_dist.train.run import train
     from electra_dist.train.trainer import Outcome
@@ -82,7 +83,7 @@ def train_run(
         raise UserError("train_run: call it in the main thread, which alone hears signals")
     config, how = _how(config, from_here, from_step, again, branch, start_over)
     with output(verbose):
-        outcome = train(config, dict(os.environ), how=how)
+        outcome = train(config, dict(os.environ), how=how, evaluator=EvaluatorInTraining())
     run = RunDir(config.run.path)
     steps = run.complete_checkpoints()
     return TrainedRun(
@@ -149,7 +150,7 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
 def evaluate_run(
     run: str | Path,
     *,
-    step: int | None = None,
+    step: int | Literal["best"] | None = None,
     rows: int | Literal["all"] | None = None,
     shards: str | Path | None = None,
     device: DeviceName | None = None,
@@ -160,7 +161,7 @@ def evaluate_run(
 
     Args:
         run: the run directory.
-        step: the checkpoint; by default the newest that is whole.
+        step: the checkpoint, or `best`; by default the newest that is whole.
         rows: held-out rows, or `all`; by default `validation.rows` of the run.
         shards: other shards of the same tokenizer; by default those of the run.
         device: by default CUDA where there is one.
@@ -198,7 +199,7 @@ def export_run(
     run: str | Path,
     out: str | Path,
     network: Network = "discriminator",
-    step: int | None = None,
+    step: int | Literal["best"] | None = None,
     positions: int | None = None,
 ) -> ExportReport:
     """Write one network of a run as a model for `transformers`, checked against our own.
@@ -207,7 +208,7 @@ def export_run(
         run: the run directory.
         out: the folder of the model: new, empty, or an earlier export of the same network.
         network: `discriminator` or `generator`.
-        step: the checkpoint; by default the newest that is whole.
+        step: the checkpoint, or `best`; by default the newest that is whole.
         positions: tokens of the longest text that the model takes; by default the length of a row
             of the training, as later positions are not trained.
 

@@ -13,6 +13,8 @@ after a kill.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from electra_dist import config as configuration
@@ -25,16 +27,23 @@ from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.runs.checkpoints import saved_steps
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heldout.best import best_step
 
 #: Times that the newest checkpoint may vanish while it is read;
 #: each time training has saved a newer one.
 _MOST_TRIES = 20
 
 
-def choose_step(run: RunDir, step: int | None) -> int:
+#: A step, or that of the best checkpoint.
+ChosenStep = int | Literal["best"]
+
+
+def choose_step(run: RunDir, step: ChosenStep | None) -> int:
     """`step`, by default the newest that is complete;
     raises `CheckpointError` naming the ones that exist.
     """
+    if step == "best":
+        return best_step(run)
     steps = run.complete_checkpoints()
     if not steps:
         raise CheckpointError(
@@ -51,16 +60,16 @@ def choose_step(run: RunDir, step: int | None) -> int:
 
 
 def load_whole(
-    run: RunDir, config: Config, step: int | None = None
+    run: RunDir, config: Config, step: ChosenStep | None = None
 ) -> tuple[int, Generator, Discriminator]:
     """Both networks of the checkpoint of `step`, and that step; by default of the newest whole one.
 
     Warns of damaged ones that are passed over. Raises `CheckpointError` when `step` is not whole,
     when no checkpoint is, or when it does not hold the parameters of `config`.
     """
-    choose_step(run, step)
+    wanted = choose_step(run, step)
     if step is not None:
-        return (step, *load_networks(run, config, step))
+        return (wanted, *load_networks(run, config, wanted))
     passed: dict[int, str] = {}
     for _ in range(_MOST_TRIES):
         chosen = max((found for found in saved_steps(run) if found not in passed), default=None)

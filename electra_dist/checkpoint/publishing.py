@@ -21,6 +21,7 @@ from electra_dist.runs import lock
 from electra_dist.runs.checkpoints import folders, manifest, members, memory
 from electra_dist.runs.checkpoints.manifest import CheckpointManifest, FileEntry, NetworkEntry
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heldout.best import Course
 from electra_dist.zero.engines import Engines
 from electra_dist.zero.fragments import read_scalars
 
@@ -35,6 +36,7 @@ class Content:
     healthy: bool | None = None
     reason: str = ""
     clear: int | None = None
+    best: Course | None = None
 
 
 class Publisher:
@@ -53,6 +55,7 @@ class Publisher:
         healthy: bool | None,
         reason: str,
         clear: int | None,
+        best: Course | None,
     ) -> Content:
         """What the manifest needs beside the files, as it is now; the arguments are those of
         `Saver.save`.
@@ -65,7 +68,9 @@ class Publisher:
             except (OSError, UserError, UnicodeDecodeError):
                 continue  # what was carried last time goes with this one too
         scalars = {network: read_scalars(engine) for network, engine in engines}
-        return Content(json.dumps(state), dict(self._carried), scalars, healthy, reason, clear)
+        return Content(
+            json.dumps(state), dict(self._carried), scalars, healthy, reason, clear, best
+        )
 
     def publish(
         self,
@@ -99,7 +104,11 @@ class Publisher:
         memory.note_saved(self._run, step)
         try:
             folders.prune(
-                self._run, self._settings.keep, self._settings.milestones_every, content.clear
+                self._run,
+                self._settings.keep,
+                self._settings.milestones_every,
+                content.clear,
+                content.best,
             )
         except OSError as error:
             warn(f"{self._run.checkpoints}: old checkpoints cannot be removed: {reason_of(error)}")

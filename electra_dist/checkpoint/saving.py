@@ -52,6 +52,7 @@ from electra_dist.runs.checkpoints import folders, memory
 from electra_dist.runs.checkpoints.manifest import FileEntry
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.facts import Saving
+from electra_dist.runs.heldout.best import Course
 from electra_dist.zero.engines import Engines
 
 #: A wait for the save before that is worth a line.
@@ -101,12 +102,14 @@ class Saver:
         healthy: bool | None = None,
         reason: str = "",
         clear: int | None = None,
+        best: Course | None = None,
     ) -> None:
         """Save the engines as they are now, with `state`, rank 0's, as JSON.
 
         final     write it at once, and raise `StorageError` on every rank where that fails
         healthy   what is known of weights and losses (`CheckpointManifest`), and why not
         clear     the newest healthy checkpoint up to this step is not removed (`folders.removable`)
+        best      nor is the best one of these validations
         """
         with self._waiting():
             self._land_the_one_before(step)
@@ -117,7 +120,9 @@ class Saver:
             at_once = final or not self._settings.asynchronous
             content = Content()
             if self._world.is_main:
-                content = self._publisher.content(self._engines, state, healthy, reason, clear)
+                content = self._publisher.content(
+                    self._engines, state, healthy, reason, clear, best
+                )
             self._take_off(step, folder, content, at_once)
             if at_once:
                 self._land(final)
@@ -128,6 +133,13 @@ class Saver:
         `poll` wants to know it of all ranks.
         """
         return self._flight is not None and self._flight.writing.is_alive()
+
+    @property
+    def step_in_flight(self) -> int | None:
+        """Of the save that the ranks still write, the same on all; None where there is none."""
+        if self._flight is None:
+            return None
+        return self._flight.step
 
     def poll(self, any_writes: bool) -> None:
         """At a step boundary: take the save that is in flight a step further, unless `any_writes`:

@@ -58,7 +58,6 @@ def contradictions(config: Config) -> list[str]:
     found = _source_contradictions(config.data)
     data = config.data
     train = config.train
-    optim = config.optim
     model = config.model
     streams = data.streams
     if train.global_rows % streams:
@@ -101,18 +100,40 @@ def contradictions(config: Config) -> list[str]:
                 f"data.skip_steps has [{first}, {stop}]: the second number must be larger; it is"
                 " not skipped"
             )
-    if optim.schedule != "wsd":
-        end = "train.steps"
-    else:
-        end = "train.steps - optim.decay_steps"
-    room = train.steps
-    if optim.schedule == "wsd":
-        room = decay_start(train.steps, optim)
-    if optim.warmup_steps > room:
-        found.append(f"optim.warmup_steps = {optim.warmup_steps} is more than {end} = {room}")
+    found += _warmup_contradictions(config)
+    found += _validation_contradictions(config)
     found += _sharding_contradictions(config)
     found += _communication_contradictions(config)
     return found + _precision_contradictions(config)
+
+
+def _warmup_contradictions(config: Config) -> list[str]:
+    """A warm-up that is longer than what it warms up for."""
+    optim = config.optim
+    end = "train.steps"
+    room = config.train.steps
+    if optim.schedule == "wsd":
+        end = "train.steps - optim.decay_steps"
+        room = decay_start(config.train.steps, optim)
+    if optim.warmup_steps <= room:
+        return []
+    return [f"optim.warmup_steps = {optim.warmup_steps} is more than {end} = {room}"]
+
+
+def _validation_contradictions(config: Config) -> list[str]:
+    """What needs validations, where there are none before the end."""
+    if config.validation.every or config.validation.evaluate_every:
+        return []
+    wanting = {
+        f"validation.patience = {config.validation.patience}": config.validation.patience,
+        f"checkpoint.keep_best = {config.checkpoint.keep_best}": config.checkpoint.keep_best,
+    }
+    return [
+        f"{key} with validation.every = 0: there is nothing to choose by; set validation.every to"
+        " the steps between two validations"
+        for key, value in wanting.items()
+        if value
+    ]
 
 
 def _source_contradictions(data: DataConfig) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from electra_dist.config.fields import (
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -28,6 +29,11 @@ class CheckpointConfig(Section):
     """
     milestones_every: PositiveInt | None = None
     """Checkpoints whose step is a multiple of this are kept for good, beside the `keep` newest."""
+    keep_best: bool | str = False
+    """Keep the checkpoint of the best validation too, next to the `keep` newest: true goes by
+    `validation.stop_metric`, a name by that held-out metric. Where no checkpoint is due at the best
+    validation, one is saved there.
+    """
     asynchronous: bool = True
     """Copy the state to memory and write it in the background while training goes on;
     false waits for the disk.
@@ -41,6 +47,19 @@ class ValidationConfig(Section):
     """Steps between two validations; 0 turns them off (the end of the run still has one)."""
     rows: PositiveInt = 512
     """Rows of one validation at most; always the same ones, with the same masks."""
+    evaluate_every: PositiveInt | None = None
+    """Steps between two full evaluations of both networks on the same rows, as `electra-dist
+    evaluate` gives them, into RUN/evaluations. A validation is part of each. Default: none.
+    """
+    stop_metric: str = "loss/generator"
+    """Held-out metric that early stopping and the best checkpoint go by, such as
+    loss/discriminator or discriminator/auc. The generator's loss is measured on the same masks
+    throughout; what the discriminator is judged on changes with the generator.
+    """
+    patience: PositiveInt | None = None
+    """End the run after so many validations in a row without an improvement. Default: never."""
+    min_improvement: NonNegativeFloat = 0.0
+    """What `stop_metric` must be better by, in its own unit, to count as an improvement."""
 
 
 def _words(command: object) -> object:
@@ -77,6 +96,10 @@ class TrackingConfig(Section):
 
     every: PositiveInt = 10
     """Steps between two logged ones."""
+    samples_every: NonNegativeInt | None = None
+    """Steps between two samples for people: a few held-out passages with what both networks made of
+    them, into RUN/samples. Default: at each validation; 0 turns them off.
+    """
     sinks: tuple[Sink, ...] = ("wandb",)
     """What mirrors metrics.jsonl: wandb, tensorboard (event files in the run directory), both, or
     nothing: [].

@@ -18,16 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from electra_dist.batch import PADDING_DOCUMENT
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.model.inputs import ModelBatch
-from electra_dist.train.step import StepTotals, micro_batch_totals
-
-#: Logits that are held at a time.
-_CHUNK_LOGITS = 2**25
+from electra_dist.train.heldout.passages import Answers, answers_of
+from electra_dist.train.step import Forwarded, StepTotals, micro_batch_totals
 
 
 class Networks(NamedTuple):
@@ -77,78 +74,82 @@ class Observed:
             )
         )
 
+    def by_row(self) -> Observed:
+        """The same in the order of the rows."""
+        by_mask = np.argsort(self.masked_rows, kind="stable")
+        by_token = np.argsort(self.token_rows, kind="stable")
+        ordered = {}
+        for field in fields(self):
+            order = by_mask
+            if field.name in _OF_TOKENS:
+                order = by_token
+            ordered[field.name] = getattr(self, field.name)[order]
+        return Observed(**ordered)
+
+
+#: Fields of `Observed` that are of real tokens; the others are of masked positions.
+_OF_TOKENS = ("token_rows", "shown", "logits", "replaced")
+
 
 class Judged(NamedTuple):
     """One micro-batch: its sums, its tokens,
-    and for passages to read the corrupted rows and logits, (B, L).
+    and for passages to read the corrupted rows and logits, (B, L), and the generator's
+    probabilities, (B, P).
     """
 
     totals: StepTotals
     observed: Observed
     corrupted: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+
+    @property
+    def answers(self) -> Answers:
+        """For passages."""
+        return Answers(self.corrupted, self.logits, self.probabilities)
 
 
 @torch.no_grad()
 def judge(networks: Networks, batch: ModelBatch, first_row: int = 0) -> Judged:
     """Run both networks over one micro-batch, whose rows are numbered from `first_row` on."""
-    generator, discriminator = networks
-    hidden_me = generator.hidden_at_masks(batch)
-    generated = generator.fill(batch, hidden_me)
-    output = discriminator(generated.shared, batch, generated.corrupted, generated.replaced)
-    used = batch.masked_weights.flatten() > 0
-    samples_m = generated.corrupted.gather(1, batch.masked_positions).flatten()[used]
-    targets_m = batch.masked_targets.flatten()[used]
-    nll_m, rank_m, probability_m = _generator_view(generator, hidden_me[used], targets_m, samples_m)
-    real = batch.documents != PADDING_DOCUMENT
-    row_b = torch.arange(first_row, first_row + len(real), device=real.device)[:, None]
-    observed = Observed(
-        masked_rows=_host(row_b.expand_as(batch.masked_positions).flatten()[used], np.int32),
-        targets=_host(targets_m, np.int32),
-        nll=_host(nll_m, np.float32),
-        rank=_host(rank_m, np.int32),
-        samples=_host(samples_m, np.int32),
-        sample_probability=_host(probability_m, np.float32),
-        masked_logits=_host(
-            output.logits.gather(1, batch.masked_positions).flatten()[used], np.float32
-        ),
-        token_rows=_host(row_b.expand_as(real)[real], np.int32),
-        shown=_host(generated.corrupted[real], np.int32),
-        logits=_host(output.logits[real], np.float32),
-        replaced=_host(generated.replaced[real] > 0, np.bool_),
+    generated = networks.generator(batch, looks=True)
+    output = networks.discriminator(
+        generated.shared, batch, generated.corrupted, generated.replaced
     )
+    forwarded = Forwarded(batch, generated, output)
+    rows_b = first_row + np.arange(len(batch.documents), dtype=np.int64)
+    answers = answers_of(forwarded)
     return Judged(
         micro_batch_totals(batch, generated, output),
-        observed,
-        _host(generated.corrupted, np.int64),
-        _host(output.logits, np.float32),
+        observe(forwarded, rows_b),
+        *answers,
     )
 
 
-def _generator_view(
-    generator: Generator, hidden_me: Tensor, targets_m: Tensor, samples_m: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(M,) each: negative log-likelihood and rank of the target, probability of the sample."""
-    words_ve = generator.embeddings.word.weight
-    bias_v = generator.output_bias
-    size = max(1, _CHUNK_LOGITS // words_ve.shape[0])
-    parts = []
-    for hidden, targets, samples in zip(
-        *(t.split(size) for t in (hidden_me, targets_m, samples_m)), strict=True
-    ):
-        logits_mv = F.linear(hidden, words_ve, bias_v)
-        log_sum_m = logits_mv.logsumexp(dim=1)
-        target_m = logits_mv.gather(1, targets[:, None])
-        sample_m = logits_mv.gather(1, samples[:, None])[:, 0]
-        parts.append(
-            (
-                log_sum_m - target_m[:, 0],
-                (logits_mv > target_m).sum(dim=1),
-                (sample_m - log_sum_m).exp(),
-            )
-        )
-    nll_m, rank_m, probability_m = (torch.cat(column) for column in zip(*parts, strict=True))
-    return nll_m, rank_m, probability_m
+@torch.no_grad()
+def observe(forwarded: Forwarded, rows_b: npt.NDArray[np.int64]) -> Observed:
+    """What the networks said of a micro-batch, whose rows have the numbers `rows_b` (B,)."""
+    batch, generated, judged = forwarded
+    assert generated.look is not None, "the generator was not asked to look"
+    used_m = batch.masked_weights.flatten() > 0
+    samples_bp = generated.corrupted.gather(1, batch.masked_positions)
+    masked_logits_bp = judged.logits.gather(1, batch.masked_positions)
+    real_bl = batch.documents != PADDING_DOCUMENT
+    numbers_b = torch.as_tensor(rows_b, device=real_bl.device)[:, None]
+    look = generated.look
+    return Observed(
+        masked_rows=_host(numbers_b.expand_as(samples_bp).flatten()[used_m], np.int32),
+        targets=_host(batch.masked_targets.flatten()[used_m], np.int32),
+        nll=_host(look.nll_m[used_m], np.float32),
+        rank=_host(look.rank_m[used_m], np.int32),
+        samples=_host(samples_bp.flatten()[used_m], np.int32),
+        sample_probability=_host(look.probability_m[used_m], np.float32),
+        masked_logits=_host(masked_logits_bp.flatten()[used_m], np.float32),
+        token_rows=_host(numbers_b.expand_as(real_bl)[real_bl], np.int32),
+        shown=_host(generated.corrupted[real_bl], np.int32),
+        logits=_host(judged.logits[real_bl], np.float32),
+        replaced=_host(generated.replaced[real_bl] > 0, np.bool_),
+    )
 
 
 def _host(tensor: Tensor, dtype: Any) -> npt.NDArray[Any]:

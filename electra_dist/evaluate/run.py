@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from electra_dist import config as configuration
 from electra_dist.batch import MicroBatch
-from electra_dist.checkpoint.networks import choose_step, load_whole
+from electra_dist.checkpoint.networks import ChosenStep, choose_step, load_whole
 from electra_dist.config import Config
 from electra_dist.data.shards.files import sha256_of_file
 from electra_dist.data.shards.manifest import Manifest
@@ -27,7 +27,7 @@ from electra_dist.data.validation import deal, validation_rows
 from electra_dist.errors import DataError, UserError
 from electra_dist.evaluate import scores
 from electra_dist.evaluate.heldout import Networks, Observed, judge
-from electra_dist.evaluate.passages import Passage, ShownPassage, choose, passages_of
+from electra_dist.evaluate.passages import ShownPassage, choose
 from electra_dist.evaluate.scores import (
     Band,
     CalibrationBin,
@@ -40,7 +40,8 @@ from electra_dist.model.inputs import to_device
 from electra_dist.parallel.hardware import device_of_command
 from electra_dist.parallel.world import World
 from electra_dist.runs.directory import RunDir
-from electra_dist.runs.metrics import Metrics
+from electra_dist.runs.metrics import HELD_OUT, Metrics
+from electra_dist.train.heldout.passages import Passage, passages_of
 from electra_dist.train.window import Window
 
 Device = Literal["cpu", "cuda"]
@@ -89,15 +90,15 @@ def silent(stage: str, done: int, total: int) -> None:
 def evaluate_run(
     run: RunDir,
     *,
-    step: int | None = None,
+    step: ChosenStep | None = None,
     rows: int | Literal["all"] | None = None,
     shards: Path | None = None,
     device: Device | None = None,
     passages: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Evaluate `run` at `step` (default: the newest whole one) on `rows` held-out rows (default: as
-    the trainer).
+    """Evaluate `run` at `step` (default: the newest whole one; `best`: the best) on `rows` held-out
+    rows (default: as the trainer).
 
     `shards` takes the place of the run's own; `device` is CUDA by default where there is one.
     Raises `UserError` for what cannot be: a step, shards, rows or a device that are not there,
@@ -127,15 +128,51 @@ def evaluate_run(
         raise DataError(
             f"{data.label}: no token of the held-out rows can be masked; nothing to evaluate"
         )
-    return Evaluation(
-        run=str(run.path),
-        step=chosen_step,
-        shards=data.label,
-        own_shards=data.fingerprint == run.read_facts().dataset_fingerprint,
-        device=str(chosen_device),
+    where = Where(str(run.path), chosen_step, str(chosen_device), seconds)
+    return scored(
+        seen,
+        where,
+        data,
         rows=len(held_out.keys),
         row_length=config.data.row_length,
-        seconds=seconds,
+        own_shards=data.fingerprint == run.read_facts().dataset_fingerprint,
+        metrics=window.reduced(World()).losses(HELD_OUT),
+        passages=choose(found, passages, run) if passages else (),
+    )
+
+
+class Where(NamedTuple):
+    """Which networks were evaluated, on what, and how long they took."""
+
+    run: str
+    step: int
+    device: str
+    seconds: float
+
+
+def scored(
+    seen: Observed,
+    where: Where,
+    data: RunData,
+    *,
+    rows: int,
+    row_length: int,
+    own_shards: bool,
+    metrics: Metrics,
+    passages: tuple[ShownPassage, ...] = (),
+) -> Evaluation:
+    """The scores of what the networks said of `rows` held-out rows of `data`; `metrics` are the
+    trainer's own.
+    """
+    return Evaluation(
+        run=where.run,
+        step=where.step,
+        shards=data.label,
+        own_shards=own_shards,
+        device=where.device,
+        rows=rows,
+        row_length=row_length,
+        seconds=where.seconds,
         generator=scores.generator_scores(seen, data.unigram_entropy()),
         discriminator=scores.discriminator_scores(seen),
         standard_errors=standard_errors(seen),
@@ -143,8 +180,8 @@ def evaluate_run(
         convincing=scores.convincing(seen),
         calibration=scores.calibration(seen),
         roc=scores.roc(seen),
-        metrics=_defined(window.reduced(World()).losses("validation/")),
-        passages=choose(found, passages, run) if passages else (),
+        metrics=_defined(metrics),
+        passages=passages,
     )
 
 
@@ -217,7 +254,7 @@ def _judge_all(
         window.add(judged.totals, (batch,))
         parts.append(judged.observed)
         if readable and done < _PASSAGE_ROWS:
-            found += passages_of(batch, judged.corrupted, judged.logits)
+            found += passages_of(batch, judged.answers)
         done = min(done + len(batch.tokens), total)
         progress("held-out rows", done, total)
     return Observed.joined(parts), window, found

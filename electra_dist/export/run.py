@@ -30,7 +30,7 @@ from torch import Tensor
 from electra_dist import config as configuration
 from electra_dist.architectures import find_architecture
 from electra_dist.architectures.names import State
-from electra_dist.checkpoint.networks import load_whole
+from electra_dist.checkpoint.networks import ChosenStep, load_whole
 from electra_dist.config import Config, Network
 from electra_dist.errors import UserError
 from electra_dist.export.card import model_card
@@ -58,11 +58,11 @@ def export_run(
     run: RunDir,
     out: Path,
     network: Network,
-    step: int | None = None,
+    step: ChosenStep | None = None,
     positions: int | None = None,
 ) -> ExportReport:
-    """Export `network` of `run` at `step` (default: the newest whole checkpoint) to the folder
-    `out`.
+    """Export `network` of `run` at `step` (default: the newest whole checkpoint; `best`: the best)
+    to the folder `out`.
 
     The model takes texts of `positions` tokens: by default those that training has seen, which are
     as many as a row has. `out` must be absent, empty, or an earlier export of the same network of

@@ -27,6 +27,7 @@ from electra_dist.model.encoder import Encoder
 from electra_dist.model.flat.network import FlatNetwork, lent
 from electra_dist.model.head import Backend, masked_lm_head
 from electra_dist.model.inputs import ModelBatch
+from electra_dist.model.looking import Look, look_at_masks
 from electra_dist.model.parameters import initialise
 from electra_dist.objectives import objectives_of
 from electra_dist.objectives.views import Filled
@@ -43,6 +44,7 @@ class GeneratorOutput(NamedTuple):
                labels
     shared     (B, L, E)  what the discriminator builds on: see `Generator.exchange`; None for
                sharing `none`
+    look       of each of the M slots, where it was asked for
     """
 
     loss_sums: Tensor
@@ -51,6 +53,7 @@ class GeneratorOutput(NamedTuple):
     corrupted: Tensor
     replaced: Tensor
     shared: Tensor | None
+    look: Look | None = None
 
     @property
     def loss_sum(self) -> Tensor:
@@ -175,15 +178,22 @@ class Generator(nn.Module):
         corrupted = wider.scatter(1, columns, samples_bp)[:, :length].contiguous()
         return corrupted, (corrupted != tokens_bl).float()
 
-    def forward(self, batch: ModelBatch, forced_samples: Tensor | None = None) -> GeneratorOutput:
+    def forward(
+        self, batch: ModelBatch, forced_samples: Tensor | None = None, looks: bool = False
+    ) -> GeneratorOutput:
         """One micro-batch; `forced_samples` (B, P)
-        int64 takes the place of the samples (for tests).
+        int64 takes the place of the samples (for tests), `looks` asks for a `Look`.
         """
         with lent(self.flat) as vectors:
-            return self.fill(batch, self.hidden_at_masks(batch, vectors), forced_samples)
+            hidden_me = self.hidden_at_masks(batch, vectors)
+            return self.fill(batch, hidden_me, forced_samples, looks)
 
     def fill(
-        self, batch: ModelBatch, hidden_me: Tensor, forced_samples: Tensor | None = None
+        self,
+        batch: ModelBatch,
+        hidden_me: Tensor,
+        forced_samples: Tensor | None = None,
+        looks: bool = False,
     ) -> GeneratorOutput:
         """The second half of `forward`: loss, samples and corrupted rows from `hidden_at_masks`."""
         head = masked_lm_head(
@@ -203,6 +213,15 @@ class Generator(nn.Module):
         corrupted, replaced = self.corrupt(
             batch.tokens, batch.masked_positions, batch.masked_weights, samples
         )
+        look = None
+        if looks:
+            look = look_at_masks(
+                hidden_me,
+                self.embeddings.word.weight,
+                self.output_bias,
+                batch.masked_targets.flatten(),
+                samples.flatten(),
+            )
         return GeneratorOutput(
             loss_sums=torch.stack([loss_sum(filled) for loss_sum in self.losses]),
             correct=(head.correct_m * weights_m).sum().detach(),
@@ -210,4 +229,5 @@ class Generator(nn.Module):
             corrupted=corrupted,
             replaced=replaced,
             shared=self.exchange(corrupted, batch.positions),
+            look=look,
         )

@@ -7,10 +7,12 @@ Comes in: a `World` whose process group is open. An error of one rank is every r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
@@ -36,6 +38,36 @@ def gather_objects(content: Any, world: World) -> list[Any]:
     return [
         json.loads(bytes(part[: int(length)].numpy()))
         for part, length in zip(parts, lengths, strict=True)
+    ]
+
+
+def gather_arrays(
+    arrays: Sequence[npt.NDArray[Any]], world: World
+) -> list[list[npt.NDArray[Any]]] | None:
+    """These one-dimensional arrays of every rank, in rank order, on rank 0; None on the others.
+
+    The ranks give as many arrays, of the same types; their lengths may differ.
+    """
+    if world.world_size == 1:
+        return [list(arrays)]
+    lengths: list[list[int]] = gather_objects([len(array) for array in arrays], world)
+    gathered = []
+    for number, array in enumerate(arrays):
+        longest = max(rank[number] for rank in lengths) * array.itemsize
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        raw = np.frombuffer(array.tobytes(), dtype=np.uint8)
+        padded[: len(raw)] = torch.from_numpy(raw.copy())
+        parts = None
+        if world.is_main:
+            parts = [torch.empty_like(padded) for _ in lengths]
+        dist.gather(padded, parts, dst=0)
+        if parts is not None:
+            gathered.append([part.numpy().view(array.dtype) for part in parts])
+    if not world.is_main:
+        return None
+    return [
+        [gathered[number][rank][:length] for number, length in enumerate(lengths[rank])]
+        for rank in range(world.world_size)
     ]
 
 

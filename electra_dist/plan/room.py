@@ -15,7 +15,7 @@ def checkpoint_bytes(config: Config, vocab_size: int) -> int:
 
 
 def checkpoints_at_once(config: Config) -> int:
-    """The most that lie on the disk: the newest `keep`, the milestones,
+    """The most that lie on the disk: the newest `keep`, the milestones, the best one,
     and the one that is being written.
     """
     every = config.checkpoint.milestones_every
@@ -23,7 +23,8 @@ def checkpoints_at_once(config: Config) -> int:
         milestones = config.train.steps // every
     else:
         milestones = 0
-    return config.checkpoint.keep + milestones + 1
+    best = int(bool(config.checkpoint.keep_best))
+    return config.checkpoint.keep + milestones + best + 1
 
 
 def room_to_come(config: Config, vocab_size: int, there: int) -> int:

@@ -12,11 +12,13 @@ import numpy as np
 
 from electra_dist import config as configuration
 from electra_dist.console import human_number
+from electra_dist.errors import ConfigError
 from electra_dist.report.loading import LoadedRun, Table, load_run
 from electra_dist.report.verdict import verdict_of
 from electra_dist.runs import metrics
 from electra_dist.runs.checkpoints import health
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heldout.best import BestSaved, best_saved, recorded_early_stop
 from electra_dist.runs.rollbacks import Rollback
 
 _HELD_OUT = {
@@ -56,6 +58,10 @@ class RunReport:
     """Step of the newest checkpoint that is."""
     findings: list[str] = field(default_factory=list)
     """What the health rules found and what has not ended, in words."""
+    stopped_early: str | None = None
+    """How it has ended before its last step, where patience was at an end."""
+    best: BestSaved | None = None
+    """The best checkpoint; None where no saved step was validated."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,6 +81,10 @@ class RunReport:
             ("real tokens trained on", "", f"{self.real_tokens:,} ({self.epochs:.2f} epochs)"),
             ("real tokens/s, median", "", _count(self.tokens_per_s)),
         ]
+        if self.stopped_early:
+            lines.append(("end", "", self.stopped_early))
+        if self.best:
+            lines.append(("best checkpoint", "", self.best.sentence))
         lines += [("went back from a divergence", "", str(rollback)) for rollback in self.rollbacks]
         if self.unhealthy:
             lines.append(
@@ -143,7 +153,21 @@ def report_of(loaded: LoadedRun) -> RunReport:
         rollbacks=loaded.facts.rollbacks,
         findings=[finding.sentence for finding in verdict_of(loaded).open],
         **asdict(health(loaded.run)),
+        **_chosen(loaded),
     )
+
+
+def _chosen(loaded: LoadedRun) -> dict[str, Any]:
+    """How the run has stopped early, and its best checkpoint; nothing where it is not known."""
+    if loaded.config is None:
+        return {}
+    newest = max(loaded.run.complete_checkpoints(), default=None)
+    try:
+        early = recorded_early_stop(loaded.run, loaded.config, newest)
+        best = best_saved(loaded.run, loaded.config)
+    except ConfigError:  # a metric of another version: the rest of the report is worth having
+        return {}
+    return {"stopped_early": early.sentence if early else None, "best": best}
 
 
 def _first_and_last(table: Table, name: str) -> tuple[float | None, float | None]:

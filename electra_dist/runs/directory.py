@@ -8,6 +8,8 @@
         progress.json    what it is doing now        hang.json  which rank hung, when one did
         checkpoints/step-00001000/{generator,discriminator}/ trainer.json manifest.json COMPLETE
         lock/            who writes here (`electra_dist.runs.lock`)
+        samples/         a few held-out passages as both networks see them (`heldout.samples`)
+        evaluations/     full evaluations during training (`heldout.evaluations`)
         tokenizer/       copy of the tokenizer that the shards were encoded with
         jobs/            generated sbatch scripts      logs/      one per rank and job
         wandb/           files of W&B

@@ -13,6 +13,7 @@ from electra_dist.objectives import HELD_OUT as HELD_OUT
 from electra_dist.objectives import Metric as Metric
 from electra_dist.objectives import Metrics as Metrics
 from electra_dist.objectives import masked_tokens, objectives, replaced_tokens
+from electra_dist.runs.heldout.evaluations import HEADLINES
 
 STEP = Metric(
     "step",
@@ -355,7 +356,9 @@ _OF_THE_RUN = (
 
 
 def all_metrics() -> tuple[Metric, ...]:
-    """Every logged number, in the order of a row: losses, scores, and those of the run."""
+    """Every logged number, in the order of a row: losses, scores, those of the run, and those
+    of a full evaluation.
+    """
     losses = [objective.loss for objective in objectives()]
     scores = [metric for objective in objectives() for metric in objective.metrics]
-    return (STEP, *losses, *scores, *_OF_THE_RUN)
+    return (STEP, *losses, *scores, *_OF_THE_RUN, *HEADLINES.values())

@@ -12,6 +12,7 @@ from electra_dist.parallel.collectives import broadcast_object, together
 from electra_dist.parallel.world import World
 from electra_dist.runs import lock
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heldout.best import Course
 from electra_dist.tracking.sinks import Tracker
 from electra_dist.train.divergence.health import Health
 from electra_dist.train.state import RunState
@@ -27,14 +28,16 @@ class Checkpoints:
         self._world = world
         self._tracker = tracker
 
-    def save(self, state: RunState, health: Health, final: bool) -> bool:
+    def save(self, state: RunState, health: Health, final: bool, best: Course | None) -> bool:
         """Save `state`, unless there is a checkpoint of its step; false where training has diverged
         instead.
 
-        Every rank must call it. `final` is that of `Saver.save`.
+        Every rank must call it. `final` and `best` are those of `Saver.save`.
         """
         if final:
             self._saver.finish()
+        elif self._saver.step_in_flight == state.done:
+            return True
         if self._is_saved(state.done):
             return True
         if health.has_diverged():
@@ -54,6 +57,7 @@ class Checkpoints:
             healthy=not problem,
             reason=problem,
             clear=health.clear,
+            best=best,
         )
         return True
 

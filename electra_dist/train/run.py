@@ -50,23 +50,30 @@ from electra_dist.runs.own_log import own_log
 from electra_dist.tracking.sinks import Tracker
 from electra_dist.tracking.wandb import choose_mode
 from electra_dist.train.divergence import rollback
+from electra_dist.train.ending import is_finished, say_how_it_ended, why
 from electra_dist.train.faults import Interruption
+from electra_dist.train.heldout.evaluator import Evaluator, check_evaluator
 from electra_dist.train.initial import initial_networks
 from electra_dist.train.lines import Checking
 from electra_dist.train.trainer import Outcome, Trainer
-from electra_dist.train.validation import owes_validation
 from electra_dist.train.watch.hang import collective_timeout
 from electra_dist.train.watch.watchdog import Watchdog
 from electra_dist.zero.compatibility import prepare_deepspeed, release_deepspeed
 from electra_dist.zero.engines import Engines, build_engines
 
 
-def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) -> Outcome:
+def train(
+    config: Config,
+    environment: dict[str, str],
+    *,
+    how: GoingOn = PLAIN,
+    evaluator: Evaluator | None = None,
+) -> Outcome:
     """Train, or go on with, the run at `config.run.path`; raises `UserError` on every rank for a
     mistake on any.
 
     `how` goes on otherwise than before: with changed keys, from an older checkpoint, as a branch of
-    another run.
+    another run. `evaluator` makes the evaluations of `validation.evaluate_every`.
     """
     end_by(leave)
     world = detect(environment)
@@ -98,7 +105,9 @@ def train(config: Config, environment: dict[str, str], *, how: GoingOn = PLAIN) 
                     config.watchdog.meet_seconds,
                 )
                 prepare_deepspeed(world)  # one that does not work is found before a run is touched
-                outcome = _hold_run(config, world, interruption, watchdog, environment, how)
+                outcome = _hold_run(
+                    config, world, interruption, watchdog, environment, how, evaluator
+                )
             except BaseException as error:
                 _fail(watchdog, error)
                 raise
@@ -136,6 +145,7 @@ def _hold_run(
     watchdog: Watchdog,
     environment: Mapping[str, str],
     how: GoingOn,
+    evaluator: Evaluator | None,
 ) -> Outcome:
     """Check the data, take the run's lock on rank 0, and train under it."""
     if interruption.is_requested_of_any(world):
@@ -145,6 +155,7 @@ def _hold_run(
     handle = _handle(config, world)
     with ExitStack() as held:
         with together(world):
+            check_evaluator(config, evaluator)
             data = _checked_data(config, world, handle)
             if world.is_main:
                 # a mistake touches nothing, not even the lock
@@ -156,14 +167,14 @@ def _hold_run(
         assert data is not None
         if not world.is_main:
             return _train_from_checkpoint(
-                config, world, interruption, watchdog, data, environment, None
+                config, world, interruption, watchdog, data, environment, None, evaluator
             )[0]
         with (
             _hook(config, run, environment) as hook,
             Heartbeat(run, world.world_size, environment.get(JOB_VARIABLE)) as heartbeat,
         ):
             outcome, saved = _train_from_checkpoint(
-                config, world, interruption, watchdog, data, environment, hook
+                config, world, interruption, watchdog, data, environment, hook, evaluator
             )
             if outcome is Outcome.FINISHED:
                 heartbeat.end("finished")
@@ -193,14 +204,13 @@ def _train_from_checkpoint(
     data: RunData,
     environment: Mapping[str, str],
     hook: Hook | None,
+    evaluator: Evaluator | None,
 ) -> tuple[Outcome, int]:
     """Train; `hook` is rank 0's. How training ended, and the step that is saved."""
     run = RunDir(config.run.path)
     rollbacks = rollback.recorded(run, world)
     step = loading.find_start(run, world, config.checkpoint.every)
-    if step is not None and step >= config.train.steps and not owes_validation(run, step, world):
-        if world.is_main:
-            say(f"{run.path}: already finished at step {step}; set run.name for another run")
+    if step is not None and is_finished(config, run, step, world):
         return Outcome.FINISHED, step
     if interruption.is_requested_of_any(world):
         return _interrupted_early(world), step or 0
@@ -212,7 +222,7 @@ def _train_from_checkpoint(
     tracker = _tracker(config, run, step or 0, world, environment)
     outcome = None
     try:
-        trainer = Trainer(config, data, engines, world, tracker, rollbacks, hook)
+        trainer = Trainer(config, data, engines, world, tracker, rollbacks, hook, evaluator)
         if step is not None:
             signs.sign(f"loading the checkpoint of step {step:,}")
             trainer.resume(step)
@@ -225,14 +235,11 @@ def _train_from_checkpoint(
         signs.enter("end")
         if tracker:
             tracker.close(failed=outcome is None, finished=outcome is Outcome.FINISHED)
+    reason = why(trainer, outcome, interruption)
     if hook:
-        hook.ends(
-            outcome.value,
-            trainer.done,
-            _reason(interruption) if outcome is Outcome.INTERRUPTED else "",
-        )
+        hook.ends(outcome.value, trainer.done, reason)
     if tracker:
-        _say_how_to_go_on(config, run, trainer.done, outcome, tracker.how_to_sync)
+        say_how_it_ended(config, trainer, outcome, tracker.how_to_sync)
     engines.destroy()  # this process may go on, and train again
     return outcome, trainer.done
 
@@ -251,12 +258,6 @@ def _record_start(
             )
             about = about_run(config, data, world.world_size, machines)
             record_start(RunDir(config.run.path), world.world_size, step, machines, about)
-
-
-def _reason(interruption: Interruption) -> str:
-    if interruption.requested:
-        return f"{interruption.requested.name} came"
-    return ""
 
 
 def _handle(config: Config, world: World) -> dict[str, Any]:
@@ -382,21 +383,3 @@ def _tracker(
 def _monitor(config: Config, run: RunDir) -> Monitor:
     """The rules of health, which have heard nothing yet."""
     return Monitor(Known.of(config, run.read_facts()), config.tracking.health_ignore)
-
-
-def _say_how_to_go_on(
-    config: Config, run: RunDir, done: int, outcome: Outcome, sync: str | None
-) -> None:
-    if outcome is Outcome.INTERRUPTED:
-        if done:
-            where = f"and saved at step {done}/{config.train.steps}"
-        else:
-            where = "before the first step"
-        say(f"interrupted {where}; run the same command again to go on")
-    else:
-        say(
-            f"finished at step {done}; export the weights with: electra-dist export {run.path}"
-            " --out DIR"
-        )
-    if sync:
-        say(f"bring it to W&B with: {sync}")

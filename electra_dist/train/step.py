@@ -111,20 +111,41 @@ def _train(
     return StepTotals(sums, **agreed._asdict())
 
 
+class Forwarded(NamedTuple):
+    """One micro-batch through both networks, without dropout and without training."""
+
+    batch: ModelBatch
+    generated: GeneratorOutput
+    judged: DiscriminatorOutput
+
+
 @torch.no_grad()
-def evaluate_step(engines: Engines, micro_batch: MicroBatch, config: Config) -> StepTotals:
-    """The same sums for one validation micro-batch, without dropout and without training."""
+def forward_step(
+    engines: Engines, micro_batch: MicroBatch, config: Config, looks: bool = False
+) -> Forwarded:
+    """One held-out micro-batch; `looks` asks for a `Look`. Every rank must call it."""
     for _, engine in engines:
         engine.eval()
     batch = to_device(micro_batch, engines.world.device)
     _begin_graphs(config)
-    generated: GeneratorOutput = engines.generator(batch)
-    judged = engines.discriminator(generated.shared, batch, generated.corrupted, generated.replaced)
+    generated: GeneratorOutput = engines.generator(batch, looks=looks)
+    judged: DiscriminatorOutput = engines.discriminator(
+        generated.shared, batch, generated.corrupted, generated.replaced
+    )
     for _, engine in engines:
         engine.train()
-    return _without_gradients(
-        _compiled(micro_batch_sums, engines)(batch, generated, judged, objectives())
-    )
+    return Forwarded(batch, generated, judged)
+
+
+@torch.no_grad()
+def forward_totals(engines: Engines, forwarded: Forwarded) -> StepTotals:
+    """The sums of one held-out micro-batch."""
+    return _without_gradients(_compiled(micro_batch_sums, engines)(*forwarded, objectives()))
+
+
+def evaluate_step(engines: Engines, micro_batch: MicroBatch, config: Config) -> StepTotals:
+    """The sums of one held-out micro-batch, from both networks without dropout."""
+    return forward_totals(engines, forward_step(engines, micro_batch, config))
 
 
 def _begin_graphs(config: Config) -> None:

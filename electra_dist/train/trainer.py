@@ -11,7 +11,6 @@ goes back to the newest healthy checkpoint and on past the offending rows (DESIG
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -32,6 +31,7 @@ from electra_dist.parallel.collectives import any_rank, raise_together, together
 from electra_dist.parallel.world import World
 from electra_dist.runs import lock
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heldout.best import EarlyStop
 from electra_dist.runs.hooks import Hook
 from electra_dist.runs.metrics import Metrics
 from electra_dist.runs.rollbacks import Rollback
@@ -41,11 +41,15 @@ from electra_dist.train.checkpoints import Checkpoints
 from electra_dist.train.divergence import rollback
 from electra_dist.train.divergence.health import Health
 from electra_dist.train.faults import Interruption
+from electra_dist.train.garbage import collecting_by_hand
+from electra_dist.train.heldout.evaluator import Evaluator
+from electra_dist.train.heldout.samples import Sampler
+from electra_dist.train.heldout.selection import Selection
+from electra_dist.train.heldout.validation import Validation
 from electra_dist.train.initial import initial_weights
 from electra_dist.train.logbook import Logbook
 from electra_dist.train.state import RunState
 from electra_dist.train.step import train_step
-from electra_dist.train.validation import Validation
 from electra_dist.zero.engines import Engines
 from electra_dist.zero.fragments import loss_scale_state, restart
 
@@ -69,9 +73,10 @@ class Trainer:
         tracker: Tracker | None,
         rollbacks: Sequence[Rollback] = (),
         hook: Hook | None = None,
+        evaluator: Evaluator | None = None,
     ):
         """`tracker` and `hook` are rank 0's; the other ranks have none.
-        `rollbacks` are those of run.json.
+        `rollbacks` are those of run.json, `evaluator` that of `validation.evaluate_every`.
         """
         self.config = config
         self.data = data
@@ -87,7 +92,9 @@ class Trainer:
         self._saver = Saver(self.run, engines, world, config.checkpoint)
         self._checkpoints = Checkpoints(self.run, self._saver, world, tracker)
         self._agreement = Agreement(world)
-        self._validation = Validation(config, data, engines, world, self._agreement)
+        self._validation = Validation(config, data, engines, world, self._agreement, evaluator)
+        self._selection = Selection(config, self.run, world)
+        self._sampler = Sampler(config, data, engines, self.run, world)
         self._lost: UserError | None = None  # why the run is no longer this process's
         self.health.begin(None)
 
@@ -96,15 +103,24 @@ class Trainer:
         """Optimizer steps behind us."""
         return self.state.done
 
+    @property
+    def early_stop(self) -> EarlyStop | None:
+        """Why the run ends here, before its last step; None where it goes on."""
+        return self._selection.early_stop_at(self.done)
+
+    @property
+    def _is_over(self) -> bool:
+        return self.done >= self.config.train.steps or self.early_stop is not None
+
     # --- the loop ---------------------------------------------------------------------------------
 
     def train_to_end(self, interruption: Interruption) -> Outcome:
-        """Train to `train.steps` or until `interruption` is requested; the state is saved either
-        way.
+        """Train to `train.steps`, to the end of patience, or until `interruption` is requested; the
+        state is saved in any case.
 
         Raises `DivergedError` when training diverges more often than `guard.max_rollbacks` allows.
         """
-        with _collecting_by_hand(), self._landing():
+        with collecting_by_hand(), self._landing():
             call = self._catch_up(interruption)
             while True:
                 if call is Call.STOP and self.save(final=True):
@@ -112,10 +128,12 @@ class Trainer:
                 if call is not Call.GO_ON:
                     with signs.phase("start", self.done):  # it takes as long as a start does
                         call = self._roll_back(interruption)
-                elif self.done < self.config.train.steps:
+                elif not self._is_over:
                     call = self._loop(interruption)
-                else:
+                elif self.early_stop is None or self.save(final=True):
                     return Outcome.FINISHED
+                else:
+                    call = Call.ROLL_BACK
 
     @contextmanager
     def _landing(self) -> Iterator[None]:
@@ -139,7 +157,7 @@ class Trainer:
             call = Call.WAIT
             self._logbook.stopwatch.lap()
             self.engines.clock.clear()
-            while self.done < self.config.train.steps:
+            while not self._is_over:
                 call = self._before_step(call, ahead, interruption)
                 if call is Call.GO_ON:
                     self._take_step(*self._ask(ahead, interruption))
@@ -233,10 +251,25 @@ class Trainer:
             metrics = self._logged()
         paused = self._logbook.stopwatch.pause()
         self._saver.poll(writes)
-        if not saves and not validates:
+        if saves or validates:
+            call = self._save_and_validate(call, saves, validates, metrics, interruption)
+        else:
             self._logbook.write(metrics)
-            self._logbook.stopwatch.resume(paused)
-            return call
+        if call is not Call.ROLL_BACK and self._sampler.is_due(self.done, validated=False):
+            self._sampler.write(self.done)
+        self._logbook.stopwatch.resume(paused)
+        return call
+
+    def _save_and_validate(
+        self,
+        call: Call,
+        saves: bool,
+        validates: bool,
+        metrics: Metrics,
+        interruption: Interruption,
+    ) -> Call:
+        """`call`, or what the ranks want after this; `metrics` is the row of the step."""
+        last = self.done == self.config.train.steps
         if self.health.has_diverged(last):
             return Call.ROLL_BACK
         validates = validates and self._validation.has_rows
@@ -247,10 +280,9 @@ class Trainer:
         if saves and not self.save(final=last):
             return Call.ROLL_BACK
         if validates and call not in (Call.STOP, Call.FAIL):
-            call = max(call, self._validate(interruption))
-        elif last and not validates:
-            call = Call.GO_ON  # whoever asks to stop now gets a finished run
-        self._logbook.stopwatch.resume(paused)
+            return max(call, self._validate(interruption))
+        if last and not validates:
+            return Call.GO_ON  # whoever asks to stop now gets a finished run
         return call
 
     def _logged(self) -> Metrics:
@@ -305,14 +337,10 @@ class Trainer:
     def _catch_up(self, interruption: Interruption) -> Call:
         """The validation that was due where training goes on from, if it is still to come."""
         state = self.state
-        owes = False
-        if state.done == 0 or state.unwritten is not None:
-            validation = self._validation
-            owes = validation.has_rows and not validation.is_done(self.run, state.done)
-        if not owes:
+        self._selection.begin(state.done)
+        if not self._validation.is_owed(self.run, state):
             state.unwritten = None
             return Call.GO_ON
-        state.unwritten = state.unwritten or {}
         return self._validate(interruption)
 
     def _validate(self, interruption: Interruption) -> Call:
@@ -323,8 +351,14 @@ class Trainer:
             return Call.STOP
         if state.done and not self.health.accepts(losses):
             return Call.ROLL_BACK
-        self._logbook.write({"step": state.done, **(state.unwritten or {}), **losses})
+        row = {"step": state.done, **(state.unwritten or {}), **losses}
+        self._logbook.write(row)
         state.unwritten = None
+        self._selection.add(row)
+        if self._sampler.is_due(state.done, validated=True):
+            self._sampler.write(state.done)
+        if self._selection.is_best(state.done) and not self.save():
+            return Call.ROLL_BACK
         return Call.GO_ON
 
     # --- the state --------------------------------------------------------------------------------
@@ -339,7 +373,7 @@ class Trainer:
         if self.state.loader is None:
             return True
         with signs.phase("checkpoint", self.done):
-            return self._checkpoints.save(self.state, self.health, final)
+            return self._checkpoints.save(self.state, self.health, final, self._selection.to_keep)
 
     def resume(self, step: int) -> None:
         """Take up the run at the checkpoint of `step`, which `find_start` has verified."""
@@ -353,18 +387,3 @@ class Trainer:
         self.state.begin(saved, self.world)
         self._logbook.passes.begin(self.state.source_epochs)
         self.health.begin((saved or {}).get("guard"))
-
-
-@contextmanager
-def _collecting_by_hand() -> Iterator[None]:
-    """Garbage is collected at the same steps on all ranks,
-    instead of whenever one of them likes.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        gc.enable()

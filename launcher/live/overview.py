@@ -27,7 +27,7 @@ _BEST = "*"
 
 def best_of(views: Sequence[RunView]) -> str | None:
     """The run with the lowest held-out loss."""
-    return best_run((view.status.run, view.status.best) for view in views)
+    return best_run((view.status.run, view.status.best_held_out) for view in views)
 
 
 def overview_frame(views: Sequence[RunView], screen: Screen, clock: str) -> list[Text]:
@@ -94,7 +94,7 @@ def _head(
         words = f" {done / total:.1%}  {done:,} of {total:,} steps"
         yield screen.line(screen.bar(done / total, screen.width - len(words)) + words)
     for view in views:
-        found = view.status.best
+        found = view.status.best_held_out
         if view.status.run == best and found is not None:
             yield screen.line(
                 f"{_BEST} best: {names[best]}, held-out {found.metric} {found.loss:.4g} at step"

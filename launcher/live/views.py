@@ -246,7 +246,7 @@ def _held_out(view: RunView, screen: Screen) -> Iterator[Text]:
         if metric.name in held_out.values
     ]
     text = f"{', '.join(parts)} at step {held_out.step:,}"
-    best = view.status.best
+    best = view.status.best_held_out
     if best is not None and best.step < held_out.step:
         text += f"; best {best.loss:.4g} at {best.step:,}"
     yield from screen.wrapped("held out", text)

@@ -30,10 +30,11 @@ from electra_dist.data.validation import deal, validation_rows
 from electra_dist.errors import CheckpointError, DataError, UserError
 from electra_dist.evaluate import evaluate_run
 from electra_dist.evaluate.heldout import Networks, Observed, judge
-from electra_dist.evaluate.passages import Piece, passages_of
+from electra_dist.evaluate.passages import Piece
 from electra_dist.model.inputs import rows_of_documents, to_device
 from electra_dist.model.networks import build_networks
 from electra_dist.runs.directory import RunDir
+from electra_dist.train.heldout.passages import Answers, passages_of
 from tests.support.shards import as_version_1
 
 ROWS = 11  # not a multiple of the micro-batch: its last row is empty
@@ -252,7 +253,9 @@ def test_a_row_is_cut_into_passages_of_one_document() -> None:
     batch = replace(packed, masked_positions=masked, masked_weights=np.ones((1, 3), np.float32))
     corrupted = batch.tokens.astype(np.int64)
     corrupted[0, 40] = 7
-    found = passages_of(batch, corrupted, np.zeros((1, 128), np.float32))
+    probabilities = np.array([[0.5, 0.25, 0.125]], np.float32)
+    answers = Answers(corrupted, np.zeros((1, 128), np.float32), probabilities)
+    found = passages_of(batch, answers)
     assert [p.tokens.tolist() for p in found] == [
         list(range(10, 40)),
         list(range(40, 104)),
@@ -261,6 +264,7 @@ def test_a_row_is_cut_into_passages_of_one_document() -> None:
     assert [p.before for p in found] == [2, 2, 103]
     assert [p.masked.sum() for p in found] == [1, 1, 1]
     assert [(p.tokens != p.corrupted).sum() for p in found] == [0, 1, 0]
+    assert [p.probabilities[p.masked].tolist() for p in found] == [[0.5], [0.25], [0.125]]
     assert found[0].loss == pytest.approx(np.log(2))
 
 

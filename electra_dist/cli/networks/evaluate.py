@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from electra_dist.cli.networks.chosen import add_run_and_step, chosen
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
 from electra_dist.console import human_number
 
@@ -29,13 +30,11 @@ def add(subparsers: Subparsers) -> None:
         electra-dist evaluate runs/quickstart
         electra-dist evaluate runs/quickstart --rows all --plot evaluation.png
         electra-dist evaluate runs/quickstart --step 2000 --passages 4
+        electra-dist evaluate runs/quickstart@best
         electra-dist evaluate runs/quickstart --shards other-shards --device cpu --json
         """,
     )
-    parser.add_argument("run_path", metavar="RUN", type=Path, help="run directory")
-    parser.add_argument(
-        "--step", type=int, metavar="N", help="checkpoint to evaluate (default: the newest)"
-    )
+    add_run_and_step(parser)
     parser.add_argument(
         "--rows",
         type=_rows,
@@ -77,15 +76,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from electra_dist.evaluate import evaluate_run
     from electra_dist.evaluate.plot import plot_evaluation
     from electra_dist.files.pictures import check_picture_path
-    from electra_dist.runs.directory import RunDir
 
-    run = RunDir.existing(arguments.run_path)
+    run, step = chosen(arguments)
     if arguments.plot:
         check_picture_path(arguments.plot)
     with bar(unit="rows") as progress:
         evaluation = evaluate_run(
             run,
-            step=arguments.step,
+            step=step,
             rows=arguments.rows,
             shards=arguments.shards,
             device=arguments.device,

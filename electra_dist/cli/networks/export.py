@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from electra_dist.cli.networks.chosen import add_run_and_step, chosen
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, print_json
 
 
@@ -18,9 +19,10 @@ def add(subparsers: Subparsers) -> None:
         """
         electra-dist export runs/quickstart --out exported
         electra-dist export runs/quickstart --out exported-generator --network generator --step 400
+        electra-dist export runs/quickstart@best --out exported-best
         """,
     )
-    parser.add_argument("run_path", metavar="RUN", type=Path, help="run directory")
+    add_run_and_step(parser)
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="new folder for the model"
     )
@@ -29,9 +31,6 @@ def add(subparsers: Subparsers) -> None:
         choices=("discriminator", "generator"),
         default="discriminator",
         help="default: %(default)s",
-    )
-    parser.add_argument(
-        "--step", type=int, metavar="N", help="checkpoint to export (default: the newest)"
     )
     parser.add_argument(
         "--positions",
@@ -45,10 +44,9 @@ def add(subparsers: Subparsers) -> None:
 
 def _export(arguments: argparse.Namespace) -> int:
     from electra_dist.export.run import export_run
-    from electra_dist.runs.directory import RunDir
 
-    run = RunDir.existing(arguments.run_path)
-    report = export_run(run, arguments.out, arguments.network, arguments.step, arguments.positions)
+    run, step = chosen(arguments)
+    report = export_run(run, arguments.out, arguments.network, step, arguments.positions)
     if arguments.json:
         print_json(report.to_dict())
     else:

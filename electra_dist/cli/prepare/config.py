@@ -106,8 +106,10 @@ def _listing() -> str:
 
 def _show(arguments: argparse.Namespace) -> int:
     from electra_dist import config
+    from electra_dist.runs.heldout.best import check_metrics
 
     resolved = config.load(arguments.config, arguments.overrides)
+    check_metrics(resolved)
     if arguments.json:
         print_json(resolved.model_dump(mode="json"))
     else:

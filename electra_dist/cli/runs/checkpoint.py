@@ -24,7 +24,7 @@ from electra_dist.cli.parsers import (
 from electra_dist.console import human_bytes, human_seconds
 
 if TYPE_CHECKING:
-    from electra_dist.config import CheckpointConfig
+    from electra_dist.config import Config
     from electra_dist.runs.checkpoints import CheckpointFacts
     from electra_dist.runs.directory import RunDir
 
@@ -63,8 +63,8 @@ def add(subparsers: Subparsers) -> None:
         group,
         "prune",
         _prune,
-        "Remove old checkpoints of a run; never its newest whole ones, a milestone, or the newest"
-        " healthy one",
+        "Remove old checkpoints of a run; never its newest whole ones, a milestone, the newest"
+        " healthy one, or the best where checkpoint.keep_best is set",
         """
         electra-dist checkpoint prune runs/base --keep 1 --dry-run
         electra-dist checkpoint prune runs/base --keep 1
@@ -104,23 +104,21 @@ def _open(path: Path) -> RunDir:
     return run
 
 
-def _retention(run: RunDir) -> CheckpointConfig:
-    """Section `checkpoint` of config.yaml,
-    else of the configuration that the newest checkpoint carries.
-    """
+def _configuration(run: RunDir) -> Config:
+    """That of config.yaml, else the one that the newest checkpoint carries."""
     import yaml
 
-    from electra_dist import config
+    from electra_dist import config as configuration
     from electra_dist.errors import ConfigError
     from electra_dist.runs.checkpoints import carried
 
     try:
-        return config.load(run.config).checkpoint
+        return configuration.load(run.config)
     except ConfigError:
         found = carried(run)
         if found is None or found.config_yaml is None:
             raise
-        return config.build(yaml.safe_load(found.config_yaml)).checkpoint
+        return configuration.build(yaml.safe_load(found.config_yaml))
 
 
 def _milestones(run: RunDir) -> int | None:
@@ -128,7 +126,7 @@ def _milestones(run: RunDir) -> int | None:
     from electra_dist.errors import ConfigError
 
     try:
-        return _retention(run).milestones_every
+        return _configuration(run).checkpoint.milestones_every
     except ConfigError:
         return None
 
@@ -139,9 +137,10 @@ def _milestones(run: RunDir) -> int | None:
 def _list(arguments: argparse.Namespace) -> int:
     from electra_dist.runs.checkpoints import list_checkpoints, set_aside
     from electra_dist.runs.checkpoints.memory import saving
+    from electra_dist.runs.heldout.best import best_of_list
 
     run = _open(arguments.run_path)
-    found = list_checkpoints(run, _milestones(run))
+    found = list_checkpoints(run, _milestones(run), best_of_list(run))
     aside = set_aside(run)
     remembered = saving(run)
     if arguments.json:
@@ -179,7 +178,7 @@ def _print_table(found: list[CheckpointFacts], nothing: str) -> None:
         table.add_column(heading)
     for facts in found:
         table.add_row(
-            f"{facts.step:,}{' milestone' if facts.milestone else ''}",
+            _step(facts),
             _age(facts.saved),
             human_bytes(facts.bytes),
             "?" if facts.world_size is None else str(facts.world_size),
@@ -187,6 +186,11 @@ def _print_table(found: list[CheckpointFacts], nothing: str) -> None:
             escape(_whole(facts)),
         )
     console().print(table)
+
+
+def _step(facts: CheckpointFacts) -> str:
+    marks = {" milestone": facts.milestone, " best": facts.best}
+    return f"{facts.step:,}" + "".join(mark for mark, holds in marks.items() if holds)
 
 
 def _whole(facts: CheckpointFacts) -> str:
@@ -214,9 +218,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     from electra_dist.console import bar
     from electra_dist.errors import EXIT_OK, EXIT_USER_ERROR, CheckpointError
     from electra_dist.runs.checkpoints import saved_steps, verify_checkpoint
+    from electra_dist.runs.heldout.best import best_of_list
 
     run = _open(arguments.run_path)
     milestones = _milestones(run)
+    best = best_of_list(run)
     if arguments.step is None:
         steps = saved_steps(run)
     else:
@@ -230,7 +236,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             def told(done: int, total: int, step: int = step) -> None:
                 progress(f"step {step}", math.ceil(done / 1e6), math.ceil(total / 1e6))
 
-            found.append(verify_checkpoint(run, step, milestones, told))
+            found.append(verify_checkpoint(run, step, milestones, told, best))
     whole = all(facts.whole for facts in found)
     if arguments.json:
         print_json(
@@ -255,9 +261,9 @@ def _prune(arguments: argparse.Namespace) -> int:
     from electra_dist.runs import lock
 
     run = _open(arguments.run_path)
-    settings = _retention(run)
+    config = _configuration(run)
     if arguments.keep is None:
-        keep = settings.keep
+        keep = config.checkpoint.keep
     else:
         keep = arguments.keep
     if keep < 1:
@@ -267,22 +273,22 @@ def _prune(arguments: argparse.Namespace) -> int:
     with ExitStack() as held:
         if not arguments.dry_run:  # who trains the run counts on what it has listed
             held.enter_context(lock.hold(run, "removes checkpoints of this run", brief=True))
-        going, kept = _pruned(
-            run, keep, settings.milestones_every, arguments.set_aside, arguments.dry_run
-        )
+        going, kept = _pruned(run, keep, config, arguments.set_aside, arguments.dry_run)
     _report_pruned(arguments, run, going, kept)
     return 0
 
 
 def _pruned(
-    run: RunDir, keep: int, milestones_every: int | None, with_set_aside: bool, dry_run: bool
+    run: RunDir, keep: int, config: Config, with_set_aside: bool, dry_run: bool
 ) -> tuple[dict[str, int], list[int]]:
     """Path and bytes of what goes, steps of what stays."""
     from electra_dist.errors import CheckpointError
     from electra_dist.files.writing import writing
     from electra_dist.runs.checkpoints import list_checkpoints, removable, set_aside
     from electra_dist.runs.checkpoints.folders import remove
+    from electra_dist.runs.heldout.best import course_to_keep
 
+    milestones_every = config.checkpoint.milestones_every
     found = list_checkpoints(run, milestones_every)
     whole = [facts.step for facts in found if facts.whole]
     if found and not whole:
@@ -290,7 +296,7 @@ def _pruned(
             f"{run.checkpoints}: no checkpoint is whole, so none is removed; see electra-dist"
             f" checkpoint list {run.path}"
         )
-    steps = removable(run, keep, milestones_every, whole=whole)
+    steps = removable(run, keep, milestones_every, whole=whole, best=course_to_keep(run, config))
     going = {str(run.checkpoint(facts.step)): facts.bytes for facts in found if facts.step in steps}
     if with_set_aside:
         going |= {one.path: one.bytes for one in set_aside(run)}

@@ -63,6 +63,7 @@ class Resolved(NamedTuple):
 def resolve(arguments: argparse.Namespace) -> Resolved:
     """Read CONFIG, its overrides and the options above; raises `ConfigError`."""
     from electra_dist import config as configuration
+    from electra_dist.runs.heldout.best import check_metrics
     from electra_dist.runs.opening.going_on import GoingOn
 
     if arguments.again and arguments.from_step is None:
@@ -76,6 +77,7 @@ def resolve(arguments: argparse.Namespace) -> Resolved:
         config = configuration.load(arguments.config, overrides)
         if config.run.path == branch_of:
             raise ConfigError(f"--branch {arguments.branch}: is the run itself; give another name")
+    check_metrics(config)
     how = GoingOn(
         arguments.from_here, arguments.from_step, arguments.again, branch_of, arguments.start_over
     )

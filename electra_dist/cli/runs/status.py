@@ -155,11 +155,8 @@ def _together(group: Group) -> str:
     if group.progress is not None:
         parts.append(f"{group.progress:.1%} of all steps")
     for run in group.runs:
-        if run.run == group.best and run.best is not None:
-            parts.append(
-                f"* best: {run.run}, held-out {run.best.metric} {run.best.loss:.4f} at step"
-                f" {run.best.step:,}"
-            )
+        if run.run == group.best and run.best_held_out is not None:
+            parts.append(f"* best: {run.run}, held-out {run.best_held_out.sentence}")
     return "; ".join(parts)
 
 
@@ -170,9 +167,9 @@ def _step(found: RunStatus) -> str:
 
 
 def _held_out(found: RunStatus) -> str:
-    if found.best is None:
+    if found.best_held_out is None:
         return ""
-    return f"{found.best.loss:.4f}"
+    return f"{found.best_held_out.loss:.4f}"
 
 
 def _count(number: int | None) -> str:
@@ -203,19 +200,16 @@ def _lines(found: RunStatus) -> list[tuple[str, str]]:
                 f" {found.discriminator_loss:.4f}",
             )
         )
-    if found.best is not None:
-        lines.append(
-            (
-                "best held out",
-                f"{found.best.metric} {found.best.loss:.4f} at step {found.best.step:,}",
-            )
-        )
+    if found.best_held_out is not None:
+        lines.append(("best held out", found.best_held_out.sentence))
     if found.real_tokens_per_s is not None:
         lines.append(("speed", f"{found.real_tokens_per_s:,.0f} real tokens/s"))
     if found.seconds_left is not None:
         lines.append(("training left", human_duration(found.seconds_left)))
     if found.last_checkpoint is not None:
         lines.append(("checkpoint", f"step {found.last_checkpoint:,}{_health(found)}"))
+    if found.best is not None:
+        lines.append(("best", found.best.sentence))
     if found.rollbacks:
         number = len(found.rollbacks)
         lines.append(

@@ -47,7 +47,12 @@ def _train(arguments: argparse.Namespace) -> int:
         from electra_dist.train.run import train
         from electra_dist.train.trainer import Outcome
 
-        outcome = train(resolved.config, environment, how=resolved.how)
+        evaluator = None
+        if resolved.config.validation.evaluate_every is not None:
+            from electra_dist.evaluate.in_training import EvaluatorInTraining
+
+            evaluator = EvaluatorInTraining()
+        outcome = train(resolved.config, environment, how=resolved.how, evaluator=evaluator)
     if outcome is Outcome.FINISHED:
         return EXIT_OK
     return EXIT_UNFINISHED

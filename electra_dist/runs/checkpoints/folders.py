@@ -17,6 +17,7 @@ from electra_dist.errors import CheckpointError
 from electra_dist.runs.checkpoints.manifest import read_manifest
 from electra_dist.runs.checkpoints.members import sync
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heldout.best import Course
 
 _STEP = re.compile(r"^step-(\d{8})$")
 #: Hidden names: being written, being replaced by a newer one of the same step, being removed.
@@ -107,14 +108,17 @@ def removable(
     *,
     clear: int | None = None,
     whole: Sequence[int] | None = None,
+    best: Course | None = None,
 ) -> list[int]:
-    """Steps that retention gives up: all but the `keep` newest, the milestones, and the newest
-    healthy one.
+    """Steps that retention gives up: all but the `keep` newest, the milestones, the newest healthy
+    one, and the best one.
 
     clear   the newest healthy one of at most this step stays as well: later ones may prove to be
             the beginning of a
             divergence
     whole   steps of those that count as kept; by default those that carry COMPLETE
+    best    the best of these validations stays, and those that are the best again after a
+            return to a step from `clear` on; None keeps none for that
     """
     counted = sorted(run.complete_checkpoints() if whole is None else whole)
     kept = set(counted[-keep:])
@@ -125,6 +129,11 @@ def removable(
     spared = {newest_healthy(run, counted)}
     if clear is not None:
         spared.add(newest_healthy(run, [step for step in counted if step <= clear]))
+    if best is not None:
+        certain = counted[-1]
+        if clear is not None:
+            certain = clear
+        spared |= {point.step for point in best.among(counted).records_after(certain)}
     return [step for step in doomed if step not in spared]
 
 
@@ -140,10 +149,14 @@ def newest_healthy(run: RunDir, steps: Sequence[int]) -> int | None:
 
 
 def prune(
-    run: RunDir, keep: int, milestones_every: int | None = None, clear: int | None = None
+    run: RunDir,
+    keep: int,
+    milestones_every: int | None = None,
+    clear: int | None = None,
+    best: Course | None = None,
 ) -> list[int]:
     """Remove what `removable` names; returns those steps."""
-    steps = removable(run, keep, milestones_every, clear=clear)
+    steps = removable(run, keep, milestones_every, clear=clear, best=best)
     for step in steps:
         remove(run.checkpoint(step))
     return steps

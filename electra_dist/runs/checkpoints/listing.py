@@ -28,6 +28,7 @@ class CheckpointFacts:
     saved       Unix time; None where COMPLETE is missing
     bytes       of its files
     healthy     None where nobody judged it, or where the manifest cannot be read
+    best        of the best validation (`electra_dist.runs.heldout.best`)
     problems    why it is not whole; empty where it is
     verified    checksums were compared, not only sizes
     """
@@ -40,6 +41,7 @@ class CheckpointFacts:
     healthy: bool | None
     reason: str
     milestone: bool
+    best: bool
     problems: tuple[str, ...]
     verified: bool
 
@@ -59,15 +61,21 @@ class SetAside:
     bytes: int
 
 
-def list_checkpoints(run: RunDir, milestones_every: int | None = None) -> list[CheckpointFacts]:
-    """All checkpoints of a run, ascending;
+def list_checkpoints(
+    run: RunDir, milestones_every: int | None = None, best: int | None = None
+) -> list[CheckpointFacts]:
+    """All checkpoints of a run, ascending, that of step `best` marked;
     names and sizes of their files compared with the manifests.
     """
-    return [_facts(run, step, milestones_every, None) for step in saved_steps(run)]
+    return [_facts(run, step, milestones_every, best, None) for step in saved_steps(run)]
 
 
 def verify_checkpoint(
-    run: RunDir, step: int, milestones_every: int | None = None, told: BytesTold | None = None
+    run: RunDir,
+    step: int,
+    milestones_every: int | None = None,
+    told: BytesTold | None = None,
+    best: int | None = None,
 ) -> CheckpointFacts:
     """One checkpoint, the checksums of all its files compared;
     raises `CheckpointError` where there is none of it.
@@ -79,7 +87,7 @@ def verify_checkpoint(
         else:
             there = "has no checkpoint"
         raise CheckpointError(f"`step` {step}: {run.path} {there}")
-    return _facts(run, step, milestones_every, told or (lambda done, total: None))
+    return _facts(run, step, milestones_every, best, told or (lambda done, total: None))
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,11 @@ def set_aside(run: RunDir) -> list[SetAside]:
 
 
 def _facts(
-    run: RunDir, step: int, milestones_every: int | None, told: BytesTold | None
+    run: RunDir,
+    step: int,
+    milestones_every: int | None,
+    best: int | None,
+    told: BytesTold | None,
 ) -> CheckpointFacts:
     folder = run.checkpoint(step)
     manifest: CheckpointManifest | None = None
@@ -136,6 +148,7 @@ def _facts(
         healthy=manifest.healthy if manifest else None,
         reason=manifest.reason if manifest else "",
         milestone=is_milestone(step, milestones_every),
+        best=step == best,
         problems=tuple(problems),
         verified=told is not None,
     )

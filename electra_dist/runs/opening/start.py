@@ -26,6 +26,7 @@ from electra_dist.files.writing import advice, reason, write_atomically, writing
 from electra_dist.runs.checkpoints.folders import saved_steps
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.facts import About, RunFacts, Start, Version
+from electra_dist.runs.heldout.best import check_metrics
 from electra_dist.runs.opening.about import Machines
 from electra_dist.runs.opening.branching import (
     SAME_DATA,
@@ -49,7 +50,9 @@ from electra_dist.runs.opening.revision import revision
 _EARLY = ("config.yaml", "tokenizer", "jobs", "logs", "code")
 #: What it may hold where a start of ours, which begins with the lock,
 #: came further, and run.json was lost.
-_LATER = re.compile(r"^(checkpoints|wandb|process\.json|run\.json|metrics.*\.jsonl)$")
+_LATER = re.compile(
+    r"^(checkpoints|wandb|samples|evaluations|process\.json|run\.json|metrics.*\.jsonl)$"
+)
 _LEFTOVER = re.compile(
     r"^\.(config\.yaml|run\.json|process\.json|tokenizer|metrics.*\.jsonl)\.\d+\.(tmp|old|mode)$"
 )
@@ -73,6 +76,7 @@ def check_run(
     `UserError` where it holds something that is no run. Needs no torch, so that `launch` asks
     before it submits.
     """
+    check_metrics(config)
     try:
         own = own_files(run)
         if own.facts is None:
