@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.opening import opened
 from data_tools.tokenizer import load_tokenizer
 from data_tools.verify import VerifyReport, verify_shards
 from electra_dist.console import Progress, silent
@@ -34,6 +35,8 @@ ROW_LENGTHS = (128, 256, 512, 1024)
 _LENGTH_BLOCKS = 2048
 _PACKED_BLOCKS = 32
 _SAMPLE_TOKENS = 200
+#: Blocks that are asked for before they are needed: a store answers many at once.
+_AHEAD = 16
 
 
 @dataclass(frozen=True)
@@ -90,18 +93,30 @@ class InspectReport:
 
 
 def inspect_shards(
-    path: Path,
+    shards: Path | str,
     row_lengths: Sequence[int] = ROW_LENGTHS,
     samples: int = 3,
     progress: Progress = silent,
 ) -> InspectReport:
-    """Statistics of the shards in `path`; raises `DataError` when they are not readable."""
-    manifest = Manifest.load(path)
+    """Statistics of the shards in a folder or at a URL; raises `DataError` when they are not
+    readable.
+    """
+    with opened(shards) as manifest:
+        return _inspect(manifest, str(shards), row_lengths, samples, progress)
+
+
+def _inspect(
+    manifest: Manifest,
+    shards: str,
+    row_lengths: Sequence[int],
+    samples: int,
+    progress: Progress,
+) -> InspectReport:
     manifest.check_files("sizes")
     lengths = {name: _lengths(manifest, name, progress) for name in SPLITS}
     facts = manifest.facts
     return InspectReport(
-        path=str(path),
+        path=shards,
         fingerprint=manifest.fingerprint,
         tokenizer_fingerprint=facts.tokenizer_fingerprint,
         vocab_size=manifest.vocab_size,
@@ -125,8 +140,11 @@ def _lengths(
     reader = BlockReader(manifest, split)
     count = min(len(reader), _LENGTH_BLOCKS)
     found = []
-    for number in range(count):
-        found.append(reader.read(number * len(reader) // count).lengths)
+    chosen = [number * len(reader) // count for number in range(count)]
+    reader.expect(chosen[:_AHEAD])
+    for number, block in enumerate(chosen):
+        reader.expect(chosen[number + _AHEAD : number + _AHEAD + 1])
+        found.append(reader.read(block).lengths)
         progress(f"read {split}", number + 1, count)
     return found
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
+from electra_dist.cli.parsers import (
+    Subparsers,
+    add_command,
+    add_json,
+    add_shards,
+    console,
+    print_json,
+)
 
 
 def add(group: Subparsers) -> None:
@@ -21,7 +27,7 @@ def add(group: Subparsers) -> None:
         """,
         prints=True,
     )
-    parser.add_argument("shards", type=Path, metavar="SHARDS", help="folder with manifest.json")
+    add_shards(parser)
     parser.add_argument(
         "--row-lengths",
         type=int,
