@@ -1,10 +1,11 @@
 """How good both networks of a run are on held-out text: one process, fp32, no DeepSpeed.
 
 `heldout` runs the networks over the rows and keeps what each masked and each judged token got;
-`scores` makes numbers of that, `uncertainty` their standard errors, `passages` those to read,
-`plot` a picture. `run` is the whole, from a run directory to an `Evaluation`.
+`scores` makes numbers of that, `uncertainty` their standard errors, `sources` both for each source
+of mixed data, `passages` those to read, `plot` a picture. `run` is the whole, from a run directory
+to an `Evaluation`.
 """
 
 from electra_dist.evaluate.run import Evaluation, Progress, evaluate_run
 
-__all__ = ["Evaluation", "Progress", "evaluate_run", "heldout", "passages", "plot"]
+__all__ = ["Evaluation", "Progress", "evaluate_run", "heldout", "passages", "plot", "sources"]
