@@ -62,7 +62,9 @@ def test_each_source_has_the_scores_of_its_rows() -> None:
         row += one.rows
         at_masks = np.isin(seen.masked_rows, rows)
         at_tokens = np.isin(seen.token_rows, rows)
-        assert one.generator and one.discriminator and one.standard_errors
+        assert one.generator is not None
+        assert one.discriminator is not None
+        assert one.standard_errors is not None
         assert one.generator.masked_tokens == 3 * one.rows
         assert one.generator.loss == pytest.approx(seen.nll[at_masks].mean(), rel=1e-6)
         assert one.generator.accuracy == np.mean(seen.rank[at_masks] == 0)

@@ -135,8 +135,9 @@ def test_evaluate_has_the_losses_of_each_source(workplace: Path, alone: RunDir) 
     by_source = printed.stdout.partition("by source")[2]
     for source in found["sources"]:
         (row,) = (line for line in by_source.splitlines() if line[1:].startswith(source["name"]))
-        assert f" {source['generator']['loss']:.3f} " in row
-        assert f" {source['discriminator']['loss']:.3f} " in row
+        cells = [cell.strip() for cell in row.split("│")]
+        assert f"{source['generator']['loss']:.3f}" in cells
+        assert f"{source['discriminator']['loss']:.3f}" in cells
 
 
 def test_a_run_keeps_its_weights(workplace: Path, alone: RunDir) -> None:
