@@ -19,13 +19,13 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.build.disk import on_disk
 from data_tools.build.known import KnownDocuments, contents_of
 from data_tools.build.pieces import CHUNK_CHARACTERS, Chunks, NormalStream, TextStream
 from data_tools.build.records import Encoded, write_encoded
 from data_tools.build.splits import bound_of, lowest, split_hash
 from data_tools.clean import DIGEST_BYTES, digest, normalise
 from data_tools.dealing import Deal, read_deal
+from data_tools.disk import on_disk
 from data_tools.sources import Part, Piece, read_pieces
 from data_tools.spill import Spill, SpillWriter
 from data_tools.tokenizer import ShardTokenizer, Shares, load_tokenizer

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_tools.build.disk import Room, on_disk, size_of
 from data_tools.build.encode import EncodeTask, encode, token_bytes
 from data_tools.build.options import BuildOptions
 from data_tools.build.pieces import CHUNK_CHARACTERS
@@ -15,9 +14,11 @@ from data_tools.build.splits import lowest
 from data_tools.build.work import WorkFolder
 from data_tools.clean import normalise
 from data_tools.dealing import deal_out
+from data_tools.disk import Room, on_disk, size_of
 from data_tools.sources import Inputs, Part, read_pieces, split_parts, suitable_part_bytes
-from data_tools.spill import RECORD, DamagedWorkError, Spill
+from data_tools.spill import RECORD, Spill
 from data_tools.tokenizer import ShardTokenizer, Shares
+from data_tools.unfinished import DamagedWorkError
 from data_tools.workers import WAITING_TASKS, Workers
 from electra_dist.console import Progress
 from electra_dist.data.shards.manifest import SPLITS, SplitName

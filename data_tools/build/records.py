@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
-from data_tools.spill import DamagedWorkError, KeyRange, Spill
+from data_tools.spill import KeyRange, Spill
 from data_tools.tokenizer import Shares
+from data_tools.unfinished import DamagedWorkError
 from data_tools.write import WrittenShard
 from electra_dist.data.shards.manifest import SPLITS, ShardFacts, SplitName
 from electra_dist.files.reading import MIB, read_json
