@@ -102,14 +102,26 @@ def marks_path(folder: Path, name: str) -> Path:
 def match(task: MatchTask) -> int:
     """Mark the duplicates of one range; returns how many there are."""
     with on_disk(task.pairs.parent):
-        if not task.pairs.exists():
-            save_array(task.pairs, _pairs(task))
-        pairs = np.load(task.pairs, allow_pickle=False)
-        if len(pairs):
-            marks = np.memmap(task.marks, dtype=np.uint8, mode="r+")
-            marks[np.sort(pairs["document"])] = 1
-            marks.flush()
+        pairs = _pairs(task)
+        save_array(task.pairs, pairs)
+        _mark(task, pairs)
     return len(pairs)
+
+
+def matched_already(task: MatchTask) -> int | None:
+    """What `match` returned, where the range is done; its duplicates are marked again."""
+    if not task.pairs.exists():
+        return None
+    pairs = np.load(task.pairs, allow_pickle=False)
+    _mark(task, pairs)
+    return len(pairs)
+
+
+def _mark(task: MatchTask, pairs: npt.NDArray[np.void]) -> None:
+    if len(pairs):
+        marks = np.memmap(task.marks, dtype=np.uint8, mode="r+")
+        marks[np.sort(pairs["document"])] = 1
+        marks.flush()
 
 
 def _pairs(task: MatchTask) -> npt.NDArray[np.void]:

@@ -30,6 +30,7 @@ from data_tools.cleaning.matching import (
     Survivors,
     first_like,
     match,
+    matched_already,
     plan_matching,
 )
 from data_tools.cleaning.picture import draw_report
@@ -295,7 +296,7 @@ class _Cleaner:
         )
         if tasks:
             sizes = [task.key_bytes for task in tasks]
-            self._run(match, _never, tasks, sizes, "find duplicates", lambda _: None)
+            self._run(match, matched_already, tasks, sizes, "find duplicates", lambda _: None)
         return tasks
 
     def _write(self, survivors: Survivors, kept: Kept) -> None:
@@ -363,10 +364,6 @@ class _Cleaner:
                 if result is None:
                     result = next(results)
                 take(result)
-
-
-def _never(task: MatchTask) -> None:
-    """Ranges are all given to workers, which mark again what they find done."""
 
 
 def _in_megabytes(progress: Progress, before: Sequence[int], start: int) -> Progress:
