@@ -13,6 +13,8 @@ peer    WebDataset's `ShardWriter`: read, encode in batches, one sample with a .
         neither shuffles nor drops duplicates, has no index and no checksums.
 build   `build_shards` with one worker: all of it, from the text to the manifest.
 build2  the same with two workers.
+packed2 the same of the text in one .jsonl.gz, whose documents one process reads and deals.
+reader  that reading and dealing alone: so many workers can one reader feed.
 
 The figures are ratios of processor time, all processes of a way together: other work on the machine
 changes it less than the clock. `build` beside `bare` is 1.0 for a build that costs nothing but
@@ -24,6 +26,7 @@ empty task and taken off, as it does not grow with the text; `--with-start` leav
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import resource
@@ -37,7 +40,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BATCH = 256
-WAYS = ("bare", "peer", "build", "build2")
+WAYS = ("bare", "peer", "build", "build2", "packed2", "reader")
 
 
 class Cost(NamedTuple):
@@ -94,7 +97,7 @@ def peer(text: Path, tokenizer_dir: Path, out: Path) -> Cost:
 def build(text: Path, tokenizer_dir: Path, out: Path, workers: int = 1) -> Cost:
     from data_tools.build import BuildOptions, build_shards
 
-    options = BuildOptions(workers=workers, part_bytes=max(2**20, text.stat().st_size // 16))
+    options = BuildOptions(workers=workers, part_bytes=part_bytes(text))
     start = now()
     build_shards([text], tokenizer_dir, out, options)
     return since(start)
@@ -102,6 +105,40 @@ def build(text: Path, tokenizer_dir: Path, out: Path, workers: int = 1) -> Cost:
 
 def build2(text: Path, tokenizer_dir: Path, out: Path) -> Cost:
     return build(text, tokenizer_dir, out, workers=2)
+
+
+def packed2(text: Path, tokenizer_dir: Path, out: Path) -> Cost:
+    from data_tools.build import BuildOptions, build_shards
+
+    options = BuildOptions(workers=2, part_bytes=part_bytes(text))
+    file = packed(text, out)
+    start = now()
+    build_shards([file], tokenizer_dir, out, options)
+    return since(start)
+
+
+def reader(text: Path, tokenizer_dir: Path, out: Path) -> Cost:
+    from data_tools.dealing import deal_out
+    from data_tools.sources import find_inputs, split_parts
+
+    (part,) = split_parts(find_inputs([packed(text, out)]))
+    start = now()
+    for deal in deal_out(part, part_bytes(text), lambda number: out.parent / f"{number}.deal"):
+        deal.path.unlink()
+    return since(start)
+
+
+def packed(text: Path, out: Path) -> Path:
+    """The text as one .jsonl.gz beside `out`."""
+    path = out.with_name(f"{out.name}.jsonl.gz")
+    with gzip.open(path, "wb") as file:
+        file.write(text.read_bytes())
+    return path
+
+
+def part_bytes(text: Path) -> int:
+    """Text of a task: enough tasks for two workers."""
+    return max(2**20, text.stat().st_size // 16)
 
 
 def now() -> Cost:
@@ -121,6 +158,8 @@ ONE: dict[str, Callable[[Path, Path, Path], Cost]] = {
     "peer": peer,
     "build": build,
     "build2": build2,
+    "packed2": packed2,
+    "reader": reader,
 }
 
 
@@ -140,7 +179,7 @@ def round_of(arguments: argparse.Namespace, small: Path) -> dict[str, Cost]:
     for way in WAYS:
         with tempfile.TemporaryDirectory() as folder:
             cost = measure(way, arguments.text, arguments.tokenizer, Path(folder))
-            if not arguments.with_start and way.startswith("build"):
+            if not arguments.with_start and way in ("build", "build2", "packed2"):
                 start = measure(way, small, arguments.tokenizer, Path(folder, "small"))
                 cost = Cost(cost.processor - start.processor, cost.clock - start.clock)
         found[way] = cost
@@ -165,6 +204,10 @@ def report(rounds: list[dict[str, Cost]], text: Path) -> dict[str, Any]:
         "two_of_one_processor": median(
             lambda one: one["build"].processor / one["build2"].processor
         ),
+        "packed_of_plain_processor": median(
+            lambda one: one["build2"].processor / one["packed2"].processor
+        ),
+        "workers_of_a_reader": median(lambda one: one["build"].processor / one["reader"].processor),
         "two_of_linear_clock": median(lambda one: one["build"].clock / (2 * one["build2"].clock)),
     }
 

@@ -14,17 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.tokenizer import load_tokenizer
+from data_tools.opening import opened
+from data_tools.tokenizer import ShardTokenizer, load_tokenizer
 from data_tools.verify import VerifyReport, verify_shards
 from electra_dist.console import Progress, silent
 from electra_dist.data.packing import WRAPPING, best_fit, cut_lengths
 from electra_dist.data.shards.manifest import (
     SPLITS,
+    TOKENIZER_FOLDER,
     TRAIN,
     Manifest,
     SplitName,
 )
 from electra_dist.data.shards.reading import BlockReader
+from electra_dist.errors import DataError
 
 __all__ = ["InspectReport", "VerifyReport", "inspect_shards", "verify_shards"]
 
@@ -34,6 +37,8 @@ ROW_LENGTHS = (128, 256, 512, 1024)
 _LENGTH_BLOCKS = 2048
 _PACKED_BLOCKS = 32
 _SAMPLE_TOKENS = 200
+#: Blocks that are asked for before they are needed: a store answers many at once.
+_AHEAD = 16
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,13 @@ class PackingReport:
 
 @dataclass(frozen=True)
 class InspectReport:
-    """What `inspect_shards` found."""
+    """What `inspect_shards` found.
+
+    byte_share, unknown_share  fractions of the tokens of the split `train` that the tokenizer spelt
+                               in bytes, and that it does not know
+    piece_tokens               longer documents were cut; None where they were not
+    block_checksums            whether each block has one
+    """
 
     path: str
     fingerprint: str
@@ -78,8 +89,12 @@ class InspectReport:
     vocab_size: int
     used_ids: int
     unigram_entropy: float
+    byte_share: float
+    unknown_share: float
     token_bytes: int
     block_tokens: int
+    piece_tokens: int | None
+    block_checksums: bool
     seed: int
     splits: dict[SplitName, SplitReport]
     packing: tuple[PackingReport, ...]
@@ -90,32 +105,61 @@ class InspectReport:
 
 
 def inspect_shards(
-    path: Path,
+    shards: Path | str,
     row_lengths: Sequence[int] = ROW_LENGTHS,
     samples: int = 3,
     progress: Progress = silent,
 ) -> InspectReport:
-    """Statistics of the shards in `path`; raises `DataError` when they are not readable."""
-    manifest = Manifest.load(path)
+    """Statistics of the shards in a folder or at a URL; raises `DataError` when they are not
+    readable.
+    """
+    with opened(shards) as manifest:
+        return _inspect(manifest, str(shards), row_lengths, samples, progress)
+
+
+def _inspect(
+    manifest: Manifest,
+    shards: str,
+    row_lengths: Sequence[int],
+    samples: int,
+    progress: Progress,
+) -> InspectReport:
     manifest.check_files("sizes")
+    tokenizer = _tokenizer(manifest)
+    shares = tokenizer.shares_of_counts(manifest.token_counts)
     lengths = {name: _lengths(manifest, name, progress) for name in SPLITS}
     facts = manifest.facts
     return InspectReport(
-        path=str(path),
+        path=shards,
         fingerprint=manifest.fingerprint,
         tokenizer_fingerprint=facts.tokenizer_fingerprint,
         vocab_size=manifest.vocab_size,
         used_ids=int((manifest.token_counts > 0).sum()),
         unigram_entropy=manifest.unigram_entropy(),
+        byte_share=shares.byte_share,
+        unknown_share=shares.unknown_share,
         token_bytes=facts.token_bytes,
         block_tokens=facts.block_tokens,
+        piece_tokens=facts.piece_tokens,
+        block_checksums=facts.block_checksums is not None,
         seed=facts.seed,
         splits={name: _split_report(manifest, name, lengths[name]) for name in SPLITS},
         packing=tuple(
             _packing_report(lengths[TRAIN], facts.train.blocks, length) for length in row_lengths
         ),
-        samples=tuple(_samples(manifest, samples)),
+        samples=tuple(_samples(manifest, tokenizer, samples)),
     )
+
+
+def _tokenizer(manifest: Manifest) -> ShardTokenizer:
+    """The tokenizer of the shards; raises `DataError` where it is another one."""
+    tokenizer = load_tokenizer(manifest.tokenizer_path)
+    if tokenizer.fingerprint != manifest.facts.tokenizer_fingerprint:
+        raise DataError(
+            f"{manifest.place(TOKENIZER_FOLDER)}: not the tokenizer that encoded the shards (its"
+            " SHA-256 differs); copy the folder again from a whole copy of the shards"
+        )
+    return tokenizer
 
 
 def _lengths(
@@ -125,8 +169,11 @@ def _lengths(
     reader = BlockReader(manifest, split)
     count = min(len(reader), _LENGTH_BLOCKS)
     found = []
-    for number in range(count):
-        found.append(reader.read(number * len(reader) // count).lengths)
+    chosen = [number * len(reader) // count for number in range(count)]
+    reader.expect(chosen[:_AHEAD])
+    for number, block in enumerate(chosen):
+        reader.expect(chosen[number + _AHEAD : number + _AHEAD + 1])
+        found.append(reader.read(block).lengths)
         progress(f"read {split}", number + 1, count)
     return found
 
@@ -180,9 +227,8 @@ def _packing_report(
     )
 
 
-def _samples(manifest: Manifest, count: int) -> Iterator[str]:
+def _samples(manifest: Manifest, tokenizer: ShardTokenizer, count: int) -> Iterator[str]:
     """The starts of the first documents of `count` blocks spread over the split."""
-    tokenizer = load_tokenizer(manifest.tokenizer_path)
     reader = BlockReader(manifest, TRAIN)
     for number in range(min(count, len(reader))):
         block = reader.read(number * len(reader) // min(count, len(reader)))

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from electra_dist.errors import DataError
+from data_tools.unfinished import DamagedWorkError
 from electra_dist.files.writing import whole_file
 
 #: One document or piece: its 128-bit key (`high` first), where its ids start, the hash of its
@@ -47,10 +47,6 @@ _RECORDS = 2**20
 
 _Ids = npt.NDArray[Any]
 _Records = npt.NDArray[np.void]
-
-
-class DamagedWorkError(DataError):
-    """A file of an unfinished build that is not as it was written."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ where the loader stops at the first.
 
 1. plan     the shards, the other files, and what is in the folder but not in the manifest
 2. shards   each read from end to end by one of the workers: SHA-256 of the file and every check of
-            every block from the same bytes
+            every block from the same bytes; those at a URL are streamed and not kept
 3. rest     tables and tokenizer; token counts of all shards against the manifest
 
 The memory of a worker is a block and a table of counts, whatever the size of a shard; that of the
@@ -26,11 +26,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.opening import opened
 from data_tools.tokenizer import load_tokenizer
 from electra_dist.console import Progress, silent
 from electra_dist.data.shards.blocks import DamageError
 from electra_dist.data.shards.facts import SPLITS, TOKENIZER_FOLDER, TRAIN, ShardFacts, SplitName
-from electra_dist.data.shards.files import CHANGED, UNREADABLE, FileFacts, file_problem
+from electra_dist.data.shards.files import (
+    CHANGED,
+    REPLACE,
+    UNREADABLE,
+    FileFacts,
+    file_problem,
+)
 from electra_dist.data.shards.indexes import CHECKSUMS_SUFFIX, INDEX_SUFFIX
 from electra_dist.data.shards.manifest import MANIFEST_FILE, Manifest
 from electra_dist.data.shards.reading import (
@@ -55,7 +62,10 @@ _AHEAD = 2
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify_shards` found; `problems` is empty when all is well."""
+    """What `verify_shards` found; `problems` is empty when all is well.
+
+    listed  whether files that the manifest does not name were looked for; not at a URL
+    """
 
     path: str
     files: int
@@ -64,6 +74,7 @@ class VerifyReport:
     documents: int
     tokens: int
     checksums: bool
+    listed: bool
     seconds: float
     problems: tuple[str, ...]
 
@@ -108,36 +119,46 @@ class ShardCheck:
 
 
 def verify_shards(
-    path: Path, checksums: bool = True, progress: Progress = silent, workers: int = 1
+    shards: Path | str, checksums: bool = True, progress: Progress = silent, workers: int = 1
 ) -> VerifyReport:
-    """Check every file and every block in `path`, `workers` shards at a time.
+    """Check every file and every block of a folder or a URL, `workers` shards at a time.
 
-    `progress` hears of megabytes. Raises `DataError` only when there is no readable manifest.
+    `progress` hears of megabytes. Raises `DataError` only when there is no readable manifest, or
+    when a table or the tokenizer of shards at a URL cannot be fetched; `ConfigError` for a URL with
+    a credential in it.
     """
     if workers < 1:
         raise DataError(f"`workers` {workers}: expected at least 1")
+    with opened(shards) as manifest:
+        return _verify(manifest, str(shards), checksums, progress, workers)
+
+
+def _verify(
+    manifest: Manifest, shards: str, checksums: bool, progress: Progress, workers: int
+) -> VerifyReport:
     began = time.monotonic()
-    manifest = Manifest.load(path)
     plan = verify_plan(manifest)
-    problems = [f"{path / name}: not in the manifest" for name in plan.extra]
+    problems = [f"{manifest.place(name)}: not in the manifest" for name in plan.extra]
     level: Literal["sizes", "checksums"] = "sizes"
     if checksums:
         level = "checksums"
     for facts in plan.files:
-        problem = file_problem(path, facts, level)
+        manifest.have(facts)
+        problem = file_problem(manifest.path, facts, level)
         if problem:
-            problems.append(f"{path / facts.name}: {problem}")
+            problems.append(f"{manifest.place(facts.name)}: {problem}")
     problems += _shard_problems(manifest, plan, checksums, workers, progress)
     problems += _tokenizer_problems(manifest)
     splits = [manifest.split(name) for name in SPLITS]
     return VerifyReport(
-        path=str(path),
+        path=shards,
         files=len(plan.shards) + len(plan.files) + 1,
         bytes=plan.bytes,
         blocks=sum(split.blocks for split in splits),
         documents=sum(split.documents for split in splits),
         tokens=sum(split.tokens for split in splits),
         checksums=checksums,
+        listed=manifest.remote is None,
         seconds=time.monotonic() - began,
         problems=tuple(dict.fromkeys(problems)),
     )
@@ -147,7 +168,7 @@ def verify_shards(
 
 
 def verify_plan(manifest: Manifest) -> VerifyPlan:
-    """What there is to check; looks at the names in the folder and opens nothing."""
+    """What there is to check; looks at the names in a local folder and opens nothing."""
     shards = []
     names = set()
     for split in SPLITS:
@@ -155,8 +176,11 @@ def verify_plan(manifest: Manifest) -> VerifyPlan:
             shards.append(ShardWork(split, number, shard.tar.bytes))
             names.add(shard.tar.name)
     files = tuple(facts for facts in manifest.files() if facts.name not in names)
-    known = names | {facts.name for facts in files}
-    return VerifyPlan(tuple(shards), files, tuple(_extra_files(manifest.path, names, known)))
+    extra: list[str] = []
+    if manifest.remote is None:
+        known = names | {facts.name for facts in files}
+        extra = _extra_files(manifest.path, names, known)
+    return VerifyPlan(tuple(shards), files, tuple(extra))
 
 
 def _extra_files(path: Path, tars: set[str], known: set[str]) -> list[str]:
@@ -204,7 +228,7 @@ def _shard_problems(
     for _, problems in sorted(found.items()):
         yield from problems
     if not unread and not np.array_equal(counts, manifest.token_counts):
-        yield f"{manifest.path / MANIFEST_FILE}: token_counts are not those of the shards"
+        yield f"{manifest.place(MANIFEST_FILE)}: token_counts are not those of the shards"
 
 
 def _checks(
@@ -219,7 +243,7 @@ def _checks(
     waiting: dict[Future[ShardCheck], int] = {}
     workers = min(workers, len(shards))
     with ProcessPoolExecutor(
-        workers, get_context("spawn"), _start_worker, (manifest.path, checksums)
+        workers, get_context("spawn"), _start_worker, (manifest.to_handle(), checksums)
     ) as pool:
         try:
             for place, work in enumerate(shards):
@@ -246,9 +270,9 @@ def _ended(waiting: dict[Future[ShardCheck], int]) -> Iterator[tuple[int, ShardC
 _checker: ShardChecker | None = None
 
 
-def _start_worker(path: Path, checksums: bool) -> None:
+def _start_worker(handle: dict[str, Any], checksums: bool) -> None:
     global _checker
-    _checker = ShardChecker(Manifest.load(path), checksums)
+    _checker = ShardChecker(Manifest.from_handle(handle), checksums)
 
 
 def _check_in_worker(work: ShardWork) -> ShardCheck:
@@ -272,16 +296,17 @@ class ShardChecker:
     def check(self, work: ShardWork) -> ShardCheck:
         """Everything that can be said of one shard."""
         shard = self._manifest.split(work.split).shards[work.number]
-        path = self._manifest.path / shard.tar.name
-        problem = file_problem(self._manifest.path, shard.tar, "sizes")
-        if problem:
-            return ShardCheck((f"{path}: {problem}",), shard.blocks, None)
+        place = self._manifest.place(shard.tar.name)
+        if self._manifest.remote is None:
+            problem = file_problem(self._manifest.path, shard.tar, "sizes")
+            if problem:
+                return ShardCheck((f"{place}: {problem}",), shard.blocks, None)
         problems: list[str] = []
         try:
             entries = self._entries(work, problems)
             return self._read(work, shard, entries, problems)
         except OSError as error:
-            problems.append(f"{path}: cannot be read: {reason(error)}; {UNREADABLE}")
+            problems.append(f"{place}: cannot be read: {reason(error)}; {UNREADABLE}")
         except DataError as error:
             problems.append(str(error))
         return ShardCheck(tuple(problems), shard.blocks, None)
@@ -304,7 +329,7 @@ class ShardChecker:
     def _read(
         self, work: ShardWork, shard: ShardFacts, entries: list[Entry], problems: list[str]
     ) -> ShardCheck:
-        path = self._manifest.path / shard.tar.name
+        place = self._manifest.place(shard.tar.name)
         counts = np.zeros(self._manifest.vocab_size, np.int64)
         whole = 0
         with ShardScan(self._manifest, shard, entries) as scan:
@@ -312,17 +337,26 @@ class ShardChecker:
                 try:
                     block = checked_block(content, shard, inside, entries[inside], self._manifest)
                 except DamageError as error:
-                    problems.append(damage(str(path), inside, error))
+                    problems.append(damage(place, inside, error))
                     continue
                 whole += 1
                 if work.split == TRAIN:
                     counts += np.bincount(block.tokens, minlength=len(counts))
             if self._checksums and scan.sha256() != shard.tar.sha256:
-                problems.insert(0, f"{path}: {CHANGED}")
+                problems.insert(0, f"{place}: {_change(scan, shard)}")
         if len(problems) > _LISTED:
             more = len(problems) - _LISTED
-            problems = [*problems[:_LISTED], f"{path}: and {more} more damaged blocks"]
+            problems = [*problems[:_LISTED], f"{place}: and {more} more damaged blocks"]
         return ShardCheck(tuple(problems), shard.blocks - whole, counts)
+
+
+def _change(scan: ShardScan, shard: ShardFacts) -> str:
+    """What is said of a file with another SHA-256; its size is only known now at a URL."""
+    if scan.bytes_read < shard.tar.bytes:
+        return f"has {scan.bytes_read} bytes, the manifest says {shard.tar.bytes}; {REPLACE}"
+    if scan.bytes_read > shard.tar.bytes:
+        return f"is larger than the {shard.tar.bytes} bytes of the manifest; {REPLACE}"
+    return CHANGED
 
 
 # --- the tokenizer --------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ from electra_dist.errors import DataError
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
-#: Tasks a worker that are handed out ahead.
-_AHEAD = 2
+#: Tasks of each worker that are taken and not done, at most.
+WAITING_TASKS = 2
 
 
 class WorkerDiedError(DataError):
@@ -72,7 +72,7 @@ class Workers:
         running: set[Future[_Result]] = set()
         try:
             while True:
-                room = self.count * _AHEAD - len(running)
+                room = self.count * WAITING_TASKS - len(running)
                 running |= {self._pool.submit(function, task) for task in islice(rest, room)}
                 if not running:
                     return

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pydantic
 
-from data_tools.build.disk import on_disk
 from data_tools.build.encode import token_bytes
 from data_tools.build.encoding import (
     Sums,
@@ -33,12 +32,14 @@ from data_tools.build.known import NameTask, name_documents
 from data_tools.build.levels import merge_levels
 from data_tools.build.options import BuildCounts, BuildOptions, BuildStats
 from data_tools.build.records import read_encoded
-from data_tools.build.shards import counts_of, dropping_bad_input, merged_runs, stats_of
-from data_tools.build.work import Order, WorkFolder, interruptible, opened
+from data_tools.build.shards import counts_of, merged_runs, stats_of
+from data_tools.build.work import WorkFolder, opened
 from data_tools.build.writing import Written, check_splits, runs_of_splits, write_all
+from data_tools.disk import on_disk
 from data_tools.sources import Inputs, find_inputs
 from data_tools.spill import Spill
 from data_tools.tokenizer import load_tokenizer
+from data_tools.unfinished import Order
 from data_tools.workers import Workers
 from electra_dist.console import Progress, silent
 from electra_dist.data.shards.manifest import (
@@ -83,7 +84,7 @@ def add_to_shards(
     sources = {"shards": before.fingerprint, "tokenizer": manifest.facts.tokenizer_fingerprint}
     order = Order("add", options.decisive(), sources, found.identity())
     again = options.again or before.of_another(order)
-    with interruptible(shards), opened(shards, order, again) as work:
+    with WorkFolder.beside(shards).interruptible(shards), opened(shards, order, again) as work:
         if before.counts is None or again:
             counts = _add(manifest, found, work, options, progress)
         else:
@@ -144,7 +145,7 @@ def _add(
     progress: Progress,
 ) -> BuildCounts:
     tokenizer = load_tokenizer(manifest.tokenizer_path)
-    with dropping_bad_input(work), Workers(options.workers) as workers:
+    with work.dropped_with_bad_input(), Workers(options.workers) as workers:
         known: list[Spill] = []
         if options.deduplicate:
             known = _known(manifest, work, workers, progress)

@@ -19,12 +19,13 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.build.disk import on_disk
 from data_tools.build.known import KnownDocuments, contents_of
 from data_tools.build.pieces import CHUNK_CHARACTERS, Chunks, NormalStream, TextStream
 from data_tools.build.records import Encoded, write_encoded
 from data_tools.build.splits import bound_of, lowest, split_hash
 from data_tools.clean import DIGEST_BYTES, digest, normalise
+from data_tools.dealing import Deal, read_deal
+from data_tools.disk import on_disk
 from data_tools.sources import Part, Piece, read_pieces
 from data_tools.spill import Spill, SpillWriter
 from data_tools.tokenizer import ShardTokenizer, Shares, load_tokenizer
@@ -45,9 +46,11 @@ _Ids = npt.NDArray[np.uint32]
 class EncodeTask:
     """Everything a worker needs to encode one part of the input.
 
-    number   of the task; it names the spills
-    folder   where the spills and the record go
-    known    runs that name the documents which are left out because they are there already
+    number      of the task; it names the spills
+    folder      where the spills and the record go
+    known       runs that name the documents which are left out because they are there already
+    deal_bytes  above 0 one process reads the part, and deals so many bytes of text at a time
+    deal        the documents of the part that are encoded; all of them by default
 
     The other fields are those of `BuildOptions`.
     """
@@ -63,14 +66,39 @@ class EncodeTask:
     piece_tokens: int
     block_tokens: int
     known: tuple[Spill, ...] = ()
+    deal_bytes: int = 0
+    deal: Deal | None = None
+
+    @property
+    def deal_number(self) -> int | None:
+        """The number of its deal, if it is of one."""
+        if self.deal is None:
+            return None
+        return self.deal.number
+
+    def deal_path(self, deal: int) -> Path:
+        """The file of a deal; what is left of it after a killed build is swept by its name."""
+        return self.folder / f".{self.number:07d}-{deal:06d}.deal.tmp"
+
+    @property
+    def name(self) -> str:
+        """What the names of its files have in common."""
+        if self.deal is None:
+            return f"{self.number:07d}"
+        return f"{self.number:07d}-{self.deal.number:06d}"
 
 
 def encode(task: EncodeTask) -> Encoded:
-    """Encode the documents of one task, spill them by split, and write the record."""
+    """Encode the documents of one task, spill them by split, and write the record.
+
+    The file of a deal is removed then.
+    """
     with on_disk(task.folder):
         task.folder.mkdir(parents=True, exist_ok=True)
         encoded = _Encoder(task).run()
-        write_encoded(task.folder, task.number, encoded)
+        write_encoded(task.folder, task.number, encoded, task.deal_number)
+        if task.deal is not None:
+            task.deal.path.unlink()
     return encoded
 
 
@@ -90,8 +118,8 @@ def _worker_tokenizer(path: Path) -> ShardTokenizer:
 class _Document:
     """One document on its way.
 
-    place       of the document in its task
-    name        its digest, known when all of it was read
+    place   of the document in the part
+    name    its digest, known when all of it was read
     """
 
     place: int
@@ -154,7 +182,7 @@ class _Encoder:
         self._tokenizer = _worker_tokenizer(task.tokenizer_dir)
         dtype: np.dtype[Any] = np.dtype(f"<u{token_bytes(self._tokenizer.vocab_size)}")
         self._writers = {
-            name: SpillWriter(task.folder, f"{name}-{task.number:07d}", dtype) for name in SPLITS
+            name: SpillWriter(task.folder, f"{name}-{task.name}", dtype) for name in SPLITS
         }
         self._bound = bound_of(task.validation)
         self._known = KnownDocuments(task.known)
@@ -181,10 +209,14 @@ class _Encoder:
         )
 
     def _documents(self) -> Iterator[tuple[_Document, list[Piece] | Iterator[Piece]]]:
-        """Each document of the part, with its pieces: they are read one at a time."""
+        """Each document of the task, with its pieces: they are read one at a time."""
         stream = read_pieces(self._task.part)
+        before = 0
+        if self._task.deal is not None:
+            stream = read_deal(self._task.deal)
+            before = self._task.deal.first
         for first in stream:
-            document = _Document(self._counts["documents"])
+            document = _Document(before + self._counts["documents"])
             self._counts["documents"] += 1
             if first.last:
                 yield document, [first]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_tools.build.disk import Room, size_of
 from data_tools.build.encode import EncodeTask, encode, token_bytes
 from data_tools.build.options import BuildOptions
 from data_tools.build.pieces import CHUNK_CHARACTERS
-from data_tools.build.records import Encoded, read_encoded
+from data_tools.build.records import Encoded, encoded_record, read_encoded, write_encoded
 from data_tools.build.splits import lowest
 from data_tools.build.work import WorkFolder
 from data_tools.clean import normalise
-from data_tools.sources import Inputs, read_pieces, split_parts
+from data_tools.dealing import deal_out
+from data_tools.disk import Room, on_disk, size_of
+from data_tools.sources import Inputs, Part, read_pieces, split_parts, suitable_part_bytes
 from data_tools.spill import RECORD, Spill
 from data_tools.tokenizer import ShardTokenizer, Shares
-from data_tools.workers import Workers
+from data_tools.unfinished import DamagedWorkError
+from data_tools.workers import WAITING_TASKS, Workers
 from electra_dist.console import Progress
 from electra_dist.data.shards.manifest import SPLITS, SplitName
 from electra_dist.errors import DataError
@@ -26,6 +28,9 @@ from electra_dist.errors import DataError
 _FOLDER = 1000
 #: Tasks, and characters of each, that the size of the output is guessed from.
 _SAMPLED_TASKS = 4
+#: Times the usual size, and the part of all text, above which a part is dealt to several workers.
+_LARGE = 2
+_FEW_PARTS = 32
 #: Shards take as much as the runs that they are made of, and a little for tar.
 _SHARDS_OF_RUNS = 1.03
 
@@ -76,8 +81,12 @@ def encode_tasks(
     options: BuildOptions,
     known: Sequence[Spill] = (),
 ) -> list[EncodeTask]:
-    """The tasks of all input files, in order; small files share a task."""
-    parts = split_parts(inputs, options.part_bytes)
+    """The tasks of all input files, in order; small files share a task, and the documents of a
+    large one that cannot be cut are dealt.
+    """
+    part_bytes = options.part_bytes or suitable_part_bytes(inputs)
+    parts = split_parts(inputs, part_bytes)
+    total = sum(part.text_bytes for part in parts)
     return [
         EncodeTask(
             part=part,
@@ -91,9 +100,19 @@ def encode_tasks(
             piece_tokens=options.piece_tokens,
             block_tokens=options.block_tokens,
             known=tuple(known),
+            deal_bytes=_deal_bytes(part, total, part_bytes),
         )
         for number, part in enumerate(parts)
     ]
+
+
+def _deal_bytes(part: Part, total: int, part_bytes: int) -> int:
+    """The size of deals of a part that could not be cut, where others would wait for its worker;
+    0 where it is read by its worker: with many such parts each has one, and no reader is a bound.
+    """
+    if part.text_bytes > _LARGE * part_bytes and part.text_bytes > total // _FEW_PARTS:
+        return part_bytes
+    return 0
 
 
 def encode_all(
@@ -131,26 +150,120 @@ def _encode_rest(
     progress: Progress,
 ) -> None:
     bytes_of_token = token_bytes(tokenizer.vocab_size)
-    text = sum(_text_bytes(task) for task in tasks)
+    text = sum(task.part.text_bytes for task in tasks)
     per_byte = _runs_of_text(waiting, tokenizer)
     room = Room(work.path)
-    peak = (1 + _SHARDS_OF_RUNS) * per_byte * text
+    peak = (1 + _SHARDS_OF_RUNS) * per_byte * text + _dealt_bytes(waiting, workers.count)
     room.ask(max(0, int(peak) - size_of(work.path)), "the build")
-    done = len(tasks) - len(waiting)
     made = sums.bytes(bytes_of_token)
-    progress("encode", done, len(tasks))
-    for encoded in workers.each(encode, waiting, "encode"):
+    dealer = _Dealer(tasks, waiting, sums)
+    progress("encode", dealer.done, dealer.total)
+    for encoded in workers.each(encode, dealer.tasks(), "encode"):
         sums.add(encoded)
-        done += 1
         made += sum(run.bytes(bytes_of_token) for runs in encoded.spills.values() for run in runs)
-        share = done / len(tasks)
+        dealer.done += 1
+        share = dealer.done / dealer.total
         left = made / share * (1 - share + _SHARDS_OF_RUNS)
         room.watch(int(left), "the rest of the build")
-        progress("encode", done, len(tasks))
+        progress("encode", dealer.done, dealer.total)
+    dealer.finish()
 
 
-def _text_bytes(task: EncodeTask) -> int:
-    return task.part.text_bytes
+class _Dealer:
+    """The tasks that workers get: those that are waiting, or the deals of one that is dealt.
+
+    Comes in: all tasks, those without a record, and the sums, which the deals of an earlier command
+    are added to. `done` counts tasks and deals, of `total`; that of a part is a guess until it is
+    read.
+    """
+
+    def __init__(
+        self, tasks: Sequence[EncodeTask], waiting: Sequence[EncodeTask], sums: Sums
+    ) -> None:
+        self._waiting = waiting
+        self._sums = sums
+        self._deals: dict[int, int] = {}
+        self.total = sum(_guessed_deals(task) for task in tasks)
+        self.done = self.total - sum(_guessed_deals(task) for task in waiting)
+
+    def tasks(self) -> Iterator[EncodeTask]:
+        """All of them, each when it is asked for: then the deals of a part are read."""
+        for task in self._waiting:
+            if task.deal_bytes:
+                yield from self._deal(task)
+            else:
+                yield task
+
+    def finish(self) -> None:
+        """Give each part one record in place of those of its deals, when all are encoded."""
+        for task in self._waiting:
+            if not task.deal_bytes:
+                continue
+            deals = range(self._deals[task.number])
+            together = _together([_record(task, deal) for deal in deals])
+            with on_disk(task.folder):
+                write_encoded(task.folder, task.number, together)
+                for deal in deals:
+                    encoded_record(task.folder, task.number, deal).unlink()
+
+    def _deal(self, task: EncodeTask) -> Iterator[EncodeTask]:
+        with on_disk(task.folder):
+            task.folder.mkdir(parents=True, exist_ok=True)
+            records = task.folder.glob(f"{task.number:07d}-*.json")
+            encoded = {int(path.stem.rpartition("-")[2]) for path in records}
+            guessed = _guessed_deals(task)
+            count = 0
+            for deal in deal_out(task.part, task.deal_bytes, task.deal_path, encoded):
+                count += 1
+                if count > guessed:
+                    self.total += 1
+                if deal.number in encoded:
+                    self._sums.add(_record(task, deal.number))
+                    self.done += 1
+                else:
+                    yield replace(task, deal=deal)
+        self.total -= max(0, guessed - count)
+        self._deals[task.number] = count
+
+
+def _guessed_deals(task: EncodeTask) -> int:
+    """About how many deals the part of a task makes; 1 where it is not dealt."""
+    if not task.deal_bytes:
+        return 1
+    return max(1, task.part.text_bytes // task.deal_bytes)
+
+
+def _dealt_bytes(tasks: Sequence[EncodeTask], workers: int) -> int:
+    """What the deals take that are not encoded yet."""
+    most = max(task.deal_bytes for task in tasks)
+    return most * workers * WAITING_TASKS
+
+
+def _record(task: EncodeTask, deal: int) -> Encoded:
+    record = read_encoded(task.folder, task.number, deal)
+    if record is None:
+        path = encoded_record(task.folder, task.number, deal)
+        raise DamagedWorkError(
+            f"{path}: a record of the unfinished build is gone; give the same command again"
+        )
+    return record
+
+
+def _together(records: Sequence[Encoded]) -> Encoded:
+    """The records of the deals of a task as one."""
+    sums = Sums()
+    for record in records:
+        sums.add(record)
+    return Encoded(
+        spills=sums.runs,
+        lowest=sums.lowest,
+        documents=sums.documents,
+        too_short=sums.too_short,
+        without_tokens=sums.without_tokens,
+        cut=sums.cut,
+        already_there=sums.already_there,
+        shares=sums.shares,
+    )
 
 
 def _runs_of_text(tasks: Sequence[EncodeTask], tokenizer: ShardTokenizer) -> float:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.build.disk import on_disk
 from data_tools.build.records import Encoded, write_encoded
+from data_tools.disk import on_disk
 from data_tools.spill import RECORD, Spill, SpillWriter
 from electra_dist.data.shards.blocks import Block, DamageError
 from electra_dist.data.shards.manifest import TRAIN, VALIDATION, Manifest, SplitName

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.build.disk import on_disk
 from data_tools.build.records import read_merged, write_merged
+from data_tools.disk import on_disk
 from data_tools.spill import KeyRange, Spill, merge
 from data_tools.workers import Workers
 from electra_dist.console import Progress

@@ -17,20 +17,20 @@ from typing import Any
 
 import pydantic
 
-from data_tools.build.disk import on_disk
 from data_tools.build.encoding import Sums, encode_all, encode_tasks, task_folder
 from data_tools.build.options import BuildOptions, BuildStats, PartStats
 from data_tools.build.records import read_encoded
 from data_tools.build.shards import (
     check_out,
-    dropping_bad_input,
     is_published,
     make_shards,
     publish,
 )
-from data_tools.build.work import Order, WorkFolder, interruptible, opened
+from data_tools.build.work import WorkFolder, opened
+from data_tools.disk import on_disk
 from data_tools.sources import Inputs, find_inputs
 from data_tools.tokenizer import ShardTokenizer, load_tokenizer
+from data_tools.unfinished import Order
 from data_tools.workers import Workers
 from electra_dist.console import Progress, silent
 from electra_dist.data.shards.manifest import TOKENIZER_FOLDER
@@ -96,9 +96,9 @@ def build_part(
     order = Order("build", options.decisive(), sources, found.identity())
     if not _is_published(out, order):
         check_out(out)
-    with interruptible(out), opened(out, order, options.again) as work:
+    with WorkFolder.beside(out).interruptible(out), opened(out, order, options.again) as work:
         if not work.stats.exists():
-            with dropping_bad_input(work), Workers(options.workers) as workers:
+            with work.dropped_with_bad_input(), Workers(options.workers) as workers:
                 tasks = encode_tasks(found, tokenizer_dir, work.encoded, options)
                 own = tasks[part - 1 :: parts]
                 sums = encode_all(own, tokenizer, work, workers, progress)
@@ -167,10 +167,10 @@ def merge_parts(
     order = Order("merge", options.decisive(), sources, lines)
     if not is_published(out, order):
         check_out(out)
-    with interruptible(out), opened(out, order, again) as work:
+    with WorkFolder.beside(out).interruptible(out), opened(out, order, again) as work:
         if not work.stats.exists():
             sums = _sums(found)
-            with dropping_bad_input(work), Workers(workers) as pool:
+            with work.dropped_with_bad_input(), Workers(workers) as pool:
                 make_shards(sums, work, tokenizer, options, pool, progress)
         return publish(work, out)
 

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
-from data_tools.spill import DamagedWorkError, KeyRange, Spill
+from data_tools.spill import KeyRange, Spill
 from data_tools.tokenizer import Shares
+from data_tools.unfinished import DamagedWorkError
 from data_tools.write import WrittenShard
 from electra_dist.data.shards.manifest import SPLITS, ShardFacts, SplitName
 from electra_dist.files.reading import MIB, read_json
@@ -45,24 +46,26 @@ class Encoded:
     shares: Shares = field(default_factory=Shares)
 
 
-def encoded_record(folder: Path, number: int) -> Path:
-    """Where the record of encoding task `number` is."""
-    return folder / f"{number:07d}.json"
+def encoded_record(folder: Path, number: int, deal: int | None = None) -> Path:
+    """Where the record of encoding task `number`, or of one deal of it, is."""
+    if deal is None:
+        return folder / f"{number:07d}.json"
+    return folder / f"{number:07d}-{deal:06d}.json"
 
 
-def write_encoded(folder: Path, number: int, encoded: Encoded) -> None:
-    """Write the record of an encoding task; raises `OSError`."""
+def write_encoded(folder: Path, number: int, encoded: Encoded, deal: int | None = None) -> None:
+    """Write the record of an encoding task, or of one deal of it; raises `OSError`."""
     content = asdict(encoded)
     content["spills"] = {
         name: [(spill.stem.name, spill.documents, spill.tokens) for spill in spills]
         for name, spills in encoded.spills.items()
     }
-    write_atomically(encoded_record(folder, number), json.dumps(content) + "\n")
+    write_atomically(encoded_record(folder, number, deal), json.dumps(content) + "\n")
 
 
-def read_encoded(folder: Path, number: int) -> Encoded | None:
-    """The record of an encoding task, or None where the task is not done."""
-    content = _read(encoded_record(folder, number))
+def read_encoded(folder: Path, number: int, deal: int | None = None) -> Encoded | None:
+    """The record of an encoding task, or of one deal of it; None where it is not done."""
+    content = _read(encoded_record(folder, number, deal))
     if content is None:
         return None
     try:
@@ -75,7 +78,7 @@ def read_encoded(folder: Path, number: int) -> Encoded | None:
         }
         return pydantic.TypeAdapter(Encoded).validate_python(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(encoded_record(folder, number)) from error
+        raise _damaged(encoded_record(folder, number, deal)) from error
 
 
 def write_merged(spill: Spill) -> None:

@@ -16,23 +16,23 @@ workers or nodes nor on interruptions: what is finished is kept in the work fold
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pydantic
 
-from data_tools.build.disk import Room, on_disk
 from data_tools.build.encode import token_bytes
 from data_tools.build.encoding import Sums, check_documents, encode_all, encode_tasks
 from data_tools.build.levels import merge_levels
 from data_tools.build.options import BuildCounts, BuildOptions, BuildStats
-from data_tools.build.work import Order, WorkFolder, interruptible, opened
+from data_tools.build.work import WorkFolder, opened
 from data_tools.build.writing import Written, check_splits, runs_of_splits, write_all
+from data_tools.disk import Room, on_disk
 from data_tools.sources import Inputs, find_inputs
 from data_tools.spill import Spill
 from data_tools.tokenizer import ShardTokenizer, load_tokenizer
+from data_tools.unfinished import Order
 from data_tools.workers import Workers
 from data_tools.write import file_facts
 from electra_dist.console import Progress, silent
@@ -100,9 +100,9 @@ def build_shards(
     order = Order("build", options.decisive(), sources, found.identity())
     if not is_published(out, order):
         check_out(out)
-    with interruptible(out), opened(out, order, options.again) as work:
+    with WorkFolder.beside(out).interruptible(out), opened(out, order, options.again) as work:
         if not work.stats.exists():
-            with dropping_bad_input(work), Workers(options.workers) as workers:
+            with work.dropped_with_bad_input(), Workers(options.workers) as workers:
                 tasks = encode_tasks(found, tokenizer_dir, work.encoded, options)
                 sums = encode_all(tasks, tokenizer, work, workers, progress)
                 make_shards(sums, work, tokenizer, options, workers, progress)
@@ -126,20 +126,6 @@ def check_out(out: Path) -> None:
         else:
             kind = "something else"
         raise DataError(f"{out}: holds {kind} already; give a new folder, or remove this one first")
-
-
-@contextlib.contextmanager
-def dropping_bad_input(work: WorkFolder) -> Iterator[None]:
-    """Bad input must change before it can be built, so what was made of it is of no use.
-
-    Errors of another kind leave the work folder as it is.
-    """
-    try:
-        yield
-    except DataError as error:
-        if type(error) is DataError:
-            work.remove()
-        raise
 
 
 def make_shards(

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.build.disk import on_disk
 from data_tools.build.encode import token_bytes
 from data_tools.build.encoding import Sums
 from data_tools.build.options import BuildOptions
@@ -27,7 +26,9 @@ from data_tools.build.records import (
 )
 from data_tools.build.splits import SPLIT_HASHES, bound_of, held_out_below
 from data_tools.build.work import WorkFolder
-from data_tools.spill import DamagedWorkError, KeyRange, Spill, tokens_of_splits
+from data_tools.disk import on_disk
+from data_tools.spill import KeyRange, Spill, tokens_of_splits
+from data_tools.unfinished import DamagedWorkError
 from data_tools.workers import Workers
 from data_tools.write import WriteTask, write_shard
 from electra_dist.console import Progress

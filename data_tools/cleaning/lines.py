@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Literal, cast, get_args
 
 from electra_dist.errors import DataError, UserError
+from electra_dist.files.writing import whole_file
 
 Compression = Literal["zst", "gz"]
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
@@ -50,16 +51,26 @@ def to_text(line: bytes) -> str:
 
 @contextlib.contextmanager
 def writing_lines(path: Path, compression: Compression) -> Iterator[IO[bytes]]:
-    """A new file that what is written into goes to, compressed."""
-    with path.open("xb") as raw:
-        if compression == "gz":
-            with gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0) as file:
-                yield cast(IO[bytes], file)
-        else:
-            import zstandard
+    """A file that what is written into goes to, compressed; it is whole or absent."""
+    with (
+        whole_file(path) as temporary,
+        temporary.open("wb") as raw,
+        compressing(raw, compression) as file,
+    ):
+        yield file
 
-            with zstandard.ZstdCompressor(_ZSTD_LEVEL).stream_writer(raw, closefd=False) as out:
-                yield cast(IO[bytes], out)
+
+@contextlib.contextmanager
+def compressing(raw: IO[bytes], compression: Compression) -> Iterator[IO[bytes]]:
+    """What is written goes to `raw`, compressed."""
+    if compression == "gz":
+        with gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0) as file:
+            yield cast(IO[bytes], file)
+    else:
+        import zstandard
+
+        with zstandard.ZstdCompressor(_ZSTD_LEVEL).stream_writer(raw, closefd=False) as out:
+            yield cast(IO[bytes], out)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ keys all but the first are duplicates. No table of the whole corpus is ever in m
 small as `RANGE_BYTES` asks for.
 
 What is found is marked in a file with one byte per document. Tasks only ever write the same byte,
-so their order does not matter.
+so their order does not matter. The duplicates themselves are written before: where they are, the
+task was done by an interrupted command, and is only marked again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.cleaning.screening import Spool, sorted_order
+from data_tools.cleaning.work import save_array
+from data_tools.disk import on_disk
 from data_tools.filters.kinds import KeyFilter
 
 #: Keys of one task, about; sorting takes some four times as much.
@@ -49,7 +52,7 @@ class MatchTask:
 
     key_bytes  that it sorts, about
     marks      file with one byte per document, 1 for a duplicate
-    pairs      file for the duplicates of this task, each with its first document
+    pairs      file for the duplicates of this task, each with its first document; there when done
     """
 
     survivors: Survivors
@@ -71,7 +74,7 @@ def plan_matching(
         column_bytes = survivors.documents * (8 * one.key_words + 4)
         ranges = max(1, -(-column_bytes // range_bytes))
         marks = marks_path(folder, one.name)
-        with marks.open("xb") as file:
+        with marks.open("wb") as file:
             file.truncate(survivors.documents)
         for column in range(one.columns):
             for number in range(ranges):
@@ -98,9 +101,34 @@ def marks_path(folder: Path, name: str) -> Path:
 
 def match(task: MatchTask) -> int:
     """Mark the duplicates of one range; returns how many there are."""
+    with on_disk(task.pairs.parent):
+        pairs = _pairs(task)
+        save_array(task.pairs, pairs)
+        _mark(task, pairs)
+    return len(pairs)
+
+
+def matched_already(task: MatchTask) -> int | None:
+    """What `match` returned, where the range is done; its duplicates are marked again."""
+    if not task.pairs.exists():
+        return None
+    pairs = np.load(task.pairs, allow_pickle=False)
+    _mark(task, pairs)
+    return len(pairs)
+
+
+def _mark(task: MatchTask, pairs: npt.NDArray[np.void]) -> None:
+    if len(pairs):
+        marks = np.memmap(task.marks, dtype=np.uint8, mode="r+")
+        marks[np.sort(pairs["document"])] = 1
+        marks.flush()
+
+
+def _pairs(task: MatchTask) -> npt.NDArray[np.void]:
+    """The duplicates of one range, as `PAIR`."""
     found = list(_slices(task))
     if not found:
-        return 0
+        return np.zeros(0, dtype=PAIR)
     keys = np.concatenate([keys for keys, _ in found])
     documents = np.concatenate([documents for _, documents in found])
     order = sorted_order(keys)  # stable: of equal keys, the earlier document stays first
@@ -109,18 +137,11 @@ def match(task: MatchTask) -> int:
 
     again = np.zeros(len(keys), dtype=bool)
     again[1:] = (keys[1:] == keys[:-1]).all(axis=1)
-    if not again.any():
-        return 0
     firsts = documents[np.maximum.accumulate(np.where(again, 0, np.arange(len(keys))))]
     pairs = np.zeros(int(again.sum()), dtype=PAIR)
     pairs["document"] = documents[again]
     pairs["first"] = firsts[again]
-    np.save(task.pairs, pairs, allow_pickle=False)
-
-    marks = np.memmap(task.marks, dtype=np.uint8, mode="r+")
-    marks[np.sort(pairs["document"])] = 1
-    marks.flush()
-    return len(pairs)
+    return pairs
 
 
 def _slices(task: MatchTask) -> Iterator[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]]:
@@ -148,9 +169,9 @@ def first_like(tasks: Sequence[MatchTask], name: str, documents: Sequence[int]) 
     found: dict[int, int] = {}
     wanted = np.array(sorted(documents), dtype=np.uint64)
     for task in tasks:
-        if task.name != name or not task.pairs.exists() or not len(wanted):
+        if task.name != name or not len(wanted):
             continue
-        pairs = np.load(task.pairs, mmap_mode="r", allow_pickle=False)
+        pairs = np.load(task.pairs, allow_pickle=False)
         for document, first in pairs[np.isin(pairs["document"], wanted)].tolist():
             found[document] = min(first, found.get(document, first))
     return found

@@ -2,7 +2,8 @@
 
 The first pass of `data_tools.cleaning.run`, in worker processes. Comes in: a `ScreenTask`. Goes
 out, on disk: the documents that are left, as compressed lines; a record of each; and per
-corpus-wide filter the keys of each, sorted.
+corpus-wide filter the keys of each, sorted. The counts of the part are written last: a part that
+has them is done.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pydantic
 
 from data_tools.cleaning.lines import Compression, to_line, writing_lines
 from data_tools.cleaning.report import Example, Tally
+from data_tools.cleaning.work import read_record, save_array, write_record
+from data_tools.disk import on_disk
 from data_tools.filters.document import Document
 from data_tools.filters.kinds import KeyFilter, TextFilter
 from data_tools.sources import Part, read_documents
@@ -41,6 +45,11 @@ class Spool:
     def records_path(self) -> Path:
         """A `RECORD` of each."""
         return self.folder / f"{self.number:06d}.records.npy"
+
+    @property
+    def counts_path(self) -> Path:
+        """What `screen` returned for the part."""
+        return self.folder / f"{self.number:06d}.json"
 
     def keys_path(self, name: str) -> Path:
         """The keys that the filter `name` gives them."""
@@ -75,8 +84,23 @@ class Screened:
     tallies: tuple[Tally, ...]
 
 
+_SCREENED = pydantic.TypeAdapter(Screened)
+
+
+def screened_already(task: ScreenTask) -> Screened | None:
+    """What `screen` returned, where the part is done."""
+    return read_record(task.spool.counts_path, _SCREENED)
+
+
 def screen(task: ScreenTask) -> Screened:
     """Read the documents of a part, and spool those that are left."""
+    with on_disk(task.spool.folder):
+        screened = _screen(task)
+        write_record(task.spool.counts_path, _SCREENED, screened)
+    return screened
+
+
+def _screen(task: ScreenTask) -> Screened:
     tallies = tuple(Tally() for _ in task.text_filters)
     collectors = [KeyCollector(one) for one in task.key_filters]
     records: list[tuple[int, int]] = []
@@ -86,7 +110,7 @@ def screen(task: ScreenTask) -> Screened:
         for text in read_documents(task.part):
             documents += 1
             characters += len(text)
-            document = _through(task, tallies, Document(text))
+            document = through(task, tallies, Document(text))
             if document is None:
                 continue
             line = to_line(document.text)
@@ -94,13 +118,13 @@ def screen(task: ScreenTask) -> Screened:
             for collector in collectors:
                 collector.add(len(records), document)
             records.append((len(line), len(document.text)))
-    np.save(task.spool.records_path, np.array(records, dtype=RECORD), allow_pickle=False)
+    save_array(task.spool.records_path, np.array(records, dtype=RECORD))
     for collector in collectors:
         collector.save(task.spool.keys_path(collector.name))
     return Screened(documents, characters, len(records), tallies)
 
 
-def _through(task: ScreenTask, tallies: tuple[Tally, ...], document: Document) -> Document | None:
+def through(task: ScreenTask, tallies: tuple[Tally, ...], document: Document) -> Document | None:
     """The document after all filters, or None where one drops it."""
     for one, tally in zip(task.text_filters, tallies, strict=True):
         came = len(document.text)
@@ -162,7 +186,7 @@ class KeyCollector:
             order = sorted_order(keys)
             table[column]["key"] = keys[order]
             table[column]["document"] = numbers[order]
-        np.save(path, table, allow_pickle=False)
+        save_array(path, table)
 
 
 def key_record(words: int) -> np.dtype[np.void]:

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pydantic
 
 from data_tools.cleaning.lines import Compression, reading_lines, to_text, writing_lines
 from data_tools.cleaning.matching import Survivors, marks_path
 from data_tools.cleaning.report import Example, Tally
 from data_tools.cleaning.screening import Spool
+from data_tools.cleaning.work import read_record, write_record
+from data_tools.disk import on_disk
 from data_tools.filters.kinds import KeyFilter
 
 #: Bounds of the size of a file, in bytes of text: small enough to give all workers of a build
@@ -32,11 +35,13 @@ _FILES = 64
 class WriteTask:
     """Everything a worker needs to write one file.
 
+    record      where its tallies go when it is written
     first, end  the numbers of its documents in the corpus, dropped ones included
     key_filters those that may have dropped some, in order, and where their marks are
     """
 
     path: Path
+    record: Path
     survivors: Survivors
     first: int
     end: int
@@ -157,8 +162,23 @@ def _dropped_by(
     return found
 
 
+_TALLIES = pydantic.TypeAdapter(tuple[Tally, ...])
+
+
+def written_already(task: WriteTask) -> tuple[Tally, ...] | None:
+    """What `write_file` returned, where the file is there."""
+    return read_record(task.record, _TALLIES)
+
+
 def write_file(task: WriteTask) -> tuple[Tally, ...]:
     """Write one file; returns examples of what the corpus-wide filters dropped, in tallies."""
+    with on_disk(task.path.parent):
+        tallies = _write(task)
+        write_record(task.record, _TALLIES, tallies)
+    return tallies
+
+
+def _write(task: WriteTask) -> tuple[Tally, ...]:
     tallies = tuple(Tally() for _ in task.key_filters)
     dropped_by = _dropped_by(_open_marks(task.key_filters, task.marks_folder), task.first, task.end)
     with writing_lines(task.path, task.compression) as file:

@@ -14,7 +14,7 @@ from data_tools.sources.finding import CLEAN_REPORT, find_inputs
 from data_tools.sources.looking import Look, look_at
 from data_tools.sources.reading import read_documents, read_pieces
 from data_tools.sources.report import InputReport, describe
-from data_tools.sources.splitting import split_parts
+from data_tools.sources.splitting import split_parts, suitable_part_bytes
 from data_tools.sources.types import DOCUMENTS, InputFile, Inputs, Part, Piece, ReadOptions, Slice
 
 __all__ = [
@@ -34,4 +34,5 @@ __all__ = [
     "read_documents",
     "read_pieces",
     "split_parts",
+    "suitable_part_bytes",
 ]

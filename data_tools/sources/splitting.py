@@ -1,7 +1,7 @@
-"""Inputs cut into parts: what one worker reads at a time.
+"""Inputs cut into parts: what one process reads at a time.
 
 Large plain files are cut by bytes, row groups or record batches. A packed file is one part, so that
-it is unpacked once. Small files are put together.
+it is unpacked once; so are tables and arrays of JSON. Small files are put together.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ def split_parts(inputs: Inputs, part_bytes: int | None = None) -> list[Part]:
 
     Raises `DataError` for a file that has to be opened to be cut, and is damaged.
     """
-    if part_bytes is None:
-        total = sum(file.text_bytes for file in inputs.files)
-        part_bytes = max(MIN_PART_BYTES, min(MAX_PART_BYTES, total // 64))
+    part_bytes = part_bytes or suitable_part_bytes(inputs)
     parts: list[Part] = []
     group: list[_Sized] = []
     size = 0
@@ -44,6 +42,12 @@ def split_parts(inputs: Inputs, part_bytes: int | None = None) -> list[Part]:
     if group:
         parts.append(_part(group, inputs.options))
     return parts
+
+
+def suitable_part_bytes(inputs: Inputs) -> int:
+    """The size of parts that keeps dozens of workers busy, and the memory of each small."""
+    total = sum(file.text_bytes for file in inputs.files)
+    return max(MIN_PART_BYTES, min(MAX_PART_BYTES, total // 64))
 
 
 def _part(group: list[_Sized], options: ReadOptions) -> Part:

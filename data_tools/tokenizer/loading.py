@@ -68,6 +68,13 @@ class ShardTokenizer:
             unknown = int(np.count_nonzero(ids == self.specials.unk))
         return Shares(len(ids), int(np.count_nonzero(self._is_byte[ids])), unknown)
 
+    def shares_of_counts(self, counts_v: npt.NDArray[np.int64]) -> Shares:
+        """The same of text in which each id occurs as often as `counts_v` says."""
+        unknown = 0
+        if self.specials.unk is not None:
+            unknown = int(counts_v[self.specials.unk])
+        return Shares(int(counts_v.sum()), int(counts_v[self._is_byte].sum()), unknown)
+
 
 def load_tokenizer(path: Path) -> ShardTokenizer:
     """The tokenizer at `path`: a folder of `data tokenizer` or of `transformers`, a

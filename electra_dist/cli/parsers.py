@@ -10,7 +10,10 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from electra_dist.files.urls import is_url
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,6 +68,22 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="keys set in place of those in the file",
     )
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """SHARDS: a path, or the text of a URL."""
+    parser.add_argument(
+        "shards",
+        type=_path_or_url,
+        metavar="SHARDS",
+        help="folder with manifest.json, or its URL (s3://, gs://, https://)",
+    )
+
+
+def _path_or_url(text: str) -> Path | str:
+    if is_url(text):
+        return text
+    return Path(text)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -86,6 +86,27 @@ class Observed:
             ordered[field.name] = getattr(self, field.name)[order]
         return Observed(**ordered)
 
+    def of_rows(self, first: int, end: int) -> Observed:
+        """What is said of the rows from `first` to before `end`, which are numbered from 0 then.
+
+        The rows are in ascending order, as `judge` and `joined` leave them.
+        """
+        masked = slice(*np.searchsorted(self.masked_rows, (first, end)))
+        real = slice(*np.searchsorted(self.token_rows, (first, end)))
+        return Observed(
+            masked_rows=self.masked_rows[masked] - np.int32(first),
+            targets=self.targets[masked],
+            nll=self.nll[masked],
+            rank=self.rank[masked],
+            samples=self.samples[masked],
+            sample_probability=self.sample_probability[masked],
+            masked_logits=self.masked_logits[masked],
+            token_rows=self.token_rows[real] - np.int32(first),
+            shown=self.shown[real],
+            logits=self.logits[real],
+            replaced=self.replaced[real],
+        )
+
 
 #: Fields of `Observed` that are of real tokens; the others are of masked positions.
 _OF_TOKENS = ("token_rows", "shown", "logits", "replaced")

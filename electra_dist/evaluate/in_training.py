@@ -19,6 +19,8 @@ import numpy.typing as npt
 from electra_dist.config import Config
 from electra_dist.console import warn
 from electra_dist.data.sources import RunData
+from electra_dist.data.step_plan import RowFormat
+from electra_dist.data.validation import held_out
 from electra_dist.errors import UserError
 from electra_dist.evaluate.heldout import Observed, observe
 from electra_dist.evaluate.plot import plot_evaluation
@@ -92,7 +94,7 @@ class EvaluationInTraining:
             seen,
             Where(str(self._run.path), step, str(self._world.device), seconds),
             self._data,
-            rows=1 + int(seen.token_rows.max()),
+            held_out(self._data, RowFormat.of(self._config), self._config.validation.rows),
             row_length=self._config.data.row_length,
             own_shards=True,
             metrics=losses,

@@ -8,7 +8,7 @@ trainer logged at that step.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,14 +16,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from electra_dist import config as configuration
-from electra_dist.batch import MicroBatch
+from electra_dist.batch import SpecialTokens
 from electra_dist.checkpoint.networks import ChosenStep, choose_step, load_whole
 from electra_dist.config import Config
 from electra_dist.data.shards.files import sha256_of_file
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.sources import RunData, has_validation, open_data
 from electra_dist.data.step_plan import RowFormat
-from electra_dist.data.validation import deal, validation_rows
+from electra_dist.data.validation import HeldOut, deal, held_out
 from electra_dist.errors import DataError, UserError
 from electra_dist.evaluate import scores
 from electra_dist.evaluate.heldout import Networks, Observed, judge
@@ -35,8 +35,10 @@ from electra_dist.evaluate.scores import (
     DiscriminatorScores,
     GeneratorScores,
 )
+from electra_dist.evaluate.sources import SourceScores, source_scores
 from electra_dist.evaluate.uncertainty import StandardErrors, standard_errors
 from electra_dist.model.inputs import to_device
+from electra_dist.objectives import objectives
 from electra_dist.parallel.hardware import device_of_command
 from electra_dist.parallel.world import World
 from electra_dist.runs.directory import RunDir
@@ -58,6 +60,7 @@ class Evaluation:
     """Scores of both networks of a run on held-out rows; undefined ones are None.
 
     `metrics` has the trainer's names and formulas (AUC from a histogram); all else is exact.
+    `sources` has the scores by source of mixed data, and is empty for data that are not mixed.
     `own_shards` says whether the shards are those that the run was trained on, by fingerprint.
     """
 
@@ -72,6 +75,7 @@ class Evaluation:
     generator: GeneratorScores
     discriminator: DiscriminatorScores
     standard_errors: StandardErrors
+    sources: tuple[SourceScores, ...]
     bands: tuple[Band, ...]
     convincing: tuple[Convincing, ...]
     calibration: tuple[CalibrationBin, ...]
@@ -110,19 +114,14 @@ def evaluate_run(
     choose_step(run, step)  # before the shards are read
     chosen_device = device_of_command(device)
     data = _open_shards(run, config, shards)
-    held_out = validation_rows(data, RowFormat.of(config), config.validation.rows)
-    assert held_out is not None
+    row_format = RowFormat.of(config)
+    parts = held_out(data, row_format, config.validation.rows)
     chosen_step, generator, discriminator = load_whole(run, config, step)
     networks = Networks(generator.to(chosen_device), discriminator.to(chosen_device))
     start = time.perf_counter()
-    seen, window, found = _judge_all(
-        networks,
-        deal(held_out, RowFormat.of(config), data.special_tokens, 0, 1),
-        len(held_out.keys),
-        chosen_device,
-        passages > 0,
-        progress,
-    )
+    observer = _Observer(networks, row_format, data.special_tokens, chosen_device, passages > 0)
+    observer.observe(parts, progress)
+    seen = observer.observed()
     seconds = time.perf_counter() - start
     if not len(seen.targets):
         raise DataError(
@@ -133,11 +132,11 @@ def evaluate_run(
         seen,
         where,
         data,
-        rows=len(held_out.keys),
+        parts,
         row_length=config.data.row_length,
         own_shards=data.fingerprint == run.read_facts().dataset_fingerprint,
-        metrics=window.reduced(World()).losses(HELD_OUT),
-        passages=choose(found, passages, run) if passages else (),
+        metrics=observer.metrics(data.is_mixed),
+        passages=choose(observer.passages, passages, run) if passages else (),
     )
 
 
@@ -154,15 +153,15 @@ def scored(
     seen: Observed,
     where: Where,
     data: RunData,
+    parts: Sequence[HeldOut],
     *,
-    rows: int,
     row_length: int,
     own_shards: bool,
     metrics: Metrics,
     passages: tuple[ShownPassage, ...] = (),
 ) -> Evaluation:
-    """The scores of what the networks said of `rows` held-out rows of `data`; `metrics` are the
-    trainer's own.
+    """The scores of what the networks said of the held-out rows `parts` of `data`; `metrics` are
+    the trainer's own.
     """
     return Evaluation(
         run=where.run,
@@ -170,12 +169,13 @@ def scored(
         shards=data.label,
         own_shards=own_shards,
         device=where.device,
-        rows=rows,
+        rows=_count(parts),
         row_length=row_length,
         seconds=where.seconds,
         generator=scores.generator_scores(seen, data.unigram_entropy()),
         discriminator=scores.discriminator_scores(seen),
         standard_errors=standard_errors(seen),
+        sources=source_scores(data, parts, seen),
         bands=scores.bands(seen, data.token_counts, data.special_tokens),
         convincing=scores.convincing(seen),
         calibration=scores.calibration(seen),
@@ -233,31 +233,65 @@ def _open_shards(run: RunDir, config: Config, shards: Path | None) -> RunData:
     return data
 
 
-def _judge_all(
-    networks: Networks,
-    batches: Iterable[MicroBatch],
-    total: int,
-    device: torch.device,
-    readable: bool,
-    progress: Progress,
-) -> tuple[Observed, Window, list[Passage]]:
-    """All `total` rows through both networks: tokens, the trainer's sums,
-    and where `readable` passages of the first rows.
+class _Observer:
+    """Gives all rows to both networks, and keeps what they say: tokens, the trainer's sums, and
+    where `readable` passages of the first rows.
     """
-    window = Window(device)
-    parts = []
-    found = []
-    done = 0
-    progress("held-out rows", done, total)
-    for batch in batches:
-        judged = judge(networks, to_device(batch, device), done)
-        window.add(judged.totals, (batch,))
-        parts.append(judged.observed)
-        if readable and done < _PASSAGE_ROWS:
-            found += passages_of(batch, judged.answers)
-        done = min(done + len(batch.tokens), total)
-        progress("held-out rows", done, total)
-    return Observed.joined(parts), window, found
+
+    def __init__(
+        self,
+        networks: Networks,
+        row_format: RowFormat,
+        specials: SpecialTokens,
+        device: torch.device,
+        readable: bool,
+    ) -> None:
+        self._networks = networks
+        self._row_format = row_format
+        self._specials = specials
+        self._device = device
+        self._readable = readable
+        self._observed: list[Observed] = []
+        self._whole = Window(device)
+        self._of_sources: dict[str, Window] = {}
+        self.passages: list[Passage] = []
+
+    def observe(self, parts: Sequence[HeldOut], progress: Progress) -> None:
+        """All rows of `parts`, source after source."""
+        total = _count(parts)
+        first = 0
+        progress("held-out rows", 0, total)
+        for part in parts:
+            self._of_sources[part.source] = Window(self._device)
+            end = first + len(part.rows.keys)
+            for batch in deal(part.rows, self._row_format, self._specials, 0, 1):
+                judged = judge(self._networks, to_device(batch, self._device), first)
+                for window in (self._whole, self._of_sources[part.source]):
+                    window.add(judged.totals, (batch,))
+                self._observed.append(judged.observed)
+                if self._readable and first < _PASSAGE_ROWS:
+                    self.passages += passages_of(batch, judged.answers)
+                first = min(first + len(batch.tokens), end)
+                progress("held-out rows", first, total)
+
+    def observed(self) -> Observed:
+        """What was said of all rows."""
+        return Observed.joined(self._observed)
+
+    def metrics(self, by_source: bool) -> Metrics:
+        """The metrics of a validation in training, `by_source` those of each source too."""
+        found = self._whole.reduced(World()).losses(HELD_OUT)
+        if by_source:
+            for source, window in self._of_sources.items():
+                losses = window.reduced(World()).losses()
+                for objective in objectives():
+                    loss = objective.loss
+                    found[loss.name_held_out_of(source)] = losses[loss.name]
+        return found
+
+
+def _count(parts: Sequence[HeldOut]) -> int:
+    return sum(len(part.rows.keys) for part in parts)
 
 
 def _defined(metrics: Metrics) -> dict[str, float | None]:

@@ -66,6 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = self.headers.get("Range", "")
         if wanted:
             first, last = wanted.removeprefix("bytes=").split("-")
+            if int(first) >= len(content):
+                self._answer(416, b"")
+                return
             content = content[int(first) : int(last) + 1]
             status = 206
         if path.name in self.server.flipped:

@@ -106,12 +106,38 @@ def test_what_opens_the_data_of_a_run_knows_of_sources(workplace: Path, alone: R
     found = json.loads(evaluated.stdout)
     assert found["own_shards"]
     last = losses(alone)[-1]
-    for name in ("validation/loss/generator", "validation/loss/discriminator"):
-        assert found["metrics"][name] == pytest.approx(last[name], abs=1e-5)
+    logged = {name: value for name, value in last.items() if name.startswith("validation/")}
+    assert len(logged) == 6
+    for name, value in logged.items():
+        assert found["metrics"][name] == pytest.approx(value, abs=1e-5), name
     planned = command(workplace, "plan", "config.yaml", "--gpu", "cpu", "--gpus-per-node", "3")
     assert planned.returncode == 0, planned.stderr
     assert "of the rows of a step are empty: 3 ranks" in planned.stdout
     assert "no shards there yet" not in planned.stdout
+
+
+def test_evaluate_has_the_losses_of_each_source(workplace: Path, alone: RunDir) -> None:
+    evaluated = command(workplace, "evaluate", "runs/alone", "--json")
+    found = json.loads(evaluated.stdout)
+    last = losses(alone)[-1]
+    assert [(source["name"], source["rows"]) for source in found["sources"]] == [
+        ("large", 12),
+        ("small", 4),
+    ]
+    for source in found["sources"]:
+        for network in ("generator", "discriminator"):
+            expected = last[f"validation/{source['name']}/loss/{network}"]
+            assert source[network]["loss"] == pytest.approx(expected, abs=1e-5)
+    masked = [source["generator"]["masked_tokens"] for source in found["sources"]]
+    assert sum(masked) == found["generator"]["masked_tokens"]
+    printed = command(workplace, "evaluate", "runs/alone")
+    assert printed.returncode == 0, printed.stderr
+    by_source = printed.stdout.partition("by source")[2]
+    for source in found["sources"]:
+        (row,) = (line for line in by_source.splitlines() if line[1:].startswith(source["name"]))
+        cells = [cell.strip() for cell in row.split("│")]
+        assert f"{source['generator']['loss']:.3f}" in cells
+        assert f"{source['discriminator']['loss']:.3f}" in cells
 
 
 def test_a_run_keeps_its_weights(workplace: Path, alone: RunDir) -> None:

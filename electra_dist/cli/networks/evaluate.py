@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from electra_dist.evaluate import Evaluation
     from electra_dist.evaluate.passages import Piece, ShownPassage
+    from electra_dist.evaluate.sources import SourceScores
 
 
 def add(subparsers: Subparsers) -> None:
@@ -113,7 +114,10 @@ def _print(evaluation: Evaluation) -> None:
         f" {evaluation.shards}{whose}; {evaluation.discriminator.tokens:,} tokens,"
         f" {evaluation.generator.masked_tokens:,} of them masked"
     )
-    for table in (_networks(evaluation), _bands(evaluation), _convincing(evaluation)):
+    target.print(_networks(evaluation))
+    if evaluation.sources:
+        target.print(_sources(evaluation))
+    for table in (_bands(evaluation), _convincing(evaluation)):
         target.print(table)
     for passage in evaluation.passages:
         target.print(_marked_up(passage))
@@ -190,6 +194,43 @@ def _figures(evaluation: Evaluation) -> list[tuple[str, float | None, str]]:
         ),
         ("expected calibration error", judge.expected_calibration_error, ""),
     ]
+
+
+def _sources(evaluation: Evaluation) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title="by source: generator (G) and discriminator (D) on its held-out rows",
+        title_justify="left",
+        padding=(0, 0),
+    )
+    table.add_column("source", overflow="fold")
+    names = ("rows", "masked", "G loss", "±", "unigram", "G acc", "tokens", "D loss", "±", "D AUC")
+    for name in names:
+        table.add_column(name, justify="right")
+    for source in evaluation.sources:
+        table.add_row(source.name, f"{source.rows:,}", *_of_source(source))
+    return table
+
+
+def _of_source(source: SourceScores) -> tuple[str, ...]:
+    """The cells after its rows; none where nothing is held out."""
+    generator = source.generator
+    judge = source.discriminator
+    errors = source.standard_errors
+    if generator is None or judge is None or errors is None:
+        return ()
+    return (
+        f"{generator.masked_tokens:,}",
+        _short(generator.loss),
+        _short(errors.generator_loss),
+        _short(generator.unigram_entropy),
+        _short(generator.accuracy),
+        f"{judge.tokens:,}",
+        _short(judge.loss),
+        _short(errors.discriminator_loss),
+        _short(judge.auc),
+    )
 
 
 def _bands(evaluation: Evaluation) -> Table:

@@ -1,4 +1,4 @@
-"""Blocks of remote shards: from the cache of this node, else from the store.
+"""Blocks of remote shards: from the cache of this node, where there is one, else from the store.
 
 What comes from either is checked like a local block. A damaged entry of the cache is removed, and
 the block fetched again; what the store gives twice in a damaged state is damaged there.
@@ -21,9 +21,11 @@ class RemoteBlocks:
     def __init__(self, manifest: Manifest, remote: Remote) -> None:
         self._manifest = manifest
         self._remote = remote
-        most = manifest.facts.block_tokens
-        largest = BlockSize(most, most, manifest.token_dtype).most_bytes
-        self._cache = BlockCache(remote.cache.folder, remote.cache.bytes, largest)
+        self._cache: BlockCache | None = None
+        if remote.cache.bytes:
+            most = manifest.facts.block_tokens
+            largest = BlockSize(most, most, manifest.token_dtype).most_bytes
+            self._cache = BlockCache(remote.cache.folder, remote.cache.bytes, largest)
         self._dataset = manifest.fingerprint[:16]
 
     def read(self, shard: ShardFacts, inside: int, entry: Entry) -> Block:
@@ -33,6 +35,8 @@ class RemoteBlocks:
         cache cannot be written.
         """
         size = block_size(self._manifest, shard, entry).most_bytes
+        if self._cache is None:
+            return self._fetch(shard, inside, entry, size)[1]
         name = f"{self._dataset}-{block_name(shard.tar.name.removesuffix('.tar'), inside)}"
         kept = self._cache.read(name, size)
         if kept is not None:
@@ -41,14 +45,20 @@ class RemoteBlocks:
             except DamageError as error:
                 warn(f"{name} in the cache of remote shards is damaged ({error}); fetched again")
                 self._cache.remove(name)
-        try:
-            content, block = self._fetch(shard, inside, entry, size)
-        except DamageError:
-            content, block = self._fetch(shard, inside, entry, size)
+        content, block = self._fetch(shard, inside, entry, size)
         self._cache.write(name, content)
         return block
 
     def _fetch(
+        self, shard: ShardFacts, inside: int, entry: Entry, size: int
+    ) -> tuple[bytes, Block]:
+        """The bytes and the block; what is damaged is asked for once more."""
+        try:
+            return self._fetch_once(shard, inside, entry, size)
+        except DamageError:
+            return self._fetch_once(shard, inside, entry, size)
+
+    def _fetch_once(
         self, shard: ShardFacts, inside: int, entry: Entry, size: int
     ) -> tuple[bytes, Block]:
         content = self._remote.read(shard.tar.name, entry.offset, size)

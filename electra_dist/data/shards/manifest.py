@@ -116,8 +116,12 @@ class Manifest:
 
         Raises what `load` raises.
         """
-        have = _there if remote is None else remote.ensure
-        facts = facts_of(path, content, have)
+        have = _there
+        place = str(path / MANIFEST_FILE)
+        if remote is not None:
+            have = remote.ensure
+            place = remote.place(MANIFEST_FILE)
+        facts = facts_of(path, content, have, place)
         for file in facts.tokenizer_files:
             have(file)
         return cls(path, facts, content, remote)

@@ -94,33 +94,37 @@ def checked_content(content: Any, file: str) -> dict[str, Any]:
 
 
 def facts_of(
-    path: Path, content: dict[str, Any], have: Callable[[FileFacts], None]
+    path: Path, content: dict[str, Any], have: Callable[[FileFacts], None], file: str
 ) -> ManifestFile:
-    """The facts in the `content` of a manifest whose tables lie in `path`.
+    """The facts in the `content` of a manifest whose tables lie in `path`; messages call it `file`.
 
     `have` hears of a table before it is opened. Raises `DataError` when they are damaged or
     cannot be true.
     """
-    facts = _facts(path, content, have)
+    facts = _facts(path, content, have, file)
     problem = contradiction(facts)
     if problem:
-        raise DataError(f"{path / MANIFEST_FILE}: contradicts itself ({problem}); {REPLACE}")
+        raise DataError(f"{file}: contradicts itself ({problem}); {REPLACE}")
     return facts
 
 
-def _facts(path: Path, content: dict[str, Any], have: Callable[[FileFacts], None]) -> ManifestFile:
+def _facts(
+    path: Path, content: dict[str, Any], have: Callable[[FileFacts], None], file: str
+) -> ManifestFile:
     """The typed content, with the shards of both splits from wherever this version has them."""
-    file = path / MANIFEST_FILE
     rest = {key: value for key, value in content.items() if key not in (*SPLITS, "tables")}
     if content["version"] == _FIRST_VERSION:
         splits = {name: _listed(file, name, content.get(name)) for name in SPLITS}
         return _validated(file, _MANIFEST, {**rest, **splits})
     tables = _validated(file, _TABLES, content.get("tables"), "tables")
-    splits = {name: _counted(path, name, content.get(name), tables, have) for name in SPLITS}
+    splits = {}
+    for name in SPLITS:
+        found = _validated(file, _COUNTED, content.get(name), name)
+        splits[name] = _counted(path, name, found, tables, have, file)
     return _validated(file, _MANIFEST, {**rest, **splits, "tables": tables})
 
 
-def _listed(file: Path, name: SplitName, content: Any) -> SplitFacts:
+def _listed(file: str, name: SplitName, content: Any) -> SplitFacts:
     found = _validated(file, _LISTED, content, name)
     return SplitFacts(found.shards, found.blocks, found.documents, found.tokens)
 
@@ -128,12 +132,11 @@ def _listed(file: Path, name: SplitName, content: Any) -> SplitFacts:
 def _counted(
     path: Path,
     name: SplitName,
-    content: Any,
+    found: _CountedSplit,
     tables: dict[SplitName, SplitTables],
     have: Callable[[FileFacts], None],
+    file: str,
 ) -> SplitFacts:
-    file = path / MANIFEST_FILE
-    found = _validated(file, _COUNTED, content, name)
     if name not in tables:
         raise DataError(f"{file}: damaged at tables.{name}: not there; {REPLACE}")
     for table in (tables[name].shards, tables[name].blocks):
@@ -160,7 +163,7 @@ def _counted(
 _T = TypeVar("_T")
 
 
-def _validated(file: Path, adapter: pydantic.TypeAdapter[_T], content: Any, at: str = "") -> _T:
+def _validated(file: str, adapter: pydantic.TypeAdapter[_T], content: Any, at: str = "") -> _T:
     """`content` as what `adapter` makes; `at` is where in the manifest it stands."""
     try:
         return adapter.validate_python(content)

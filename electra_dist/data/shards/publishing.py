@@ -133,7 +133,12 @@ class _Old:
 
     def _open(self, name: SplitName) -> None:
         if self._facts is None:
-            self._facts = facts_of(self._folder, read_content(self._folder), lambda facts: None)
+            self._facts = facts_of(
+                path=self._folder,
+                content=read_content(self._folder),
+                have=lambda facts: None,
+                file=str(self._folder / MANIFEST_FILE),
+            )
         facts = self._facts
         places: dict[str, tuple[int, ShardFacts]] = {}
         self._places[name] = places

@@ -113,7 +113,7 @@ def test_a_store_that_goes_on_failing_is_one_error(store, cache, no_pauses):
 
 def test_what_is_missing_or_denied_is_not_asked_for_again(store, cache, no_pauses):
     (store.folder / "manifest.json").rename(store.folder / "elsewhere.json")
-    with pytest.raises(DataError, match=r"manifest\.json: missing; does data\.shards name"):
+    with pytest.raises(DataError, match=r"manifest\.json: missing; is this the URL of a folder"):
         Manifest.load(store.url, cache)
     store.denied = True
     with pytest.raises(DataError, match=r"manifest\.json: may not be read"):

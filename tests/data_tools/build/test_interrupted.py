@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from data_tools import disk as disk_module
 from data_tools.build import BuildOptions, build_part, build_shards, merge_parts
-from data_tools.build import disk as disk_module
 from data_tools.sources import ReadOptions, find_inputs
 from electra_dist.errors import EXIT_UNFINISHED, DataError, LockedError, StorageError
 from tests.support.disks import tiny_disk
@@ -159,7 +159,7 @@ def test_two_builders_of_one_folder_are_one_too_many(unfinished, source, tokeniz
     with (tmp_path / ".shards.building" / "lock").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         for again in (False, True):
-            with pytest.raises(LockedError, match=r"another process builds there \(process \d+ on"):
+            with pytest.raises(LockedError, match=r"another process works there \(process \d+ on"):
                 build_shards([source], tokenizer_dir, unfinished, replace(SMALL, again=again))
     assert files_of(tmp_path / ".shards.building") == before
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
 from electra_dist.cli.prepare.data.shared import (
+    add_again,
     add_input,
     check_documents,
     find,
@@ -59,6 +60,7 @@ def add(group: Subparsers) -> None:
         "--seed", type=int, default=1234, help="of the choice of examples (default: %(default)s)"
     )
     parser.add_argument("--no-picture", action="store_true", help="leave clean-report.png out")
+    add_again(parser)
     add_json(parser)
 
 
@@ -74,6 +76,7 @@ def _clean(arguments: argparse.Namespace) -> int:
         examples=arguments.examples,
         compress=arguments.compress,
         picture=not arguments.no_picture,
+        again=arguments.again,
     )
     inputs = find(arguments)
     check_documents(arguments, inputs)

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
+from electra_dist.cli.parsers import (
+    Subparsers,
+    add_command,
+    add_json,
+    add_shards,
+    console,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from data_tools.inspect import InspectReport
 
 
 def add(group: Subparsers) -> None:
@@ -21,7 +31,7 @@ def add(group: Subparsers) -> None:
         """,
         prints=True,
     )
-    parser.add_argument("shards", type=Path, metavar="SHARDS", help="folder with manifest.json")
+    add_shards(parser)
     parser.add_argument(
         "--row-lengths",
         type=int,
@@ -91,6 +101,25 @@ def _inspect(arguments: argparse.Namespace) -> int:
         )
     out = console()
     out.print(splits, packing)
+    print(_facts(report))
     for sample in report.samples:
         out.print("sample: " + " ".join(sample.split())[:300], markup=False, highlight=False)
     return 0
+
+
+def _facts(report: InspectReport) -> str:
+    """What is said of the shards as a whole, in lines."""
+    pieces = "documents are not cut"
+    if report.piece_tokens is not None:
+        pieces = f"documents above {report.piece_tokens:,} tokens are cut"
+    checksums = "with checksums"
+    if not report.block_checksums:
+        checksums = "without checksums (`electra-dist data upgrade` adds them)"
+    return (
+        f"tokens: {report.byte_share:.2%} spelt in bytes, {report.unknown_share:.2%} unknown;"
+        f" {report.token_bytes} bytes each on disk\n"
+        f"blocks: up to {report.block_tokens:,} tokens, {checksums}; {pieces};"
+        f" shuffled with seed {report.seed}\n"
+        f"fingerprints: data {report.fingerprint[:16]}, tokenizer"
+        f" {report.tokenizer_fingerprint[:16]}"
+    )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
-from electra_dist.cli.parsers import Subparsers, add_command, add_json, print_json
+from electra_dist.cli.parsers import Subparsers, add_command, add_json, add_shards, print_json
 from electra_dist.errors import EXIT_OK, EXIT_USER_ERROR
 
 
@@ -17,13 +16,15 @@ def add(group: Subparsers) -> None:
         group,
         "verify",
         _verify,
-        "Check every shard against the manifest: presence, size, SHA-256, every block",
+        "Check every shard against the manifest: presence, size, SHA-256, every block;"
+        " at a URL each shard is streamed once and not kept",
         """
         electra-dist data verify shards
         electra-dist data verify shards --workers 16 --json
+        electra-dist data verify s3://bucket/corpus/shards --workers 16
         """,
     )
-    parser.add_argument("shards", type=Path, metavar="SHARDS", help="folder with manifest.json")
+    add_shards(parser)
     parser.add_argument(
         "--workers",
         type=int,
@@ -49,7 +50,10 @@ def _verify(arguments: argparse.Namespace) -> int:
             f"{report.files} files, {report.blocks:,} blocks, {report.documents:,} documents,"
             f" {report.tokens:,} tokens"
         )
-        print(f"{report.path}: whole ({counts})")
+        note = ""
+        if not report.listed:
+            note = "; files that the manifest does not name are not looked for at a URL"
+        print(f"{report.path}: whole ({counts}){note}")
     else:
         for problem in report.problems:
             print(f"error: {problem}", file=sys.stderr)

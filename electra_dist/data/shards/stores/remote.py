@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,8 @@ _TRIES = 6
 #: Before the second try; twice as long before each one after it.
 _PAUSE_SECONDS = 0.5
 _CHUNK = 8 << 20
+#: A status of HTTP.
+_RANGE_NOT_SATISFIABLE = 416
 _T = TypeVar("_T")
 
 
@@ -46,6 +48,7 @@ class CacheSettings:
 
     folder: Path
     bytes: int
+    """0: blocks are not kept; for whoever reads each of them once."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,20 @@ class Remote:
         return content
 
     def read(self, name: str, offset: int, count: int) -> bytes:
-        """At most `count` bytes of a file from `offset` on; raises `DataError`."""
+        """At most `count` bytes of a file from `offset` on, fewer at its end.
+
+        Raises `DataError`.
+        """
 
         def fetch() -> bytes:
             """One try."""
             fs, root = self._system
-            content = bytes(fs.cat_file(f"{root}/{name}", start=offset, end=offset + count))
+            try:
+                content = bytes(fs.cat_file(f"{root}/{name}", start=offset, end=offset + count))
+            except Exception as error:  # every store has exceptions of its own
+                if _is_past_the_end(error):
+                    return b""
+                raise
             if len(content) > count:
                 raise DataError(
                     f"{self.place(name)}: {count} bytes were asked for and {len(content)} came; the"
@@ -95,6 +106,19 @@ class Remote:
             return content
 
         return self._patiently(name, fetch)
+
+    def stream(self, facts: FileFacts) -> Iterator[bytes]:
+        """The bytes of a file from first to last, and one more where it is longer than `facts`.
+
+        A piece of `_CHUNK` bytes is in memory at a time. Raises `DataError`.
+        """
+        end = facts.bytes + 1
+        for start in range(0, end, _CHUNK):
+            count = min(_CHUNK, end - start)
+            content = self.read(facts.name, start, count)
+            yield content
+            if len(content) < count:
+                return
 
     def ensure(self, facts: FileFacts) -> None:
         """Have a file of the folder on this node, whole; the first process fetches it.
@@ -151,15 +175,16 @@ class Remote:
                 raise
             except FileNotFoundError as error:
                 raise DataError(
-                    f"{place}: missing; does data.shards name a folder with manifest.json?"
+                    f"{place}: missing; is this the URL of a folder of shards, and were all of its"
+                    " files copied there?"
                 ) from error
             except PermissionError as error:
                 raise DataError(
                     f"{place}: may not be read ({_short(error)}); are the credentials of the store"
-                    " in the environment of every rank?"
+                    " in the environment of every process that reads it?"
                 ) from error
             except Exception as error:  # every store has exceptions of its own
-                if getattr(error, "status", None) in (401, 403):
+                if _status(error) in (401, 403):
                     raise DataError(f"{place}: may not be read ({_short(error)})") from error
                 if number == _TRIES:
                     raise DataError(
@@ -175,6 +200,20 @@ class Remote:
 
 class _ChangedError(Exception):
     """A file that is not what its SHA-256 says."""
+
+
+def _status(error: Exception) -> int | None:
+    """The status of HTTP in an answer, under the name that its library uses."""
+    for name in ("status", "code"):
+        status = getattr(error, name, None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def _is_past_the_end(error: Exception) -> bool:
+    """Whether a range was asked for that begins behind the last byte."""
+    return _status(error) == _RANGE_NOT_SATISFIABLE
 
 
 def _short(error: Exception) -> str:
