@@ -77,7 +77,7 @@ def test_status_of_a_folder_shows_the_group(
     assert cli.main(["status", "runs/sweep", "--json"]) == 0
     (group,) = json.loads(capsys.readouterr().out)
     assert group["best"] == "runs/sweep/b"
-    assert [one["best"] and one["best"]["loss"] for one in group["runs"]] == [0.4, 0.3, None]
+    assert [(one["best_held_out"] or {}).get("loss") for one in group["runs"]] == [0.4, 0.3, None]
     assert cli.main(["status", "--json"]) == 0
     assert [one["run"] for one in json.loads(capsys.readouterr().out)] == [
         "runs/alone",

@@ -93,7 +93,7 @@ def refuse_a_second_writer(folder: Path, run: RunDir) -> None:
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
         )
         assert second.returncode == 2, second.stderr
-        assert second.stderr.startswith("error: runs/one: process ")
+        assert second.stderr.splitlines()[-1].startswith("error: runs/one: process ")
         assert "trains this run already" in second.stderr
         assert "Traceback" not in second.stderr
     assert seen() == before

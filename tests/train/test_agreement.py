@@ -15,8 +15,8 @@ from electra_dist.data.streams import LoaderState
 from electra_dist.errors import DataError
 from electra_dist.parallel.collectives import barrier, gather_objects
 from electra_dist.parallel.world import World
-from electra_dist.train import validation
 from electra_dist.train.agreement import Agreement, Call, Said
+from electra_dist.train.heldout import validation
 from electra_dist.train.trainer import Trainer
 from tests.support.processes import run_ranks
 from tests.support.small import VOCABULARY, make_config, make_engines, make_step

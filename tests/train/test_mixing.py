@@ -14,6 +14,7 @@ import pytest
 
 from data_tools.build import BuildOptions, build_shards
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.metrics_log import is_event
 from electra_dist.train.lines import Passes
 from tests.support.corpora import mixed
 
@@ -69,6 +70,7 @@ def losses(run: RunDir) -> list[dict[str, Any]]:
     return [
         {key: value for key, value in row.items() if "loss/" in key or key.startswith("data/")}
         for row in run.read_metrics()
+        if not is_event(row)
     ]
 
 

@@ -449,7 +449,7 @@ def train_in_turn(
             **{k: Path(v) if k == "branch_of" else v for k, v in start.get("how", {}).items()}
         )
         with Interruption() as interruption, _watchdog(config, world, None, {}) as watchdog:
-            _hold_run(config, world, interruption, watchdog, {}, how)
+            _hold_run(config, world, interruption, watchdog, {}, how, None)
         rows = RunDir(Path(folder) / name).read_metrics()
         found.append(
             [
