@@ -27,7 +27,7 @@ INVENTED = frozenset(
     | {"v", "venv", "x", "graphql", "file_stream", "main", "all", "shards"}
 )
 #: The home folder is looked at where the test is about what is left there.
-ABOUT_HOME = ("tests/tracking/wandb/test_online.py",)
+ABOUT_HOME = ("tests/tracking/wandb/test_online.py", "tests/tracking/wandb/test_private.py")
 #: Folders inside of an image, which no test opens.
 OF_AN_IMAGE = {"tests/containers/test_containers.py": ["/opt"]}
 
@@ -79,7 +79,7 @@ def test_no_test_and_no_benchmark_names_a_path_outside_the_repository() -> None:
     for path in sources():
         name = path.relative_to(ROOT)
         if ways := ways_out(path.read_text(encoding="utf-8"), len(name.parts)):
-            found[name.as_posix()] = ways
+            found[name.as_posix()] = sorted(set(ways))
     assert found == OF_AN_IMAGE | {name: ["Path.home("] for name in ABOUT_HOME}
 
 

@@ -139,7 +139,7 @@ def test_it_has_every_module_of_the_packages_and_what_they_need(
         str(path.relative_to(repo_root))
         for package in PACKAGES
         for path in (repo_root / package).rglob("*")
-        if path.suffix in (".py", ".typed", ".sbatch", ".json")
+        if path.suffix in (".py", ".typed", ".sbatch", ".json", ".html", ".css", ".js")
     }
     recipes = {f"electra_dist/shipped/{p.relative_to(repo_root)}" for p in _yaml(repo_root)}
     with zipfile.ZipFile(wheel) as file:

@@ -52,7 +52,7 @@ def facts() -> RunFacts:
         wandb_id="ab12",
         dataset_fingerprint="f00d",
         starts=(Start(world_size=8, host="node-16.cluster"), start),
-        changes=(KeyChange(10, "data.shards", "/new/place/wiki", "/old/place/wiki"),),
+        changes=(KeyChange(10, "data.shards", "/site/new/wiki", "/site/old/wiki"),),
         about=about,
     )
 
@@ -94,7 +94,7 @@ def test_machines_versions_and_data_are_told() -> None:
 def test_no_path_no_host_and_no_argument_of_a_command_is_told() -> None:
     content = told(resolved(), facts())
     text = json.dumps(content)
-    for word in ("/scratch", "/data/", "/home", "someone", "/old", "/new", "cluster", "a-secret"):
+    for word in ("/scratch", "/data/", "/home", "someone", "/site", "cluster", "a-secret"):
         assert word not in text
     assert content["run"] == {"dir": "runs", "name": "one"}
     assert content["data"]["shards"] == "wiki shards"
