@@ -128,7 +128,12 @@ def follow(world: Any, scripts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """How `Trainer.train_to_end` ends on this rank for each script:
     outcome, steps trained, step saved, state of the data.
     """
-    never = ("tracking.every=100", "validation.every=0", "checkpoint.every=4")
+    never = (
+        "tracking.every=100",
+        "tracking.samples_every=0",
+        "validation.every=0",
+        "checkpoint.every=4",
+    )
     config = make_config(f"train.steps={STEPS}", "train.global_rows=4", "zero.stage=0", *never)
     engines = make_engines(config, world)
     data: Any = SimpleNamespace(vocab_size=VOCABULARY, sources=())

@@ -76,12 +76,12 @@ class Sampler:
         """Whether there are some after `step`; `validated` says that its validation
         asks, otherwise the step itself.
         """
-        if not has_validation(self._data):
-            return False
         every = self._config.tracking.samples_every
         if every is None:
-            return validated
-        return bool(every and not validated and step % every == 0)
+            due = validated
+        else:
+            due = bool(every and not validated and step % every == 0)
+        return due and has_validation(self._data)
 
     def write(self, step: int) -> None:
         """Write the samples after `step`; every rank must call it."""
