@@ -23,8 +23,7 @@ from electra_dist.tracking.wandb import SUPERSEDED, TABLE, in_words
 #: The sections, in the order of the workspace.
 SECTIONS = ("learning", "health", "speed", "data")
 #: First part of the name of a metric of the run -> its section; others are in `health`.
-_SECTION_OF = {
-    "evaluation": "learning","speed": "speed", "memory": "speed", "data": "data"}
+_SECTION_OF = {"evaluation": "learning", "speed": "speed", "memory": "speed", "data": "data"}
 _NAME = "electra-dist"
 
 
