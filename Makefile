@@ -4,6 +4,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# Test files that run at a time; each of their tests may start several ranks.
+JOBS ?= 2
 # Type-checked for each of them, run on the one at hand.
 PYTHONS := 3.11 3.12 3.13
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
@@ -32,10 +34,10 @@ quickstart: install ## raw text -> trained, interrupted, resumed, exported ELECT
 	$(BIN)/python examples/quickstart.py
 
 test: install ## the core tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 test-all: install ## the core tests and the long ones
-	$(BIN)/python -m pytest -m 'full or not full'
+	$(BIN)/python -m pytest -n $(JOBS) -m 'full or not full'
 
 lint: install ## ruff, and mypy for each supported Python
 	$(BIN)/ruff check .

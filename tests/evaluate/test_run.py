@@ -83,7 +83,7 @@ def test_it_gives_what_the_trainer_logged(trained: RunDir, step: int) -> None:
     """
     logged = next(row for row in trained.read_metrics() if row["step"] == step)
     expected = {name: value for name, value in logged.items() if name.startswith("validation/")}
-    assert len(expected) == 8
+    assert len(expected) == 13
     found = evaluate_run(trained, step=step)
     assert found.metrics.keys() == expected.keys()
     for name, value in expected.items():
