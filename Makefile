@@ -34,10 +34,10 @@ quickstart: install ## raw text -> trained, interrupted, resumed, exported ELECT
 	$(BIN)/python examples/quickstart.py
 
 test: install ## the core tests
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
 
 test-all: install ## the core tests and the long ones
-	$(BIN)/python -m pytest -n $(JOBS) -m 'full or not full'
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder -m 'full or not full'
 
 lint: install ## ruff, and mypy for each supported Python
 	$(BIN)/ruff check .
