@@ -67,7 +67,7 @@ class Training:
         self._device = engines.world.device
         self._state = RunState(self._device, ())
         data: Any = SimpleNamespace(vocab_size=VOCABULARY, sources=())
-        self._logbook = Logbook(config, data, engines, engines.world, None)
+        self._logbook = Logbook(config, data, engines, engines.world, None, None)
 
     def seconds(self, kind: str) -> float:
         """Of one window, made ready before."""

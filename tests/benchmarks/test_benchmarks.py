@@ -517,3 +517,13 @@ def test_every_filter_is_measured_next_to_a_peer(repo_root: Path) -> None:
     assert all(row["mb_per_s"] > 0 and row["peer_mb_per_s"] > 0 for row in filters)
     assert all(row["peer"] for row in filters)
     assert whole["filter"] == "whole command"
+
+
+def test_what_the_metrics_cost_is_measured(repo_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.json"
+    keys = ("model.preset=tiny", "data.row_length=32", "tracking.every=2")
+    keys += ("train.global_rows=2", "train.micro_rows=2", "data.streams=2")
+    words = ("configs/quickstart.yaml", *keys, "--rounds", "2", "--json", str(file))
+    out = run(repo_root, sys.executable, "benchmarks/metrics_cost.py", *words)
+    assert read(file)["ratio"]["median"] > 0
+    assert "ratio" in out
