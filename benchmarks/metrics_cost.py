@@ -9,6 +9,9 @@ ratios, and what the ranks exchange for a row; losses, scores and norms stay. On
 tokens. Both kinds of a round follow each other, in turn the one and the other first; what is given
 is the ratio of the two, the median over the rounds with both quartiles. On a CPU the time is that
 of the processor, which other work on the machine changes little; on a GPU that of the clock.
+
+On a CPU the speed may drift more than the metrics cost. So a last window times the parts themselves
+there: the share of each in the processor time of the window.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,7 +61,9 @@ def parse() -> argparse.Namespace:
 
 
 class Training:
-    """Trains windows of steps, with the metrics on or off."""
+    """Trains windows of steps, with the metrics on or off; `timed` is on, and `parts` has the
+    processor time of each part afterwards.
+    """
 
     def __init__(self, config: Config, engines: Engines, steps: Iterator[Step]) -> None:
         self._config = config
@@ -66,6 +71,7 @@ class Training:
         self._steps = steps
         self._device = engines.world.device
         self._state = RunState(self._device, ())
+        self.parts: dict[str, float] = {}
         data: Any = SimpleNamespace(vocab_size=VOCABULARY, sources=())
         self._logbook = Logbook(config, data, engines, engines.world, None, None)
 
@@ -75,6 +81,8 @@ class Training:
         with ExitStack() as stack:
             if kind == "off":
                 stack.enter_context(without_metrics(self._engines, self._logbook))
+            if kind == "timed":
+                self.parts = stack.enter_context(timed_metrics(self._engines, self._logbook))
             start = self._now()
             for step in steps:
                 totals = train_step(self._engines, step, self._config, 1.0)
@@ -104,6 +112,35 @@ def without_metrics(engines: Engines, logbook: Logbook) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def timed_metrics(engines: Engines, logbook: Logbook) -> Iterator[dict[str, float]]:
+    """Within it, each part of what is measured here adds up its processor time, by its name."""
+    seconds: dict[str, float] = {}
+    places = (
+        ("clock of the parts", engines.clock, "enter"),
+        ("top-5 count", head, "count_larger"),
+        ("logits of the targets", head, "target_logits"),
+        ("update-to-weight ratios", logbook, "_update_ratios"),
+        ("exchange for a row", logbook, "_parts_of_a_step"),
+    )
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            start = time.process_time()
+            try:
+                return function(*arguments)
+            finally:
+                seconds[name] = seconds.get(name, 0.0) + time.process_time() - start
+
+        return call
+
+    with ExitStack() as stack:
+        for name, owner, attribute in places:
+            replaced = timed(name, getattr(owner, attribute))
+            stack.enter_context(mock.patch.object(owner, attribute, replaced))
+        yield seconds
+
+
 def quartiles(values: list[float]) -> dict[str, float]:
     first, median, third = statistics.quantiles(values, n=4, method="inclusive")
     return {"first": first, "median": median, "third": third}
@@ -127,6 +164,16 @@ def measure(training: Training, steps: int, rounds: int) -> dict[str, Any]:
     return {"ratio": quartiles(ratios), "seconds_per_step": windows}
 
 
+def measure_parts(training: Training) -> dict[str, float]:
+    """The share of one window's processor time that each part takes, and all together."""
+    total = training.seconds("timed")
+    shares = {name: seconds / total for name, seconds in training.parts.items()}
+    shares["together"] = sum(shares.values())
+    for name, share in shares.items():
+        print(f"{name}: {share:.2%} of the processor time of a step")
+    return shares
+
+
 def main() -> int:
     arguments = parse()
     config = configuration.load(arguments.config, arguments.overrides)
@@ -141,6 +188,8 @@ def main() -> int:
     print(
         f"on / off: {ratio['median']:.4f} (quartiles {ratio['first']:.4f} to {ratio['third']:.4f})"
     )
+    if device.type == "cpu":
+        found["parts"] = measure_parts(training)
     write_json(arguments.json, {"device": str(device), "torch": torch.__version__} | found)
     close_group()
     return 0
