@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pydantic
 
-from electra_dist.errors import UserError
+from electra_dist.errors import DataError, UserError
 from electra_dist.files.reading import MIB, read_json
 from electra_dist.files.writing import write_json
 from electra_dist.runs.directory import RunDir
@@ -30,6 +31,7 @@ MOST_TOKENS = 64
 #: Files kept, the newest ones.
 _MOST_FILES = 100
 _FILE_LIMIT = MIB
+Probability = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class SamplePiece:
     text: str
     original: str | None
     sampled: str | None
-    generator_probability: float | None
+    generator_probability: Probability | None
     replaced: bool
-    discriminator_probability: float
+    discriminator_probability: Probability
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,16 @@ def sampled_steps(run: RunDir) -> list[int]:
 
 def read_samples(run: RunDir, step: int) -> Samples:
     """The samples of a step; raises `UserError` where they cannot be read or are none."""
-    path = stepped.file_of(samples_folder(run), step)
+    return samples_in(stepped.file_of(samples_folder(run), step))
+
+
+def samples_in(path: Path) -> Samples:
+    """The samples of a file; raises `DataError` where it cannot be read or holds something else."""
     try:
         return _SAMPLES.validate_python(read_json(path, _FILE_LIMIT))
-    except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{path}: cannot be read as samples of a run: {reason}") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: no passages of a step: {where}: {first['msg']}") from error
+    except (OSError, UserError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as passages of a step: {error}") from error

@@ -10,13 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
-import pydantic
-
-from electra_dist.errors import DataError, UserError
-from electra_dist.files.reading import MIB, read_json
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heldout.samples import samples_in
 
 #: The key of the table in W&B.
 TABLE = "samples"
@@ -32,29 +28,6 @@ COLUMNS = (
     "discriminator_probability",
 )
 _FILE = re.compile(r"step-(\d{8})\.json")
-_BYTES = 16 * MIB
-Probability = Annotated[float, pydantic.Field(ge=0, le=1)]
-
-
-class _Piece(pydantic.BaseModel):
-    """A piece of a passage; masked ones have `original` and `sampled`."""
-
-    text: str
-    original: str | None = None
-    sampled: str | None = None
-    generator_probability: Probability | None = None
-    replaced: bool
-    discriminator_probability: Probability
-
-
-class _Passage(pydantic.BaseModel):
-    source: str
-    pieces: list[_Piece]
-
-
-class _Samples(pydantic.BaseModel):
-    step: int
-    passages: list[_Passage]
 
 
 def sample_files(run: RunDir) -> Iterator[tuple[int, Path]]:
@@ -70,14 +43,7 @@ def sample_files(run: RunDir) -> Iterator[tuple[int, Path]]:
 
 def read_table(path: Path) -> list[list[str | float | bool | int | None]]:
     """The rows of a file's table, under `COLUMNS`; raises `DataError`."""
-    try:
-        content = _Samples.model_validate(read_json(path, _BYTES))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: no passages of a step: {where}: {first['msg']}") from error
-    except (OSError, UserError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as passages of a step: {error}") from error
+    content = samples_in(path)
     return [
         [
             number,
