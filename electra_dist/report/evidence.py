@@ -13,20 +13,27 @@ are not followed. What is no such file gives a sentence.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from electra_dist.errors import UserError
+from electra_dist.errors import DataError, UserError
 from electra_dist.files.reading import MIB, read_bounded, read_json
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.heldout.samples import (
+    Probability,
+    SamplePassage,
+    SamplePiece,
+    Samples,
+    read_samples,
+    sampled_steps,
+    samples_folder,
+)
 
-#: Bytes of a file of passages, of an evaluation and of a picture, at most.
-_MOST_SAMPLES = 4 * MIB
+#: Bytes of an evaluation and of a picture, at most.
 _MOST_EVALUATION = 16 * MIB
 MOST_PICTURE = 2 * MIB
 #: Steps whose passages are shown, and passages of each.
@@ -35,45 +42,8 @@ MOST_PASSAGES = 8
 #: Evaluations, and pictures, of a run.
 MOST_EVALUATIONS = 4
 _PNG = b"\x89PNG\r\n\x1a\n"
-_STEP = re.compile(r"^step-(\d{1,12})\.json$")
 
 Form = TypeVar("Form")
-Probability = Annotated[float, pydantic.Field(ge=0, le=1)]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One token of a passage.
-
-    text                       as it reads in the sentence
-    original, sampled          at a masked position: what the text has, and what the generator put
-    generator_probability      of what it put
-    replaced                   whether the two differ
-    discriminator_probability  that the token was replaced
-    """
-
-    text: str
-    original: str | None = None
-    sampled: str | None = None
-    generator_probability: Probability | None = None
-    replaced: bool = False
-    discriminator_probability: Probability | None = None
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A held-out passage, token by token."""
-
-    pieces: tuple[Piece, ...]
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Passages:
-    """The passages of one step."""
-
-    step: int
-    passages: tuple[Passage, ...]
 
 
 @dataclass(frozen=True)
@@ -128,13 +98,12 @@ class Picture:
 class Evidence:
     """All of it, newest first; `problems` has a sentence for each file that was left out."""
 
-    passages: tuple[Passages, ...]
+    passages: tuple[Samples, ...]
     evaluations: tuple[Evaluation, ...]
     pictures: tuple[Picture, ...]
     problems: tuple[str, ...]
 
 
-_PASSAGES = pydantic.TypeAdapter(Passages)
 _EVALUATION = pydantic.TypeAdapter(Evaluation)
 
 
@@ -159,37 +128,38 @@ def evidence_of(run: RunDir) -> Evidence:
 # --- passages -------------------------------------------------------------------------------------
 
 
-def _samples(run: RunDir, problems: list[str]) -> Iterator[Passages]:
-    found = [path for path in _entries(run.path / "samples") if _STEP.match(path.name)]
-    found.sort(key=_step_of, reverse=True)
-    for path in found[:MOST_STEPS]:
-        content = _parsed(path, _PASSAGES, _MOST_SAMPLES, problems)
-        if content is not None:
-            yield Passages(content.step, content.passages[:MOST_PASSAGES])
+def _samples(run: RunDir, problems: list[str]) -> Iterator[Samples]:
+    if samples_folder(run).is_symlink():
+        return
+    for step in sampled_steps(run)[: -MOST_STEPS - 1 : -1]:
+        try:
+            samples = read_samples(run, step)
+        except DataError as error:
+            # without the place of the run: a page is given to others
+            named = str(error).removeprefix(f"{run.path}/")
+            problems.append(f"Left out: {named}.")
+            continue
+        yield Samples(samples.step, samples.passages[:MOST_PASSAGES])
 
 
-def _step_of(path: Path) -> int:
-    match = _STEP.match(path.name)
-    assert match is not None
-    return int(match[1])
-
-
-def _of_evaluation(evaluation: Evaluation) -> Passages:
+def _of_evaluation(evaluation: Evaluation) -> Samples:
     """Its passages in the form of those that training writes."""
-    passages = []
-    for passage in evaluation.passages[:MOST_PASSAGES]:
-        pieces = tuple(_piece_of(piece) for piece in passage.pieces)
-        passages.append(Passage(pieces, passage.kind))
-    return Passages(evaluation.step, tuple(passages))
+    passages = tuple(
+        SamplePassage(passage.kind, tuple(map(_piece_of, passage.pieces)))
+        for passage in evaluation.passages[:MOST_PASSAGES]
+    )
+    return Samples(evaluation.step, passages)
 
 
-def _piece_of(piece: EvaluatedPiece) -> Piece:
-    if piece.proposed is None:
-        return Piece(piece.text, discriminator_probability=piece.probability)
-    return Piece(
+def _piece_of(piece: EvaluatedPiece) -> SamplePiece:
+    original = None
+    if piece.proposed is not None:
+        original = piece.text
+    return SamplePiece(
         text=piece.text,
-        original=piece.text,
+        original=original,
         sampled=piece.proposed,
+        generator_probability=None,
         replaced=piece.replaced,
         discriminator_probability=piece.probability,
     )

@@ -225,11 +225,16 @@ def test_pictures_are_part_of_the_page_and_what_is_none_is_told(one_run: RunDir)
 def test_damaged_passages_and_evaluations_are_a_sentence_each(one_run: RunDir) -> None:
     samples = one_run.path / "samples"
     samples.mkdir()
-    (samples / "step-00000010.json").write_text('{"step": 10, "passages": [{"pieces": 3}]}')
+    (samples / "step-00000010.json").write_text(
+        '{"step": 10, "passages": [{"source": "s", "pieces": 3}]}'
+    )
     (one_run.path / "evaluation.json").write_text("{")
     (one_run.path / "evaluation-2.json").write_text('{"step": 1, "rows": 2, "roc": [[1]]}')
     page = Page(render_page(compare([one_run.path]), NOW))
-    assert "step-00000010.json is left out: passages.0.pieces" in page.text
+    assert (
+        "Left out: samples/step-00000010.json: no passages of a step: passages.0.pieces"
+        in page.text
+    )
     assert "evaluation.json is left out: it cannot be read as JSON" in page.text
     assert "evaluation-2.json is left out: roc.0" in page.text
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from electra_dist.report.differences import key_differences
-from electra_dist.report.evidence import Evidence, Piece, evidence_of
+from electra_dist.report.evidence import Evidence, evidence_of
 from electra_dist.report.happenings import Happening, happenings_of
 from electra_dist.report.loading import LoadedRun
 from electra_dist.report.page.words import UNKNOWN, number
 from electra_dist.report.summary import RunReport, report_of
 from electra_dist.report.verdict import Verdict, verdict_of
 from electra_dist.runs import metrics
+from electra_dist.runs.heldout.samples import SamplePiece
 from electra_dist.runs.metrics import Metric
 
 #: Parts of a step whose seconds are logged, and how a reader calls them.
@@ -337,7 +338,7 @@ KINDS = {
 }
 
 
-def marked(pieces: Sequence[Piece]) -> list[Mark]:
+def marked(pieces: Sequence[SamplePiece]) -> list[Mark]:
     """The pieces of a passage with what both networks made of them."""
     marks = [_mark_of(piece) for piece in pieces[:_MOST_PIECES]]
     if len(pieces) > _MOST_PIECES:
@@ -345,7 +346,7 @@ def marked(pieces: Sequence[Piece]) -> list[Mark]:
     return marks
 
 
-def _mark_of(piece: Piece) -> Mark:
+def _mark_of(piece: SamplePiece) -> Mark:
     probability = piece.discriminator_probability
     called = probability is not None and probability >= 0.5
     note = ""
