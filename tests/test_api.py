@@ -505,6 +505,25 @@ def test_both_networks_predict(exported: Path, capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr().out == ""
 
 
+def test_suspects_are_found_quietly(exported: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    discriminator = exported / "discriminator"
+    text = "The value of the object."
+    (found, blank) = electra_dist.find_suspects(
+        discriminator,
+        [text, ""],
+        generator=exported / "generator",
+        threshold=0,
+        count=2,
+        device="cpu",
+    )
+    assert capfd.readouterr().out == ""
+    assert [word.text for word in found.suspects] == ["The", "value", "of", "the", "object", "."]
+    assert all(len(word.suggestions) == 2 for word in found.suspects)
+    assert blank.words == ()
+    with pytest.raises(UserError, match="`texts`: expected a list"):
+        electra_dist.find_suspects(discriminator, text)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

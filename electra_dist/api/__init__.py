@@ -13,6 +13,7 @@
     export_run      weights for `transformers`
     finetune_model  teach an exported discriminator a task
     predict         what a model makes of texts
+    find_suspects   the words of texts that do not belong there
 
     import electra_dist
 
@@ -33,6 +34,7 @@ from electra_dist.api.configuration import load_config
 from electra_dist.api.networks import Networks, build_networks, judge, load_networks
 from electra_dist.api.runs import TrainedRun, evaluate_run, export_run, read_metrics, train_run
 from electra_dist.api.shards import Document, Shards, Split, open_shards, stream_steps
+from electra_dist.api.suspects import find_suspects
 from electra_dist.api.tasks import Predictions, finetune_model, predict
 from electra_dist.errors import CheckpointError, ConfigError, DataError, UserError
 
@@ -51,6 +53,7 @@ __all__ = [
     "clean_corpus",
     "evaluate_run",
     "export_run",
+    "find_suspects",
     "finetune_model",
     "judge",
     "load_config",

@@ -57,7 +57,8 @@ def text_of(page: Path) -> str:
 
 
 def test_every_page_of_the_repository_is_a_page_of_the_site(site: Path) -> None:
-    pages = [path.stem for path in (ROOT / "docs").glob("*.md")]
+    docs = ROOT / "docs"
+    pages = [path.relative_to(docs).with_suffix("").as_posix() for path in docs.rglob("*.md")]
     for name in [*pages, "contributing", "changelog"]:
         assert (site / name / "index.html").is_file(), name
     assert (site / "index.html").is_file()
@@ -105,6 +106,9 @@ def test_the_api_reference_has_the_docstrings(name: str, site: Path) -> None:
         ("docs/train.md", "../README.md", "index.md"),
         ("docs/train.md", "../configs", "https://example.org/tree/main/configs"),
         ("README.md", "docs/train.md", "train.md"),
+        ("README.md", "docs/tasks/suspects.md", "tasks/suspects.md"),
+        ("docs/tasks/suspects.md", "../export.md", "../export.md"),
+        ("docs/tasks/suspects.md", "../../README.md", "../index.md"),
         ("README.md", "docs/quickstart-curves.png", "quickstart-curves.png"),
         ("README.md", "LICENSE", "https://example.org/blob/main/LICENSE"),
         (

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from electra_dist.cli.networks import prompts, suspects
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, print_result
 
 if TYPE_CHECKING:
@@ -56,12 +57,14 @@ def add(subparsers: Subparsers) -> None:
         type=int,
         default=5,
         metavar="N",
-        help="fillings of a [MASK] (default: %(default)s)",
+        help="fillings of a [MASK], or suggestions per suspect (default: %(default)s)",
     )
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
     )
     add_json(parser)
+    suspects.add_options(parser)
+    prompts.add_options(parser)
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -77,8 +80,13 @@ def _predict(arguments: argparse.Namespace) -> int:
         check_folder_can_be_made(arguments.out)
         if arguments.out.is_dir():
             raise UserError(f"--out {arguments.out}: is a folder; give the name of a file in it")
+    if suspects.wanted(arguments):
+        return suspects.run(arguments)
     device = device_of_command(arguments.device)
-    predictor = open_predictor(arguments.model, device, arguments.count)
+    if prompts.wanted(arguments):
+        predictor = prompts.open_prompted(arguments, device)
+    else:
+        predictor = open_predictor(arguments.model, device, arguments.count)
     source, items = _read(predictor, arguments.input)
     predictions, scores = predictor.predict_with_scores(items, source)
     lines = _lines(predictor.header, predictions, arguments.json)
