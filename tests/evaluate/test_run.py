@@ -22,7 +22,7 @@ from electra_dist import config as configuration
 from electra_dist.batch import SPECIAL_TOKENS, MicroBatch
 from electra_dist.checkpoint.networks import load_networks
 from electra_dist.cli import main as cli
-from electra_dist.cli.networks.evaluate import _mark
+from electra_dist.cli.networks.evaluation_tables import mark as mark_of
 from electra_dist.data.shards.manifest import FORMAT, SPLITS, Manifest
 from electra_dist.data.sources import RunData
 from electra_dist.data.step_plan import RowFormat
@@ -240,7 +240,7 @@ def test_passages_mark_every_masked_token(
     ],
 )
 def test_marks(piece: Piece, mark: tuple[str, str]) -> None:
-    assert _mark(piece) == mark
+    assert mark_of(piece) == mark
 
 
 def test_a_row_is_cut_into_passages_of_one_document() -> None:
@@ -343,7 +343,7 @@ def test_other_shards_must_be_of_the_same_tokenizer_and_hold_something_out(
     manifest = networks_of(trained)[2]
     foreign = rebuilt(manifest, tmp_path / "foreign", tokenizer_fingerprint="0" * 64)
     with pytest.raises(
-        DataError, match=r"another tokenizer \(fingerprint 000000000000\) than the run's"
+        DataError, match=r"another tokenizer \(fingerprint 000000000000\) than .*tokenizer.json"
     ):
         evaluate_run(trained, shards=foreign)
     empty = {"shards": [], "blocks": 0, "documents": 0, "tokens": 0}
