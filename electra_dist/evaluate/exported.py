@@ -24,6 +24,7 @@ import torch
 from electra_dist import config as configuration
 from electra_dist.architectures import find_architecture
 from electra_dist.architectures.names import State
+from electra_dist.batch import SPECIAL_TOKENS
 from electra_dist.config import NETWORKS, Config, Network
 from electra_dist.console import warn
 from electra_dist.data.shards.files import sha256_of_file
@@ -31,7 +32,7 @@ from electra_dist.data.sources import RunData
 from electra_dist.errors import UserError
 from electra_dist.evaluate.heldout import Networks
 from electra_dist.evaluate.subject import Loaded
-from electra_dist.files.tokenizers import TOKENIZER_FILE, special_tokens_of
+from electra_dist.files.tokenizers import TOKENIZER_FILE
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
@@ -46,6 +47,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
 }
 #: Rows of a micro-batch where an export does not say it.
 _MICRO_ROWS = 8
+#: Of a message of PyTorch, which may name every parameter.
+_MOST_LETTERS = 300
 #: Keys of config.json that change what is computed.
 _COMPUTED = (
     "vocab_size",
@@ -93,7 +96,7 @@ class ExportedPair:
             if not (path / network).is_dir():
                 _refuse_alone(path, network)
             folders[network] = ModelFolder.open(path / network)
-            if folders[network].kind != network:
+            if folders[network].marker and folders[network].kind != network:
                 raise UserError(
                     f"{path / network}: holds a model of the kind {folders[network].kind!r},"
                     f" expected a {network}; export it there: electra-dist export RUN --network"
@@ -174,10 +177,9 @@ class ExportedPair:
         """As in `Subject`: whether `config.json` describes the networks that we would build."""
         config = self.config
         names = find_architecture(config.model.architecture).names()
-        specials = special_tokens_of(self.tokenizer)
         for network, folder in self.folders.items():
             vocabulary = self.folders["generator"].config["vocab_size"]
-            expected = names.hf_config(config.model, vocabulary, network, specials)
+            expected = names.hf_config(config.model, vocabulary, network, SPECIAL_TOKENS)
             for key in _COMPUTED:
                 if folder.config.get(key, expected[key]) != expected[key]:
                     raise UserError(
@@ -214,9 +216,10 @@ class ExportedPair:
             try:
                 module.load_state_dict(self._state(network), assign=True)
             except RuntimeError as error:
+                words = " ".join(str(error).split())
                 raise UserError(
                     f"{self.folders[network].path / WEIGHTS}: does not hold the {network} of its"
-                    f" config.json: {error}"
+                    f" config.json: {words[:_MOST_LETTERS]}"
                 ) from error
             module.eval()
         return networks

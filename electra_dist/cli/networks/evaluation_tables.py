@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from electra_dist.evaluate import Evaluation
     from electra_dist.evaluate.passages import Piece, ShownPassage
+    from electra_dist.evaluate.scores import GeneratorScores
     from electra_dist.evaluate.sources import SourceScores
 
 
@@ -84,6 +85,7 @@ def _figures(evaluation: Evaluation) -> list[tuple[str, float | None, str]]:
         ),
         ("generator accuracy", generator.accuracy, ""),
         ("generator top-5 accuracy", generator.top5_accuracy, ""),
+        *_classes(generator),
         (
             "discriminator loss, nats per token",
             judge.loss,
@@ -109,6 +111,19 @@ def _figures(evaluation: Evaluation) -> list[tuple[str, float | None, str]]:
             f"{judge.brier_of_replaced_fraction:.3f}  always the replaced fraction",
         ),
         ("expected calibration error", judge.expected_calibration_error, ""),
+    ]
+
+
+def _classes(generator: GeneratorScores) -> list[tuple[str, float | None, str]]:
+    """The lines of the generator as a classifier over the vocabulary."""
+    classes = f"{generator.classes:,} entries"
+    return [
+        ("generator precision, macro over the vocabulary", generator.precision_macro, classes),
+        ("generator recall, macro over the vocabulary", generator.recall_macro, ""),
+        ("generator F1, macro over the vocabulary", generator.f1_macro, ""),
+        ("generator precision, weighted", generator.precision_weighted, ""),
+        ("generator recall, weighted", generator.recall_weighted, "the accuracy"),
+        ("generator F1, weighted", generator.f1_weighted, ""),
     ]
 
 
