@@ -3,25 +3,25 @@
 Comes in: the networks of a rank, the held-out rows of every source. Goes out: `Heard`, on rank 0,
 with the answers of all ranks in the order of the rows.
 
-Ranks get whole micro-batches (`deal_whole`), the same ones whatever the world size. Answers are
-gathered and put in order before anything is summed; counts are whole numbers. The trainer's own
-sums are one fp32 number per micro-batch, added in fp64: that is exact, in any order, as long as the
-largest sum is below some 2^29 of the smallest number. So N ranks give the numbers of one, bit by
-bit.
+Ranks get whole micro-batches (`deal_whole`), the same ones whatever the world size, and compute
+each as the others would (`lanes`). Answers are gathered and put in order before anything is summed;
+counts are whole numbers. The trainer's own sums are one fp32 number per micro-batch, added in fp64:
+that is exact, in any order, as long as the largest sum is below some 2^29 of the smallest number.
+So N ranks give the numbers of one, bit by bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
-from electra_dist.batch import MicroBatch
 from electra_dist.console import Progress
 from electra_dist.data.sources import RunData
 from electra_dist.data.step_plan import RowFormat
-from electra_dist.data.validation import HeldOut, deal_whole
-from electra_dist.evaluate.heldout import Networks, Observed, judge
+from electra_dist.data.validation import DealtBatch, HeldOut, deal_whole
+from electra_dist.evaluate.heldout import Judged, Networks, Observed, judge
+from electra_dist.evaluate.lanes import in_order
 from electra_dist.evaluate.vocabulary import Confusion
 from electra_dist.model.inputs import to_device
 from electra_dist.objectives import objectives
@@ -83,27 +83,36 @@ class Observer:
             rows = len(part.rows.keys)
             self._of_sources[part.source] = Window(world.device)
             self._confusions.append(Confusion.empty(self._data.vocab_size))
-            for dealt in deal_whole(
-                part.rows,
-                self._row_format,
-                self._data.special_tokens,
-                world.rank,
-                world.world_size,
-            ):
-                self._take(part.source, before + dealt.first, dealt.batch)
+            for dealt, judged in in_order(self._judge, self._share(part, before), world.device):
+                self._take(part.source, dealt, judged)
                 of_all_ranks = dealt.first + world.world_size * self._row_format.micro_rows
-                progress("held-out rows", before + min(of_all_ranks, rows), total)
+                progress("held-out rows", min(of_all_ranks, before + rows), total)
             before += rows
 
-    def _take(self, source: str, first: int, batch: MicroBatch) -> None:
-        """One micro-batch, whose rows are numbered from `first` on."""
-        judged = judge(self._networks, to_device(batch, self._world.device), first)
+    def _share(self, part: HeldOut, before: int) -> Iterator[DealtBatch]:
+        """This rank's micro-batches of a source; `before` rows are of other sources."""
+        for dealt in deal_whole(
+            part.rows,
+            self._row_format,
+            self._data.special_tokens,
+            self._world.rank,
+            self._world.world_size,
+        ):
+            yield dealt._replace(first=before + dealt.first)
+
+    def _judge(self, dealt: DealtBatch) -> tuple[DealtBatch, Judged]:
+        batch = to_device(dealt.batch, self._world.device)
+        return dealt, judge(self._networks, batch, dealt.first)
+
+    def _take(self, source: str, dealt: DealtBatch, judged: Judged) -> None:
+        """Keep what was said of a micro-batch."""
         for window in (self._whole, self._of_sources[source]):
-            window.add(judged.totals, (batch,))
+            window.add(judged.totals, (dealt.batch,))
         self._observed.append(judged.observed)
         self._confusions[-1].add(judged.observed.targets, judged.likeliest)
-        if self._readable and first < _PASSAGE_ROWS:
-            self._passages += [(first, one) for one in passages_of(batch, judged.answers)]
+        if self._readable and dealt.first < _PASSAGE_ROWS:
+            found = passages_of(dealt.batch, judged.answers)
+            self._passages += [(dealt.first, passage) for passage in found]
 
     def gathered(self) -> Heard | None:
         """What all ranks have heard, on rank 0; every rank must call it."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from electra_dist.cli import main as cli
 from electra_dist.data.shards.manifest import Manifest
@@ -52,16 +51,11 @@ def comparable(content: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def alone(trained: RunDir) -> Any:
-    """The evaluation of one process, by its number of rows; with one thread, as the ranks have."""
+    """The evaluation of one process, by its number of rows."""
 
     @cache
     def of_rows(rows: int) -> Any:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return of_a_rank(World(), str(trained.path), rows)
-        finally:
-            torch.set_num_threads(threads)
+        return of_a_rank(World(), str(trained.path), rows)
 
     return of_rows
 
