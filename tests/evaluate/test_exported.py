@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_dist import config as configuration
 from electra_dist.architectures import find_architecture
@@ -26,9 +28,10 @@ from electra_dist.evaluate.heldout import Networks, Observed, judge
 from electra_dist.export.run import export_run
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
-from electra_dist.model.inputs import to_device
+from electra_dist.model.inputs import rows_of_documents, to_device
 from electra_dist.model.networks import build_networks
 from electra_dist.runs.directory import RunDir
+from tests.evaluate.conftest import ROWS
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +73,12 @@ def test_a_pair_has_the_numbers_of_its_run(
     assert run["own_shards"]
 
 
-def test_positions_that_an_export_leaves_out_change_nothing(
-    trained: RunDir, exported: Path, tiny_shards: Path
-) -> None:
-    pair = ExportedPair.open(exported)
-    assert RowFormat.of(pair.config) == RowFormat.of(configuration.load(trained.config))
-    assert pair.config.model.temperature == 1.0
+def test_an_export_keeps_how_its_run_made_rows_and_samples(trained: RunDir, exported: Path) -> None:
+    own = configuration.load(trained.config)
+    found = ExportedPair.open(exported).config
+    assert RowFormat.of(found) == RowFormat.of(own)
+    assert found.validation.rows == own.validation.rows == ROWS
+    assert found.model.temperature == own.model.temperature
 
 
 @pytest.mark.parametrize("sharing", ["shared", "disentangled", "none"])
@@ -139,6 +142,51 @@ def test_a_pair_of_another_program_is_evaluated_with_the_defaults(
     assert (found.rows, found.step, found.own_shards, found.row_length) == (5, None, False, 64)
     assert ExportedPair.open(pair).config.train.seed == 1234
     assert ExportedPair.open(pair).config.data.mask_fraction == 0.15
+    assert cli.main(["evaluate", str(pair), "--shards", str(tiny_shards), "--rows", "5"]) == 0
+    assert capsys.readouterr().out.startswith(f"{pair}, fp32 on cpu: 5 held-out rows of 64")
+
+
+def test_networks_that_transformers_made_compute_the_same_here(pair: Path) -> None:
+    """With a generator and a discriminator of other widths than the embedding, and random words."""
+    sizes = {"vocab_size": 512, "embedding_size": 32, "max_position_embeddings": 64}
+    torch.manual_seed(0)
+    generator = ElectraForMaskedLM(
+        ElectraConfig(
+            hidden_size=16,
+            num_attention_heads=1,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            initializer_range=0.3,
+            **sizes,
+        )
+    ).eval()
+    discriminator = ElectraForPreTraining(
+        ElectraConfig(
+            hidden_size=48,
+            num_attention_heads=3,
+            intermediate_size=96,
+            num_hidden_layers=3,
+            initializer_range=0.3,
+            **sizes,
+        )
+    ).eval()
+    for network, model in (("generator", generator), ("discriminator", discriminator)):
+        (pair / network / "electra_dist.json").unlink()
+        model.save_pretrained(pair / network)
+
+    networks = ExportedPair.open(pair).load().networks
+    draw = np.random.default_rng(2)
+    rows = [[draw.integers(5, 512, length).tolist()] for length in (40, 64)]
+    batch = to_device(rows_of_documents(rows, 64, SPECIAL_TOKENS.pad), "cpu")
+    real = batch.documents >= 0
+    with torch.no_grad():
+        filled = networks.generator.logits(batch)
+        judged = networks.discriminator(None, batch, batch.tokens, torch.zeros(2, 64)).logits
+        inputs = {"input_ids": batch.tokens, "attention_mask": real.long()}
+        expected_filled = generator(**inputs).logits
+        expected_judged = discriminator(**inputs).logits
+    torch.testing.assert_close(filled[real], expected_filled[real], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(judged[real], expected_judged[real], rtol=1e-5, atol=1e-5)
 
 
 # --- the command, and mistakes --------------------------------------------------------------------

@@ -9,7 +9,8 @@ import os
 import shutil
 import sys
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +21,7 @@ from electra_dist.console import Progress, bar, silent
 from electra_dist.errors import EXIT_OK, UserError
 from electra_dist.files.reading import read_json
 from electra_dist.files.writing import write_json, writing
+from electra_dist.runs.progress import LINE_VARIABLE
 
 if TYPE_CHECKING:
     from electra_dist.evaluate.subject import Subject
@@ -166,11 +168,22 @@ def _check_files(arguments: argparse.Namespace) -> None:
         )
 
 
-def _progress(world: World) -> AbstractContextManager[Progress]:
-    """A bar on rank 0; several ranks draw one only on a terminal."""
-    if world.is_main and (world.world_size == 1 or sys.stderr.isatty()):
-        return bar(unit="rows")
-    return nullcontext(silent)
+@contextmanager
+def _progress(world: World) -> Iterator[Progress]:
+    """A bar where this process has the terminal to itself; a line on that of the launcher where
+    rank 0 has one; nothing elsewhere.
+    """
+    from electra_dist.train.watch.live import LinePipe
+
+    if world.world_size == 1:
+        with bar(unit="rows") as progress:
+            yield progress
+        return
+    if not world.is_main:
+        yield silent
+        return
+    with closing(LinePipe(os.environ.get(LINE_VARIABLE))) as pipe:
+        yield lambda stage, done, total: pipe.tell(f"{stage}: {done:,} of {total:,}")
 
 
 def _text(path: Path | None) -> str | None:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from electra_dist.evaluate import Evaluation
     from electra_dist.evaluate.passages import Piece, ShownPassage
-    from electra_dist.evaluate.scores import GeneratorScores
     from electra_dist.evaluate.sources import SourceScores
 
 
@@ -25,8 +24,11 @@ def print_evaluation(evaluation: Evaluation) -> None:
         whose = ""
     else:
         whose = ", which are not the run's own"
+    step = ""
+    if evaluation.step is not None:
+        step = f" at step {evaluation.step:,}"
     print(
-        f"{evaluation.run} at step {evaluation.step:,}, fp32 on {evaluation.device}:"
+        f"{evaluation.run}{step}, fp32 on {evaluation.device}:"
         f" {evaluation.rows:,} held-out rows of {evaluation.row_length} from"
         f" {evaluation.shards}{whose}; {evaluation.discriminator.tokens:,} tokens,"
         f" {evaluation.generator.masked_tokens:,} of them masked"
@@ -85,7 +87,7 @@ def _figures(evaluation: Evaluation) -> list[tuple[str, float | None, str]]:
         ),
         ("generator accuracy", generator.accuracy, ""),
         ("generator top-5 accuracy", generator.top5_accuracy, ""),
-        *_classes(generator),
+        *_classes(evaluation),
         (
             "discriminator loss, nats per token",
             judge.loss,
@@ -114,8 +116,9 @@ def _figures(evaluation: Evaluation) -> list[tuple[str, float | None, str]]:
     ]
 
 
-def _classes(generator: GeneratorScores) -> list[tuple[str, float | None, str]]:
+def _classes(evaluation: Evaluation) -> list[tuple[str, float | None, str]]:
     """The lines of the generator as a classifier over the vocabulary."""
+    generator = evaluation.generator
     classes = f"{generator.classes:,} entries"
     return [
         ("generator precision, macro over the vocabulary", generator.precision_macro, classes),
