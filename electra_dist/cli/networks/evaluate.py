@@ -21,7 +21,6 @@ from electra_dist.console import Progress, bar, silent
 from electra_dist.errors import EXIT_OK, UserError
 from electra_dist.files.reading import read_json
 from electra_dist.files.writing import write_json, writing
-from electra_dist.runs.progress import LINE_VARIABLE
 
 if TYPE_CHECKING:
     from electra_dist.evaluate.subject import Subject
@@ -173,6 +172,7 @@ def _progress(world: World) -> Iterator[Progress]:
     """A bar where this process has the terminal to itself; a line on that of the launcher where
     rank 0 has one; nothing elsewhere.
     """
+    from electra_dist.runs.progress import LINE_VARIABLE
     from electra_dist.train.watch.live import LinePipe
 
     if world.world_size == 1:
