@@ -47,6 +47,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
 }
 #: Rows of a micro-batch where an export does not say it.
 _MICRO_ROWS = 8
+#: Of a micro-batch; the file that names its rows may be anybody's.
+_MOST_TOKENS = 2**24
 #: Of a message of PyTorch, which may name every parameter.
 _MOST_LETTERS = 300
 #: Keys of config.json that change what is computed.
@@ -174,8 +176,16 @@ class ExportedPair:
         return None
 
     def check(self) -> None:
-        """As in `Subject`: whether `config.json` describes the networks that we would build."""
+        """As in `Subject`: whether `config.json` describes the networks that we would build, and
+        the marker no micro-batch that fills the memory.
+        """
         config = self.config
+        tokens = config.train.micro_rows * config.data.row_length
+        if tokens > _MOST_TOKENS:
+            raise UserError(
+                f"{self.tokenizer / MARKER}: train.micro_rows = {config.train.micro_rows} makes"
+                f" micro-batches of {tokens:,} tokens, expected at most {_MOST_TOKENS:,}"
+            )
         names = find_architecture(config.model.architecture).names()
         for network, folder in self.folders.items():
             vocabulary = self.folders["generator"].config["vocab_size"]
@@ -195,11 +205,18 @@ class ExportedPair:
         )
 
     def load(self) -> Loaded:
-        """As in `Subject`; warns where the settings are unknown."""
-        if not self._settings:
+        """As in `Subject`; warns of settings that are not known."""
+        unknown = [
+            f"{section}.{key}"
+            for section, keys in _KEYS.items()
+            for key in keys
+            if key not in self._settings.get(section, {})
+        ]
+        if unknown:
             warn(
                 f"{self.path}: does not say how held-out rows were made and masked in training (an"
-                " export of an earlier version, or of another program); taking the defaults"
+                " export of an earlier version, or of another program); taking the defaults of"
+                f" {', '.join(unknown)}"
             )
         return Loaded(self._step, self.load_step(self._step))
 

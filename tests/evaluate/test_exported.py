@@ -270,6 +270,7 @@ def test_networks_in_each_others_folders_are_refused(pair: Path, tiny_shards: Pa
         ({"data": {"row_length": "x" * 1000}}, "key data.row_length = 'xxx"),
         ({"train": [1, 2]}, "evaluation.train is no object"),
         ({"train": {"micro_rows": -1}}, "train.micro_rows = -1"),
+        ({"train": {"micro_rows": 10**9}}, "of 64,000,000,000 tokens, expected at most"),
         ({"model": {"architecture": "rnn"}}, "key model.architecture = 'rnn'"),
         ({"data": {"row_length": 128}}, "128"),
     ],
@@ -282,6 +283,19 @@ def test_settings_that_cannot_be_are_refused_by_name(
         evaluate_pair(pair, tiny_shards)
     assert message in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_a_setting_that_is_missing_is_named(
+    pair: Path, tiny_shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marker = pair / "discriminator/electra_dist.json"
+    settings = json.loads(marker.read_text())["evaluation"]
+    del settings["data"]["mask_fraction"]
+    del settings["train"]["seed"]
+    changed(marker, evaluation=settings)
+    assert ExportedPair.open(pair).load().step == 8
+    said = capsys.readouterr().err
+    assert said.endswith("taking the defaults of data.mask_fraction, train.seed\n")
 
 
 @pytest.mark.parametrize("key", ["hidden_act", "layer_norm_eps"])

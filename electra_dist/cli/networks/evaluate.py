@@ -5,6 +5,7 @@ this machine, or one rank under torchrun or srun.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -19,7 +20,6 @@ from electra_dist.cli.networks.evaluation_tables import print_evaluation
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, print_json
 from electra_dist.console import Progress, bar, silent
 from electra_dist.errors import EXIT_OK, UserError
-from electra_dist.files.reading import read_json
 from electra_dist.files.writing import write_json, writing
 
 if TYPE_CHECKING:
@@ -208,14 +208,15 @@ def _launch(arguments: argparse.Namespace) -> int:
     _check_files(arguments)
     folder = Path(tempfile.mkdtemp(prefix="electra-dist-evaluate-"))
     result = arguments.out
-    if arguments.json and result is None:
+    prints_json = arguments.json and result is None
+    if prints_json:
         result = folder / "evaluation.json"
     command = [sys.executable, "-m", "electra_dist.cli", "evaluate", *_words(arguments, result)]
     status = launch_local(command, arguments.processes, folder)
     if status != EXIT_OK:
         return status  # the launcher has named the log, which is kept
-    if arguments.json and arguments.out is None:
-        print_json(read_json(result))
+    if prints_json:
+        print_json(json.loads(result.read_bytes()))
     shutil.rmtree(folder)
     return EXIT_OK
 
