@@ -199,6 +199,8 @@ def _launch(arguments: argparse.Namespace) -> int:
     """Start the ranks on this machine, each with the same command without `--processes`."""
     from launcher.local import launch_local
 
+    if arguments.processes < 1:
+        raise UserError(f"`processes` {arguments.processes}: expected at least 1")
     if "RANK" in os.environ or "WORLD_SIZE" in os.environ:
         raise UserError(
             f"`processes` {arguments.processes}: this process is a rank already (RANK and"
