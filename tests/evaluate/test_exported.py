@@ -270,7 +270,7 @@ def test_networks_in_each_others_folders_are_refused(pair: Path, tiny_shards: Pa
         ({"data": {"row_length": "x" * 1000}}, "key data.row_length = 'xxx"),
         ({"train": [1, 2]}, "evaluation.train is no object"),
         ({"train": {"micro_rows": -1}}, "train.micro_rows = -1"),
-        ({"train": {"micro_rows": 10**9}}, "of 64,000,000,000 tokens, expected at most"),
+        ({"train": {"micro_rows": 2**20}}, "of 67,108,864 tokens, expected at most"),
         ({"model": {"architecture": "rnn"}}, "key model.architecture = 'rnn'"),
         ({"data": {"row_length": 128}}, "128"),
     ],
