@@ -492,6 +492,17 @@ def test_an_export_is_a_model_of_transformers(
         electra_dist.export_run(trained.path, folder / "x", "both")  # type: ignore[arg-type]
 
 
+def test_an_exported_pair_has_the_evaluation_of_its_run(
+    exported: Path, trained: TrainedRun, tiny_shards: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = electra_dist.evaluate_run(trained.path, rows=5)
+    pair = electra_dist.evaluate_pair(str(exported), str(tiny_shards), rows=5)
+    assert (pair.generator, pair.discriminator) == (run.generator, run.discriminator)
+    assert capfd.readouterr().out == ""
+    with pytest.raises(UserError, match="is one exported network"):
+        electra_dist.evaluate_pair(exported / "generator", tiny_shards)
+
+
 def test_both_networks_predict(exported: Path, capfd: pytest.CaptureFixture[str]) -> None:
     text = "The value of the [MASK] is a number."
     filled = electra_dist.predict(exported / "generator", [text], count=3, device="cpu")

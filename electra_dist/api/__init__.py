@@ -10,6 +10,7 @@
     train_run       train, or go on with, a run
     read_metrics    what a run has logged
     evaluate_run    both networks on held-out text
+    evaluate_pair   the same for exported networks
     export_run      weights for `transformers`
     finetune_model  teach an exported discriminator a task
     predict         what a model makes of texts
@@ -32,7 +33,14 @@ This module is light: it imports torch and the rest when a function needs them.
 from electra_dist.api.cleaning import clean_corpus
 from electra_dist.api.configuration import load_config
 from electra_dist.api.networks import Networks, build_networks, judge, load_networks
-from electra_dist.api.runs import TrainedRun, evaluate_run, export_run, read_metrics, train_run
+from electra_dist.api.runs import (
+    TrainedRun,
+    evaluate_pair,
+    evaluate_run,
+    export_run,
+    read_metrics,
+    train_run,
+)
 from electra_dist.api.shards import Document, Shards, Split, open_shards, stream_steps
 from electra_dist.api.suspects import find_suspects
 from electra_dist.api.tasks import Predictions, finetune_model, predict
@@ -51,6 +59,7 @@ __all__ = [
     "UserError",
     "build_networks",
     "clean_corpus",
+    "evaluate_pair",
     "evaluate_run",
     "export_run",
     "find_suspects",

@@ -170,7 +170,7 @@ def evaluate_run(
         progress: called with the stage, the rows done and all rows.
 
     Returns:
-        Losses in nats, accuracies, AUC, calibration, their standard errors, and the passages.
+        Losses in nats, accuracies, F1, AUC, calibration, standard errors, and the passages.
 
     Raises:
         CheckpointError: no such checkpoint, or files that are damaged.
@@ -189,6 +189,49 @@ def evaluate_run(
         step=step,
         rows=rows,
         shards=as_path(shards),
+        device=device,
+        passages=passages,
+        progress=progress,
+    )
+
+
+def evaluate_pair(
+    pair: str | Path,
+    shards: str | Path,
+    *,
+    rows: int | Literal["all"] | None = None,
+    device: DeviceName | None = None,
+    passages: int = 0,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Measure both networks of an export on held-out text, without their run.
+
+    Args:
+        pair: the folder that holds the exports as `generator` and `discriminator`.
+        shards: shards of their tokenizer.
+        rows: held-out rows, or `all`; by default as many as the validations of the run had.
+        device: by default CUDA where there is one.
+        passages: how many passages to return.
+        progress: called with the stage, the rows done and all rows.
+
+    Returns:
+        What `evaluate_run` returns. On the same rows the numbers are those of the run; `step` is
+        None where the export does not say it.
+
+    Raises:
+        DataError: shards that are gone, of another tokenizer, or without a held-out split.
+        UserError: no whole pair there, or an argument that cannot be.
+
+    Examples:
+        >>> evaluation = electra_dist.evaluate_pair("pair", "shards")
+        >>> evaluation.generator.f1_macro, evaluation.discriminator.auc
+    """
+    from electra_dist.evaluate import evaluate_pair as evaluate
+
+    return evaluate(
+        Path(pair),
+        Path(shards),
+        rows=rows,
         device=device,
         passages=passages,
         progress=progress,

@@ -38,6 +38,9 @@ class NamesPart(Protocol):
         `sharing` is `none`.
         """
 
+    def from_huggingface(self, state: Mapping[str, Tensor], network: Network, /) -> State:
+        """The state of a network of ours with embeddings of its own, from an exported one."""
+
     def with_positions(self, state: Mapping[str, Tensor], positions: int, /) -> State:
         """An exported state with the first `positions` positions alone."""
 

@@ -78,3 +78,25 @@ def deal(
     whole = filled(rows.take(slice(rank, None, world_size)), per_rank, specials)
     for first in range(0, per_rank, size):
         yield micro_batch(whole.take(slice(first, first + size)), row_format, specials)
+
+
+class DealtBatch(NamedTuple):
+    """A micro-batch, and the number of its first row."""
+
+    first: int
+    batch: MicroBatch
+
+
+def deal_whole(
+    rows: KeyedRows, row_format: RowFormat, specials: SpecialTokens, rank: int, world_size: int
+) -> Iterator[DealtBatch]:
+    """This rank's micro-batches of `rows`, each masked when it is asked for.
+
+    Micro-batch i belongs to rank i % W, and is the same whatever the world size, so that what is
+    computed of it is the same too. Some ranks may get one less than others. Rows that run out are
+    empty, as in `deal`.
+    """
+    size = row_format.micro_rows
+    for first in range(rank * size, len(rows.keys), world_size * size):
+        chosen = filled(rows.take(slice(first, first + size)), size, specials)
+        yield DealtBatch(first, micro_batch(chosen, row_format, specials))

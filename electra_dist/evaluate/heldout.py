@@ -65,6 +65,11 @@ class Observed:
     replaced: npt.NDArray[np.bool_]
 
     @classmethod
+    def empty(cls) -> Observed:
+        """Of no token."""
+        return cls(**{name: np.zeros(0, dtype) for name, dtype in _TYPES.items()})
+
+    @classmethod
     def joined(cls, parts: list[Observed]) -> Observed:
         """All parts, one after the other."""
         return cls(
@@ -108,18 +113,32 @@ class Observed:
         )
 
 
+_TYPES: dict[str, Any] = {
+    "masked_rows": np.int32,
+    "targets": np.int32,
+    "nll": np.float32,
+    "rank": np.int32,
+    "samples": np.int32,
+    "sample_probability": np.float32,
+    "masked_logits": np.float32,
+    "token_rows": np.int32,
+    "shown": np.int32,
+    "logits": np.float32,
+    "replaced": np.bool_,
+}
 #: Fields of `Observed` that are of real tokens; the others are of masked positions.
 _OF_TOKENS = ("token_rows", "shown", "logits", "replaced")
 
 
 class Judged(NamedTuple):
-    """One micro-batch: its sums, its tokens,
-    and for passages to read the corrupted rows and logits, (B, L), and the generator's
-    probabilities, (B, P).
+    """One micro-batch: its sums, its tokens, the generator's most likely token at each masked
+    position, (M,), and for passages to read the corrupted rows and logits, (B, L), and the
+    generator's probabilities, (B, P).
     """
 
     totals: StepTotals
     observed: Observed
+    likeliest: npt.NDArray[np.int32]
     corrupted: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
     probabilities: npt.NDArray[np.float32]
@@ -143,6 +162,7 @@ def judge(networks: Networks, batch: ModelBatch, first_row: int = 0) -> Judged:
     return Judged(
         micro_batch_totals(batch, generated, output),
         observe(forwarded, rows_b),
+        likeliest_of(forwarded),
         *answers,
     )
 
@@ -171,6 +191,16 @@ def observe(forwarded: Forwarded, rows_b: npt.NDArray[np.int64]) -> Observed:
         logits=_host(judged.logits[real_bl], np.float32),
         replaced=_host(generated.replaced[real_bl] > 0, np.bool_),
     )
+
+
+@torch.no_grad()
+def likeliest_of(forwarded: Forwarded) -> npt.NDArray[np.int32]:
+    """(M,) the generator's most likely token at each masked position, in the order of `observe`."""
+    look = forwarded.generated.look
+    assert look is not None, "the generator was not asked to look"
+    used_m = forwarded.batch.masked_weights.flatten() > 0
+    likeliest_m: npt.NDArray[np.int32] = _host(look.likeliest_m[used_m], np.int32)
+    return likeliest_m
 
 
 def _host(tensor: Tensor, dtype: Any) -> npt.NDArray[Any]:

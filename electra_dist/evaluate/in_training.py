@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
-from dataclasses import fields
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +21,13 @@ from electra_dist.data.sources import RunData
 from electra_dist.data.step_plan import RowFormat
 from electra_dist.data.validation import held_out
 from electra_dist.errors import UserError
-from electra_dist.evaluate.heldout import Observed, observe
+from electra_dist.evaluate.heldout import Observed, likeliest_of, observe
+from electra_dist.evaluate.observer import Heard, gather_confusion, gather_observed
 from electra_dist.evaluate.plot import plot_evaluation
 from electra_dist.evaluate.run import Evaluation, Where, scored
+from electra_dist.evaluate.vocabulary import Confusion
 from electra_dist.files.writing import reason, write_json
-from electra_dist.parallel.collectives import broadcast_object, gather_arrays, together
+from electra_dist.parallel.collectives import broadcast_object, together
 from electra_dist.parallel.world import World
 from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heldout.evaluations import (
@@ -67,42 +68,53 @@ class EvaluationInTraining:
         self._data = data
         self._world = world
         self._run = RunDir(config.run.path)
-        self._parts: list[Observed] = []
+        self._rows = held_out(data, RowFormat.of(config), config.validation.rows)
+        self._seen = [Observed.empty()]
+        self._confusions = [Confusion.empty(data.vocab_size) for _ in self._rows]
         self._start = time.perf_counter()
 
     def see(self, rows_b: npt.NDArray[np.int64], forwarded: Forwarded) -> None:
         """Take in a micro-batch, whose rows have the numbers `rows_b` (B,)."""
-        self._parts.append(observe(forwarded, rows_b))
+        observed = observe(forwarded, rows_b)
+        self._seen.append(observed)
+        if len(observed.targets):
+            part = self._part_of(int(observed.masked_rows[0]))
+            self._confusions[part].add(observed.targets, likeliest_of(forwarded))
+
+    def _part_of(self, row: int) -> int:
+        """The number of the source that a row is of."""
+        ends = np.cumsum([len(part.rows.keys) for part in self._rows])
+        return int(np.searchsorted(ends, row, side="right"))
 
     def finish(self, step: int, losses: Metrics) -> Metrics:
         """Gather, score and write; returns the headline numbers. Every rank must call it."""
-        seen = _gathered(Observed.joined(self._parts), self._world)
+        seen = gather_observed(Observed.joined(self._seen), self._world)
+        counted = [gather_confusion(confusion, self._world) for confusion in self._confusions]
         headlines: Metrics = {}
         with together(self._world):
             if seen is not None and len(seen.targets):
-                evaluation = self._scored(seen, step, losses)
-                self._write(evaluation)
+                confusions = [confusion for confusion in counted if confusion is not None]
+                evaluation = self._scored(Heard(seen, confusions, losses, []), step)
+                self._write(step, evaluation)
                 headlines = headlines_of(evaluation)
             elif seen is not None:
                 warn(f"step {step}: no held-out token can be masked; nothing to evaluate")
         found: Metrics = broadcast_object(headlines, self._world)
         return found
 
-    def _scored(self, seen: Observed, step: int, losses: Metrics) -> Evaluation:
+    def _scored(self, heard: Heard, step: int) -> Evaluation:
         seconds = time.perf_counter() - self._start
         return scored(
-            seen,
+            heard,
             Where(str(self._run.path), step, str(self._world.device), seconds),
             self._data,
-            held_out(self._data, RowFormat.of(self._config), self._config.validation.rows),
+            self._rows,
             row_length=self._config.data.row_length,
             own_shards=True,
-            metrics=losses,
         )
 
-    def _write(self, evaluation: Evaluation) -> None:
+    def _write(self, step: int, evaluation: Evaluation) -> None:
         """Training goes on where a file cannot be written."""
-        step = evaluation.step
         path = evaluation_file(self._run, step)
         try:
             evaluations_folder(self._run).mkdir(exist_ok=True)
@@ -124,15 +136,3 @@ def headlines_of(evaluation: Evaluation) -> Metrics:
             value = math.nan
         found[metric.name] = value
     return found
-
-
-def _gathered(own: Observed, world: World) -> Observed | None:
-    """What all ranks have seen, in the order of the rows, on rank 0: the same arrays whatever the
-    world size. None on the other ranks.
-    """
-    arrays = [getattr(own, field.name) for field in fields(Observed)]
-    ranks = gather_arrays(arrays, world)
-    if ranks is None:
-        return None
-    whole = Observed.joined([Observed(*rank) for rank in ranks])
-    return whole.by_row()

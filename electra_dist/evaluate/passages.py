@@ -1,7 +1,7 @@
 """Held-out passages to read: what was masked, what the generator put there, what the discriminator
 made of it.
 
-Comes in: passages with the answers of both networks, the run's tokenizer. Goes out:
+Comes in: passages with the answers of both networks, their tokenizer. Goes out:
 `ShownPassage`s, those with the worst and with a typical discriminator loss, as pieces of text that
 the command line marks up.
 """
@@ -9,9 +9,9 @@ the command line marks up.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from electra_dist.runs.directory import RunDir
 from electra_dist.train.heldout.passages import Passage, open_tokenizer, token_text
 
 
@@ -36,11 +36,11 @@ class ShownPassage:
     pieces: tuple[Piece, ...]
 
 
-def choose(found: list[Passage], count: int, run: RunDir) -> tuple[ShownPassage, ...]:
+def choose(found: list[Passage], count: int, tokenizer_folder: Path) -> tuple[ShownPassage, ...]:
     """`count` passages: the worst ones, and as many around the median
     loss (one less where `count` is odd).
     """
-    tokenizer = open_tokenizer(run)
+    tokenizer = open_tokenizer(tokenizer_folder)
     ordered = sorted(found, key=lambda passage: -passage.loss)
     worst = ordered[: (count + 1) // 2]
     others = ordered[len(worst) :]

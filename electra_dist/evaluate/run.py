@@ -1,33 +1,33 @@
-"""The `evaluate` command: from a run directory and held-out shards to the scores of both networks.
+"""The `evaluate` command: from both networks and held-out shards to their scores.
 
-Comes in: a run directory, and what the command line chose. Goes out: an `Evaluation`. Rows, masks
-and samples are those of the run's own validations, so that in fp32 `metrics` equals what the
-trainer logged at that step.
+Comes in: a `Subject`, the ranks, and what the command line chose. Goes out: an `Evaluation`, on
+rank 0. Rows, masks and samples are those of the run's own validations, so that in fp32 `metrics`
+equals what the trainer logged at that step.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
-
-from electra_dist import config as configuration
-from electra_dist.batch import SpecialTokens
-from electra_dist.checkpoint.networks import ChosenStep, choose_step, load_whole
+from electra_dist.checkpoint.networks import ChosenStep
 from electra_dist.config import Config
+from electra_dist.console import Progress, silent
 from electra_dist.data.shards.files import sha256_of_file
 from electra_dist.data.shards.manifest import Manifest
-from electra_dist.data.sources import RunData, has_validation, open_data
+from electra_dist.data.sources import RunData, has_validation
 from electra_dist.data.step_plan import RowFormat
-from electra_dist.data.validation import HeldOut, deal, held_out
+from electra_dist.data.validation import HeldOut, held_out
 from electra_dist.errors import DataError, UserError
 from electra_dist.evaluate import scores
-from electra_dist.evaluate.heldout import Networks, Observed, judge
+from electra_dist.evaluate.exported import ExportedPair
+from electra_dist.evaluate.heldout import Networks
+from electra_dist.evaluate.observer import Heard, Observer, count_rows
 from electra_dist.evaluate.passages import ShownPassage, choose
+from electra_dist.evaluate.ranks import Device, alone
 from electra_dist.evaluate.scores import (
     Band,
     CalibrationBin,
@@ -36,28 +36,24 @@ from electra_dist.evaluate.scores import (
     GeneratorScores,
 )
 from electra_dist.evaluate.sources import SourceScores, source_scores
+from electra_dist.evaluate.subject import Loaded, RunSubject, Subject
 from electra_dist.evaluate.uncertainty import StandardErrors, standard_errors
-from electra_dist.model.inputs import to_device
-from electra_dist.objectives import objectives
-from electra_dist.parallel.hardware import device_of_command
+from electra_dist.evaluate.vocabulary import Confusion
+from electra_dist.files.tokenizers import TOKENIZER_FILE
+from electra_dist.parallel.collectives import broadcast_object, together
 from electra_dist.parallel.world import World
 from electra_dist.runs.directory import RunDir
-from electra_dist.runs.metrics import HELD_OUT, Metrics
-from electra_dist.train.heldout.passages import Passage, passages_of
-from electra_dist.train.window import Window
+from electra_dist.runs.metrics import Metrics
 
-Device = Literal["cpu", "cuda"]
-#: Called with the name of the stage, the rows done and all rows.
-Progress = Callable[[str, int, int], None]
-#: Rows among which the passages to read are chosen, at most.
-_PASSAGE_ROWS = 512
 #: More rows than any split has.
 _ALL = 2**62
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of both networks of a run on held-out rows; undefined ones are None.
+    """Scores of both networks on held-out rows; undefined ones are None.
+
+    `run` is the folder of the run or of the exported pair, whose step may be unknown.
 
     `metrics` has the trainer's names and formulas (AUC from a histogram); all else is exact.
     `sources` has the scores by source of mixed data, and is empty for data that are not mixed.
@@ -65,7 +61,7 @@ class Evaluation:
     """
 
     run: str
-    step: int
+    step: int | None
     shards: str
     own_shards: bool
     device: str
@@ -87,10 +83,6 @@ class Evaluation:
         return asdict(self)
 
 
-def silent(stage: str, done: int, total: int) -> None:
-    """The default `Progress`: says nothing."""
-
-
 def evaluate_run(
     run: RunDir,
     *,
@@ -102,85 +94,147 @@ def evaluate_run(
     progress: Progress = silent,
 ) -> Evaluation:
     """Evaluate `run` at `step` (default: the newest whole one; `best`: the best) on `rows` held-out
-    rows (default: as the trainer).
+    rows (default: as the trainer), in this process.
 
     `shards` takes the place of the run's own; `device` is CUDA by default where there is one.
     Raises `UserError` for what cannot be: a step, shards, rows or a device that are not there,
     shards of another tokenizer.
     """
-    if passages < 0:
-        raise UserError(f"`passages` {passages}: give the number of passages to print, 0 or more")
-    config = _with_rows(configuration.load(run.config), rows)
-    choose_step(run, step)  # before the shards are read
-    chosen_device = device_of_command(device)
-    data = _open_shards(run, config, shards)
-    row_format = RowFormat.of(config)
-    parts = held_out(data, row_format, config.validation.rows)
-    chosen_step, generator, discriminator = load_whole(run, config, step)
-    networks = Networks(generator.to(chosen_device), discriminator.to(chosen_device))
-    start = time.perf_counter()
-    observer = _Observer(networks, row_format, data.special_tokens, chosen_device, passages > 0)
-    observer.observe(parts, progress)
-    seen = observer.observed()
-    seconds = time.perf_counter() - start
-    if not len(seen.targets):
-        raise DataError(
-            f"{data.label}: no token of the held-out rows can be masked; nothing to evaluate"
-        )
-    where = Where(str(run.path), chosen_step, str(chosen_device), seconds)
-    return scored(
-        seen,
-        where,
-        data,
-        parts,
-        row_length=config.data.row_length,
-        own_shards=data.fingerprint == run.read_facts().dataset_fingerprint,
-        metrics=observer.metrics(data.is_mixed),
-        passages=choose(observer.passages, passages, run) if passages else (),
+    return _alone(RunSubject(run, step), rows, shards, device, passages, progress)
+
+
+def evaluate_pair(
+    pair: Path,
+    shards: Path,
+    *,
+    rows: int | Literal["all"] | None = None,
+    device: Device | None = None,
+    passages: int = 0,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Evaluate the exported networks in `pair` on `rows` held-out rows of `shards` (default: as the
+    trainer of their run), in this process.
+
+    Raises `UserError` as `evaluate_run`, and where the folder holds no whole pair.
+    """
+    return _alone(ExportedPair.open(pair), rows, shards, device, passages, progress)
+
+
+def _alone(
+    subject: Subject,
+    rows: int | Literal["all"] | None,
+    shards: Path | None,
+    device: Device | None,
+    passages: int,
+    progress: Progress,
+) -> Evaluation:
+    found = evaluate(
+        subject,
+        alone(device),
+        rows=rows,
+        shards=shards,
+        passages=passages,
+        progress=progress,
     )
+    assert found is not None, "one process is rank 0"
+    return found
+
+
+def evaluate(
+    subject: Subject,
+    world: World,
+    *,
+    rows: int | Literal["all"] | None = None,
+    shards: Path | None = None,
+    passages: int = 0,
+    progress: Progress = silent,
+) -> Evaluation | None:
+    """Evaluate `subject` with all ranks of `world`, on rank 0; None on the others. Every rank must
+    call it, with the same arguments.
+
+    The numbers are those of one process. Raises `UserError` on every rank for a mistake on any.
+    """
+    with together(world):
+        if passages < 0:
+            raise UserError(
+                f"`passages` {passages}: give the number of passages to print, 0 or more"
+            )
+        config = _with_rows(subject.config, rows)
+        subject.check()
+    data = _open_on_all(subject, shards, world)
+    row_format = RowFormat.of(config)
+    step, networks = _load_on_all(subject, world)
+    start = time.perf_counter()
+    observer = Observer(networks, row_format, data, world, passages > 0)
+    with together(world):
+        parts = held_out(data, row_format, config.validation.rows)
+        observer.observe(parts, progress)
+    heard = observer.gathered()
+    seconds = time.perf_counter() - start
+    evaluation = None
+    with together(world):
+        if heard is not None:
+            shown: tuple[ShownPassage, ...] = ()
+            if passages:
+                shown = choose(heard.passages, passages, subject.tokenizer)
+            evaluation = scored(
+                heard,
+                Where(str(subject.path), step, world.device.type, seconds),
+                data,
+                parts,
+                row_length=config.data.row_length,
+                own_shards=data.fingerprint == subject.data_fingerprint,
+                passages=shown,
+            )
+    return evaluation
 
 
 class Where(NamedTuple):
-    """Which networks were evaluated, on what, and how long they took."""
+    """Which networks were evaluated, on what, and how long they took; `run` is their folder."""
 
     run: str
-    step: int
+    step: int | None
     device: str
     seconds: float
 
 
 def scored(
-    seen: Observed,
+    heard: Heard,
     where: Where,
     data: RunData,
     parts: Sequence[HeldOut],
     *,
     row_length: int,
     own_shards: bool,
-    metrics: Metrics,
     passages: tuple[ShownPassage, ...] = (),
 ) -> Evaluation:
-    """The scores of what the networks said of the held-out rows `parts` of `data`; `metrics` are
-    the trainer's own.
+    """The scores of what the networks said of the held-out rows `parts` of `data`; raises
+    `DataError` where none of their tokens can be masked.
     """
+    seen = heard.seen
+    if not len(seen.targets):
+        raise DataError(
+            f"{data.label}: no token of the held-out rows can be masked; nothing to evaluate"
+        )
+    confusion = sum(heard.confusions, Confusion.empty(data.vocab_size))
     return Evaluation(
         run=where.run,
         step=where.step,
         shards=data.label,
         own_shards=own_shards,
         device=where.device,
-        rows=_count(parts),
+        rows=count_rows(parts),
         row_length=row_length,
         seconds=where.seconds,
-        generator=scores.generator_scores(seen, data.unigram_entropy()),
+        generator=scores.generator_scores(seen, confusion, data.unigram_entropy()),
         discriminator=scores.discriminator_scores(seen),
         standard_errors=standard_errors(seen),
-        sources=source_scores(data, parts, seen),
+        sources=source_scores(data, parts, seen, heard.confusions),
         bands=scores.bands(seen, data.token_counts, data.special_tokens),
         convincing=scores.convincing(seen),
         calibration=scores.calibration(seen),
         roc=scores.roc(seen),
-        metrics=_defined(metrics),
+        metrics=_defined(heard.metrics),
         passages=passages,
     )
 
@@ -201,29 +255,37 @@ def _with_rows(config: Config, rows: int | Literal["all"] | None) -> Config:
     return config.model_copy(update={"validation": validation})
 
 
-def _open_shards(run: RunDir, config: Config, shards: Path | None) -> RunData:
-    """The data to evaluate on;
-    they must be of the run's tokenizer and hold something out.
-    """
+def _open_on_all(subject: Subject, shards: Path | None, world: World) -> RunData:
+    """The data, whose manifests rank 0 alone reads."""
+    handle = None
+    with together(world):
+        if world.is_main:
+            handle = _open_shards(subject, shards).to_handle()
+    return RunData.from_handle(broadcast_object(handle, world))
+
+
+def _open_shards(subject: Subject, shards: Path | None) -> RunData:
+    """The data to evaluate on; they must be of the same tokenizer and hold something out."""
     try:
         if shards is not None:
             data = RunData.alone(Manifest.load(shards))
         else:
-            data = open_data(config)
+            data = subject.own_data()
     except DataError as error:
         raise DataError(f"{error}, or give others as `shards`") from error
-    file = run.tokenizer / "tokenizer.json"
+    file = subject.tokenizer / TOKENIZER_FILE
     if not file.is_file():
         raise UserError(
-            f"{file}: missing; copy the folder `tokenizer` of the run's shards to {run.tokenizer}"
+            f"{file}: missing; copy the folder `tokenizer` of the run's shards to"
+            f" {subject.tokenizer}"
         )
     own = sha256_of_file(file)
     theirs = data.tokenizer_fingerprint
     if own != theirs:
         raise DataError(
-            f"{data.label}: encoded with another tokenizer (fingerprint {theirs[:12]}) than the"
-            f" run's, {file} ({own[:12]}); build shards with `electra-dist data build --tokenizer"
-            f" {run.tokenizer}`"
+            f"{data.label}: encoded with another tokenizer (fingerprint {theirs[:12]}) than"
+            f" {file} ({own[:12]}); build shards with `electra-dist data build --tokenizer"
+            f" {subject.tokenizer}`"
         )
     if not has_validation(data):
         raise DataError(
@@ -233,65 +295,20 @@ def _open_shards(run: RunDir, config: Config, shards: Path | None) -> RunData:
     return data
 
 
-class _Observer:
-    """Gives all rows to both networks, and keeps what they say: tokens, the trainer's sums, and
-    where `readable` passages of the first rows.
-    """
-
-    def __init__(
-        self,
-        networks: Networks,
-        row_format: RowFormat,
-        specials: SpecialTokens,
-        device: torch.device,
-        readable: bool,
-    ) -> None:
-        self._networks = networks
-        self._row_format = row_format
-        self._specials = specials
-        self._device = device
-        self._readable = readable
-        self._observed: list[Observed] = []
-        self._whole = Window(device)
-        self._of_sources: dict[str, Window] = {}
-        self.passages: list[Passage] = []
-
-    def observe(self, parts: Sequence[HeldOut], progress: Progress) -> None:
-        """All rows of `parts`, source after source."""
-        total = _count(parts)
-        first = 0
-        progress("held-out rows", 0, total)
-        for part in parts:
-            self._of_sources[part.source] = Window(self._device)
-            end = first + len(part.rows.keys)
-            for batch in deal(part.rows, self._row_format, self._specials, 0, 1):
-                judged = judge(self._networks, to_device(batch, self._device), first)
-                for window in (self._whole, self._of_sources[part.source]):
-                    window.add(judged.totals, (batch,))
-                self._observed.append(judged.observed)
-                if self._readable and first < _PASSAGE_ROWS:
-                    self.passages += passages_of(batch, judged.answers)
-                first = min(first + len(batch.tokens), end)
-                progress("held-out rows", first, total)
-
-    def observed(self) -> Observed:
-        """What was said of all rows."""
-        return Observed.joined(self._observed)
-
-    def metrics(self, by_source: bool) -> Metrics:
-        """The metrics of a validation in training, `by_source` those of each source too."""
-        found = self._whole.reduced(World()).losses(HELD_OUT)
-        if by_source:
-            for source, window in self._of_sources.items():
-                losses = window.reduced(World()).losses()
-                for objective in objectives():
-                    loss = objective.loss
-                    found[loss.name_held_out_of(source)] = losses[loss.name]
-        return found
-
-
-def _count(parts: Sequence[HeldOut]) -> int:
-    return sum(len(part.rows.keys) for part in parts)
+def _load_on_all(subject: Subject, world: World) -> Loaded:
+    """The networks on the device of each rank; rank 0 chooses the step."""
+    loaded: Loaded | None = None
+    with together(world):
+        if world.is_main:
+            loaded = subject.load()
+    step = broadcast_object(loaded and loaded.step, world)
+    with together(world):
+        if loaded is None:
+            loaded = Loaded(step, subject.load_step(step))
+    assert loaded is not None, "every rank has loaded"
+    generator, discriminator = loaded.networks
+    networks = Networks(generator.to(world.device), discriminator.to(world.device))
+    return Loaded(loaded.step, networks)
 
 
 def _defined(metrics: Metrics) -> dict[str, float | None]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from electra_dist.batch import SpecialTokens
 from electra_dist.evaluate.heldout import Observed
+from electra_dist.evaluate.vocabulary import ClassScores, Confusion
 
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -35,7 +36,7 @@ SPECIAL = -2
 
 
 @dataclass(frozen=True)
-class GeneratorScores:
+class GeneratorScores(ClassScores):
     """The generator at the masked positions; losses in nats."""
 
     masked_tokens: int
@@ -112,10 +113,13 @@ class CalibrationBin:
     replaced_fraction: float | None
 
 
-def generator_scores(seen: Observed, unigram_entropy: float) -> GeneratorScores:
-    """Means over the masked positions."""
+def generator_scores(
+    seen: Observed, confusion: Confusion, unigram_entropy: float
+) -> GeneratorScores:
+    """Means over the masked positions; `confusion` counts the same ones."""
     loss = float(seen.nll.mean(dtype=np.float64))
     return GeneratorScores(
+        **vars(confusion.scores()),
         masked_tokens=len(seen.nll),
         loss=loss,
         perplexity=math.exp(loss),

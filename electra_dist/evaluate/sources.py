@@ -19,6 +19,7 @@ from electra_dist.evaluate.scores import (
     generator_scores,
 )
 from electra_dist.evaluate.uncertainty import StandardErrors, standard_errors
+from electra_dist.evaluate.vocabulary import Confusion
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class SourceScores:
 
 
 def source_scores(
-    data: RunData, parts: Sequence[HeldOut], seen: Observed
+    data: RunData, parts: Sequence[HeldOut], seen: Observed, confusions: Sequence[Confusion]
 ) -> tuple[SourceScores, ...]:
-    """Of each source of `data`, in their order; `seen` has the rows of `parts`, one after another.
+    """Of each source of `data`, in their order; `seen` has the rows of `parts`, one after another,
+    and there is one of `confusions` for each part.
 
     Nothing where the data are not mixed. A source without held-out documents has no rows.
     """
@@ -45,25 +47,30 @@ def source_scores(
         return ()
     of_source = {}
     first = 0
-    for part in parts:
+    for part, confusion in zip(parts, confusions, strict=True):
         end = first + len(part.rows.keys)
-        of_source[part.source] = seen.of_rows(first, end)
+        of_source[part.source] = (end - first, seen.of_rows(first, end), confusion)
         first = end
     found = []
     for source in data.sources:
-        own = of_source.get(source.name)
-        rows = sum(len(part.rows.keys) for part in parts if part.source == source.name)
-        if own is None or not len(own.targets):
-            found.append(SourceScores(source.name, rows, None, None, None))
-            continue
-        entropy = source.manifest.unigram_entropy()
-        found.append(
-            SourceScores(
-                name=source.name,
-                rows=rows,
-                generator=generator_scores(own, entropy),
-                discriminator=discriminator_scores(own),
-                standard_errors=standard_errors(own),
-            )
-        )
+        if source.name in of_source:
+            rows, own, confusion = of_source[source.name]
+            entropy = source.manifest.unigram_entropy()
+            found.append(_scores(source.name, rows, own, confusion, entropy))
+        else:
+            found.append(SourceScores(source.name, 0, None, None, None))
     return tuple(found)
+
+
+def _scores(
+    name: str, rows: int, own: Observed, confusion: Confusion, unigram_entropy: float
+) -> SourceScores:
+    if not len(own.targets):
+        return SourceScores(name, rows, None, None, None)
+    return SourceScores(
+        name=name,
+        rows=rows,
+        generator=generator_scores(own, confusion, unigram_entropy),
+        discriminator=discriminator_scores(own),
+        standard_errors=standard_errors(own),
+    )

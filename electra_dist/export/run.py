@@ -7,8 +7,8 @@ offline.
         model.safetensors  config.json   the fp32 master weights under Hugging Face's names
         tokenizer.json ...               the tokenizer that encoded the run's shards
         README.md                        model card with the run's facts
-        electra_dist.json                which run, step and network this is, and what the check
-                                         compared
+        electra_dist.json                which run, step and network this is, what the check
+                                         compared, and how an evaluation makes and masks its rows
 
 Everything is written to a temporary folder beside OUT, loaded there with `transformers`, compared
 with our own networks (`check.py`), and only then renamed. Reads the checkpoint without
@@ -33,6 +33,7 @@ from electra_dist.architectures.names import State
 from electra_dist.checkpoint.networks import ChosenStep, load_whole
 from electra_dist.config import Config, Network
 from electra_dist.errors import UserError
+from electra_dist.evaluate.exported import SETTINGS, settings_of
 from electra_dist.export.card import model_card
 from electra_dist.export.check import check_export, check_texts
 from electra_dist.export.own_files import CARD, file_digests, foreign_files
@@ -103,7 +104,12 @@ def export_run(
         card = model_card(run, config, facts, report, card_of_tokenizer, mask)
         with writing(out, "the export"):
             (folder / CARD).write_text(card, encoding="utf-8")
-            written = {"step": chosen, "check": asdict(compared), "files": file_digests(folder)}
+            written = {
+                "step": chosen,
+                "check": asdict(compared),
+                SETTINGS: settings_of(config, facts.dataset_fingerprint),
+                "files": file_digests(folder),
+            }
             write_json(folder / MARKER, identity | written)
     return report
 

@@ -25,11 +25,13 @@ class Look(NamedTuple):
     nll_m          (M,) fp32   negative log-likelihood of the target (nats)
     rank_m         (M,) int64  entries of the vocabulary that are more likely than the target
     probability_m  (M,) fp32   of the sample
+    likeliest_m    (M,) int64  the most likely entry; the target where none is more likely
     """
 
     nll_m: Tensor
     rank_m: Tensor
     probability_m: Tensor
+    likeliest_m: Tensor
 
 
 @torch.no_grad()
@@ -46,11 +48,13 @@ def look_at_masks(
         log_sum_m = logits_mv.logsumexp(dim=1)
         target_m = logits_mv.gather(1, targets[:, None])
         sample_m = logits_mv.gather(1, samples[:, None])[:, 0]
+        rank_m = (logits_mv > target_m).sum(dim=1)
         parts.append(
             Look(
-                log_sum_m - target_m[:, 0],
-                (logits_mv > target_m).sum(dim=1),
-                (sample_m - log_sum_m).exp(),
+                nll_m=log_sum_m - target_m[:, 0],
+                rank_m=rank_m,
+                probability_m=(sample_m - log_sum_m).exp(),
+                likeliest_m=torch.where(rank_m == 0, targets, logits_mv.argmax(dim=1)),
             )
         )
     return Look(*(torch.cat(column) for column in zip(*parts, strict=True)))

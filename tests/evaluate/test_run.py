@@ -7,8 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,7 @@ from electra_dist import config as configuration
 from electra_dist.batch import SPECIAL_TOKENS, MicroBatch
 from electra_dist.checkpoint.networks import load_networks
 from electra_dist.cli import main as cli
-from electra_dist.cli.networks.evaluate import _mark
+from electra_dist.cli.networks.evaluation_tables import mark as mark_of
 from electra_dist.data.shards.manifest import FORMAT, SPLITS, Manifest
 from electra_dist.data.sources import RunData
 from electra_dist.data.step_plan import RowFormat
@@ -35,37 +33,8 @@ from electra_dist.model.inputs import rows_of_documents, to_device
 from electra_dist.model.networks import build_networks
 from electra_dist.runs.directory import RunDir
 from electra_dist.train.heldout.passages import Answers, passages_of
+from tests.evaluate.conftest import ROWS
 from tests.support.shards import as_version_1
-
-ROWS = 11  # not a multiple of the micro-batch: its last row is empty
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> RunDir:
-    """A very small run of 8 steps in fp32, validated and saved at steps 4 and 8."""
-    where = tmp_path_factory.mktemp("evaluate")
-    (where / "config.yaml").write_text(
-        f"run: {{dir: {where}/runs, name: r}}\n"
-        f"data: {{shards: '{tiny_shards}', row_length: 64, streams: 4}}\n"
-        "model:\n  embedding_size: 32\n  max_positions: 64\n  initializer_range: 0.2\n"
-        "  generator: {layers: 1, hidden_size: 16, heads: 1, ffn_size: 32}\n"
-        "  discriminator: {layers: 1, hidden_size: 32, heads: 2, ffn_size: 64}\n"
-        "train: {steps: 8, global_rows: 8, micro_rows: 4, compile: false, device: cpu}\n"
-        "optim: {lr: 5e-3, warmup_steps: 1}\nprecision: {mode: fp32}\n"
-        f"checkpoint: {{every: 4}}\nvalidation: {{every: 4, rows: {ROWS}}}\n"
-        "tracking: {every: 4, wandb: disabled}\n"
-    )
-    command = [sys.executable, "-m", "electra_dist.cli", "train", str(where / "config.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return RunDir(where / "runs/r")
-
-
-@pytest.fixture
-def copied(trained: RunDir, tmp_path: Path) -> RunDir:
-    """A copy of the run, to be damaged."""
-    shutil.copytree(trained.path, tmp_path / "r")
-    return RunDir(tmp_path / "r")
 
 
 def networks_of(run: RunDir) -> tuple[configuration.Config, Networks, Manifest]:
@@ -240,7 +209,7 @@ def test_passages_mark_every_masked_token(
     ],
 )
 def test_marks(piece: Piece, mark: tuple[str, str]) -> None:
-    assert _mark(piece) == mark
+    assert mark_of(piece) == mark
 
 
 def test_a_row_is_cut_into_passages_of_one_document() -> None:
@@ -343,7 +312,7 @@ def test_other_shards_must_be_of_the_same_tokenizer_and_hold_something_out(
     manifest = networks_of(trained)[2]
     foreign = rebuilt(manifest, tmp_path / "foreign", tokenizer_fingerprint="0" * 64)
     with pytest.raises(
-        DataError, match=r"another tokenizer \(fingerprint 000000000000\) than the run's"
+        DataError, match=r"another tokenizer \(fingerprint 000000000000\) than .*tokenizer.json"
     ):
         evaluate_run(trained, shards=foreign)
     empty = {"shards": [], "blocks": 0, "documents": 0, "tokens": 0}

@@ -7,11 +7,13 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from electra_dist.data.sources import RunData, Source
 from electra_dist.data.validation import HeldOut
 from electra_dist.evaluate.heldout import Observed
 from electra_dist.evaluate.sources import source_scores
+from electra_dist.evaluate.vocabulary import Confusion
 
 ROWS = {"first": 5, "second": 3}
 
@@ -52,9 +54,21 @@ def observed() -> Observed:
     )
 
 
+def confusions(seen: Observed) -> list[Confusion]:
+    """Of each source, with a generator whose most likely token is its sample."""
+    found = []
+    row = 0
+    for rows in ROWS.values():
+        own = seen.of_rows(row, row + rows)
+        found.append(Confusion.empty(100))
+        found[-1].add(own.targets, own.samples)
+        row += rows
+    return found
+
+
 def test_each_source_has_the_scores_of_its_rows() -> None:
     seen = observed()
-    found = source_scores(data_of("first", "second"), parts(), seen)
+    found = source_scores(data_of("first", "second"), parts(), seen, confusions(seen))
     assert [(one.name, one.rows) for one in found] == list(ROWS.items())
     row = 0
     for place, one in enumerate(found):
@@ -69,6 +83,10 @@ def test_each_source_has_the_scores_of_its_rows() -> None:
         assert one.generator.loss == pytest.approx(seen.nll[at_masks].mean(), rel=1e-6)
         assert one.generator.accuracy == np.mean(seen.rank[at_masks] == 0)
         assert one.generator.unigram_entropy == place
+        macro = f1_score(
+            seen.targets[at_masks], seen.samples[at_masks], average="macro", zero_division=0
+        )
+        assert one.generator.f1_macro == pytest.approx(macro, rel=1e-12)
         probability = 1 / (1 + np.exp(-seen.logits[at_tokens].astype(float)))
         right = np.where(seen.replaced[at_tokens], probability, 1 - probability)
         assert one.discriminator.tokens == 20 * one.rows
@@ -80,7 +98,9 @@ def test_each_source_has_the_scores_of_its_rows() -> None:
 
 
 def test_a_source_without_held_out_rows_is_listed_without_scores() -> None:
-    found = source_scores(data_of("first", "nothing", "second"), parts(), observed())
+    seen = observed()
+    data = data_of("first", "nothing", "second")
+    found = source_scores(data, parts(), seen, confusions(seen))
     assert [one.name for one in found] == ["first", "nothing", "second"]
     assert found[1].rows == 0
     assert found[1].generator is None
@@ -89,4 +109,5 @@ def test_a_source_without_held_out_rows_is_listed_without_scores() -> None:
 
 
 def test_data_that_are_not_mixed_have_no_sources() -> None:
-    assert source_scores(data_of("first"), parts()[:1], observed()) == ()
+    seen = observed()
+    assert source_scores(data_of("first"), parts()[:1], seen, confusions(seen)[:1]) == ()

@@ -1,7 +1,7 @@
 """Names and layouts of Hugging Face `transformers`, as pure functions over state dictionaries.
 
-Ours in, theirs out, for either network, and its `config.json`. The way back is not needed: what
-`transformers` has trained is read by `transformers`. What differs, apart from names: query, key
+Ours in, theirs out, for either network, and its `config.json`; and the way back, for a pair that is
+evaluated without its run. What differs, apart from names: query, key
 and value are one matrix here; the embeddings of `shared` and `disentangled` live with the generator
 here, while each of their models has its own; their tied output matrix (`generator_lm_head.weight`)
 is not written, because it is an alias of the word embeddings.
@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from electra_dist.architectures.electra.costs import TOKEN_TYPES
@@ -44,6 +45,9 @@ _LAYER = {
     "ffn_norm": "output.LayerNorm",
 }
 _QKV = ("query", "key", "value")
+#: What files of `transformers` may hold beside the parameters: the tied output matrix, and numbers
+#: from 0 on.
+_ALIASES = ("generator_lm_head.weight", "electra.embeddings.position_ids")
 _HEADS: dict[Network, dict[str, str]] = {
     "generator": {
         "head.dense": "generator_predictions.dense",
@@ -130,6 +134,25 @@ def discriminator_to_huggingface(
             theirs: owner[ours] for ours, theirs in _embedding_names("embeddings").items()
         }
     return embeddings | _encoder_and_head_to(state, "discriminator")
+
+
+def from_huggingface(state: Mapping[str, Tensor], network: Network) -> State:
+    """Our parameters of a network that has its embeddings to itself (sharing `none`), from an
+    exported state. A name that no network of ours has stays as it is.
+    """
+    layers = _count_layers(state, r"electra\.encoder\.layer\.(\d+)\.")
+    names = _embedding_names("embeddings") | _plain_names(network, layers)
+    ours_of = {theirs: ours for ours, theirs in names.items()}
+    rest = {name: tensor for name, tensor in state.items() if name not in _ALIASES}
+    out: State = {}
+    for layer in range(layers):
+        for leaf in ("weight", "bias"):
+            attention = f"electra.encoder.layer.{layer}.attention.self"
+            theirs = [f"{attention}.{name}.{leaf}" for name in _QKV]
+            if all(name in rest for name in theirs):
+                parts = [rest.pop(name) for name in theirs]
+                out[f"encoder.layers.{layer}.query_key_value.{leaf}"] = torch.cat(parts)
+    return out | {ours_of.get(name, name): tensor for name, tensor in rest.items()}
 
 
 def with_positions(state: Mapping[str, Tensor], positions: int) -> State:

@@ -28,6 +28,11 @@ def add_run_and_step(parser: argparse.ArgumentParser) -> None:
         metavar="RUN[@STEP]",
         help="run directory; @2000 or @best behind it is a short form of --step",
     )
+    add_step(parser)
+
+
+def add_step(parser: argparse.ArgumentParser) -> None:
+    """`--step`."""
     parser.add_argument(
         "--step",
         type=_step,

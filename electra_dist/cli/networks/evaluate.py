@@ -1,23 +1,30 @@
-"""`electra-dist evaluate`: how good both networks of a run are on held-out text."""
+"""`electra-dist evaluate`: how good both networks are on held-out text; one process, N of them on
+this machine, or one rank under torchrun or srun.
+"""
 
 from __future__ import annotations
 
 import argparse
-import math
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from electra_dist.cli.networks.chosen import add_run_and_step, chosen
-from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
-from electra_dist.console import human_number
+from electra_dist.cli.networks.chosen import add_step, chosen
+from electra_dist.cli.networks.evaluation_tables import print_evaluation
+from electra_dist.cli.parsers import Subparsers, add_command, add_json, print_json
+from electra_dist.console import Progress, bar, silent
+from electra_dist.errors import EXIT_OK, UserError
+from electra_dist.files.writing import write_json, writing
 
 if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
-    from electra_dist.evaluate import Evaluation
-    from electra_dist.evaluate.passages import Piece, ShownPassage
-    from electra_dist.evaluate.sources import SourceScores
+    from electra_dist.evaluate.subject import Subject
+    from electra_dist.parallel.world import World
 
 
 def add(subparsers: Subparsers) -> None:
@@ -26,16 +33,25 @@ def add(subparsers: Subparsers) -> None:
         subparsers,
         "evaluate",
         _evaluate,
-        "Measure both networks of a run on held-out text, by token frequency too",
+        "Measure both networks on held-out text, by token frequency too",
         """
         electra-dist evaluate runs/quickstart
         electra-dist evaluate runs/quickstart --rows all --plot evaluation.png
         electra-dist evaluate runs/quickstart --step 2000 --passages 4
         electra-dist evaluate runs/quickstart@best
         electra-dist evaluate runs/quickstart --shards other-shards --device cpu --json
+        electra-dist evaluate runs/quickstart --rows all --processes 4
+        electra-dist evaluate exported-pair --shards shards
+        torchrun --nproc-per-node 8 -m electra_dist.cli evaluate runs/base --rows all --out all.json
         """,
     )
-    add_run_and_step(parser)
+    parser.add_argument(
+        "run_path",
+        metavar="RUN[@STEP]|PAIR",
+        help="run directory, where @2000 or @best behind it is a short form of --step; or a folder"
+        " that holds the exported networks as PAIR/generator and PAIR/discriminator",
+    )
+    add_step(parser)
     parser.add_argument(
         "--rows",
         type=_rows,
@@ -47,7 +63,7 @@ def add(subparsers: Subparsers) -> None:
         "--shards",
         type=Path,
         metavar="DIR",
-        help="other shards of the same tokenizer (default: those of the run)",
+        help="other shards of the same tokenizer (default: those of the run; a pair has none)",
     )
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="default: cuda where there is one"
@@ -57,6 +73,18 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--passages", type=int, default=0, metavar="N", help="print N held-out passages, marked up"
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="ranks to start on this machine; the numbers are those of one",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the JSON object into this file, and print nothing",
     )
     add_json(parser)
 
@@ -73,262 +101,143 @@ def _rows(text: str) -> int | Literal["all"]:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from electra_dist.console import bar
-    from electra_dist.evaluate import evaluate_run
+    if arguments.processes is not None:
+        return _launch(arguments)
+    from electra_dist.evaluate import evaluate
     from electra_dist.evaluate.plot import plot_evaluation
-    from electra_dist.files.pictures import check_picture_path
+    from electra_dist.evaluate.ranks import joined
+    from electra_dist.parallel.collectives import together
 
-    run, step = chosen(arguments)
-    if arguments.plot:
-        check_picture_path(arguments.plot)
-    with bar(unit="rows") as progress:
-        evaluation = evaluate_run(
-            run,
-            step=step,
-            rows=arguments.rows,
-            shards=arguments.shards,
-            device=arguments.device,
-            passages=arguments.passages,
-            progress=progress,
-        )
+    with joined(os.environ, arguments.device) as world:
+        with together(world):
+            subject = _subject(arguments)
+            _check_files(arguments)
+        with _progress(world) as progress:
+            evaluation = evaluate(
+                subject,
+                world,
+                rows=arguments.rows,
+                shards=arguments.shards,
+                passages=arguments.passages,
+                progress=progress,
+            )
+    if evaluation is None:  # rank 0 has it
+        return EXIT_OK
     if arguments.plot:
         plot_evaluation(evaluation, arguments.plot)
-    if arguments.json:
-        print_json(evaluation.to_dict() | {"plot": str(arguments.plot) if arguments.plot else None})
-        return 0
-    _print(evaluation)
-    if arguments.plot:
-        print(f"picture: {arguments.plot}")
-    return 0
-
-
-def _print(evaluation: Evaluation) -> None:
-    target = console()
-    if evaluation.own_shards:
-        whose = ""
+    content = evaluation.to_dict() | {"plot": _text(arguments.plot)}
+    if arguments.out:
+        with writing(arguments.out, "the evaluation"):
+            write_json(arguments.out, content)
+    elif arguments.json:
+        print_json(content)
     else:
-        whose = ", which are not the run's own"
-    print(
-        f"{evaluation.run} at step {evaluation.step:,}, fp32 on {evaluation.device}:"
-        f" {evaluation.rows:,} held-out rows of {evaluation.row_length} from"
-        f" {evaluation.shards}{whose}; {evaluation.discriminator.tokens:,} tokens,"
-        f" {evaluation.generator.masked_tokens:,} of them masked"
-    )
-    target.print(_networks(evaluation))
-    if evaluation.sources:
-        target.print(_sources(evaluation))
-    for table in (_bands(evaluation), _convincing(evaluation)):
-        target.print(table)
-    for passage in evaluation.passages:
-        target.print(_marked_up(passage))
-    if evaluation.passages:
-        target.print(f"\n{_LEGEND}", markup=False, highlight=False)
+        print_evaluation(evaluation)
+        if arguments.plot:
+            print(f"picture: {arguments.plot}")
+    return EXIT_OK
 
 
-def _networks(evaluation: Evaluation) -> Table:
-    from rich.table import Table
+def _subject(arguments: argparse.Namespace) -> Subject:
+    """What is evaluated; raises `UserError`."""
+    from electra_dist.evaluate.exported import ExportedPair, is_pair
+    from electra_dist.evaluate.subject import RunSubject
 
-    table = Table("", title="networks", title_justify="left")
-    table.add_column("held out", justify="right")
-    table.add_column("±", justify="right")
-    table.add_column("to compare with")
-    errors = evaluation.standard_errors
-    spread = {
-        "generator loss, nats per masked token": errors.generator_loss,
-        "generator accuracy": errors.generator_accuracy,
-        "discriminator loss, nats per token": errors.discriminator_loss,
-        "discriminator AUC": errors.discriminator_auc,
-    }
-    for name, value, other in _figures(evaluation):
-        error = spread.get(name)
-        if name == "generator perplexity":
-            number = f"{value:,.1f}"
-        else:
-            number = human_number(value)
-        table.add_row(name, number, "" if error is None else f"{error:.3f}", other)
-    return table
-
-
-def _figures(evaluation: Evaluation) -> list[tuple[str, float | None, str]]:
-    """Name, value, and what to compare it with, of each line of the table."""
-    generator = evaluation.generator
-    judge = evaluation.discriminator
-    entropy = generator.unigram_entropy
-    fraction = judge.replaced_fraction
-    return [
-        (
-            "generator loss, nats per masked token",
-            generator.loss,
-            f"{entropy:.3f}  unigram entropy of the corpus",
-        ),
-        (
-            "generator perplexity",
-            generator.perplexity,
-            f"{math.exp(entropy):,.1f}  its exponential",
-        ),
-        ("generator accuracy", generator.accuracy, ""),
-        ("generator top-5 accuracy", generator.top5_accuracy, ""),
-        (
-            "discriminator loss, nats per token",
-            judge.loss,
-            f"{_entropy(fraction):.3f}  entropy of the replaced fraction",
-        ),
-        (
-            "discriminator accuracy",
-            judge.accuracy,
-            f"{judge.always_original_accuracy:.3f}  always `original`",
-        ),
-        ("discriminator AUC", judge.auc, "0.500  chance"),
-        (
-            "discriminator average precision",
-            judge.average_precision,
-            f"{fraction:.3f}  chance: the replaced fraction",
-        ),
-        ("discriminator precision", judge.precision, f"{fraction:.3f}  chance"),
-        ("discriminator recall", judge.recall, ""),
-        ("discriminator F1", judge.f1, ""),
-        (
-            "Brier score",
-            judge.brier,
-            f"{judge.brier_of_replaced_fraction:.3f}  always the replaced fraction",
-        ),
-        ("expected calibration error", judge.expected_calibration_error, ""),
-    ]
-
-
-def _sources(evaluation: Evaluation) -> Table:
-    from rich.table import Table
-
-    table = Table(
-        title="by source: generator (G) and discriminator (D) on its held-out rows",
-        title_justify="left",
-        padding=(0, 0),
-    )
-    table.add_column("source", overflow="fold")
-    names = ("rows", "masked", "G loss", "±", "unigram", "G acc", "tokens", "D loss", "±", "D AUC")
-    for name in names:
-        table.add_column(name, justify="right")
-    for source in evaluation.sources:
-        table.add_row(source.name, f"{source.rows:,}", *_of_source(source))
-    return table
-
-
-def _of_source(source: SourceScores) -> tuple[str, ...]:
-    """The cells after its rows; none where nothing is held out."""
-    generator = source.generator
-    judge = source.discriminator
-    errors = source.standard_errors
-    if generator is None or judge is None or errors is None:
-        return ()
-    return (
-        f"{generator.masked_tokens:,}",
-        _short(generator.loss),
-        _short(errors.generator_loss),
-        _short(generator.unigram_entropy),
-        _short(generator.accuracy),
-        f"{judge.tokens:,}",
-        _short(judge.loss),
-        _short(errors.discriminator_loss),
-        _short(judge.auc),
-    )
-
-
-def _bands(evaluation: Evaluation) -> Table:
-    from rich.table import Table
-
-    title = (
-        "by frequency rank in the training split: generator (G) by the masked token,"
-        " discriminator (D) by the shown"
-    )
-    table = Table(title=title, title_justify="left", padding=(0, 0))
-    table.add_column("rank", no_wrap=True)
-    for name in (
-        "masked",
-        "G loss",
-        "unigram",
-        "G acc",
-        "G top-5",
-        "shown",
-        "replaced",
-        "D AUC",
-        "D recall",
-    ):
-        table.add_column(name, justify="right")
-    for band in evaluation.bands:
-        table.add_row(
-            band.name,
-            f"{band.masked_tokens:,}",
-            *map(_short, (band.loss, band.unigram_loss, band.accuracy, band.top5_accuracy)),
-            f"{band.shown_tokens:,}",
-            f"{band.replaced:,}",
-            *map(_short, (band.auc, band.recall)),
+    path = Path(arguments.run_path)
+    if not is_pair(path):
+        run, step = chosen(arguments)
+        return RunSubject(run, step)
+    if arguments.step is not None:
+        raise UserError(
+            f"`step` {arguments.step}: {path} is an export, which is of one step; leave it out"
         )
-    return table
+    return ExportedPair.open(path)
 
 
-def _convincing(evaluation: Evaluation) -> Table:
-    from rich.table import Table
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Raise `UserError` for a file that cannot be written, before the work."""
+    from electra_dist.files.pictures import check_picture_path
 
-    table = Table(
-        title="replaced tokens, by the generator's probability of them", title_justify="left"
-    )
-    table.add_column("probability")
-    for name in ("replaced", "D recall", "mean D probability"):
-        table.add_column(name, justify="right")
-    for row in evaluation.convincing:
-        name = f"{row.low:g} to {row.high:g}"
-        table.add_row(name, f"{row.replaced:,}", _short(row.recall), _short(row.mean_probability))
-    return table
+    if arguments.plot:
+        check_picture_path(arguments.plot)
+    if arguments.out and (arguments.out.is_dir() or not arguments.out.parent.is_dir()):
+        raise UserError(
+            f"`out` {arguments.out}: is a folder, or lies in none; give a file in a folder that is"
+            " there"
+        )
 
 
-#: How a token that is nothing but a space is shown.
-_SPACE = "␣"
-_LEGEND = (
-    "[original→sampled p] replaced, [token p] masked and sampled again, {token p} not masked but"
-    " called replaced; p: the discriminator's probability of `replaced`"
-)
+@contextmanager
+def _progress(world: World) -> Iterator[Progress]:
+    """A bar where this process has the terminal to itself; a line on that of the launcher where
+    rank 0 has one; nothing elsewhere.
+    """
+    from electra_dist.runs.progress import LINE_VARIABLE
+    from electra_dist.train.watch.live import LinePipe
+
+    if world.world_size == 1:
+        with bar(unit="rows") as progress:
+            yield progress
+        return
+    if not world.is_main:
+        yield silent
+        return
+    with closing(LinePipe(os.environ.get(LINE_VARIABLE))) as pipe:
+        yield lambda stage, done, total: pipe.tell(f"{stage}: {done:,} of {total:,}")
 
 
-def _marked_up(passage: ShownPassage) -> Text:
-    """A passage with its marks; colours where the terminal has them."""
-    from rich.text import Text
-
-    text = Text(f"\n{passage.kind} passage, discriminator loss {passage.loss:.3f}: ", style="bold")
-    for piece in passage.pieces:
-        mark, style = _mark(piece)
-        bare = mark.lstrip(" ")
-        text.append(mark[: len(mark) - len(bare)], "not bold")
-        text.append(bare, f"not bold {style}")
-    return text
+def _text(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    return str(path)
 
 
-def _mark(piece: Piece) -> tuple[str, str]:
-    """(text, style) of one token."""
-    space = piece.text[: len(piece.text) - len(piece.text.lstrip(" "))]
-    word = piece.text[len(space) :]
-    probability = f"{piece.probability:.2f}"
-    called = piece.probability >= 0.5
-    if called:
-        colour = "green"
-    else:
-        colour = "red"
-    if piece.replaced:
-        proposed = (piece.proposed or "").strip(" ")
-        return f"{space}[{word or _SPACE}→{proposed or _SPACE} {probability}]", colour
-    if piece.proposed is not None:
-        return f"{space}[{word} {probability}]", "yellow" if called else "cyan"
-    if called:
-        return (f"{space}{{{word} {probability}}}", "yellow")
-    return (piece.text, "")
+# --- several processes ----------------------------------------------------------------------------
 
 
-def _entropy(fraction: float) -> float:
-    """Loss of a discriminator that always answers with the replaced fraction, in nats."""
-    return -sum(p * math.log(p) for p in (fraction, 1 - fraction) if p > 0)
+def _launch(arguments: argparse.Namespace) -> int:
+    """Start the ranks on this machine, each with the same command without `--processes`."""
+    from launcher.local import launch_local
+
+    if arguments.processes < 1:
+        raise UserError(f"`processes` {arguments.processes}: expected at least 1")
+    if "RANK" in os.environ or "WORLD_SIZE" in os.environ:
+        raise UserError(
+            f"`processes` {arguments.processes}: this process is a rank already (RANK and"
+            " WORLD_SIZE are set); leave one of them out"
+        )
+    _subject(arguments)  # a mistake is one line, and starts nothing
+    _check_files(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="electra-dist-evaluate-"))
+    result = arguments.out
+    prints_json = arguments.json and result is None
+    if prints_json:
+        result = folder / "evaluation.json"
+    command = [sys.executable, "-m", "electra_dist.cli", "evaluate", *_words(arguments, result)]
+    status = launch_local(command, arguments.processes, folder)
+    if status != EXIT_OK:
+        return status  # the launcher has named the log, which is kept
+    if prints_json:
+        print_json(json.loads(result.read_bytes()))
+    shutil.rmtree(folder)
+    return EXIT_OK
 
 
-def _short(value: float | None) -> str:
-    """For narrow columns: a dash for what is undefined."""
-    if value is None:
-        return "-"
-    return f"{value:.3f}"
+def _words(arguments: argparse.Namespace, result: Path | None) -> list[str]:
+    """The command line of a rank, which writes the JSON object into `result`."""
+    options = {
+        "--step": arguments.step,
+        "--rows": arguments.rows,
+        "--shards": arguments.shards,
+        "--device": arguments.device,
+        "--plot": arguments.plot,
+        "--passages": arguments.passages,
+        "--out": result,
+    }
+    words = [arguments.run_path]
+    for name, value in options.items():
+        if value is not None:
+            words += [name, str(value)]
+    if arguments.debug:
+        words.append("--debug")
+    return words

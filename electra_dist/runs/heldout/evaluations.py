@@ -18,11 +18,31 @@ from electra_dist.runs.directory import RunDir
 from electra_dist.runs.heldout import stepped
 
 _JACKKNIFE = "Efron and Tibshirani 1993, chapter 11"
+_CLASSES = "Sokolova and Lapalme 2009, doi 10.1016/j.ipm.2009.03.002"
 _TWENTY_ROWS = "jackknife over 20 groups of neighbouring rows"
 
 #: Headline numbers of an evaluation, by their place in its content: what `validation/...` of the
 #: same row has not.
 HEADLINES: dict[tuple[str, str], Metric] = {
+    ("generator", "f1_macro"): Metric(
+        "evaluation/generator/f1_macro",
+        "fraction",
+        "F1 of the generator's most likely token, mean over the vocabulary",
+        best="max",
+        formula="mean of 2 tp / (2 tp + fp + fn) over the tokens that are an original or the most"
+        " likely one",
+        healthy="rises; far below `generator/accuracy` while rare tokens are not learned",
+        source=_CLASSES,
+    ),
+    ("generator", "f1_weighted"): Metric(
+        "evaluation/generator/f1_weighted",
+        "fraction",
+        "the same, each token weighted by how often it is the original",
+        best="max",
+        formula="sum over tokens of 2 tp / (2 tp + fp + fn) * (tp + fn) / masked positions",
+        healthy="rises with `generator/accuracy`",
+        source=_CLASSES,
+    ),
     ("discriminator", "auc"): replace(
         replaced_tokens.AUC,
         name="evaluation/discriminator/auc",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,6 @@ import numpy.typing as npt
 from electra_dist.batch import PADDING_DOCUMENT, MicroBatch
 from electra_dist.errors import UserError
 from electra_dist.files.tokenizers import TOKENIZER_FILE, read_tokenizer_file
-from electra_dist.runs.directory import RunDir
 from electra_dist.train.step import Forwarded
 
 #: Tokens of a passage at most; longer documents are cut into passages.
@@ -84,6 +84,25 @@ class Passage:
         out: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0, -self.logits))
         return out
 
+    def to_json(self) -> dict[str, Any]:
+        """For another rank; `from_json` reads the same back."""
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Passage:
+        """The inverse of `to_json`."""
+        return cls(
+            before=int(content["before"]),
+            tokens=np.array(content["tokens"], np.int64),
+            corrupted=np.array(content["corrupted"], np.int64),
+            masked=np.array(content["masked"], np.bool_),
+            logits=np.array(content["logits"], np.float64),
+            probabilities=np.array(content["probabilities"], np.float64),
+        )
+
 
 class Place(NamedTuple):
     """Where a passage lies: the columns from `start` to `stop` of a row."""
@@ -141,11 +160,11 @@ def at_slots(batch: MicroBatch, values_bp: npt.NDArray[Any]) -> npt.NDArray[Any]
 # --- text -----------------------------------------------------------------------------------------
 
 
-def open_tokenizer(run: RunDir) -> Any:
-    """The run's own copy of the tokenizer; raises `UserError` where it cannot be read."""
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder; raises `UserError` where it cannot be read."""
     import tokenizers
 
-    file = run.tokenizer / TOKENIZER_FILE
+    file = folder / TOKENIZER_FILE
     try:
         return tokenizers.Tokenizer.from_buffer(read_tokenizer_file(file))
     except (UserError, OSError):

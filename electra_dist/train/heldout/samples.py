@@ -139,7 +139,7 @@ class Sampler:
             for row in range(len(batch.tokens)):
                 if number < len(chosen.places):
                     place = chosen.places[number]._replace(row=row)
-                    found.append([number, _as_json(passage_at(place, batch, answers))])
+                    found.append([number, passage_at(place, batch, answers).to_json()])
                 number += world.world_size
         return found
 
@@ -148,10 +148,10 @@ class Sampler:
     def _write(self, step: int, found: list[Any]) -> None:
         try:
             if self._tokenizer is None:
-                self._tokenizer = open_tokenizer(self._run)
+                self._tokenizer = open_tokenizer(self._run.tokenizer)
             chosen = self._choice()
             passages = tuple(
-                SamplePassage(chosen[source].source, self._pieces(_from_json(content)))
+                SamplePassage(chosen[source].source, self._pieces(Passage.from_json(content)))
                 for source, (_, content) in sorted(found, key=lambda one: (one[0], one[1][0]))
             )
             write_samples(self._run, Samples(step, passages))
@@ -180,21 +180,3 @@ class Sampler:
             )
             before = original
         return tuple(found)
-
-
-def _as_json(passage: Passage) -> dict[str, Any]:
-    return {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in vars(passage).items()
-    }
-
-
-def _from_json(content: dict[str, Any]) -> Passage:
-    return Passage(
-        before=int(content["before"]),
-        tokens=np.array(content["tokens"], np.int64),
-        corrupted=np.array(content["corrupted"], np.int64),
-        masked=np.array(content["masked"], np.bool_),
-        logits=np.array(content["logits"], np.float64),
-        probabilities=np.array(content["probabilities"], np.float64),
-    )

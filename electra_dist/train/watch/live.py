@@ -88,6 +88,26 @@ def _rank(environment: Mapping[str, str]) -> int:
     return 0
 
 
+class LinePipe:
+    """The way of a live line to the terminal of `launch local`: `number` is the value of
+    `LINE_VARIABLE`. Without one, lines go nowhere.
+    """
+
+    def __init__(self, number: str | None) -> None:
+        self._descriptor = _opened(number)
+
+    def tell(self, line: str) -> None:
+        """Send a line; a reader that is slow or gone has the next one, or none."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._descriptor, f"{line}\n".encode())
+
+    def close(self) -> None:
+        """No more lines."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
 class _Progress(threading.Thread):
     """The thread that looks."""
 
@@ -95,7 +115,7 @@ class _Progress(threading.Thread):
         super().__init__(name="electra-dist-line", daemon=True)
         self._steps = steps
         self._terminal = terminal
-        self._pipe = _opened(pipe)
+        self._pipe = LinePipe(pipe)
         self._over = threading.Event()
         self._entered = -1
         self._since = time.monotonic()
@@ -111,8 +131,7 @@ class _Progress(threading.Thread):
         """No more lines."""
         self._over.set()
         self.join(_END_SECONDS)
-        if self._pipe is not None:
-            os.close(self._pipe)
+        self._pipe.close()
 
     def _turn(self) -> None:
         doing = signs.doing()
@@ -125,14 +144,8 @@ class _Progress(threading.Thread):
             self._terminal.show(line)
         elif quiet_seconds() >= _SILENT_SECONDS:
             say(line)
-        self._tell(line)
+        self._pipe.tell(line)
         self._warn_if_slow(doing)
-
-    def _tell(self, line: str) -> None:
-        """Through the pipe; a reader that is slow or gone has the next one, or none."""
-        if self._pipe is not None:
-            with contextlib.suppress(OSError):
-                os.write(self._pipe, f"{line}\n".encode())
 
     def _warn_if_slow(self, doing: Doing) -> None:
         """Once, when the first steps have been timed."""
