@@ -2,4 +2,4 @@
 and prediction with what comes of it.
 """
 
-__all__ = ["labelled", "model_folder", "predict", "run"]
+__all__ = ["labelled", "model_folder", "onnx_runner", "predict", "run"]
