@@ -81,7 +81,8 @@ def push(path: Path, repository: str, private: bool) -> PushReport:
     files = files_to_push(path)
     api = HfApi(library_name="electra-dist")
     with _one_sentence(repository):
-        url = str(api.create_repo(repository, private=private, exist_ok=True))
+        # not asked for: what is usual for this owner
+        url = str(api.create_repo(repository, private=private or None, exist_ok=True))
         if private and not api.repo_info(repository).private:
             raise UserError(
                 f"`private`: {repository} exists on the hub and is public; nothing was pushed, give"
@@ -126,8 +127,8 @@ def _one_sentence(repository: str) -> Iterator[None]:
 
     Messages of the libraries are left out but for their kind: they may quote a request.
     """
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    # HTTPError is that of the client that this version of the library talks with
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     problem = None
     try:
@@ -139,7 +140,7 @@ def _one_sentence(repository: str) -> Iterator[None]:
         )
     except OfflineModeIsEnabled:
         problem = "HF_HUB_OFFLINE is set, and a push needs the hub"
-    except (httpx.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         problem = f"the hub cannot be reached ({type(error).__name__}); check the network"
     if problem is not None:
         raise UserError(f"`push` {repository}: {problem}")
