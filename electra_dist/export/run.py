@@ -23,6 +23,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from electra_dist.config import Config, Network
 from electra_dist.errors import UserError
 from electra_dist.export.card import model_card
 from electra_dist.export.check import CheckTexts, check_export, check_texts
+from electra_dist.export.older import for_older_versions
 from electra_dist.export.onnx.add import write_graphs
 from electra_dist.export.onnx.graph import require_packages
 from electra_dist.export.onnx.report import OnnxReport, with_section
@@ -105,7 +107,14 @@ def export_run(
         auto_class = names.AUTO_CLASSES[network]
         texts = check_texts(config, model.max_positions)
         compared = check_export(
-            folder, network, auto_class, generator, discriminator, texts, specials
+            folder,
+            network,
+            auto_class,
+            generator,
+            discriminator,
+            texts,
+            run.tokenizer / TOKENIZER_FILE,
+            specials,
         )
         graphs = None
         if onnx:
@@ -150,7 +159,11 @@ def _describe(
     mask = str(parse_object(tokenizer_files[CONFIG_FILE], CONFIG_FILE)["mask_token"])
     tokenizer = read_card(tokenizer_files, run.tokenizer)
     card = model_card(run, config, facts, report, tokenizer, mask)
-    written: dict[str, Any] = {"step": report.step, "check": asdict(report.check)}
+    written: dict[str, Any] = {
+        "step": report.step,
+        "tokenizer_fingerprint": sha256(tokenizer_files[TOKENIZER_FILE]).hexdigest(),
+        "check": asdict(report.check),
+    }
     if report.onnx is not None:
         card = with_section(card, report.onnx.card_section())
         written["onnx"] = report.onnx.to_dict()
@@ -254,7 +267,8 @@ def _copy_tokenizer(
     run: RunDir, folder: Path, network: Network, max_positions: int
 ) -> dict[str, bytes]:
     """The run's tokenizer, told how many positions the model has
-    (so that truncation and warnings work). A generator's reads "[MASK]" in a text as the mask.
+    (so that truncation and warnings work), in a form that older versions read too. A generator's
+    reads "[MASK]" in a text as the mask.
     """
     files = read_tokenizer_files(run.tokenizer)
     for name in (TOKENIZER_FILE, CONFIG_FILE):
@@ -265,7 +279,10 @@ def _copy_tokenizer(
             )
     settings = parse_object(files[CONFIG_FILE], run.tokenizer / CONFIG_FILE)
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        if name == TOKENIZER_FILE:
+            (folder / name).write_bytes(for_older_versions(content))
+        else:
+            (folder / name).write_bytes(content)
     settings = settings | {"model_max_length": max_positions}
     if network == "generator":
         settings["split_special_tokens"] = False

@@ -92,8 +92,7 @@ def test_the_marker_and_the_card_say_what_was_compared(model: Path, exported: Pa
     assert "`onnx/model_quantized.onnx`" in card
     assert not (model / "onnx").exists()
     small, large = (
-        (exported / "onnx" / name).stat().st_size
-        for name in ("model_quantized.onnx", "model.onnx")
+        (exported / "onnx" / name).stat().st_size for name in ("model_quantized.onnx", "model.onnx")
     )
     assert small < large * 2 / 3
 
@@ -142,7 +141,7 @@ def test_graphs_of_other_weights_are_refused(copy: Path) -> None:
     OnnxRunner.of_folder(ModelFolder.open(copy), pad_token_id=0)
     tensors["classifier.out_proj.bias"] += 1
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="was made of other weights than model.safetensors"):
+    with pytest.raises(UserError, match=r"was made of other weights than model\.safetensors"):
         OnnxRunner.of_folder(ModelFolder.open(copy), pad_token_id=0)
     (copy / "onnx/model_quantized.onnx").unlink()
     with pytest.raises(UserError, match=r"has no onnx/model_quantized.onnx; .* --onnx --int8"):
