@@ -2,4 +2,15 @@
 and prediction with what comes of it.
 """
 
-__all__ = ["labelled", "model_folder", "onnx_runner", "predict", "run"]
+__all__ = [
+    "labelled",
+    "model_folder",
+    "onnx_runner",
+    "predict",
+    "predictor",
+    "recipe",
+    "registry",
+    "run",
+    "runner",
+    "training",
+]
