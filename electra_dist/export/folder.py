@@ -16,13 +16,17 @@ from electra_dist.errors import UserError
 from electra_dist.export.onnx.add import write_graphs
 from electra_dist.export.onnx.graph import require_packages
 from electra_dist.export.onnx.report import OnnxReport, with_section
-from electra_dist.export.own_files import CARD, file_digests, foreign_files, own_files
 from electra_dist.files.reading import MIB, read_bounded
 from electra_dist.files.staging import staged
-from electra_dist.files.tokenizers import TOKENIZER_FILES
 from electra_dist.files.writing import write_atomically, write_json, writing
-from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
+from electra_dist.finetune.model_folder import (
+    MARKER,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    ModelFolder,
+)
 from electra_dist.finetune.onnx_runner import ONNX_FOLDER
+from electra_dist.finetune.own_files import CARD, file_digests, foreign_files, own_files
 
 #: What a copy needs of a folder without a marker.
 _OF_ANY_MODEL = (WEIGHTS, "config.json", *TOKENIZER_FILES)

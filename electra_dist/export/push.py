@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from electra_dist.errors import UserError
-from electra_dist.export.own_files import CARD, changed_files, own_files
 from electra_dist.finetune.model_folder import MARKER, ModelFolder
+from electra_dist.finetune.own_files import CARD, changed_files, own_files
 
 _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 #: What the hub means by the status of an answer, and what to do.

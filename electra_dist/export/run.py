@@ -42,7 +42,6 @@ from electra_dist.export.onnx.add import write_graphs
 from electra_dist.export.onnx.graph import require_packages
 from electra_dist.export.onnx.report import OnnxReport, with_section
 from electra_dist.export.onnx.texts import Texts
-from electra_dist.export.own_files import CARD, file_digests, foreign_files
 from electra_dist.export.report import ExportReport
 from electra_dist.files.reading import read_json
 from electra_dist.files.staging import check_folder_can_be_made, staged
@@ -57,6 +56,7 @@ from electra_dist.files.tokenizers import (
 from electra_dist.files.writing import open_to_readers, write_json, writing
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
 from electra_dist.finetune.onnx_runner import ONNX_FOLDER
+from electra_dist.finetune.own_files import CARD, file_digests, foreign_files
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.runs.directory import RunDir

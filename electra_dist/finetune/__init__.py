@@ -6,6 +6,7 @@ __all__ = [
     "labelled",
     "model_folder",
     "onnx_runner",
+    "own_files",
     "predict",
     "predictor",
     "recipe",

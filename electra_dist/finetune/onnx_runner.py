@@ -5,22 +5,24 @@
 
 These are the names that transformers.js, optimum and text-embeddings-inference look for. Comes in:
 features of examples, as a tokenizer gives them. Goes out: what the graph computes for each of them,
-in their order. Needs onnxruntime and NumPy, not torch.
+in their order.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from electra_dist.errors import UserError
 from electra_dist.files.checksums import sha256_of
 from electra_dist.files.reading import open_regular
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
+from electra_dist.finetune.runner import Features, Output, batches_by_length
 
 ONNX_FOLDER = "onnx"
 GRAPH = f"{ONNX_FOLDER}/model.onnx"
@@ -33,8 +35,17 @@ LENGTH_AXIS = "length"
 #: Examples at a time.
 _BATCH = 32
 
-Features = Mapping[str, Any]
-Outputs = tuple[np.ndarray[Any, Any], ...]
+
+@dataclass(frozen=True)
+class Graph:
+    """Which graph of a folder is run, and how.
+
+    int8     the quantised one
+    threads  of the CPU; None for one per core
+    """
+
+    int8: bool = False
+    threads: int | None = None
 
 
 class OnnxRunner:
@@ -73,19 +84,13 @@ class OnnxRunner:
         self._pad = pad_token_id
 
     @classmethod
-    def of_folder(
-        cls,
-        folder: ModelFolder,
-        pad_token_id: int,
-        int8: bool = False,
-        threads: int | None = None,
-    ) -> OnnxRunner:
+    def of_folder(cls, folder: ModelFolder, chosen: Graph, pad_token_id: int) -> OnnxRunner:
         """The graph of `folder`; raises `UserError` where there is none, or the weights beside it
         are others than those that it was made of.
         """
         name = GRAPH
         option = "--onnx"
-        if int8:
+        if chosen.int8:
             name = INT8_GRAPH
             option = "--onnx --int8"
         graph = folder.path / name
@@ -94,29 +99,24 @@ class OnnxRunner:
                 f"{folder.path}: has no {name}; write it with electra-dist export {folder.path}"
                 f" {option}"
             )
-        made_of = (folder.marker.get("onnx") or {}).get("weights")
-        if made_of != weights_digest(folder.path):
+        told = folder.marker.get("onnx")
+        if not isinstance(told, dict) or told.get("weights") != weights_digest(folder.path):
             raise UserError(
                 f"{graph}: was made of other weights than {WEIGHTS} beside it, or {MARKER} does not"
                 f" say of which; write it again with electra-dist export {folder.path} {option}"
             )
-        return cls(graph, pad_token_id, threads)
+        return cls(graph, pad_token_id, chosen.threads)
 
-    def __call__(self, features: Sequence[Features]) -> list[Outputs]:
-        """The outputs of each example, those of tokens cut to the example's own length.
-
-        Examples of similar length share a batch.
-        """
-        found: list[Outputs] = [()] * len(features)
-        order = sorted(range(len(features)), key=lambda one: len(features[one]["input_ids"]))
-        for start in range(0, len(order), _BATCH):
-            chosen = order[start : start + _BATCH]
-            outputs = self.run_batch([features[one] for one in chosen])
+    def __call__(self, features: Features) -> list[Output]:
+        """As in `Runner`."""
+        found: list[Output] = [()] * len(features)
+        for chosen in batches_by_length(features, _BATCH):
+            outputs = self.run_batch([features[index] for index in chosen])
             for index, output in zip(chosen, outputs, strict=True):
                 found[index] = output
         return found
 
-    def run_batch(self, features: Sequence[Features]) -> list[Outputs]:
+    def run_batch(self, features: Features) -> list[Output]:
         """The outputs of one batch, padded to its longest example."""
         lengths = [len(one["input_ids"]) for one in features]
         arrays = self._session.run(None, _padded(features, lengths, self._pad))
@@ -135,9 +135,7 @@ def weights_digest(folder: Path) -> str:
         return sha256_of(file.fileno())
 
 
-def _padded(
-    features: Sequence[Features], lengths: Sequence[int], pad: int
-) -> dict[str, np.ndarray[Any, Any]]:
+def _padded(features: Features, lengths: Sequence[int], pad: int) -> dict[str, NDArray[np.int64]]:
     """`INPUTS` of one batch; segments are 0 where an example has none."""
     shape = (len(features), max(lengths))
     ids = np.full(shape, pad, dtype=np.int64)

@@ -21,9 +21,9 @@ from electra_dist.errors import UserError
 from electra_dist.export.folder import add_onnx
 from electra_dist.export.onnx import add as onnx
 from electra_dist.export.onnx.check import check_graph
-from electra_dist.export.own_files import foreign_files
 from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.onnx_runner import OnnxRunner
+from electra_dist.finetune.onnx_runner import Graph, OnnxRunner
+from electra_dist.finetune.own_files import foreign_files
 from tests.support.toy_task import random_model
 
 LONGEST = 96
@@ -138,14 +138,14 @@ def test_a_graph_that_computes_something_else_leaves_nothing(
 
 def test_graphs_of_other_weights_are_refused(copy: Path) -> None:
     tensors = load_file(copy / "model.safetensors")
-    OnnxRunner.of_folder(ModelFolder.open(copy), pad_token_id=0)
+    OnnxRunner.of_folder(ModelFolder.open(copy), Graph(), pad_token_id=0)
     tensors["classifier.out_proj.bias"] += 1
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"was made of other weights than model\.safetensors"):
-        OnnxRunner.of_folder(ModelFolder.open(copy), pad_token_id=0)
+        OnnxRunner.of_folder(ModelFolder.open(copy), Graph(), pad_token_id=0)
     (copy / "onnx/model_quantized.onnx").unlink()
     with pytest.raises(UserError, match=r"has no onnx/model_quantized.onnx; .* --onnx --int8"):
-        OnnxRunner.of_folder(ModelFolder.open(copy), pad_token_id=0, int8=True)
+        OnnxRunner.of_folder(ModelFolder.open(copy), Graph(int8=True), pad_token_id=0)
 
 
 @pytest.mark.parametrize(

@@ -29,17 +29,10 @@ from electra_dist.finetune.onnx_runner import (
     OnnxRunner,
     weights_digest,
 )
+from electra_dist.finetune.registry import auto_class_of
 
 #: Outputs of the model that are kept for the comparison, at most about.
 _VALUES = 40_000_000
-#: The class of transformers for each kind of model.
-_AUTO_CLASSES = {
-    "classification": "AutoModelForSequenceClassification",
-    "regression": "AutoModelForSequenceClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "discriminator": "AutoModelForPreTraining",
-    "generator": "AutoModelForMaskedLM",
-}
 
 
 def write_graphs(
@@ -53,7 +46,7 @@ def write_graphs(
     """
     require_packages()
     tokenizer = folder.tokenizer()
-    model = folder.load(_AUTO_CLASSES[folder.kind]).eval()
+    model = folder.load(auto_class_of(folder)).eval()
     graph = target / Path(GRAPH).name
     int8_graph = target / Path(INT8_GRAPH).name
     write_graph(model, graph)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from electra_dist.errors import UserError
-from electra_dist.finetune.onnx_runner import INPUTS, OnnxRunner, Outputs
+from electra_dist.finetune.onnx_runner import INPUTS
+from electra_dist.finetune.runner import Features, Output
 
 #: An fp32 output may differ by this much, times the largest output where that is above 1.
 TOLERANCE = 1e-4
@@ -24,6 +25,13 @@ TOLERANCE = 1e-4
 EXPECTED_AGREEMENT = 0.99
 
 Batches = Sequence[Sequence[dict[str, Any]]]
+
+
+class BatchRunner(Protocol):
+    """A graph ready to run."""
+
+    def run_batch(self, features: Features) -> list[Output]:
+        """The outputs of each example of one batch."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class GraphCheck:
         return f"{compared}, {self.agreement:.2%} of {self.decisions:,} decisions the same"
 
 
-def expected_outputs(model: Any, batches: Batches) -> list[Outputs]:
+def expected_outputs(model: Any, batches: Batches) -> list[Output]:
     """The outputs of the PyTorch model, row by row without padding."""
     import torch
 
@@ -77,13 +85,13 @@ def expected_outputs(model: Any, batches: Batches) -> list[Outputs]:
 
 
 def check_graph(
-    runner: OnnxRunner, batches: Batches, expected: Sequence[Outputs], source: str, by_sign: bool
+    runner: BatchRunner, batches: Batches, expected: Sequence[Output], source: str, by_sign: bool
 ) -> GraphCheck:
     """Run the batches and compare; `by_sign` says that an output decides by its sign.
 
     Raises `UserError` where the graph gives outputs of other shapes.
     """
-    found: list[Outputs] = []
+    found: list[Output] = []
     for batch in batches:
         found += runner.run_batch(batch)
     shapes = [[output.shape for output in row] for row in found]

@@ -1,4 +1,5 @@
-"""Which files of a folder an export wrote: what it may replace when it is made again.
+"""Which files of a folder an export or a fine-tuning wrote: what may be replaced when it is made
+again, and what may be published.
 
 The marker lists them, each with a checksum where it is small, so that what somebody changed counts
 as theirs.
@@ -11,11 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from electra_dist.files.reading import MIB, read_bounded
-from electra_dist.files.tokenizers import TOKENIZER_FILES
-from electra_dist.finetune.model_folder import MARKER, WEIGHTS
+from electra_dist.finetune.model_folder import MARKER, TOKENIZER_FILES, WEIGHTS
 
 CARD = "README.md"
-#: What an export of an earlier version wrote, which kept no list.
+#: What earlier versions wrote, which kept no list.
 _BEFORE = (WEIGHTS, "config.json", CARD, *TOKENIZER_FILES)
 #: Larger files, which people do not edit, have no checksum.
 _SMALL = MIB
