@@ -3,9 +3,10 @@
     python benchmarks/compatibility.py --run runs/quickstart
 
 Exports both networks of the run, fine-tunes the discriminator for a moment (classification and
-question answering), and opens the four folders with each version of `VERSIONS`. The reference is
-the installed version: the check of an export compares that with our own networks. An older version
-is installed by pip into `build/compatibility/VERSION`, without torch: it uses the installed one.
+question answering), trains tokenizers of other kinds, and opens all folders with each version of
+`VERSIONS`. The reference is the installed version: the check of an export compares that with our
+own networks. An older version is installed by pip into `build/compatibility/VERSION`, without
+torch: it uses the installed one.
 
 Writes the table of docs/export.md; electra_dist/export/compatibility.py states what came of it.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pydoc_data.topics
 import re
 import subprocess
 import sys
@@ -24,9 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
-from compatibility_probe import CASES
+from compatibility_probe import CASES, TOKENIZERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBE = Path(__file__).with_name("compatibility_probe.py")
@@ -75,6 +75,22 @@ def make_folders(run: Path, folder: Path) -> None:
         )
 
 
+def make_tokenizers(folder: Path) -> None:
+    """One folder per kind, as an export carries it."""
+    from data_tools.tokenizer import train_tokenizer
+    from electra_dist.export.older import for_older_versions
+
+    text = folder / "topics.txt"
+    topics = [" ".join(topic.split()) for topic in pydoc_data.topics.topics.values()]
+    text.write_text("\n\n".join(topics), encoding="utf-8")
+    train_tokenizer([text], 2000, folder / "unigram", kind="unigram")
+    train_tokenizer([text], 2000, folder / "white-space", keep_whitespace=True)
+    train_tokenizer([text], 2000, folder / "words", kind="words")
+    for name in TOKENIZERS:
+        file = folder / name / "tokenizer.json"
+        file.write_bytes(for_older_versions(file.read_bytes()))
+
+
 def _command(*words: str) -> None:
     command = [sys.executable, "-m", "electra_dist.cli", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -107,7 +123,7 @@ def probe(folders: Path, version: str | None) -> Results:
         )
         if not out.exists():
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            return {f"{case}/error": last for case in CASES}
+            return {f"{case}/error": last for case in (*CASES, *TOKENIZERS)}
         with np.load(out) as found:
             return dict(found)
 
@@ -148,7 +164,7 @@ def written(found: Results, expected: Results) -> str:
 
 def table(rows: list[tuple[str, ...]]) -> str:
     """The table of the page."""
-    header = ("transformers", *CASES, "`[MASK]` written in a text")
+    header = ("transformers", *CASES, *TOKENIZERS, "`[MASK]` written in a text")
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines)
@@ -172,8 +188,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         folders = Path(folder)
         make_folders(arguments.run, folders)
+        make_tokenizers(folders)
         expected = probe(folders, None)
-        for case in CASES:
+        for case in (*CASES, *TOKENIZERS):
             if f"{case}/error" in expected:
                 raise SystemExit(f"the installed version fails: {expected[f'{case}/error']}")
         rows = []
@@ -182,7 +199,7 @@ def main() -> None:
             name = str(found.get("version", version))
             if version not in (None, name):
                 raise SystemExit(f"transformers {name} was loaded instead of {version}")
-            verdicts = [verdict(found, expected, case) for case in CASES]
+            verdicts = [verdict(found, expected, case) for case in (*CASES, *TOKENIZERS)]
             rows.append((name, *verdicts, written(found, expected)))
             print(*rows[-1], sep="  ", flush=True)
     write_page(arguments.page, table(rows))

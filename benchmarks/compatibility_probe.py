@@ -2,8 +2,9 @@
 
     python compatibility_probe.py FOLDER OUT.npz
 
-`FOLDER` holds a folder for each case of `CASES`. Runs with whatever `transformers` is found first,
-so it imports nothing of this project. Each case that fails leaves its error instead.
+`FOLDER` holds a folder for each case of `CASES`, and one for each of `TOKENIZERS`. Runs with
+whatever `transformers` is found first, so it imports nothing of this project. Each case that fails
+leaves its error instead.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ CASES = {
     "classification": "AutoModelForSequenceClassification",
     "question-answering": "AutoModelForQuestionAnswering",
 }
+#: Folders that hold a tokenizer alone, of the kinds that the models above do not have.
+TOKENIZERS = ("unigram", "white-space", "words")
 TEXTS = (
     "The generator proposes plausible words, and the discriminator decides which were replaced.",
     "def area(radius): return 3.14159 * radius ** 2",
@@ -38,17 +41,22 @@ PIPELINES = {
 }
 
 
-def outputs_of(folder: Path, auto_class: str) -> dict[str, np.ndarray[Any, Any]]:
-    """Ids, and the outputs for a padded batch where they are not padding."""
+def ids_of(tokenizer: Any) -> dict[str, Any]:
+    """Of a padded batch, and of a text that spells a special token."""
+    return {
+        "ids": tokenizer(list(TEXTS), padding=True, return_tensors="np")["input_ids"],
+        "written": np.array(tokenizer(WRITTEN)["input_ids"]),
+    }
+
+
+def outputs_of(folder: Path, auto_class: str) -> dict[str, Any]:
+    """The outputs for a padded batch, where they are not padding."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = getattr(transformers, auto_class).from_pretrained(folder).eval()
     encoded = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
     with torch.no_grad():
         outputs = model(**encoded)
-    found = {
-        "ids": encoded["input_ids"].numpy(),
-        "written": np.array(tokenizer(WRITTEN)["input_ids"]),
-    }
+    found = {}
     real = encoded["attention_mask"].bool()
     for name, value in outputs.items():
         if value.shape[:2] == real.shape:
@@ -67,9 +75,11 @@ def answer_of(folder: Path, task: str, asked: str) -> dict[str, Any]:
 def main() -> None:
     (folder, out) = sys.argv[1:]
     results: dict[str, Any] = {"version": np.array(transformers.__version__)}
-    for case, auto_class in CASES.items():
+    for case in (*CASES, *TOKENIZERS):
         try:
-            found = outputs_of(Path(folder, case), auto_class)
+            found = ids_of(transformers.AutoTokenizer.from_pretrained(Path(folder, case)))
+            if case in CASES:
+                found |= outputs_of(Path(folder, case), CASES[case])
             if case in PIPELINES:
                 found |= answer_of(Path(folder, case), *PIPELINES[case])
         except Exception as error:  # whatever this version meets

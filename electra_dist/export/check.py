@@ -23,6 +23,7 @@ from electra_dist.data.shards.manifest import TRAIN, VALIDATION
 from electra_dist.data.shards.reading import BlockReader
 from electra_dist.data.sources import open_data
 from electra_dist.errors import DataError, UserError
+from electra_dist.files.tokenizers import TOKENIZER_FILE, special_tokens_of
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.model.inputs import rows_of_documents, to_device
@@ -115,12 +116,14 @@ def check_export(
     discriminator: Discriminator,
     texts: CheckTexts,
     tokenizer: Path,
-    specials: SpecialTokens,
 ) -> Compared:
     """Load `folder` offline with `auto_class` of transformers and compare it with our networks, and
-    its tokenizer with the file `tokenizer` of the run; raises `UserError` on a difference.
+    its tokenizer with that of the run in the folder `tokenizer`; raises `UserError` on a
+    difference.
     """
-    documents = tuple(map(tuple, _check_tokenizer(folder, network, tokenizer, specials)))
+    specials = special_tokens_of(tokenizer)
+    own = tokenizer / TOKENIZER_FILE
+    documents = tuple(map(tuple, _check_tokenizer(folder, network, own, specials)))
     if texts.documents:
         documents = texts.documents
     rows = [

@@ -107,14 +107,7 @@ def export_run(
         auto_class = names.AUTO_CLASSES[network]
         texts = check_texts(config, model.max_positions)
         compared = check_export(
-            folder,
-            network,
-            auto_class,
-            generator,
-            discriminator,
-            texts,
-            run.tokenizer / TOKENIZER_FILE,
-            specials,
+            folder, network, auto_class, generator, discriminator, texts, run.tokenizer
         )
         graphs = None
         if onnx:

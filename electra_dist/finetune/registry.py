@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from electra_dist.errors import UserError
 from electra_dist.finetune.labelled import Columns, Files
-from electra_dist.finetune.model_folder import MARKER
 
 if TYPE_CHECKING:
     from electra_dist.finetune.model_folder import ModelFolder
@@ -106,6 +105,8 @@ def auto_class_of(folder: ModelFolder) -> str:
     """The class of `transformers` that loads what lies in the folder; raises `UserError` for a task
     that is not known.
     """
+    from electra_dist.finetune.model_folder import MARKER  # reading it loads NumPy
+
     if folder.kind in _NETWORKS:
         return _NETWORKS[folder.kind]
     if folder.kind in TASKS:
