@@ -109,9 +109,7 @@ def export_run(
         compared = check_export(
             folder, network, auto_class, generator, discriminator, texts, run.tokenizer
         )
-        graphs = None
-        if onnx:
-            graphs = _write_graphs(folder, texts, int8, out)
+        graphs = _write_graphs(folder, texts, int8, out) if onnx else None
         report = ExportReport(
             out=out,
             run=config.run.name,
