@@ -26,7 +26,13 @@ from electra_dist.finetune.model_folder import (
     ModelFolder,
 )
 from electra_dist.finetune.onnx_runner import ONNX_FOLDER
-from electra_dist.finetune.own_files import CARD, file_digests, foreign_files, own_files
+from electra_dist.finetune.own_files import (
+    CARD,
+    changed_files,
+    file_digests,
+    foreign_files,
+    own_files,
+)
 
 #: What a copy needs of a folder without a marker.
 _OF_ANY_MODEL = (WEIGHTS, "config.json", *TOKENIZER_FILES)
@@ -64,16 +70,23 @@ def add_onnx(source: Path, out: Path | None, int8: bool) -> FolderReport:
             f"`out` {out}: exists and is not empty; nothing was changed, give a new folder"
         )
     with staged(out) as copy, writing(out, "the export"):
-        names = own_files(source, folder.marker.get("files"))
-        if not folder.marker:
-            names = [name for name in _OF_ANY_MODEL if (source / name).is_file()]
-        for name in names:
-            if not name.startswith(f"{ONNX_FOLDER}/"):
-                shutil.copyfile(source / name, copy / name)
+        for name in _model_files(folder):
+            (copy / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / name, copy / name)
         (copy / ONNX_FOLDER).mkdir()
         report = write_graphs(folder, copy / ONNX_FOLDER, int8)
         _tell(copy, folder.marker, report)
     return FolderReport(out, folder.kind, report)
+
+
+def _model_files(folder: ModelFolder) -> list[str]:
+    """The files of the model, whoever has edited them since, but for its graphs."""
+    path = folder.path
+    if not folder.marker:
+        return [name for name in _OF_ANY_MODEL if (path / name).is_file()]
+    listed = folder.marker.get("files")
+    names = [*own_files(path, listed), *changed_files(path, listed)]
+    return [name for name in names if not name.startswith(f"{ONNX_FOLDER}/")]
 
 
 def _in_place(folder: ModelFolder, int8: bool) -> FolderReport:
@@ -97,10 +110,13 @@ def _tell(path: Path, marker: Mapping[str, Any], report: OnnxReport) -> None:
     """Write of the graphs in the card and the marker of the folder `path`.
 
     The marker lists what was ours before, and the graphs; a card that somebody has changed keeps
-    its earlier checksum, and so counts as theirs.
+    its earlier checksum, and so counts as theirs. Of a folder without a marker, the graphs alone
+    are ours.
     """
     listed = marker.get("files")
-    ours = set(own_files(path, listed))
+    ours: set[str] = set()
+    if marker:
+        ours = set(own_files(path, listed))
     if (path / CARD).is_file():
         card = read_bounded(path / CARD, MIB).decode()
         write_atomically(path / CARD, with_section(card, report.card_section()))
