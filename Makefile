@@ -11,7 +11,7 @@ PYTHONS := 3.11 3.12 3.13
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install quickstart test test-all lint format docs clean
+.PHONY: help install quickstart test test-all lint format docs compatibility clean
 help: ## list the targets
 	@echo "make TARGET, one of:"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -50,6 +50,9 @@ format: install ## let ruff mend and format the code
 
 docs: install ## the documentation as a site, in build/site; fails at the first warning
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+compatibility: install ## which versions of transformers load what the quick start exports
+	$(BIN)/python benchmarks/compatibility.py --run runs/quickstart
 
 clean: ## remove .venv, what was built, and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

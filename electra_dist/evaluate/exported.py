@@ -34,6 +34,7 @@ from electra_dist.evaluate.heldout import Networks
 from electra_dist.evaluate.subject import Loaded
 from electra_dist.files.tokenizers import TOKENIZER_FILE
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
+from electra_dist.finetune.own_files import changed_files
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 
@@ -112,6 +113,18 @@ class ExportedPair:
     def tokenizer(self) -> Path:
         """As in `Subject`; that of both networks."""
         return self.folders["discriminator"].path
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """As in `Subject`. An export writes the same tokenizer in another way, and notes its own; a
+        file that was changed since then speaks for itself.
+        """
+        marker = self.folders["discriminator"].marker
+        noted = marker.get("tokenizer_fingerprint")
+        changed = changed_files(self.tokenizer, marker.get("files"))
+        if isinstance(noted, str) and TOKENIZER_FILE not in changed:
+            return noted
+        return sha256_of_file(self.tokenizer / TOKENIZER_FILE)
 
     @property
     def data_fingerprint(self) -> str | None:

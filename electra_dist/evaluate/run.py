@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 from electra_dist.checkpoint.networks import ChosenStep
 from electra_dist.config import Config
 from electra_dist.console import Progress, silent
-from electra_dist.data.shards.files import sha256_of_file
 from electra_dist.data.shards.manifest import Manifest
 from electra_dist.data.sources import RunData, has_validation
 from electra_dist.data.step_plan import RowFormat
@@ -279,7 +278,7 @@ def _open_shards(subject: Subject, shards: Path | None) -> RunData:
             f"{file}: missing; copy the folder `tokenizer` of the run's shards to"
             f" {subject.tokenizer}"
         )
-    own = sha256_of_file(file)
+    own = subject.tokenizer_fingerprint
     theirs = data.tokenizer_fingerprint
     if own != theirs:
         raise DataError(

@@ -14,8 +14,10 @@ from typing import NamedTuple, Protocol
 from electra_dist import config as configuration
 from electra_dist.checkpoint.networks import ChosenStep, choose_step, load_networks, load_whole
 from electra_dist.config import Config
+from electra_dist.data.shards.files import sha256_of_file
 from electra_dist.data.sources import RunData, open_data
 from electra_dist.evaluate.heldout import Networks
+from electra_dist.files.tokenizers import TOKENIZER_FILE
 from electra_dist.runs.directory import RunDir
 
 
@@ -36,6 +38,10 @@ class Subject(Protocol):
     @property
     def tokenizer(self) -> Path:
         """The folder with their tokenizer.json."""
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """Of the tokenizer.json that their shards were encoded with."""
 
     @property
     def config(self) -> Config:
@@ -74,6 +80,11 @@ class RunSubject:
     def tokenizer(self) -> Path:
         """As in `Subject`."""
         return self.run.tokenizer
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """As in `Subject`."""
+        return sha256_of_file(self.tokenizer / TOKENIZER_FILE)
 
     @cached_property
     def config(self) -> Config:

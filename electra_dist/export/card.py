@@ -9,6 +9,7 @@ from typing import Any
 
 from electra_dist.architectures import find_architecture
 from electra_dist.config import Config, Network
+from electra_dist.export import compatibility
 from electra_dist.export.report import ExportReport
 from electra_dist.runs import metrics
 from electra_dist.runs.directory import RunDir
@@ -56,14 +57,11 @@ def model_card(
     compared = report.check
     dropout = find_architecture(config.model.architecture).names().FINE_TUNING_DROPOUT
     tags = "\n".join(f"- {tag}" for tag in ("electra", "replaced-token-detection", "electra-dist"))
+    pipeline = ""
+    job = "tells which tokens of a text were replaced"
     if network == "generator":
         pipeline = "pipeline_tag: fill-mask\n"
-    else:
-        pipeline = ""
-    if network == "generator":
         job = "fills masked tokens"
-    else:
-        job = "tells which tokens of a text were replaced"
     return f"""---
 library_name: transformers
 {pipeline}tags:
@@ -77,6 +75,8 @@ The {network} of an ELECTRA pre-training run: it {job}. {report.parameters:,} pa
 
 ```python
 {_USE[network].format(auto_class=compared.auto_class, path="path/to/this/folder", mask=mask)}```
+
+{compatibility.sentence(str(tokenizer.get("kind")))}
 
 ## Architecture
 

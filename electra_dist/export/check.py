@@ -23,6 +23,7 @@ from electra_dist.data.shards.manifest import TRAIN, VALIDATION
 from electra_dist.data.shards.reading import BlockReader
 from electra_dist.data.sources import open_data
 from electra_dist.errors import DataError, UserError
+from electra_dist.files.tokenizers import TOKENIZER_FILE, special_tokens_of
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.model.inputs import rows_of_documents, to_device
@@ -114,12 +115,15 @@ def check_export(
     generator: Generator,
     discriminator: Discriminator,
     texts: CheckTexts,
-    specials: SpecialTokens,
+    tokenizer: Path,
 ) -> Compared:
-    """Load `folder` offline with `auto_class` of transformers and compare it with our networks;
-    raises `UserError` on a difference.
+    """Load `folder` offline with `auto_class` of transformers and compare it with our networks, and
+    its tokenizer with that of the run in the folder `tokenizer`; raises `UserError` on a
+    difference.
     """
-    documents = tuple(map(tuple, _check_tokenizer(folder, network, specials)))
+    specials = special_tokens_of(tokenizer)
+    own = tokenizer / TOKENIZER_FILE
+    documents = tuple(map(tuple, _check_tokenizer(folder, network, own, specials)))
     if texts.documents:
         documents = texts.documents
     rows = [
@@ -168,21 +172,23 @@ def _different(folder: Path, what: str) -> UserError:
     )
 
 
-def _check_tokenizer(folder: Path, network: Network, specials: SpecialTokens) -> list[list[int]]:
+def _check_tokenizer(
+    folder: Path, network: Network, tokenizer: Path, specials: SpecialTokens
+) -> list[list[int]]:
     """Ids of the sample texts without special tokens; raises when AutoTokenizer gives others than
-    tokenizer.json, or wraps a text otherwise than pre-training did.
+    the run's own `tokenizer`, or wraps a text otherwise than pre-training did.
     """
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    ours = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ours = tokenizers.Tokenizer.from_file(str(tokenizer))
     ours.encode_special_tokens = network == "discriminator"
     for text in SAMPLE_TEXTS:
         inside = ours.encode(text, add_special_tokens=False).ids
         if theirs(text)["input_ids"] != [specials.cls, *inside, specials.sep]:
             raise _different(
                 folder,
-                f"an AutoTokenizer that gives other ids than its tokenizer.json for {text!r}",
+                f"an AutoTokenizer that gives other ids than {tokenizer} for {text!r}",
             )
     return [ours.encode(text, add_special_tokens=False).ids for text in SAMPLE_TEXTS]
 

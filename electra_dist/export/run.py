@@ -6,6 +6,7 @@ offline.
     OUT/
         model.safetensors  config.json   the fp32 master weights under Hugging Face's names
         tokenizer.json ...               the tokenizer that encoded the run's shards
+        onnx/                            graphs for onnxruntime, where they were asked for
         README.md                        model card with the run's facts
         electra_dist.json                which run, step and network this is, what the check
                                          compared, and how an evaluation makes and masks its rows
@@ -22,6 +23,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,12 @@ from electra_dist.config import Config, Network
 from electra_dist.errors import UserError
 from electra_dist.evaluate.exported import SETTINGS, settings_of
 from electra_dist.export.card import model_card
-from electra_dist.export.check import check_export, check_texts
-from electra_dist.export.own_files import CARD, file_digests, foreign_files
+from electra_dist.export.check import CheckTexts, check_export, check_texts
+from electra_dist.export.older import for_older_versions
+from electra_dist.export.onnx.add import write_graphs
+from electra_dist.export.onnx.graph import require_packages
+from electra_dist.export.onnx.report import OnnxReport, with_section
+from electra_dist.export.onnx.texts import Texts
 from electra_dist.export.report import ExportReport
 from electra_dist.files.reading import read_json
 from electra_dist.files.staging import check_folder_can_be_made, staged
@@ -49,10 +55,13 @@ from electra_dist.files.tokenizers import (
     special_tokens_of,
 )
 from electra_dist.files.writing import open_to_readers, write_json, writing
-from electra_dist.finetune.model_folder import MARKER, WEIGHTS
+from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
+from electra_dist.finetune.onnx_runner import ONNX_FOLDER
+from electra_dist.finetune.own_files import CARD, file_digests, foreign_files
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.runs.directory import RunDir
+from electra_dist.runs.facts import RunFacts
 
 
 def export_run(
@@ -61,19 +70,24 @@ def export_run(
     network: Network,
     step: ChosenStep | None = None,
     positions: int | None = None,
+    onnx: bool = False,
+    int8: bool = False,
 ) -> ExportReport:
     """Export `network` of `run` at `step` (default: the newest whole checkpoint; `best`: the best)
     to the folder `out`.
 
     The model takes texts of `positions` tokens: by default those that training has seen, which are
     as many as a row has. `out` must be absent, empty, or an earlier export of the same network of
-    the same run and nothing else; that is then replaced.
+    the same run and nothing else; that is then replaced. With `onnx`, the folder holds an ONNX
+    graph too, and with `int8` also a quantised one.
 
-    Raises `UserError` when transformers is missing, `out` holds something else, or the exported
-    model does not compute the same as ours; `CheckpointError` when no checkpoint is whole, or
-    `step` is not; `StorageError` when `out` cannot be written. Nothing is left behind then.
+    Raises `UserError` when a package is missing, `out` holds something else, or the exported model
+    or its graph does not compute the same as ours; `CheckpointError` when no checkpoint is whole,
+    or `step` is not; `StorageError` when `out` cannot be written. Nothing is left behind then.
     """
     _require_transformers()
+    if onnx:
+        require_packages()
     config = configuration.load(run.config)
     facts = run.read_facts()
     identity = {"run": config.run.name, "run_id": facts.wandb_id, "network": network}
@@ -88,30 +102,66 @@ def export_run(
         with writing(out, "the export"):
             files = _copy_tokenizer(run, folder, network, model.max_positions)
             specials = special_tokens_of(run.tokenizer)
-            card_of_tokenizer = read_card(files, run.tokenizer)
-            mask = str(parse_object(files[CONFIG_FILE], CONFIG_FILE)["mask_token"])
             described = names.hf_config(model, _vocabulary(generator), network, specials)
             _write_model(folder, state, described)
+            write_json(folder / MARKER, identity)
         auto_class = names.AUTO_CLASSES[network]
         texts = check_texts(config, model.max_positions)
         compared = check_export(
-            folder, network, auto_class, generator, discriminator, texts, specials
+            folder, network, auto_class, generator, discriminator, texts, run.tokenizer
         )
-        parameters = sum(tensor.numel() for tensor in state.values())
+        graphs = _write_graphs(folder, texts, int8, out) if onnx else None
         report = ExportReport(
-            out, config.run.name, network, chosen, parameters, model.max_positions, compared
+            out=out,
+            run=config.run.name,
+            network=network,
+            step=chosen,
+            parameters=sum(tensor.numel() for tensor in state.values()),
+            positions=model.max_positions,
+            check=compared,
+            onnx=graphs,
         )
-        card = model_card(run, config, facts, report, card_of_tokenizer, mask)
         with writing(out, "the export"):
-            (folder / CARD).write_text(card, encoding="utf-8")
-            written = {
-                "step": chosen,
-                "check": asdict(compared),
-                SETTINGS: settings_of(config, facts.dataset_fingerprint),
-                "files": file_digests(folder),
-            }
-            write_json(folder / MARKER, identity | written)
+            _describe(folder, run, config, facts, report, files, identity)
     return report
+
+
+def _write_graphs(folder: Path, texts: CheckTexts, int8: bool, out: Path) -> OnnxReport:
+    """The ONNX graphs of the model that lies in `folder`, compared on the documents of its check;
+    on passages that are at hand everywhere where there are none.
+    """
+    material = None
+    if texts.documents:
+        material = Texts(texts.source, texts.documents)
+    with writing(out, "the export"):
+        (folder / ONNX_FOLDER).mkdir()
+        return write_graphs(ModelFolder.open(folder), folder / ONNX_FOLDER, int8, material)
+
+
+def _describe(
+    folder: Path,
+    run: RunDir,
+    config: Config,
+    facts: RunFacts,
+    report: ExportReport,
+    tokenizer_files: Mapping[str, bytes],
+    identity: Mapping[str, Any],
+) -> None:
+    """Write the model card and the marker, which lists every other file."""
+    mask = str(parse_object(tokenizer_files[CONFIG_FILE], CONFIG_FILE)["mask_token"])
+    tokenizer = read_card(tokenizer_files, run.tokenizer)
+    card = model_card(run, config, facts, report, tokenizer, mask)
+    written: dict[str, Any] = {
+        "step": report.step,
+        "tokenizer_fingerprint": sha256(tokenizer_files[TOKENIZER_FILE]).hexdigest(),
+        "check": asdict(report.check),
+        SETTINGS: settings_of(config, facts.dataset_fingerprint),
+    }
+    if report.onnx is not None:
+        card = with_section(card, report.onnx.card_section())
+        written["onnx"] = report.onnx.to_dict()
+    (folder / CARD).write_text(card, encoding="utf-8")
+    write_json(folder / MARKER, {**identity, **written, "files": file_digests(folder)})
 
 
 def _positions(config: Config, wanted: int | None) -> int:
@@ -210,7 +260,8 @@ def _copy_tokenizer(
     run: RunDir, folder: Path, network: Network, max_positions: int
 ) -> dict[str, bytes]:
     """The run's tokenizer, told how many positions the model has
-    (so that truncation and warnings work). A generator's reads "[MASK]" in a text as the mask.
+    (so that truncation and warnings work), in a form that older versions read too. A generator's
+    reads "[MASK]" in a text as the mask.
     """
     files = read_tokenizer_files(run.tokenizer)
     for name in (TOKENIZER_FILE, CONFIG_FILE):
@@ -221,7 +272,10 @@ def _copy_tokenizer(
             )
     settings = parse_object(files[CONFIG_FILE], run.tokenizer / CONFIG_FILE)
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        if name == TOKENIZER_FILE:
+            (folder / name).write_bytes(for_older_versions(content))
+        else:
+            (folder / name).write_bytes(content)
     settings = settings | {"model_max_length": max_positions}
     if network == "generator":
         settings["split_special_tokens"] = False

@@ -5,6 +5,8 @@ and prediction with what comes of it.
 __all__ = [
     "labelled",
     "model_folder",
+    "onnx_runner",
+    "own_files",
     "predict",
     "predictor",
     "recipe",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_dist.errors import UserError
+from electra_dist.files import tokenizers
 from electra_dist.files.reading import (
     MIB,
     NotRegularError,
@@ -21,14 +22,14 @@ from electra_dist.files.reading import (
     read_bounded,
     read_json,
 )
-from electra_dist.files.tokenizers import CONFIG_FILE, LIMIT, TOKENIZER_FILE, TOKENIZER_FILES
+from electra_dist.files.tokenizers import CONFIG_FILE, LIMIT, TOKENIZER_FILE
 from electra_dist.finetune.model_claims import check_entries, check_sizes
 
 #: Marks a folder as an export or a fine-tuned model of ours.
 MARKER = "electra_dist.json"
 WEIGHTS = "model.safetensors"
 #: What a folder of `transformers` may keep of a tokenizer.
-_TOKENIZER_FILES = (*TOKENIZER_FILES, "vocab.txt", "added_tokens.json")
+TOKENIZER_FILES = (*tokenizers.TOKENIZER_FILES, "vocab.txt", "added_tokens.json")
 #: Weights that only a task's head has.
 _HEADS = ("classifier.", "qa_outputs.")
 
@@ -117,7 +118,7 @@ class ModelFolder:
         training left in them: a truncation or padding, and a class that only newer versions of
         transformers know.
         """
-        for name in _TOKENIZER_FILES:
+        for name in TOKENIZER_FILES:
             try:
                 content = read_bounded(self.path / name, LIMIT, follow=True)
             except FileNotFoundError:

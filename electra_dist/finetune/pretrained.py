@@ -105,12 +105,9 @@ class GeneratorPredictor(_TokenPredictor):
     kind = "generator"
     header = ("text", "mask", "token", "probability")
 
-    def __init__(
-        self, folder: ModelFolder, tokenizer: Any, device: torch.device, count: int
-    ) -> None:
+    def __init__(self, folder: ModelFolder, tokenizer: Any, runner: Runner, count: int) -> None:
         super().__init__(folder, tokenizer)
-        self._model = folder.load("AutoModelForMaskedLM").to(device).eval()
-        self._device = device
+        self._runner = runner
         self._count = count
 
     def predict(self, items: Sequence[str]) -> Iterable[Prediction]:
@@ -121,17 +118,17 @@ class GeneratorPredictor(_TokenPredictor):
     def _filled(self, number: int, text: str) -> Prediction:
         if not text.strip():
             return Prediction([], {"text": text, "masks": []})
-        encoded = self._tokenizer(text, return_tensors="pt", split_special_tokens=False)
-        ids = encoded["input_ids"][0]
+        encoded = self._tokenizer(text, split_special_tokens=False)
+        ids = encoded["input_ids"]
         self._check_length(number, ids)
-        masks = (ids == self._tokenizer.mask_token_id).nonzero().flatten()
+        masks = np.flatnonzero(np.array(ids) == self._tokenizer.mask_token_id)
         if not len(masks):
             raise DataError(
                 f"text {number}: has no {self._tokenizer.mask_token} for the generator to fill"
             )
-        with torch.inference_mode():
-            logits = self._model(**encoded.to(self._device)).logits[0].float().cpu()
-        best = logits[masks].softmax(dim=1).topk(min(self._count, logits.shape[1]))
+        ((logits, *_),) = self._runner([encoded])
+        at_masks = torch.from_numpy(logits[masks])
+        best = at_masks.softmax(dim=1).topk(min(self._count, logits.shape[1]))
         content = [
             [
                 {"token": self._shown(token), "probability": probability}

@@ -11,6 +11,7 @@ import pkgutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from electra_dist.errors import UserError
 from electra_dist.finetune.labelled import Columns, Files
 
 if TYPE_CHECKING:
@@ -96,3 +97,21 @@ _ROWS = (
     ),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ROWS}
+#: Class of `transformers` for each pre-trained network.
+_NETWORKS = {"discriminator": "AutoModelForPreTraining", "generator": "AutoModelForMaskedLM"}
+
+
+def auto_class_of(folder: ModelFolder) -> str:
+    """The class of `transformers` that loads what lies in the folder; raises `UserError` for a task
+    that is not known.
+    """
+    from electra_dist.finetune.model_folder import MARKER  # reading it loads NumPy
+
+    if folder.kind in _NETWORKS:
+        return _NETWORKS[folder.kind]
+    if folder.kind in TASKS:
+        return TASKS[folder.kind].auto_class
+    raise UserError(
+        f"{folder.path / MARKER}: the task {folder.kind!r} is not known; expected one of"
+        f" {', '.join(TASKS)}"
+    )

@@ -30,6 +30,7 @@ from electra_dist.files.staging import check_folder_can_be_made, staged
 from electra_dist.files.writing import open_to_readers, write_json
 from electra_dist.finetune.labelled import Files, Unlabelled
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
+from electra_dist.finetune.own_files import CARD, file_digests
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe, default_recipe
 from electra_dist.finetune.registry import TASKS
@@ -253,8 +254,8 @@ def _write(
             },
             "encoder": source.marker or str(source.path.name),
         }
-        write_json(folder / MARKER, marker)
-        (folder / "README.md").write_text(_card(report, source), encoding="utf-8")
+        (folder / CARD).write_text(_card(report, source), encoding="utf-8")
+        write_json(folder / MARKER, {**marker, "files": file_digests(folder)})
 
 
 def _card(report: FinetuneReport, source: ModelFolder) -> str:

@@ -284,7 +284,7 @@ def _link(out: Path) -> None:
         (_note, "(note.txt)"),
         (_folder, "(onnx)"),
         (_edit, "(README.md, which was changed)"),
-        (_link, "(config.json)"),
+        (_link, "(config.json, which was changed)"),
     ],
 )
 def test_what_somebody_put_into_an_export_is_never_replaced(

@@ -21,13 +21,14 @@ class Chosen(NamedTuple):
     step: int | Literal["best"] | None
 
 
-def add_run_and_step(parser: argparse.ArgumentParser) -> None:
-    """RUN and `--step`."""
-    parser.add_argument(
-        "run_path",
-        metavar="RUN[@STEP]",
-        help="run directory; @2000 or @best behind it is a short form of --step",
-    )
+def add_run_and_step(parser: argparse.ArgumentParser, or_model: bool = False) -> None:
+    """RUN and `--step`; with `or_model`, the help says that a model folder can stand for RUN."""
+    metavar = "RUN[@STEP]"
+    text = "run directory; @2000 or @best behind it is a short form of --step"
+    if or_model:
+        metavar = "RUN[@STEP]|MODEL"
+        text += "; or the folder of a model"
+    parser.add_argument("run_path", metavar=metavar, help=text)
     add_step(parser)
 
 

@@ -13,6 +13,7 @@ from electra_dist.cli.networks import prompts, suspects
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, print_result
 
 if TYPE_CHECKING:
+    from electra_dist.finetune.onnx_runner import Graph
     from electra_dist.finetune.predictor import Prediction, Predictor
 
 
@@ -30,6 +31,7 @@ def add(subparsers: Subparsers) -> None:
         echo "The cat [MASK] on the mat." | electra-dist predict exported/generator
         electra-dist predict exported/discriminator --input suspicious.txt --json
         electra-dist predict finetuned/squad --input questions.jsonl
+        electra-dist predict finetuned/sst2 --input reviews.txt --onnx --int8 --threads 2
         """,
         prints=True,
     )
@@ -62,6 +64,15 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
     )
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="run the graph that `export --onnx` wrote, by onnxruntime on the CPU",
+    )
+    parser.add_argument("--int8", action="store_true", help="with --onnx: the quantised graph")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="with --onnx (default: one per core)"
+    )
     add_json(parser)
     suspects.add_options(parser)
     prompts.add_options(parser)
@@ -86,7 +97,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     if prompts.wanted(arguments):
         predictor = prompts.open_prompted(arguments, device)
     else:
-        predictor = open_predictor(arguments.model, device, arguments.count)
+        graph = _graph(arguments)
+        predictor = open_predictor(arguments.model, device, arguments.count, graph)
     source, items = _read(predictor, arguments.input)
     predictions, scores = predictor.predict_with_scores(items, source)
     lines = _lines(predictor.header, predictions, arguments.json)
@@ -98,6 +110,20 @@ def _predict(arguments: argparse.Namespace) -> int:
     for name, value in scores.items():  # beside the predictions, which a program may read
         print(f"{name} {value:.4f}", file=sys.stderr)
     return 0
+
+
+def _graph(arguments: argparse.Namespace) -> Graph | None:
+    """The graph to run; None for PyTorch."""
+    from electra_dist.errors import UserError
+    from electra_dist.finetune.onnx_runner import Graph
+
+    if arguments.onnx:
+        if arguments.device == "cuda":
+            raise UserError("--device cuda: with --onnx, the model runs on the CPU; leave it out")
+        return Graph(arguments.int8, arguments.threads)
+    if arguments.int8 or arguments.threads is not None:
+        raise UserError("--int8, --threads: are about a graph; give --onnx too")
+    return None
 
 
 def _read(predictor: Predictor, path: Path | None) -> tuple[Path, list[Any]]:
