@@ -22,5 +22,6 @@ setup(
         "electra_dist.references": ["curves/*.json"],
         "launcher.slurm": ["job.sbatch"],
         "electra_dist.report.page": ["report.html", "report.css", "report.js"],
+        "electra_dist.serve.page": ["form.html", "form.css", "form.js"],
     },
 )

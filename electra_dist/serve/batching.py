@@ -1,0 +1,239 @@
+"""The queue between requests and the model: many callers, one thread that answers in batches.
+
+Comes in: the items of each request. Goes out: a future with their predictions, in the same order.
+
+The thread takes up to `batch` items of any requests, as soon as there are so many or the oldest has
+waited `wait_seconds`. A request with more items than that comes again behind the others, so that a
+large one never stops the small ones. What fails in a batch is repeated item by item: an error
+reaches the request that it belongs to and no other.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from electra_dist.errors import UserError
+
+#: How much the newest batch counts in the rate of answers.
+_NEWEST = 0.2
+
+
+class Answers(Protocol):
+    """The model: one prediction per item, in order."""
+
+    def __call__(self, items: Sequence[Any]) -> Sequence[Any]: ...
+
+
+#: Called on the thread after each batch: items, seconds.
+Watcher = Callable[[int, float], None]
+
+
+class FullError(Exception):
+    """So many inputs wait that no more are taken; `seconds` is about when some will be answered."""
+
+    def __init__(self, waiting: int, seconds: int) -> None:
+        super().__init__(f"{waiting:,} inputs wait for the model already")
+        self.seconds = seconds
+
+
+class InputError(Exception):
+    """The model refuses one input of a request: which one, from 0, and why."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
+
+
+@dataclass(eq=False)
+class _Job:
+    """The items of one request; `taken` of them went to the model so far."""
+
+    items: Sequence[Any]
+    future: Future[list[Any]] = field(default_factory=Future)
+    arrived: float = field(default_factory=time.monotonic)
+    taken: int = 0
+    predictions: list[Any] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        return len(self.items) - self.taken
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The items of a job from `start` on that go into one batch."""
+
+    job: _Job
+    start: int
+    items: Sequence[Any]
+
+
+class Batcher:
+    """The queue and its thread, which runs until `close`."""
+
+    def __init__(
+        self,
+        answers: Answers,
+        batch: int,
+        wait_seconds: float,
+        most_waiting: int,
+        watcher: Watcher = lambda items, seconds: None,
+    ) -> None:
+        self._answers = answers
+        self._batch = batch
+        self._wait_seconds = wait_seconds
+        self._most_waiting = most_waiting
+        self._watcher = watcher
+        self._jobs: deque[_Job] = deque()
+        self._waiting = 0
+        self._rate = 0.0  # items per second
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Items that no batch has taken yet."""
+        return self._waiting
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it takes and answers items."""
+        return self._thread.is_alive() and not self._closing
+
+    def submit(self, items: Sequence[Any]) -> Future[list[Any]]:
+        """The predictions of at least one item, once they are there.
+
+        The future raises `InputError` where the model refuses an item; whoever cancels it waits for
+        nothing more. Raises `FullError` where too many items wait.
+        """
+        job = _Job(items)
+        with self._changed:
+            if self._closing:
+                raise RuntimeError("the queue is closed")
+            if self._waiting + len(items) > self._most_waiting:
+                raise FullError(self._waiting, self._seconds_of_queue())
+            self._jobs.append(job)
+            self._waiting += len(items)
+            self._changed.notify()
+        return job.future
+
+    def close(self) -> None:
+        """Answer what waits, take nothing more, end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _seconds_of_queue(self) -> int:
+        if not self._rate:
+            return 1
+        return max(1, math.ceil(self._waiting / self._rate))
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while parts := self._next_parts():
+            started = time.monotonic()
+            self._answer(parts)
+            seconds = time.monotonic() - started
+            items = sum(len(part.items) for part in parts)
+            self._note_rate(items, seconds)
+            self._watcher(items, seconds)
+
+    def _note_rate(self, items: int, seconds: float) -> None:
+        newest = items / max(seconds, 1e-9)
+        if self._rate:
+            newest = _NEWEST * newest + (1 - _NEWEST) * self._rate
+        self._rate = newest
+
+    def _next_parts(self) -> list[_Part]:
+        """Waits for them; empty when the queue is closed and all is answered."""
+        with self._changed:
+            while True:
+                self._drop_given_up()
+                if self._jobs and self._is_due():
+                    return self._take()
+                if self._closing and not self._jobs:
+                    return []
+                self._changed.wait(self._patience())
+
+    def _drop_given_up(self) -> None:
+        """Forget the jobs whose caller has cancelled them."""
+        for job in [job for job in self._jobs if job.future.cancelled()]:
+            self._jobs.remove(job)
+            self._waiting -= job.left
+
+    def _is_due(self) -> bool:
+        return self._waiting >= self._batch or self._closing or self._patience() == 0
+
+    def _patience(self) -> float | None:
+        """Seconds that the oldest job may wait for others; None where there is no job."""
+        if not self._jobs:
+            return None
+        oldest = min(job.arrived for job in self._jobs)
+        return max(0.0, oldest + self._wait_seconds - time.monotonic())
+
+    def _take(self) -> list[_Part]:
+        parts = []
+        room = self._batch
+        for _ in range(len(self._jobs)):
+            job = self._jobs.popleft()
+            items = job.items[job.taken : job.taken + room]
+            parts.append(_Part(job, job.taken, items))
+            job.taken += len(items)
+            room -= len(items)
+            if job.left:
+                self._jobs.append(job)
+            if not room:
+                break
+        self._waiting -= sum(len(part.items) for part in parts)
+        return parts
+
+    def _answer(self, parts: Sequence[_Part]) -> None:
+        together = [item for part in parts for item in part.items]
+        try:
+            predictions = list(self._answers(together))
+        except Exception:
+            for part in parts:  # whose it is shows when each is alone
+                self._answer_alone(part)
+            return
+        first = 0
+        for part in parts:
+            self._finish(part, predictions[first : first + len(part.items)])
+            first += len(part.items)
+
+    def _answer_alone(self, part: _Part) -> None:
+        predictions: list[Any] = []
+        for number, item in enumerate(part.items):
+            try:
+                predictions += self._answers([item])
+            except UserError as error:
+                self._fail(part.job, InputError(part.start + number, str(error)))
+                return
+            except Exception as error:
+                self._fail(part.job, error)
+                return
+        self._finish(part, predictions)
+
+    def _finish(self, part: _Part, predictions: list[Any]) -> None:
+        job = part.job
+        job.predictions += predictions
+        if len(job.predictions) == len(job.items) and job.future.set_running_or_notify_cancel():
+            job.future.set_result(job.predictions)
+
+    def _fail(self, job: _Job, error: Exception) -> None:
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self._waiting -= job.left
+        if job.future.set_running_or_notify_cancel():
+            job.future.set_exception(error)
