@@ -34,7 +34,7 @@ from electra_dist import __version__
 from electra_dist.console import put
 from electra_dist.serve.answers import ServedModel
 from electra_dist.serve.batching import Batcher, FullError, InputError
-from electra_dist.serve.body import Refusal, read_body, read_items
+from electra_dist.serve.body import RefusedError, read_body, read_items
 from electra_dist.serve.counts import Counts
 from electra_dist.serve.page import render_page
 from electra_dist.serve.schema import input_form, openapi_of_predict
@@ -69,7 +69,7 @@ def make_app(model: ServedModel, settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.add_middleware(_Counted, counts=counts)
-    app.add_exception_handler(Refusal, _tell_refusal)
+    app.add_exception_handler(RefusedError, _tell_refused)
     app.add_exception_handler(HTTPException, _tell_routing)
     app.add_exception_handler(Exception, _tell_failure)
     _add_routes(app, _Service(model, settings, batcher, counts))
@@ -124,14 +124,14 @@ class _Service:
                 items = read_items(body, self._model, self.form, limits)
                 predictions = await _while_connected(request, self._batcher.submit(items))
         except TimeoutError as error:
-            raise Refusal(
+            raise RefusedError(
                 504, f"no answer within {limits.timeout_seconds:g} seconds; send fewer inputs"
             ) from error
         except FullError as error:
             headers = {"Retry-After": str(error.seconds)}
-            raise Refusal(503, f"{error}; try again later", headers) from error
+            raise RefusedError(503, f"{error}; try again later", headers) from error
         except InputError as error:
-            raise Refusal(422, f"inputs[{error.index}]: {error}") from error
+            raise RefusedError(422, f"inputs[{error.index}]: {error}") from error
         except ClientDisconnect:
             return Response(status_code=_CLIENT_GONE)
         contents = [prediction.content for prediction in predictions]
@@ -163,14 +163,15 @@ async def _while_connected(request: Request, future: Future[list[Any]]) -> list[
     answer = asyncio.wrap_future(future)
     # after the whole body nothing but a disconnect can come
     goodbye = asyncio.ensure_future(request.receive())
+    goodbye.add_done_callback(lambda _: answer.cancel())
     try:
-        await asyncio.wait({answer, goodbye}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientDisconnect
-        return answer.result()
+        return await answer
+    except asyncio.CancelledError:
+        if goodbye.done() and not goodbye.cancelled():
+            raise ClientDisconnect from None
+        raise
     finally:
         goodbye.cancel()
-        answer.cancel()
 
 
 def _token_check(token: str) -> Any:
@@ -184,7 +185,7 @@ def _token_check(token: str) -> Any:
         if found is not None:
             given = found.credentials.encode()
         if not secrets.compare_digest(given, expected):
-            raise Refusal(
+            raise RefusedError(
                 401,
                 "the bearer token is missing or wrong; send the header Authorization: Bearer TOKEN",
                 {"WWW-Authenticate": "Bearer"},
@@ -231,7 +232,7 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
     )
 
 
-def _tell_refusal(request: Request, error: Any) -> Response:
+def _tell_refused(request: Request, error: Any) -> Response:
     return _json({"error": str(error)}, error.status, error.headers)
 
 

@@ -1,6 +1,6 @@
 """What a request may hold: its bytes, its JSON, its inputs.
 
-Everything that is wrong becomes a `Refusal`: a status of HTTP and one sentence.
+Everything that is wrong becomes a `RefusedError`: a status of HTTP and one sentence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from electra_dist.serve.schema import InputForm
 from electra_dist.serve.settings import Limits
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request that gets no predictions."""
 
     def __init__(
@@ -30,13 +30,15 @@ class Refusal(Exception):
 async def read_body(
     chunks: AsyncIterator[bytes], headers: Mapping[str, str], most_bytes: int
 ) -> bytes:
-    """All of it; raises `Refusal` as soon as it is known to be too large, or no JSON."""
+    """All of it; raises `RefusedError` as soon as it is known to be too large, or no JSON."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Refusal(
+        raise RefusedError(
             415, f"the content type is {kind or 'missing'!r}; expected 'application/json'"
         )
-    too_large = Refusal(413, f"the body is larger than the {most_bytes:,} bytes that are taken")
+    too_large = RefusedError(
+        413, f"the body is larger than the {most_bytes:,} bytes that are taken"
+    )
     announced = headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most_bytes:
         raise too_large
@@ -49,7 +51,7 @@ async def read_body(
 
 
 def read_items(body: bytes, model: ServedModel, form: InputForm, limits: Limits) -> list[Any]:
-    """The inputs of a body as the model takes them; raises `Refusal` that names the first wrong
+    """The inputs of a body as the model takes them; raises `RefusedError` that names the first wrong
     one.
     """
     items = []
@@ -60,7 +62,7 @@ def read_items(body: bytes, model: ServedModel, form: InputForm, limits: Limits)
         try:
             items.append(model.item(fields, place))
         except UserError as error:
-            raise Refusal(422, str(error)) from error
+            raise RefusedError(422, str(error)) from error
     return items
 
 
@@ -68,15 +70,15 @@ def _inputs(body: bytes, most: int) -> list[Any]:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Refusal(422, f"the body is not JSON: {error}") from error
+        raise RefusedError(422, f"the body is not JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("inputs"), list):
-        raise Refusal(422, 'the body has no list of inputs; expected {"inputs": [...]}')
+        raise RefusedError(422, 'the body has no list of inputs; expected {"inputs": [...]}')
     unknown = [name for name in content if name != "inputs"]
     if unknown:
-        raise Refusal(422, f"the body has {unknown[0]!r}; expected 'inputs' and nothing else")
+        raise RefusedError(422, f"the body has {unknown[0]!r}; expected 'inputs' and nothing else")
     inputs: list[Any] = content["inputs"]
     if not 1 <= len(inputs) <= most:
-        raise Refusal(422, f"inputs: there are {len(inputs):,}; expected 1 to {most:,}")
+        raise RefusedError(422, f"inputs: there are {len(inputs):,}; expected 1 to {most:,}")
     return inputs
 
 
@@ -85,16 +87,16 @@ def _fields(one: Any, form: InputForm, place: str) -> Mapping[str, Any]:
         return one
     names = " and ".join(repr(field.name) for field in form.fields)
     if not isinstance(one, str):
-        raise Refusal(422, f"{place}: is {_json_type(one)}; expected an object with {names}")
+        raise RefusedError(422, f"{place}: is {_json_type(one)}; expected an object with {names}")
     if form.plain_field is None:
-        raise Refusal(422, f"{place}: is a plain text; expected an object with {names}")
+        raise RefusedError(422, f"{place}: is a plain text; expected an object with {names}")
     return {form.plain_field: one}
 
 
 def _check_characters(fields: Mapping[str, Any], most: int, place: str) -> None:
     found = _characters(fields)
     if found > most:
-        raise Refusal(422, f"{place}: has {found:,} characters; expected at most {most:,}")
+        raise RefusedError(422, f"{place}: has {found:,} characters; expected at most {most:,}")
 
 
 def _characters(value: Any) -> int:

@@ -44,6 +44,7 @@ def render_page(model: ServedModel, form: InputForm, *, asks_token: bool) -> Pag
             f"script-src {_hash(script)}",
             f"style-src {_hash(style)}",
             "connect-src 'self'",
+            "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",
