@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    columns = Columns(options.text, None, options.label)
+    names: dict[str, str | None] = {"text": options.text, "label": options.label}
     rows = []
     parameters = json.loads((ModelFolder.open(options.model).path / "config.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:
@@ -94,7 +94,7 @@ def main() -> None:
                     train=options.train,
                     dev=options.dev,
                     out=Path(scratch) / f"{name}-{lr}",
-                    columns=columns,
+                    columns=names,
                     recipe=recipe,
                     seeds=tuple(range(1, options.seeds + 1)),
                     device=options.device,
@@ -105,7 +105,7 @@ def main() -> None:
                     row(f"{name}, lr {lr:g}", report.median["accuracy"], min(scores), max(scores))
                 )
         simple = report.simple["accuracy"]
-    linear = word_counts(options.train, options.dev, columns)
+    linear = word_counts(options.train, options.dev, Columns(options.text, None, options.label))
     rows += [
         row("TF-IDF, logistic regression", linear, linear, linear),
         row("most frequent class", *[simple] * 3),

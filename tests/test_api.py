@@ -564,5 +564,8 @@ def test_a_model_for_questions_takes_them_from_a_file(tiny_shards: Path, tmp_pat
     electra_dist.finetune_model(encoder, file, out, task=task, epochs=1, device="cpu")
     found = electra_dist.predict(out, file=file, device="cpu")
     assert [set(item) >= {"question", "answer"} for item in found.items] == [True] * 8
-    with pytest.raises(UserError, match="`file`: missing"):
+    with pytest.raises(UserError, match=r"`texts` 1.*`context` is None"):
         electra_dist.predict(out, ["Who?"])
+    contexts = ["It was Anna who did it."]
+    answered = electra_dist.predict(out, ["Who?"], pairs=contexts, device="cpu").items[0]
+    assert answered["answer"] in contexts[0]

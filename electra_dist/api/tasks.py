@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +44,9 @@ def finetune_model(
     *,
     dev: str | Path | None = None,
     task: TaskName = "classification",
-    text: str = "text",
+    text: str | None = None,
     pair: str | None = None,
-    label: str = "label",
+    label: str | None = None,
     seeds: Sequence[int] = (1,),
     device: DeviceName | None = None,
     drop_unlabelled: bool = False,
@@ -62,10 +61,10 @@ def finetune_model(
         train: labelled examples: .tsv, .csv or .jsonl; for questions .json (SQuAD) or .jsonl.
         out: a new folder for the model.
         dev: held-out examples, scored after each epoch.
-        task: `classification`, `regression` or `question-answering`.
-        text: the column of the text.
+        task: its name in the registry of tasks.
+        text: the column of the text; by default the task's.
         pair: the column of the second text, where an example is a pair.
-        label: the column of the label.
+        label: the column of the label; by default the task's.
         seeds: one training each; the best on `dev` is kept.
         device: by default CUDA where there is one.
         drop_unlabelled: leave out examples without a label, instead of refusing the file.
@@ -84,17 +83,14 @@ def finetune_model(
         >>> report = electra_dist.finetune_model("exported", "train.tsv", "out", dev="dev.tsv")
         >>> report.median["accuracy"]
     """
-    from electra_dist.finetune.labelled import Columns
     from electra_dist.finetune.run import Settings, finetune
 
     if not seeds:
         raise UserError("`seeds`: expected one or more")
     files = (Path(model), Path(train), Path(out), as_path(dev))
-    columns = Columns(text, pair, label)
+    names = {"text": text, "pair": pair, "label": label}
     how = dict(recipe)
-    settings = Settings(
-        *files, task, columns, how, tuple(seeds), device, drop_unlabelled, keep_head
-    )
+    settings = Settings(*files, task, names, how, tuple(seeds), device, drop_unlabelled, keep_head)
     with output(verbose):
         return finetune(settings)
 
@@ -144,30 +140,28 @@ def predict(
         >>> found = electra_dist.predict("exported/generator", ["The cat [MASK] on the mat."])
         >>> found.items[0]["masks"][0][0]["token"]
     """
-    from electra_dist.finetune.labelled import Example, read_examples
-    from electra_dist.finetune.model_folder import ModelFolder
-    from electra_dist.finetune.predict import columns_of, predict_answers, predict_examples
+    from electra_dist.finetune.predict import open_predictor
     from electra_dist.parallel.hardware import device_of_command
 
     _check_texts(texts, pairs, file, count)
-    target = device_of_command(device)
-    folder = ModelFolder.open(Path(model))
-    if folder.kind == "question-answering":
-        if file is None:
-            raise UserError("`file`: missing; a model for questions takes them from a file")
-        answers, scores = predict_answers(folder, Path(file), target)
-        return Predictions(folder.kind, tuple(one.content for one in answers), scores)
+    predictor = open_predictor(Path(model), device_of_command(device), count)
     if file is not None:
         source = Path(file)
-        examples = read_examples(source, columns_of(folder))
+        items = predictor.read(source)
     else:
         source = Path("texts")
-        examples = [
-            Example(text, pair)
-            for text, pair in zip(texts or (), pairs or itertools.repeat(None), strict=False)
+        items = [
+            predictor.item(dict(zip(predictor.fields, one, strict=False)), f"`texts` {number}")
+            for number, one in enumerate(_rows(texts or (), pairs), 1)
         ]
-    found, scores = predict_examples(folder, examples, source, target, count)
-    return Predictions(folder.kind, tuple(one.content for one in found), scores)
+    found, scores = predictor.predict_with_scores(items, source)
+    return Predictions(predictor.kind, tuple(one.content for one in found), scores)
+
+
+def _rows(texts: Sequence[str], pairs: Sequence[str] | None) -> list[tuple[str, ...]]:
+    if pairs is None:
+        return [(text,) for text in texts]
+    return list(zip(texts, pairs, strict=True))
 
 
 def _check_texts(

@@ -2,4 +2,14 @@
 and prediction with what comes of it.
 """
 
-__all__ = ["labelled", "model_folder", "predict", "run"]
+__all__ = [
+    "labelled",
+    "model_folder",
+    "predict",
+    "predictor",
+    "recipe",
+    "registry",
+    "run",
+    "runner",
+    "training",
+]

@@ -43,21 +43,18 @@ class Recipe:
     keep_head: bool = False
 
 
-def default_recipe(
-    hidden_size: int, question_answering: bool, positions: int = 512, max_length: int | None = None
-) -> Recipe:
-    """The published numbers for a model of this size with so many positions.
+def default_recipe(hidden_size: int, epochs: float, max_length: int) -> Recipe:
+    """The published numbers for a model of this size; `epochs` and `max_length` are the task's.
 
-    Windows overlap by a quarter, as 128 of 512; `max_length` is the user's own, where there is one.
+    Windows overlap by a quarter, as 128 of 512.
     """
     large = hidden_size >= LARGE
-    longest = max_length or min(positions, 512 if question_answering else 128)
     return Recipe(
-        epochs=2 if question_answering else 3,
+        epochs=epochs,
         lr=5e-5 if large else 1e-4,
         layer_decay=0.9 if large else 0.8,
-        max_length=longest,
-        stride=longest // 4,
+        max_length=max_length,
+        stride=max_length // 4,
     )
 
 

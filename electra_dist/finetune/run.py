@@ -28,11 +28,12 @@ from electra_dist.console import human_seconds, say
 from electra_dist.errors import UserError
 from electra_dist.files.staging import check_folder_can_be_made, staged
 from electra_dist.files.writing import open_to_readers, write_json
-from electra_dist.finetune.labelled import Columns, Files, Unlabelled
+from electra_dist.finetune.labelled import Files, Unlabelled
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
+from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe, default_recipe
-from electra_dist.finetune.tasks import TASKS
-from electra_dist.finetune.training import Learner, Scores, Trained, train_seed
+from electra_dist.finetune.registry import TASKS
+from electra_dist.finetune.training import Learner, Trained, train_seed
 from electra_dist.parallel.hardware import device_of_command
 
 
@@ -40,6 +41,7 @@ from electra_dist.parallel.hardware import device_of_command
 class Settings:
     """What the user asked for.
 
+    columns          names by what they hold (`text`, `pair`, `label`), in place of the task's
     recipe           numbers that take the place of the defaults
     drop_unlabelled  leave out examples without a label, instead of refusing the file
     keep_head        go on with the head of a model that was fine-tuned for the same task
@@ -50,7 +52,7 @@ class Settings:
     out: Path
     dev: Path | None = None
     task: str = "classification"
-    columns: Columns = field(default_factory=Columns)
+    columns: dict[str, str | None] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (1,)
     device: str | None = None
@@ -63,7 +65,9 @@ class Settings:
         unlabelled: Unlabelled = "refuse"
         if self.drop_unlabelled:
             unlabelled = "drop"
-        return Files(self.train, self.dev, self.columns, unlabelled)
+        given = {role: name for role, name in self.columns.items() if name}
+        columns = replace(TASKS[self.task].columns, **given)
+        return Files(self.train, self.dev, columns, unlabelled)
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,9 @@ def finetune(settings: Settings) -> FinetuneReport:
         )
     hidden = int(source.config["hidden_size"])
     positions = int(source.config["max_position_embeddings"])
-    longest = settings.recipe.get("max_length")
-    recipe = default_recipe(hidden, settings.task == "question-answering", positions, longest)
+    task = TASKS[settings.task]
+    longest = settings.recipe.get("max_length") or min(positions, task.max_length)
+    recipe = default_recipe(hidden, task.epochs, longest)
     recipe = _checked(recipe, settings.recipe, positions)
     recipe = replace(recipe, keep_head=settings.keep_head)
     if settings.keep_head and source.kind != settings.task:
@@ -129,7 +134,7 @@ def finetune(settings: Settings) -> FinetuneReport:
             f" {settings.task}; leave it out to start a new head"
         )
     tokenizer = source.tokenizer()
-    learner = TASKS[settings.task](settings.files, source, tokenizer, recipe)
+    learner = task.new_learner(settings.files, source, tokenizer, recipe)
     say(_opening(settings, learner, recipe, device))
     best, trained = _train(learner, tokenizer, recipe, settings.seeds, device)
     report = FinetuneReport(
@@ -255,9 +260,11 @@ def _write(
 def _card(report: FinetuneReport, source: ModelFolder) -> str:
     """A short model card."""
     encoder = source.marker.get("run") or source.path.name
+    pipeline = TASKS[report.task].pipeline
     lines = [
         "---",
         "library_name: transformers",
+        *([f"pipeline_tag: {pipeline}"] if pipeline else []),
         "tags: [electra]",
         "---",
         "",

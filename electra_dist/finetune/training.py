@@ -11,11 +11,9 @@ import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import (
@@ -30,15 +28,12 @@ from transformers.trainer_callback import PrinterCallback
 
 from electra_dist.console import human_seconds, say, warn
 from electra_dist.errors import UserError
+from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe, parameter_groups
+from electra_dist.finetune.runner import Features, Outputs, Runner, TorchRunner
 
-#: Examples at a time where no gradient is needed.
-EVALUATION_BATCH = 128
 #: Progress lines of a seed, about.
 _LINES = 20
-
-Features = Sequence[dict[str, Any]]
-Scores = dict[str, float]
 
 
 class Learner(ABC):
@@ -60,8 +55,12 @@ class Learner(ABC):
     def new_model(self) -> Any:
         """The encoder with a head that starts at random, from the random state of torch."""
 
+    def collator(self, tokenizer: Any) -> Any:
+        """Makes a batch of examples."""
+        return DataCollatorWithPadding(tokenizer)
+
     @abstractmethod
-    def scores(self, logits: Any) -> Scores:
+    def scores(self, outputs: Outputs) -> Scores:
         """Of the model's outputs for `held_out`, in its order."""
 
     @abstractmethod
@@ -106,43 +105,30 @@ def train_seed(
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, eps=1e-6, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, round(recipe.warmup * steps), steps)
     progress = _Progress(seed)
+    runner = TorchRunner(model, tokenizer, device)
+    held_out = _HeldOut(seed, learner, runner)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,
-            args=_training_arguments(folder, recipe, steps, seed, device, bool(learner.held_out)),
-            data_collator=DataCollatorWithPadding(tokenizer),
+            args=_training_arguments(folder, recipe, steps, seed, device),
+            data_collator=learner.collator(tokenizer),
             train_dataset=_Examples(learner.training),
-            eval_dataset=_Examples(learner.held_out) if learner.held_out else None,
-            compute_metrics=lambda outcome: _scores_of(learner, outcome.predictions),
             optimizers=(optimizer, schedule),
-            callbacks=[progress],
+            callbacks=[progress, held_out],
         )
         trainer.remove_callback(PrinterCallback)  # prints dictionaries
         trainer.train()
-    return Trained(seed, model, progress.epochs, time.monotonic() - started)
+    return Trained(seed, model, held_out.epochs, time.monotonic() - started)
 
 
-def _scores_of(learner: Learner, logits: Any) -> Scores:
+def _scores_of(learner: Learner, outputs: Outputs) -> Scores:
     """The scores, or none with a warning: what fails here never costs the model."""
     try:
-        return learner.scores(logits)
+        return learner.scores(outputs)
     except Exception as error:
         reason = str(error) or type(error).__name__
         warn(f"the held-out scores cannot be computed ({reason}); training goes on without them")
         return {}
-
-
-def predict_logits(model: Any, tokenizer: Any, features: Features, device: torch.device) -> Any:
-    """Outputs of the model for every example, in order:
-    an array, or a tuple of arrays where it has several.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            model=model,
-            args=_arguments(folder, device),
-            data_collator=DataCollatorWithPadding(tokenizer),
-        )
-        return trainer.predict(_Examples(features)).predictions
 
 
 def _steps(examples: int, recipe: Recipe) -> int:
@@ -150,46 +136,36 @@ def _steps(examples: int, recipe: Recipe) -> int:
 
 
 def _training_arguments(
-    folder: str, recipe: Recipe, steps: int, seed: int, device: torch.device, evaluates: bool
+    folder: str, recipe: Recipe, steps: int, seed: int, device: torch.device
 ) -> TrainingArguments:
-    return _arguments(
-        folder,
-        device,
-        max_steps=steps,
-        per_device_train_batch_size=recipe.batch,
-        max_grad_norm=1.0,
-        seed=seed,
-        bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
-        eval_strategy="epoch" if evaluates else "no",
-        logging_steps=max(1, steps // _LINES),
-        logging_nan_inf_filter=False,
-    )
-
-
-def _arguments(folder: str, device: torch.device, **more: Any) -> TrainingArguments:
     """Of a trainer on one device that saves nothing and reports to nobody but us."""
     # accelerate imports DeepSpeed, which warns where it has to guess
     os.environ["DS_ACCELERATOR"] = device.type
     arguments = TrainingArguments(
         output_dir=folder,
         use_cpu=device.type == "cpu",
-        per_device_eval_batch_size=EVALUATION_BATCH,
+        max_steps=steps,
+        per_device_train_batch_size=recipe.batch,
+        max_grad_norm=1.0,
+        seed=seed,
+        bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
+        eval_strategy="no",
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
-        **more,
+        logging_steps=max(1, steps // _LINES),
+        logging_nan_inf_filter=False,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several would make the batch larger in silence
     return arguments
 
 
 class _Progress(TrainerCallback):
-    """A line a logging interval, and one with the scores after each epoch."""
+    """A line per logging interval."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._started = time.monotonic()
-        self.epochs: list[Scores] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
         """Print the mean loss since the last line;
@@ -212,28 +188,21 @@ class _Progress(TrainerCallback):
             f" {rate * args.per_device_train_batch_size:.0f} examples/s  {human_seconds(left)} left"
         )
 
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: Any = None, **others: Any
-    ) -> None:
-        """Keep and print the scores of the epoch."""
-        own = (
-            "loss",
-            "runtime",
-            "samples_per_second",
-            "steps_per_second",
-            "model_preparation_time",
-        )
-        scores = {
-            name.removeprefix("eval_"): float(value)
-            for name, value in metrics.items()
-            if name != "epoch"
-        }
-        scores = {name: value for name, value in scores.items() if name not in own}
+
+class _HeldOut(TrainerCallback):
+    """After each epoch, the scores of the held-out examples: as `predict` would give them."""
+
+    def __init__(self, seed: int, learner: Learner, runner: Runner) -> None:
+        self._seed = seed
+        self._learner = learner
+        self._runner = runner
+        self.epochs: list[Scores] = []
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Keep and print the scores."""
+        if not self._learner.held_out:
+            return
+        scores = _scores_of(self._learner, self._runner(self._learner.held_out))
         self.epochs.append(scores)
         text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         say(f"seed {self._seed}  after epoch {state.epoch:.2f}  held out  {text}")
-
-
-def as_array(values: Any) -> np.ndarray[Any, Any]:
-    """An output of `predict_logits` as fp32."""
-    return np.asarray(values, dtype=np.float32)

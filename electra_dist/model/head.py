@@ -201,7 +201,7 @@ class _ChunkedHead(torch.autograd.Function):
 class _Running(NamedTuple):
     """What is known after the chunks seen so far, for each masked position.
 
-    larger_m  fp32, entries with a larger logit than the target
+    larger_m  fp32, entries with a larger logit than the target; exact up to `kernels.TOP`
     """
 
     larger_m: Tensor
@@ -230,13 +230,15 @@ class _Running(NamedTuple):
         entries = logits_mc.shape[1]
         inside_m, index_m = _locate(targets_m, start, start + entries)
         chosen_m = logits_mc.gather(1, index_m[:, None]).squeeze(1)
-        larger_m = count_larger(logits_mc, known_m)
+        logits_mjk = sampling.in_tiles(logits_mc)
+        max_mj = sampling.tile_maxima(logits_mjk)
+        larger_m = count_larger(logits_mjk, max_mj, known_m, self.larger_m)
         # The same product, rounded otherwise, is not larger than itself.
         larger_m -= (inside_m & (chosen_m > known_m)).float()
         candidate = None
         if temperature != 1.0:
             candidate = sampling.sample_chunk(logits_mc, keys_m, temperature, start)
-        tiles = sampling.tile_softmax(logits_mc)
+        tiles = sampling.tile_softmax(logits_mjk, max_mj)
         if candidate is None:
             candidate = sampling.draw(tiles, keys_m, start, entries)
         return _Running(
@@ -270,11 +272,22 @@ def target_logits(
     return product_m + bias_v[targets_m]
 
 
-def count_larger(logits_mc: Tensor, known_m: Tensor) -> Tensor:
-    """(M,) fp32, how many of each row are larger than the number `known_m` of that row."""
-    # Numbers instead of truth values, which a CPU adds up more slowly.
-    is_larger_mc = torch.gt(logits_mc, known_m[:, None], out=torch.empty_like(logits_mc))
-    return is_larger_mc.sum(dim=1)
+def count_larger(logits_mjk: Tensor, max_mj: Tensor, known_m: Tensor, before_m: Tensor) -> Tensor:
+    """(M,) fp32, how many entries of a chunk are larger than the row's number `known_m`.
+
+    A row that has more than `kernels.TOP` of them, `before_m` in other chunks or here, may count
+    some of them only. On a CPU few tiles are looked into: those whose maximum is larger.
+    """
+    if logits_mjk.is_cuda:
+        # As the number of tiles to look into is not known without a wait for the device.
+        return (logits_mjk > known_m[:, None, None]).sum(dim=(1, 2)).float()
+    larger_mj = (max_mj > known_m[:, None]) & (before_m <= kernels.TOP)[:, None]
+    enough_mj = larger_mj.cumsum(dim=1, dtype=torch.int32) <= kernels.TOP + 1
+    tile_n = (larger_mj & enough_mj).flatten().nonzero().squeeze(1)
+    row_n = tile_n // max_mj.shape[1]
+    logits_nk = logits_mjk.reshape(-1, sampling.TILE).index_select(0, tile_n)
+    larger_n = (logits_nk > known_m[row_n, None]).sum(dim=1)
+    return torch.zeros_like(known_m).index_add_(0, row_n, larger_n.float())
 
 
 def _locate(targets_m: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:

@@ -86,9 +86,9 @@ def sample_chunk(
         first_entry: vocabulary id of the chunk's first entry, a multiple of `TILE`.
     """
     check_temperature(temperature)
-    return draw(
-        tile_softmax(logits_mc * (1.0 / temperature)), keys_m, first_entry, logits_mc.shape[1]
-    )
+    logits_mjk = in_tiles(logits_mc * (1.0 / temperature))
+    tiles = tile_softmax(logits_mjk, tile_maxima(logits_mjk))
+    return draw(tiles, keys_m, first_entry, logits_mc.shape[1])
 
 
 def better(first: Candidate, second: Candidate) -> Candidate:
@@ -100,16 +100,22 @@ def better(first: Candidate, second: Candidate) -> Candidate:
     )
 
 
-def tile_softmax(logits_mc: Tensor) -> TileSoftmax:
-    """Maximum, exponentials and log-sum-exp of every tile.
-    `logits_mc` (M, C) fp32 is overwritten where it can be.
-    """
+def in_tiles(logits_mc: Tensor) -> Tensor:
+    """(M, J, K) the same logits by tiles; a view, unless the last tile must be filled up."""
     rows, entries = logits_mc.shape
     missing = -entries % TILE
     if missing:
         logits_mc = F.pad(logits_mc, (0, missing), value=float("-inf"))
-    logits_mjk = logits_mc.view(rows, (entries + missing) // TILE, TILE)
-    max_mj = logits_mjk.amax(dim=2).clamp(min=torch.finfo(torch.float32).min)
+    return logits_mc.view(rows, (entries + missing) // TILE, TILE)
+
+
+def tile_maxima(logits_mjk: Tensor) -> Tensor:
+    """(M, J) fp32, finite."""
+    return logits_mjk.amax(dim=2).clamp(min=torch.finfo(torch.float32).min)
+
+
+def tile_softmax(logits_mjk: Tensor, max_mj: Tensor) -> TileSoftmax:
+    """Exponentials and log-sum-exp of every tile; `logits_mjk` fp32 is overwritten."""
     exp_mjk = logits_mjk.sub_(max_mj[:, :, None]).exp_()
     return TileSoftmax(max_mj, exp_mjk, max_mj + exp_mjk.sum(dim=2).log())
 

@@ -24,9 +24,7 @@ from electra_dist.data.steps import StepSource
 from electra_dist.errors import UserError
 from electra_dist.export.run import export_run
 from electra_dist.files.writing import write_json
-from electra_dist.finetune.labelled import Example
-from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.predict import predict_examples
+from electra_dist.finetune.predict import open_predictor
 from electra_dist.model.inputs import to_device
 from electra_dist.model.networks import build_networks
 from electra_dist.runs.directory import RunDir
@@ -129,10 +127,8 @@ def test_written_masks_are_filled_with_the_ids_of_pre_training(
     after = inside[at:]
     assert after == whole[len(whole) - len(after) :].tolist()
     expected = [(answer["token"], answer["score"]) for answer in pipeline("Paris is [MASK].")]
-    folder = ModelFolder.open(tmp_path / "out")
-    (ours,), _ = predict_examples(
-        folder, [Example("Paris is [MASK].")], Path("-"), torch.device("cpu"), count=3
-    )
+    predictor = open_predictor(tmp_path / "out", torch.device("cpu"), count=3)
+    (ours,) = predictor.predict(["Paris is [MASK]."])
     found = ours.content["masks"][0]
     tokens = pipeline.tokenizer.convert_tokens_to_ids([entry["token"] for entry in found])
     assert tokens == [token for token, _ in expected]

@@ -13,7 +13,7 @@ import pytest
 
 from electra_dist.errors import DataError
 from electra_dist.finetune.labelled import Columns, Example, read_examples
-from electra_dist.finetune.texts import TextTask
+from electra_dist.finetune.tasks.texts.labels import TextTask
 from tests.support.toy_task import sentences, write_table
 
 ROWS = [('it\'s "fine", he said', "a second, text", "1"), ("naïve", "b", "0")]

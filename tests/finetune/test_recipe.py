@@ -20,7 +20,7 @@ def test_every_parameter_learns_once_at_the_rate_of_its_depth() -> None:
         intermediate_size=16,
     )
     model = transformers.ElectraForSequenceClassification(config)
-    recipe = replace(default_recipe(16, False), lr=1.0, layer_decay=0.5)
+    recipe = replace(default_recipe(16, 3, 128), lr=1.0, layer_decay=0.5)
     groups = parameter_groups(model.named_parameters(), 3, recipe)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}  # type: ignore[attr-defined]
@@ -38,15 +38,15 @@ def test_a_parameter_without_a_depth_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"electra\.new"):
         parameter_groups(
-            [("electra.new.weight", nn.Parameter(zeros(1)))], 3, default_recipe(256, False)
+            [("electra.new.weight", nn.Parameter(zeros(1)))], 3, default_recipe(256, 3, 128)
         )
 
 
 def test_the_published_numbers() -> None:
     small, large, answers = (
-        default_recipe(256, False),
-        default_recipe(1024, False),
-        default_recipe(768, True),
+        default_recipe(256, 3, 128),
+        default_recipe(1024, 3, 128),
+        default_recipe(768, 2, 512),
     )
     assert (small.lr, small.layer_decay, small.epochs, small.batch, small.warmup) == (
         1e-4,
@@ -57,6 +57,4 @@ def test_the_published_numbers() -> None:
     )
     assert (large.lr, large.layer_decay) == (5e-5, 0.9)
     assert (answers.epochs, answers.max_length, answers.stride, answers.lr) == (2, 512, 128, 1e-4)
-    short = default_recipe(256, True, positions=128)
-    assert (short.max_length, short.stride) == (128, 32)
-    assert default_recipe(256, True, 512, max_length=64).stride == 16
+    assert default_recipe(256, 3, 64).stride == 16

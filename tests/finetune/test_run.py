@@ -303,7 +303,7 @@ def test_scores_that_cannot_be_computed_never_cost_the_model(
     def broken(*arguments: Any) -> dict[str, float]:
         raise KeyError("f1")
 
-    monkeypatch.setattr("electra_dist.finetune.texts.TextTask.scores", broken)
+    monkeypatch.setattr("electra_dist.finetune.tasks.texts.labels.TextTask.scores", broken)
     files = (labelled / "train.tsv", tmp_path / "out", labelled / "dev.tsv")
     recipe = {**FAST, "epochs": 0.2}
     settings = Settings(encoder, *files, recipe=recipe, seeds=(1, 2), device="cpu")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
+from electra_dist.finetune.registry import TASKS
 
 if TYPE_CHECKING:
     from electra_dist.finetune.run import FinetuneReport
@@ -37,7 +38,7 @@ def add(subparsers: Subparsers) -> None:
         subparsers,
         "finetune",
         _finetune,
-        "Teach an exported discriminator a task: classification, regression or question answering",
+        f"Teach an exported discriminator a task: {', '.join(TASKS)}",
         """
         electra-dist finetune exported --train train.tsv --dev dev.tsv --out finetuned/sst2
         electra-dist finetune exported --train pairs.csv --dev dev.csv --text a --pair b --out nli
@@ -87,13 +88,14 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--task",
-        choices=("classification", "regression", "question-answering"),
+        choices=tuple(TASKS),
         default="classification",
-        help="default: %(default)s",
+        help="; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
+        + " (default: %(default)s)",
     )
-    parser.add_argument("--text", default="text", metavar="COLUMN", help="default: %(default)s")
+    parser.add_argument("--text", metavar="COLUMN", help="default: that of the task, text")
     parser.add_argument("--pair", metavar="COLUMN", help="second text, where an example is a pair")
-    parser.add_argument("--label", default="label", metavar="COLUMN", help="default: %(default)s")
+    parser.add_argument("--label", metavar="COLUMN", help="default: that of the task, label")
     parser.add_argument(
         "--drop-unlabelled",
         action="store_true",
@@ -110,7 +112,6 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
 
 def _finetune(arguments: argparse.Namespace) -> int:
     from electra_dist.errors import UserError
-    from electra_dist.finetune.labelled import Columns
     from electra_dist.finetune.run import Settings, finetune
 
     if arguments.seeds < 1:
@@ -121,7 +122,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         dev=arguments.dev,
         out=arguments.out,
         task=arguments.task,
-        columns=Columns(arguments.text, arguments.pair, arguments.label),
+        columns={"text": arguments.text, "pair": arguments.pair, "label": arguments.label},
         recipe={
             name: getattr(arguments, name)
             for name in _RECIPE

@@ -7,16 +7,12 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, print_result
 
 if TYPE_CHECKING:
-    import torch
-
-    from electra_dist.finetune.labelled import Example
-    from electra_dist.finetune.model_folder import ModelFolder
-    from electra_dist.finetune.predict import Prediction
+    from electra_dist.finetune.predictor import Prediction, Predictor
 
 
 def add(subparsers: Subparsers) -> None:
@@ -72,7 +68,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     from electra_dist.errors import UserError
     from electra_dist.files.staging import check_folder_can_be_made
     from electra_dist.files.writing import write_atomically
-    from electra_dist.finetune.model_folder import ModelFolder
+    from electra_dist.finetune.predict import open_predictor
     from electra_dist.parallel.hardware import device_of_command
 
     if arguments.count < 1:
@@ -81,10 +77,11 @@ def _predict(arguments: argparse.Namespace) -> int:
         check_folder_can_be_made(arguments.out)
         if arguments.out.is_dir():
             raise UserError(f"--out {arguments.out}: is a folder; give the name of a file in it")
-    folder = ModelFolder.open(arguments.model)
     device = device_of_command(arguments.device)
-    predictions, scores = _predictions(folder, arguments.input, device, arguments.count)
-    lines = _lines(folder.kind, predictions, arguments.json)
+    predictor = open_predictor(arguments.model, device, arguments.count)
+    source, items = _read(predictor, arguments.input)
+    predictions, scores = predictor.predict_with_scores(items, source)
+    lines = _lines(predictor.header, predictions, arguments.json)
     if arguments.out:
         write_atomically(arguments.out, "".join(line + "\n" for line in lines))
     else:
@@ -95,46 +92,34 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _predictions(
-    folder: ModelFolder, path: Path | None, device: torch.device, count: int
-) -> tuple[Iterable[Prediction], dict[str, float]]:
-    """What this kind of model says, and scores where labels are there."""
-    from electra_dist.errors import UserError
-    from electra_dist.finetune import predict
+def _read(predictor: Predictor, path: Path | None) -> tuple[Path, list[Any]]:
+    """Where the items come from, and the items; lines of standard input are one text each."""
+    from electra_dist.errors import DataError, UserError
 
-    if folder.kind == "question-answering":
-        if path is None:
-            raise UserError(
-                "--input: missing; question answering needs questions with contexts, .json or"
-                " .jsonl"
-            )
-        return predict.predict_answers(folder, path, device)
-    examples, source = _read(folder, path)
-    return predict.predict_examples(folder, examples, source, device, count)
-
-
-def _read(folder: ModelFolder, path: Path | None) -> tuple[list[Example], Path]:
-    """The examples of the file, or of standard input;
-    only text where the model is a pre-trained one.
-    """
-    from electra_dist.errors import DataError
-    from electra_dist.finetune.labelled import examples_of_lines, read_examples
-    from electra_dist.finetune.predict import columns_of
-
-    if path is None:
-        examples = list(examples_of_lines(sys.stdin))
-        if not any(example.text.strip() for example in examples):
-            raise DataError("standard input: holds no text; give --input FILE or one text a line")
-        return examples, Path("standard input")
-    return read_examples(path, columns_of(folder)), path
+    if path is not None:
+        return path, predictor.read(path)
+    source = Path("standard input")
+    if len(predictor.fields) > 1:
+        raise UserError(
+            f"--input: missing; {predictor.kind} needs a file with {', '.join(predictor.fields)}"
+        )
+    (field,) = predictor.fields
+    # Blank lines too, so that answers and lines keep step.
+    lines = [line.rstrip("\r\n") for line in sys.stdin]
+    if not any(line.strip() for line in lines):
+        raise DataError(f"{source}: holds no text; give --input FILE or one text a line")
+    return source, [
+        predictor.item({field: line}, f"{source}, line {number}")
+        for number, line in enumerate(lines, 1)
+    ]
 
 
-def _lines(kind: str, predictions: Iterable[Prediction], as_json: bool) -> Iterator[str]:
+def _lines(
+    header: tuple[str, ...], predictions: Iterable[Prediction], as_json: bool
+) -> Iterator[str]:
     """One JSON object a text, or a table with tabs."""
-    from electra_dist.finetune.predict import columns
-
     if not as_json:
-        yield "\t".join(columns(kind))
+        yield "\t".join(header)
     for prediction in predictions:
         if as_json:
             yield json.dumps(prediction.content, ensure_ascii=False)

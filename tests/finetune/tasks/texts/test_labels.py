@@ -10,7 +10,12 @@ import pytest
 
 from electra_dist.errors import DataError
 from electra_dist.finetune.labelled import Columns, Example
-from electra_dist.finetune.texts import TextTask, classes, classification_scores, regression_scores
+from electra_dist.finetune.tasks.texts.labels import (
+    TextTask,
+    classes,
+    classification_scores,
+    regression_scores,
+)
 
 FILE = Path("some.tsv")
 

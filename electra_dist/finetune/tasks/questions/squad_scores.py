@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from electra_dist.errors import DataError
-from electra_dist.finetune.questions.answers import Answer
-from electra_dist.finetune.questions.reading import Question
+from electra_dist.finetune.tasks.questions.answers import Answer
+from electra_dist.finetune.tasks.questions.reading import Question
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -14,4 +14,4 @@ offsets are freed of white space first, and a token that is nothing but white sp
 start nor end an answer.
 """
 
-__all__ = ["answers", "reading", "windows"]
+__all__ = ["answers", "learner", "predictor", "reading", "squad_scores", "windows"]

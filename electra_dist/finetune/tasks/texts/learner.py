@@ -1,23 +1,25 @@
-"""The tasks by name: from files and an encoder to what the training needs.
-
-Each is a function `(files, encoder, tokenizer, recipe) -> Learner`.
-"""
+"""Classification and regression as tasks: from files and an encoder to what the training needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from electra_dist.console import say, warn
 from electra_dist.errors import UserError
-from electra_dist.finetune.answering import QuestionLearner
 from electra_dist.finetune.labelled import Example, Files, read_examples
 from electra_dist.finetune.model_folder import ModelFolder
+from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe
-from electra_dist.finetune.texts import TextTask, classes, classification_scores, regression_scores
-from electra_dist.finetune.training import Learner, Scores, as_array
+from electra_dist.finetune.runner import Outputs
+from electra_dist.finetune.tasks.texts.labels import (
+    TextTask,
+    classes,
+    classification_scores,
+    regression_scores,
+)
+from electra_dist.finetune.training import Learner
 
 
 class TextLearner(Learner):
@@ -80,8 +82,9 @@ class TextLearner(Learner):
             "AutoModelForSequenceClassification", new_head=not self._recipe.keep_head, **head
         )
 
-    def scores(self, logits: Any) -> Scores:
-        return self._task.scores(as_array(logits), self._dev_targets)
+    def scores(self, outputs: Outputs) -> Scores:
+        logits = np.stack([output[0] for output in outputs])
+        return self._task.scores(logits, self._dev_targets)
 
     def marker(self, scores: Scores) -> dict[str, Any]:
         return self._task.to_dict() | {"max_length": self._recipe.max_length}
@@ -127,18 +130,3 @@ def regression(files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recip
     examples = read_examples(files.train, files.columns, files.unlabelled)
     task = TextTask(files.columns, None)
     return TextLearner(task, examples, files, encoder, tokenizer, recipe)
-
-
-def question_answering(
-    files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
-) -> Learner:
-    """SQuAD 1.1 or 2.0; the columns say nothing here."""
-    return QuestionLearner(files.train, files.dev, encoder, tokenizer, recipe)
-
-
-Prepare = Callable[[Files, ModelFolder, Any, Recipe], Learner]
-TASKS: dict[str, Prepare] = {
-    "classification": classification,
-    "regression": regression,
-    "question-answering": question_answering,
-}

@@ -5,17 +5,19 @@ answers from the logits, SQuAD's scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from electra_dist.console import warn
+from electra_dist.finetune.labelled import Files
 from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.questions.answers import Answer, best_answers
-from electra_dist.finetune.questions.reading import Question, read_questions
-from electra_dist.finetune.questions.windows import Windows, make_windows, unreachable
+from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe
-from electra_dist.finetune.squad_scores import best_threshold, squad_scores
-from electra_dist.finetune.training import Learner, Scores, as_array
+from electra_dist.finetune.runner import Outputs
+from electra_dist.finetune.tasks.questions.answers import Answer, best_answers
+from electra_dist.finetune.tasks.questions.reading import Question, read_questions
+from electra_dist.finetune.tasks.questions.squad_scores import best_threshold, squad_scores
+from electra_dist.finetune.tasks.questions.windows import Windows, make_windows, unreachable
+from electra_dist.finetune.training import Learner
 
 
 class WindowFeatures(Sequence[dict[str, Any]]):
@@ -44,26 +46,24 @@ class QuestionLearner(Learner):
 
     main_score = "f1"
 
-    def __init__(
-        self, train: Path, dev: Path | None, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
-    ) -> None:
+    def __init__(self, files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recipe) -> None:
         self._encoder = encoder
         self._recipe = recipe
-        questions = read_questions(train, labelled=True)
+        questions = read_questions(files.train, labelled=True)
         windows = make_windows(questions, tokenizer, recipe.max_length, recipe.stride)
         self._some_have_none = any(not question.answers for question in questions)
         lost = unreachable(questions, windows)
         if lost:
             warn(
-                f"{train}: the answers of {len(lost)} questions fit in no window ({lost[0]}, ...);"
-                " raise `stride`"
+                f"{files.train}: the answers of {len(lost)} questions fit in no window"
+                f" ({lost[0]}, ...); raise `stride`"
             )
         self.training = WindowFeatures(windows)
         self.examples = {"questions to train on": len(questions), "windows": len(windows)}
         self.held_out = []
         self.simple = {}
-        if dev is not None:
-            self._questions = read_questions(dev, labelled=True)
+        if files.dev is not None:
+            self._questions = read_questions(files.dev, labelled=True)
             self._windows = make_windows(
                 self._questions, tokenizer, recipe.max_length, recipe.stride
             )
@@ -79,11 +79,12 @@ class QuestionLearner(Learner):
             "AutoModelForQuestionAnswering", new_head=not self._recipe.keep_head
         )
 
-    def scores(self, logits: Any) -> Scores:
+    def scores(self, outputs: Outputs) -> Scores:
         """With questions that have no answer, at the threshold that is
         best on these very questions, as SQuAD 2.0.
         """
-        start, end = (as_array(part) for part in logits)
+        start = [output[0] for output in outputs]
+        end = [output[1] for output in outputs]
         threshold = 0.0
         answers = best_answers(self._questions, self._windows, start, end)
         if self._some_have_none:

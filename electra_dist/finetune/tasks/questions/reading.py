@@ -59,6 +59,13 @@ def read_questions(path: Path, labelled: bool) -> list[Question]:
     return list(questions.values())
 
 
+def question_of(place: str, entry: Mapping[str, Any]) -> Question:
+    """One question, as a line of a file has it; its id is `place` where it has none. Raises
+    `DataError`.
+    """
+    return _question(place, entry.get("context"), {"id": place, **entry}, labelled=False)
+
+
 def _entries(path: Path) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """(where it stands, context, the object with the question) for each question of a file."""
     if path.suffix not in (".json", ".jsonl"):

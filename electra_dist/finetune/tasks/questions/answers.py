@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from electra_dist.errors import UserError
-from electra_dist.finetune.questions.reading import Question
-from electra_dist.finetune.questions.windows import Ints, Windows, usable
+from electra_dist.finetune.tasks.questions.reading import Question
+from electra_dist.finetune.tasks.questions.windows import Ints, Windows, usable
 
 Floats = npt.NDArray[np.floating[Any]]
 #: The logits of each window: an array (B, at least L),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from electra_dist.console import warn
 from electra_dist.errors import DataError
-from electra_dist.finetune.questions.reading import Question, short
+from electra_dist.finetune.tasks.questions.reading import Question, short
 
 Ints = npt.NDArray[np.integer[Any]]
 #: Questions that are tokenized together; more only takes memory.

@@ -17,10 +17,15 @@ import transformers
 
 from data_tools.tokenizer import train_tokenizer
 from electra_dist.errors import DataError, UserError
-from electra_dist.finetune.questions.answers import Answer, best_answers
-from electra_dist.finetune.questions.reading import Question, read_questions
-from electra_dist.finetune.questions.windows import Windows, make_windows, unreachable
-from electra_dist.finetune.squad_scores import best_threshold, exact_match, f1, squad_scores
+from electra_dist.finetune.tasks.questions.answers import Answer, best_answers
+from electra_dist.finetune.tasks.questions.reading import Question, read_questions
+from electra_dist.finetune.tasks.questions.squad_scores import (
+    best_threshold,
+    exact_match,
+    f1,
+    squad_scores,
+)
+from electra_dist.finetune.tasks.questions.windows import Windows, make_windows, unreachable
 from tests.support.english import read_texts, squad_articles
 
 #: Paragraphs of the topics of `pydoc` that are asked about, five questions for each.

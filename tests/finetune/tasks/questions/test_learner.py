@@ -10,10 +10,10 @@ import transformers
 
 from electra_dist.cli import main as cli
 from electra_dist.errors import DataError
-from electra_dist.finetune.answering import WindowFeatures
-from electra_dist.finetune.questions.reading import read_questions
-from electra_dist.finetune.questions.windows import make_windows
-from electra_dist.finetune.squad_scores import squad_scores
+from electra_dist.finetune.tasks.questions.learner import WindowFeatures
+from electra_dist.finetune.tasks.questions.reading import read_questions
+from electra_dist.finetune.tasks.questions.squad_scores import squad_scores
+from electra_dist.finetune.tasks.questions.windows import make_windows
 from tests.support.toy_task import questions
 
 OPTIONS = [

@@ -1,0 +1,98 @@
+"""The tasks that a discriminator can be fine-tuned for: each is one row of `TASKS`.
+
+Command line, training, prediction and model card read the registry; reading it loads neither torch
+nor transformers. A new task is a room of `tasks`: a learner (examples to train on, scores), a
+predictor (what a fine-tuned model says), and its row here.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from electra_dist.finetune.labelled import Columns, Files
+
+if TYPE_CHECKING:
+    from electra_dist.finetune.model_folder import ModelFolder
+    from electra_dist.finetune.predictor import TaskPredictor
+    from electra_dist.finetune.recipe import Recipe
+    from electra_dist.finetune.runner import Runner
+    from electra_dist.finetune.training import Learner
+
+
+_TEXT_AND_LABEL = Columns()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What distinguishes one kind of fine-tuning from another.
+
+    name        as the user writes it
+    summary     what is learnt, in a few words
+    learner     where in `tasks` the learner is made: module and function or class
+    predictor   where in `tasks` a fine-tuned model is put to work
+    auto_class  of `transformers`, that loads a fine-tuned model
+    pipeline    how the hub calls the task, for the card; None where it has no name for it
+    columns     names of the columns where the user gives none
+    epochs      times over the training examples
+    max_length  tokens of an example, where the model has so many positions
+    """
+
+    name: str
+    summary: str
+    learner: str
+    predictor: str
+    auto_class: str
+    pipeline: str | None
+    columns: Columns = _TEXT_AND_LABEL
+    epochs: float = 3
+    max_length: int = 128
+
+    def new_learner(
+        self, files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
+    ) -> Learner:
+        """The examples of the files encoded, ready to train on."""
+        learner: Learner = _named(self.learner)(files, encoder, tokenizer, recipe)
+        return learner
+
+    def new_predictor(self, folder: ModelFolder, tokenizer: Any, runner: Runner) -> TaskPredictor:
+        """The model of the folder, which `runner` runs, at work."""
+        predictor: TaskPredictor = _named(self.predictor)(folder, tokenizer, runner)
+        return predictor
+
+
+def _named(name: str) -> Any:
+    return pkgutil.resolve_name(f"electra_dist.finetune.tasks.{name}")
+
+
+_ROWS = (
+    Task(
+        name="classification",
+        summary="one of several classes for a text or a pair of texts",
+        learner="texts.learner:classification",
+        predictor="texts.predictor:TextPredictor",
+        auto_class="AutoModelForSequenceClassification",
+        pipeline="text-classification",
+    ),
+    Task(
+        name="regression",
+        summary="a number for a text or a pair of texts",
+        learner="texts.learner:regression",
+        predictor="texts.predictor:TextPredictor",
+        auto_class="AutoModelForSequenceClassification",
+        pipeline="text-classification",
+    ),
+    Task(
+        name="question-answering",
+        summary="the words of a context that answer a question, or that none does",
+        learner="questions.learner:QuestionLearner",
+        predictor="questions.predictor:QuestionPredictor",
+        auto_class="AutoModelForQuestionAnswering",
+        pipeline="question-answering",
+        columns=Columns(text="question", pair="context", label="answers"),
+        epochs=2,
+        max_length=512,
+    ),
+)
+TASKS: dict[str, Task] = {task.name: task for task in _ROWS}
