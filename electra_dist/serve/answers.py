@@ -12,19 +12,26 @@ from electra_dist.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from electra_dist.finetune.model_folder import ModelFolder
     from electra_dist.finetune.predictor import Prediction, Predictor
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """`name` is for people, `kind` the task or the network, `columns` how the training called the
-    texts.
-    """
+    """`name` is for people; `predictors` are of the same task."""
 
     name: str
-    kind: str
-    columns: Mapping[str, str | None]
     predictors: tuple[Predictor, ...]
+
+    @property
+    def kind(self) -> str:
+        """The task, or the network."""
+        return self.predictors[0].kind
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of what an input consists of."""
+        return self.predictors[0].fields
 
     def item(self, fields: Mapping[str, Any], place: str) -> Any:
         """One input as the model takes it; raises `DataError` that names `place`."""
@@ -32,31 +39,43 @@ class ServedModel:
 
     def predict(self, items: Sequence[Any]) -> list[Prediction]:
         """One prediction per item, in order; raises `DataError` for one that the model refuses."""
+        from electra_dist.finetune.predictor import TaskPredictor
+
         first = self.predictors[0]
-        outputs = [predictor.outputs(items) for predictor in self.predictors]
-        if len(outputs) == 1:
-            return first.predictions(items, outputs[0])
-        return first.predictions(items, first.mixed(outputs))
+        members = [one for one in self.predictors if isinstance(one, TaskPredictor)]
+        if len(members) < 2 or not isinstance(first, TaskPredictor):
+            return list(first.predict(items))
+        return first.predictions(items, first.mixed([one.outputs(items) for one in members]))
 
 
 def open_model(folders: Sequence[Path], device: torch.device) -> ServedModel:
-    """Load the folders; raises `UserError` for one that cannot be loaded, or that has another task
-    than the first.
+    """Load the folders; raises `UserError` for one that cannot be loaded, or that cannot answer
+    together with the first.
     """
     from electra_dist.finetune.model_folder import ModelFolder
-    from electra_dist.finetune.predictor import open_predictor
+    from electra_dist.finetune.predict import open_predictor
 
     opened = [ModelFolder.open(folder) for folder in folders]
-    first = opened[0]
     for other in opened[1:]:
-        if other.kind != first.kind:
-            raise UserError(
-                f"{other.path}: is a model for {other.kind}, but {first.path} for {first.kind};"
-                " several folders answer together, so they need one task"
-            )
+        _check_alike(opened[0], other)
     return ServedModel(
         name=", ".join(folder.path.resolve().name for folder in opened),
-        kind=first.kind,
-        columns=first.marker.get("columns") or {},
         predictors=tuple(open_predictor(folder.path, device) for folder in opened),
     )
+
+
+def _check_alike(first: ModelFolder, other: ModelFolder) -> None:
+    """Several folders answer as an ensemble: their outputs must mean the same."""
+    if "task" not in first.marker:
+        raise UserError(
+            f"{first.path}: is a {first.kind}; only fine-tuned models answer together, so give one"
+            " folder"
+        )
+    for fact in ("task", "labels", "columns"):
+        expected = first.marker.get(fact)
+        found = other.marker.get(fact)
+        if found != expected:
+            raise UserError(
+                f"{other.path}: its {fact} is {found!r}, but that of {first.path} {expected!r};"
+                " models answer together only where these are equal"
+            )

@@ -15,7 +15,7 @@ import asyncio
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
@@ -44,11 +44,14 @@ from electra_dist.serve.settings import Settings
 _CLIENT_GONE = 499
 
 
-def make_app(model: ServedModel, settings: Settings) -> FastAPI:
-    """The application around a model; its thread starts with it and ends with its last answer."""
+def make_app(models: Sequence[ServedModel], settings: Settings) -> FastAPI:
+    """The application around copies of one model; each has a thread, which starts here and ends
+    with the last answer.
+    """
+    model = models[0]
     counts = Counts()
     batcher = Batcher(
-        model.predict,
+        [one.predict for one in models],
         settings.batch,
         settings.wait_seconds,
         settings.limits.waiting,
@@ -108,7 +111,7 @@ class _Service:
         self, model: ServedModel, settings: Settings, batcher: Batcher, counts: Counts
     ) -> None:
         self.settings = settings
-        self.form = input_form(model.kind, model.columns)
+        self.form = input_form(model.kind, model.fields)
         self._model = model
         self._batcher = batcher
         self._counts = counts

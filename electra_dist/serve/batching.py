@@ -1,11 +1,11 @@
-"""The queue between requests and the model: many callers, one thread that answers in batches.
+"""The queue between requests and the model: many callers, few threads that answer in batches.
 
 Comes in: the items of each request. Goes out: a future with their predictions, in the same order.
 
-The thread takes up to `batch` items of any requests, as soon as there are so many or the oldest has
-waited `wait_seconds`. A request with more items than that comes again behind the others, so that a
-large one never stops the small ones. What fails in a batch is repeated item by item: an error
-reaches the request that it belongs to and no other.
+A thread takes up to `batch` items of any requests, as soon as there are so many or the oldest has
+waited `wait_seconds`; threads that are free share what waits. A request with more items than that
+comes again behind the others, so that a large one never stops the small ones. What fails in a batch
+is repeated item by item: an error reaches the request that it belongs to and no other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Answers(Protocol):
     def __call__(self, items: Sequence[Any]) -> Sequence[Any]: ...
 
 
-#: Called on the thread after each batch: items, seconds.
+#: Called on a thread after each batch: items, seconds.
 Watcher = Callable[[int, float], None]
 
 
@@ -53,13 +53,16 @@ class InputError(Exception):
 
 @dataclass(eq=False)
 class _Job:
-    """The items of one request; `taken` of them went to the model so far."""
+    """The items of one request; `taken` of them went to a model so far, `predictions` by their
+    place came back.
+    """
 
     items: Sequence[Any]
     future: Future[list[Any]] = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
     taken: int = 0
-    predictions: list[Any] = field(default_factory=list)
+    predictions: dict[int, Any] = field(default_factory=dict)
+    ended: bool = False
 
     @property
     def left(self) -> int:
@@ -76,28 +79,34 @@ class _Part:
 
 
 class Batcher:
-    """The queue and its thread, which runs until `close`."""
+    """The queue and its threads, which run until `close`: one for each of `models`, which do not
+    share anything that a call changes.
+    """
 
     def __init__(
         self,
-        answers: Answers,
+        models: Sequence[Answers],
         batch: int,
         wait_seconds: float,
         most_waiting: int,
         watcher: Watcher = lambda items, seconds: None,
     ) -> None:
-        self._answers = answers
         self._batch = batch
         self._wait_seconds = wait_seconds
         self._most_waiting = most_waiting
         self._watcher = watcher
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
-        self._rate = 0.0  # items per second
+        self._rate = 0.0  # items per second, of one thread
+        self._free = 0  # threads that wait for items
         self._closing = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, args=(model,), name="answers", daemon=True)
+            for model in models
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -107,7 +116,7 @@ class Batcher:
     @property
     def is_alive(self) -> bool:
         """Whether it takes and answers items."""
-        return self._thread.is_alive() and not self._closing
+        return all(thread.is_alive() for thread in self._threads) and not self._closing
 
     def submit(self, items: Sequence[Any]) -> Future[list[Any]]:
         """The predictions of at least one item, once they are there.
@@ -127,23 +136,24 @@ class Batcher:
         return job.future
 
     def close(self) -> None:
-        """Answer what waits, take nothing more, end the thread."""
+        """Answer what waits, take nothing more, end the threads."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _seconds_of_queue(self) -> int:
         if not self._rate:
             return 1
-        return max(1, math.ceil(self._waiting / self._rate))
+        return max(1, math.ceil(self._waiting / self._rate / len(self._threads)))
 
-    # --- the thread -------------------------------------------------------------------------------
+    # --- a thread ---------------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, model: Answers) -> None:
         while parts := self._next_parts():
             started = time.monotonic()
-            self._answer(parts)
+            self._answer(model, parts)
             seconds = time.monotonic() - started
             items = sum(len(part.items) for part in parts)
             self._note_rate(items, seconds)
@@ -156,15 +166,19 @@ class Batcher:
         self._rate = newest
 
     def _next_parts(self) -> list[_Part]:
-        """Waits for them; empty when the queue is closed and all is answered."""
+        """Waits for them; empty when the queue is closed and all is taken."""
         with self._changed:
-            while True:
-                self._drop_given_up()
-                if self._jobs and self._is_due():
-                    return self._take()
-                if self._closing and not self._jobs:
-                    return []
-                self._changed.wait(self._patience())
+            self._free += 1
+            try:
+                while True:
+                    self._drop_given_up()
+                    if self._jobs and self._is_due():
+                        return self._take()
+                    if self._closing and not self._jobs:
+                        return []
+                    self._changed.wait(self._patience())
+            finally:
+                self._free -= 1
 
     def _drop_given_up(self) -> None:
         """Forget the jobs whose caller has cancelled them."""
@@ -184,7 +198,8 @@ class Batcher:
 
     def _take(self) -> list[_Part]:
         parts = []
-        room = self._batch
+        # the other free threads get their share
+        room = min(self._batch, math.ceil(self._waiting / self._free))
         for _ in range(len(self._jobs)):
             job = self._jobs.popleft()
             items = job.items[job.taken : job.taken + room]
@@ -196,28 +211,31 @@ class Batcher:
             if not room:
                 break
         self._waiting -= sum(len(part.items) for part in parts)
+        if self._jobs:
+            self._changed.notify()
         return parts
 
-    def _answer(self, parts: Sequence[_Part]) -> None:
+    def _answer(self, model: Answers, parts: Sequence[_Part]) -> None:
         together = [item for part in parts for item in part.items]
         try:
-            predictions = list(self._answers(together))
+            predictions = list(model(together))
         except Exception:
-            for part in parts:  # whose it is shows when each is alone
-                self._answer_alone(part)
+            for part in parts:  # whose it is shows when each item is alone
+                self._answer_alone(model, part)
             return
         first = 0
         for part in parts:
             self._finish(part, predictions[first : first + len(part.items)])
             first += len(part.items)
 
-    def _answer_alone(self, part: _Part) -> None:
+    def _answer_alone(self, model: Answers, part: _Part) -> None:
         predictions: list[Any] = []
         for number, item in enumerate(part.items):
             try:
-                predictions += self._answers([item])
+                predictions += model([item])
             except UserError as error:
-                self._fail(part.job, InputError(part.start + number, str(error)))
+                reason = str(error).removeprefix("text 1: ")  # it is the only one here
+                self._fail(part.job, InputError(part.start + number, reason))
                 return
             except Exception as error:
                 self._fail(part.job, error)
@@ -226,14 +244,24 @@ class Batcher:
 
     def _finish(self, part: _Part, predictions: list[Any]) -> None:
         job = part.job
-        job.predictions += predictions
-        if len(job.predictions) == len(job.items) and job.future.set_running_or_notify_cancel():
-            job.future.set_result(job.predictions)
+        with self._changed:
+            job.predictions.update(enumerate(predictions, part.start))
+            if len(job.predictions) < len(job.items) or not self._ends(job):
+                return
+        job.future.set_result([job.predictions[index] for index in range(len(job.items))])
 
     def _fail(self, job: _Job, error: Exception) -> None:
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
                 self._waiting -= job.left
-        if job.future.set_running_or_notify_cancel():
-            job.future.set_exception(error)
+            if not self._ends(job):
+                return
+        job.future.set_exception(error)
+
+    def _ends(self, job: _Job) -> bool:
+        """Whether its future still waits, once per job; the caller holds the lock."""
+        if job.ended:
+            return False
+        job.ended = True
+        return job.future.set_running_or_notify_cancel()

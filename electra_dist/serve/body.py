@@ -15,6 +15,8 @@ from electra_dist.serve.answers import ServedModel
 from electra_dist.serve.schema import InputForm
 from electra_dist.serve.settings import Limits
 
+_LONGEST_SENTENCE = 300
+
 
 class RefusedError(Exception):
     """A request that gets no predictions."""
@@ -51,8 +53,9 @@ async def read_body(
 
 
 def read_items(body: bytes, model: ServedModel, form: InputForm, limits: Limits) -> list[Any]:
-    """The inputs of a body as the model takes them; raises `RefusedError` that names the first wrong
-    one.
+    """The inputs of a body as the model takes them.
+
+    Raises `RefusedError` that names the first wrong one.
     """
     items = []
     for index, one in enumerate(_inputs(body, limits.inputs)):
@@ -62,7 +65,7 @@ def read_items(body: bytes, model: ServedModel, form: InputForm, limits: Limits)
         try:
             items.append(model.item(fields, place))
         except UserError as error:
-            raise RefusedError(422, str(error)) from error
+            raise RefusedError(422, _shortened(str(error))) from error
     return items
 
 
@@ -112,6 +115,13 @@ def _characters(value: Any) -> int:
         elif isinstance(one, list):
             rest += one
     return found
+
+
+def _shortened(sentence: str) -> str:
+    """An error may repeat what a client sent, at any length."""
+    if len(sentence) <= _LONGEST_SENTENCE:
+        return sentence
+    return sentence[:_LONGEST_SENTENCE] + "..."
 
 
 def _json_type(value: Any) -> str:

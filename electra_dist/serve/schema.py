@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,30 +111,32 @@ _ERRORS = {
     503: "too many inputs wait; Retry-After says for how many seconds",
     504: "no answer in time",
 }
-_TEXT = InputField("text", "the text", "The second chapter is a joy.")
+_QUESTION = InputField("question", "what is asked", "Where was it shown?", rows=1)
+_CONTEXT = InputField(
+    "context",
+    "the text that may hold the answer",
+    "It was made by Anna and shown in Lisbon for a week.",
+    rows=6,
+)
+_MASKED = InputField("text", "with [MASK] where a token is missing", "The [MASK] is long.")
+#: By task or network; the others have one text or two, with names of the training's own.
 _FORMS = {
-    "question-answering": (
-        InputField("question", "what is asked", "Where was it shown?", rows=1),
-        InputField(
-            "context",
-            "the text that may hold the answer",
-            "It was made by Anna and shown in Lisbon for a week.",
-            rows=6,
-        ),
-    ),
-    "generator": (
-        InputField("text", "a text with [MASK] where a token is missing", "The [MASK] is long."),
-    ),
+    "question-answering": InputForm((_QUESTION, _CONTEXT)),
+    "generator": InputForm((_MASKED,)),
 }
+_TEXTS = (
+    ("the text", "A gripping story, told without a wasted word."),
+    ("the second text of the pair", "The story is gripping."),
+)
 
 
-def input_form(kind: str, columns: Mapping[str, str | None]) -> InputForm:
-    """Of a task or network; `columns` are the names that the training used."""
+def input_form(kind: str, names: Sequence[str]) -> InputForm:
+    """Of a task or network whose inputs consist of the texts `names`."""
     if kind in _FORMS:
-        return InputForm(_FORMS[kind])
-    text = InputField(columns.get("text") or "text", _TEXT.meaning, _TEXT.example)
-    pair = columns.get("pair")
-    if pair is None:
-        return InputForm((text,))
-    other = InputField(pair, "the second text of the pair", "This chapter is long.")
-    return InputForm((text, other))
+        return _FORMS[kind]
+    return InputForm(
+        tuple(
+            InputField(name, meaning, example)
+            for name, (meaning, example) in zip(names, _TEXTS, strict=False)
+        )
+    )

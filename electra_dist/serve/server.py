@@ -9,6 +9,8 @@ import socket
 
 from electra_dist.console import say, warn
 from electra_dist.errors import EXIT_CTRL_C, EXIT_OK, UserError
+from electra_dist.serve.answers import ServedModel, open_model
+from electra_dist.serve.schema import input_form
 from electra_dist.serve.settings import Settings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -48,17 +50,16 @@ def _run(settings: Settings, bound: socket.socket) -> int:
     import uvicorn
 
     from electra_dist.parallel.hardware import device_of_command
-    from electra_dist.serve.answers import open_model
     from electra_dist.serve.app import make_app
-    from electra_dist.serve.schema import input_form
 
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    model = open_model(settings.folders, device_of_command(settings.device))
-    example = input_form(model.kind, model.columns).example
-    model.predict([model.item(example, "the example")])  # what is loaded at the first use
+    torch.set_num_threads(settings.threads or _threads(settings.workers))
+    device = device_of_command(settings.device)
+    models = [open_model(settings.folders, device) for _ in range(settings.workers)]
+    example = input_form(models[0].kind, models[0].fields).example
+    for model in models:  # what is loaded at the first use
+        model.predict([model.item(example, "the example")])
     config = uvicorn.Config(
-        make_app(model, settings),
+        make_app(models, settings),
         log_config=None,
         access_log=False,
         backlog=_BACKLOG,
@@ -70,13 +71,19 @@ def _run(settings: Settings, bound: socket.socket) -> int:
         # uvicorn sends itself the signal again in the end, which must not end the process
         signal.signal(number, server.handle_exit)
     bound.listen(_BACKLOG)
-    _say_where(model.name, model.kind, bound, settings.token)
+    _say_where(models[0], bound, settings.token)
     server.run(sockets=[bound])
     if server.force_exit:
         warn("ended at once; some requests may have no answer")
         return EXIT_CTRL_C
     say("ended; every request has its answer")
     return EXIT_OK
+
+
+def _threads(workers: int) -> int:
+    """What each worker gets of the cores; one core is left for requests and tokenizers."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, (cores - 1) // workers)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -99,7 +106,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _say_where(name: str, kind: str, bound: socket.socket, token: str | None) -> None:
+def _say_where(model: ServedModel, bound: socket.socket, token: str | None) -> None:
     host, port = bound.getsockname()[:2]
     if not ipaddress.ip_address(host).is_loopback and token is None:
         warn(
@@ -108,4 +115,4 @@ def _say_where(name: str, kind: str, bound: socket.socket, token: str | None) ->
         )
     if ":" in host:
         host = f"[{host}]"
-    say(f"{name} ({kind}) answers at http://{host}:{port}, its documentation at /docs")
+    say(f"{model.name} ({model.kind}) answers at http://{host}:{port}, its documentation at /docs")

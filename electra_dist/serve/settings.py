@@ -32,7 +32,8 @@ class Settings:
 
     batch          the most inputs that the model answers at a time
     wait_seconds   how long an input waits for others that share its batch
-    threads        of torch; None: as many as it takes by itself
+    workers        copies of the model that answer side by side
+    threads        of torch for each of them; None: what the cores give
     token          what a client must send as a bearer token; None: anybody may ask
     """
 
@@ -42,6 +43,7 @@ class Settings:
     device: str | None = None
     batch: int = 32
     wait_seconds: float = 0.002
+    workers: int = 1
     threads: int | None = None
     token: str | None = None
     limits: Limits = Limits()
@@ -51,10 +53,12 @@ class Settings:
         least = {
             "port": (self.port, 0),
             "batch": (self.batch, 1),
+            "workers": (self.workers, 1),
             "wait_ms": (self.wait_seconds, 0),
             "max_bytes": (self.limits.bytes, 2),
             "max_inputs": (self.limits.inputs, 1),
             "max_characters": (self.limits.characters, 1),
+            "threads": (1 if self.threads is None else self.threads, 1),
             "queue": (self.limits.waiting, 1),
         }
         for name, (value, expected) in least.items():
@@ -62,8 +66,6 @@ class Settings:
                 raise UserError(f"`{name}` {value}: expected {expected} or more")
         if self.port > 65535:
             raise UserError(f"`port` {self.port}: expected at most 65535")
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"`threads` {self.threads}: expected 1 or more")
         if not 0 < self.limits.timeout_seconds < float("inf"):
             raise UserError(
                 f"`timeout` {self.limits.timeout_seconds:g}: expected a number of seconds above 0"

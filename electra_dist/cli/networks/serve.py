@@ -42,7 +42,17 @@ def add(subparsers: Subparsers) -> None:
         "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
     )
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="of PyTorch on a CPU (default: its own)"
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="copies of the model that answer side by side (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of PyTorch for each worker, on a CPU (default: the cores but one, shared)",
     )
     parser.add_argument(
         "--token-env",
@@ -110,6 +120,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         batch=arguments.batch,
         wait_seconds=arguments.wait_ms / 1000,
+        workers=arguments.workers,
         threads=arguments.threads,
         token=token_of(arguments.token_env),
         limits=limits,
