@@ -46,7 +46,7 @@ _CLIENT_GONE = 499
 
 def make_app(models: Sequence[ServedModel], settings: Settings) -> FastAPI:
     """The application around copies of one model; each has a thread, which starts here and ends
-    with the last answer.
+    with the last answer. `state.batcher` is the queue.
     """
     model = models[0]
     counts = Counts()
@@ -71,6 +71,7 @@ def make_app(models: Sequence[ServedModel], settings: Settings) -> FastAPI:
         version=__version__,
         lifespan=lifespan,
     )
+    app.state.batcher = batcher
     app.add_middleware(_Counted, counts=counts)
     app.add_exception_handler(RefusedError, _tell_refused)
     app.add_exception_handler(HTTPException, _tell_routing)

@@ -133,7 +133,14 @@ class Batcher:
             self._jobs.append(job)
             self._waiting += len(items)
             self._changed.notify()
+        job.future.add_done_callback(lambda future: self._forget(job))
         return job.future
+
+    def hurry(self) -> None:
+        """From now on no item waits for others."""
+        with self._changed:
+            self._wait_seconds = 0
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Answer what waits, take nothing more, end the threads."""
@@ -142,6 +149,13 @@ class Batcher:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def _forget(self, job: _Job) -> None:
+        """Take a job that has ended or was given up out of the queue."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self._waiting -= job.left
 
     def _seconds_of_queue(self) -> int:
         if not self._rate:
@@ -171,7 +185,6 @@ class Batcher:
             self._free += 1
             try:
                 while True:
-                    self._drop_given_up()
                     if self._jobs and self._is_due():
                         return self._take()
                     if self._closing and not self._jobs:
@@ -179,12 +192,6 @@ class Batcher:
                     self._changed.wait(self._patience())
             finally:
                 self._free -= 1
-
-    def _drop_given_up(self) -> None:
-        """Forget the jobs whose caller has cancelled them."""
-        for job in [job for job in self._jobs if job.future.cancelled()]:
-            self._jobs.remove(job)
-            self._waiting -= job.left
 
     def _is_due(self) -> bool:
         return self._waiting >= self._batch or self._closing or self._patience() == 0
@@ -252,9 +259,6 @@ class Batcher:
 
     def _fail(self, job: _Job, error: Exception) -> None:
         with self._changed:
-            if job in self._jobs:
-                self._jobs.remove(job)
-                self._waiting -= job.left
             if not self._ends(job):
                 return
         job.future.set_exception(error)

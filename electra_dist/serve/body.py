@@ -111,7 +111,7 @@ def _characters(value: Any) -> int:
         if isinstance(one, str):
             found += len(one)
         elif isinstance(one, dict):
-            rest += [*one.keys(), *one.values()]
+            rest += one.values()
         elif isinstance(one, list):
             rest += one
     return found

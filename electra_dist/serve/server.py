@@ -6,6 +6,7 @@ import ipaddress
 import os
 import signal
 import socket
+from types import FrameType
 
 from electra_dist.console import say, warn
 from electra_dist.errors import EXIT_CTRL_C, EXIT_OK, UserError
@@ -58,18 +59,29 @@ def _run(settings: Settings, bound: socket.socket) -> int:
     example = input_form(models[0].kind, models[0].fields).example
     for model in models:  # what is loaded at the first use
         model.predict([model.item(example, "the example")])
+    app = make_app(models, settings)
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.batcher.hurry()  # nobody comes any more whom an input could wait for
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(
-        make_app(models, settings),
+        app,
         log_config=None,
         access_log=False,
         backlog=_BACKLOG,
         server_header=False,
         timeout_graceful_shutdown=round(settings.limits.timeout_seconds) + _LAST_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
     for number in _SIGNALS:
-        # uvicorn sends itself the signal again in the end, which must not end the process
-        signal.signal(number, server.handle_exit)
+        # heard before uvicorn listens, and after it, when it sends itself the signal again
+        signal.signal(number, end)
     bound.listen(_BACKLOG)
     _say_where(models[0], bound, settings.token)
     server.run(sockets=[bound])

@@ -158,7 +158,13 @@ def test_a_large_request_does_not_stop_a_small_one(
 def test_free_threads_share_what_waits(start: Callable[..., Batcher]) -> None:
     models = [Squares(), Squares()]
     batcher = start(*models, batch=100, wait=0.2)
+    for one in models:
+        one.go_on.clear()
     futures = [batcher.submit([number]) for number in range(10)]
+    for one in models:
+        assert one.started.acquire(timeout=30)
+    for one in models:
+        one.go_on.set()
     assert [result(future)[0] for future in futures] == [n * n for n in range(10)]
     assert sorted(len(batch) for one in models for batch in one.batches) == [5, 5]
 
