@@ -10,9 +10,10 @@ Every server is a process of its own, with FastAPI and uvicorn, on the same mode
     ours      `electra-dist serve` as it comes
 
 Each of `--clients` connections sends one text, waits for the answer, sends the next. The servers
-take turns in every round; figures are medians over the rounds. The answers of all three must be
-equal, else there are no figures. With `--size small` the folder gets random weights of
-ELECTRA-Small's size first, which changes no speed.
+take turns in every round; figures are medians over the rounds. On a machine that is shared with
+other work, requests per second of the processor say more than those of the clock. The answers of
+all three must be equal, else there are no figures. With `--size small` the folder gets random
+weights of ELECTRA-Small's size first, which changes no speed.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from launcher.local import free_port
 
 #: Probabilities of two servers may differ by this much.
@@ -48,9 +51,23 @@ Probabilities = dict[str, float]
 # --- the servers ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Server:
+    """One that answers."""
+
+    name: str
+    port: int
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """Of all its threads, since it started."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
 @contextlib.contextmanager
-def running(name: str, folder: Path, extra: Sequence[str]) -> Iterator[int]:
-    """The port of a server that answers."""
+def running(name: str, folder: Path, extra: Sequence[str]) -> Iterator[Server]:
+    """A server of its own process, until the end of the block."""
     port = free_port()
     if name == "ours":
         words = ["-m", "electra_dist.cli", "serve", str(folder), "--port", str(port), *extra]
@@ -67,7 +84,7 @@ def running(name: str, folder: Path, extra: Sequence[str]) -> Iterator[int]:
             if process.poll() is not None or time.monotonic() > until:
                 raise SystemExit(f"{name}: the server does not answer")
             time.sleep(0.2)
-        yield port
+        yield Server(name, port, psutil.Process(process.pid))
     finally:
         process.terminate()
         process.wait()
@@ -105,9 +122,12 @@ def probabilities(name: str, content: Any) -> Probabilities:
 
 @dataclass(frozen=True)
 class Round:
-    """What one server did in one round: seconds, latencies, the last answer to each text."""
+    """What one server did in one round: seconds, those of its processor, latencies, the last
+    answer to each text.
+    """
 
     seconds: float
+    cpu_seconds: float
     latencies: list[float]
     answers: dict[str, Probabilities]
 
@@ -116,12 +136,18 @@ class Round:
         """Requests per second."""
         return len(self.latencies) / self.seconds
 
+    @property
+    def cpu_rate(self) -> float:
+        """Requests per second of the processor."""
+        return len(self.latencies) / self.cpu_seconds
 
-async def ask(name: str, port: int, texts: Sequence[str], clients: int, seconds: float) -> Round:
+
+async def ask(server: Server, texts: Sequence[str], clients: int, seconds: float) -> Round:
     """Ask for so many seconds, the texts in turn; what is under way then is waited for."""
     import aiohttp
 
-    url = f"http://127.0.0.1:{port}/predict"
+    name = server.name
+    url = f"http://127.0.0.1:{server.port}/predict"
     headers = {"Content-Type": "application/json"}
     latencies: list[float] = []
     found: dict[str, Probabilities] = {}
@@ -137,10 +163,13 @@ async def ask(name: str, port: int, texts: Sequence[str], clients: int, seconds:
                 latencies.append(time.perf_counter() - begun)
                 found[text] = probabilities(name, content)
 
+        before = server.cpu_seconds()
         started = time.perf_counter()
         until = started + seconds
         await asyncio.gather(*(client() for _ in range(clients)))
-    return Round(time.perf_counter() - started, latencies, found)
+        taken = time.perf_counter() - started
+        cpu_seconds = server.cpu_seconds() - before
+    return Round(taken, cpu_seconds, latencies, found)
 
 
 def check_equal(
@@ -188,20 +217,21 @@ def measure(
 ) -> list[dict[str, Any]]:
     rows = []
     with contextlib.ExitStack() as stack:
-        ports = {name: stack.enter_context(running(name, folder, options.ours)) for name in SERVERS}
+        servers = [stack.enter_context(running(name, folder, options.ours)) for name in SERVERS]
         for clients in options.clients:
             rounds: dict[str, list[Round]] = {name: [] for name in SERVERS}
             for _ in range(options.rounds):
-                for name, port in ports.items():
-                    done = asyncio.run(ask(name, port, texts, clients, options.seconds))
-                    rounds[name].append(done)
-                    check_equal(name, rounds["plain"][-1].answers, done.answers)
+                for server in servers:
+                    done = asyncio.run(ask(server, texts, clients, options.seconds))
+                    rounds[server.name].append(done)
+                    check_equal(server.name, rounds["plain"][-1].answers, done.answers)
             rows += [row(name, clients, rounds[name], rounds["plain"]) for name in SERVERS]
     return rows
 
 
 def row(name: str, clients: int, rounds: list[Round], plain: list[Round]) -> dict[str, Any]:
     ratios = [own.rate / base.rate for base, own in zip(plain, rounds, strict=True)]
+    cpu_ratios = [own.cpu_rate / base.cpu_rate for base, own in zip(plain, rounds, strict=True)]
     return {
         "server": name,
         "clients": clients,
@@ -211,6 +241,10 @@ def row(name: str, clients: int, rounds: list[Round], plain: list[Round]) -> dic
         "ratio": statistics.median(ratios),
         "ratio_low": min(ratios),
         "ratio_high": max(ratios),
+        "requests_per_cpu_second": statistics.median(one.cpu_rate for one in rounds),
+        "cpu_ratio": statistics.median(cpu_ratios),
+        "cpu_ratio_low": min(cpu_ratios),
+        "cpu_ratio_high": max(cpu_ratios),
     }
 
 
@@ -238,13 +272,16 @@ def main() -> None:
         rows = measure(options, folder, texts)
     print(
         f"{'server':10}{'clients':>8}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}"
-        f"{'times plain':>13}{'low':>7}{'high':>7}"
+        f"{'times plain':>13}{'low':>7}{'high':>7}{'per CPU s':>11}{'times plain':>13}"
+        f"{'low':>7}{'high':>7}"
     )
     for one in rows:
         print(
             f"{one['server']:10}{one['clients']:>8}{one['requests_per_second']:>12.0f}"
             f"{one['p50_ms']:>9.1f}{one['p99_ms']:>9.1f}{one['ratio']:>13.2f}"
             f"{one['ratio_low']:>7.2f}{one['ratio_high']:>7.2f}"
+            f"{one['requests_per_cpu_second']:>11.0f}{one['cpu_ratio']:>13.2f}"
+            f"{one['cpu_ratio_low']:>7.2f}{one['cpu_ratio_high']:>7.2f}"
         )
     if options.json:
         options.json.write_text(json.dumps({"rows": rows}, indent=2) + "\n", encoding="utf-8")

@@ -13,4 +13,4 @@ Comes in: the folder of a model, or several as one ensemble. Goes out: a server 
     page/        the form for a browser
 """
 
-__all__ = ["server", "settings"]
+__all__ = ["answers", "schema", "server", "settings"]
