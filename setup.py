@@ -23,5 +23,6 @@ setup(
         "launcher.slurm": ["job.sbatch"],
         "electra_dist.report.page": ["report.html", "report.css", "report.js"],
         "electra_dist.suspects.page": ["suspects.html", "suspects.css"],
+        "electra_dist.serve.page": ["form.html", "form.css", "form.js"],
     },
 )

@@ -26,7 +26,7 @@ PACKAGES = house.PACKAGES
 #: a module of the hall `electra_dist`. It imports from its own floor and from those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("electra_dist.cli", "electra_dist.api"),
-    ("electra_dist.export", "electra_dist.suspects"),
+    ("electra_dist.export", "electra_dist.serve", "electra_dist.suspects"),
     ("electra_dist.evaluate", "electra_dist.finetune"),
     ("electra_dist.measure",),
     ("electra_dist.train",),
@@ -281,6 +281,7 @@ READ_WHOLE = {
     "electra_dist.measure.preflight": "the files of this program",
     "electra_dist.report.page.render": "the files of this program",
     "electra_dist.suspects.page.render": "the files of this program",
+    "electra_dist.serve.page.render": "the files of this program",
     "launcher.slurm.job_script": "the template that comes with this program",
     "data_tools.corpus": "the sources of this Python installation",
     "data_tools.spill": "files that the same command wrote a minute before",

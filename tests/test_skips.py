@@ -25,7 +25,7 @@ ALLOWED = {
     "tests/launcher/conftest.py": ["no Slurm, or no root to start one"],
     "tests/launcher/slurm/test_cores.py": ["one core: two ranks want one each"],
     "tests/launcher/slurm/test_job_script.py": ["no shellcheck"],
-    "tests/report/conftest.py": ["no Chromium"],
+    "tests/support/browser.py": ["no Chromium"],
     "tests/support/disks.py": ["no mounts: without root, and in some containers"],
 }
 SKIPPING = frozenset({"skip", "skipif", "skipTest", "SkipTest", "importorskip"})

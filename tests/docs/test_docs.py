@@ -62,6 +62,7 @@ STORY = (
     "docs/fine-tune.md",
     "docs/tasks/suspects.md",
     "docs/tasks/zero-shot.md",
+    "docs/serve.md",
 )
 #: Pages whose commands need what no test machine has; blocks without a directive are parsed.
 PARSED = {

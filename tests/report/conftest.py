@@ -1,15 +1,13 @@
-"""A sweep of three runs, and a browser without a screen."""
+"""A sweep of three runs."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from electra_dist.runs.directory import RunDir
+from tests.support.browser import browser  # noqa: F401
 from tests.support.small_runs import rows_of, training_row, write_passages, write_run
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -59,15 +57,3 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_run(tmp_path: Path) -> RunDir:
     """A run of 100 steps that nothing is wrong with."""
     return write_run(tmp_path / "one", rows_of(100, 2))
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium, as the system has it."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
