@@ -9,6 +9,7 @@ __all__ = [
     "predictor",
     "recipe",
     "registry",
+    "report",
     "run",
     "runner",
     "training",
