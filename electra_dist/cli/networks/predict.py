@@ -29,11 +29,17 @@ def add(subparsers: Subparsers) -> None:
         echo "The cat [MASK] on the mat." | electra-dist predict exported/generator
         electra-dist predict exported/discriminator --input suspicious.txt --json
         electra-dist predict finetuned/squad --input questions.jsonl
+        electra-dist predict three/seed-1 three/seed-2 three/seed-3 --input test.tsv
         """,
         prints=True,
     )
     parser.add_argument(
-        "model", metavar="MODEL", type=Path, help="folder written by `finetune` or `export`"
+        "models",
+        metavar="MODEL",
+        nargs="+",
+        type=Path,
+        help="folder written by `finetune` or `export`; several fine-tuned for the same task answer"
+        " together",
     )
     parser.add_argument(
         "--input",
@@ -68,7 +74,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     from electra_dist.errors import UserError
     from electra_dist.files.staging import check_folder_can_be_made
     from electra_dist.files.writing import write_atomically
-    from electra_dist.finetune.predict import open_predictor
+    from electra_dist.finetune.seeds.ensemble import open_models
     from electra_dist.parallel.hardware import device_of_command
 
     if arguments.count < 1:
@@ -78,7 +84,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         if arguments.out.is_dir():
             raise UserError(f"--out {arguments.out}: is a folder; give the name of a file in it")
     device = device_of_command(arguments.device)
-    predictor = open_predictor(arguments.model, device, arguments.count)
+    predictor = open_models(arguments.models, device, arguments.count)
     source, items = _read(predictor, arguments.input)
     predictions, scores = predictor.predict_with_scores(items, source)
     lines = _lines(predictor.header, predictions, arguments.json)

@@ -17,7 +17,7 @@ from electra_dist.files.reading import read_bounded
 from electra_dist.files.tokenizers import LIMIT, TOKENIZER_FILE
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predict import open_predictor
-from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor
+from electra_dist.finetune.predictor import Prediction, Predictor, Scores, TaskPredictor
 from electra_dist.finetune.runner import Outputs
 
 #: What the markers of the folders say alike: what is asked, and what an output means.
@@ -57,6 +57,13 @@ class EnsemblePredictor(TaskPredictor):
     def mixed(self, several: Sequence[Outputs]) -> Outputs:
         """As one model mixes them."""
         return self._first.mixed(several)
+
+
+def open_models(paths: Sequence[Path], device: torch.device, count: int = 5) -> Predictor:
+    """`open_predictor` of one folder, `open_ensemble` of several."""
+    if len(paths) == 1:
+        return open_predictor(paths[0], device, count)
+    return open_ensemble(paths, device)
 
 
 def open_ensemble(paths: Sequence[Path], device: torch.device) -> EnsemblePredictor:

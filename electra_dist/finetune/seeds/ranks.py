@@ -67,11 +67,14 @@ def meet(device: torch.device) -> Ranks:
     return Ranks(state.process_index, state.num_processes)
 
 
-def part() -> None:
-    """Close the process group, where there is one."""
+def part() -> Ranks:
+    """Close the process group, where there is one; which rank this process was."""
     from accelerate import PartialState
 
-    PartialState().destroy_process_group()
+    state = PartialState()
+    ranks = Ranks(state.process_index, state.num_processes)
+    state.destroy_process_group()
+    return ranks
 
 
 class DealtRunner:
