@@ -66,6 +66,7 @@ def finetune_model(
     keep_head: bool = False,
     ensemble: bool = False,
     restart: bool = False,
+    wandb: Literal["online", "offline", "disabled"] = "disabled",
     verbose: bool = False,
     **recipe: Unpack[RecipeNumbers],
 ) -> FinetuneReport:
@@ -86,6 +87,7 @@ def finetune_model(
         keep_head: go on with the head of a model that was fine-tuned for the same task and classes.
         ensemble: keep the model of every seed, and score their ensemble and soups of weights.
         restart: begin anew, where a killed fine-tuning with the same `out` could go on.
+        wandb: W&B gets the curves too, one run per seed.
         verbose: print the lines of the command `electra-dist finetune`.
         recipe: numbers of `RecipeNumbers`; what is left out takes the published number.
 
@@ -118,6 +120,7 @@ def finetune_model(
         keep_head,
         ensemble,
         restart,
+        wandb,
     )
     with output(verbose):
         return finetune(settings)

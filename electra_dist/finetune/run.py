@@ -20,6 +20,8 @@ on where it was when it is asked the same again (`seeds.work`).
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -49,6 +51,7 @@ from electra_dist.finetune.registry import TASKS
 from electra_dist.finetune.report import FinetuneReport
 from electra_dist.finetune.seeds.callbacks import AfterEpoch, DivergedError, merit
 from electra_dist.finetune.seeds.curves import draw, join_rows
+from electra_dist.finetune.seeds.mirror import Mirror
 from electra_dist.finetune.seeds.one import Training
 from electra_dist.finetune.seeds.ranks import Ranks, meet
 from electra_dist.finetune.seeds.together import Together
@@ -56,6 +59,7 @@ from electra_dist.finetune.seeds.weights import write_model
 from electra_dist.finetune.seeds.work import History, Work
 from electra_dist.finetune.training import Learner
 from electra_dist.parallel.hardware import device_of_command
+from electra_dist.tracking.wandb import Mode, choose_mode
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Settings:
     recipe           numbers that take the place of the defaults
     drop_unlabelled  leave out examples without a label, instead of refusing the file
     keep_head        go on with the head of a model that was fine-tuned for the same task
+    wandb            `online` or `offline`: W&B gets the rows of metrics.jsonl too
     ensemble         keep the model of every seed, and report what they are together
     restart          begin anew, where a killed fine-tuning could go on
     """
@@ -83,6 +88,7 @@ class Settings:
     keep_head: bool = False
     ensemble: bool = False
     restart: bool = False
+    wandb: Mode = "disabled"
 
     @property
     def files(self) -> Files:
@@ -129,6 +135,7 @@ def _finetune(
             ranks=ranks,
             head_seed=settings.seeds[0] if settings.ensemble else None,
             after_epoch=after_epoch,
+            mirror=_mirror(settings, recipe, work),
         )
         histories = {seed: training.train(seed, work.seed(seed)) for seed in settings.seeds}
         report = _report(settings, learner, recipe, histories)
@@ -268,6 +275,17 @@ def _opening(
     )
 
 
+def _mirror(settings: Settings, recipe: Recipe, work: Work) -> Mirror | None:
+    """W&B, where the user wants it and the environment is not more private."""
+    if settings.wandb == "disabled":
+        return None
+    choice = choose_mode(settings.wandb, os.environ)
+    if choice.mode != settings.wandb:
+        say(f"W&B is {choice.mode}, as the environment says")
+    told = {"task": settings.task, **asdict(recipe)}
+    return Mirror(choice.mode, settings.out.resolve().name, told, work.path)
+
+
 # --- what came of it ------------------------------------------------------------------------------
 
 
@@ -326,5 +344,7 @@ def _write(
         metrics = folder / "metrics.jsonl"
         join_rows({seed: work.seed(seed).metrics for seed in histories}, metrics)
         draw(metrics, report.recipe.metric or report.main_score, folder / "curves.png")
+        if work.wandb.is_dir():
+            shutil.move(work.wandb, folder)
         if together is not None:
             together.write(folder, marker, report)

@@ -121,6 +121,12 @@ def add(subparsers: Subparsers) -> None:
         help="begin anew, where a killed fine-tuning with the same --out could go on",
     )
     parser.add_argument(
+        "--wandb",
+        choices=("online", "offline", "disabled"),
+        default="disabled",
+        help="W&B gets the curves too, one run per seed (default: %(default)s)",
+    )
+    parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
     )
     add_json(parser)
@@ -190,6 +196,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         keep_head=arguments.keep_head,
         ensemble=arguments.ensemble,
         restart=arguments.restart,
+        wandb=arguments.wandb,
     )
     report = finetune(settings)
     if not part().is_main:

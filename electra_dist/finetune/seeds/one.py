@@ -21,6 +21,7 @@ from electra_dist.console import live_line, say, warn
 from electra_dist.finetune.recipe import SCHEDULES, Recipe, micro_batch, parameter_groups, prepare
 from electra_dist.finetune.runner import Features, TorchRunner
 from electra_dist.finetune.seeds.callbacks import AfterEpoch, Checkpoints, HeldOut, Progress, Row
+from electra_dist.finetune.seeds.mirror import Mirror
 from electra_dist.finetune.seeds.ranks import DealtRunner, Ranks
 from electra_dist.finetune.seeds.weights import save_weights
 from electra_dist.finetune.seeds.work import History, SeedFolder
@@ -37,7 +38,7 @@ class Training:
 
     head_seed    draws the head of every seed; None for the seed's own
     after_epoch  asked after each evaluation whether the seed ends
-    mirror       gets every row of metrics too
+    mirror       gets every row of metrics too; None where nobody wants them
     """
 
     learner: Learner
@@ -47,7 +48,7 @@ class Training:
     ranks: Ranks
     head_seed: int | None = None
     after_epoch: AfterEpoch | None = None
-    mirror: Callable[[Row], None] | None = None
+    mirror: Mirror | None = None
 
     def train(self, seed: int, folder: SeedFolder) -> History:
         """Train a new head and the encoder under it, or go on where `folder` says so.
@@ -67,7 +68,7 @@ class Training:
             step = int(path.name.rpartition("-")[2])
             say(f"seed {seed}  goes on after step {step:,}")
         if self.ranks.is_main:
-            with _rows(folder, step, self.mirror) as write:
+            with _rows(seed, folder, step, self.mirror) as write:
                 self._run(seed, folder, history, checkpoint, write)
         else:
             self._run(seed, folder, history, checkpoint, _nothing)
@@ -189,20 +190,24 @@ def _arguments(
 
 @contextlib.contextmanager
 def _rows(
-    folder: SeedFolder, step: int, mirror: Callable[[Row], None] | None
+    seed: int, folder: SeedFolder, step: int, mirror: Mirror | None
 ) -> Iterator[Callable[[Row], None]]:
     """What writes the rows of a seed, into its folder; those after `step` are taken out."""
     file = MetricsFile(folder.metrics, warn)
     file.cut_back(step)
+    if mirror is not None:
+        mirror.begin(seed, folder.metrics)
 
     def write(row: Row) -> None:
         file.write(row)
         if mirror is not None:
-            mirror(row)
+            mirror.send(row)
 
     try:
         yield write
     finally:
+        if mirror is not None:
+            mirror.end()
         file.close()
 
 

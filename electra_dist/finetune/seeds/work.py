@@ -111,6 +111,7 @@ class Work:
     def __init__(self, out: Path) -> None:
         out = out.resolve()
         self.path = out.with_name(f".{out.name}.work")
+        self.wandb = self.path / "wandb"  # of W&B, where the user wants it
 
     def begin(self, asked: dict[str, Any], restart: bool) -> bool:
         """Begin in the empty folder, or go on with what is in it; whether it goes on.
@@ -118,8 +119,8 @@ class Work:
         Raises `UserError` where the one that is there was asked something else.
         """
         if restart:
-            for entry in self.path.glob("seed-*"):
-                shutil.rmtree(entry)
+            for entry in (*self.path.glob("seed-*"), self.wandb):
+                shutil.rmtree(entry, ignore_errors=True)
             (self.path / _ASKED).unlink(missing_ok=True)
         if not (self.path / _ASKED).is_file():
             write_json(self.path / _ASKED, asked)
