@@ -1,7 +1,7 @@
 """What each strategy of fine-tuning changes: the median over seeds, next to the default.
 
     python benchmarks/finetune_strategies.py --model runs/quickstart/export/discriminator \
-        --train train.tsv --dev dev.tsv --examples 6920 --held-out 872 --epochs 3 --seeds 5
+        --train train.tsv --dev dev.tsv --examples 6920 --held-out 872 --batch 32 --seeds 5
 
 Every strategy trains the same seeds on the same first examples and differs from the default in what
 its name says. The scores are held-out accuracies. Early stopping chooses its epoch, and the greedy
@@ -74,7 +74,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--held-out", type=int, default=300)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--max-length", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=(*STRATEGIES, ENSEMBLE))
@@ -88,6 +89,7 @@ def main() -> None:
         common = {
             "lr": options.lr,
             "epochs": options.epochs,
+            "batch": options.batch,
             "max_length": options.max_length,
         }
         for number, what in enumerate(options.only or (*STRATEGIES, ENSEMBLE)):

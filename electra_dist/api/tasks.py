@@ -50,6 +50,19 @@ class RecipeNumbers(TypedDict, total=False):
     keep: Literal["best", "last"]
 
 
+class FinetuneOptions(RecipeNumbers, total=False):
+    """What a fine-tuning does besides, and how.
+
+    ensemble  keep the model of every seed, and score their ensemble and soups of weights
+    restart   begin anew, where a killed fine-tuning with the same `out` could go on
+    wandb     W&B gets the curves too, one run per seed
+    """
+
+    ensemble: bool
+    restart: bool
+    wandb: Literal["online", "offline", "disabled"]
+
+
 def finetune_model(
     model: str | Path,
     train: str | Path,
@@ -64,11 +77,8 @@ def finetune_model(
     device: DeviceName | None = None,
     drop_unlabelled: bool = False,
     keep_head: bool = False,
-    ensemble: bool = False,
-    restart: bool = False,
-    wandb: Literal["online", "offline", "disabled"] = "disabled",
     verbose: bool = False,
-    **recipe: Unpack[RecipeNumbers],
+    **others: Unpack[FinetuneOptions],
 ) -> FinetuneReport:
     """Teach an exported discriminator a task.
 
@@ -85,11 +95,8 @@ def finetune_model(
         device: by default CUDA where there is one.
         drop_unlabelled: leave out examples without a label, instead of refusing the file.
         keep_head: go on with the head of a model that was fine-tuned for the same task and classes.
-        ensemble: keep the model of every seed, and score their ensemble and soups of weights.
-        restart: begin anew, where a killed fine-tuning with the same `out` could go on.
-        wandb: W&B gets the curves too, one run per seed.
         verbose: print the lines of the command `electra-dist finetune`.
-        recipe: numbers of `RecipeNumbers`; what is left out takes the published number.
+        others: of `FinetuneOptions`; a number that is left out is the published one.
 
     Returns:
         The scores of every seed and their median, the recipe, and the folder.
@@ -108,20 +115,10 @@ def finetune_model(
         raise UserError("`seeds`: expected one or more")
     files = (Path(model), Path(train), Path(out), as_path(dev))
     names = {"text": text, "pair": pair, "label": label}
-    how = dict(recipe)
-    settings = Settings(
-        *files,
-        task,
-        names,
-        how,
-        tuple(seeds),
-        device,
-        drop_unlabelled,
-        keep_head,
-        ensemble,
-        restart,
-        wandb,
-    )
+    how: dict[str, Any] = dict(others)
+    chosen = {name: how.pop(name) for name in ("ensemble", "restart", "wandb") if name in how}
+    numbers = (names, how, tuple(seeds))
+    settings = Settings(*files, task, *numbers, device, drop_unlabelled, keep_head, **chosen)
     with output(verbose):
         return finetune(settings)
 

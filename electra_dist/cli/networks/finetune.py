@@ -89,32 +89,8 @@ def add(subparsers: Subparsers) -> None:
         "model", metavar="MODEL", type=Path, help="folder written by `electra-dist export`"
     )
     _add_task(parser)
-    for name, (kind, text) in _RECIPE.items():
-        parser.add_argument(
-            "--" + name.replace("_", "-"), dest=name, type=kind, metavar="N", help=text
-        )
-    for name, (choices, text) in _WORDS.items():
-        parser.add_argument("--" + name.replace("_", "-"), dest=name, choices=choices, help=text)
-    parser.add_argument(
-        "--metric",
-        metavar="NAME",
-        help="the held-out score that chooses epoch and seed (default: the task's main one)",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="the first seed (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        default=1,
-        metavar="N",
-        help="train N times, keep the best, report the median (default: 1)",
-    )
-    parser.add_argument(
-        "--ensemble",
-        action="store_true",
-        help="with --seeds: keep the model of every seed, and report their ensemble and soups",
-    )
+    _add_recipe(parser)
+    _add_seeds(parser)
     parser.add_argument(
         "--restart",
         action="store_true",
@@ -168,6 +144,40 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on with the head of a model that was fine-tuned for the same task and classes"
         " (default: a new head)",
+    )
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    """How it is trained."""
+    for name, (kind, text) in _RECIPE.items():
+        parser.add_argument(
+            "--" + name.replace("_", "-"), dest=name, type=kind, metavar="N", help=text
+        )
+    for name, (choices, text) in _WORDS.items():
+        parser.add_argument("--" + name.replace("_", "-"), dest=name, choices=choices, help=text)
+    parser.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="the held-out score that chooses epoch and seed (default: the task's main one)",
+    )
+
+
+def _add_seeds(parser: argparse.ArgumentParser) -> None:
+    """How often, and what the seeds are together."""
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="the first seed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train N times, keep the best, report the median (default: 1)",
+    )
+    parser.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="with --seeds: keep the model of every seed, and report their ensemble and soups",
     )
 
 
