@@ -59,9 +59,12 @@ class FinetuneReport:
 
     def columns(self) -> list[str]:
         """Names of the columns of `rows`, after that of the score."""
-        names = [f"seed {seed}" for seed in self.seeds]
-        if self.recipe.keep == "best":
-            names = [f"{name}, epoch {self.epochs[int(name[5:])]:g}" for name in names]
+        names = []
+        for seed in self.seeds:
+            name = f"seed {seed}"
+            if self.recipe.keep == "best" and seed in self.epochs:
+                name += f", epoch {self.epochs[seed]:g}"
+            names.append(name)
         return [*names, "median", *self.together, "no model"]
 
     def rows(self) -> list[tuple[str, ...]]:
