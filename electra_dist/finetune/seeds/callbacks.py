@@ -139,6 +139,7 @@ class HeldOut(TrainerCallback):
         scores = scores_of(self._learner, self._runner(self._learner.held_out))
         self._note(scores, state, others["model"])
         if self._ends(scores, state.epoch):
+            self._history.ended = True
             control.should_training_stop = True
 
     def _note(self, scores: Scores, state: Any, model: Any) -> None:

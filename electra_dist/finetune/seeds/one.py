@@ -10,14 +10,17 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments, get_scheduler, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from electra_dist.console import live_line, say, warn
+from electra_dist.finetune.model_folder import WEIGHTS
 from electra_dist.finetune.recipe import SCHEDULES, Recipe, micro_batch, parameter_groups, prepare
 from electra_dist.finetune.runner import Features, TorchRunner
 from electra_dist.finetune.seeds.callbacks import AfterEpoch, Checkpoints, HeldOut, Progress, Row
@@ -125,7 +128,10 @@ class Training:
             trainer.remove_callback(PrinterCallback)  # prints dictionaries
             # A model of ELECTRA takes the number of examples of a step and does not divide by it.
             trainer.model_accepts_loss_kwargs = False
-            trainer.train(resume_from_checkpoint=checkpoint)
+            if history.ended and checkpoint is not None:
+                model.load_state_dict(load_file(Path(checkpoint) / WEIGHTS))
+            else:
+                trainer.train(resume_from_checkpoint=checkpoint)
         history.seconds = checkpoints.seconds()
         if self.ranks.is_main:
             _finish(model, recipe, history, folder)
@@ -133,7 +139,8 @@ class Training:
 
 def _finish(model: Any, recipe: Recipe, history: History, folder: SeedFolder) -> None:
     if recipe.keep == "best" and history.best is not None:
-        folder.best.replace(folder.kept)
+        if folder.best.exists():  # else a kill came right after this step
+            folder.best.replace(folder.kept)
     else:
         save_weights(model, folder.kept)
     folder.finish(history)
@@ -176,6 +183,7 @@ def _arguments(
         bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
         eval_strategy="no",
         save_strategy="epoch",
+        ddp_find_unused_parameters=False,
         report_to=[],
         disable_tqdm=True,
         logging_steps=max(1, steps // _LINES),

@@ -42,12 +42,14 @@ class History:
     epochs   after which part of the training they were taken
     best     which entry has the best score; None where there is none
     seconds  of training
+    ended    it was enough before all epochs were over
     """
 
     scores: list[Scores] = field(default_factory=list)
     epochs: list[float] = field(default_factory=list)
     best: int | None = None
     seconds: float = 0.0
+    ended: bool = False
 
     def kept(self, keep: str) -> int | None:
         """The entry of the weights that are kept, the `best` or the `last`; None without scores."""

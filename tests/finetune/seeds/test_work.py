@@ -10,7 +10,7 @@ import pytest
 from electra_dist.errors import UserError
 from electra_dist.finetune.run import finetune
 from electra_dist.finetune.seeds import callbacks
-from electra_dist.finetune.seeds.work import Work
+from electra_dist.finetune.seeds.work import History, SeedFolder, Work
 from tests.support.small_finetune import settings
 from tests.support.toy_task import sentences, write_table
 
@@ -77,6 +77,29 @@ def test_it_goes_on_in_the_middle_of_an_epoch(
         finetune(asked)
     monkeypatch.setattr(callbacks.Progress, "on_log", log)
     finetune(asked)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_seed_that_ended_early_is_not_trained_on_when_its_end_was_killed(
+    encoder: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str
+) -> None:
+    def one_epoch(seed: int, epoch: float, scores: dict[str, float]) -> bool:
+        return True
+
+    finetune(settings(encoder, small, tmp_path / "whole", keep=keep), one_epoch)
+    asked = settings(encoder, small, tmp_path / "out", keep=keep)
+    finish = SeedFolder.finish
+
+    def killed(self: SeedFolder, history: History) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SeedFolder, "finish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(asked, one_epoch)
+    monkeypatch.setattr(SeedFolder, "finish", finish)
+    assert finetune(asked).epochs == {1: 1.0}
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out")]
     assert weights[0] == weights[1]
 
