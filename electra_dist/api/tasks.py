@@ -11,7 +11,7 @@ from electra_dist.api.common import DeviceName, as_path, output
 from electra_dist.errors import UserError
 
 if TYPE_CHECKING:
-    from electra_dist.finetune.run import FinetuneReport
+    from electra_dist.finetune.report import FinetuneReport
 
 TaskName = Literal["classification", "regression", "question-answering"]
 
@@ -22,10 +22,12 @@ class RecipeNumbers(TypedDict, total=False):
     epochs       passes over the examples
     lr           the highest learning rate
     layer_decay  factor of the learning rate from layer to layer, downwards
-    batch        examples per step
+    batch        examples per step, of all ranks together
     warmup       fraction of the steps in which the learning rate rises
     max_length   tokens of an example at most
     stride       tokens that neighbouring windows of a long context share
+
+    Of the others, `electra_dist.finetune.recipe.Recipe` says what they mean:
     """
 
     epochs: float
@@ -35,6 +37,30 @@ class RecipeNumbers(TypedDict, total=False):
     warmup: float
     max_length: int
     stride: int
+    weight_decay: float
+    max_norm: float
+    accumulate: int
+    schedule: Literal["linear", "cosine", "constant", "polynomial", "inverse-sqrt"]
+    dropout: float
+    freeze: int
+    label_smoothing: float
+    class_weights: Literal["none", "balanced"]
+    patience: int
+    metric: str
+    keep: Literal["best", "last"]
+
+
+class FinetuneOptions(RecipeNumbers, total=False):
+    """What a fine-tuning does besides, and how.
+
+    ensemble  keep the model of every seed, and score their ensemble and soups of weights
+    restart   begin anew, where a killed fine-tuning with the same `out` could go on
+    wandb     W&B gets the curves too, one run per seed
+    """
+
+    ensemble: bool
+    restart: bool
+    wandb: Literal["online", "offline", "disabled"]
 
 
 def finetune_model(
@@ -52,7 +78,7 @@ def finetune_model(
     drop_unlabelled: bool = False,
     keep_head: bool = False,
     verbose: bool = False,
-    **recipe: Unpack[RecipeNumbers],
+    **others: Unpack[FinetuneOptions],
 ) -> FinetuneReport:
     """Teach an exported discriminator a task.
 
@@ -70,7 +96,7 @@ def finetune_model(
         drop_unlabelled: leave out examples without a label, instead of refusing the file.
         keep_head: go on with the head of a model that was fine-tuned for the same task and classes.
         verbose: print the lines of the command `electra-dist finetune`.
-        recipe: numbers of `RecipeNumbers`; what is left out takes the published number.
+        others: of `FinetuneOptions`; a number that is left out is the published one.
 
     Returns:
         The scores of every seed and their median, the recipe, and the folder.
@@ -89,8 +115,10 @@ def finetune_model(
         raise UserError("`seeds`: expected one or more")
     files = (Path(model), Path(train), Path(out), as_path(dev))
     names = {"text": text, "pair": pair, "label": label}
-    how = dict(recipe)
-    settings = Settings(*files, task, names, how, tuple(seeds), device, drop_unlabelled, keep_head)
+    how: dict[str, Any] = dict(others)
+    chosen = {name: how.pop(name) for name in ("ensemble", "restart", "wandb") if name in how}
+    numbers = (names, how, tuple(seeds))
+    settings = Settings(*files, task, *numbers, device, drop_unlabelled, keep_head, **chosen)
     with output(verbose):
         return finetune(settings)
 
@@ -110,7 +138,7 @@ class Predictions:
 
 
 def predict(
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     texts: Sequence[str] | None = None,
     *,
     pairs: Sequence[str] | None = None,
@@ -121,7 +149,8 @@ def predict(
     """What a fine-tuned model, a discriminator or a generator makes of texts.
 
     Args:
-        model: a folder that `export_run` or `finetune_model` wrote.
+        model: a folder that `export_run` or `finetune_model` wrote, or several that were
+            fine-tuned for the same task and answer together.
         texts: the texts; a generator fills each [MASK] in them.
         pairs: the second texts, for a model of pairs.
         file: a file of texts, or of questions, in place of `texts`.
@@ -140,11 +169,16 @@ def predict(
         >>> found = electra_dist.predict("exported/generator", ["The cat [MASK] on the mat."])
         >>> found.items[0]["masks"][0][0]["token"]
     """
-    from electra_dist.finetune.predict import open_predictor
+    from electra_dist.finetune.seeds.ensemble import open_models
     from electra_dist.parallel.hardware import device_of_command
 
     _check_texts(texts, pairs, file, count)
-    predictor = open_predictor(Path(model), device_of_command(device), count)
+    if isinstance(model, str | Path):
+        model = [model]
+    if not model:
+        raise UserError("`model`: expected a folder or several")
+    paths = [Path(one) for one in model]
+    predictor = open_models(paths, device_of_command(device), count)
     if file is not None:
         source = Path(file)
         items = predictor.read(source)

@@ -11,6 +11,7 @@ __all__ = [
     "predictor",
     "recipe",
     "registry",
+    "report",
     "run",
     "runner",
     "training",

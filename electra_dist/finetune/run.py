@@ -8,34 +8,59 @@ load.
         README.md                        what was trained on what, and the scores
         electra_dist.json                task, columns, recipe, scores of every seed and epoch, the
                                          encoder's own marker
+        metrics.jsonl  curves.png        loss, learning rate and held-out scores of every seed
+        seed-1/ ...  soup/               with `ensemble`: the model of every seed, and the greedy
+                                         soup of their weights
 
 Several seeds are trained one after the other; the one with the best held-out score is kept, and the
-median is what to report: a single seed on a small data set says little.
+median is what to report: a single seed on a small data set says little. A killed fine-tuning goes
+on where it was when it is asked the same again (`seeds.work`).
 """
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from safetensors.torch import load_file
 
-from electra_dist.console import human_seconds, say
+from electra_dist.console import say
 from electra_dist.errors import UserError
+from electra_dist.files.checksums import sha256_of
+from electra_dist.files.reading import open_regular
 from electra_dist.files.staging import check_folder_can_be_made, staged
-from electra_dist.files.writing import open_to_readers, write_json
+from electra_dist.files.tokenizers import TOKENIZER_FILE
 from electra_dist.finetune.labelled import Files, Unlabelled
-from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
-from electra_dist.finetune.own_files import CARD, file_digests
+from electra_dist.finetune.model_folder import ModelFolder
+from electra_dist.finetune.own_files import CARD
 from electra_dist.finetune.predictor import Scores
-from electra_dist.finetune.recipe import Recipe, default_recipe
+from electra_dist.finetune.recipe import (
+    Recipe,
+    check_held_out,
+    default_recipe,
+    micro_batch,
+    with_given,
+)
 from electra_dist.finetune.registry import TASKS
-from electra_dist.finetune.training import Learner, Trained, train_seed
+from electra_dist.finetune.report import FinetuneReport
+from electra_dist.finetune.seeds.callbacks import AfterEpoch, DivergedError, merit
+from electra_dist.finetune.seeds.curves import draw, join_rows
+from electra_dist.finetune.seeds.mirror import Mirror
+from electra_dist.finetune.seeds.one import Training
+from electra_dist.finetune.seeds.ranks import Ranks, meet
+from electra_dist.finetune.seeds.together import Together
+from electra_dist.finetune.seeds.weights import write_marker, write_model
+from electra_dist.finetune.seeds.work import History, Work
+from electra_dist.finetune.training import Learner
 from electra_dist.parallel.hardware import device_of_command
+from electra_dist.tracking.wandb import Mode, choose_mode
 
 
 @dataclass(frozen=True)
@@ -46,6 +71,9 @@ class Settings:
     recipe           numbers that take the place of the defaults
     drop_unlabelled  leave out examples without a label, instead of refusing the file
     keep_head        go on with the head of a model that was fine-tuned for the same task
+    wandb            `online` or `offline`: W&B gets the rows of metrics.jsonl too
+    ensemble         keep the model of every seed, and report what they are together
+    restart          begin anew, where a killed fine-tuning could go on
     """
 
     model: Path
@@ -59,6 +87,9 @@ class Settings:
     device: str | None = None
     drop_unlabelled: bool = False
     keep_head: bool = False
+    ensemble: bool = False
+    restart: bool = False
+    wandb: Mode = "disabled"
 
     @property
     def files(self) -> Files:
@@ -71,88 +102,59 @@ class Settings:
         return Files(self.train, self.dev, columns, unlabelled)
 
 
-@dataclass(frozen=True)
-class FinetuneReport:
-    """What came of it. `seeds`: scores after the last epoch;
-    `kept`: the seed whose model is in `out`.
-    """
+def finetune(settings: Settings, after_epoch: AfterEpoch | None = None) -> FinetuneReport:
+    """Train, keep the best seed, write `settings.out`.
 
-    out: Path
-    task: str
-    model: str
-    examples: dict[str, int]
-    recipe: Recipe
-    main_score: str
-    seeds: dict[int, Scores]
-    kept: int
-    seconds: float
-    simple: Scores  # what needs no model: the most frequent class, the mean
-
-    @property
-    def median(self) -> Scores:
-        """Median of each score over the seeds."""
-        every = list(self.seeds.values())
-        names = [name for name in every[0] if all(name in scores for scores in every)]
-        return {name: statistics.median(scores[name] for scores in every) for name in names}
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "out": str(self.out), "median": self.median}
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """Lines of a table: score, one column a seed, the median and what needs no model."""
-        rows = []
-        for name, middle in self.median.items():
-            values = [f"{scores[name]:.4f}" for scores in self.seeds.values()]
-            if name in self.simple:
-                simple = f"{self.simple[name]:.4f}"
-            else:
-                simple = ""
-            rows.append((name, *values, f"{middle:.4f}", simple))
-        return rows
-
-
-def finetune(settings: Settings) -> FinetuneReport:
-    """Train, keep the best seed, write `settings.out`;
-    raises `UserError`, and leaves nothing behind then.
+    `after_epoch` is called on rank 0 after each evaluation, with the seed, the epochs so far and
+    the held-out scores; True ends that seed. Raises `UserError`, and leaves nothing behind then but
+    what the same command can go on from.
     """
     _check(settings)
     device = device_of_command(settings.device)
-    source = ModelFolder.open(settings.model)
-    if source.kind == "generator":
-        raise UserError(
-            f"{source.path}: holds the generator; fine-tune the discriminator (electra-dist export)"
-        )
-    hidden = int(source.config["hidden_size"])
-    positions = int(source.config["max_position_embeddings"])
-    task = TASKS[settings.task]
-    longest = settings.recipe.get("max_length") or min(positions, task.max_length)
-    recipe = default_recipe(hidden, task.epochs, longest)
-    recipe = _checked(recipe, settings.recipe, positions)
-    recipe = replace(recipe, keep_head=settings.keep_head)
-    if settings.keep_head and source.kind != settings.task:
-        raise UserError(
-            f"`keep_head`: {source.path} holds a model for {source.kind}, whose head is none for"
-            f" {settings.task}; leave it out to start a new head"
-        )
+    ranks = meet(device)
+    with ranks.quiet():
+        return _finetune(settings, device, ranks, after_epoch)
+
+
+def _finetune(
+    settings: Settings, device: torch.device, ranks: Ranks, after_epoch: AfterEpoch | None
+) -> FinetuneReport:
+    source = _encoder(settings)
+    recipe = _recipe(settings, source)
+    micro_batch(recipe, ranks.world_size)
     tokenizer = source.tokenizer()
-    learner = task.new_learner(settings.files, source, tokenizer, recipe)
-    say(_opening(settings, learner, recipe, device))
-    best, trained = _train(learner, tokenizer, recipe, settings.seeds, device)
-    report = FinetuneReport(
-        out=settings.out,
-        task=settings.task,
-        model=str(settings.model),
-        examples=learner.examples,
-        recipe=recipe,
-        main_score=learner.main_score,
-        seeds={one.seed: one.epochs[-1] if one.epochs else {} for one in trained},
-        kept=best.seed,
-        seconds=sum(one.seconds for one in trained),
-        simple=learner.simple,
-    )
-    history = {one.seed: one.epochs for one in trained}
-    _write(settings.out, best.model, source, learner, report, history)
+    learner = TASKS[settings.task].new_learner(settings.files, source, tokenizer, recipe)
+    _check_learner(settings.task, learner, recipe)
+    work = Work(settings.out)
+    with _working(work, settings, _asked(settings, source, recipe, device, ranks), ranks):
+        say(_opening(settings, learner, recipe, device, ranks))
+        training = Training(
+            learner=learner,
+            tokenizer=tokenizer,
+            recipe=recipe,
+            device=device,
+            ranks=ranks,
+            head_seed=settings.seeds[0] if settings.ensemble else None,
+            after_epoch=after_epoch,
+            mirror=_mirror(settings, recipe, work),
+        )
+        histories = {seed: training.train(seed, work.seed(seed)) for seed in settings.seeds}
+        report = _report(settings, learner, recipe, histories)
+        together = None
+        if settings.ensemble:
+            together = Together(training, work, source, report)
+            report = together.scored()
+        if ranks.is_main:
+            model = learner.new_model()
+            model.load_state_dict(load_file(work.seed(report.kept).kept))
+            _write(model, work, source, learner, report, histories, together)
+        ranks.wait()
+    if ranks.is_main:
+        work.remove()
     return report
+
+
+# --- what is asked --------------------------------------------------------------------------------
 
 
 def _check(settings: Settings) -> None:
@@ -168,122 +170,183 @@ def _check(settings: Settings) -> None:
             f"`seeds` {len(settings.seeds)}: choosing the best seed needs held-out examples; give"
             " `dev`"
         )
+    if settings.ensemble and len(settings.seeds) < 2:
+        raise UserError("`ensemble`: needs two `seeds` or more")
 
 
-def _checked(recipe: Recipe, given: dict[str, Any], positions: int) -> Recipe:
-    """`recipe` with the numbers given; raises `UserError` naming the option."""
-    above: dict[str, tuple[float, float]] = {
-        "epochs": (0, 1000),
-        "lr": (0, 1),
-        "layer_decay": (0, 1),
+def _encoder(settings: Settings) -> ModelFolder:
+    """What is fine-tuned; raises `UserError` where it cannot be."""
+    source = ModelFolder.open(settings.model)
+    if source.kind == "generator":
+        raise UserError(
+            f"{source.path}: holds the generator; fine-tune the discriminator (electra-dist export)"
+        )
+    if settings.keep_head and source.kind != settings.task:
+        raise UserError(
+            f"`keep_head`: {source.path} holds a model for {source.kind}, whose head is none for"
+            f" {settings.task}; leave it out to start a new head"
+        )
+    return source
+
+
+def _recipe(settings: Settings, source: ModelFolder) -> Recipe:
+    config = source.config
+    positions = int(config["max_position_embeddings"])
+    task = TASKS[settings.task]
+    longest = settings.recipe.get("max_length") or min(positions, task.max_length)
+    recipe = default_recipe(int(config["hidden_size"]), task.epochs, longest)
+    recipe = with_given(recipe, settings.recipe, positions, int(config["num_hidden_layers"]))
+    check_held_out(recipe, settings.dev is not None)
+    return replace(recipe, keep_head=settings.keep_head)
+
+
+def _check_learner(task: str, learner: Learner, recipe: Recipe) -> None:
+    """Raise `UserError` for what the recipe asks and the task does not have."""
+    names = learner.score_names()
+    if recipe.metric is not None and recipe.metric not in names:
+        raise UserError(f"`metric` {recipe.metric}: {task} has {', '.join(names)}")
+    if learner.loss() is not None:
+        return
+    if recipe.label_smoothing:
+        raise UserError(f"`label_smoothing` {recipe.label_smoothing:g}: {task} has no classes")
+    if recipe.class_weights != "none":
+        raise UserError(f"`class_weights` {recipe.class_weights}: {task} has no classes")
+
+
+def _asked(
+    settings: Settings, source: ModelFolder, recipe: Recipe, device: torch.device, ranks: Ranks
+) -> dict[str, Any]:
+    """All that the trained weights depend on; files by their content."""
+    files = {
+        "model": source.path / WEIGHTS,
+        "tokenizer": source.path / TOKENIZER_FILE,
+        "train": settings.train,
+        "dev": settings.dev,
     }
-    within: dict[str, tuple[float, float]] = {
-        "batch": (1, 100_000),
-        "warmup": (0, 1),
-        "max_length": (8, positions),
-        "stride": (0, recipe.max_length - 1),
+    return {
+        **{name: path and _digest(path) for name, path in files.items()},
+        "task": settings.task,
+        "columns": {role: name for role, name in settings.columns.items() if name},
+        "drop_unlabelled": settings.drop_unlabelled,
+        "seeds": list(settings.seeds),
+        "ensemble": settings.ensemble,
+        **asdict(recipe),
+        "device": device.type,
+        "ranks": ranks.world_size,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
     }
-    for name, value in given.items():
-        low, high = (above | within)[name]
-        if not low <= value <= high or (name in above and value == low):
-            if name in above:
-                expected = f"above {low:g} and up to {high:g}"
-            else:
-                expected = f"from {low:g} to {high:g}"
-            if name == "max_length":
-                reason = " (the encoder's positions)"
-            else:
-                reason = ""
-            raise UserError(f"`{name}` {value:g}: expected {expected}{reason}")
-    return replace(recipe, **given)
 
 
-def _opening(settings: Settings, learner: Learner, recipe: Recipe, device: torch.device) -> str:
+def _digest(path: Path) -> str:
+    with open_regular(path, follow=True) as file:
+        return f"sha256 {sha256_of(file.fileno())[:16]}"
+
+
+@contextlib.contextmanager
+def _working(work: Work, settings: Settings, asked: dict[str, Any], ranks: Ranks) -> Iterator[None]:
+    """The hidden folder, held by rank 0; where nothing can go on from it, it is removed."""
+    if not ranks.is_main:
+        ranks.wait()
+        yield
+        return
+    with work.held():
+        if work.begin(asked, settings.restart):
+            say(f"{settings.out}: an unfinished fine-tuning goes on")
+        ranks.wait()
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, DivergedError) or not work.leads_on():
+                work.remove()
+            raise
+
+
+def _opening(
+    settings: Settings, learner: Learner, recipe: Recipe, device: torch.device, ranks: Ranks
+) -> str:
     sizes = ", ".join(f"{count:,} {name}" for name, count in learner.examples.items())
+    where = device.type
+    if ranks.world_size > 1:
+        where = f"{ranks.world_size} ranks ({device.type})"
     return (
-        f"{settings.task} on {device.type}: {sizes}; {recipe.epochs:g} epochs of batches of"
+        f"{settings.task} on {where}: {sizes}; {recipe.epochs:g} epochs of batches of"
         f" {recipe.batch}, lr {recipe.lr:g}, layer decay {recipe.layer_decay:g}, up to"
         f" {recipe.max_length} tokens"
     )
 
 
-def _train(
-    learner: Learner, tokenizer: Any, recipe: Recipe, seeds: Sequence[int], device: torch.device
-) -> tuple[Trained, list[Trained]]:
-    """The best seed and all of them, one after the other;
-    only the best model so far stays in memory.
-    """
-    done: list[Trained] = []
-    best: Trained | None = None
-    for seed in seeds:
-        one = train_seed(learner, tokenizer, recipe, seed, device)
-        if best is None or _last(one, learner.main_score) > _last(best, learner.main_score):
-            best = one
-        done.append(replace(one, model=None))
-    assert best is not None
-    return best, done
+def _mirror(settings: Settings, recipe: Recipe, work: Work) -> Mirror | None:
+    """W&B, where the user wants it and the environment is not more private."""
+    if settings.wandb == "disabled":
+        return None
+    choice = choose_mode(settings.wandb, os.environ)
+    if choice.mode != settings.wandb:
+        say(f"W&B is {choice.mode}, as the environment says")
+    told = {"task": settings.task, **asdict(recipe)}
+    return Mirror(choice.mode, settings.out.resolve().name, told, work.path)
 
 
-def _last(trained: Trained, score: str) -> float:
-    """The held-out score after the last epoch; the lowest where there is none."""
-    if not trained.epochs:
-        return -math.inf
-    return trained.epochs[-1].get(score, -math.inf)
+# --- what came of it ------------------------------------------------------------------------------
+
+
+def _report(
+    settings: Settings, learner: Learner, recipe: Recipe, histories: dict[int, History]
+) -> FinetuneReport:
+    kept = {seed: history.kept(recipe.keep) for seed, history in histories.items()}
+    seeds: dict[int, Scores] = {seed: {} for seed in histories}
+    epochs = {}
+    for seed, entry in kept.items():
+        if entry is not None:
+            seeds[seed] = histories[seed].scores[entry]
+            epochs[seed] = histories[seed].epochs[entry]
+    return FinetuneReport(
+        out=settings.out,
+        task=settings.task,
+        model=str(settings.model),
+        examples=learner.examples,
+        recipe=recipe,
+        main_score=learner.main_score,
+        seeds=seeds,
+        kept=max(seeds, key=lambda seed: merit(learner, recipe, seeds[seed])),
+        seconds=sum(history.seconds for history in histories.values()),
+        simple=learner.simple,
+        epochs=epochs,
+    )
 
 
 def _write(
-    out: Path,
     model: Any,
+    work: Work,
     source: ModelFolder,
     learner: Learner,
     report: FinetuneReport,
-    history: dict[int, list[Scores]],
+    histories: dict[int, History],
+    together: Together | None,
 ) -> None:
-    with staged(out) as folder:
-        model.to("cpu").float().save_pretrained(folder)
-        open_to_readers(folder / WEIGHTS)
-        source.copy_tokenizer(folder)
-        marker = learner.marker(report.seeds[report.kept]) | {
-            "recipe": asdict(report.recipe),
-            "examples": report.examples,
-            "scores": {
-                "kept_seed": report.kept,
-                "median": report.median,
-                "epochs": history,
-                "simple": report.simple,
-            },
-            "encoder": source.marker or str(source.path.name),
-        }
-        (folder / CARD).write_text(_card(report, source), encoding="utf-8")
-        write_json(folder / MARKER, {**marker, "files": file_digests(folder)})
-
-
-def _card(report: FinetuneReport, source: ModelFolder) -> str:
-    """A short model card."""
+    marker = {
+        "recipe": asdict(report.recipe),
+        "examples": report.examples,
+        "scores": {
+            "kept_seed": report.kept,
+            "kept_epochs": report.epochs,
+            "median": report.median,
+            "epochs": {seed: history.scores for seed, history in histories.items()},
+            "simple": report.simple,
+            "together": report.together,
+        },
+        "encoder": source.marker or str(source.path.name),
+    }
+    own = learner.marker(report.seeds[report.kept])
     encoder = source.marker.get("run") or source.path.name
-    pipeline = TASKS[report.task].pipeline
-    lines = [
-        "---",
-        "library_name: transformers",
-        *([f"pipeline_tag: {pipeline}"] if pipeline else []),
-        "tags: [electra]",
-        "---",
-        "",
-        f"# {report.task}, fine-tuned from {encoder}",
-        "",
-        f"Examples: {', '.join(f'{count:,} {name}' for name, count in report.examples.items())}."
-        f" {report.recipe.epochs:g} epochs, batches of {report.recipe.batch}, learning rate"
-        f" {report.recipe.lr:g}, layer decay {report.recipe.layer_decay:g},"
-        f" {human_seconds(report.seconds)}.",
-        "",
-    ]
-    if report.median:
-        seeds = ", ".join(f"seed {seed}" for seed in report.seeds)
-        lines += [f"Held out, after the last epoch ({seeds}; this is seed {report.kept}):", ""]
-        names = [f"seed {seed}" for seed in report.seeds]
-        lines += [
-            "| | " + " | ".join([*names, "median", "no model"]) + " |",
-            "|---|" + "---:|" * (len(names) + 2),
-        ]
-        lines += ["| " + " | ".join(row) + " |" for row in report.rows()]
-    return "\n".join(lines) + "\n"
+    with staged(report.out) as folder:
+        write_model(folder, model, source)
+        (folder / CARD).write_text(report.card(encoder), encoding="utf-8")
+        metrics = folder / "metrics.jsonl"
+        join_rows({seed: work.seed(seed).metrics for seed in histories}, metrics)
+        draw(metrics, report.recipe.metric or report.main_score, folder / "curves.png")
+        write_marker(folder, own | marker)
+        if work.wandb.is_dir():
+            shutil.move(work.wandb, folder)
+        if together is not None:
+            together.write(folder, marker, report)

@@ -61,6 +61,14 @@ def chosen(arguments: argparse.Namespace) -> Chosen:
     return Chosen(RunDir.existing(path), step)
 
 
+def only_model(arguments: argparse.Namespace, option: str) -> Path:
+    """The one folder of `predict`; raises `UserError` where `option` got several."""
+    first: Path = arguments.models[0]
+    if len(arguments.models) > 1:
+        raise UserError(f"{option}: takes one MODEL, found {len(arguments.models)}")
+    return first
+
+
 def _step(text: str) -> int | Literal["best"]:
     if text == "best":
         return "best"

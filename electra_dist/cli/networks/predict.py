@@ -32,11 +32,17 @@ def add(subparsers: Subparsers) -> None:
         electra-dist predict exported/discriminator --input suspicious.txt --json
         electra-dist predict finetuned/squad --input questions.jsonl
         electra-dist predict finetuned/sst2 --input reviews.txt --onnx --int8 --threads 2
+        electra-dist predict three/seed-1 three/seed-2 three/seed-3 --input test.tsv
         """,
         prints=True,
     )
     parser.add_argument(
-        "model", metavar="MODEL", type=Path, help="folder written by `finetune` or `export`"
+        "models",
+        metavar="MODEL",
+        nargs="+",
+        type=Path,
+        help="folder written by `finetune` or `export`; several fine-tuned for the same task answer"
+        " together",
     )
     parser.add_argument(
         "--input",
@@ -82,7 +88,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     from electra_dist.errors import UserError
     from electra_dist.files.staging import check_folder_can_be_made
     from electra_dist.files.writing import write_atomically
-    from electra_dist.finetune.predict import open_predictor
+    from electra_dist.finetune.seeds.ensemble import open_models
     from electra_dist.parallel.hardware import device_of_command
 
     if arguments.count < 1:
@@ -97,8 +103,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if prompts.wanted(arguments):
         predictor = prompts.open_prompted(arguments, device)
     else:
-        graph = _graph(arguments)
-        predictor = open_predictor(arguments.model, device, arguments.count, graph)
+        predictor = open_models(arguments.models, device, arguments.count, _graph(arguments))
     source, items = _read(predictor, arguments.input)
     predictions, scores = predictor.predict_with_scores(items, source)
     lines = _lines(predictor.header, predictions, arguments.json)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from electra_dist.cli.networks.chosen import only_model
+
 if TYPE_CHECKING:
     import torch
 
@@ -51,5 +53,6 @@ def open_prompted(arguments: argparse.Namespace, device: torch.device) -> Predic
     from electra_dist.suspects.predictors import PromptPredictor
     from electra_dist.suspects.prompts import Prompt, Prompter, parse_labels
 
+    model = only_model(arguments, "--labels")
     prompt = Prompt(arguments.template or _TEMPLATE, parse_labels(arguments.labels))
-    return PromptPredictor(Prompter.open(arguments.model, prompt, device, arguments.calibrate))
+    return PromptPredictor(Prompter.open(model, prompt, device, arguments.calibrate))

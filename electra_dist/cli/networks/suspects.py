@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from electra_dist.cli.networks.chosen import only_model
 from electra_dist.cli.parsers import console, print_result
 
 if TYPE_CHECKING:
@@ -69,13 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.html:
         check_folder_can_be_made(arguments.html)
+    model = only_model(arguments, "--suspects")
     texts = _read(arguments)
-    generator = arguments.generator or generator_beside(arguments.model)
+    generator = arguments.generator or generator_beside(model)
     threshold = THRESHOLD
     if arguments.threshold is not None:
         threshold = arguments.threshold
     finder = Finder.open(
-        arguments.model,
+        model,
         generator,
         device_of_command(arguments.device),
         threshold,
@@ -139,7 +141,7 @@ def _write_page(
     name = None
     if generator is not None:
         name = str(generator)
-    source = Source(str(arguments.model), name, threshold, datetime.now(UTC))
+    source = Source(str(arguments.models[0]), name, threshold, datetime.now(UTC))
     with writing(arguments.html, "the page"):
         write_atomically(arguments.html, render_page(judged, source))
     found = sum(len(one.suspects) for one in judged)

@@ -30,7 +30,7 @@ from __future__ import annotations
 from electra_dist.tracking.wandb.environment import Mode, choose_mode
 from electra_dist.tracking.wandb.keeper import Keeper, MirrorError, Report, mirror_once
 from electra_dist.tracking.wandb.samples import TABLE
-from electra_dist.tracking.wandb.session import SUPERSEDED, in_words
+from electra_dist.tracking.wandb.session import SUPERSEDED, in_words, private_settings
 
 __all__ = [
     "SUPERSEDED",
@@ -42,4 +42,5 @@ __all__ = [
     "choose_mode",
     "in_words",
     "mirror_once",
+    "private_settings",
 ]

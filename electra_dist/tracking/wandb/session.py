@@ -223,13 +223,13 @@ def _arguments(run: RunDir, mode: Mode, run_id: str) -> dict[str, Any]:
     }
 
 
-def _settings(trainer: int | None, environment: Mapping[str, str]) -> Any:
+def private_settings(init_seconds: float = INIT_SECONDS, **about_machine: Any) -> Any:
+    """Settings under which W&B prints nothing, and is told neither paths nor host, user or code.
+
+    Without `about_machine` it measures no process.
+    """
     import wandb
 
-    if trainer:
-        about_machine = {"x_stats_pid": trainer}
-    else:
-        about_machine = {"x_disable_stats": True}
     return wandb.Settings(
         silent=True,
         console="off",
@@ -237,9 +237,16 @@ def _settings(trainer: int | None, environment: Mapping[str, str]) -> Any:
         disable_git=True,
         host="",
         x_disable_meta=True,  # paths, host and user; `told` has what matters
-        init_timeout=float(environment.get("WANDB_INIT_TIMEOUT") or INIT_SECONDS),
-        **about_machine,
+        init_timeout=init_seconds,
+        **(about_machine or {"x_disable_stats": True}),
     )
+
+
+def _settings(trainer: int | None, environment: Mapping[str, str]) -> Any:
+    seconds = float(environment.get("WANDB_INIT_TIMEOUT") or INIT_SECONDS)
+    if trainer:
+        return private_settings(seconds, x_stats_pid=trainer)
+    return private_settings(seconds)
 
 
 def in_words(said: BaseException | str) -> str:

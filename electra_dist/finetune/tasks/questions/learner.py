@@ -79,6 +79,9 @@ class QuestionLearner(Learner):
             "AutoModelForQuestionAnswering", new_head=not self._recipe.keep_head
         )
 
+    def score_names(self) -> tuple[str, ...]:
+        return ("exact_match", "f1")
+
     def scores(self, outputs: Outputs) -> Scores:
         """With questions that have no answer, at the threshold that is
         best on these very questions, as SQuAD 2.0.

@@ -19,11 +19,14 @@ from electra_dist.finetune.tasks.texts.labels import (
     classification_scores,
     regression_scores,
 )
-from electra_dist.finetune.training import Learner
+from electra_dist.finetune.tasks.texts.loss import ClassLoss, balanced_weights
+from electra_dist.finetune.training import Learner, Loss
 
 
 class TextLearner(Learner):
     """Classification or regression."""
+
+    lower_is_better = frozenset({"mean_squared_error"})
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class TextLearner(Learner):
             _check_head(encoder, task)
         self.main_score = task.main_score
         targets = task.targets(examples, files.train)
+        self._targets = targets
         say(f"{files.train}: {task.counts(targets)}")
         self.training = task.labelled(task.features(tokenizer, examples, length), targets)
         self.examples = {"to train on": len(examples)}
@@ -81,6 +85,18 @@ class TextLearner(Learner):
         return self._encoder.load(
             "AutoModelForSequenceClassification", new_head=not self._recipe.keep_head, **head
         )
+
+    def loss(self) -> Loss | None:
+        """Cross-entropy with what the recipe changes of it; None where it changes nothing."""
+        labels = self._task.labels
+        recipe = self._recipe
+        balanced = recipe.class_weights == "balanced"
+        if labels is None or not (balanced or recipe.label_smoothing):
+            return None
+        weights = None
+        if balanced:
+            weights = balanced_weights(self._targets, len(labels))
+        return ClassLoss(recipe.label_smoothing, weights)
 
     def scores(self, outputs: Outputs) -> Scores:
         logits = np.stack([output[0] for output in outputs])
