@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,8 @@ class Learner(ABC):
     examples             how many there are, by what they are for
     main_score           the score that chooses between seeds; higher is better
     simple               held-out scores of an answer that needs no model
+    loss                 of a batch, from the model's outputs and the labels of the collator; None
+                         where the model's own is meant
     """
 
     training: Features
@@ -50,6 +53,7 @@ class Learner(ABC):
     examples: dict[str, int]
     main_score: str
     simple: Scores
+    loss: Callable[..., torch.Tensor] | None = None
 
     @abstractmethod
     def new_model(self) -> Any:
@@ -114,6 +118,7 @@ def train_seed(
             data_collator=learner.collator(tokenizer),
             train_dataset=_Examples(learner.training),
             optimizers=(optimizer, schedule),
+            compute_loss_func=learner.loss,
             callbacks=[progress, held_out],
         )
         trainer.remove_callback(PrinterCallback)  # prints dictionaries
