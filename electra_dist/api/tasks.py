@@ -13,7 +13,9 @@ from electra_dist.errors import UserError
 if TYPE_CHECKING:
     from electra_dist.finetune.run import FinetuneReport
 
-TaskName = Literal["classification", "regression", "question-answering"]
+TaskName = Literal[
+    "classification", "regression", "question-answering", "multiple-choice", "ranking"
+]
 
 
 class RecipeNumbers(TypedDict, total=False):
@@ -113,7 +115,7 @@ def predict(
     model: str | Path,
     texts: Sequence[str] | None = None,
     *,
-    pairs: Sequence[str] | None = None,
+    pairs: Sequence[str | Sequence[str]] | None = None,
     file: str | Path | None = None,
     count: int = 5,
     device: DeviceName | None = None,
@@ -123,7 +125,8 @@ def predict(
     Args:
         model: a folder that `export_run` or `finetune_model` wrote.
         texts: the texts; a generator fills each [MASK] in them.
-        pairs: the second texts, for a model of pairs.
+        pairs: the second texts, for a model of pairs; the lists of choices or candidates, for one
+            of multiple choice or ranking.
         file: a file of texts, or of questions, in place of `texts`.
         count: fillings per [MASK], the most likely first.
         device: by default CUDA where there is one.
@@ -158,7 +161,9 @@ def predict(
     return Predictions(predictor.kind, tuple(one.content for one in found), scores)
 
 
-def _rows(texts: Sequence[str], pairs: Sequence[str] | None) -> list[tuple[str, ...]]:
+def _rows(
+    texts: Sequence[str], pairs: Sequence[str | Sequence[str]] | None
+) -> list[tuple[str | Sequence[str], ...]]:
     if pairs is None:
         return [(text,) for text in texts]
     return list(zip(texts, pairs, strict=True))
@@ -166,7 +171,7 @@ def _rows(texts: Sequence[str], pairs: Sequence[str] | None) -> list[tuple[str, 
 
 def _check_texts(
     texts: Sequence[str] | None,
-    pairs: Sequence[str] | None,
+    pairs: Sequence[str | Sequence[str]] | None,
     file: str | Path | None,
     count: int,
 ) -> None:

@@ -1,0 +1,57 @@
+"""Batches of lists of candidates, and the loss that sets one candidate above the others.
+
+The loss of a list is the negative logarithm of the softmax over its candidates at the right one
+(ListNet's top-one loss with one relevant candidate: Cao et al., ICML 2007, section 4). With
+the candidates of one list in one batch it needs no threshold that holds for all texts.
+
+Letters: B lists, C candidates of the longest list, R rows of all lists, L tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+#: In the labels: no such candidate, as the list is shorter than others of the batch.
+ABSENT = -1
+
+
+class ListCollator:
+    """Lists with their rows and the place of the right candidate (`labels`) to a batch.
+
+    The rows of all lists follow one another without padding to the longest list: (R, L), or
+    (R, 1, L) for a model of multiple choice. The labels are (B, C): 1 for the right candidate, 0
+    for others, `ABSENT` where a list has no more.
+    """
+
+    def __init__(self, tokenizer: Any, of_choices: bool) -> None:
+        """`of_choices`: the model is one of multiple choice."""
+        self._tokenizer = tokenizer
+        self._of_choices = of_choices
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """The batch of these lists."""
+        counts = [len(example["input_ids"]) for example in examples]
+        rows = [
+            {name: values[row] for name, values in example.items() if name != "labels"}
+            for example, count in zip(examples, counts, strict=True)
+            for row in range(count)
+        ]
+        batch = dict(self._tokenizer.pad(rows, return_tensors="pt"))
+        if self._of_choices:
+            batch = {name: tensor.unsqueeze(1) for name, tensor in batch.items()}
+        labels = torch.full((len(examples), max(counts)), ABSENT)
+        for index, (example, count) in enumerate(zip(examples, counts, strict=True)):
+            labels[index, :count] = 0
+            labels[index, example["labels"]] = 1
+        return batch | {"labels": labels}
+
+
+def list_loss(outputs: Any, labels: torch.Tensor, **others: Any) -> torch.Tensor:
+    """Mean over the lists of a batch of `ListCollator`."""
+    logits = outputs["logits"].reshape(-1).float()
+    scores = logits.new_full(labels.shape, torch.finfo(torch.float32).min)
+    scores[labels != ABSENT] = logits
+    return cross_entropy(scores, labels.argmax(dim=1))
