@@ -6,17 +6,15 @@ of the two, so that a model is compared with what is hard to beat.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from electra_dist.finetune.predictor import Scores
+from electra_dist.finetune.tasks.candidates.overlap import word_overlap
 from electra_dist.finetune.tasks.ranking.queries import Query
 from electra_dist.finetune.tasks.ranking.ranking_scores import Floats, ranking_scores
-
-_WORD = re.compile(r"\w+")
 
 
 def without_model(
@@ -31,9 +29,12 @@ def without_model(
     def popularity(query: Query) -> Floats:
         return np.array([clicks[hash(text)] for text in query.candidates], dtype=np.float64)
 
+    def words(query: Query) -> Floats:
+        return word_overlap(query.text, query.candidates)
+
     baselines: dict[str, Callable[[Query], Floats]] = {
         "how often each was relevant in training": popularity,
-        "how many words of the query each has": word_overlap,
+        "how many words of the query each has": words,
     }
     scores = {
         name: ranking_scores(
@@ -45,18 +46,7 @@ def without_model(
     return best, scores[best]
 
 
-def word_overlap(query: Query) -> Floats:
-    """For each candidate, how many of the different words of the query it has."""
-    wanted = _words(query.text)
-    shared = [len(wanted & _words(text)) for text in query.candidates]
-    return np.array(shared, dtype=np.float64)
-
-
 def _relevant(query: Query) -> Iterator[str]:
     for text, grade in zip(query.candidates, query.grades or (), strict=True):
         if grade > 0:
             yield text
-
-
-def _words(text: str) -> set[str]:
-    return set(_WORD.findall(text.lower()))
