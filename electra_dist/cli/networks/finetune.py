@@ -23,7 +23,8 @@ _RECIPE = {
     "warmup": (float, "fraction of the steps in which the learning rate rises (default: 0.1)"),
     "max_length": (
         int,
-        "tokens of an example, the rest is cut off (default: 128; question answering 512, windows)",
+        "tokens of an example, the rest is cut off (default: 128; ranking 256; multiple choice 512;"
+        " question answering 512, windows)",
     ),
     "stride": (
         int,
@@ -44,6 +45,8 @@ def add(subparsers: Subparsers) -> None:
         electra-dist finetune exported --train pairs.csv --dev dev.csv --text a --pair b --out nli
         electra-dist finetune exported --task regression --train a.jsonl --dev b.jsonl --out sts
         electra-dist finetune exported --task question-answering --train a.json --dev b.json --out q
+        electra-dist finetune exported --task multiple-choice --train a.jsonl --dev b.jsonl --out c
+        electra-dist finetune exported --task ranking --train MINDsmall_train --out news
         electra-dist finetune exported --train train.tsv --dev dev.tsv --seeds 5 --out five
         """,
     )
@@ -78,7 +81,7 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help=".tsv, .csv or .jsonl; SQuAD .json or .jsonl",
+        help=".tsv, .csv or .jsonl; SQuAD .json or .jsonl; ranking: .jsonl or a folder of MIND",
     )
     parser.add_argument(
         "--dev", type=Path, metavar="FILE", help="held-out examples: scores after each epoch"
@@ -94,7 +97,12 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         + " (default: %(default)s)",
     )
     parser.add_argument("--text", metavar="COLUMN", help="default: that of the task, text")
-    parser.add_argument("--pair", metavar="COLUMN", help="second text, where an example is a pair")
+    parser.add_argument(
+        "--pair",
+        metavar="COLUMN",
+        help="second text, where an example is a pair; the list"
+        " of choices or candidates, or the columns of the choices, apart by commas",
+    )
     parser.add_argument("--label", metavar="COLUMN", help="default: that of the task, label")
     parser.add_argument(
         "--drop-unlabelled",
