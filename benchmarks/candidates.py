@@ -10,7 +10,7 @@ other articles would be too easy.
 
 The peers see the same held-out lists. `word overlap` counts the words of the question that a
 paragraph has. `TF-IDF` is the cosine of scikit-learn's vectors, fitted on the paragraphs of the
-training files. `chance` gives all candidates the same score; for multiple choice it is one in four.
+training files. `chance` is the mean over all orders of the candidates.
 The figures in docs/tasks are of XQuAD's English part (https://github.com/google-deepmind/xquad).
 """
 
@@ -36,6 +36,7 @@ from electra_dist.finetune.tasks.ranking.learner import query_scores
 from electra_dist.finetune.tasks.ranking.queries import read_queries
 
 Scorer = Callable[[str, Sequence[str]], Any]
+TASKS_HERE = ("ranking", "multiple-choice")
 HELD_OUT = 0.25
 CHOICES = 4
 
@@ -49,7 +50,7 @@ def write_lists(squad: Path, folder: Path, seed: int) -> None:
     held_out = round(HELD_OUT * len(articles))
     for part, chosen in (("dev", articles[:held_out]), ("train", articles[held_out:])):
         lists = [one for article in chosen for one in article_lists(article, draw)]
-        for task in ("ranking", "multiple-choice"):
+        for task in TASKS_HERE:
             lines = [json.dumps(one[task]) + "\n" for one in lists]
             (folder / f"{part}-{task}.jsonl").write_text("".join(lines), encoding="utf-8")
 
@@ -109,6 +110,7 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, required=True, help="an exported discriminator")
     parser.add_argument("--squad", type=Path, required=True, help="questions, as SQuAD 1.1")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS_HERE, default=TASKS_HERE)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--batch", type=int, default=16)
@@ -124,7 +126,7 @@ def main() -> None:
             "word overlap": word_overlap,
             "TF-IDF": tf_idf(folder / "train-ranking.jsonl"),
         }
-        for task in ("ranking", "multiple-choice"):
+        for task in options.tasks:
             held_out = folder / f"dev-{task}.jsonl"
             settings = Settings(
                 model=options.model,
@@ -143,20 +145,17 @@ def main() -> None:
             )
             report = finetune(settings)
             rows.append((task, f"fine-tuned, {report.seconds:.0f} s", report.median))
-            rows += [
-                (task, name, peer_scores(task, held_out, peer)) for name, peer in peers.items()
-            ]
-        rows.append(
-            ("ranking", "chance", peer_scores("ranking", folder / "dev-ranking.jsonl", same))
-        )
-    rows.append(("multiple-choice", "chance", {"accuracy": 1 / CHOICES}))
-    for task, what, scores in sorted(rows, key=lambda row: row[0]):
+            rows += [(task, name, peer_scores(task, held_out, one)) for name, one in peers.items()]
+            rows.append((task, "chance", chance(task, held_out)))
+    for task, what, scores in rows:
         print(f"{task:18}{what:24}" + "  ".join(f"{n} {v:.3f}" for n, v in scores.items()))
 
 
-def same(text: str, candidates: Sequence[str]) -> Any:
-    """One score for all."""
-    return np.zeros(len(candidates))
+def chance(task: str, file: Path) -> Scores:
+    """The mean of the scores over all orders, or choices."""
+    if task == "multiple-choice":
+        return {"accuracy": 1 / CHOICES}
+    return peer_scores(task, file, lambda text, candidates: np.zeros(len(candidates)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ A link to a file that does not exist raises an error. Comments for the tests
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -77,9 +78,12 @@ def site_link(target: str, source: Path, repository: str) -> str:
     if not path.exists() or not path.is_relative_to(ROOT):
         raise PluginError(f"{source.relative_to(ROOT)}: {target} is no file of the repository")
     inside = path.relative_to(ROOT).as_posix()
+    here = DOCS
+    if source.is_relative_to(DOCS):
+        here = source.parent
     if inside in ROOT_PAGES:
-        return ROOT_PAGES[inside]
-    if path.parent == DOCS and path.suffix != ".py":
-        return path.name
+        return os.path.relpath(DOCS / ROOT_PAGES[inside], here)
+    if path.is_file() and path.is_relative_to(DOCS) and path.suffix != ".py":
+        return os.path.relpath(path, here)
     kind = "tree" if path.is_dir() else "blob"
     return f"{repository}/{kind}/main/{inside}"
