@@ -17,7 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,16 +129,23 @@ def _opened(path: Path) -> Iterator[TextIO]:
 def _labelled_ones(path: Path, examples: list[Example], unlabelled: Unlabelled) -> list[Example]:
     """Those with a label; raises `DataError` where the others are refused."""
     missing = [example.line for example in examples if example.label is None]
-    if not missing:
-        return examples
-    shown = ", ".join(map(str, missing[:_SHOWN_LINES]))
-    if len(missing) > _SHOWN_LINES:
+    check_missing(path, missing, len(examples), unlabelled)
+    return [example for example in examples if example.label is not None]
+
+
+def check_missing(path: Path, lines: Sequence[int], examples: int, unlabelled: Unlabelled) -> None:
+    """Raise `DataError` where `lines` of a file of so many examples have no label and are refused,
+    warn where they are left out.
+    """
+    if not lines or unlabelled == "keep":
+        return
+    shown = ", ".join(map(str, lines[:_SHOWN_LINES]))
+    if len(lines) > _SHOWN_LINES:
         shown += ", ..."
-    found = f"{len(missing):,} of {len(examples):,} examples have no label (line {shown})"
+    found = f"{len(lines):,} of {examples:,} examples have no label (line {shown})"
     if unlabelled == "refuse":
         raise DataError(f"{path}: {found}; label them, or leave them out with `drop_unlabelled`")
     warn(f"{path}: {found}; they are left out")
-    return [example for example in examples if example.label is not None]
 
 
 def _examples(path: Path, file: TextIO, columns: Columns, labelled: bool) -> Iterator[Example]:

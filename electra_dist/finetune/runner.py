@@ -94,8 +94,9 @@ def batches_by_length(features: Features, batch: int) -> list[list[int]]:
     """
 
     def size(index: int) -> tuple[int, int]:
-        ids = features[index]["input_ids"]
-        rows = rows_of(features[index])
+        example = features[index]
+        ids = example["input_ids"]
+        rows = rows_of(example)
         if rows:
             return rows, max(len(row) for row in ids)
         return rows, len(ids)

@@ -7,7 +7,7 @@ Comes in: lists of candidates, each with its text. Goes out: model inputs of
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -103,7 +103,7 @@ class CandidateRows(Sequence[Row]):
     def by_list(self, outputs: Sequence[Output]) -> list[Output]:
         """The outputs of all rows, one score each, as one array (C,) per list."""
         scores = np.array([output[0].reshape(-1)[0] for output in outputs], dtype=np.float32)
-        return [(part,) for part in np.split(scores, self._ends[:-1])]
+        return [(scores[start:end],) for start, end in pairwise([0, *self._ends.tolist()])]
 
     def _pairs(self, start: int, stop: int) -> Iterator[tuple[str, str]]:
         """The text and the candidate of the rows from `start` up to `stop`."""

@@ -1,8 +1,9 @@
 """Batches of lists of candidates, and the loss that sets one candidate above the others.
 
 The loss of a list is the negative logarithm of the softmax over its candidates at the right one
-(ListNet's top-one loss with one relevant candidate: Cao et al., ICML 2007, section 4). With
-the candidates of one list in one batch it needs no threshold that holds for all texts.
+(Bruch et al., "An Analysis of the Softmax Cross Entropy Loss for Learning-to-Rank with Binary
+Relevance", ICTIR 2019). It compares candidates of one list only: no threshold has to hold for all
+texts.
 
 Letters: B lists, C candidates of the longest list, R rows of all lists, L tokens.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,9 @@ class ChoiceLearner(Learner):
         return choice_scores(self._held_out, outputs)
 
     def marker(self, scores: Scores) -> dict[str, Any]:
-        columns = self._files.columns
         return {
             "task": "multiple-choice",
-            "columns": {"text": columns.text, "pair": columns.pair, "label": columns.label},
+            "columns": asdict(self._files.columns),
             "max_length": self._recipe.max_length,
         }
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from electra_dist.console import warn
-from electra_dist.errors import UserError
 from electra_dist.finetune.labelled import Columns
-from electra_dist.finetune.model_folder import MARKER, ModelFolder
+from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
 from electra_dist.finetune.runner import Outputs, Runner
+from electra_dist.finetune.tasks.candidates.columns import kept_columns
 from electra_dist.finetune.tasks.choices.learner import ChoiceFeatures, choice_scores
 from electra_dist.finetune.tasks.choices.reading import Choice, choice_of, read_choices
 from electra_dist.finetune.tasks.texts.predictor import softmax
@@ -30,12 +30,7 @@ class ChoicePredictor(TaskPredictor):
         self._tokenizer = tokenizer
         self._runner = runner
         self._max_length = int(folder.fact("max_length"))
-        try:
-            self._columns = Columns(**folder.fact("columns"))
-        except TypeError as error:
-            raise UserError(
-                f"{folder.path / MARKER}: does not describe the task ({error})"
-            ) from error
+        self._columns = kept_columns(folder)
         listed = self._columns.pair or "choices"
         if "," in listed:
             listed = "choices"

@@ -16,14 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from electra_dist.console import warn
 from electra_dist.errors import DataError, nearest
-from electra_dist.finetune.labelled import Columns, Unlabelled, read_rows
+from electra_dist.finetune.labelled import Columns, Unlabelled, check_missing, read_rows
 
 #: More choices than this are taken for a mistake.
 MOST_CHOICES = 1000
 _MISSING = ("", "nan", "<na>", "-1")
-_SHOWN_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,9 @@ def read_choices(path: Path, columns: Columns, unlabelled: Unlabelled = "keep") 
     Raises `DataError` naming file and line.
     """
     found = [choice_of(f"{path}, line {line}", row, columns, line) for line, row in read_rows(path)]
-    missing = [str(one.line) for one in found if one.right is None]
-    if missing and unlabelled != "keep":
-        shown = ", ".join(missing[:_SHOWN_LINES])
-        if len(missing) > _SHOWN_LINES:
-            shown += ", ..."
-        words = f"{path}: {len(missing):,} of {len(found):,} examples have no label (line {shown})"
-        if unlabelled == "refuse":
-            raise DataError(f"{words}; label them, or leave them out with `drop_unlabelled`")
-        warn(f"{words}; they are left out")
+    missing = [one.line for one in found if one.right is None]
+    check_missing(path, missing, len(found), unlabelled)
+    if unlabelled == "drop":
         found = [one for one in found if one.right is not None]
     if not found:
         raise DataError(f"{path}: holds no examples")
@@ -134,7 +126,7 @@ def _meant(label: str, names: list[str], choices: list[str]) -> set[int]:
     """The indices of the choices that a label in words, or one of a table, can stand for."""
     found = {index for index, choice in enumerate(choices) if choice == label}
     found |= {index for index, name in enumerate(names) if name == label.strip()}
-    index = label.strip()
+    index = label.strip().removesuffix(".0")
     if index.isdecimal() and index.isascii() and len(index) < 5 and int(index) < len(choices):
         found.add(int(index))
     return found

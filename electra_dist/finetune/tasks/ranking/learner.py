@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,9 @@ class RankingLearner(Learner):
         return query_scores(self._held_out, self.held_out.by_list(outputs))
 
     def marker(self, scores: Scores) -> dict[str, Any]:
-        columns = self._files.columns
         return {
             "task": "ranking",
-            "columns": {"text": columns.text, "pair": columns.pair, "label": columns.label},
+            "columns": asdict(self._files.columns),
             "max_length": self._recipe.max_length,
         }
 

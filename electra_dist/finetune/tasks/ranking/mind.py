@@ -18,7 +18,7 @@ from electra_dist.files.reading import MIB, open_regular
 
 NEWS = "news.tsv"
 BEHAVIORS = "behaviors.tsv"
-#: Clicks of a reader that the query has at most, as in the paper's experiments (section 5.1).
+#: Clicks of a reader that the query has at most, as the models published for MIND take.
 MOST_CLICKS = 50
 _BETWEEN = "; "
 _LONGEST_LINE = 16 * MIB

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from electra_dist.console import warn
-from electra_dist.errors import UserError
-from electra_dist.finetune.labelled import Columns
-from electra_dist.finetune.model_folder import MARKER, ModelFolder
+from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
 from electra_dist.finetune.runner import Outputs, Runner
+from electra_dist.finetune.tasks.candidates.columns import kept_columns
 from electra_dist.finetune.tasks.candidates.encoding import CandidateRows
 from electra_dist.finetune.tasks.ranking.learner import query_scores
 from electra_dist.finetune.tasks.ranking.queries import Query, query_of, read_queries
@@ -30,12 +29,7 @@ class RankingPredictor(TaskPredictor):
         self._tokenizer = tokenizer
         self._runner = runner
         self._max_length = int(folder.fact("max_length"))
-        try:
-            self._columns = Columns(**folder.fact("columns"))
-        except TypeError as error:
-            raise UserError(
-                f"{folder.path / MARKER}: does not describe the task ({error})"
-            ) from error
+        self._columns = kept_columns(folder)
         self.fields = (self._columns.text, str(self._columns.pair))
 
     def read(self, path: Path) -> list[Query]:

@@ -17,16 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from electra_dist.console import warn
 from electra_dist.errors import DataError, nearest
 from electra_dist.files.reading import MIB, open_regular
-from electra_dist.finetune.labelled import Columns, Unlabelled
+from electra_dist.finetune.labelled import Columns, Unlabelled, check_missing
 from electra_dist.finetune.tasks.ranking.mind import BEHAVIORS, MindParser
 
 #: The highest grade: its gain is 2^grade - 1.
 HIGHEST = 30
 _LONGEST_LINE = 64 * MIB
-_SHOWN_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -83,15 +81,16 @@ class Queries(Sequence[Query]):
             if not line.strip():
                 continue
             query = self._query(number, line)
-            if query.grades is None:
+            if query.grades is None and unlabelled != "keep":
                 missing.append(number)
-                if unlabelled != "keep":
-                    continue
+                continue
             self.counts.append(len(query.candidates))
             self._starts.append(start)
             self._ends.append(end)
             self._numbers.append(number)
-        self._check(missing, unlabelled)
+        check_missing(path, missing, len(self) + len(missing), unlabelled)
+        if not len(self):
+            raise DataError(f"{path}: holds no queries")
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -112,19 +111,6 @@ class Queries(Sequence[Query]):
                 f"{place}: is not UTF-8 (byte {error.start} of the line): convert it first"
             ) from error
         return self._parse(place, number, text.rstrip("\r\n"))
-
-    def _check(self, missing: Sequence[int], unlabelled: Unlabelled) -> None:
-        """Raise `DataError` where there is no query, or one without labels that must have them."""
-        if missing and unlabelled != "keep":
-            shown = ", ".join(map(str, missing[:_SHOWN_LINES]))
-            if len(missing) > _SHOWN_LINES:
-                shown += ", ..."
-            words = f"{self._path}: {len(missing):,} queries have no labels (line {shown})"
-            if unlabelled == "refuse":
-                raise DataError(f"{words}; label them, or leave them out with `drop_unlabelled`")
-            warn(f"{words}; they are left out")
-        if not len(self):
-            raise DataError(f"{self._path}: holds no queries")
 
 
 def read_queries(path: Path, columns: Columns, unlabelled: Unlabelled = "keep") -> Queries:

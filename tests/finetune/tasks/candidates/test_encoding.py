@@ -85,6 +85,7 @@ def test_rows_are_those_of_the_lists_one_by_one_and_in_slices(tokenizer: Any) ->
             assert rows[start:stop] == expected[start:stop]
     by_list = rows.by_list([(np.array([float(index)]),) for index in range(7)])
     assert [scores.tolist() for (scores,) in by_list] == [[0, 1, 2], [3, 4], [5, 6]]
+    assert CandidateRows([], [], tokenizer, 32).by_list([]) == []
 
 
 def test_what_is_cut_is_said(tokenizer: Any, capsys: pytest.CaptureFixture[str]) -> None:

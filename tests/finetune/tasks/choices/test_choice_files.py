@@ -22,7 +22,17 @@ def written(path: Path, *rows: Any) -> Path:
 
 @pytest.mark.parametrize(
     ("label", "right"),
-    [(0, 0), (2, 2), ("red", 1), ("1", 1), (-1, None), ("-1", None), (None, None), ("", None)],
+    [
+        (0, 0),
+        (2, 2),
+        ("red", 1),
+        ("1", 1),
+        ("1.0", 1),
+        (-1, None),
+        ("-1", None),
+        (None, None),
+        ("", None),
+    ],
 )
 def test_a_label_is_an_index_or_the_choice_itself(label: Any, right: int | None) -> None:
     row = {"text": "t", "choices": ["green", "red", "blue"], "label": label}

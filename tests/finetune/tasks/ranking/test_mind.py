@@ -46,7 +46,7 @@ def test_a_reader_without_a_history_has_an_empty_query(tmp_path: Path) -> None:
 def test_impressions_without_labels(tmp_path: Path) -> None:
     folder = written(tmp_path, line("N1", "N2 N3"), line("N1", "N2-1 N3-0"))
     assert [query.grades for query in read_queries(folder, COLUMNS)] == [None, (1, 0)]
-    with pytest.raises(DataError, match=r"behaviors.tsv: 1 queries have no labels \(line 1\)"):
+    with pytest.raises(DataError, match=r"behaviors.tsv: 1 of 2 examples have no label \(line 1\)"):
         read_queries(folder, COLUMNS, "refuse")
     assert [query.grades for query in read_queries(folder, COLUMNS, "drop")] == [(1, 0)]
 

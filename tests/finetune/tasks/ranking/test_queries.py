@@ -77,5 +77,5 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 1: is not UTF-8 \(byte 11"):
         read_queries(tmp_path / "e.jsonl", COLUMNS)
     bare = {name: GOOD[name] for name in ("query", "candidates")}
-    with pytest.raises(DataError, match=r"2 queries have no labels \(line 1, 3\)"):
+    with pytest.raises(DataError, match=r"2 of 3 examples have no label \(line 1, 3\)"):
         read_queries(written(tmp_path / "f.jsonl", bare, GOOD, bare), COLUMNS, "refuse")
