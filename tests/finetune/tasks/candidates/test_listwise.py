@@ -58,6 +58,7 @@ def test_lists_of_unequal_lengths_see_their_own_candidates_only(encoder: Path) -
     ]
     assert loss.item() == pytest.approx(np.mean(each), abs=1e-6)
     loss.backward()
+    assert logits.grad is not None
     (gradient, *_) = np.split(logits.grad.numpy().ravel(), [2, 6])
     probabilities = np.exp(lists[0]) / np.exp(lists[0]).sum()
     np.testing.assert_allclose(gradient, (probabilities - [0, 1]) / 3, atol=1e-6)

@@ -15,6 +15,7 @@ import electra_dist
 from electra_dist.cli import main as cli
 from electra_dist.errors import DataError
 from electra_dist.finetune.predict import open_predictor
+from electra_dist.finetune.predictor import TaskPredictor
 from tests.support.toy_task import BAD, GOOD, SUBJECTS
 
 OPTIONS = ["--task", "multiple-choice", "--device", "cpu"]
@@ -102,6 +103,7 @@ def test_one_item_of_a_server_and_of_the_library(folder: Path) -> None:
 
 def test_several_models_are_mixed_by_their_probabilities(folder: Path) -> None:
     predictor = open_predictor(folder / "out", torch.device("cpu"))
+    assert isinstance(predictor, TaskPredictor)
     items = predictor.read(folder / "dev.jsonl")[:5]
     outputs = predictor.outputs(items)
     other = [(logits * 0.5,) for (logits,) in outputs]

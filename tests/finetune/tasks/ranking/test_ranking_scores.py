@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from electra_dist.finetune.tasks.ranking.ranking_scores import (
 )
 
 
-def cases(highest: int, equal: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+def cases(highest: int, equal: bool) -> list[tuple[Any, Any]]:
     """Grades up to `highest` and scores, some of them equal or none."""
     draw = np.random.default_rng(5)
-    found = []
+    found: list[tuple[Any, Any]] = []
     while len(found) < 60:
         count = int(draw.integers(2, 30))
         grades = draw.integers(0, highest + 1, count)
