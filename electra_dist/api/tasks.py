@@ -13,7 +13,9 @@ from electra_dist.errors import UserError
 if TYPE_CHECKING:
     from electra_dist.finetune.report import FinetuneReport
 
-TaskName = Literal["classification", "regression", "question-answering"]
+TaskName = Literal[
+    "classification", "regression", "question-answering", "multiple-choice", "ranking"
+]
 
 
 class RecipeNumbers(TypedDict, total=False):
@@ -141,7 +143,7 @@ def predict(
     model: str | Path | Sequence[str | Path],
     texts: Sequence[str] | None = None,
     *,
-    pairs: Sequence[str] | None = None,
+    pairs: Sequence[str | Sequence[str]] | None = None,
     file: str | Path | None = None,
     count: int = 5,
     device: DeviceName | None = None,
@@ -152,7 +154,8 @@ def predict(
         model: a folder that `export_run` or `finetune_model` wrote, or several that were
             fine-tuned for the same task and answer together.
         texts: the texts; a generator fills each [MASK] in them.
-        pairs: the second texts, for a model of pairs.
+        pairs: the second texts, for a model of pairs; the lists of choices or candidates, for one
+            of multiple choice or ranking.
         file: a file of texts, or of questions, in place of `texts`.
         count: fillings per [MASK], the most likely first.
         device: by default CUDA where there is one.
@@ -192,7 +195,9 @@ def predict(
     return Predictions(predictor.kind, tuple(one.content for one in found), scores)
 
 
-def _rows(texts: Sequence[str], pairs: Sequence[str] | None) -> list[tuple[str, ...]]:
+def _rows(
+    texts: Sequence[str], pairs: Sequence[str | Sequence[str]] | None
+) -> list[tuple[str | Sequence[str], ...]]:
     if pairs is None:
         return [(text,) for text in texts]
     return list(zip(texts, pairs, strict=True))
@@ -200,7 +205,7 @@ def _rows(texts: Sequence[str], pairs: Sequence[str] | None) -> list[tuple[str, 
 
 def _check_texts(
     texts: Sequence[str] | None,
-    pairs: Sequence[str] | None,
+    pairs: Sequence[str | Sequence[str]] | None,
     file: str | Path | None,
     count: int,
 ) -> None:

@@ -17,7 +17,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -87,17 +88,8 @@ def read_examples(path: Path, columns: Columns, unlabelled: Unlabelled = "keep")
         raise DataError(
             f"{path}: plain text has no labels; give a file ending in {', '.join(SUFFIXES[:3])}"
         )
-    try:
-        with io.TextIOWrapper(
-            open_regular(path, follow=True), encoding="utf-8-sig", newline=""
-        ) as file:
-            examples = list(_examples(path, file, columns, labelled))
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: is not UTF-8 (byte {error.start} of a block): convert it first"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    with _opened(path) as file:
+        examples = list(_examples(path, file, columns, labelled))
     if labelled:
         examples = _labelled_ones(path, examples, unlabelled)
     if not any(example.text.strip() or example.pair for example in examples):
@@ -105,29 +97,62 @@ def read_examples(path: Path, columns: Columns, unlabelled: Unlabelled = "keep")
     return examples
 
 
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of a table or of JSON lines: the number of each, and its fields by name.
+
+    Raises `DataError` as `read_examples`.
+    """
+    if path.suffix not in SUFFIXES[:3]:
+        raise DataError(
+            f"{path}: unknown format; expected a file ending in {', '.join(SUFFIXES[:3])}"
+        )
+    with _opened(path) as file:
+        yield from _rows(path, file)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """The file as UTF-8 text; raises `DataError` where it cannot be read as such."""
+    try:
+        with io.TextIOWrapper(
+            open_regular(path, follow=True), encoding="utf-8-sig", newline=""
+        ) as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: is not UTF-8 (byte {error.start} of a block): convert it first"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 def _labelled_ones(path: Path, examples: list[Example], unlabelled: Unlabelled) -> list[Example]:
     """Those with a label; raises `DataError` where the others are refused."""
     missing = [example.line for example in examples if example.label is None]
-    if not missing:
-        return examples
-    shown = ", ".join(map(str, missing[:_SHOWN_LINES]))
-    if len(missing) > _SHOWN_LINES:
+    check_missing(path, missing, len(examples), unlabelled)
+    return [example for example in examples if example.label is not None]
+
+
+def check_missing(path: Path, lines: Sequence[int], examples: int, unlabelled: Unlabelled) -> None:
+    """Raise `DataError` where `lines` of a file of so many examples have no label and are refused,
+    warn where they are left out.
+    """
+    if not lines or unlabelled == "keep":
+        return
+    shown = ", ".join(map(str, lines[:_SHOWN_LINES]))
+    if len(lines) > _SHOWN_LINES:
         shown += ", ..."
-    found = f"{len(missing):,} of {len(examples):,} examples have no label (line {shown})"
+    found = f"{len(lines):,} of {examples:,} examples have no label (line {shown})"
     if unlabelled == "refuse":
         raise DataError(f"{path}: {found}; label them, or leave them out with `drop_unlabelled`")
     warn(f"{path}: {found}; they are left out")
-    return [example for example in examples if example.label is not None]
 
 
 def _examples(path: Path, file: TextIO, columns: Columns, labelled: bool) -> Iterator[Example]:
     if path.suffix == ".txt":
         yield from examples_of_lines(file)
         return
-    if path.suffix == ".jsonl":
-        rows = _json_rows(path, file)
-    else:
-        rows = _table_rows(path, file)
+    rows = _rows(path, file)
     texts = [name for name in (columns.text, columns.pair) if name]
     for line, row in rows:
         missing = [name for name in texts if row.get(name) is None]
@@ -154,6 +179,12 @@ def examples_of_lines(lines: Iterable[str]) -> Iterator[Example]:
     """One example per line, blank ones too, so that answers and lines keep step."""
     for number, line in enumerate(lines, 1):
         yield Example(text=line.rstrip("\r\n"), line=number)
+
+
+def _rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    if path.suffix == ".jsonl":
+        return _json_rows(path, file)
+    return _table_rows(path, file)
 
 
 def _table_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -31,7 +31,7 @@ WEIGHTS = "model.safetensors"
 #: What a folder of `transformers` may keep of a tokenizer.
 TOKENIZER_FILES = (*tokenizers.TOKENIZER_FILES, "vocab.txt", "added_tokens.json")
 #: Weights that only a task's head has.
-_HEADS = ("classifier.", "qa_outputs.")
+_HEADS = ("classifier.", "qa_outputs.", "sequence_summary.")
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,26 @@ _ROWS = (
         epochs=2,
         max_length=512,
     ),
+    Task(
+        name="multiple-choice",
+        summary="which of its choices fits a text",
+        learner="choices.learner:ChoiceLearner",
+        predictor="choices.predictor:ChoicePredictor",
+        auto_class="AutoModelForMultipleChoice",
+        pipeline="multiple-choice",
+        columns=Columns(text="text", pair="choices", label="label"),
+        max_length=512,
+    ),
+    Task(
+        name="ranking",
+        summary="an order of the candidates of a query",
+        learner="ranking.learner:RankingLearner",
+        predictor="ranking.predictor:RankingPredictor",
+        auto_class="AutoModelForSequenceClassification",
+        pipeline="text-ranking",
+        columns=Columns(text="query", pair="candidates", label="relevant"),
+        max_length=256,
+    ),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ROWS}
 #: Class of `transformers` for each pre-trained network.

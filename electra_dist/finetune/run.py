@@ -38,7 +38,7 @@ from electra_dist.files.reading import open_regular
 from electra_dist.files.staging import check_folder_can_be_made, staged
 from electra_dist.files.tokenizers import TOKENIZER_FILE
 from electra_dist.finetune.labelled import Files, Unlabelled
-from electra_dist.finetune.model_folder import ModelFolder
+from electra_dist.finetune.model_folder import WEIGHTS, ModelFolder
 from electra_dist.finetune.own_files import CARD
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import (

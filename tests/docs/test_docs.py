@@ -60,6 +60,8 @@ STORY = (
     "docs/export.md",
     "docs/tokenizers.md",
     "docs/fine-tune.md",
+    "docs/tasks/multiple-choice.md",
+    "docs/tasks/ranking.md",
     "docs/tasks/suspects.md",
     "docs/tasks/zero-shot.md",
     "docs/serve.md",

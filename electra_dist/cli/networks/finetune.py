@@ -35,7 +35,8 @@ _RECIPE: dict[str, tuple[Callable[[str], Any], str]] = {
     "warmup": (float, "fraction of the steps in which the learning rate rises (default: 0.1)"),
     "max_length": (
         int,
-        "tokens of an example, the rest is cut off (default: 128; question answering 512, windows)",
+        "tokens of an example, the rest is cut off (default: 128; ranking 256; multiple choice 512;"
+        " question answering 512, windows)",
     ),
     "stride": (
         int,
@@ -80,6 +81,8 @@ def add(subparsers: Subparsers) -> None:
         electra-dist finetune exported --train pairs.csv --dev dev.csv --text a --pair b --out nli
         electra-dist finetune exported --task regression --train a.jsonl --dev b.jsonl --out sts
         electra-dist finetune exported --task question-answering --train a.json --dev b.json --out q
+        electra-dist finetune exported --task multiple-choice --train a.jsonl --dev b.jsonl --out c
+        electra-dist finetune exported --task ranking --train MINDsmall_train --out news
         electra-dist finetune exported --train train.tsv --dev dev.tsv --seeds 5 --out five
         electra-dist finetune exported --train train.tsv --dev dev.tsv --patience 2 --out early
         electra-dist finetune exported --train a.tsv --dev b.tsv --seeds 3 --ensemble --out three
@@ -115,7 +118,7 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help=".tsv, .csv or .jsonl; SQuAD .json or .jsonl",
+        help=".tsv, .csv or .jsonl; SQuAD .json or .jsonl; ranking: .jsonl or a folder of MIND",
     )
     parser.add_argument(
         "--dev", type=Path, metavar="FILE", help="held-out examples: scores after each epoch"
@@ -131,7 +134,12 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         + " (default: %(default)s)",
     )
     parser.add_argument("--text", metavar="COLUMN", help="default: that of the task, text")
-    parser.add_argument("--pair", metavar="COLUMN", help="second text, where an example is a pair")
+    parser.add_argument(
+        "--pair",
+        metavar="COLUMN",
+        help="second text, where an example is a pair; the list"
+        " of choices or candidates, or the columns of the choices, apart by commas",
+    )
     parser.add_argument("--label", metavar="COLUMN", help="default: that of the task, label")
     parser.add_argument(
         "--drop-unlabelled",
