@@ -37,6 +37,7 @@ class TorchRunner:
         self._tokenizer = tokenizer
         self._device = device
         self._batch = batch
+        self._by_token: tuple[bool, ...] | None = None
 
     def __call__(self, features: Features) -> list[Output]:
         """Of a model in evaluation mode."""
@@ -58,10 +59,25 @@ class TorchRunner:
         inputs = [{name: one[name] for name in names if name in one} for one in batch]
         padded = self._tokenizer.pad(inputs, return_tensors="pt")
         lengths = padded["attention_mask"].sum(dim=1).tolist()
+        arrays = self._run(padded)
+        if self._by_token is None:
+            self._by_token = self._which_grow(inputs[0])
+        return [
+            cut_outputs(arrays, row, length, self._by_token) for row, length in enumerate(lengths)
+        ]
+
+    def _run(self, padded: Any) -> list[NDArray[np.float32]]:
         found = self._model(**padded.to(self._device)).to_tuple()
-        arrays = [output.float().cpu().numpy() for output in found]
-        longest = padded["input_ids"].shape[1]
-        return [cut_outputs(arrays, row, length, longest) for row, length in enumerate(lengths)]
+        return [output.float().cpu().numpy() for output in found]
+
+    def _which_grow(self, inputs: Mapping[str, Any]) -> tuple[bool, ...]:
+        """Of each output, whether it is by token: longer for two tokens than for one."""
+        shapes = []
+        for tokens in (1, 2):
+            short = {name: list(value[:1]) * tokens for name, value in inputs.items()}
+            padded = self._tokenizer.pad([short], return_tensors="pt")
+            shapes.append([array.shape for array in self._run(padded)])
+        return tuple(one != other for one, other in zip(*shapes, strict=True))
 
 
 def batches_by_length(features: Features, batch: int) -> list[list[int]]:
@@ -71,13 +87,13 @@ def batches_by_length(features: Features, batch: int) -> list[list[int]]:
 
 
 def cut_outputs(
-    arrays: Sequence[NDArray[np.float32]], row: int, length: int, padded: int
+    arrays: Sequence[NDArray[np.float32]], row: int, length: int, by_token: Sequence[bool]
 ) -> Output:
-    """The outputs of one row of a batch; those by token, `padded` long, cut to its `length`."""
+    """The outputs of one row of a batch; those that are `by_token` cut to its `length`."""
     found = []
-    for array in arrays:
+    for array, cut in zip(arrays, by_token, strict=True):
         own = array[row]
-        if own.ndim and own.shape[0] == padded:
+        if cut:
             own = own[:length]
         found.append(own)
     return tuple(found)

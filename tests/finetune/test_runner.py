@@ -37,3 +37,15 @@ def test_outputs_are_those_of_each_example_alone(encoder: Path, auto_class: str)
         for output, array in zip(outputs, expected, strict=True):
             assert output.dtype == np.float32
             np.testing.assert_allclose(output, array[0].numpy(), atol=1e-5)
+
+
+def test_an_output_of_the_whole_is_never_cut(encoder: Path) -> None:
+    """Here it is as wide as the longest example of the batch has tokens."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
+    features = [dict(tokenizer(text)) for text in TEXTS]
+    longest = max(len(feature["input_ids"]) for feature in features)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        encoder, num_labels=longest
+    )
+    found = TorchRunner(model, tokenizer, torch.device("cpu"))(features)
+    assert [logits.shape for (logits,) in found] == [(longest,)] * len(TEXTS)
