@@ -13,7 +13,7 @@ from electra_dist.errors import UserError
 if TYPE_CHECKING:
     from electra_dist.finetune.run import FinetuneReport
 
-TaskName = Literal["classification", "regression", "question-answering"]
+TaskName = Literal["classification", "regression", "question-answering", "embeddings"]
 
 
 class RecipeNumbers(TypedDict, total=False):
@@ -26,6 +26,7 @@ class RecipeNumbers(TypedDict, total=False):
     warmup       fraction of the steps in which the learning rate rises
     max_length   tokens of an example at most
     stride       tokens that neighbouring windows of a long context share
+    temperature  divides the cosines in the loss of embeddings
     """
 
     epochs: float
@@ -35,6 +36,7 @@ class RecipeNumbers(TypedDict, total=False):
     warmup: float
     max_length: int
     stride: int
+    temperature: float
 
 
 def finetune_model(

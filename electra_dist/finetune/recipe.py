@@ -30,6 +30,7 @@ class Recipe:
     warmup       fraction of the steps
     stride       overlap of the windows of a long context, tokens; question answering only
     keep_head    start from the head that the model has, instead of a random one
+    temperature  divides the cosines in the loss; embeddings only
     """
 
     epochs: float
@@ -41,6 +42,7 @@ class Recipe:
     max_length: int = 128
     stride: int = 32
     keep_head: bool = False
+    temperature: float = 0.05
 
 
 def default_recipe(hidden_size: int, epochs: float, max_length: int) -> Recipe:

@@ -175,6 +175,7 @@ def _checked(recipe: Recipe, given: dict[str, Any], positions: int) -> Recipe:
         "epochs": (0, 1000),
         "lr": (0, 1),
         "layer_decay": (0, 1),
+        "temperature": (0, 10),
     }
     within: dict[str, tuple[float, float]] = {
         "batch": (1, 100_000),
@@ -242,6 +243,7 @@ def _write(
         model.to("cpu").float().save_pretrained(folder)
         open_to_readers(folder / WEIGHTS)
         source.copy_tokenizer(folder)
+        learner.write_more(folder)
         marker = learner.marker(report.seeds[report.kept]) | {
             "recipe": asdict(report.recipe),
             "examples": report.examples,
@@ -260,11 +262,11 @@ def _write(
 def _card(report: FinetuneReport, source: ModelFolder) -> str:
     """A short model card."""
     encoder = source.marker.get("run") or source.path.name
-    pipeline = TASKS[report.task].pipeline
+    task = TASKS[report.task]
     lines = [
         "---",
-        "library_name: transformers",
-        *([f"pipeline_tag: {pipeline}"] if pipeline else []),
+        f"library_name: {task.library}",
+        *([f"pipeline_tag: {task.pipeline}"] if task.pipeline else []),
         "tags: [electra]",
         "---",
         "",

@@ -12,6 +12,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,6 +69,9 @@ class Learner(ABC):
         """What `predict` needs to know;
         `scores` are those of the model that is kept, after its last epoch.
         """
+
+    def write_more(self, folder: Path) -> None:  # noqa: B027
+        """Add what the task's library needs to the folder of the model; mostly nothing."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ _RECIPE = {
         int,
         "question answering: tokens that neighbouring windows share (default: a quarter)",
     ),
+    "temperature": (float, "embeddings: divides the cosines in the loss (default: 0.05)"),
 }
 
 
@@ -44,6 +45,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist finetune exported --train pairs.csv --dev dev.csv --text a --pair b --out nli
         electra-dist finetune exported --task regression --train a.jsonl --dev b.jsonl --out sts
         electra-dist finetune exported --task question-answering --train a.json --dev b.json --out q
+        electra-dist finetune exported --task embeddings --train pairs.tsv --dev dev.tsv --out e
         electra-dist finetune exported --train train.tsv --dev dev.tsv --seeds 5 --out five
         """,
     )
