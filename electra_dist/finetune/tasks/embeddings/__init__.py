@@ -10,4 +10,13 @@
 4. `sentence_folder`: what `sentence-transformers` needs to load the folder.
 """
 
-__all__ = ["encoder", "learner", "pairs", "pooling", "predictor", "scores", "sentence_folder"]
+__all__ = [
+    "encoder",
+    "features",
+    "learner",
+    "pairs",
+    "pooling",
+    "predictor",
+    "scores",
+    "sentence_folder",
+]

@@ -12,21 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from electra_dist.console import say, warn
+from electra_dist.console import say
 from electra_dist.errors import UserError
-from electra_dist.finetune.labelled import Columns, Files
+from electra_dist.finetune.labelled import Files
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe
 from electra_dist.finetune.runner import Outputs
 from electra_dist.finetune.tasks.embeddings.encoder import SentenceEncoder
+from electra_dist.finetune.tasks.embeddings.features import text_features
 from electra_dist.finetune.tasks.embeddings.pairs import PairSet, read_pairs
 from electra_dist.finetune.tasks.embeddings.pooling import Pooling, pooling_of
 from electra_dist.finetune.tasks.embeddings.scores import pair_scores, word_count_scores
-from electra_dist.finetune.tasks.embeddings.sentence_folder import write_sentence_folder
+from electra_dist.finetune.tasks.embeddings.sentence_folder import (
+    TASK,
+    embeddings_marker,
+    write_sentence_folder,
+)
 from electra_dist.finetune.training import Learner
-
-TASK = "embeddings"
 
 
 class PairLearner(Learner):
@@ -139,25 +142,3 @@ def _numbered(pairs: PairSet) -> list[dict[str, Any]]:
             example["targets"] = float(pairs.labels[row])
         numbered.append(example)
     return numbered
-
-
-def text_features(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[dict[str, Any]]:
-    """Model inputs of each text, cut to `max_length` tokens with a warning."""
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)
-    cut = sum(bool(one.overflowing) for one in encoded.encodings)
-    if cut:
-        warn(
-            f"{cut:,} of {len(texts):,} texts are longer than {max_length} tokens; the rest of them"
-            " is not seen"
-        )
-    return [{name: encoded[name][index] for name in encoded} for index in range(len(texts))]
-
-
-def embeddings_marker(pooling: Pooling, max_length: int, columns: Columns) -> dict[str, Any]:
-    """What the folder of a model for embeddings says of it."""
-    return {
-        "task": TASK,
-        **pooling.to_dict(),
-        "max_length": max_length,
-        "columns": {"text": columns.text, "pair": columns.pair, "label": columns.label},
-    }

@@ -15,10 +15,11 @@ from electra_dist.finetune.labelled import Columns
 from electra_dist.finetune.model_folder import MARKER, ModelFolder
 from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
 from electra_dist.finetune.runner import Output, Outputs, Runner
-from electra_dist.finetune.tasks.embeddings.learner import TASK, text_features
+from electra_dist.finetune.tasks.embeddings.features import text_features
 from electra_dist.finetune.tasks.embeddings.pairs import PairRow, PairSet, read_pair_rows
 from electra_dist.finetune.tasks.embeddings.pooling import pooling_of, unit
 from electra_dist.finetune.tasks.embeddings.scores import pair_scores
+from electra_dist.finetune.tasks.embeddings.sentence_folder import TASK
 
 #: Texts whose hidden states are in memory at once.
 _PART = 256

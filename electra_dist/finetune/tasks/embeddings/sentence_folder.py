@@ -1,4 +1,5 @@
-"""What `sentence-transformers` needs in the folder of a model to load it:
+"""What the folder of a model for embeddings says of it: to our `predict` in the marker, and to
+`sentence-transformers` in files of its own:
 
 modules.json                       the steps: encoder, pooling, and length 1 where it is asked for
 sentence_bert_config.json          the tokens of a text that are seen
@@ -14,10 +15,13 @@ text-embeddings-inference too.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from electra_dist.files.writing import write_json
+from electra_dist.finetune.labelled import Columns
 from electra_dist.finetune.tasks.embeddings.pooling import Pooling
 
+TASK = "embeddings"
 _MODELS = "sentence_transformers.models"
 
 
@@ -56,3 +60,13 @@ def write_sentence_folder(folder: Path, pooling: Pooling, hidden: int, max_lengt
         folder / "config_sentence_transformers.json",
         {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
+
+
+def embeddings_marker(pooling: Pooling, max_length: int, columns: Columns) -> dict[str, Any]:
+    """What `predict` needs to know."""
+    return {
+        "task": TASK,
+        **pooling.to_dict(),
+        "max_length": max_length,
+        "columns": {"text": columns.text, "pair": columns.pair, "label": columns.label},
+    }
