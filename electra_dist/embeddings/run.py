@@ -43,6 +43,7 @@ from electra_dist.parallel.hardware import device_of_command
 #: Texts that are in memory at once; among them those of about one length share a batch.
 _PART = 2048
 _PROGRESS_SECONDS = 10.0
+_COLUMNS = Columns(pair="pair")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Settings:
     out: Path | None = None
     out_model: Path | None = None
     pairs: Path | None = None
-    columns: Columns = Columns(pair="pair")
+    columns: Columns = _COLUMNS
     layer: int | Literal["best"] | None = None
     pool: PoolMode | None = None
     normalize: bool | None = None
@@ -251,16 +252,12 @@ def _write_vectors(
 
 def _write_model(out: Path, electra: Any, source: ModelFolder, report: EmbedReport) -> None:
     """The encoder up to its layer, for `sentence-transformers` and for us."""
-    if report.layer == 0:
-        raise UserError(
-            "`layer` 0: the embeddings alone are no encoder that can be written; give 1 or more"
-        )
     with staged(out) as folder:
         electra.save_pretrained(folder)
         open_to_readers(folder / WEIGHTS)
         source.copy_tokenizer(folder)
         write_sentence_folder(folder, report.pooling, report.dimension, report.max_length)
-        marker = embeddings_marker(report.pooling, report.max_length, Columns(pair="pair"))
+        marker = embeddings_marker(report.pooling, report.max_length, _COLUMNS)
         marker |= {
             "layer": report.layer,
             "layers_of_encoder": report.layers,

@@ -51,7 +51,7 @@ class PairLearner(Learner):
         self._pairs = read_pairs(files.train, files.columns, files.unlabelled)
         say(f"{files.train}: {self._pairs.summary()}")
         self._inputs = text_features(tokenizer, self._pairs.texts, recipe.max_length)
-        self.training = _numbered(self._pairs)
+        self.training = numbered(self._pairs)
         self.examples = {"pairs to train on": len(self._pairs)}
         self.main_score = self._pairs.main_score
         self.held_out = []
@@ -130,7 +130,7 @@ class PairCollator:
         return torch.tensor(rows)
 
 
-def _numbered(pairs: PairSet) -> list[dict[str, Any]]:
+def numbered(pairs: PairSet) -> list[dict[str, Any]]:
     """Of each pair: its texts by number, the right candidate first, and its score."""
     numbered = []
     for row in range(len(pairs)):
