@@ -35,9 +35,7 @@ def tuned(encoder: Path, folder: Path, kind: str, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["pairs", "triples", "scored"])
-def test_it_learns_and_three_ways_to_use_it_agree(
-    encoder: Path, tmp_path: Path, kind: str
-) -> None:
+def test_it_learns_and_three_ways_to_use_it_agree(encoder: Path, tmp_path: Path, kind: str) -> None:
     report = tuned(encoder, tmp_path, kind)
     dev = tmp_path / "dev.jsonl"
     out = tmp_path / "out"

@@ -71,11 +71,7 @@ def test_correlations_are_those_of_the_cosines() -> None:
     found = pair_scores(pairs, vectors)
     assert found["spearman"] == pytest.approx(stats.spearmanr(cosines, labels).statistic)
     assert found["pearson"] == pytest.approx(np.corrcoef(cosines, labels)[0, 1], abs=1e-5)
-    higher = [
-        cosines[one] > cosines[other]
-        for one in range(1, 30, 2)
-        for other in range(0, 30, 2)
-    ]
+    higher = [cosines[one] > cosines[other] for one in range(1, 30, 2) for other in range(0, 30, 2)]
     assert found["auc"] == pytest.approx(np.mean(higher))
 
 
