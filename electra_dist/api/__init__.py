@@ -13,6 +13,7 @@
     export_run      weights for `transformers`
     finetune_model  teach an exported discriminator a task
     predict         what a model makes of texts
+    embed_texts     vectors of texts
 
     import electra_dist
 
@@ -30,6 +31,7 @@ This module is light: it imports torch and the rest when a function needs them.
 
 from electra_dist.api.cleaning import clean_corpus
 from electra_dist.api.configuration import load_config
+from electra_dist.api.embeddings import Embeddings, embed_texts
 from electra_dist.api.networks import Networks, build_networks, judge, load_networks
 from electra_dist.api.runs import TrainedRun, evaluate_run, export_run, read_metrics, train_run
 from electra_dist.api.shards import Document, Shards, Split, open_shards, stream_steps
@@ -41,6 +43,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Document",
+    "Embeddings",
     "Networks",
     "Predictions",
     "Shards",
@@ -49,6 +52,7 @@ __all__ = [
     "UserError",
     "build_networks",
     "clean_corpus",
+    "embed_texts",
     "evaluate_run",
     "export_run",
     "finetune_model",

@@ -94,19 +94,15 @@ class Embedder:
     """An encoder up to a layer, ready for texts; `cut` counts those that were too long."""
 
     def __init__(
-        self,
-        folder: ModelFolder,
-        tokenizer: Any,
-        layer: int,
-        pooling: Pooling,
-        max_length: int,
-        device: torch.device,
+        self, folder: ModelFolder, tokenizer: Any, report: EmbedReport, device: torch.device
     ) -> None:
-        self.electra = folder.load("AutoModel", num_hidden_layers=layer)
+        """`report` names the layer, the pooling and the length of a text."""
+        self.electra = folder.load("AutoModel", num_hidden_layers=report.layer)
         self.cut = 0
         self._tokenizer = tokenizer
-        self._max_length = max_length
-        self._runner = TorchRunner(SentenceEncoder(self.electra, pooling), tokenizer, device)
+        self._max_length = report.max_length
+        encoder = SentenceEncoder(self.electra, report.pooling)
+        self._runner = TorchRunner(encoder, tokenizer, device)
 
     def __call__(self, texts: list[str]) -> NDArray[np.float32]:
         """The vectors (B, H) of the texts, in their order."""
@@ -118,9 +114,36 @@ class Embedder:
 def embed(settings: Settings) -> EmbedReport:
     """Do what is asked; raises `UserError`, and leaves nothing half-written behind."""
     _check(settings)
-    device = device_of_command(settings.device)
     folder = ModelFolder.open(settings.model)
     tokenizer = folder.tokenizer()
+    report = choose(settings, folder, tokenizer)
+    if settings.out is None and settings.out_model is None:
+        return report
+    embedder = Embedder(folder, tokenizer, report, device_of_command(settings.device))
+    if settings.out_model is not None:
+        _write_model(settings.out_model, embedder.electra, folder, report)
+    if settings.out is not None:
+        report = _write_vectors(settings.out, _texts(settings), embedder, report)
+        write_json(Path(f"{settings.out}.meta.json"), report.to_dict())
+    return report
+
+
+def embed_list(settings: Settings, texts: list[str]) -> tuple[EmbedReport, NDArray[np.float32]]:
+    """The vectors of `texts` in memory, instead of in a file."""
+    _check_layer(settings)
+    folder = ModelFolder.open(settings.model)
+    tokenizer = folder.tokenizer()
+    report = choose(settings, folder, tokenizer)
+    embedder = Embedder(folder, tokenizer, report, device_of_command(settings.device))
+    vectors_nh = embedder(texts)
+    warn_of_cut(embedder.cut, len(texts), report.max_length)
+    return replace(report, count=len(texts)), vectors_nh
+
+
+def choose(settings: Settings, folder: ModelFolder, tokenizer: Any) -> EmbedReport:
+    """The layer and the pooling, from the pairs, the model and what the user asked for; nothing is
+    embedded yet.
+    """
     layers = int(folder.config["num_hidden_layers"])
     pooling = _pooling(settings, folder)
     max_length = _max_length(settings, folder)
@@ -128,11 +151,11 @@ def embed(settings: Settings) -> EmbedReport:
     if settings.pairs is not None:
         pairs = read_pairs(settings.pairs, settings.columns)
         say(f"{settings.pairs}: {pairs.summary()}")
+        device = device_of_command(settings.device)
         choice = choose_layer(folder, tokenizer, pairs, pooling, max_length, device)
-    layer = _layer(settings, layers, choice)
-    report = EmbedReport(
+    return EmbedReport(
         model=str(settings.model),
-        layer=layer,
+        layer=_layer(settings, layers, choice),
         layers=layers,
         pooling=pooling,
         dimension=int(folder.config["hidden_size"]),
@@ -141,17 +164,6 @@ def embed(settings: Settings) -> EmbedReport:
         seconds=0.0,
         choice=choice,
     )
-    if settings.out is None and settings.out_model is None:
-        return report
-    embedder = Embedder(folder, tokenizer, layer, pooling, max_length, device)
-    if settings.out_model is not None:
-        _write_model(settings.out_model, embedder.electra, folder, report)
-    if settings.out is not None:
-        assert settings.texts is not None
-        embedder.electra.to(device)
-        report = _write_vectors(settings.out, _texts(settings), embedder, report)
-        write_json(Path(f"{settings.out}.meta.json"), report.to_dict())
-    return report
 
 
 def _check(settings: Settings) -> None:
@@ -159,8 +171,7 @@ def _check(settings: Settings) -> None:
         raise UserError(
             "nothing to do: give `out` for vectors, `out_model` for a model, or `choose_layer`"
         )
-    if settings.layer == "best" and settings.pairs is None:
-        raise UserError("`layer` best: is found on pairs; give them with `choose_layer`")
+    _check_layer(settings)
     if settings.out is not None:
         if settings.texts is None:
             raise UserError("`input`: missing; `out` needs the texts of a file")
@@ -174,6 +185,11 @@ def _check(settings: Settings) -> None:
                 " folder"
             )
         check_folder_can_be_made(out_model)
+
+
+def _check_layer(settings: Settings) -> None:
+    if settings.layer == "best" and settings.pairs is None:
+        raise UserError("`layer` best: is found on pairs; give them with `choose_layer`")
 
 
 def _pooling(settings: Settings, folder: ModelFolder) -> Pooling:

@@ -57,7 +57,8 @@ def text_of(page: Path) -> str:
 
 
 def test_every_page_of_the_repository_is_a_page_of_the_site(site: Path) -> None:
-    pages = [path.stem for path in (ROOT / "docs").glob("*.md")]
+    docs = ROOT / "docs"
+    pages = [path.relative_to(docs).with_suffix("").as_posix() for path in docs.rglob("*.md")]
     for name in [*pages, "contributing", "changelog"]:
         assert (site / name / "index.html").is_file(), name
     assert (site / "index.html").is_file()

@@ -14,6 +14,7 @@ import transformers
 from scipy import stats
 from sentence_transformers import SentenceTransformer
 
+import electra_dist
 from electra_dist.cli import main as cli
 from electra_dist.embeddings import run
 from tests.support.toy_task import belonging
@@ -205,3 +206,15 @@ def test_texts_that_are_cut_are_counted_once(
     monkeypatch.setattr("sys.stdin", io.StringIO("short\n" + "long text " * 40 + "\n" + "a\n" * 3))
     assert embed(encoder, "--out", tmp_path / "v.npy", "--max-length", "10") == 0
     assert "1 of 5 texts are longer than 10 tokens" in capsys.readouterr().err
+
+
+def test_the_library_gives_the_same_vectors(encoder: Path, tmp_path: Path) -> None:
+    pairs = belonging(tmp_path / "pairs.jsonl", 40, 1)
+    found = electra_dist.embed_texts(encoder, TEXTS, pairs=pairs, device="cpu")
+    assert found.choice is not None
+    assert found.layer == found.choice.layer
+    np.testing.assert_allclose(found.vectors, by_hand(encoder, TEXTS, found.layer), atol=1e-5)
+    with pytest.raises(electra_dist.UserError, match="found one text"):
+        electra_dist.embed_texts(encoder, "a text")
+    with pytest.raises(electra_dist.UserError, match="`layer` best"):
+        electra_dist.embed_texts(encoder, TEXTS, layer="best")
