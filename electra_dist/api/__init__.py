@@ -15,6 +15,7 @@
     finetune_model  teach an exported discriminator a task
     predict         what a model makes of texts
     find_suspects   the words of texts that do not belong there
+    embed_texts     vectors of texts
 
     import electra_dist
 
@@ -32,6 +33,7 @@ This module is light: it imports torch and the rest when a function needs them.
 
 from electra_dist.api.cleaning import clean_corpus
 from electra_dist.api.configuration import load_config
+from electra_dist.api.embeddings import Embeddings, embed_texts
 from electra_dist.api.networks import Networks, build_networks, judge, load_networks
 from electra_dist.api.runs import (
     TrainedRun,
@@ -51,6 +53,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Document",
+    "Embeddings",
     "Networks",
     "Predictions",
     "Shards",
@@ -59,6 +62,7 @@ __all__ = [
     "UserError",
     "build_networks",
     "clean_corpus",
+    "embed_texts",
     "evaluate_pair",
     "evaluate_run",
     "export_run",

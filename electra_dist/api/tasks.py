@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from electra_dist.finetune.report import FinetuneReport
 
 TaskName = Literal[
-    "classification", "regression", "question-answering", "multiple-choice", "ranking"
+    "classification",
+    "regression",
+    "question-answering",
+    "multiple-choice",
+    "ranking",
+    "embeddings",
 ]
 
 
@@ -28,6 +33,7 @@ class RecipeNumbers(TypedDict, total=False):
     warmup       fraction of the steps in which the learning rate rises
     max_length   tokens of an example at most
     stride       tokens that neighbouring windows of a long context share
+    temperature  divides the cosines in the loss of embeddings
 
     Of the others, `electra_dist.finetune.recipe.Recipe` says what they mean:
     """
@@ -39,6 +45,7 @@ class RecipeNumbers(TypedDict, total=False):
     warmup: float
     max_length: int
     stride: int
+    temperature: float
     weight_decay: float
     max_norm: float
     accumulate: int

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from typing import NoReturn
 
 from electra_dist import __version__
-from electra_dist.cli.networks import evaluate, export, finetune, predict, serve
+from electra_dist.cli.networks import embed, evaluate, export, finetune, predict, serve
 from electra_dist.cli.parsers import results_apart, with_options
 from electra_dist.cli.prepare import bench, completion, config, data, plan, preflight
 from electra_dist.cli.runs import checkpoint, launch, report, status, train, wandb, watch
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         " weights.",
         epilog="The order of the work: data, plan, train (or launch, watch, status, logs,"
         " stop, checkpoint), report, wandb,"
-        " evaluate, export, finetune, predict, serve. COMMAND --help has examples.",
+        " evaluate, export, finetune, embed, predict, serve. COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {__version__}")
     parser.set_defaults(root=parser)  # for `completion`, which describes all of it
@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         evaluate,
         export,
         finetune,
+        embed,
         predict,
         serve,
         completion,

@@ -17,8 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -74,22 +73,12 @@ def read_examples(path: Path, columns: Columns, unlabelled: Unlabelled = "keep")
     missing, a row with another number of fields than the header, a label that is missing, no
     examples, text that is not UTF-8.
     """
-    suffix = path.suffix
     labelled = unlabelled != "keep"
-    if suffix not in SUFFIXES:
-        if suffix == ".json":
-            hint = "; for SQuAD's files there is the `task` question-answering"
-        else:
-            hint = ""
-        raise DataError(
-            f"{path}: unknown format; expected a file ending in {', '.join(SUFFIXES)}{hint}"
-        )
-    if labelled and suffix == ".txt":
+    if labelled and path.suffix == ".txt":
         raise DataError(
             f"{path}: plain text has no labels; give a file ending in {', '.join(SUFFIXES[:3])}"
         )
-    with _opened(path) as file:
-        examples = list(_examples(path, file, columns, labelled))
+    examples = list(_examples(path, columns, labelled))
     if labelled:
         examples = _labelled_ones(path, examples, unlabelled)
     if not any(example.text.strip() or example.pair for example in examples):
@@ -98,32 +87,40 @@ def read_examples(path: Path, columns: Columns, unlabelled: Unlabelled = "keep")
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines of a table or of JSON lines: the number of each, and its fields by name.
+    """The rows of a file one after the other, each with its (last) line, from 1. A line of plain
+    text is a row with a `text`, a blank one too.
 
-    Raises `DataError` as `read_examples`.
+    Raises `DataError` naming file and line, as `read_examples` does.
     """
-    if path.suffix not in SUFFIXES[:3]:
+    if path.suffix not in SUFFIXES:
+        if path.suffix == ".json":
+            hint = "; for SQuAD's files there is the `task` question-answering"
+        else:
+            hint = ""
         raise DataError(
-            f"{path}: unknown format; expected a file ending in {', '.join(SUFFIXES[:3])}"
+            f"{path}: unknown format; expected a file ending in {', '.join(SUFFIXES)}{hint}"
         )
-    with _opened(path) as file:
-        yield from _rows(path, file)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """The file as UTF-8 text; raises `DataError` where it cannot be read as such."""
     try:
         with io.TextIOWrapper(
             open_regular(path, follow=True), encoding="utf-8-sig", newline=""
         ) as file:
-            yield file
+            yield from _rows(path, file)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: is not UTF-8 (byte {error.start} of a block): convert it first"
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    if path.suffix == ".jsonl":
+        yield from _json_rows(path, file)
+    elif path.suffix == ".txt":
+        for example in examples_of_lines(file):
+            yield example.line, {"text": example.text}
+    else:
+        yield from _table_rows(path, file)
 
 
 def _labelled_ones(path: Path, examples: list[Example], unlabelled: Unlabelled) -> list[Example]:
@@ -148,43 +145,24 @@ def check_missing(path: Path, lines: Sequence[int], examples: int, unlabelled: U
     warn(f"{path}: {found}; they are left out")
 
 
-def _examples(path: Path, file: TextIO, columns: Columns, labelled: bool) -> Iterator[Example]:
-    if path.suffix == ".txt":
-        yield from examples_of_lines(file)
-        return
-    rows = _rows(path, file)
-    texts = [name for name in (columns.text, columns.pair) if name]
-    for line, row in rows:
-        missing = [name for name in texts if row.get(name) is None]
-        if labelled and columns.label not in row:
-            missing.append(columns.label)
-        for name in missing:
-            raise DataError(
-                f"{path}, line {line}: has no {name!r}{nearest(name, row)}; found"
-                f" {', '.join(row) or 'nothing'}. Name the columns with `text`, `pair` and"
-                " `label`"
-            )
+def _examples(path: Path, columns: Columns, labelled: bool) -> Iterator[Example]:
+    for line, row in read_rows(path):
+        if path.suffix == ".txt":
+            yield Example(row["text"], line=line)
+            continue
+        text = text_of(path, line, row, columns.text)
         pair = None
         if columns.pair:
-            pair = _text(path, line, columns.pair, row[columns.pair])
-        yield Example(
-            text=_text(path, line, columns.text, row[columns.text]),
-            pair=pair,
-            label=_label(path, line, row.get(columns.label)),
-            line=line,
-        )
+            pair = text_of(path, line, row, columns.pair)
+        if labelled and columns.label not in row:
+            raise _lacks(path, line, row, columns.label)
+        yield Example(text, pair, label_of(path, line, row, columns.label), line)
 
 
 def examples_of_lines(lines: Iterable[str]) -> Iterator[Example]:
     """One example per line, blank ones too, so that answers and lines keep step."""
     for number, line in enumerate(lines, 1):
         yield Example(text=line.rstrip("\r\n"), line=number)
-
-
-def _rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    if path.suffix == ".jsonl":
-        return _json_rows(path, file)
-    return _table_rows(path, file)
 
 
 def _table_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -224,14 +202,26 @@ def _json_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]
         yield number, row
 
 
-def _text(path: Path, line: int, name: str, value: Any) -> str:
+def text_of(path: Path, line: int, row: Mapping[str, Any], name: str) -> str:
+    """The text in the column `name`; raises `DataError` where there is none."""
+    value = row.get(name)
+    if value is None:
+        raise _lacks(path, line, row, name)
     if not isinstance(value, str):
         raise DataError(f"{path}, line {line}: {name} is {value!r}; expected a text")
     return value
 
 
-def _label(path: Path, line: int, value: Any) -> str | None:
-    """A label as text, 1 and "1" the same one; None where it is missing."""
+def _lacks(path: Path, line: int, row: Mapping[str, Any], name: str) -> DataError:
+    return DataError(
+        f"{path}, line {line}: has no {name!r}{nearest(name, row)}; found"
+        f" {', '.join(row) or 'nothing'}. Name the columns with `text`, `pair` and `label`"
+    )
+
+
+def label_of(path: Path, line: int, row: Mapping[str, Any], name: str) -> str | None:
+    """The label in the column `name` as text, 1 and "1" the same one; None where it is missing."""
+    value = row.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):

@@ -151,24 +151,30 @@ def _sizes_of(shapes: Shapes, weights: Path) -> dict[str, int]:
         return shape[axis]
 
     layers = 1 + max(
-        (int(match[1]) for name in shapes if (match := _LAYER.match(name, len(prefix)))), default=0
+        (int(match[1]) for name in shapes if (match := _LAYER.match(name, len(prefix)))), default=-1
     )
+    projection = "embeddings_project.weight"
+    embedding = size(_WORDS, 1)
+    if layers:
+        hidden = size("encoder.layer.0.attention.self.query.weight", 0)
+    elif prefix + projection in shapes:
+        hidden = size(projection, 0)
+    else:
+        hidden = embedding
     found = {
         "vocab_size": size(_WORDS, 0),
-        "embedding_size": size(_WORDS, 1),
-        "hidden_size": size("encoder.layer.0.attention.self.query.weight", 0),
-        "intermediate_size": size("encoder.layer.0.intermediate.dense.weight", 0),
+        "embedding_size": embedding,
+        "hidden_size": hidden,
         "max_position_embeddings": size("embeddings.position_embeddings.weight", 0),
         "type_vocab_size": size("embeddings.token_type_embeddings.weight", 0),
         "num_hidden_layers": layers,
     }
-    embedding, hidden, inner = (
-        found[name] for name in ("embedding_size", "hidden_size", "intermediate_size")
-    )
+    expected = {}
     if embedding != hidden:
-        expected = {"embeddings_project.weight": (hidden, embedding)}
-    else:
-        expected = {}
+        expected[projection] = (hidden, embedding)
+    if layers:
+        inner = size("encoder.layer.0.intermediate.dense.weight", 0)
+        found["intermediate_size"] = inner
     for layer in range(layers):
         expected[f"encoder.layer.{layer}.attention.self.query.weight"] = (hidden, hidden)
         expected[f"encoder.layer.{layer}.intermediate.dense.weight"] = (inner, hidden)

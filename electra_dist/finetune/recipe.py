@@ -49,8 +49,10 @@ class Recipe:
     layer_decay      multiplies the learning rate from layer to layer
     batch            examples per step, of all ranks together
     warmup           fraction of the steps
-    stride           overlap of the windows of a long context, tokens; question answering only
+    stride           overlap of the windows of a long context, tokens; question answering and token
+                     classification only
     keep_head        start from the head that the model has, instead of a random one
+    temperature      divides the cosines in the loss; embeddings only
     accumulate       micro-batches that a rank cuts its examples of a step into
     schedule         how the learning rate falls after the warm-up, a name of `SCHEDULES`
     max_norm         gradients are cut to this norm
@@ -72,6 +74,7 @@ class Recipe:
     max_length: int = 128
     stride: int = 32
     keep_head: bool = False
+    temperature: float = 0.05
     accumulate: int = 1
     schedule: str = "linear"
     max_norm: float = 1.0
@@ -112,6 +115,7 @@ def with_given(recipe: Recipe, given: Mapping[str, Any], positions: int, layers:
         "lr": (0, 1),
         "layer_decay": (0, 1),
         "max_norm": (0, 1e6),
+        "temperature": (0, 10),
     }
     within: dict[str, tuple[float, float]] = {
         "batch": (1, 100_000),

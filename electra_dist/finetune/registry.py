@@ -38,6 +38,7 @@ class Task:
     columns     names of the columns where the user gives none
     epochs      times over the training examples
     max_length  tokens of an example, where the model has so many positions
+    library     that the card names for loading a fine-tuned model
     """
 
     name: str
@@ -49,6 +50,7 @@ class Task:
     columns: Columns = _TEXT_AND_LABEL
     epochs: float = 3
     max_length: int = 128
+    library: str = "transformers"
 
     def new_learner(
         self, files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
@@ -114,6 +116,16 @@ _ROWS = (
         pipeline="text-ranking",
         columns=Columns(text="query", pair="candidates", label="relevant"),
         max_length=256,
+    ),
+    Task(
+        name="embeddings",
+        summary="a vector for a text, near those of texts that belong to it",
+        learner="embeddings.learner:PairLearner",
+        predictor="embeddings.predictor:EmbeddingPredictor",
+        auto_class="AutoModel",
+        pipeline="sentence-similarity",
+        library="sentence-transformers",
+        columns=Columns(pair="pair"),
     ),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ROWS}

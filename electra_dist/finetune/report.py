@@ -78,11 +78,11 @@ class FinetuneReport:
 
     def card(self, encoder: str) -> str:
         """A short model card; `encoder` is the name of what was fine-tuned."""
-        pipeline = TASKS[self.task].pipeline
+        task = TASKS[self.task]
         lines = [
             "---",
-            "library_name: transformers",
-            *([f"pipeline_tag: {pipeline}"] if pipeline else []),
+            f"library_name: {task.library}",
+            *([f"pipeline_tag: {task.pipeline}"] if task.pipeline else []),
             "tags: [electra]",
             "---",
             "",

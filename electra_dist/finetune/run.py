@@ -341,6 +341,7 @@ def _write(
     encoder = source.marker.get("run") or source.path.name
     with staged(report.out) as folder:
         write_model(folder, model, source)
+        learner.write_more(folder)
         (folder / CARD).write_text(report.card(encoder), encoding="utf-8")
         metrics = folder / "metrics.jsonl"
         join_rows({seed: work.seed(seed).metrics for seed in histories}, metrics)

@@ -42,6 +42,7 @@ class TorchRunner:
         self._tokenizer = tokenizer
         self._device = device
         self._batch = batch
+        self._by_token: tuple[bool, ...] | None = None
 
     def __call__(self, features: Features) -> list[Output]:
         """Of a model in evaluation mode."""
@@ -66,18 +67,31 @@ class TorchRunner:
     @torch.inference_mode()
     def _outputs(self, batch: Features) -> list[Output]:
         inputs = padded_inputs(self._tokenizer, batch)
-        on_device = {name: tensor.to(self._device) for name, tensor in inputs.items()}
-        found = self._model(**on_device).to_tuple()
-        arrays = [output.float().cpu().numpy() for output in found]
+        arrays = self._run(inputs)
         mask = inputs["attention_mask"]
         if mask.ndim == 3:
             return [tuple(array[row] for array in arrays) for row in range(len(batch))]
+        if self._by_token is None:
+            self._by_token = self._which_grow(batch[0])
         lengths = mask.sum(dim=1).tolist()
-        labels = self._model.config.num_labels
         return [
-            cut_outputs(arrays, row, length, mask.shape[1], labels)
-            for row, length in enumerate(lengths)
+            cut_outputs(arrays, row, length, self._by_token) for row, length in enumerate(lengths)
         ]
+
+    def _run(self, inputs: Mapping[str, torch.Tensor]) -> list[NDArray[np.float32]]:
+        on_device = {name: tensor.to(self._device) for name, tensor in inputs.items()}
+        found = self._model(**on_device).to_tuple()
+        return [output.float().cpu().numpy() for output in found]
+
+    def _which_grow(self, example: Mapping[str, Any]) -> tuple[bool, ...]:
+        """Of each output, whether it is by token: longer for two tokens than for one."""
+        names = [name for name in self._tokenizer.model_input_names if name in example]
+        shapes = []
+        for tokens in (1, 2):
+            short = {name: list(example[name][:1]) * tokens for name in names}
+            inputs = padded_inputs(self._tokenizer, [short])
+            shapes.append([array.shape for array in self._run(inputs)])
+        return tuple(one != other for one, other in zip(*shapes, strict=True))
 
 
 def rows_of(example: Mapping[str, Any]) -> int:
@@ -130,17 +144,13 @@ def padded_inputs(tokenizer: Any, batch: Features) -> dict[str, torch.Tensor]:
 
 
 def cut_outputs(
-    arrays: Sequence[NDArray[np.float32]], row: int, length: int, padded: int, labels: int
+    arrays: Sequence[NDArray[np.float32]], row: int, length: int, by_token: Sequence[bool]
 ) -> Output:
-    """The outputs of one row of a batch; those by token, `padded` long, cut to its `length`.
-
-    An output (B, `labels`) has a number per label, also where a row happens to have as many tokens.
-    """
+    """The outputs of one row of a batch; those that are `by_token` cut to its `length`."""
     found = []
-    for array in arrays:
+    for array, cut in zip(arrays, by_token, strict=True):
         own = array[row]
-        by_label = own.ndim == 1 and own.shape[0] == labels
-        if own.ndim and own.shape[0] == padded and not by_label:
+        if cut:
             own = own[:length]
         found.append(own)
     return tuple(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,3 +62,6 @@ class Learner(ABC):
     @abstractmethod
     def marker(self, scores: Scores) -> dict[str, Any]:
         """What `predict` needs to know; `scores` are those of the model that is kept."""
+
+    def write_more(self, folder: Path) -> None:  # noqa: B027
+        """Add what the task's library needs to the folder of the model; mostly nothing."""

@@ -60,6 +60,7 @@ STORY = (
     "docs/export.md",
     "docs/tokenizers.md",
     "docs/fine-tune.md",
+    "docs/tasks/embeddings.md",
     "docs/tasks/multiple-choice.md",
     "docs/tasks/ranking.md",
     "docs/tasks/suspects.md",

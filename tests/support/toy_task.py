@@ -89,3 +89,29 @@ def questions(path: Path, count: int, seed: int, with_none: bool = False) -> Pat
         lines.append(json.dumps(line))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def belonging(path: Path, count: int, seed: int, kind: str = "pairs") -> Path:
+    """JSON lines of texts that belong together where subject and word do: `pairs`, `triples` or
+    `scored`.
+    """
+    draw = random.Random(seed)
+    lines = []
+    for number in range(count):
+        subject = draw.choice(SUBJECTS)
+        word = draw.randrange(len(GOOD))
+        other = (word + draw.randrange(1, len(GOOD))) % len(GOOD)
+        right = f"{subject} is {BAD[word]}"
+        wrong = f"{subject} is {BAD[other]}"
+        line: dict[str, object] = {
+            "text": f"{draw.choice(NAMES)} says: {subject} is {GOOD[word]}",
+            "pair": right,
+        }
+        if kind == "triples":
+            line["negative"] = wrong
+        if kind == "scored":
+            line["pair"] = (wrong, right)[number % 2]
+            line["label"] = number % 2
+        lines.append(json.dumps(line))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

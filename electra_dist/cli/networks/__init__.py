@@ -1,3 +1,3 @@
-"""Subcommands for the networks of a run: evaluate, export, finetune, predict, serve."""
+"""Subcommands for the networks of a run: evaluate, export, finetune, embed, predict, serve."""
 
-__all__ = ["evaluate", "export", "finetune", "predict", "serve"]
+__all__ = ["embed", "evaluate", "export", "finetune", "predict", "serve"]

@@ -42,6 +42,7 @@ _RECIPE: dict[str, tuple[Callable[[str], Any], str]] = {
         int,
         "question answering: tokens that neighbouring windows share (default: a quarter)",
     ),
+    "temperature": (float, "embeddings: divides the cosines in the loss (default: 0.05)"),
     "weight_decay": (float, "not of biases and LayerNorm (default: 0.01)"),
     "max_norm": (float, "gradients are cut to this norm (default: 1)"),
     "dropout": (float, "everywhere in the network (default: that of config.json)"),
@@ -81,6 +82,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist finetune exported --train pairs.csv --dev dev.csv --text a --pair b --out nli
         electra-dist finetune exported --task regression --train a.jsonl --dev b.jsonl --out sts
         electra-dist finetune exported --task question-answering --train a.json --dev b.json --out q
+        electra-dist finetune exported --task embeddings --train pairs.tsv --dev dev.tsv --out e
         electra-dist finetune exported --task multiple-choice --train a.jsonl --dev b.jsonl --out c
         electra-dist finetune exported --task ranking --train MINDsmall_train --out news
         electra-dist finetune exported --train train.tsv --dev dev.tsv --seeds 5 --out five

@@ -68,6 +68,7 @@ class Together:
         folder.mkdir()
         self._load(seeds)
         write_model(folder, self._model, self._source)
+        self._learner.write_more(folder)
         write_marker(folder, self._learner.marker(scores) | marker)
 
     def _of_ensemble(self, seeds: Sequence[int]) -> Scores:
