@@ -13,7 +13,7 @@ from electra_dist.errors import UserError
 if TYPE_CHECKING:
     from electra_dist.finetune.run import FinetuneReport
 
-TaskName = Literal["classification", "regression", "question-answering"]
+TaskName = Literal["classification", "regression", "question-answering", "token-classification"]
 
 
 class RecipeNumbers(TypedDict, total=False):

@@ -94,5 +94,14 @@ _ROWS = (
         epochs=2,
         max_length=512,
     ),
+    Task(
+        name="token-classification",
+        summary="a label for each word: named entities, parts of speech",
+        learner="tokens.learner:TokenLearner",
+        predictor="tokens.predictor:TokenPredictor",
+        auto_class="AutoModelForTokenClassification",
+        pipeline="token-classification",
+        columns=Columns(text="words", label="labels"),
+    ),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ROWS}
