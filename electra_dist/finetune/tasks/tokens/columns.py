@@ -6,8 +6,8 @@ each sentence.
     .conllu                  ten columns apart by tabs; the word in the second, its part of speech
                              in the fourth
 
-Lines of -DOCSTART- are left out. So are comments: a line that begins with # and has not the form of
-the others. Comes in: the lines. Goes out: words and labels of each sentence.
+Lines of -DOCSTART- are left out. So are comments: lines before a sentence that begin with # and
+have not the form of the others. Comes in: the lines. Goes out: the rows of each sentence.
 """
 
 from __future__ import annotations
@@ -132,22 +132,20 @@ def _places(
 def _without_comments(
     path: Path, rows: Sequence[Row], formed: Sequence[Row], label: int | None
 ) -> list[Row]:
-    """A line that begins with # is one of words only where it has as many columns as the others,
-    and a label that they have too; in CoNLL-U it never is.
+    """A line that begins with # is a comment in CoNLL-U; elsewhere only before the first word of a
+    sentence, where it has another number of columns than the others, or a label that none has.
     """
     columns = len(formed[0].cells)
     labels: set[str] = set()
     if label is not None:
         labels = {row.cells[label] for row in formed if len(row.cells) == columns}
-
-    def is_comment(row: Row) -> bool:
-        if not row.marked:
-            return False
-        if path.suffix == CONLLU or len(row.cells) != columns:
-            return True
-        return label is not None and row.cells[label] not in labels
-
-    return [row for row in rows if not is_comment(row)]
+    kept: list[Row] = []
+    for row in rows:
+        has_form = len(row.cells) == columns and (label is None or row.cells[label] in labels)
+        between = not kept or not kept[-1].cells or kept[-1].opens_document
+        if not row.marked or (path.suffix != CONLLU and (has_form or not between)):
+            kept.append(row)
+    return kept
 
 
 def _sentences(path: Path, rows: Iterable[Row]) -> list[list[Row]]:

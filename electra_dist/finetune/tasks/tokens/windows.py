@@ -88,10 +88,20 @@ def make_windows(
         given = [index for index, one in enumerate(batch) if one.spans]
         if not given:
             continue
-        words = [batch[index].words for index in given]
-        encoded = tokenizer(words, is_split_into_words=True, verbose=False)
+        # As in pre-training: texts, in which a token may hold the space before a word.
+        encoded = tokenizer(
+            [" ".join(batch[index].words) for index in given],
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            verbose=False,
+        )
         for row, index in enumerate(given):
-            pieces = _Pieces(encoded["input_ids"][row], encoded.word_ids(row))
+            owners = _owners(
+                batch[index].words,
+                encoded["offset_mapping"][row],
+                encoded["special_tokens_mask"][row],
+            )
+            pieces = _Pieces(encoded["input_ids"][row], owners)
             pieces.check(batch[index], source)
             own = list(pieces.windows(start + index, max_length, stride))
             long += len(own) > 1
@@ -102,6 +112,17 @@ def make_windows(
             f" tokens; they are read in windows that share up to {stride}"
         )
     return Windows(windows, [len(one.spans) for one in sentences])
+
+
+def _owners(
+    words: Sequence[str], offsets: Sequence[tuple[int, int]], special: Sequence[int]
+) -> list[int | None]:
+    """(L,): the word that each token belongs to, None for a special one; the space before a word
+    belongs to it.
+    """
+    ends = np.cumsum([len(word) + 1 for word in words]) - 1
+    found = np.searchsorted(ends, [start for start, _ in offsets], side="right").tolist()
+    return [None if hidden else word for word, hidden in zip(found, special, strict=True)]
 
 
 class _Pieces:
