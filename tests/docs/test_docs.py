@@ -60,6 +60,7 @@ STORY = (
     "docs/export.md",
     "docs/tokenizers.md",
     "docs/fine-tune.md",
+    "docs/tasks/token-classification.md",
 )
 #: Pages whose commands need what no test machine has; blocks without a directive are parsed.
 PARSED = {
@@ -72,7 +73,7 @@ PARSED = {
 PROGRAMS = {"docs/how-it-works.md": "tests/docs/test_how_it_works.py"}
 #: Pages outside docs/.
 OUTSIDE = (*ROOT.glob("*.md"), ROOT / "benchmarks" / "RESULTS.md")
-_PAGES = {path.relative_to(ROOT).as_posix() for path in (*OUTSIDE, *(ROOT / "docs").glob("*.md"))}
+_PAGES = {path.relative_to(ROOT).as_posix() for path in (*OUTSIDE, *(ROOT / "docs").rglob("*.md"))}
 OTHERS = tuple(sorted(_PAGES - set(STORY)))
 TINY = (
     "model.preset=tiny data.row_length=64 train.steps=6 train.global_rows=4 train.micro_rows=2"
@@ -442,7 +443,11 @@ def test_every_link_of_the_page_leads_somewhere(page: str) -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
+    """The pages of tasks are reached from that on fine-tuning."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text += (
+        (ROOT / "docs/fine-tune.md").read_text(encoding="utf-8").replace("(tasks/", "(docs/tasks/")
+    )
     assert [
         page for page in (*STORY, *OTHERS) if page != "README.md" and f"({page})" not in text
     ] == []

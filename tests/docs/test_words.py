@@ -27,7 +27,7 @@ EXCEPT = {
 
 PAGES = sorted(
     {"README.md", "benchmarks/RESULTS.md"}
-    | {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")} - EXCEPT.keys()
+    | {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")} - EXCEPT.keys()
 )
 
 #: What is counted or timed per unit in these pages: "one per step" is plain, "one a step" is not.

@@ -23,11 +23,12 @@ _RECIPE = {
     "warmup": (float, "fraction of the steps in which the learning rate rises (default: 0.1)"),
     "max_length": (
         int,
-        "tokens of an example, the rest is cut off (default: 128; question answering 512, windows)",
+        "tokens of an example, the rest is cut off, or of a window (default: 128; question"
+        " answering 512)",
     ),
     "stride": (
         int,
-        "question answering: tokens that neighbouring windows share (default: a quarter)",
+        "tokens that neighbouring windows share, where a task has windows (default: a quarter)",
     ),
 }
 
@@ -44,6 +45,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist finetune exported --train pairs.csv --dev dev.csv --text a --pair b --out nli
         electra-dist finetune exported --task regression --train a.jsonl --dev b.jsonl --out sts
         electra-dist finetune exported --task question-answering --train a.json --dev b.json --out q
+        electra-dist finetune exported --task token-classification --train a.conll --out ner
         electra-dist finetune exported --train train.tsv --dev dev.tsv --seeds 5 --out five
         """,
     )
@@ -78,7 +80,7 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help=".tsv, .csv or .jsonl; SQuAD .json or .jsonl",
+        help=".tsv, .csv or .jsonl; SQuAD .json or .jsonl; labels of words .conll, .conllu, .jsonl",
     )
     parser.add_argument(
         "--dev", type=Path, metavar="FILE", help="held-out examples: scores after each epoch"
@@ -93,7 +95,11 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         help="; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
         + " (default: %(default)s)",
     )
-    parser.add_argument("--text", metavar="COLUMN", help="default: that of the task, text")
+    parser.add_argument(
+        "--text",
+        metavar="COLUMN",
+        help="default: that of the task, text or words; in .conll, a number",
+    )
     parser.add_argument("--pair", metavar="COLUMN", help="second text, where an example is a pair")
     parser.add_argument("--label", metavar="COLUMN", help="default: that of the task, label")
     parser.add_argument(

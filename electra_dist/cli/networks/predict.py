@@ -41,7 +41,8 @@ def add(subparsers: Subparsers) -> None:
         metavar="FILE",
         help="texts: .txt (one a line), .tsv, .csv, .jsonl with the columns of the training;"
         " default: standard input,"
-        " one text a line. Question answering: .json (SQuAD), .jsonl. Where labels are there, the"
+        " one text a line. Question answering: .json (SQuAD), .jsonl. Words: .conll, .jsonl. Where"
+        " labels are there, the"
         " scores are printed"
         " too",
     )

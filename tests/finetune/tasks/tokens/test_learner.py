@@ -21,10 +21,11 @@ from electra_dist.errors import UserError
 from electra_dist.finetune.predict import open_predictor
 
 OPTIONS = ["--lr", "3e-3", "--layer-decay", "1", "--batch", "16", "--epochs", "5"]
-OPTIONS += ["--max-length", "32", "--device", "cpu"]
+OPTIONS += ["--max-length", "48", "--device", "cpu"]
 TASK = ["--task", "token-classification"]
-NAMES = ("Anna", "Bruno Weiss", "The Object")
-PLACES = ("Lisbon", "New York", "String")
+NAMES = ("Anna", "Tom de Abo", "The Author")
+# words that each begin with a token of the small vocabulary, not with a space of its own
+PLACES = ("Italy", "The class", "Aden")
 
 Sentence = tuple[list[str], list[str]]
 
@@ -40,7 +41,7 @@ def sentences(count: int, seed: int, scheme: str = "IOB2") -> list[Sentence]:
             prefixes = ["B"] + ["I"] * (len(own) - 1)
             if scheme == "BILOU":
                 prefixes[-1] = "L" if len(own) > 1 else "U"
-            words += [*own, draw.choice(("went", "goes")), "by"]
+            words += [*own, draw.choice(("went", "was")), "by"]
             labels += [*(f"{prefix}-{kind}" for prefix in prefixes), "O", "O"]
         found.append((words, labels))
     return found
@@ -127,7 +128,6 @@ def test_a_plain_load_and_the_pipeline_give_the_same(
         aggregation_strategy="first",
         device="cpu",
     )
-    compared = 0
     for one in found[:-1]:
         inputs = tokenizer(one["words"], is_split_into_words=True, return_tensors="pt")
         with torch.inference_mode():
@@ -137,9 +137,7 @@ def test_a_plain_load_and_the_pipeline_give_the_same(
         assert one["probabilities"] == pytest.approx(
             probabilities[first].max(dim=-1).values.tolist(), abs=1e-5
         )
-        if "▁" in inputs.tokens():
-            continue  # the pipeline takes a space that is a token of its own for a word
-        compared += 1
+        assert "▁" not in inputs.tokens()  # the pipeline takes a lone space for a word
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "does not support real words"
             groups = classify(one["words"], is_split_into_words=True)[0]
@@ -148,12 +146,11 @@ def test_a_plain_load_and_the_pipeline_give_the_same(
             assert group["entity_group"] == entity["label"]
             assert group["end"] == entity["end"]
             assert group["score"] == pytest.approx(entity["probability"], abs=1e-5)
-    assert compared >= 5
     assert len(found[-1]["words"]) == len(labels_of_file(files / "dev.conll")[-1])
 
 
 def test_texts_items_and_blank_lines(tuned: Path, tmp_path: Path) -> None:
-    texts = ["Today Anna went by, Lisbon goes by.", "", "Today Bruno Weiss went by"]
+    texts = ["Today Anna went by, Lisbon goes by.", "", "Today Tom Weiss went by"]
     found = electra_dist.predict(tuned, texts, device="cpu")
     assert found.kind == "token-classification"
     assert [one["text"] for one in found.items] == texts
