@@ -4,7 +4,7 @@
 
 pip downloads the source distribution of `usaddress` and checks its SHA-256 (licence MIT). Its
 `training/labeled.xml` has 1,513 addresses of the United States, labelled by hand: street names,
-places, states and 23 more kinds. Neighbouring words of one kind are one entity here, as `usaddress`
+places, states and other kinds. Neighbouring words of one kind are one entity here, as `usaddress`
 itself takes them. Every fifth address is held out.
 
 Makes OUT/train.conll and OUT/dev.conll, two columns apart by tabs, in IOB2. Nothing of the
