@@ -28,7 +28,7 @@ class Recipe:
 
     layer_decay  multiplies the learning rate from layer to layer
     warmup       fraction of the steps
-    stride       overlap of the windows of a long text, tokens; where a task has them
+    stride       overlap of the windows of a long context, tokens; question answering only
     keep_head    start from the head that the model has, instead of a random one
     """
 
