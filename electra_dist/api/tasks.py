@@ -17,6 +17,7 @@ TaskName = Literal[
     "classification",
     "regression",
     "question-answering",
+    "token-classification",
     "multiple-choice",
     "ranking",
     "embeddings",
@@ -93,11 +94,12 @@ def finetune_model(
 
     Args:
         model: the folder of an exported discriminator.
-        train: labelled examples: .tsv, .csv or .jsonl; for questions .json (SQuAD) or .jsonl.
+        train: labelled examples: .tsv, .csv or .jsonl; for questions .json (SQuAD) or .jsonl; for
+            words .conll, .conllu or .jsonl.
         out: a new folder for the model.
         dev: held-out examples, scored after each epoch.
         task: its name in the registry of tasks.
-        text: the column of the text; by default the task's.
+        text: the column of the text, or of the words; by default the task's.
         pair: the column of the second text, where an example is a pair.
         label: the column of the label; by default the task's.
         seeds: one training each; the best on `dev` is kept.
@@ -168,7 +170,8 @@ def predict(
         device: by default CUDA where there is one.
 
     Returns:
-        One item per text: a class and its probabilities; a number; an answer; per token the
+        One item per text: a class and its probabilities; a number; an answer; per word a
+        label, and the entities of a text; per token the
         probability that it was replaced; per [MASK] the fillings and their probabilities.
 
     Raises:

@@ -98,6 +98,15 @@ _ROWS = (
         max_length=512,
     ),
     Task(
+        name="token-classification",
+        summary="a label for each word: named entities, parts of speech",
+        learner="tokens.learner:TokenLearner",
+        predictor="tokens.predictor:TokenPredictor",
+        auto_class="AutoModelForTokenClassification",
+        pipeline="token-classification",
+        columns=Columns(text="words", label="labels"),
+    ),
+    Task(
         name="multiple-choice",
         summary="which of its choices fits a text",
         learner="choices.learner:ChoiceLearner",

@@ -60,6 +60,7 @@ STORY = (
     "docs/export.md",
     "docs/tokenizers.md",
     "docs/fine-tune.md",
+    "docs/tasks/token-classification.md",
     "docs/tasks/embeddings.md",
     "docs/tasks/multiple-choice.md",
     "docs/tasks/ranking.md",
@@ -448,7 +449,11 @@ def test_every_link_of_the_page_leads_somewhere(page: str) -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
+    """The pages of tasks are reached from that on fine-tuning."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text += (
+        (ROOT / "docs/fine-tune.md").read_text(encoding="utf-8").replace("(tasks/", "(docs/tasks/")
+    )
     assert [
         page for page in (*STORY, *OTHERS) if page != "README.md" and f"({page})" not in text
     ] == []

@@ -35,12 +35,12 @@ _RECIPE: dict[str, tuple[Callable[[str], Any], str]] = {
     "warmup": (float, "fraction of the steps in which the learning rate rises (default: 0.1)"),
     "max_length": (
         int,
-        "tokens of an example, the rest is cut off (default: 128; ranking 256; multiple choice 512;"
-        " question answering 512, windows)",
+        "tokens of an example, the rest is cut off, or of a window (default: 128; ranking 256;"
+        " multiple choice and question answering 512)",
     ),
     "stride": (
         int,
-        "question answering: tokens that neighbouring windows share (default: a quarter)",
+        "tokens that neighbouring windows share, where a task has windows (default: a quarter)",
     ),
     "temperature": (float, "embeddings: divides the cosines in the loss (default: 0.05)"),
     "weight_decay": (float, "not of biases and LayerNorm (default: 0.01)"),
@@ -82,6 +82,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist finetune exported --train pairs.csv --dev dev.csv --text a --pair b --out nli
         electra-dist finetune exported --task regression --train a.jsonl --dev b.jsonl --out sts
         electra-dist finetune exported --task question-answering --train a.json --dev b.json --out q
+        electra-dist finetune exported --task token-classification --train a.conll --out ner
         electra-dist finetune exported --task embeddings --train pairs.tsv --dev dev.tsv --out e
         electra-dist finetune exported --task multiple-choice --train a.jsonl --dev b.jsonl --out c
         electra-dist finetune exported --task ranking --train MINDsmall_train --out news
@@ -120,7 +121,8 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help=".tsv, .csv or .jsonl; SQuAD .json or .jsonl; ranking: .jsonl or a folder of MIND",
+        help=".tsv, .csv or .jsonl; SQuAD .json or .jsonl; labels of words .conll, .conllu or"
+        " .jsonl; ranking: .jsonl or a folder of MIND",
     )
     parser.add_argument(
         "--dev", type=Path, metavar="FILE", help="held-out examples: scores after each epoch"
@@ -135,7 +137,11 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         help="; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
         + " (default: %(default)s)",
     )
-    parser.add_argument("--text", metavar="COLUMN", help="default: that of the task, text")
+    parser.add_argument(
+        "--text",
+        metavar="COLUMN",
+        help="default: that of the task, text or words; in .conll, a number",
+    )
     parser.add_argument(
         "--pair",
         metavar="COLUMN",

@@ -50,8 +50,9 @@ def add(subparsers: Subparsers) -> None:
         metavar="FILE",
         help="texts: .txt (one a line), .tsv, .csv, .jsonl with the columns of the training;"
         " default: standard input,"
-        " one text a line. Question answering: .json (SQuAD), .jsonl. Ranking: .jsonl, a folder in"
-        " MIND's format. Where labels are there, the scores are printed too",
+        " one text a line. Question answering: .json (SQuAD), .jsonl. Words: .conll, .jsonl."
+        " Ranking: .jsonl, a folder in MIND's format. Where labels are there, the scores are"
+        " printed too",
     )
     parser.add_argument(
         "--out",
