@@ -26,7 +26,7 @@ PACKAGES = house.PACKAGES
 #: a module of the hall `electra_dist`. It imports from its own floor and from those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("electra_dist.cli", "electra_dist.api"),
-    ("electra_dist.export",),
+    ("electra_dist.export", "electra_dist.search"),
     ("electra_dist.evaluate", "electra_dist.finetune"),
     ("electra_dist.measure",),
     ("electra_dist.train",),

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from typing import NoReturn
 
 from electra_dist import __version__
-from electra_dist.cli.networks import evaluate, export, finetune, predict
+from electra_dist.cli.networks import evaluate, export, finetune, predict, search
 from electra_dist.cli.parsers import results_apart, with_options
 from electra_dist.cli.prepare import bench, completion, config, data, plan, preflight
 from electra_dist.cli.runs import checkpoint, launch, report, status, train, wandb, watch
@@ -24,6 +24,7 @@ from electra_dist.parallel import early, ending
 #: Packages that the core does without -> the extra that brings them.
 _EXTRAS = {
     **dict.fromkeys(("torch", "deepspeed", "wandb", "matplotlib"), "train"),
+    "optuna": "search",
     **dict.fromkeys(("transformers", "accelerate", "sklearn", "scipy"), "hf"),
 }
 
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         " weights.",
         epilog="The order of the work: data, plan, train (or launch, watch, status, logs,"
         " stop, checkpoint), report, wandb,"
-        " evaluate, export, finetune, predict. COMMAND --help has examples.",
+        " evaluate, export, finetune, search, predict. COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {__version__}")
     parser.set_defaults(root=parser)  # for `completion`, which describes all of it
@@ -57,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         evaluate,
         export,
         finetune,
+        search,
         predict,
         completion,
     )

@@ -33,6 +33,7 @@ class Task:
     learner     where in `tasks` the learner is made: module and function or class
     predictor   where in `tasks` a fine-tuned model is put to work
     auto_class  of `transformers`, that loads a fine-tuned model
+    main_score  that is compared; higher is better
     pipeline    how the hub calls the task, for the card; None where it has no name for it
     columns     names of the columns where the user gives none
     epochs      times over the training examples
@@ -44,6 +45,7 @@ class Task:
     learner: str
     predictor: str
     auto_class: str
+    main_score: str
     pipeline: str | None
     columns: Columns = _TEXT_AND_LABEL
     epochs: float = 3
@@ -73,6 +75,7 @@ _ROWS = (
         learner="texts.learner:classification",
         predictor="texts.predictor:TextPredictor",
         auto_class="AutoModelForSequenceClassification",
+        main_score="accuracy",
         pipeline="text-classification",
     ),
     Task(
@@ -81,6 +84,7 @@ _ROWS = (
         learner="texts.learner:regression",
         predictor="texts.predictor:TextPredictor",
         auto_class="AutoModelForSequenceClassification",
+        main_score="spearman",
         pipeline="text-classification",
     ),
     Task(
@@ -89,6 +93,7 @@ _ROWS = (
         learner="questions.learner:QuestionLearner",
         predictor="questions.predictor:QuestionPredictor",
         auto_class="AutoModelForQuestionAnswering",
+        main_score="f1",
         pipeline="question-answering",
         columns=Columns(text="question", pair="context", label="answers"),
         epochs=2,

@@ -33,7 +33,7 @@ from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe, default_recipe
 from electra_dist.finetune.registry import TASKS
-from electra_dist.finetune.training import Learner, Trained, train_seed
+from electra_dist.finetune.training import AfterEpoch, Learner, Trained, train_seed
 from electra_dist.parallel.hardware import device_of_command
 
 
@@ -110,7 +110,7 @@ class FinetuneReport:
         return rows
 
 
-def finetune(settings: Settings) -> FinetuneReport:
+def finetune(settings: Settings, after_epoch: AfterEpoch | None = None) -> FinetuneReport:
     """Train, keep the best seed, write `settings.out`;
     raises `UserError`, and leaves nothing behind then.
     """
@@ -136,7 +136,7 @@ def finetune(settings: Settings) -> FinetuneReport:
     tokenizer = source.tokenizer()
     learner = task.new_learner(settings.files, source, tokenizer, recipe)
     say(_opening(settings, learner, recipe, device))
-    best, trained = _train(learner, tokenizer, recipe, settings.seeds, device)
+    best, trained = _train(learner, tokenizer, recipe, settings.seeds, device, after_epoch)
     report = FinetuneReport(
         out=settings.out,
         task=settings.task,
@@ -207,7 +207,12 @@ def _opening(settings: Settings, learner: Learner, recipe: Recipe, device: torch
 
 
 def _train(
-    learner: Learner, tokenizer: Any, recipe: Recipe, seeds: Sequence[int], device: torch.device
+    learner: Learner,
+    tokenizer: Any,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    device: torch.device,
+    after_epoch: AfterEpoch | None,
 ) -> tuple[Trained, list[Trained]]:
     """The best seed and all of them, one after the other;
     only the best model so far stays in memory.
@@ -215,7 +220,7 @@ def _train(
     done: list[Trained] = []
     best: Trained | None = None
     for seed in seeds:
-        one = train_seed(learner, tokenizer, recipe, seed, device)
+        one = train_seed(learner, tokenizer, recipe, seed, device, after_epoch)
         if best is None or _last(one, learner.main_score) > _last(best, learner.main_score):
             best = one
         done.append(replace(one, model=None))

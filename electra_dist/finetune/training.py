@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe, parameter_groups
 from electra_dist.finetune.runner import Features, Outputs, Runner, TorchRunner
 
+#: Called with seed, epoch and held-out scores; True ends the training of the seed.
+AfterEpoch = Callable[[int, float, Scores], bool]
 #: Progress lines of a seed, about.
 _LINES = 20
 
@@ -70,6 +73,10 @@ class Learner(ABC):
         """
 
 
+class NotFiniteLossError(UserError):
+    """The training diverged."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """One seed: the model after the last epoch, and the held-out scores
@@ -94,7 +101,12 @@ class _Examples(Dataset[dict[str, Any]]):
 
 
 def train_seed(
-    learner: Learner, tokenizer: Any, recipe: Recipe, seed: int, device: torch.device
+    learner: Learner,
+    tokenizer: Any,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    after_epoch: AfterEpoch | None = None,
 ) -> Trained:
     """Train a new head and the encoder under it; the same on the same machine for the same seed."""
     started = time.monotonic()
@@ -106,7 +118,7 @@ def train_seed(
     schedule = get_linear_schedule_with_warmup(optimizer, round(recipe.warmup * steps), steps)
     progress = _Progress(seed)
     runner = TorchRunner(model, tokenizer, device)
-    held_out = _HeldOut(seed, learner, runner)
+    held_out = _HeldOut(seed, learner, runner, after_epoch)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,
@@ -175,7 +187,7 @@ class _Progress(TrainerCallback):
             return
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise UserError(
+            raise NotFiniteLossError(
                 f"seed {self._seed}: the loss is {loss} at step {state.global_step}; take a smaller"
                 " `lr`"
             )
@@ -192,10 +204,13 @@ class _Progress(TrainerCallback):
 class _HeldOut(TrainerCallback):
     """After each epoch, the scores of the held-out examples: as `predict` would give them."""
 
-    def __init__(self, seed: int, learner: Learner, runner: Runner) -> None:
+    def __init__(
+        self, seed: int, learner: Learner, runner: Runner, after_epoch: AfterEpoch | None
+    ) -> None:
         self._seed = seed
         self._learner = learner
         self._runner = runner
+        self._after_epoch = after_epoch
         self.epochs: list[Scores] = []
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
@@ -206,3 +221,5 @@ class _HeldOut(TrainerCallback):
         self.epochs.append(scores)
         text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         say(f"seed {self._seed}  after epoch {state.epoch:.2f}  held out  {text}")
+        if self._after_epoch and self._after_epoch(self._seed, state.epoch, scores):
+            control.should_training_stop = True

@@ -60,6 +60,7 @@ STORY = (
     "docs/export.md",
     "docs/tokenizers.md",
     "docs/fine-tune.md",
+    "docs/search.md",
 )
 #: Pages whose commands need what no test machine has; blocks without a directive are parsed.
 PARSED = {

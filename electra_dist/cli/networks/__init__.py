@@ -1,3 +1,3 @@
-"""Subcommands for the networks of a run: evaluate, export, finetune, predict."""
+"""Subcommands for the networks of a run: evaluate, export, finetune, search, predict."""
 
-__all__ = ["evaluate", "export", "finetune", "predict"]
+__all__ = ["evaluate", "export", "finetune", "predict", "search"]

@@ -10,7 +10,7 @@ from electra_dist.cli.parsers import Subparsers, add_command, add_json, console,
 from electra_dist.finetune.registry import TASKS
 
 if TYPE_CHECKING:
-    from electra_dist.finetune.run import FinetuneReport
+    from electra_dist.finetune.run import FinetuneReport, Settings
 
 _RECIPE = {
     "epochs": (float, "times over the training examples (default: 3; question answering 2)"),
@@ -47,6 +47,12 @@ def add(subparsers: Subparsers) -> None:
         electra-dist finetune exported --train train.tsv --dev dev.tsv --seeds 5 --out five
         """,
     )
+    add_options(parser)
+    add_json(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """MODEL, the files, and how it is trained."""
     parser.add_argument(
         "model", metavar="MODEL", type=Path, help="folder written by `electra-dist export`"
     )
@@ -68,7 +74,6 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
     )
-    add_json(parser)
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
@@ -110,13 +115,14 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _finetune(arguments: argparse.Namespace) -> int:
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """What `add_options` read; raises `UserError`."""
     from electra_dist.errors import UserError
-    from electra_dist.finetune.run import Settings, finetune
+    from electra_dist.finetune.run import Settings
 
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}: expected 1 or more")
-    settings = Settings(
+    return Settings(
         model=arguments.model,
         train=arguments.train,
         dev=arguments.dev,
@@ -133,7 +139,12 @@ def _finetune(arguments: argparse.Namespace) -> int:
         drop_unlabelled=arguments.drop_unlabelled,
         keep_head=arguments.keep_head,
     )
-    report = finetune(settings)
+
+
+def _finetune(arguments: argparse.Namespace) -> int:
+    from electra_dist.finetune.run import finetune
+
+    report = finetune(settings_of(arguments))
     if arguments.json:
         print_json(report.to_dict())
     else:
