@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "electra_dist.embeddings",
         "electra_dist.export",
+        "electra_dist.search",
         "electra_dist.serve",
         "electra_dist.suspects",
     ),

@@ -13,7 +13,15 @@ from contextlib import nullcontext
 from typing import NoReturn
 
 from electra_dist import __version__
-from electra_dist.cli.networks import embed, evaluate, export, finetune, predict, serve
+from electra_dist.cli.networks import (
+    embed,
+    evaluate,
+    export,
+    finetune,
+    predict,
+    search,
+    serve,
+)
 from electra_dist.cli.parsers import results_apart, with_options
 from electra_dist.cli.prepare import bench, completion, config, data, plan, preflight
 from electra_dist.cli.runs import checkpoint, launch, report, status, train, wandb, watch
@@ -24,6 +32,7 @@ from electra_dist.parallel import early, ending
 #: Packages that the core does without -> the extra that brings them.
 _EXTRAS = {
     **dict.fromkeys(("torch", "deepspeed", "wandb", "matplotlib"), "train"),
+    "optuna": "search",
     **dict.fromkeys(("transformers", "accelerate", "sklearn", "scipy"), "hf"),
     **dict.fromkeys(("fastapi", "fastapi_offline", "prometheus_client", "uvicorn"), "serve"),
 }
@@ -37,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         " weights.",
         epilog="The order of the work: data, plan, train (or launch, watch, status, logs,"
         " stop, checkpoint), report, wandb,"
-        " evaluate, export, finetune, embed, predict, serve. COMMAND --help has examples.",
+        " evaluate, export, finetune, search, embed, predict, serve. COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"electra-dist {__version__}")
     parser.set_defaults(root=parser)  # for `completion`, which describes all of it
@@ -58,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         evaluate,
         export,
         finetune,
+        search,
         embed,
         predict,
         serve,

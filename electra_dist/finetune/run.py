@@ -25,7 +25,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -33,8 +33,6 @@ from safetensors.torch import load_file
 
 from electra_dist.console import say
 from electra_dist.errors import UserError
-from electra_dist.files.checksums import sha256_of
-from electra_dist.files.reading import open_regular
 from electra_dist.files.staging import check_folder_can_be_made, staged
 from electra_dist.files.tokenizers import TOKENIZER_FILE
 from electra_dist.finetune.labelled import Files, Unlabelled
@@ -57,7 +55,7 @@ from electra_dist.finetune.seeds.one import Training
 from electra_dist.finetune.seeds.ranks import Ranks, meet
 from electra_dist.finetune.seeds.together import Together
 from electra_dist.finetune.seeds.weights import write_marker, write_model
-from electra_dist.finetune.seeds.work import History, Work
+from electra_dist.finetune.seeds.work import History, Work, fingerprint
 from electra_dist.finetune.training import Learner
 from electra_dist.parallel.hardware import device_of_command
 from electra_dist.tracking.wandb import Mode, choose_mode
@@ -114,6 +112,23 @@ def finetune(settings: Settings, after_epoch: AfterEpoch | None = None) -> Finet
     ranks = meet(device)
     with ranks.quiet():
         return _finetune(settings, device, ranks, after_epoch)
+
+
+class ChosenScore(NamedTuple):
+    """The held-out score that epochs, seeds and trials are chosen by."""
+
+    name: str
+    lower_is_better: bool
+
+
+def chosen_score(settings: Settings) -> ChosenScore:
+    """That of a fine-tuning, which is checked with its files; raises `UserError`."""
+    source = _encoder(settings)
+    recipe = _recipe(settings, source)
+    learner = TASKS[settings.task].new_learner(settings.files, source, source.tokenizer(), recipe)
+    _check_learner(settings.task, learner, recipe)
+    name = recipe.metric or learner.main_score
+    return ChosenScore(name, name in learner.lower_is_better)
 
 
 def _finetune(
@@ -224,7 +239,7 @@ def _asked(
         "dev": settings.dev,
     }
     return {
-        **{name: path and _digest(path) for name, path in files.items()},
+        **{name: path and fingerprint(path) for name, path in files.items()},
         "task": settings.task,
         "columns": {role: name for role, name in settings.columns.items() if name},
         "drop_unlabelled": settings.drop_unlabelled,
@@ -236,11 +251,6 @@ def _asked(
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-
-
-def _digest(path: Path) -> str:
-    with open_regular(path, follow=True) as file:
-        return f"sha256 {sha256_of(file.fileno())[:16]}"
 
 
 @contextlib.contextmanager

@@ -60,6 +60,7 @@ STORY = (
     "docs/export.md",
     "docs/tokenizers.md",
     "docs/fine-tune.md",
+    "docs/search.md",
     "docs/tasks/token-classification.md",
     "docs/tasks/embeddings.md",
     "docs/tasks/multiple-choice.md",

@@ -12,6 +12,7 @@ from electra_dist.finetune.registry import TASKS
 
 if TYPE_CHECKING:
     from electra_dist.finetune.report import FinetuneReport
+    from electra_dist.finetune.run import Settings
 
 
 def _layers(text: str) -> int:
@@ -91,6 +92,12 @@ def add(subparsers: Subparsers) -> None:
         electra-dist finetune exported --train a.tsv --dev b.tsv --seeds 3 --ensemble --out three
         """,
     )
+    add_options(parser)
+    add_json(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """MODEL, the files, and how it is trained."""
     parser.add_argument(
         "model", metavar="MODEL", type=Path, help="folder written by `electra-dist export`"
     )
@@ -111,7 +118,6 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
     )
-    add_json(parser)
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
@@ -197,14 +203,14 @@ def _add_seeds(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _finetune(arguments: argparse.Namespace) -> int:
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """What `add_options` read; raises `UserError`."""
     from electra_dist.errors import UserError
-    from electra_dist.finetune.run import Settings, finetune
-    from electra_dist.finetune.seeds.ranks import part
+    from electra_dist.finetune.run import Settings
 
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}: expected 1 or more")
-    settings = Settings(
+    return Settings(
         model=arguments.model,
         train=arguments.train,
         dev=arguments.dev,
@@ -224,7 +230,13 @@ def _finetune(arguments: argparse.Namespace) -> int:
         restart=arguments.restart,
         wandb=arguments.wandb,
     )
-    report = finetune(settings)
+
+
+def _finetune(arguments: argparse.Namespace) -> int:
+    from electra_dist.finetune.run import finetune
+    from electra_dist.finetune.seeds.ranks import part
+
+    report = finetune(settings_of(arguments))
     if not part().is_main:
         return 0
     if arguments.json:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from electra_dist.errors import UserError
-from electra_dist.files.reading import read_json
+from electra_dist.files.checksums import sha256_of
+from electra_dist.files.reading import open_regular, read_json
 from electra_dist.files.writing import write_json
 from electra_dist.finetune.predictor import Scores
 
@@ -175,6 +177,23 @@ class Work:
     def remove(self) -> None:
         """All that is in it, and it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def fingerprint(path: Path) -> str:
+    """Of what is in a file, or in the files of a folder (not of folders in it); raises `UserError`
+    where it cannot be read.
+    """
+    paths = [path]
+    if path.is_dir():
+        paths = sorted(one for one in path.iterdir() if one.is_file())
+    whole = hashlib.sha256()
+    for one in paths:
+        try:
+            with open_regular(one, follow=True) as file:
+                whole.update(f"{sha256_of(file.fileno())} {one.name}\n".encode())
+        except OSError as error:
+            raise UserError(f"{one}: cannot be read: {error.strerror}") from error
+    return f"sha256 {whole.hexdigest()[:16]}"
 
 
 def _history(path: Path) -> History | None:
