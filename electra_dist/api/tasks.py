@@ -13,7 +13,7 @@ from electra_dist.errors import UserError
 if TYPE_CHECKING:
     from electra_dist.finetune.run import FinetuneReport
 
-TaskName = Literal["classification", "regression", "question-answering"]
+TaskName = Literal["classification", "multi-label", "regression", "question-answering"]
 
 
 class RecipeNumbers(TypedDict, total=False):
@@ -51,6 +51,7 @@ def finetune_model(
     device: DeviceName | None = None,
     drop_unlabelled: bool = False,
     keep_head: bool = False,
+    clean: Sequence[Literal["html", "lower", "stop-words"]] = (),
     verbose: bool = False,
     **recipe: Unpack[RecipeNumbers],
 ) -> FinetuneReport:
@@ -69,6 +70,7 @@ def finetune_model(
         device: by default CUDA where there is one.
         drop_unlabelled: leave out examples without a label, instead of refusing the file.
         keep_head: go on with the head of a model that was fine-tuned for the same task and classes.
+        clean: what is done to each text first; `predict` does it too.
         verbose: print the lines of the command `electra-dist finetune`.
         recipe: numbers of `RecipeNumbers`; what is left out takes the published number.
 
@@ -90,7 +92,17 @@ def finetune_model(
     files = (Path(model), Path(train), Path(out), as_path(dev))
     names = {"text": text, "pair": pair, "label": label}
     how = dict(recipe)
-    settings = Settings(*files, task, names, how, tuple(seeds), device, drop_unlabelled, keep_head)
+    settings = Settings(
+        *files,
+        task,
+        names,
+        how,
+        tuple(seeds),
+        device,
+        drop_unlabelled,
+        keep_head,
+        clean=tuple(clean),
+    )
     with output(verbose):
         return finetune(settings)
 
@@ -129,8 +141,8 @@ def predict(
         device: by default CUDA where there is one.
 
     Returns:
-        One item per text: a class and its probabilities; a number; an answer; per token the
-        probability that it was replaced; per [MASK] the fillings and their probabilities.
+        One item per text: a class or several and their probabilities; a number; an answer; per token
+        the probability that it was replaced; per [MASK] the fillings and their probabilities.
 
     Raises:
         DataError: a file that cannot be read, or a text that the model cannot take.

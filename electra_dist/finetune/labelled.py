@@ -17,7 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -30,7 +30,8 @@ SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt")
 #: What becomes of an example without a label: the file is refused, or it is left out with a
 #: warning, or kept.
 Unlabelled = Literal["refuse", "drop", "keep"]
-_MISSING = ("", "nan", "<na>")
+#: How a missing label is written, in lower case.
+NO_VALUE = ("nan", "<na>")
 _LONGEST_FIELD = 64 * MIB
 _SHOWN_LINES = 5
 
@@ -58,16 +59,39 @@ class Example:
 
 @dataclass(frozen=True)
 class Files:
-    """The labelled files of a fine-tuning; `dev` is held out, None where there is none."""
+    """The labelled files of a fine-tuning; `dev` is held out, None where there is none.
+
+    `clean` names what is done to each text first, as `cleaning.STEPS` does.
+    """
 
     train: Path
     dev: Path | None = None
     columns: Columns = Columns()
     unlabelled: Unlabelled = "refuse"
+    clean: tuple[str, ...] = ()
 
 
-def read_examples(path: Path, columns: Columns, unlabelled: Unlabelled = "keep") -> list[Example]:
+def one_label(path: Path, line: int, value: Any) -> str | None:
+    """A label as text, 1 and "1" the same one; None where it is missing."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"{path}, line {line}: the label is {value!r}; expected a text or a number")
+    label = str(value).strip()
+    if not label or label.lower() in NO_VALUE:
+        return None
+    return label
+
+
+def read_examples(
+    path: Path,
+    columns: Columns,
+    unlabelled: Unlabelled = "keep",
+    label_of: Callable[[Path, int, Any], str | None] = one_label,
+) -> list[Example]:
     """All examples of a file, in order; `unlabelled` says what becomes of those without a label.
+
+    `label_of` makes the label of what stands in its column: of a path, a line and the value.
 
     Raises `DataError` naming file and line: no such file, an unknown suffix, a column that is
     missing, a row with another number of fields than the header, a label that is missing, no
@@ -91,7 +115,7 @@ def read_examples(path: Path, columns: Columns, unlabelled: Unlabelled = "keep")
         with io.TextIOWrapper(
             open_regular(path, follow=True), encoding="utf-8-sig", newline=""
         ) as file:
-            examples = list(_examples(path, file, columns, labelled))
+            examples = list(_examples(path, file, columns, labelled, label_of))
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: is not UTF-8 (byte {error.start} of a block): convert it first"
@@ -120,7 +144,13 @@ def _labelled_ones(path: Path, examples: list[Example], unlabelled: Unlabelled) 
     return [example for example in examples if example.label is not None]
 
 
-def _examples(path: Path, file: TextIO, columns: Columns, labelled: bool) -> Iterator[Example]:
+def _examples(
+    path: Path,
+    file: TextIO,
+    columns: Columns,
+    labelled: bool,
+    label_of: Callable[[Path, int, Any], str | None],
+) -> Iterator[Example]:
     if path.suffix == ".txt":
         yield from examples_of_lines(file)
         return
@@ -145,7 +175,7 @@ def _examples(path: Path, file: TextIO, columns: Columns, labelled: bool) -> Ite
         yield Example(
             text=_text(path, line, columns.text, row[columns.text]),
             pair=pair,
-            label=_label(path, line, row.get(columns.label)),
+            label=label_of(path, line, row.get(columns.label)),
             line=line,
         )
 
@@ -197,15 +227,3 @@ def _text(path: Path, line: int, name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise DataError(f"{path}, line {line}: {name} is {value!r}; expected a text")
     return value
-
-
-def _label(path: Path, line: int, value: Any) -> str | None:
-    """A label as text, 1 and "1" the same one; None where it is missing."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise DataError(f"{path}, line {line}: the label is {value!r}; expected a text or a number")
-    label = str(value).strip()
-    if label.lower() in _MISSING:
-        return None
-    return label

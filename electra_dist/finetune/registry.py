@@ -37,6 +37,7 @@ class Task:
     columns     names of the columns where the user gives none
     epochs      times over the training examples
     max_length  tokens of an example, where the model has so many positions
+    cleans      whether its texts can be cleaned first (`finetune.cleaning`)
     """
 
     name: str
@@ -48,6 +49,7 @@ class Task:
     columns: Columns = _TEXT_AND_LABEL
     epochs: float = 3
     max_length: int = 128
+    cleans: bool = False
 
     def new_learner(
         self, files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
@@ -74,6 +76,16 @@ _ROWS = (
         predictor="texts.predictor:TextPredictor",
         auto_class="AutoModelForSequenceClassification",
         pipeline="text-classification",
+        cleans=True,
+    ),
+    Task(
+        name="multi-label",
+        summary="any number of labels for a text or a pair of texts",
+        learner="multilabel.learner:multi_label",
+        predictor="multilabel.predictor:MultiLabelPredictor",
+        auto_class="AutoModelForSequenceClassification",
+        pipeline="text-classification",
+        cleans=True,
     ),
     Task(
         name="regression",
@@ -82,6 +94,7 @@ _ROWS = (
         predictor="texts.predictor:TextPredictor",
         auto_class="AutoModelForSequenceClassification",
         pipeline="text-classification",
+        cleans=True,
     ),
     Task(
         name="question-answering",

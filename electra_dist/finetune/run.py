@@ -28,6 +28,7 @@ from electra_dist.console import human_seconds, say
 from electra_dist.errors import UserError
 from electra_dist.files.staging import check_folder_can_be_made, staged
 from electra_dist.files.writing import open_to_readers, write_json
+from electra_dist.finetune.cleaning import check_steps
 from electra_dist.finetune.labelled import Files, Unlabelled
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
 from electra_dist.finetune.predictor import Scores
@@ -45,6 +46,7 @@ class Settings:
     recipe           numbers that take the place of the defaults
     drop_unlabelled  leave out examples without a label, instead of refusing the file
     keep_head        go on with the head of a model that was fine-tuned for the same task
+    clean            what is done to each text first: names of `cleaning.STEPS`
     """
 
     model: Path
@@ -58,6 +60,7 @@ class Settings:
     device: str | None = None
     drop_unlabelled: bool = False
     keep_head: bool = False
+    clean: tuple[str, ...] = ()
 
     @property
     def files(self) -> Files:
@@ -67,7 +70,7 @@ class Settings:
             unlabelled = "drop"
         given = {role: name for role, name in self.columns.items() if name}
         columns = replace(TASKS[self.task].columns, **given)
-        return Files(self.train, self.dev, columns, unlabelled)
+        return Files(self.train, self.dev, columns, unlabelled, self.clean)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class FinetuneReport:
     kept: int
     seconds: float
     simple: Scores  # what needs no model: the most frequent class, the mean
+    clean: tuple[str, ...] = ()
 
     @property
     def median(self) -> Scores:
@@ -148,6 +152,7 @@ def finetune(settings: Settings) -> FinetuneReport:
         kept=best.seed,
         seconds=sum(one.seconds for one in trained),
         simple=learner.simple,
+        clean=settings.clean,
     )
     history = {one.seed: one.epochs for one in trained}
     _write(settings.out, best.model, source, learner, report, history)
@@ -157,6 +162,12 @@ def finetune(settings: Settings) -> FinetuneReport:
 def _check(settings: Settings) -> None:
     if settings.task not in TASKS:
         raise UserError(f"`task` {settings.task}: expected one of {', '.join(TASKS)}")
+    check_steps(settings.clean, "`clean`")
+    if settings.clean and not TASKS[settings.task].cleans:
+        raise UserError(
+            f"`clean` {','.join(settings.clean)}: {settings.task} takes its texts as they are;"
+            " leave it out"
+        )
     if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
         raise UserError(
             f"`out` {settings.out}: exists and is not empty; nothing was changed, give a new folder"
@@ -276,6 +287,12 @@ def _card(report: FinetuneReport, source: ModelFolder) -> str:
         f" {human_seconds(report.seconds)}.",
         "",
     ]
+    if report.clean:
+        lines += [
+            f"Texts are cleaned first ({', '.join(report.clean)}): `electra-dist predict` does it,"
+            " a pipeline of transformers does not.",
+            "",
+        ]
     if report.median:
         seeds = ", ".join(f"seed {seed}" for seed in report.seeds)
         lines += [f"Held out, after the last epoch ({seeds}; this is seed {report.kept}):", ""]

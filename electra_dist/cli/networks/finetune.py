@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
+from electra_dist.finetune.cleaning import STEPS
 from electra_dist.finetune.registry import TASKS
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist finetune exported --train train.tsv --dev dev.tsv --out finetuned/sst2
         electra-dist finetune exported --train pairs.csv --dev dev.csv --text a --pair b --out nli
         electra-dist finetune exported --task regression --train a.jsonl --dev b.jsonl --out sts
+        electra-dist finetune exported --task multi-label --train a.csv --dev b.csv --out topics
         electra-dist finetune exported --task question-answering --train a.json --dev b.json --out q
         electra-dist finetune exported --train train.tsv --dev dev.tsv --seeds 5 --out five
         """,
@@ -103,6 +105,13 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         " the file",
     )
     parser.add_argument(
+        "--clean",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="NAME,...",
+        help=f"do this to each text first, in `predict` too: {', '.join(STEPS)} (default: nothing)",
+    )
+    parser.add_argument(
         "--keep-head",
         action="store_true",
         help="go on with the head of a model that was fine-tuned for the same task and classes"
@@ -132,6 +141,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         drop_unlabelled=arguments.drop_unlabelled,
         keep_head=arguments.keep_head,
+        clean=arguments.clean,
     )
     report = finetune(settings)
     if arguments.json:
