@@ -141,7 +141,7 @@ def predict(
         device: by default CUDA where there is one.
 
     Returns:
-        One item per text: a class or several and their probabilities; a number; an answer; per token
+        One item per text: a class or several, and probabilities; a number; an answer; per token
         the probability that it was replaced; per [MASK] the fillings and their probabilities.
 
     Raises:
