@@ -58,6 +58,13 @@ class TextTask:
             return "regression"
         return "single_label_classification"
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers the model has for an example."""
+        if self.labels is None:
+            return 1
+        return len(self.labels)
+
     def read(self, path: Path, unlabelled: Unlabelled = "keep") -> list[Example]:
         """The examples of a file, as `read_examples`."""
         return read_examples(path, self.columns, unlabelled)

@@ -137,5 +137,11 @@ def text_task(folder: ModelFolder, task_type: type[TextTask] = TextTask) -> Text
         task = task_type(Columns(**names), labels, tuple(map(str, steps)))
     except TypeError as error:
         raise UserError(f"{folder.path / MARKER}: does not describe the task ({error})") from error
+    outputs = folder.config.get("id2label")
+    if outputs is not None and len(outputs) != task.outputs:
+        raise UserError(
+            f"{folder.path / MARKER}: describes {task.name} with {task.outputs} outputs, but"
+            f" config.json has {len(outputs)}"
+        )
     check_steps(task.clean, f"{folder.path / MARKER}: clean")
     return task
