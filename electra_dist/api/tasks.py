@@ -91,18 +91,8 @@ def finetune_model(
         raise UserError("`seeds`: expected one or more")
     files = (Path(model), Path(train), Path(out), as_path(dev))
     names = {"text": text, "pair": pair, "label": label}
-    how = dict(recipe)
-    settings = Settings(
-        *files,
-        task,
-        names,
-        how,
-        tuple(seeds),
-        device,
-        drop_unlabelled,
-        keep_head,
-        clean=tuple(clean),
-    )
+    how = (task, names, dict(recipe), tuple(seeds), device, drop_unlabelled, keep_head)
+    settings = Settings(*files, *how, clean=tuple(clean))
     with output(verbose):
         return finetune(settings)
 
