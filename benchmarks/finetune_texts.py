@@ -6,7 +6,8 @@
 The tables hold sentences that are positive (1) or negative (0), as those of benchmarks/finetune.py.
 
 Cleaning: the same sentences as they are, without stop words, and wrapped in HTML with and without
-`html`. Every median is over the same seeds.
+`html`. Every median is over the same seeds. `words` is the same for logistic
+regression on TF-IDF of words and word pairs, which takes seconds.
 
 Several labels: a text is two pieces, each a positive sentence, a negative one, or a line of the
 neutral file, with the same chance. Its labels are `praise` where a piece is positive and `blame`
@@ -25,10 +26,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from electra_dist.finetune.cleaning import cleaned
 from electra_dist.finetune.labelled import Columns, Example, read_examples
 from electra_dist.finetune.run import FinetuneReport, Settings, finetune
 
 LABELS = {"1": "praise", "0": "blame"}
+#: Kinds of text, and what is cleaned.
+CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("plain", ()),
+    ("plain", ("stop-words",)),
+    ("html", ()),
+    ("html", ("html",)),
+)
 #: Of a neutral piece, characters.
 _SHORTEST, _LONGEST = 40, 200
 
@@ -87,16 +96,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--epochs", type=float, default=3)
-    parser.add_argument("--only", choices=("cleaning", "labels"))
+    parser.add_argument("--only", choices=("cleaning", "labels", "words"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     train = read_examples(options.train, Columns(), "refuse")[: options.examples]
     dev = read_examples(options.dev, Columns(), "refuse")[: options.held_out]
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
-        if options.only != "labels":
+        if options.only in (None, "words"):
+            found |= word_counts(train, dev)
+        if options.only in (None, "cleaning"):
             found |= cleaning(options, train, dev, Path(scratch))
-        if options.only != "cleaning":
+        if options.only in (None, "labels"):
             report = labels(options, train, dev, Path(scratch))
             found["several labels"] = row(report)
     for what, scores in found.items():
@@ -105,22 +116,40 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
+def texts_of(examples: Sequence[Example], kind: str) -> list[str]:
+    """As they are, or in HTML."""
+    texts = [example.text for example in examples]
+    if kind == "plain":
+        return texts
+    return [wrapped(text, number) for number, text in enumerate(texts)]
+
+
+def word_counts(train: Sequence[Example], dev: Sequence[Example]) -> dict[str, dict[str, float]]:
+    """Accuracy of logistic regression for each kind of text and cleaning."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    found = {}
+    for kind, steps in CASES:
+        known, held_out = (cleaned(texts_of(part, kind), steps) for part in (train, dev))
+        words = TfidfVectorizer(ngram_range=(1, 2))
+        pipeline = make_pipeline(words, LogisticRegression(max_iter=1000))
+        pipeline.fit(known, [example.label for example in train])
+        accuracy = float(pipeline.score(held_out, [example.label for example in dev]))
+        found[f"words, {kind}, clean {' '.join(steps) or 'nothing'}"] = {"accuracy": accuracy}
+    return found
+
+
 def cleaning(
     options: argparse.Namespace, train: Sequence[Example], dev: Sequence[Example], scratch: Path
 ) -> dict[str, dict[str, float]]:
     """Accuracy for each kind of text and cleaning."""
     found = {}
-    for kind, steps in (
-        ("plain", ()),
-        ("plain", ("stop-words",)),
-        ("html", ()),
-        ("html", ("html",)),
-    ):
+    for kind, steps in CASES:
         files = []
         for name, examples in (("train", train), ("dev", dev)):
-            texts = [example.text for example in examples]
-            if kind == "html":
-                texts = [wrapped(text, number) for number, text in enumerate(texts)]
+            texts = texts_of(examples, kind)
             rows = [(text, e.label) for text, e in zip(texts, examples, strict=True)]
             files.append(write(scratch / f"{kind}-{name}.jsonl", rows))
         what = f"{kind}, clean {' '.join(steps) or 'nothing'}"
