@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TaskName = Literal[
     "classification",
+    "multi-label",
     "regression",
     "question-answering",
     "token-classification",
@@ -87,6 +88,7 @@ def finetune_model(
     device: DeviceName | None = None,
     drop_unlabelled: bool = False,
     keep_head: bool = False,
+    clean: Sequence[Literal["html", "lower", "stop-words"]] = (),
     verbose: bool = False,
     **others: Unpack[FinetuneOptions],
 ) -> FinetuneReport:
@@ -106,6 +108,7 @@ def finetune_model(
         device: by default CUDA where there is one.
         drop_unlabelled: leave out examples without a label, instead of refusing the file.
         keep_head: go on with the head of a model that was fine-tuned for the same task and classes.
+        clean: what is done to each text first; `predict` does it too.
         verbose: print the lines of the command `electra-dist finetune`.
         others: of `FinetuneOptions`; a number that is left out is the published one.
 
@@ -127,8 +130,11 @@ def finetune_model(
     files = (Path(model), Path(train), Path(out), as_path(dev))
     names = {"text": text, "pair": pair, "label": label}
     how: dict[str, Any] = dict(others)
-    chosen = {name: how.pop(name) for name in ("ensemble", "restart", "wandb") if name in how}
+    chosen: dict[str, Any] = {
+        name: how.pop(name) for name in ("ensemble", "restart", "wandb") if name in how
+    }
     numbers = (names, how, tuple(seeds))
+    chosen["clean"] = tuple(clean)
     settings = Settings(*files, task, *numbers, device, drop_unlabelled, keep_head, **chosen)
     with output(verbose):
         return finetune(settings)
@@ -170,9 +176,9 @@ def predict(
         device: by default CUDA where there is one.
 
     Returns:
-        One item per text: a class and its probabilities; a number; an answer; per word a
-        label, and the entities of a text; per token the
-        probability that it was replaced; per [MASK] the fillings and their probabilities.
+        One item per text: a class or several, and probabilities; a number; an answer; per word a
+        label, and the entities of a text; per token the probability that it was replaced; per
+        [MASK] the fillings and their probabilities.
 
     Raises:
         DataError: a file that cannot be read, or a text that the model cannot take.

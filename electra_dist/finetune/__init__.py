@@ -3,6 +3,7 @@ and prediction with what comes of it.
 """
 
 __all__ = [
+    "cleaning",
     "labelled",
     "model_folder",
     "onnx_runner",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -30,7 +30,8 @@ SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt")
 #: What becomes of an example without a label: the file is refused, or it is left out with a
 #: warning, or kept.
 Unlabelled = Literal["refuse", "drop", "keep"]
-_MISSING = ("", "nan", "<na>")
+#: How a missing label is written, in lower case.
+NO_VALUE = ("nan", "<na>")
 _LONGEST_FIELD = 64 * MIB
 _SHOWN_LINES = 5
 
@@ -58,16 +59,39 @@ class Example:
 
 @dataclass(frozen=True)
 class Files:
-    """The labelled files of a fine-tuning; `dev` is held out, None where there is none."""
+    """The labelled files of a fine-tuning; `dev` is held out, None where there is none.
+
+    `clean` names what is done to each text first, as `cleaning.STEPS` does.
+    """
 
     train: Path
     dev: Path | None = None
     columns: Columns = Columns()
     unlabelled: Unlabelled = "refuse"
+    clean: tuple[str, ...] = ()
 
 
-def read_examples(path: Path, columns: Columns, unlabelled: Unlabelled = "keep") -> list[Example]:
+def one_label(path: Path, line: int, value: Any) -> str | None:
+    """A label as text, 1 and "1" the same one; None where it is missing."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"{path}, line {line}: the label is {value!r}; expected a text or a number")
+    label = str(value).strip()
+    if not label or label.lower() in NO_VALUE:
+        return None
+    return label
+
+
+def read_examples(
+    path: Path,
+    columns: Columns,
+    unlabelled: Unlabelled = "keep",
+    label_of: Callable[[Path, int, Any], str | None] = one_label,
+) -> list[Example]:
     """All examples of a file, in order; `unlabelled` says what becomes of those without a label.
+
+    `label_of` makes the label of what stands in its column: of a path, a line and the value.
 
     Raises `DataError` naming file and line: no such file, an unknown suffix, a column that is
     missing, a row with another number of fields than the header, a label that is missing, no
@@ -78,7 +102,7 @@ def read_examples(path: Path, columns: Columns, unlabelled: Unlabelled = "keep")
         raise DataError(
             f"{path}: plain text has no labels; give a file ending in {', '.join(SUFFIXES[:3])}"
         )
-    examples = list(_examples(path, columns, labelled))
+    examples = list(_examples(path, columns, labelled, label_of))
     if labelled:
         examples = _labelled_ones(path, examples, unlabelled)
     if not any(example.text.strip() or example.pair for example in examples):
@@ -145,7 +169,12 @@ def check_missing(path: Path, lines: Sequence[int], examples: int, unlabelled: U
     warn(f"{path}: {found}; they are left out")
 
 
-def _examples(path: Path, columns: Columns, labelled: bool) -> Iterator[Example]:
+def _examples(
+    path: Path,
+    columns: Columns,
+    labelled: bool,
+    label_of: Callable[[Path, int, Any], str | None],
+) -> Iterator[Example]:
     for line, row in read_rows(path):
         if path.suffix == ".txt":
             yield Example(row["text"], line=line)
@@ -156,7 +185,7 @@ def _examples(path: Path, columns: Columns, labelled: bool) -> Iterator[Example]
             pair = text_of(path, line, row, columns.pair)
         if labelled and columns.label not in row:
             raise _lacks(path, line, row, columns.label)
-        yield Example(text, pair, label_of(path, line, row, columns.label), line)
+        yield Example(text, pair, label_of(path, line, row.get(columns.label)), line)
 
 
 def examples_of_lines(lines: Iterable[str]) -> Iterator[Example]:
@@ -217,16 +246,3 @@ def _lacks(path: Path, line: int, row: Mapping[str, Any], name: str) -> DataErro
         f"{path}, line {line}: has no {name!r}{nearest(name, row)}; found"
         f" {', '.join(row) or 'nothing'}. Name the columns with `text`, `pair` and `label`"
     )
-
-
-def label_of(path: Path, line: int, row: Mapping[str, Any], name: str) -> str | None:
-    """The label in the column `name` as text, 1 and "1" the same one; None where it is missing."""
-    value = row.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise DataError(f"{path}, line {line}: the label is {value!r}; expected a text or a number")
-    label = str(value).strip()
-    if label.lower() in _MISSING:
-        return None
-    return label

@@ -39,6 +39,7 @@ class Task:
     epochs      times over the training examples
     max_length  tokens of an example, where the model has so many positions
     library     that the card names for loading a fine-tuned model
+    cleans      whether its texts can be cleaned first (`finetune.cleaning`)
     """
 
     name: str
@@ -51,6 +52,7 @@ class Task:
     epochs: float = 3
     max_length: int = 128
     library: str = "transformers"
+    cleans: bool = False
 
     def new_learner(
         self, files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recipe
@@ -77,6 +79,16 @@ _ROWS = (
         predictor="texts.predictor:TextPredictor",
         auto_class="AutoModelForSequenceClassification",
         pipeline="text-classification",
+        cleans=True,
+    ),
+    Task(
+        name="multi-label",
+        summary="any number of labels for a text or a pair of texts",
+        learner="multilabel.learner:multi_label",
+        predictor="multilabel.predictor:MultiLabelPredictor",
+        auto_class="AutoModelForSequenceClassification",
+        pipeline="text-classification",
+        cleans=True,
     ),
     Task(
         name="regression",
@@ -85,6 +97,7 @@ _ROWS = (
         predictor="texts.predictor:TextPredictor",
         auto_class="AutoModelForSequenceClassification",
         pipeline="text-classification",
+        cleans=True,
     ),
     Task(
         name="question-answering",

@@ -24,6 +24,7 @@ class FinetuneReport:
     simple    scores of what needs no model: the most frequent class, the mean
     together  scores of what several seeds are together: ensemble, soups; empty where not asked for
     soup      seeds in the greedy soup
+    clean     what is done to each text first
     """
 
     out: Path
@@ -39,6 +40,7 @@ class FinetuneReport:
     epochs: dict[int, float] = field(default_factory=dict)
     together: dict[str, Scores] = field(default_factory=dict)
     soup: tuple[int, ...] = ()
+    clean: tuple[str, ...] = ()
 
     @property
     def median(self) -> Scores:
@@ -94,6 +96,12 @@ class FinetuneReport:
             f" {human_seconds(self.seconds)}.",
             "",
         ]
+        if self.clean:
+            lines += [
+                f"Texts are cleaned first ({', '.join(self.clean)}): `electra-dist predict` does it,"
+                " a pipeline of transformers does not.",
+                "",
+            ]
         if self.median:
             lines += [f"{self.title[0].upper()}{self.title[1:]}. This is seed {self.kept}.", ""]
             columns = self.columns()

@@ -35,6 +35,7 @@ from electra_dist.console import say
 from electra_dist.errors import UserError
 from electra_dist.files.staging import check_folder_can_be_made, staged
 from electra_dist.files.tokenizers import TOKENIZER_FILE
+from electra_dist.finetune.cleaning import check_steps
 from electra_dist.finetune.labelled import Files, Unlabelled
 from electra_dist.finetune.model_folder import WEIGHTS, ModelFolder
 from electra_dist.finetune.own_files import CARD
@@ -72,6 +73,7 @@ class Settings:
     wandb            `online` or `offline`: W&B gets the rows of metrics.jsonl too
     ensemble         keep the model of every seed, and report what they are together
     restart          begin anew, where a killed fine-tuning could go on
+    clean            what is done to each text first: names of `cleaning.STEPS`
     """
 
     model: Path
@@ -88,6 +90,7 @@ class Settings:
     ensemble: bool = False
     restart: bool = False
     wandb: Mode = "disabled"
+    clean: tuple[str, ...] = ()
 
     @property
     def files(self) -> Files:
@@ -97,7 +100,7 @@ class Settings:
             unlabelled = "drop"
         given = {role: name for role, name in self.columns.items() if name}
         columns = replace(TASKS[self.task].columns, **given)
-        return Files(self.train, self.dev, columns, unlabelled)
+        return Files(self.train, self.dev, columns, unlabelled, self.clean)
 
 
 def finetune(settings: Settings, after_epoch: AfterEpoch | None = None) -> FinetuneReport:
@@ -175,6 +178,12 @@ def _finetune(
 def _check(settings: Settings) -> None:
     if settings.task not in TASKS:
         raise UserError(f"`task` {settings.task}: expected one of {', '.join(TASKS)}")
+    check_steps(settings.clean, "`clean`")
+    if settings.clean and not TASKS[settings.task].cleans:
+        raise UserError(
+            f"`clean` {','.join(settings.clean)}: {settings.task} takes its texts as they are;"
+            " leave it out"
+        )
     if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
         raise UserError(
             f"`out` {settings.out}: exists and is not empty; nothing was changed, give a new folder"
@@ -243,6 +252,7 @@ def _asked(
         "task": settings.task,
         "columns": {role: name for role, name in settings.columns.items() if name},
         "drop_unlabelled": settings.drop_unlabelled,
+        "clean": list(settings.clean),
         "seeds": list(settings.seeds),
         "ensemble": settings.ensemble,
         **asdict(recipe),
@@ -322,6 +332,7 @@ def _report(
         seconds=sum(history.seconds for history in histories.values()),
         simple=learner.simple,
         epochs=epochs,
+        clean=settings.clean,
     )
 
 

@@ -97,6 +97,7 @@ def _base(settings: Settings) -> dict[str, Any]:
         "recipe": settings.recipe,
         "seeds": list(settings.seeds),
         "drop_unlabelled": settings.drop_unlabelled,
+        "clean": list(settings.clean),
         "keep_head": settings.keep_head,
     }
 

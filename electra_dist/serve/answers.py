@@ -1,4 +1,6 @@
-"""What answers: one model, or several as the ensemble that `electra-dist predict` makes of them."""
+"""What answers: one model, several as the ensemble of `electra-dist predict`, or a detector of
+suspects.
+"""
 
 from __future__ import annotations
 
@@ -12,70 +14,61 @@ from electra_dist.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from electra_dist.finetune.model_folder import ModelFolder
+    from electra_dist.finetune.onnx_runner import Graph
     from electra_dist.finetune.predictor import Prediction, Predictor
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """`name` is for people; `predictors` are of the same task."""
+    """`name` is for people."""
 
     name: str
-    predictors: tuple[Predictor, ...]
+    predictor: Predictor
 
     @property
     def kind(self) -> str:
         """The task, or the network."""
-        return self.predictors[0].kind
+        return self.predictor.kind
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of what an input consists of."""
-        return self.predictors[0].fields
+        return self.predictor.fields
 
     def item(self, fields: Mapping[str, Any], place: str) -> Any:
         """One input as the model takes it; raises `DataError` that names `place`."""
-        return self.predictors[0].item(fields, place)
+        return self.predictor.item(fields, place)
 
     def predict(self, items: Sequence[Any]) -> list[Prediction]:
         """One prediction per item, in order; raises `DataError` for one that the model refuses."""
-        from electra_dist.finetune.predictor import TaskPredictor
-
-        first = self.predictors[0]
-        members = [one for one in self.predictors if isinstance(one, TaskPredictor)]
-        if len(members) < 2 or not isinstance(first, TaskPredictor):
-            return list(first.predict(items))
-        return first.predictions(items, first.mixed([one.outputs(items) for one in members]))
+        return list(self.predictor.predict(items))
 
 
-def open_model(folders: Sequence[Path], device: torch.device) -> ServedModel:
-    """Load the folders; raises `UserError` for one that cannot be loaded, or that cannot answer
-    together with the first.
+def open_model(
+    folders: Sequence[Path], device: torch.device, graph: Graph | None = None
+) -> ServedModel:
+    """Load the folders; with `graph`, onnxruntime runs that graph of each. Raises `UserError` for
+    one that cannot be loaded, or that cannot answer together with the first.
     """
-    from electra_dist.finetune.model_folder import ModelFolder
-    from electra_dist.finetune.predict import open_predictor
+    from electra_dist.finetune.seeds.ensemble import open_models
 
-    opened = [ModelFolder.open(folder) for folder in folders]
-    for other in opened[1:]:
-        _check_alike(opened[0], other)
-    return ServedModel(
-        name=", ".join(folder.path.resolve().name for folder in opened),
-        predictors=tuple(open_predictor(folder.path, device) for folder in opened),
-    )
+    return ServedModel(_name(folders), open_models(folders, device, graph=graph))
 
 
-def _check_alike(first: ModelFolder, other: ModelFolder) -> None:
-    """Several folders answer as an ensemble: their outputs must mean the same."""
-    if "task" not in first.marker:
-        raise UserError(
-            f"{first.path}: is a {first.kind}; only fine-tuned models answer together, so give one"
-            " folder"
-        )
-    for fact in ("task", "labels", "columns"):
-        expected = first.marker.get(fact)
-        found = other.marker.get(fact)
-        if found != expected:
-            raise UserError(
-                f"{other.path}: its {fact} is {found!r}, but that of {first.path} {expected!r};"
-                " models answer together only where these are equal"
-            )
+def open_detector(
+    folders: Sequence[Path], generator: Path | None, device: torch.device
+) -> ServedModel:
+    """A discriminator that marks the words that do not belong, and the generator that suggests
+    others: by default the one beside it, where there is one. Raises `UserError`.
+    """
+    from electra_dist.suspects.finding import Finder, generator_beside
+    from electra_dist.suspects.predictors import SuspectsPredictor
+
+    if len(folders) > 1:
+        raise UserError(f"`suspects`: takes one folder, found {len(folders)}")
+    found = generator or generator_beside(folders[0])
+    return ServedModel(_name(folders), SuspectsPredictor(Finder.open(folders[0], found, device)))
+
+
+def _name(folders: Sequence[Path]) -> str:
+    return ", ".join(folder.resolve().name for folder in folders)

@@ -9,12 +9,31 @@ from typing import Any
 
 @dataclass(frozen=True)
 class InputField:
-    """One text of an input; `rows` is its height in the form."""
+    """One text of an input, or a list of texts; `rows` is its height in the form."""
 
     name: str
     meaning: str
-    example: str
+    example: str | tuple[str, ...]
     rows: int = 3
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it holds several texts: in the form, one per line."""
+        return not isinstance(self.example, str)
+
+    @property
+    def shown(self) -> str:
+        """The example as the form shows it."""
+        if isinstance(self.example, str):
+            return self.example
+        return "\n".join(self.example)
+
+    def schema(self) -> dict[str, Any]:
+        """Of the field alone."""
+        text: dict[str, Any] = {"type": "string"}
+        if self.is_list:
+            text = {"type": "array", "items": text, "minItems": 1}
+        return text | {"description": self.meaning}
 
 
 @dataclass(frozen=True)
@@ -24,9 +43,12 @@ class InputForm:
     fields: tuple[InputField, ...]
 
     @property
-    def example(self) -> dict[str, str]:
+    def example(self) -> dict[str, str | list[str]]:
         """An input that every model of the task can answer."""
-        return {field.name: field.example for field in self.fields}
+        return {
+            field.name: list(field.example) if field.is_list else field.shown
+            for field in self.fields
+        }
 
     @property
     def plain_field(self) -> str | None:
@@ -40,10 +62,7 @@ class InputForm:
         asked: dict[str, Any] = {
             "type": "object",
             "required": [field.name for field in self.fields],
-            "properties": {
-                field.name: {"type": "string", "description": field.meaning}
-                for field in self.fields
-            },
+            "properties": {field.name: field.schema() for field in self.fields},
             "additionalProperties": True,
         }
         if self.plain_field is None:
@@ -124,6 +143,17 @@ _FORMS = {
     "question-answering": InputForm((_QUESTION, _CONTEXT)),
     "generator": InputForm((_MASKED,)),
 }
+#: Tasks with a list in their second field: what both hold, and an example.
+_LISTED: dict[str, tuple[tuple[str, str], tuple[str, tuple[str, ...]]]] = {
+    "multiple-choice": (
+        ("what the choices are about", "It began to rain, so Anna"),
+        ("the choices", ("opened her umbrella.", "ate the map.")),
+    ),
+    "ranking": (
+        ("what is looked for", "how to bake bread"),
+        ("the candidates", ("Bread needs flour and an hour.", "The train was late.")),
+    ),
+}
 _TEXTS = (
     ("the text", "A gripping story, told without a wasted word."),
     ("the second text of the pair", "The story is gripping."),
@@ -134,6 +164,11 @@ def input_form(kind: str, names: Sequence[str]) -> InputForm:
     """Of a task or network whose inputs consist of the texts `names`."""
     if kind in _FORMS:
         return _FORMS[kind]
+    if kind in _LISTED:
+        (about, text), (listed, texts) = _LISTED[kind]
+        return InputForm(
+            (InputField(names[0], about, text), InputField(names[1], listed, texts, rows=5))
+        )
     return InputForm(
         tuple(
             InputField(name, meaning, example)

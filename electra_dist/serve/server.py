@@ -7,12 +7,16 @@ import os
 import signal
 import socket
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from electra_dist.console import say, warn
 from electra_dist.errors import EXIT_CTRL_C, EXIT_OK, UserError
-from electra_dist.serve.answers import ServedModel, open_model
+from electra_dist.serve.answers import ServedModel, open_detector, open_model
 from electra_dist.serve.schema import input_form
 from electra_dist.serve.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: Connections that wait for the server to accept them.
@@ -53,9 +57,10 @@ def _run(settings: Settings, bound: socket.socket) -> int:
     from electra_dist.parallel.hardware import device_of_command
     from electra_dist.serve.app import make_app
 
-    torch.set_num_threads(settings.threads or _threads(settings.workers))
-    device = device_of_command(settings.device)
-    models = [open_model(settings.folders, device) for _ in range(settings.workers)]
+    threads = settings.threads or _threads(settings.workers)
+    torch.set_num_threads(threads)
+    device = device_of_command("cpu" if settings.onnx else settings.device)
+    models = [_open(settings, device, threads) for _ in range(settings.workers)]
     example = input_form(models[0].kind, models[0].fields).example
     for model in models:  # what is loaded at the first use
         model.predict([model.item(example, "the example")])
@@ -90,6 +95,18 @@ def _run(settings: Settings, bound: socket.socket) -> int:
         return EXIT_CTRL_C
     say("ended; every request has its answer")
     return EXIT_OK
+
+
+def _open(settings: Settings, device: torch.device, threads: int) -> ServedModel:
+    """What each worker answers with."""
+    from electra_dist.finetune.onnx_runner import Graph
+
+    if settings.suspects:
+        return open_detector(settings.folders, settings.generator, device)
+    graph = None
+    if settings.onnx:
+        graph = Graph(settings.int8, threads)
+    return open_model(settings.folders, device, graph)
 
 
 def _threads(workers: int) -> int:

@@ -33,7 +33,9 @@ class Settings:
     batch          the most inputs that the model answers at a time
     wait_seconds   how long an input waits for others that share its batch
     workers        copies of the model that answer side by side
-    threads        of torch for each of them; None: what the cores give
+    threads        of PyTorch or onnxruntime for each of them; None: what the cores give
+    onnx, int8     onnxruntime runs the graph of each folder, the quantised one
+    suspects       a discriminator marks words; `generator` suggests others
     token          what a client must send as a bearer token; None: anybody may ask
     """
 
@@ -45,6 +47,10 @@ class Settings:
     wait_seconds: float = 0.002
     workers: int = 1
     threads: int | None = None
+    onnx: bool = False
+    int8: bool = False
+    suspects: bool = False
+    generator: Path | None = None
     token: str | None = None
     limits: Limits = Limits()
 
@@ -64,6 +70,14 @@ class Settings:
         for name, (value, expected) in least.items():
             if value < expected:
                 raise UserError(f"`{name}` {value}: expected {expected} or more")
+        if self.int8 and not self.onnx:
+            raise UserError("`int8`: is about a graph; give `onnx` too")
+        if self.onnx and self.device == "cuda":
+            raise UserError("`device` cuda: with `onnx`, the model runs on the CPU; leave it out")
+        if self.onnx and self.suspects:
+            raise UserError("`suspects`: runs with PyTorch; leave `onnx` out")
+        if self.generator is not None and not self.suspects:
+            raise UserError("`generator`: is an option of `suspects`; give that too")
         if self.port > 65535:
             raise UserError(f"`port` {self.port}: expected at most 65535")
         if not 0 < self.limits.timeout_seconds < float("inf"):

@@ -60,6 +60,8 @@ STORY = (
     "docs/export.md",
     "docs/tokenizers.md",
     "docs/fine-tune.md",
+    "docs/tasks/classification.md",
+    "docs/tasks/multi-label.md",
     "docs/search.md",
     "docs/tasks/token-classification.md",
     "docs/tasks/embeddings.md",

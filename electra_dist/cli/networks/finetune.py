@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, console, print_json
+from electra_dist.finetune.cleaning import STEPS
 from electra_dist.finetune.registry import TASKS
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def add(subparsers: Subparsers) -> None:
         electra-dist finetune exported --train train.tsv --dev dev.tsv --out finetuned/sst2
         electra-dist finetune exported --train pairs.csv --dev dev.csv --text a --pair b --out nli
         electra-dist finetune exported --task regression --train a.jsonl --dev b.jsonl --out sts
+        electra-dist finetune exported --task multi-label --train a.csv --dev b.csv --out topics
         electra-dist finetune exported --task question-answering --train a.json --dev b.json --out q
         electra-dist finetune exported --task token-classification --train a.conll --out ner
         electra-dist finetune exported --task embeddings --train pairs.tsv --dev dev.tsv --out e
@@ -162,6 +164,13 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         " the file",
     )
     parser.add_argument(
+        "--clean",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="NAME,...",
+        help=f"do this to each text first, in `predict` too: {', '.join(STEPS)} (default: nothing)",
+    )
+    parser.add_argument(
         "--keep-head",
         action="store_true",
         help="go on with the head of a model that was fine-tuned for the same task and classes"
@@ -229,6 +238,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         ensemble=arguments.ensemble,
         restart=arguments.restart,
         wandb=arguments.wandb,
+        clean=arguments.clean,
     )
 
 

@@ -70,18 +70,23 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
     )
-    parser.add_argument(
-        "--onnx",
-        action="store_true",
-        help="run the graph that `export --onnx` wrote, by onnxruntime on the CPU",
-    )
-    parser.add_argument("--int8", action="store_true", help="with --onnx: the quantised graph")
+    add_graph(parser)
     parser.add_argument(
         "--threads", type=int, metavar="N", help="with --onnx (default: one per core)"
     )
     add_json(parser)
     suspects.add_options(parser)
     prompts.add_options(parser)
+
+
+def add_graph(parser: argparse.ArgumentParser) -> None:
+    """`--onnx` and what goes with it."""
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="run the graph that `export --onnx` wrote, by onnxruntime on the CPU",
+    )
+    parser.add_argument("--int8", action="store_true", help="with --onnx: the quantised graph")
 
 
 def _predict(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from electra_dist.cli.networks.predict import add_graph
 from electra_dist.cli.parsers import Subparsers, add_command
 
 
@@ -19,6 +20,8 @@ def add(subparsers: Subparsers) -> None:
         electra-dist serve finetuned/sst2
         electra-dist serve finetuned/sst2 --port 8080 --batch 64 --wait-ms 5
         electra-dist serve finetuned/seed-1 finetuned/seed-2 finetuned/seed-3
+        electra-dist serve finetuned/sst2 --onnx --int8
+        electra-dist serve exported/discriminator --suspects
         TOKEN=secret electra-dist serve exported/discriminator --host 0.0.0.0 --token-env TOKEN
         """,
     )
@@ -41,6 +44,18 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
     )
+    add_graph(parser)
+    parser.add_argument(
+        "--suspects",
+        action="store_true",
+        help="a discriminator marks the words of a text that do not belong",
+    )
+    parser.add_argument(
+        "--generator",
+        type=Path,
+        metavar="DIR",
+        help="with --suspects: it suggests other words (default: the one of the same export)",
+    )
     parser.add_argument(
         "--workers",
         type=int,
@@ -52,7 +67,7 @@ def add(subparsers: Subparsers) -> None:
         "--threads",
         type=int,
         metavar="N",
-        help="of PyTorch for each worker, on a CPU (default: the cores but one, shared)",
+        help="of the CPU for each worker (default: the cores but one, shared)",
     )
     parser.add_argument(
         "--token-env",
@@ -122,6 +137,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         wait_seconds=arguments.wait_ms / 1000,
         workers=arguments.workers,
         threads=arguments.threads,
+        onnx=arguments.onnx,
+        int8=arguments.int8,
+        suspects=arguments.suspects,
+        generator=arguments.generator,
         token=token_of(arguments.token_env),
         limits=limits,
     )

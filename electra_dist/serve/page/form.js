@@ -73,6 +73,33 @@ function tokens(content) {
   return [passage(content.text, spans)];
 }
 
+function suspects(content) {
+  const spans = content.words.filter((word) => word.suspect).map((word) => {
+    const others = word.suggestions.map((one) => one.text).join(", ");
+    const title = `does not belong: ${asPercent(word.probability)}`;
+    return { ...word, title: others ? `${title}; instead: ${others}` : title, strength: word.probability };
+  });
+  return [passage(content.text, spans)];
+}
+
+function entities(content) {
+  const spans = content.entities.map((one) => ({
+    start: one.start,
+    end: one.end,
+    title: `${one.label}: ${asPercent(one.probability)}`,
+    note: ` ${one.label}`,
+  }));
+  return [passage(content.text, spans)];
+}
+
+function ranking(content) {
+  const list = element("ol", "ranking");
+  for (const one of content.ranking) {
+    list.append(element("li", "", `${one.candidate} (${one.score.toFixed(3)})`));
+  }
+  return [list];
+}
+
 function masks(content) {
   return content.masks.flatMap((found, index) => {
     const shares = Object.fromEntries(found.map((one) => [one.token, one.probability]));
@@ -82,12 +109,16 @@ function masks(content) {
 
 // The parts of the page for one prediction; none where the JSON alone says it.
 function parts(content, input) {
+  if (content.entities && content.text) return entities(content);
+  if (content.words && "suspect" in (content.words[0] ?? {})) return suspects(content);
+  if (content.ranking) return ranking(content);
   if (content.probabilities && !Array.isArray(content.probabilities)) {
     return [bars(content.probabilities, content.predicted)];
   }
   if (typeof content.predicted === "number") {
     return [element("p", "number", content.predicted.toFixed(4))];
   }
+  if (typeof content.predicted === "string") return [element("p", "found", content.predicted)];
   if ("answer" in content) return answer(content, input);
   if (content.tokens && content.text) return tokens(content);
   if (content.masks) return masks(content);
@@ -117,10 +148,16 @@ async function predict(input) {
   return content.predictions[0];
 }
 
+// Of a field: a text, or a list with a text per line.
+function valueOf(box) {
+  if (!("list" in box.dataset)) return box.value;
+  return box.value.split("\n").filter((line) => line.trim() !== "");
+}
+
 async function ask(event) {
   event.preventDefault();
   const boxes = [...document.querySelectorAll(".field")];
-  const input = Object.fromEntries(boxes.map((box) => [box.dataset.name, box.value]));
+  const input = Object.fromEntries(boxes.map((box) => [box.dataset.name, valueOf(box)]));
   const started = performance.now();
   byId("ask").disabled = true;
   byId("shown").replaceChildren();

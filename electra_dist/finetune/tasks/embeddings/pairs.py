@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from electra_dist.console import warn
 from electra_dist.errors import DataError
-from electra_dist.finetune.labelled import Columns, Unlabelled, label_of, read_rows, text_of
+from electra_dist.finetune.labelled import Columns, Unlabelled, one_label, read_rows, text_of
 
 NEGATIVE = "negative"
 _SHOWN_LINES = 5
@@ -152,7 +152,7 @@ def read_pair_rows(path: Path, columns: Columns) -> Iterator[PairRow]:
             text=text_of(path, line, row, columns.text),
             pair=pair,
             negatives=_negatives(path, line, row.get(NEGATIVE)),
-            label=_score(path, line, label_of(path, line, row, columns.label)),
+            label=_score(path, line, one_label(path, line, row.get(columns.label))),
             line=line,
         )
         if found.negatives and found.label is not None:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from electra_dist.console import warn
 from electra_dist.errors import DataError
-from electra_dist.finetune.labelled import Columns, Example
+from electra_dist.finetune.cleaning import cleaned
+from electra_dist.finetune.labelled import Columns, Example, Unlabelled, read_examples
 
 Floats = NDArray[np.floating[Any]]
 #: More classes than this are taken for a mistake: a column of ids or of numbers.
@@ -28,10 +29,14 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class TextTask:
-    """`labels` are the classes in the order of the model's logits; None for regression."""
+    """`labels` are the classes in the order of the model's logits; None for regression.
+
+    `clean` names what is done to each text before it is encoded (`cleaning.STEPS`).
+    """
 
     columns: Columns
     labels: tuple[str, ...] | None
+    clean: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -46,6 +51,24 @@ class TextTask:
             return "spearman"
         return "accuracy"
 
+    @property
+    def problem_type(self) -> str:
+        """What `transformers` calls it, which chooses the loss."""
+        if self.labels is None:
+            return "regression"
+        return "single_label_classification"
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the model has for an example."""
+        if self.labels is None:
+            return 1
+        return len(self.labels)
+
+    def read(self, path: Path, unlabelled: Unlabelled = "keep") -> list[Example]:
+        """The examples of a file, as `read_examples`."""
+        return read_examples(path, self.columns, unlabelled)
+
     def to_dict(self) -> dict[str, Any]:
         """What a fine-tuned model's marker keeps of it."""
         columns = {
@@ -53,7 +76,12 @@ class TextTask:
             "pair": self.columns.pair,
             "label": self.columns.label,
         }
-        return {"task": self.name, "columns": columns, "labels": self.labels}
+        return {
+            "task": self.name,
+            "columns": columns,
+            "labels": self.labels,
+            "clean": self.clean,
+        }
 
     def targets(
         self, examples: Sequence[Example], path: Path, unlabelled: str | None = None
@@ -69,10 +97,14 @@ class TextTask:
             elif self.labels is None:
                 found.append(_number(place, example.label))
             else:
-                found.append(self._index(place, example.label, unlabelled))
+                found.append(self.index(place, example.label, unlabelled))
         return np.array(found)
 
-    def _index(self, place: str, label: str, unlabelled: str | None) -> float:
+    def index(self, place: str, label: str, unlabelled: str | None = None) -> float:
+        """Of the class in `labels`; NaN where it is `unlabelled` and no class.
+
+        Raises `DataError`, which begins with `place`, for another label.
+        """
         number = self._indices.get(label)
         if number is None:
             number = self._indices.get(_as_number(label))
@@ -100,14 +132,7 @@ class TextTask:
         """How often each class occurs, or the range of the numbers, in words."""
         if self.labels is None:
             return f"labels from {targets.min():g} to {targets.max():g}, mean {targets.mean():g}"
-        counted = np.bincount(targets.astype(int), minlength=len(self.labels))
-        shown = [
-            f"{label} ({count:,})"
-            for label, count in zip(self.labels[:_SHOWN], counted.tolist(), strict=False)
-        ]
-        if len(self.labels) > _SHOWN:
-            shown.append("...")
-        return f"{len(self.labels)} classes: {', '.join(shown)}"
+        return counted_classes(self.labels, np.bincount(targets.astype(int)).tolist())
 
     def absent(self, targets: NDArray[np.float64]) -> tuple[str, ...]:
         """Classes that do not occur."""
@@ -117,12 +142,11 @@ class TextTask:
     def features(
         self, tokenizer: Any, examples: Sequence[Example], max_length: int
     ) -> list[dict[str, Any]]:
-        """Model inputs of each example, cut to `max_length` tokens, without labels."""
+        """Model inputs of each example, cleaned and cut to `max_length` tokens, without labels."""
+        pairs = None
         if self.columns.pair:
-            pairs = [example.pair for example in examples]
-        else:
-            pairs = None
-        texts = [example.text for example in examples]
+            pairs = cleaned([example.pair or "" for example in examples], self.clean)
+        texts = cleaned([example.text for example in examples], self.clean)
         encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length)
         cut = sum(bool(one.overflowing) for one in encoded.encodings)
         if cut:
@@ -150,30 +174,51 @@ class TextTask:
             return regression_scores(logits.reshape(-1), targets)
         return classification_scores(logits.argmax(axis=1), targets.astype(int), len(self.labels))
 
+    def simple_scores(
+        self, training: NDArray[np.float64], held_out: NDArray[np.float64]
+    ) -> dict[str, float]:
+        """Scores of an answer that needs no model: the most frequent class of the training, or the
+        mean.
+        """
+        if self.labels is None:
+            return regression_scores(np.full(len(held_out), training.mean()), held_out)
+        most = np.bincount(training.astype(int)).argmax()
+        guesses = np.full(len(held_out), most)
+        return classification_scores(guesses, held_out.astype(int), len(self.labels))
+
+
+def counted_classes(labels: tuple[str, ...], counts: Sequence[int]) -> str:
+    """The first classes, each with how often it occurs, in words; beyond `counts` that is 0."""
+    padded = [*counts, *[0] * len(labels)]
+    shown = [f"{label} ({padded[index]:,})" for index, label in enumerate(labels[:_SHOWN])]
+    if len(labels) > _SHOWN:
+        shown.append("...")
+    return f"{len(labels)} classes: {', '.join(shown)}"
+
 
 def classes(examples: Sequence[Example], path: Path) -> tuple[str, ...]:
-    """The labels that occur, numbers in their order, else by name;
-    raises `DataError` when they are not classes.
-
-    Where all are numbers, those of one value are one class, named by its shortest form: 1 and 1.0.
-    """
-    found = {example.label for example in examples if example.label is not None}
-    numbers = {_as_number(label) for label in found}
-    if None not in numbers:
-        found = _shortest_forms(found)
+    """The labels that occur, as `in_order`; raises `DataError` when they are not classes."""
+    found = in_order({example.label for example in examples if example.label is not None})
     if len(found) < 2:
         raise DataError(
-            f"{path}: every example has the label {found.pop()!r}; a classification needs two or"
-            " more"
+            f"{path}: every example has the label {found[0]!r}; a classification needs two or more"
         )
     if len(found) > MOST_CLASSES:
         raise DataError(
             f"{path}: {len(found):,} different labels; is `label` the right column, or `task`"
             " regression what is meant?"
         )
-    if None not in numbers:
-        return tuple(sorted(found, key=float))
-    return tuple(sorted(found))
+    return found
+
+
+def in_order(labels: set[str]) -> tuple[str, ...]:
+    """Numbers in their order, else by name.
+
+    Where all are numbers, those of one value are one class, named by its shortest form: 1 and 1.0.
+    """
+    if any(_as_number(label) is None for label in labels):
+        return tuple(sorted(labels))
+    return tuple(sorted(_shortest_forms(labels), key=float))
 
 
 def _shortest_forms(labels: Iterable[str]) -> set[str]:

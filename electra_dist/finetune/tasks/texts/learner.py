@@ -13,18 +13,13 @@ from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe
 from electra_dist.finetune.runner import Outputs
-from electra_dist.finetune.tasks.texts.labels import (
-    TextTask,
-    classes,
-    classification_scores,
-    regression_scores,
-)
+from electra_dist.finetune.tasks.texts.labels import TextTask, classes
 from electra_dist.finetune.tasks.texts.loss import ClassLoss, balanced_weights
 from electra_dist.finetune.training import Learner, Loss
 
 
 class TextLearner(Learner):
-    """Classification or regression."""
+    """Classification or regression, or what a task that derives from `TextTask` makes of texts."""
 
     lower_is_better = frozenset({"mean_squared_error"})
 
@@ -54,7 +49,7 @@ class TextLearner(Learner):
         self.simple = {}
         self._dev_targets = np.zeros(0)
         if files.dev is not None:
-            held_out = read_examples(files.dev, files.columns, files.unlabelled)
+            held_out = task.read(files.dev, files.unlabelled)
             self._dev_targets = task.targets(held_out, files.dev)
             say(f"{files.dev}: {task.counts(self._dev_targets)}")
             absent = task.absent(self._dev_targets)
@@ -67,20 +62,18 @@ class TextLearner(Learner):
                 task.features(tokenizer, held_out, length), self._dev_targets
             )
             self.examples["held out"] = len(held_out)
-            self.simple = _without_model(task, targets, self._dev_targets)
+            self.simple = task.simple_scores(targets, self._dev_targets)
 
     def new_model(self) -> Any:
         """One output a class, or one number."""
         labels = self._task.labels
-        if labels is None:
-            head: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}
-        else:
+        head: dict[str, Any] = {"num_labels": 1, "problem_type": self._task.problem_type}
+        if labels is not None:
             names = dict(enumerate(labels))
-            head = {
+            head |= {
                 "num_labels": len(labels),
                 "id2label": names,
                 "label2id": {name: index for index, name in names.items()},
-                "problem_type": "single_label_classification",
             }
         return self._encoder.load(
             "AutoModelForSequenceClassification", new_head=not self._recipe.keep_head, **head
@@ -91,7 +84,8 @@ class TextLearner(Learner):
         labels = self._task.labels
         recipe = self._recipe
         balanced = recipe.class_weights == "balanced"
-        if labels is None or not (balanced or recipe.label_smoothing):
+        one_class = self._task.problem_type == "single_label_classification"
+        if labels is None or not one_class or not (balanced or recipe.label_smoothing):
             return None
         weights = None
         if balanced:
@@ -122,27 +116,15 @@ def _listed(labels: tuple[str, ...] | None) -> str:
     return ", ".join(map(repr, (labels or ())[:10]))
 
 
-def _without_model(
-    task: TextTask, training: np.ndarray[Any, Any], held_out: np.ndarray[Any, Any]
-) -> Scores:
-    """Scores of the most frequent training label, or of the mean."""
-    if task.labels is None:
-        return regression_scores(np.full(len(held_out), training.mean()), held_out)
-    most = np.bincount(training.astype(int)).argmax()
-    return classification_scores(
-        np.full(len(held_out), most), held_out.astype(int), len(task.labels)
-    )
-
-
 def classification(files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recipe) -> Learner:
     """The classes are the labels of the training file."""
     examples = read_examples(files.train, files.columns, files.unlabelled)
-    task = TextTask(files.columns, classes(examples, files.train))
+    task = TextTask(files.columns, classes(examples, files.train), files.clean)
     return TextLearner(task, examples, files, encoder, tokenizer, recipe)
 
 
 def regression(files: Files, encoder: ModelFolder, tokenizer: Any, recipe: Recipe) -> Learner:
     """The labels are numbers."""
     examples = read_examples(files.train, files.columns, files.unlabelled)
-    task = TextTask(files.columns, None)
+    task = TextTask(files.columns, None, files.clean)
     return TextLearner(task, examples, files, encoder, tokenizer, recipe)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from electra_dist.console import warn
 from electra_dist.errors import DataError, UserError
-from electra_dist.finetune.labelled import Columns, Example, read_examples
+from electra_dist.finetune.cleaning import check_steps
+from electra_dist.finetune.labelled import Columns, Example
 from electra_dist.finetune.model_folder import MARKER, ModelFolder
 from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
 from electra_dist.finetune.runner import Outputs, Runner
@@ -28,8 +29,10 @@ class TextPredictor(TaskPredictor):
     do; scores are of those with a label.
     """
 
+    task_type: type[TextTask] = TextTask
+
     def __init__(self, folder: ModelFolder, tokenizer: Any, runner: Runner) -> None:
-        self._task = text_task(folder)
+        self._task = text_task(folder, self.task_type)
         self._tokenizer = tokenizer
         self._runner = runner
         self._max_length = int(folder.fact("max_length"))
@@ -42,7 +45,7 @@ class TextPredictor(TaskPredictor):
 
     def read(self, path: Path) -> list[Example]:
         """Examples, labelled or not."""
-        examples = read_examples(path, self._task.columns)
+        examples = self._task.read(path)
         columns = self._task.columns
         if columns.pair and any(example.pair is None for example in examples):
             raise DataError(
@@ -65,14 +68,15 @@ class TextPredictor(TaskPredictor):
         return self._runner(self._task.features(self._tokenizer, items, self._max_length))
 
     def predictions(self, items: Sequence[Example], outputs: Outputs) -> list[Prediction]:
-        """The class with the highest probability, or the number."""
+        """The class with the highest probability, or the number, or what a derived class says."""
         return [
-            self._prediction(example, logits)
+            self.prediction(example, logits)
             for example, (logits, *_) in zip(items, outputs, strict=True)
         ]
 
-    def _prediction(self, example: Example, logits: NDArray[np.float32]) -> Prediction:
-        given = {"text": example.text} | ({} if example.pair is None else {"pair": example.pair})
+    def prediction(self, example: Example, logits: NDArray[np.float32]) -> Prediction:
+        """Of one example."""
+        given = given_texts(example)
         shown = one_line(" | ".join(given.values()))
         if self._task.labels is None:
             value = float(logits.reshape(-1)[0])
@@ -86,7 +90,7 @@ class TextPredictor(TaskPredictor):
     def scores(self, items: Sequence[Example], outputs: Outputs, source: Path) -> Scores:
         """Raises `DataError` when a label is unknown."""
         targets = self._task.targets(items, source, unlabelled=NOT_LABELLED)
-        known = ~np.isnan(targets)
+        known = ~np.isnan(targets.reshape(len(items), -1)).any(axis=1)
         if not known.any():
             return {}
         if not known.all():
@@ -108,6 +112,13 @@ class TextPredictor(TaskPredictor):
         ]
 
 
+def given_texts(example: Example) -> dict[str, str]:
+    """The texts of the example as they were given, for programs."""
+    if example.pair is None:
+        return {"text": example.text}
+    return {"text": example.text, "pair": example.pair}
+
+
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities (C,) of the logits (C,)."""
     shifted = np.exp(logits - logits.max())
@@ -115,11 +126,22 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return probabilities
 
 
-def text_task(folder: ModelFolder) -> TextTask:
+def text_task(folder: ModelFolder, task_type: type[TextTask] = TextTask) -> TextTask:
     """The task that a folder was fine-tuned for, as its marker describes it; raises `UserError`."""
     labels = folder.fact("labels")
     names = folder.fact("columns")
+    steps = folder.marker.get("clean", ())  # folders of earlier versions have none
     try:
-        return TextTask(Columns(**names), None if labels is None else tuple(map(str, labels)))
+        if labels is not None:
+            labels = tuple(map(str, labels))
+        task = task_type(Columns(**names), labels, tuple(map(str, steps)))
     except TypeError as error:
         raise UserError(f"{folder.path / MARKER}: does not describe the task ({error})") from error
+    outputs = folder.config.get("id2label")
+    if outputs is not None and len(outputs) != task.outputs:
+        raise UserError(
+            f"{folder.path / MARKER}: describes {task.name} with {task.outputs} outputs, but"
+            f" config.json has {len(outputs)}"
+        )
+    check_steps(task.clean, f"{folder.path / MARKER}: clean")
+    return task
