@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from electra_dist.finetune.model_folder import WEIGHTS
-from electra_dist.finetune.onnx_runner import GRAPH, INT8_GRAPH, Graph
 from electra_dist.finetune.predict import open_predictor
 from electra_dist.finetune.predictor import TaskPredictor
+from electra_dist.finetune.runners.onnx_runner import GRAPH, INT8_GRAPH, Graph
 
 FILES = {"PyTorch": WEIGHTS, "fp32 graph": GRAPH, "int8 graph": INT8_GRAPH}
 

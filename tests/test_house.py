@@ -288,6 +288,7 @@ READ_WHOLE = {
     "electra_dist.report.page.render": "the files of this program",
     "electra_dist.suspects.page.render": "the files of this program",
     "electra_dist.serve.page.render": "the files of this program",
+    "electra_dist.cli.networks.evaluate": "the file that the ranks of this command wrote",
     "launcher.slurm.job_script": "the template that comes with this program",
     "data_tools.corpus": "the sources of this Python installation",
     "data_tools.spill": "files that the same command wrote a minute before",

@@ -10,7 +10,7 @@ import torch
 
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Scores
-from electra_dist.finetune.runner import TorchRunner
+from electra_dist.finetune.runners.runner import TorchRunner
 from electra_dist.finetune.tasks.embeddings.encoder import LayerEncoder
 from electra_dist.finetune.tasks.embeddings.features import text_features
 from electra_dist.finetune.tasks.embeddings.pairs import PairSet

@@ -28,7 +28,7 @@ from electra_dist.files.staging import check_folder_can_be_made, staged
 from electra_dist.files.writing import open_to_readers, write_json
 from electra_dist.finetune.labelled import Columns, read_rows, text_of
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
-from electra_dist.finetune.runner import TorchRunner
+from electra_dist.finetune.runners.runner import TorchRunner
 from electra_dist.finetune.tasks.embeddings.encoder import SentenceEncoder
 from electra_dist.finetune.tasks.embeddings.features import encode_texts, warn_of_cut
 from electra_dist.finetune.tasks.embeddings.pairs import read_pairs

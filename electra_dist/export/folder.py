@@ -25,7 +25,6 @@ from electra_dist.finetune.model_folder import (
     WEIGHTS,
     ModelFolder,
 )
-from electra_dist.finetune.onnx_runner import ONNX_FOLDER
 from electra_dist.finetune.own_files import (
     CARD,
     changed_files,
@@ -33,6 +32,7 @@ from electra_dist.finetune.own_files import (
     foreign_files,
     own_files,
 )
+from electra_dist.finetune.runners.onnx_runner import ONNX_FOLDER
 
 #: What a copy needs of a folder without a marker.
 _OF_ANY_MODEL = (WEIGHTS, "config.json", *TOKENIZER_FILES)

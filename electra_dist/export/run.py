@@ -56,8 +56,8 @@ from electra_dist.files.tokenizers import (
 )
 from electra_dist.files.writing import open_to_readers, write_json, writing
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
-from electra_dist.finetune.onnx_runner import ONNX_FOLDER
 from electra_dist.finetune.own_files import CARD, file_digests, foreign_files
+from electra_dist.finetune.runners.onnx_runner import ONNX_FOLDER
 from electra_dist.model.discriminator import Discriminator
 from electra_dist.model.generator import Generator
 from electra_dist.runs.directory import RunDir

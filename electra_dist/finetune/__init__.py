@@ -6,7 +6,6 @@ __all__ = [
     "cleaning",
     "labelled",
     "model_folder",
-    "onnx_runner",
     "own_files",
     "predict",
     "predictor",
@@ -14,6 +13,6 @@ __all__ = [
     "registry",
     "report",
     "run",
-    "runner",
+    "runners",
     "training",
 ]

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.onnx_runner import Graph, OnnxRunner
 from electra_dist.finetune.predictor import Predictor
 from electra_dist.finetune.pretrained import DiscriminatorPredictor, GeneratorPredictor
 from electra_dist.finetune.registry import TASKS, auto_class_of
-from electra_dist.finetune.runner import Runner, TorchRunner
+from electra_dist.finetune.runners.onnx_runner import Graph, OnnxRunner
+from electra_dist.finetune.runners.runner import Runner, TorchRunner
 
 
 def open_predictor(

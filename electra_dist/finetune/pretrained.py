@@ -17,7 +17,7 @@ from electra_dist.errors import DataError
 from electra_dist.finetune.labelled import Columns, read_examples
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Prediction, Predictor
-from electra_dist.finetune.runner import Runner
+from electra_dist.finetune.runners.runner import Runner
 
 #: Texts that are answered before the next are looked at.
 _PART = 512

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from electra_dist.finetune.model_folder import ModelFolder
     from electra_dist.finetune.predictor import TaskPredictor
     from electra_dist.finetune.recipe import Recipe
-    from electra_dist.finetune.runner import Runner
+    from electra_dist.finetune.runners.runner import Runner
     from electra_dist.finetune.training import Learner
 
 

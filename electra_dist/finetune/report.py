@@ -98,8 +98,8 @@ class FinetuneReport:
         ]
         if self.clean:
             lines += [
-                f"Texts are cleaned first ({', '.join(self.clean)}): `electra-dist predict` does it,"
-                " a pipeline of transformers does not.",
+                f"Texts are cleaned first ({', '.join(self.clean)}): `electra-dist predict` does"
+                " it, a pipeline of transformers does not.",
                 "",
             ]
         if self.median:

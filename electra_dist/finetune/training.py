@@ -15,7 +15,7 @@ import torch
 from transformers import DataCollatorWithPadding
 
 from electra_dist.finetune.predictor import Scores
-from electra_dist.finetune.runner import Features, Outputs
+from electra_dist.finetune.runners.runner import Features, Outputs
 
 #: Of a model's output, the targets (B,), and the examples that the step has on all ranks and
 #: micro-batches together: the sum of the losses per example, divided by that number.

@@ -14,8 +14,8 @@ from electra_dist.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from electra_dist.finetune.onnx_runner import Graph
     from electra_dist.finetune.predictor import Prediction, Predictor
+    from electra_dist.finetune.runners.onnx_runner import Graph
 
 
 @dataclass(frozen=True)

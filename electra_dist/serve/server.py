@@ -99,7 +99,7 @@ def _run(settings: Settings, bound: socket.socket) -> int:
 
 def _open(settings: Settings, device: torch.device, threads: int) -> ServedModel:
     """What each worker answers with."""
-    from electra_dist.finetune.onnx_runner import Graph
+    from electra_dist.finetune.runners.onnx_runner import Graph
 
     if settings.suspects:
         return open_detector(settings.folders, settings.generator, device)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from electra_dist.errors import UserError
 from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.runner import Runner, TorchRunner
+from electra_dist.finetune.runners.runner import Runner, TorchRunner
 from electra_dist.suspects.windows import FRAME, Tokens, framed, tokens_of, windows_over
 from electra_dist.suspects.words import TokenizedWord, words_of
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from electra_dist.errors import UserError
 from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.runner import Runner, TorchRunner
+from electra_dist.finetune.runners.runner import Runner, TorchRunner
 from electra_dist.suspects.findings import Suggestion
 from electra_dist.suspects.vocabulary import Mask, Vocabulary
 from electra_dist.suspects.windows import FRAME, Tokens, framed, tokens_of

@@ -22,8 +22,8 @@ from electra_dist.export.folder import add_onnx
 from electra_dist.export.onnx import add as onnx
 from electra_dist.export.onnx.check import check_graph
 from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.onnx_runner import Graph, OnnxRunner
 from electra_dist.finetune.own_files import foreign_files
+from electra_dist.finetune.runners.onnx_runner import Graph, OnnxRunner
 from tests.support.toy_task import random_model
 
 LONGEST = 96

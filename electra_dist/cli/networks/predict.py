@@ -13,8 +13,8 @@ from electra_dist.cli.networks import prompts, suspects
 from electra_dist.cli.parsers import Subparsers, add_command, add_json, print_result
 
 if TYPE_CHECKING:
-    from electra_dist.finetune.onnx_runner import Graph
     from electra_dist.finetune.predictor import Prediction, Predictor
+    from electra_dist.finetune.runners.onnx_runner import Graph
 
 
 def add(subparsers: Subparsers) -> None:
@@ -104,11 +104,12 @@ def _predict(arguments: argparse.Namespace) -> int:
             raise UserError(f"--out {arguments.out}: is a folder; give the name of a file in it")
     if suspects.wanted(arguments):
         return suspects.run(arguments)
+    graph = _graph(arguments)
     device = device_of_command(arguments.device)
     if prompts.wanted(arguments):
         predictor = prompts.open_prompted(arguments, device)
     else:
-        predictor = open_models(arguments.models, device, arguments.count, _graph(arguments))
+        predictor = open_models(arguments.models, device, arguments.count, graph)
     source, items = _read(predictor, arguments.input)
     predictions, scores = predictor.predict_with_scores(items, source)
     lines = _lines(predictor.header, predictions, arguments.json)
@@ -125,7 +126,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 def _graph(arguments: argparse.Namespace) -> Graph | None:
     """The graph to run; None for PyTorch."""
     from electra_dist.errors import UserError
-    from electra_dist.finetune.onnx_runner import Graph
+    from electra_dist.finetune.runners.onnx_runner import Graph
 
     if arguments.onnx:
         if arguments.device == "cuda":

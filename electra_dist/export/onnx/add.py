@@ -23,13 +23,13 @@ from electra_dist.export.onnx.graph import (
 )
 from electra_dist.export.onnx.report import OnnxReport
 from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.onnx_runner import (
+from electra_dist.finetune.registry import auto_class_of
+from electra_dist.finetune.runners.onnx_runner import (
     GRAPH,
     INT8_GRAPH,
     OnnxRunner,
     weights_digest,
 )
-from electra_dist.finetune.registry import auto_class_of
 
 #: Outputs of the model that are kept for the comparison, at most about.
 _VALUES = 40_000_000

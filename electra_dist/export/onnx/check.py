@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from electra_dist.errors import UserError
-from electra_dist.finetune.onnx_runner import INPUTS
-from electra_dist.finetune.runner import Features, Output
+from electra_dist.finetune.runners.onnx_runner import INPUTS
+from electra_dist.finetune.runners.runner import Features, Output
 
 #: An fp32 output may differ by this much, times the largest output where that is above 1.
 TOLERANCE = 1e-4

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_dist.errors import UserError
-from electra_dist.finetune.onnx_runner import BATCH_AXIS, INPUTS, LENGTH_AXIS
+from electra_dist.finetune.runners.onnx_runner import BATCH_AXIS, INPUTS, LENGTH_AXIS
 
 #: Bytes of the largest graph that fits into one file (protobuf).
 _LIMIT = 2**31 - 1

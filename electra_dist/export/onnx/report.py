@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from electra_dist.export.onnx.check import GraphCheck
-from electra_dist.finetune.onnx_runner import GRAPH, INT8_GRAPH
+from electra_dist.finetune.runners.onnx_runner import GRAPH, INT8_GRAPH
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from electra_dist.console import LiveLine, human_seconds, say, warn
 from electra_dist.errors import UserError
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe
-from electra_dist.finetune.runner import Outputs, Runner
+from electra_dist.finetune.runners.runner import Outputs, Runner
 from electra_dist.finetune.seeds.ranks import Ranks
 from electra_dist.finetune.seeds.weights import save_weights
 from electra_dist.finetune.seeds.work import History, SeedFolder

@@ -16,10 +16,10 @@ from electra_dist.errors import UserError
 from electra_dist.files.reading import read_bounded
 from electra_dist.files.tokenizers import LIMIT, TOKENIZER_FILE
 from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.onnx_runner import Graph
 from electra_dist.finetune.predict import open_predictor
 from electra_dist.finetune.predictor import Prediction, Predictor, Scores, TaskPredictor
-from electra_dist.finetune.runner import Outputs
+from electra_dist.finetune.runners.onnx_runner import Graph
+from electra_dist.finetune.runners.runner import Outputs
 
 #: What the markers of the folders say alike: what is asked, and what an output means.
 _ALIKE = ("task", "labels", "columns", "max_length", "stride", "allow_none")

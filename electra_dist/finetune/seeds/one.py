@@ -22,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 from electra_dist.console import live_line, say, warn
 from electra_dist.finetune.model_folder import WEIGHTS
 from electra_dist.finetune.recipe import SCHEDULES, Recipe, micro_batch, parameter_groups, prepare
-from electra_dist.finetune.runner import Features, TorchRunner
+from electra_dist.finetune.runners.runner import Features, TorchRunner
 from electra_dist.finetune.seeds.callbacks import AfterEpoch, Checkpoints, HeldOut, Progress, Row
 from electra_dist.finetune.seeds.mirror import Mirror
 from electra_dist.finetune.seeds.ranks import DealtRunner, Ranks

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from electra_dist.finetune.runner import Features, Output, Runner
+from electra_dist.finetune.runners.runner import Features, Output, Runner
 
 T = TypeVar("T")
 

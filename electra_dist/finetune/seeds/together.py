@@ -15,7 +15,7 @@ from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.registry import TASKS
 from electra_dist.finetune.report import FinetuneReport
-from electra_dist.finetune.runner import Outputs, TorchRunner
+from electra_dist.finetune.runners.runner import Outputs, TorchRunner
 from electra_dist.finetune.seeds.callbacks import merit, scores_of
 from electra_dist.finetune.seeds.one import Training
 from electra_dist.finetune.seeds.ranks import DealtRunner

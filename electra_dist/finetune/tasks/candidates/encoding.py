@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from electra_dist.console import warn
-from electra_dist.finetune.runner import Output
+from electra_dist.finetune.runners.runner import Output
 
 Row = dict[str, list[int]]
 #: Rows whose lengths are looked at before a training.

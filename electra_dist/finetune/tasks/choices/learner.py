@@ -15,7 +15,7 @@ from electra_dist.finetune.labelled import Files
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe
-from electra_dist.finetune.runner import Outputs
+from electra_dist.finetune.runners.runner import Outputs
 from electra_dist.finetune.tasks.candidates.encoding import encode_list, warn_of_cuts
 from electra_dist.finetune.tasks.candidates.listwise import ListCollator, list_loss
 from electra_dist.finetune.tasks.candidates.overlap import word_overlap

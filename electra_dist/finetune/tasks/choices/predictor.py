@@ -13,7 +13,7 @@ from electra_dist.console import warn
 from electra_dist.finetune.labelled import Columns
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
-from electra_dist.finetune.runner import Outputs, Runner
+from electra_dist.finetune.runners.runner import Outputs, Runner
 from electra_dist.finetune.tasks.candidates.columns import kept_columns
 from electra_dist.finetune.tasks.choices.learner import ChoiceFeatures, choice_scores
 from electra_dist.finetune.tasks.choices.reading import Choice, choice_of, read_choices

@@ -14,7 +14,7 @@ from electra_dist.errors import DataError, UserError
 from electra_dist.finetune.labelled import Columns
 from electra_dist.finetune.model_folder import MARKER, ModelFolder
 from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
-from electra_dist.finetune.runner import Output, Outputs, Runner
+from electra_dist.finetune.runners.runner import Output, Outputs, Runner
 from electra_dist.finetune.tasks.embeddings.features import text_features
 from electra_dist.finetune.tasks.embeddings.pairs import PairRow, PairSet, read_pair_rows
 from electra_dist.finetune.tasks.embeddings.pooling import pooling_of, unit

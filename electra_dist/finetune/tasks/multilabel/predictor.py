@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from electra_dist.finetune.labelled import Example
 from electra_dist.finetune.predictor import Prediction, one_line
-from electra_dist.finetune.runner import Outputs
+from electra_dist.finetune.runners.runner import Outputs
 from electra_dist.finetune.tasks.multilabel.labels import (
     SEPARATOR,
     THRESHOLD,

@@ -12,7 +12,7 @@ from electra_dist.finetune.labelled import Files
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe
-from electra_dist.finetune.runner import Outputs
+from electra_dist.finetune.runners.runner import Outputs
 from electra_dist.finetune.tasks.questions.answers import Answer, best_answers
 from electra_dist.finetune.tasks.questions.reading import Question, read_questions
 from electra_dist.finetune.tasks.questions.squad_scores import best_threshold, squad_scores

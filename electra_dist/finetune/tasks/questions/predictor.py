@@ -10,7 +10,7 @@ import numpy as np
 
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
-from electra_dist.finetune.runner import Outputs, Runner
+from electra_dist.finetune.runners.runner import Outputs, Runner
 from electra_dist.finetune.tasks.questions.answers import Answer, best_answers
 from electra_dist.finetune.tasks.questions.learner import WindowFeatures, by_id
 from electra_dist.finetune.tasks.questions.reading import Question, question_of, read_questions

@@ -23,7 +23,7 @@ from electra_dist.finetune.labelled import Files
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe
-from electra_dist.finetune.runner import Outputs
+from electra_dist.finetune.runners.runner import Outputs
 from electra_dist.finetune.tasks.candidates.encoding import (
     CandidateRows,
     encode_list,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from electra_dist.console import warn
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
-from electra_dist.finetune.runner import Outputs, Runner
+from electra_dist.finetune.runners.runner import Outputs, Runner
 from electra_dist.finetune.tasks.candidates.columns import kept_columns
 from electra_dist.finetune.tasks.candidates.encoding import CandidateRows
 from electra_dist.finetune.tasks.ranking.learner import query_scores

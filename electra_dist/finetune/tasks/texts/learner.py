@@ -12,7 +12,7 @@ from electra_dist.finetune.labelled import Example, Files, read_examples
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe
-from electra_dist.finetune.runner import Outputs
+from electra_dist.finetune.runners.runner import Outputs
 from electra_dist.finetune.tasks.texts.labels import TextTask, classes
 from electra_dist.finetune.tasks.texts.loss import ClassLoss, balanced_weights
 from electra_dist.finetune.training import Learner, Loss

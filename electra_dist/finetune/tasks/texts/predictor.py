@@ -15,7 +15,7 @@ from electra_dist.finetune.cleaning import check_steps
 from electra_dist.finetune.labelled import Columns, Example
 from electra_dist.finetune.model_folder import MARKER, ModelFolder
 from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
-from electra_dist.finetune.runner import Outputs, Runner
+from electra_dist.finetune.runners.runner import Outputs, Runner
 from electra_dist.finetune.tasks.texts.labels import TextTask
 
 #: The label of a class that stands for none, where no class has this name.

@@ -12,7 +12,7 @@ from electra_dist.finetune.labelled import Files
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Scores
 from electra_dist.finetune.recipe import Recipe
-from electra_dist.finetune.runner import Outputs
+from electra_dist.finetune.runners.runner import Outputs
 from electra_dist.finetune.tasks.tokens.reading import read_sentences
 from electra_dist.finetune.tasks.tokens.sentences import Sentence
 from electra_dist.finetune.tasks.tokens.tags import TagTask

@@ -14,7 +14,7 @@ from electra_dist.errors import UserError
 from electra_dist.finetune.labelled import Columns
 from electra_dist.finetune.model_folder import MARKER, ModelFolder
 from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
-from electra_dist.finetune.runner import Outputs, Runner
+from electra_dist.finetune.runners.runner import Outputs, Runner
 from electra_dist.finetune.tasks.tokens.reading import TEXT, read_sentences, sentence_of
 from electra_dist.finetune.tasks.tokens.schemes import SCHEMES, Entity, entities_of
 from electra_dist.finetune.tasks.tokens.sentences import Sentence

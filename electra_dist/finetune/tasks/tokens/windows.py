@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from electra_dist.console import say
 from electra_dist.errors import DataError
-from electra_dist.finetune.runner import Outputs
+from electra_dist.finetune.runners.runner import Outputs
 from electra_dist.finetune.tasks.tokens.sentences import Sentence
 
 #: The label of a token that stands for no word: the loss of `transformers` leaves it out.

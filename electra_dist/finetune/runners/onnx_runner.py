@@ -22,7 +22,7 @@ from electra_dist.errors import UserError
 from electra_dist.files.checksums import sha256_of
 from electra_dist.files.reading import open_regular
 from electra_dist.finetune.model_folder import MARKER, WEIGHTS, ModelFolder
-from electra_dist.finetune.runner import Features, Output, batches_by_length
+from electra_dist.finetune.runners.runner import Features, Output, batches_by_length
 
 ONNX_FOLDER = "onnx"
 GRAPH = f"{ONNX_FOLDER}/model.onnx"

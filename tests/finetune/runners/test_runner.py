@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from electra_dist.finetune.runner import TorchRunner
+from electra_dist.finetune.runners.runner import TorchRunner
 
 TEXTS = ["The value.", "", "A longer text, which goes on for a while, and then some more.", "Ab cd"]
 
@@ -53,7 +53,7 @@ def test_as_many_classes_as_tokens_are_no_tokens(encoder: Path) -> None:
 def test_examples_of_several_rows_are_each_as_alone(
     encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("electra_dist.finetune.runner._PART", 3)
+    monkeypatch.setattr("electra_dist.finetune.runners.runner._PART", 3)
     tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
     model = transformers.AutoModelForMultipleChoice.from_pretrained(encoder).eval()
     lists = [TEXTS[:2], TEXTS, TEXTS[1:4], TEXTS[2:], TEXTS[::-1], TEXTS[:3] * 15]

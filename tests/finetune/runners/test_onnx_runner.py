@@ -14,10 +14,10 @@ from electra_dist.cli import main as cli
 from electra_dist.errors import UserError
 from electra_dist.export.folder import add_onnx
 from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.onnx_runner import Graph, OnnxRunner
 from electra_dist.finetune.predict import open_predictor
 from electra_dist.finetune.registry import auto_class_of
-from electra_dist.finetune.runner import TorchRunner
+from electra_dist.finetune.runners.onnx_runner import Graph, OnnxRunner
+from electra_dist.finetune.runners.runner import TorchRunner
 from tests.support.toy_task import questions, random_model, sentences, write_table
 
 CPU = torch.device("cpu")
