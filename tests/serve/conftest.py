@@ -23,14 +23,14 @@ from typing import Any
 import pytest
 import torch
 
-from electra_dist.serve.answers import open_model
+from electra_dist.serve.answers import open_detector, open_model
 from electra_dist.serve.app import make_app
 from electra_dist.serve.settings import Settings
 from tests.support.browser import browser  # noqa: F401
 from tests.support.toy_task import random_model
 
 _TEXT = {"text": "text", "pair": None, "label": "label"}
-_MARKERS: dict[str, tuple[str, dict[str, Any]]] = {
+MARKERS: dict[str, tuple[str, dict[str, Any]]] = {
     "classification": (
         "ElectraForSequenceClassification",
         {"task": "classification", "labels": ["no", "yes"], "columns": _TEXT, "max_length": 64},
@@ -54,6 +54,37 @@ _MARKERS: dict[str, tuple[str, dict[str, Any]]] = {
             "threshold": 0.0,
         },
     ),
+    "multi-label": (
+        "ElectraForSequenceClassification",
+        {"task": "multi-label", "labels": ["no", "yes"], "columns": _TEXT, "max_length": 64},
+    ),
+    "token-classification": (
+        "ElectraForTokenClassification",
+        {
+            "task": "token-classification",
+            "columns": {"text": "words", "label": "labels"},
+            "labels": ["B-place", "I-place"],
+            "scheme": "IOB2",
+            "max_length": 64,
+            "stride": 16,
+        },
+    ),
+    "multiple-choice": (
+        "ElectraForMultipleChoice",
+        {
+            "task": "multiple-choice",
+            "columns": {"text": "text", "pair": "choices", "label": "label"},
+            "max_length": 64,
+        },
+    ),
+    "ranking": (
+        "ElectraForSequenceClassification",
+        {
+            "task": "ranking",
+            "columns": {"text": "query", "pair": "candidates", "label": "relevant"},
+            "max_length": 64,
+        },
+    ),
     "discriminator": ("ElectraForPreTraining", {"network": "discriminator"}),
     "generator": ("ElectraForMaskedLM", {"network": "generator"}),
 }
@@ -63,8 +94,9 @@ _MARKERS: dict[str, tuple[str, dict[str, Any]]] = {
 def models(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each kind of model, named by it."""
     folder = tmp_path_factory.mktemp("served")
-    for name, (auto_class, marker) in _MARKERS.items():
-        random_model(folder / name, auto_class, tiny_shards.parent / "tokenizer")
+    for name, (auto_class, marker) in MARKERS.items():
+        labels = 2 - (name == "ranking")
+        random_model(folder / name, auto_class, tiny_shards.parent / "tokenizer", labels)
         (folder / name / "electra_dist.json").write_text(json.dumps(marker))
     return folder
 
@@ -156,7 +188,11 @@ def here(models: Path) -> Iterator[Callable[..., str]]:
 
     @contextmanager
     def running(kind: str, settings: Settings | None) -> Iterator[str]:
-        model = open_model([models / kind], torch.device("cpu"))
+        device = torch.device("cpu")
+        if kind == "suspects":
+            model = open_detector([models / "discriminator"], models / "generator", device)
+        else:
+            model = open_model([models / kind], device)
         app = make_app([model], settings or Settings(folders=()))
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
         thread = threading.Thread(target=server.run)

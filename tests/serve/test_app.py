@@ -20,7 +20,7 @@ from electra_dist.errors import UserError
 from electra_dist.finetune.tasks.texts.predictor import TextPredictor
 from electra_dist.serve.answers import open_model
 from electra_dist.serve.settings import Limits, Settings
-from tests.serve.conftest import ask, predict
+from tests.serve.conftest import MARKERS, ask, predict
 from tests.support.toy_task import random_model
 
 TEXTS = [f"The value of object {number} is {'very ' * (number % 7)}long." for number in range(40)]
@@ -76,6 +76,18 @@ def assert_close(one: Any, other: Any) -> None:
         assert one == pytest.approx(other, abs=1e-6)
     else:
         assert one == other
+
+
+@pytest.mark.parametrize("kind", [*MARKERS, "suspects"])
+def test_every_model_answers_the_example_of_its_own_page(
+    here: Callable[..., str], kind: str
+) -> None:
+    url = here(kind)
+    described = ask(f"{url}/openapi.json").content["paths"]["/predict"]["post"]["requestBody"]
+    example = described["content"]["application/json"]["example"]
+    reply = predict(url, example["inputs"])
+    assert reply.status == 200, reply.content
+    assert len(reply.content["predictions"]) == 1
 
 
 def test_a_plain_text_stands_for_the_only_field(here: Callable[..., str]) -> None:

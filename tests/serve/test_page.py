@@ -90,6 +90,44 @@ def test_tokens_are_marked_by_their_probability(watched: Watched, here: Callable
     assert watched.is_clean(url)
 
 
+def test_suspects_are_marked_with_other_words(watched: Watched, here: Callable[..., str]) -> None:
+    url = here("suspects")
+    watched.page.goto(url)
+    watched.ask(HOSTILE)
+    words = predict(url, [HOSTILE]).content["predictions"][0]["words"]
+    suspects = [word for word in words if word["suspect"]]
+    assert suspects
+    assert watched.page.inner_text(".passage") == HOSTILE
+    assert watched.page.locator("mark").all_inner_texts() == [word["word"] for word in suspects]
+    told = watched.page.locator("mark").evaluate_all("all => all.map(one => one.title)")
+    for word, title in zip(suspects, told, strict=True):
+        assert "does not belong" in title
+        assert all(one["text"] in title for one in word["suggestions"])
+    assert watched.is_clean(url)
+
+
+def test_entities_are_marked_with_their_kind(watched: Watched, here: Callable[..., str]) -> None:
+    url = here("token-classification")
+    watched.page.goto(url)
+    watched.ask("Anna went to Oslo and Bergen")
+    found = predict(url, ["Anna went to Oslo and Bergen"]).content["predictions"][0]["entities"]
+    assert watched.page.locator("mark").count() == len(found) > 0
+    kinds = watched.page.locator("mark small").all_inner_texts()
+    assert [kind.strip() for kind in kinds] == [one["label"] for one in found]
+    assert watched.is_clean(url)
+
+
+def test_a_list_has_a_text_per_line(watched: Watched, here: Callable[..., str]) -> None:
+    url = here("ranking")
+    watched.page.goto(url)
+    watched.ask("bread", "flour and an hour\n\nthe train")
+    body = {"query": "bread", "candidates": ["flour and an hour", "the train"]}
+    expected = predict(url, [body]).content["predictions"][0]["ranking"]
+    shown = watched.page.locator(".ranking li").all_inner_texts()
+    assert [text.rpartition(" (")[0] for text in shown] == [one["candidate"] for one in expected]
+    assert watched.is_clean(url)
+
+
 def test_fillings_of_a_mask_are_bars(watched: Watched, here: Callable[..., str]) -> None:
     url = here("generator")
     watched.page.goto(url)

@@ -43,7 +43,7 @@ NAMES = ("Anna", "Bruno", "Carla", "Dmitri")
 PLACES = ("Lisbon", "Oslo", "Nairobi", "Lima")
 
 
-def random_model(folder: Path, auto_class: str, tokenizer: Path) -> Path:
+def random_model(folder: Path, auto_class: str, tokenizer: Path, labels: int = 2) -> Path:
     """A folder as `electra-dist export` writes it:
     two layers of 64, random weights, a trained tokenizer.
     """
@@ -59,6 +59,7 @@ def random_model(folder: Path, auto_class: str, tokenizer: Path) -> Path:
         num_attention_heads=2,
         intermediate_size=128,
         max_position_embeddings=96,
+        num_labels=labels,
     )
     getattr(transformers, auto_class)(config).save_pretrained(folder)
     for file in tokenizer.iterdir():
