@@ -8,6 +8,7 @@ Every server is a process of its own, with FastAPI and uvicorn, on the same mode
     plain     `pipeline("text-classification")` in a route, one text at a time, as people write it
     batching  one pipeline behind a queue: what waits is taken as one batch
     ours      `electra-dist serve` as it comes
+    graph     the same with `--onnx`, where `--graph` is given: the folder gets its graph first
 
 Each of `--clients` connections sends one text, waits for the answer, sends the next. The servers
 take turns in every round; figures are medians over the rounds. On a machine that is shared with
@@ -45,6 +46,7 @@ from launcher.local import free_port
 TOLERANCE = 1e-5
 PEERS = Path(__file__).with_name("serve_peers.py")
 SERVERS = ("plain", "batching", "ours")
+GRAPH = "graph"
 Probabilities = dict[str, float]
 
 
@@ -69,8 +71,10 @@ class Server:
 def running(name: str, folder: Path, extra: Sequence[str]) -> Iterator[Server]:
     """A server of its own process, until the end of the block."""
     port = free_port()
-    if name == "ours":
-        words = ["-m", "electra_dist.cli", "serve", str(folder), "--port", str(port), *extra]
+    if is_ours(name):
+        graph = ["--onnx"] if name == GRAPH else []
+        serve = ["-m", "electra_dist.cli", "serve", str(folder), "--port", str(port)]
+        words = [*serve, *graph, *extra]
     else:
         words = [str(PEERS), name, str(folder), str(port)]
     process = subprocess.Popen(
@@ -88,6 +92,11 @@ def running(name: str, folder: Path, extra: Sequence[str]) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait()
+
+
+def is_ours(name: str) -> bool:
+    """Whether it is `electra-dist serve`, which is asked in another way."""
+    return name in ("ours", GRAPH)
 
 
 def answers(name: str, port: int) -> bool:
@@ -108,13 +117,13 @@ def answers(name: str, port: int) -> bool:
 
 def body(name: str, text: str) -> bytes:
     content: Any = {"text": text}
-    if name == "ours":
+    if is_ours(name):
         content = {"inputs": [text]}
     return json.dumps(content).encode()
 
 
 def probabilities(name: str, content: Any) -> Probabilities:
-    if name == "ours":
+    if is_ours(name):
         found: Probabilities = content["predictions"][0]["probabilities"]
         return found
     return {one["label"]: one["score"] for one in content}
@@ -212,20 +221,30 @@ def small(model: Path, out: Path) -> Path:
     return out
 
 
+def with_graph(folder: Path, out: Path) -> Path:
+    """A copy of the folder with its graph for onnxruntime."""
+    shutil.copytree(folder, out)
+    shutil.rmtree(out / "onnx", ignore_errors=True)
+    export = [sys.executable, "-m", "electra_dist.cli", "export", str(out), "--onnx"]
+    subprocess.run(export, check=True, stdout=subprocess.DEVNULL)
+    return out
+
+
 def measure(
     options: argparse.Namespace, folder: Path, texts: Sequence[str]
 ) -> list[dict[str, Any]]:
     rows = []
+    names = (*SERVERS, GRAPH) if options.graph else SERVERS
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(running(name, folder, options.ours)) for name in SERVERS]
+        servers = [stack.enter_context(running(name, folder, options.ours)) for name in names]
         for clients in options.clients:
-            rounds: dict[str, list[Round]] = {name: [] for name in SERVERS}
+            rounds: dict[str, list[Round]] = {name: [] for name in names}
             for _ in range(options.rounds):
                 for server in servers:
                     done = asyncio.run(ask(server, texts, clients, options.seconds))
                     rounds[server.name].append(done)
                     check_equal(server.name, rounds["plain"][-1].answers, done.answers)
-            rows += [row(name, clients, rounds[name], rounds["plain"]) for name in SERVERS]
+            rows += [row(name, clients, rounds[name], rounds["plain"]) for name in names]
     return rows
 
 
@@ -257,6 +276,7 @@ def main() -> None:
     )
     parser.add_argument("--texts", type=Path, required=True, help="one text per line")
     parser.add_argument("--size", choices=("own", "small"), default="own")
+    parser.add_argument("--graph", action="store_true", help="`serve --onnx` too")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--seconds", type=float, default=8, help="of each server in a round")
     parser.add_argument("--rounds", type=int, default=5)
@@ -269,6 +289,8 @@ def main() -> None:
         folder = options.model
         if options.size == "small":
             folder = small(options.model, Path(scratch) / "small")
+        if options.graph:
+            folder = with_graph(folder, Path(scratch) / "graph")
         rows = measure(options, folder, texts)
     print(
         f"{'server':10}{'clients':>8}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}"
