@@ -64,11 +64,13 @@ class RecipeNumbers(TypedDict, total=False):
 class FinetuneOptions(RecipeNumbers, total=False):
     """What a fine-tuning does besides, and how.
 
+    clean     what is done to each text first; `predict` does it too
     ensemble  keep the model of every seed, and score their ensemble and soups of weights
     restart   begin anew, where a killed fine-tuning with the same `out` could go on
     wandb     W&B gets the curves too, one run per seed
     """
 
+    clean: tuple[Literal["html", "lower", "stop-words"], ...]
     ensemble: bool
     restart: bool
     wandb: Literal["online", "offline", "disabled"]
@@ -88,7 +90,6 @@ def finetune_model(
     device: DeviceName | None = None,
     drop_unlabelled: bool = False,
     keep_head: bool = False,
-    clean: Sequence[Literal["html", "lower", "stop-words"]] = (),
     verbose: bool = False,
     **others: Unpack[FinetuneOptions],
 ) -> FinetuneReport:
@@ -108,7 +109,6 @@ def finetune_model(
         device: by default CUDA where there is one.
         drop_unlabelled: leave out examples without a label, instead of refusing the file.
         keep_head: go on with the head of a model that was fine-tuned for the same task and classes.
-        clean: what is done to each text first; `predict` does it too.
         verbose: print the lines of the command `electra-dist finetune`.
         others: of `FinetuneOptions`; a number that is left out is the published one.
 
@@ -130,11 +130,9 @@ def finetune_model(
     files = (Path(model), Path(train), Path(out), as_path(dev))
     names = {"text": text, "pair": pair, "label": label}
     how: dict[str, Any] = dict(others)
-    chosen: dict[str, Any] = {
-        name: how.pop(name) for name in ("ensemble", "restart", "wandb") if name in how
-    }
+    more = ("clean", "ensemble", "restart", "wandb")
+    chosen: dict[str, Any] = {name: how.pop(name) for name in more if name in how}
     numbers = (names, how, tuple(seeds))
-    chosen["clean"] = tuple(clean)
     settings = Settings(*files, task, *numbers, device, drop_unlabelled, keep_head, **chosen)
     with output(verbose):
         return finetune(settings)

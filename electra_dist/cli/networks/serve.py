@@ -42,6 +42,18 @@ def add(subparsers: Subparsers) -> None:
         "--port", type=int, default=8000, metavar="N", help="0: a free one (default: %(default)s)"
     )
     parser.add_argument(
+        "--token-env",
+        metavar="NAME",
+        help="environment variable with the bearer token that clients must send",
+    )
+    _add_model(parser)
+    _add_batches(parser)
+    _add_limits(parser)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """What answers, and on what."""
+    parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="default: the GPU where there is one"
     )
     add_graph(parser)
@@ -69,13 +81,6 @@ def add(subparsers: Subparsers) -> None:
         metavar="N",
         help="of the CPU for each worker (default: the cores but one, shared)",
     )
-    parser.add_argument(
-        "--token-env",
-        metavar="NAME",
-        help="environment variable with the bearer token that clients must send",
-    )
-    _add_batches(parser)
-    _add_limits(parser)
 
 
 def _add_batches(parser: argparse.ArgumentParser) -> None:
