@@ -57,6 +57,13 @@ def changed(file: Path, **values: Any) -> None:
     file.write_text(json.dumps(kept))
 
 
+def forget(pair: Path, shards: Path) -> None:
+    """Make it a pair of another program: without our marker, with the tokenizer of its shards."""
+    for network in NETWORKS:
+        (pair / network / "electra_dist.json").unlink()
+        shutil.copy(shards.parent / "tokenizer/tokenizer.json", pair / network)
+
+
 # --- the same numbers -----------------------------------------------------------------------------
 
 
@@ -128,8 +135,8 @@ def test_a_pair_of_another_program_is_evaluated_with_the_defaults(
     pair: Path, tiny_shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without our marker, with the alias of the tied matrix and position numbers, and in fp16."""
+    forget(pair, tiny_shards)
     for network in NETWORKS:
-        (pair / network / "electra_dist.json").unlink()
         file = pair / network / "model.safetensors"
         state = {name: tensor.half() for name, tensor in load_file(file).items()}
         state["electra.embeddings.position_ids"] = torch.arange(64)[None]
@@ -257,8 +264,7 @@ def test_networks_in_each_others_folders_are_refused(pair: Path, tiny_shards: Pa
     (pair / "third").rename(pair / "discriminator")
     with pytest.raises(UserError, match="holds a model of the kind 'discriminator', expected a g"):
         evaluate_pair(pair, tiny_shards)
-    for network in NETWORKS:
-        (pair / network / "electra_dist.json").unlink()
+    forget(pair, tiny_shards)
     with pytest.raises(UserError, match=r"does not hold the generator of its config.json: Error"):
         evaluate_pair(pair, tiny_shards)
 

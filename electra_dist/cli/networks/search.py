@@ -53,8 +53,8 @@ def _add_finetune(group: Subparsers) -> None:
         _finetune,
         "Search for the numbers of a fine-tuning, compared on held-out examples",
         """
-        electra-dist search finetune exported --train train.tsv --dev dev.tsv --out studies/sst2 \\
-            --vary lr=1e-5..1e-3:log batch=16,32 epochs=2..5 layer_decay=0.6..0.95 --trials 30
+        electra-dist search finetune base --train a.tsv --dev b.tsv --out s --vary lr=1e-5..1e-3:log
+        electra-dist search finetune base --train a.tsv --dev b.tsv --out s --vary batch=16,32
         electra-dist search show studies/sst2
 
         The same command goes on with a study, and any number of processes may run it at once: in
@@ -73,8 +73,7 @@ def _add_train(group: Subparsers) -> None:
         _train,
         "Search for keys of a pre-training, compared by validation.stop_metric",
         """
-        electra-dist search train configs/quickstart.yaml train.steps=500 --out studies/quick \\
-            --vary optim.lr=1e-4..3e-3:log objective.mask_fraction=0.15..0.4 --trials 12
+        electra-dist search train config.yaml train.steps=500 --out s --vary optim.lr=1e-4..3e-3:log
 
         Each trial is a run NAME-t0007, with the group of the study in W&B. Trials that are worse
         than the median of the earlier ones at the same step are stopped.
