@@ -8,8 +8,8 @@ sentence_bert_config.json          the tokens of a text that are seen
                                    without one
 config_sentence_transformers.json  that vectors are compared by the cosine
 
-The names of classes and keys are those that every version of the package reads, and
-text-embeddings-inference too.
+The names of classes and keys are those that the package itself wrote before version 5, so that
+older versions may read them too. The tests load such folders with the version that is pinned.
 """
 
 from __future__ import annotations
