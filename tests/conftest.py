@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -214,3 +214,12 @@ def run(tmp_path: Path) -> RunDir:
         json.dumps(row) + '\n{"step": 25, "validation/loss/generator": 6}\n{"st'
     )
     return RunDir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Generator[Any, None, None]:
+    """One for all files of a process: Playwright takes no second one."""
+    from tests.support.browser import chromium
+
+    with chromium() as opened:
+        yield opened

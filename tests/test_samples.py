@@ -24,7 +24,18 @@ SYSTEM = frozenset({"bin", "dev", "etc", "proc", "sys", "tmp", "usr"})
 INVENTED = frozenset(
     {"a", "b", "c", "code", "d", "data", "elsewhere", "here", "home", "images", "lmod", "more"}
     | {"no", "nonexistent", "not", "nowhere", "one", "other", "r", "runs", "s", "scratch", "site"}
-    | {"v", "venv", "x", "graphql", "file_stream", "main", "all", "shards"}
+    | {"v", "venv", "x", "graphql", "file_stream", "main", "all", "shards", "predict", "docs"}
+    | {
+        "health",
+        "metrics",
+        "predictions",
+        "written",
+        "api",
+        "commit",
+        "info",
+        "preupload",
+        "upload",
+    }
 )
 #: The home folder is looked at where the test is about what is left there.
 ABOUT_HOME = ("tests/tracking/wandb/test_online.py", "tests/tracking/wandb/test_private.py")

@@ -278,8 +278,8 @@ def count_larger(logits_mjk: Tensor, max_mj: Tensor, known_m: Tensor, before_m: 
     A row that has more than `kernels.TOP` of them, `before_m` in other chunks or here, may count
     some of them only. On a CPU few tiles are looked into: those whose maximum is larger.
     """
-    if logits_mjk.is_cuda:
-        # As the number of tiles to look into is not known without a wait for the device.
+    if not may_wait(logits_mjk.device):
+        # The number of tiles to look into is not known without a wait for the device.
         return (logits_mjk > known_m[:, None, None]).sum(dim=(1, 2)).float()
     larger_mj = (max_mj > known_m[:, None]) & (before_m <= kernels.TOP)[:, None]
     enough_mj = larger_mj.cumsum(dim=1, dtype=torch.int32) <= kernels.TOP + 1
@@ -288,6 +288,11 @@ def count_larger(logits_mjk: Tensor, max_mj: Tensor, known_m: Tensor, before_m: 
     logits_nk = logits_mjk.reshape(-1, sampling.TILE).index_select(0, tile_n)
     larger_n = (logits_nk > known_m[row_n, None]).sum(dim=1)
     return torch.zeros_like(known_m).index_add_(0, row_n, larger_n.float())
+
+
+def may_wait(device: torch.device) -> bool:
+    """Whether a value can be read at once, so that shapes may follow from values."""
+    return device.type == "cpu"
 
 
 def _locate(targets_m: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:

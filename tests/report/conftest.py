@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from electra_dist.runs.directory import RunDir
-from tests.support.browser import browser  # noqa: F401
 from tests.support.small_runs import rows_of, training_row, write_passages, write_run
 
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -26,7 +26,6 @@ import torch
 from electra_dist.serve.answers import open_detector, open_model
 from electra_dist.serve.app import make_app
 from electra_dist.serve.settings import Settings
-from tests.support.browser import browser  # noqa: F401
 from tests.support.toy_task import random_model
 
 _TEXT = {"text": "text", "pair": None, "label": "label"}

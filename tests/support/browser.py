@@ -1,16 +1,17 @@
-"""A browser without a screen, as a fixture."""
+"""A browser without a screen."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+@contextmanager
+def chromium() -> Iterator[Browser]:
     """Chromium, as the system has it."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:

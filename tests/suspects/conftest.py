@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.browser import browser  # noqa: F401
 from tests.support.pairs import write_pair
 
 
