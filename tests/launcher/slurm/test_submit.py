@@ -96,7 +96,7 @@ class Running:
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Room for a run and one checkpoint of the stand-in, not for two."""
-    with tiny_disk(tmp_path_factory.mktemp("small-disk"), "8m") as place:
+    with tiny_disk(tmp_path_factory.mktemp("small-disk"), "10m") as place:
         yield place
 
 
