@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from electra_dist.finetune.runners.runner import Outputs
+import numpy as np
+
+from electra_dist.finetune.runners.runner import Array, Outputs
 
 Scores = dict[str, float]
 
@@ -76,9 +78,17 @@ class TaskPredictor(Predictor):
     def scores(self, items: Sequence[Any], outputs: Outputs, source: Path) -> Scores:
         """Against the labels that are there; empty without."""
 
-    @abstractmethod
     def mixed(self, several: Sequence[Outputs]) -> Outputs:
         """The outputs of several models for the same items as those of one: of an ensemble."""
+        return [
+            tuple(self.mean(arrays) for arrays in zip(*each, strict=True))
+            for each in zip(*several, strict=True)
+        ]
+
+    def mean(self, arrays: Sequence[Array]) -> Array:
+        """One output of several models as that of one: by default the mean of its numbers."""
+        found: Array = np.mean(arrays, axis=0)
+        return found
 
     def predict(self, items: Sequence[Any]) -> list[Prediction]:
         """Of each item."""
@@ -90,6 +100,15 @@ class TaskPredictor(Predictor):
         """The scores are of what is predicted."""
         outputs = self.outputs(items)
         return self.predictions(items, outputs), self.scores(items, outputs, source)
+
+
+def mean_of_classes(logits: Sequence[Array]) -> Array:
+    """Logits (..., C) whose probabilities are the mean of those of several models."""
+    from scipy.special import log_softmax, logsumexp
+
+    logs = log_softmax(np.asarray(logits, dtype=np.float64), axis=-1)
+    found: Array = logsumexp(logs, axis=0) - np.log(len(logits))
+    return found
 
 
 def one_line(text: str) -> str:

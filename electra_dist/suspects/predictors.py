@@ -13,12 +13,10 @@ from electra_dist.errors import DataError
 from electra_dist.finetune.labelled import Columns, Example, read_examples
 from electra_dist.finetune.predictor import Prediction, Predictor, Scores, one_line
 from electra_dist.finetune.tasks.texts.labels import classification_scores
+from electra_dist.finetune.tasks.texts.predictor import NOT_LABELLED
 from electra_dist.suspects.finding import Finder
 from electra_dist.suspects.prompts import Probabilities, Prompter
 from electra_dist.suspects.shown import COLUMNS, table_rows
-
-#: The label of an example that nobody has labelled, as GLUE writes it.
-_NOT_LABELLED = "-1"
 
 
 class SuspectsPredictor(Predictor):
@@ -110,7 +108,7 @@ class PromptPredictor(Predictor):
         for number, example in enumerate(items):
             if example.label in places:
                 targets[number] = places[example.label]
-            elif example.label not in (None, _NOT_LABELLED):
+            elif example.label not in (None, NOT_LABELLED):
                 raise DataError(
                     f"{source}, line {example.line}: label {example.label!r} is none of `labels`:"
                     f" {', '.join(places)}; name them as the file does"

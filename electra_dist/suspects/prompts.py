@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from electra_dist.console import warn
 from electra_dist.errors import UserError
@@ -105,8 +106,7 @@ class Prompter:
         logs = self._scores(texts)
         if self._calibrated is not None:
             logs = logs - self._calibrated
-        shifted = np.exp(logs - logs.max(axis=1, keepdims=True))
-        normalised: Probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+        normalised: Probabilities = softmax(logs, axis=1)
         return normalised
 
     def _scores(self, texts: Sequence[str]) -> Probabilities:

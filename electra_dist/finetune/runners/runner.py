@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 #: Examples whose inputs are in memory at a time: they may be made when they are asked for.
 _PART = 1024
 
+Array = NDArray[np.floating[Any]]
 Features = Sequence[Mapping[str, Any]]
 #: Of one example: an array for each output of the model. Outputs by token are as long as the
 #: example.
-Output = tuple[NDArray[np.float32], ...]
+Output = tuple[Array, ...]
 Outputs = Sequence[Output]
 
 

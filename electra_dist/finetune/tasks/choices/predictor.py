@@ -8,16 +8,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from electra_dist.console import warn
 from electra_dist.finetune.labelled import Columns
 from electra_dist.finetune.model_folder import ModelFolder
-from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
-from electra_dist.finetune.runners.runner import Outputs, Runner
+from electra_dist.finetune.predictor import (
+    Prediction,
+    Scores,
+    TaskPredictor,
+    mean_of_classes,
+    one_line,
+)
+from electra_dist.finetune.runners.runner import Array, Outputs, Runner
 from electra_dist.finetune.tasks.candidates.columns import kept_columns
 from electra_dist.finetune.tasks.choices.learner import ChoiceFeatures, choice_scores
 from electra_dist.finetune.tasks.choices.reading import Choice, choice_of, read_choices
-from electra_dist.finetune.tasks.texts.predictor import softmax
 
 
 class ChoicePredictor(TaskPredictor):
@@ -67,12 +73,9 @@ class ChoicePredictor(TaskPredictor):
             )
         return choice_scores(items, outputs)
 
-    def mixed(self, several: Sequence[Outputs]) -> Outputs:
-        """The mean of the probabilities, as their logarithms."""
-        return [
-            (np.log(np.mean([softmax(output[0]) for output in each], axis=0) + 1e-30),)
-            for each in zip(*several, strict=True)
-        ]
+    def mean(self, arrays: Sequence[Array]) -> Array:
+        """Of the probabilities of the choices."""
+        return mean_of_classes(arrays)
 
 
 def _prediction(choice: Choice, logits: NDArray[np.float32]) -> Prediction:

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from electra_dist.finetune.labelled import Example
 from electra_dist.finetune.predictor import Prediction, one_line
-from electra_dist.finetune.runners.runner import Outputs
+from electra_dist.finetune.runners.runner import Array
 from electra_dist.finetune.tasks.multilabel.labels import (
     SEPARATOR,
     THRESHOLD,
@@ -25,12 +25,9 @@ class MultiLabelPredictor(TextPredictor):
 
     task_type = MultiLabelTask
 
-    def mixed(self, several: Sequence[Outputs]) -> Outputs:
-        """The mean of the probabilities, as logits."""
-        return [
-            (mean_logits([np.asarray(output[0]) for output in one]),)
-            for one in zip(*several, strict=True)
-        ]
+    def mean(self, arrays: Sequence[Array]) -> Array:
+        """Of the probabilities, as logits."""
+        return mean_logits(arrays)
 
     def prediction(self, example: Example, logits: NDArray[np.float32]) -> Prediction:
         """The labels that apply, and the probabilities of all."""

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from electra_dist.finetune.model_folder import ModelFolder
 from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
 from electra_dist.finetune.runners.runner import Outputs, Runner
@@ -59,13 +57,6 @@ class QuestionPredictor(TaskPredictor):
         if not any(answered) or not (self._allow_none or all(answered)):
             return {}
         return squad_scores(by_id(items, self._answers(items, outputs)), items)
-
-    def mixed(self, several: Sequence[Outputs]) -> Outputs:
-        """The mean of the logits; a span is scored by their sum."""
-        return [
-            tuple(np.mean(arrays, axis=0) for arrays in zip(*each, strict=True))
-            for each in zip(*several, strict=True)
-        ]
 
     def _windows(self, items: Sequence[Question]) -> Windows:
         """Of the same questions, they are made once."""

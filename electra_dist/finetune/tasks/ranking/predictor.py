@@ -63,13 +63,6 @@ class RankingPredictor(TaskPredictor):
             )
         return query_scores(items, outputs)
 
-    def mixed(self, several: Sequence[Outputs]) -> Outputs:
-        """The mean of the scores."""
-        return [
-            (np.mean([output[0] for output in each], axis=0),)
-            for each in zip(*several, strict=True)
-        ]
-
 
 def _prediction(query: Query, scores: NDArray[np.float32]) -> Prediction:
     order = np.argsort(-scores, kind="stable").tolist()

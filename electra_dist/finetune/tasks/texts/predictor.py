@@ -8,14 +8,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from electra_dist.console import warn
 from electra_dist.errors import DataError, UserError
 from electra_dist.finetune.cleaning import check_steps
 from electra_dist.finetune.labelled import Columns, Example
 from electra_dist.finetune.model_folder import MARKER, ModelFolder
-from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
-from electra_dist.finetune.runners.runner import Outputs, Runner
+from electra_dist.finetune.predictor import (
+    Prediction,
+    Scores,
+    TaskPredictor,
+    mean_of_classes,
+    one_line,
+)
+from electra_dist.finetune.runners.runner import Array, Outputs, Runner
 from electra_dist.finetune.tasks.texts.labels import TextTask
 
 #: The label of a class that stands for none, where no class has this name.
@@ -101,15 +108,11 @@ class TextPredictor(TaskPredictor):
         logits = np.stack([output[0] for output in outputs])
         return self._task.scores(logits[known], targets[known])
 
-    def mixed(self, several: Sequence[Outputs]) -> Outputs:
-        """The mean of the probabilities, as their logarithms, or of the numbers."""
-        stacked = [[np.asarray(output[0]) for output in one] for one in zip(*several, strict=True)]
+    def mean(self, arrays: Sequence[Array]) -> Array:
+        """Of the probabilities of the classes, or of the numbers."""
         if self._task.labels is None:
-            return [(np.mean(each, axis=0),) for each in stacked]
-        return [
-            (np.log(np.mean([softmax(logits) for logits in each], axis=0) + 1e-30),)
-            for each in stacked
-        ]
+            return super().mean(arrays)
+        return mean_of_classes(arrays)
 
 
 def given_texts(example: Example) -> dict[str, str]:
@@ -117,13 +120,6 @@ def given_texts(example: Example) -> dict[str, str]:
     if example.pair is None:
         return {"text": example.text}
     return {"text": example.text, "pair": example.pair}
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities (C,) of the logits (C,)."""
-    shifted = np.exp(logits - logits.max())
-    probabilities: NDArray[np.float32] = shifted / shifted.sum()
-    return probabilities
 
 
 def text_task(folder: ModelFolder, task_type: type[TextTask] = TextTask) -> TextTask:

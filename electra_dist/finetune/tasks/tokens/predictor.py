@@ -8,13 +8,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from electra_dist.console import warn
 from electra_dist.errors import UserError
 from electra_dist.finetune.labelled import Columns
 from electra_dist.finetune.model_folder import MARKER, ModelFolder
-from electra_dist.finetune.predictor import Prediction, Scores, TaskPredictor, one_line
-from electra_dist.finetune.runners.runner import Outputs, Runner
+from electra_dist.finetune.predictor import (
+    Prediction,
+    Scores,
+    TaskPredictor,
+    mean_of_classes,
+    one_line,
+)
+from electra_dist.finetune.runners.runner import Array, Outputs, Runner
 from electra_dist.finetune.tasks.tokens.reading import TEXT, read_sentences, sentence_of
 from electra_dist.finetune.tasks.tokens.schemes import SCHEMES, Entity, entities_of
 from electra_dist.finetune.tasks.tokens.sentences import Sentence
@@ -67,7 +74,7 @@ class TokenPredictor(TaskPredictor):
         self, number: int, sentence: Sentence, logits: NDArray[np.float32]
     ) -> Prediction:
         labels = self._labels(logits)
-        probabilities = _softmax(logits).max(axis=1, initial=0.0).tolist()
+        probabilities = softmax(logits, axis=1).max(axis=1, initial=0.0).tolist()
         content: dict[str, Any] = {
             "text": sentence.text,
             "words": sentence.words,
@@ -99,12 +106,9 @@ class TokenPredictor(TaskPredictor):
         targets = self._task.targets([items[index] for index in labelled], source)
         return self._task.scores([self._labels(outputs[index][0]) for index in labelled], targets)
 
-    def mixed(self, several: Sequence[Outputs]) -> Outputs:
-        """The mean of the probabilities, as their logarithms."""
-        return [
-            (np.log(np.mean([_softmax(one[0]) for one in each], axis=0) + 1e-30),)
-            for each in zip(*several, strict=True)
-        ]
+    def mean(self, arrays: Sequence[Array]) -> Array:
+        """Of the probabilities of the labels of each word."""
+        return mean_of_classes(arrays)
 
 
 def _found(sentence: Sentence, entity: Entity, probabilities: Sequence[float]) -> dict[str, Any]:
@@ -130,13 +134,6 @@ def _cells(number: int, found: dict[str, Any]) -> tuple[str, ...]:
         str(found["end"]),
         f"{found['probability']:.4f}",
     )
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities (N, C) of the logits (N, C)."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def _tag_task(folder: ModelFolder) -> TagTask:
