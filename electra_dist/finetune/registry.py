@@ -8,6 +8,7 @@ predictor (what a fine-tuned model says), and its row here.
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class Task:
     columns     names of the columns where the user gives none
     epochs      times over the training examples
     max_length  tokens of an example, where the model has so many positions
+    options     fields of the recipe that mean nothing to most tasks, but something to this one
     library     that the card names for loading a fine-tuned model
     cleans      whether its texts can be cleaned first (`finetune.cleaning`)
     """
@@ -51,6 +53,7 @@ class Task:
     columns: Columns = _TEXT_AND_LABEL
     epochs: float = 3
     max_length: int = 128
+    options: tuple[str, ...] = ()
     library: str = "transformers"
     cleans: bool = False
 
@@ -67,6 +70,17 @@ class Task:
         return predictor
 
 
+def check_options(task: str, given: Iterable[str]) -> None:
+    """Raise `UserError` for a field of the recipe that means nothing to the task."""
+    special = {name for one in _ROWS for name in one.options}
+    for name in given:
+        if name in special and name not in TASKS[task].options:
+            tasks = [one.name for one in _ROWS if name in one.options]
+            raise UserError(
+                f"`{name}`: means nothing to {task}, only to {', '.join(tasks)}; leave it out"
+            )
+
+
 def _named(name: str) -> Any:
     return pkgutil.resolve_name(f"electra_dist.finetune.tasks.{name}")
 
@@ -80,6 +94,7 @@ _ROWS = (
         auto_class="AutoModelForSequenceClassification",
         pipeline="text-classification",
         cleans=True,
+        options=("label_smoothing", "class_weights"),
     ),
     Task(
         name="multi-label",
@@ -109,6 +124,7 @@ _ROWS = (
         columns=Columns(text="question", pair="context", label="answers"),
         epochs=2,
         max_length=512,
+        options=("stride",),
     ),
     Task(
         name="token-classification",
@@ -118,6 +134,7 @@ _ROWS = (
         auto_class="AutoModelForTokenClassification",
         pipeline="token-classification",
         columns=Columns(text="words", label="labels"),
+        options=("stride",),
     ),
     Task(
         name="multiple-choice",
@@ -148,6 +165,7 @@ _ROWS = (
         pipeline="sentence-similarity",
         library="sentence-transformers",
         columns=Columns(pair="pair"),
+        options=("temperature",),
     ),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ROWS}

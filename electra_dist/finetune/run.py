@@ -47,7 +47,7 @@ from electra_dist.finetune.recipe import (
     micro_batch,
     with_given,
 )
-from electra_dist.finetune.registry import TASKS
+from electra_dist.finetune.registry import TASKS, check_options
 from electra_dist.finetune.report import FinetuneReport
 from electra_dist.finetune.seeds.callbacks import AfterEpoch, DivergedError, merit
 from electra_dist.finetune.seeds.curves import draw, join_rows
@@ -129,7 +129,7 @@ def chosen_score(settings: Settings) -> ChosenScore:
     source = _encoder(settings)
     recipe = _recipe(settings, source)
     learner = TASKS[settings.task].new_learner(settings.files, source, source.tokenizer(), recipe)
-    _check_learner(settings.task, learner, recipe)
+    _check_metric(settings.task, learner, recipe)
     name = recipe.metric or learner.main_score
     return ChosenScore(name, name in learner.lower_is_better)
 
@@ -142,7 +142,7 @@ def _finetune(
     micro_batch(recipe, ranks.world_size)
     tokenizer = source.tokenizer()
     learner = TASKS[settings.task].new_learner(settings.files, source, tokenizer, recipe)
-    _check_learner(settings.task, learner, recipe)
+    _check_metric(settings.task, learner, recipe)
     work = Work(settings.out)
     with _working(work, settings, _asked(settings, source, recipe, device, ranks), ranks):
         say(_opening(settings, learner, recipe, device, ranks))
@@ -219,22 +219,19 @@ def _recipe(settings: Settings, source: ModelFolder) -> Recipe:
     task = TASKS[settings.task]
     longest = settings.recipe.get("max_length") or min(positions, task.max_length)
     recipe = default_recipe(int(config["hidden_size"]), task.epochs, longest)
+    check_options(settings.task, settings.recipe)
     recipe = with_given(recipe, settings.recipe, positions, int(config["num_hidden_layers"]))
     check_held_out(recipe, settings.dev is not None)
     return replace(recipe, keep_head=settings.keep_head)
 
 
-def _check_learner(task: str, learner: Learner, recipe: Recipe) -> None:
-    """Raise `UserError` for what the recipe asks and the task does not have."""
+def _check_metric(task: str, learner: Learner, recipe: Recipe) -> None:
+    """Raise `UserError` where the recipe goes by a score that the task does not have."""
     names = learner.score_names()
     if recipe.metric is not None and recipe.metric not in names:
-        raise UserError(f"`metric` {recipe.metric}: {task} has {', '.join(names)}")
-    if learner.loss() is not None:
-        return
-    if recipe.label_smoothing:
-        raise UserError(f"`label_smoothing` {recipe.label_smoothing:g}: {task} has no classes")
-    if recipe.class_weights != "none":
-        raise UserError(f"`class_weights` {recipe.class_weights}: {task} has no classes")
+        raise UserError(
+            f"`metric` {recipe.metric}: is no score of {task}; expected one of {', '.join(names)}"
+        )
 
 
 def _asked(

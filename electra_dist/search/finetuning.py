@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from electra_dist.errors import UserError, nearest
 from electra_dist.finetune.model_folder import WEIGHTS
 from electra_dist.finetune.recipe import Recipe
-from electra_dist.finetune.registry import TASKS
+from electra_dist.finetune.registry import TASKS, check_options
 from electra_dist.finetune.run import Settings, chosen_score, finetune
 from electra_dist.finetune.seeds.callbacks import DivergedError
 from electra_dist.finetune.seeds.work import fingerprint
@@ -71,6 +71,7 @@ def _check(settings: Settings, space: tuple[Dimension, ...]) -> None:
         raise UserError(f"`task` {settings.task}: expected one of {', '.join(TASKS)}")
     if settings.dev is None:
         raise UserError("`dev`: missing; trials are compared on held-out examples")
+    check_options(settings.task, [dimension.name for dimension in space])
     names = [one.name for one in fields(Recipe) if one.name not in _FIXED]
     for dimension in space:
         if dimension.name not in names:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 DATABASE = "study.db"
 _LOCK = ".lock"
 _ABOUT = "about"
+#: How many processes have worked on the study so far.
+_WORKERS = "workers"
 #: A process that gives no sign for so long is dead, and its trial is repeated.
 _HEARTBEAT_SECONDS = 20
 _DEAD_AFTER_SECONDS = 90
@@ -240,9 +242,11 @@ class Worker:
         """
         import optuna
 
-        self._study.sampler = optuna.samplers.TPESampler(
-            seed=seed + len(self._study.get_trials(deepcopy=False)), multivariate=True
-        )
+        with _alone(self._folder):
+            before_us = self._study.user_attrs.get(_WORKERS, 0)
+            self._study.set_user_attr(_WORKERS, before_us + 1)
+        # With the same seed, two processes would begin with the same trials.
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed + before_us, multivariate=True)
         while len(finished(self._study)) < trials:
             if len(_counted(self._study)) >= trials and not _waiting(self._study):
                 self._wait()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pkgutil
 import subprocess
 import sys
 
+import pytest
 import transformers
 
-from electra_dist.finetune.registry import TASKS
+from electra_dist.errors import UserError
+from electra_dist.finetune.recipe import Recipe
+from electra_dist.finetune.registry import TASKS, check_options
 
 
 def test_every_row_leads_to_code_and_to_transformers() -> None:
@@ -26,3 +30,14 @@ def test_to_read_it_loads_neither_torch_nor_transformers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_means_nothing_to_a_task_is_refused() -> None:
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    special = {name for task in TASKS.values() for name in task.options}
+    assert special <= fields
+    for task in TASKS.values():
+        check_options(task.name, task.options)
+        for name in special - set(task.options):
+            with pytest.raises(UserError, match=f"`{name}`: means nothing to {task.name}, only"):
+                check_options(task.name, ["epochs", name])

@@ -137,7 +137,8 @@ def test_two_processes_share_the_trials(tmp_path: Path) -> None:
     for process in processes:
         process.join(timeout=120)
         assert process.exitcode == 0
-    assert len(study.finished(open_study(tmp_path, ABOUT))) == 8
+    trials = study.finished(open_study(tmp_path, ABOUT))
+    assert len({tuple(one.params.values()) for one in trials}) == len(trials) == 8
     assert len(list(tmp_path.glob("at-*"))) == 8
 
 

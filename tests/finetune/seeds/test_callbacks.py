@@ -90,7 +90,10 @@ def test_whoever_is_called_after_an_epoch_can_end_the_seed(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"metric": "bleu"}, r"`metric` bleu: classification has accuracy, macro_f1, matthews, f1"),
+        (
+            {"metric": "bleu"},
+            r"`metric` bleu: is no score of classification; expected one of accuracy, macro_f1",
+        ),
         ({"schedule": "steps"}, r"`schedule` steps: expected one of linear, cosine"),
         ({"freeze": 3}, r"`freeze` 3: expected from 0 to 2 \(the encoder's layers\)"),
         ({"accumulate": 3}, r"`batch` 16: cannot be cut into 3 micro-batches"),
