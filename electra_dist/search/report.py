@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import itertools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 #: Fewer trials say nothing of what mattered.
 _ENOUGH_TRIALS = 8
+_COLOUR = "#3b6ea5"
 
 
 @dataclass(frozen=True)
@@ -112,34 +113,44 @@ def _importances(study: Study) -> dict[str, float]:
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
 
-def draw(study: Study, report: SearchReport) -> list[Path]:
+def draw(report: SearchReport) -> list[Path]:
     """`history.png` and, with enough trials, `importances.png`; returns what was drawn."""
     plt = pyplot()
     drawn = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # these functions are called experimental
-        from optuna.visualization.matplotlib import plot_optimization_history
-
-        if report.best is not None:
-            plot_optimization_history(study, target_name=report.metric)
-            drawn.append(_save(plt, report.out / "history.png"))
+    if report.best is not None:
+        drawn.append(_draw_history(plt, report))
     if report.importances:
-        figure, axes = plt.subplots(figsize=(7, 1.2 + 0.4 * len(report.importances)))
-        names = list(report.importances)[::-1]
-        bars = axes.barh(names, [report.importances[name] for name in names], color="#3b6ea5")
-        axes.bar_label(bars, fmt="%.2f", padding=3)
-        axes.set_xlabel(f"fraction of the variance of {report.metric} that it explains")
-        axes.set_xlim(0, 1.1)
-        figure.tight_layout()
-        path = report.out / "importances.png"
-        save_picture(figure, path)
-        drawn.append(path)
+        drawn.append(_draw_importances(plt, report))
     return drawn
 
 
-def _save(plt: Any, path: Path) -> Path:
-    figure = plt.gcf()
-    figure.set_size_inches(8, 4.5)
+def _draw_history(plt: Any, report: SearchReport) -> Path:
+    """The value of each trial, and the best so far."""
+    values = {one.number: one.value for one in report.trials if one.value is not None}
+    choose = max if report.direction == "maximize" else min
+    best = list(itertools.accumulate(values.values(), choose))
+    figure, axes = plt.subplots(figsize=(8, 4.5))
+    axes.plot(list(values), list(values.values()), "o", color=_COLOUR, label="trial")
+    axes.step(list(values), best, where="post", color="#c0504d", label="best so far")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(report.metric)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _save(figure, report.out / "history.png")
+
+
+def _draw_importances(plt: Any, report: SearchReport) -> Path:
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.4 * len(report.importances)))
+    names = list(report.importances)[::-1]
+    bars = axes.barh(names, [report.importances[name] for name in names], color=_COLOUR)
+    axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.set_xlabel(f"fraction of the variance of {report.metric} that it explains")
+    axes.set_xlim(0, 1.1)
+    return _save(figure, report.out / "importances.png")
+
+
+def _save(figure: Any, path: Path) -> Path:
     figure.tight_layout()
     save_picture(figure, path)
     return path

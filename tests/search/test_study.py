@@ -45,7 +45,7 @@ def test_it_finds_the_best_place_and_says_what_mattered(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 40
     assert f"best {told.best.value:.4f} (trial {told.best.number})" in lines[-1]
-    pictures = report.draw(found, told)
+    pictures = report.draw(told)
     assert [path.name for path in pictures] == ["history.png", "importances.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 

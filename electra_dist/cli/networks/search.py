@@ -151,7 +151,7 @@ def _report(study: Study, out: Path, as_json: bool) -> None:
     from electra_dist.search.report import draw, report_of
 
     report = report_of(study, out)
-    pictures = [str(path) for path in draw(study, report)]
+    pictures = [str(path) for path in draw(report)]
     if as_json:
         print_json(report.to_dict() | {"pictures": pictures})
         return
